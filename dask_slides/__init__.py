@@ -1,0 +1,72 @@
+"""Images too large to load, as lazy Dask arrays: blank maps, resizing, cutting, packs, crops."""
+
+from dask_slides._version import __version__
+from dask_slides.blank import BlankMap, blank_map
+from dask_slides.crops import random_crops
+from dask_slides.cutoff import Cutoff, cutoff_resize
+from dask_slides.detectors import (
+    AllOf,
+    AnyOf,
+    Brightness,
+    Contrast,
+    Detector,
+    Otsu,
+    Saturation,
+)
+from dask_slides.errors import (
+    BlankSlideError,
+    BlankSlideWarning,
+    OutputExistsError,
+    SlideArgumentError,
+    SlideChangedError,
+    SlideError,
+    SlideFormatError,
+    SlideMppError,
+    SlideNotFoundError,
+    SlideUnsupportedError,
+    TileDecodeError,
+)
+from dask_slides.pack import TilePack, pack_tiles
+from dask_slides.resize import resize
+from dask_slides.sample import sample_slide
+from dask_slides.slide import Slide, from_dask, open_slide
+from dask_slides.stats import CellStats
+from dask_slides.writers.tiles import open_pack
+from dask_slides.writers.write import write
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "BlankMap",
+    "BlankSlideError",
+    "BlankSlideWarning",
+    "Brightness",
+    "CellStats",
+    "Contrast",
+    "Cutoff",
+    "Detector",
+    "Otsu",
+    "OutputExistsError",
+    "Saturation",
+    "Slide",
+    "SlideArgumentError",
+    "SlideChangedError",
+    "SlideError",
+    "SlideFormatError",
+    "SlideMppError",
+    "SlideNotFoundError",
+    "SlideUnsupportedError",
+    "TileDecodeError",
+    "TilePack",
+    "__version__",
+    "blank_map",
+    "cutoff_resize",
+    "from_dask",
+    "open_pack",
+    "open_slide",
+    "pack_tiles",
+    "random_crops",
+    "resize",
+    "sample_slide",
+    "write",
+]

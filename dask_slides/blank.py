@@ -1,0 +1,227 @@
+"""The blank map: which cells of a grid hold nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides import display
+from dask_slides.detectors import Contrast, Detector, checked_detector
+from dask_slides.errors import SlideArgumentError
+from dask_slides.geometry import Region
+from dask_slides.graph import Block, map_blocks
+from dask_slides.grid import TileGrid, cells_a_side, tile_pair
+from dask_slides.readers.protocol import Source
+from dask_slides.slide import Slide, as_slide
+from dask_slides.stats import (
+    FIELDS,
+    CellStats,
+    StatsBlock,
+    record_length,
+    stats_block,
+    unpacked,
+)
+
+Array = NDArray[Any]
+
+BLANK_LADDER = (40, 20, 10, 8)
+"""Cells a side by the longest side of the slide: above 50,000 px, 25,000, 10,000, else."""
+SMALL_GRID = 4096
+"""Grids up to this many cells keep their histograms, so that any detector can be tried."""
+
+
+@dataclass(frozen=True)
+class BlankBlock:
+    """Statistics of a block of cells and the verdict on them, in one task."""
+
+    stats: StatsBlock
+    detector: Detector
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return what the statistics read."""
+        return self.stats.window(block)
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return (rows, cols) bool."""
+        return self.detector(unpacked(self.stats(source, block), self.stats.fields))
+
+
+@dataclass(frozen=True)
+class BlankMap:
+    """Which cells of a slide's grid are blank, with the statistics that tell it.
+
+    Lazy as `blank_map` returns it; `compute` gives the same in memory.
+    """
+
+    blank: Any = field(repr=False)
+    """(rows, cols) bool, True = blank: a dask array, or numpy once computed."""
+    statistics: Any = field(repr=False)
+    """(rows, cols, record) float64: dask or numpy; `stats` unpacks it."""
+    grid: TileGrid
+    detector: Detector
+    fields: tuple[str, ...]
+    """What the statistics hold beyond the moments."""
+    name: str = ""
+    """Of the slide."""
+    mpp_yx: tuple[float, float] | None = None
+
+    @property
+    def computed(self) -> bool:
+        """Whether the map is in memory."""
+        return isinstance(self.statistics, np.ndarray)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.grid.rows, self.grid.cols
+
+    @property
+    def stats(self) -> CellStats:
+        """The statistics of the cells; computed if they are not yet."""
+        return unpacked(np.asarray(self.compute().statistics), self.fields)
+
+    @property
+    def tissue_share(self) -> float:
+        """Share of the cells that are not blank."""
+        blank = np.asarray(self.compute().blank)
+        return 1.0 - float(blank.mean()) if blank.size else 0.0
+
+    def compute(self, **kwargs: Any) -> BlankMap:
+        """Return the map in memory; the slide is read once.
+
+        Parameters
+        ----------
+        **kwargs
+            For ``dask.compute``, such as ``scheduler="threads"``.
+        """
+        if self.computed:
+            return self
+        return self.with_statistics(np.asarray(self.statistics.compute(**kwargs)))
+
+    def with_statistics(self, statistics: Array) -> BlankMap:
+        """Return the map in memory that these statistics make."""
+        blank = _judged(self.detector, unpacked(statistics, self.fields))
+        return replace(self, statistics=statistics, blank=blank)
+
+    def with_detector(self, detector: Detector) -> BlankMap:
+        """Return the map that another detector makes of the same statistics: no read.
+
+        Raises
+        ------
+        SlideArgumentError
+            The detector needs what the statistics do not hold.
+        """
+        detector = checked_detector(detector)
+        missing = [name for name in detector.needs if name not in self.fields]
+        if missing:
+            raise SlideArgumentError(
+                f"{self.name}: the statistics hold no {missing[0]}, which {detector!r} needs; "
+                "make the blank map with that detector from the start"
+            )
+        if self.computed:
+            return replace(self, detector=detector).with_statistics(self.statistics)
+        blank = _judged_lazily(detector, self.statistics, self.fields)
+        return replace(self, detector=detector, blank=blank)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the map with matplotlib (the extra ``plot``); return the axes."""
+        picture = display.grid_picture(np.asarray(self.compute().blank))
+        return display.plot_image(picture, self.grid.shape, f"{self.name}: blank cells", ax)
+
+    def _repr_html_(self) -> str:
+        tile = self.grid.tile
+        facts = {
+            "grid": f"{self.grid.rows} x {self.grid.cols} cells of {tile[0]:,} x {tile[1]:,} px",
+            "detector": str(self.detector),
+            "mpp": "not known" if self.mpp_yx is None else f"{sum(self.mpp_yx) / 2:.4g} µm",
+        }
+        if not self.computed:
+            facts["tasks"] = f"{self.blank.npartitions:,}"
+            return display.facts_html(f"Blank map of {self.name}, not computed", facts, None)
+        facts["tissue"] = f"{self.tissue_share:.1%} of the cells"
+        facts["memory"] = display.bytes_text(self.statistics.nbytes)
+        picture = display.grid_picture(self.blank, side=256)
+        return display.facts_html(f"Blank map of {self.name}", facts, picture)
+
+
+def _judged(detector: Detector, stats: CellStats) -> Array:
+    return detector.fit(stats)(stats)
+
+
+def _judge_records(records: Array, detector: Detector, fields: tuple[str, ...]) -> Array:
+    return _judged(detector, unpacked(records, fields))
+
+
+def _judged_lazily(detector: Detector, statistics: Any, fields: tuple[str, ...]) -> da.Array:
+    if detector.pooled:  # it must see every cell at once
+        statistics = statistics.rechunk(statistics.shape)
+    return statistics.rechunk({2: -1}).map_blocks(
+        _judge_records, detector, fields, drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool)
+    )
+
+
+def blank_map(slide: Any, tile_size: Any = None, detector: Detector = Contrast(0.05)) -> BlankMap:
+    """Find the blank cells of a slide, exactly, at level 0.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    tile_size : int or (int, int), optional
+        Height and width of a cell in pixels; any size, cells at the right and bottom edge
+        are what is left. By default 40, 20, 10 or 8 cells a side for a longest side above
+        50,000, 25,000, 10,000 px, or less.
+    detector : Detector
+        `Contrast`, `Otsu`, `Brightness`, `Saturation`, a union ``a | b`` or an intersection
+        ``a & b``.
+
+    Returns
+    -------
+    BlankMap
+        Lazy; ``.blank`` is a dask array (rows, cols) of bool, True = blank.
+
+    Raises
+    ------
+    SlideArgumentError
+        The tile size or the detector is none.
+
+    Examples
+    --------
+    >>> import dask.array as da, dask_slides as ds
+    >>> ds.blank_map(da.full((400, 600, 3), 240, dtype="uint8")).compute().blank.all()
+    np.True_
+    """
+    slide = as_slide(slide)
+    height, width, _ = slide.shape
+    if tile_size is None:
+        cells = cells_a_side(max(height, width), BLANK_LADDER)
+        tile = (max(1, -(-height // cells)), max(1, -(-width // cells)))
+    else:
+        tile = tile_pair(tile_size)
+    return map_of_grid(slide, TileGrid((height, width), tile, tile), detector)
+
+
+def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
+    """Return the lazy blank map of any grid, overlapping tiles included."""
+    detector = checked_detector(detector)
+    keep = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
+    fields = tuple(name for name in FIELDS if name in keep)
+    task, chunks = stats_block(grid, fields)
+    if not grid.rows * grid.cols:
+        empty = np.zeros((grid.rows, grid.cols, record_length(fields)))
+        none = np.zeros((grid.rows, grid.cols), bool)
+        return BlankMap(none, empty, grid, detector, fields, slide.name, slide.mpp_yx)
+    statistics = map_blocks(
+        task, slide.source, (*chunks, (record_length(fields),)), np.dtype(float), "statistics"
+    )
+    if detector.pooled:
+        blank = _judged_lazily(detector, statistics, fields)
+    else:
+        blank = map_blocks(
+            BlankBlock(task, detector), slide.source, chunks, np.dtype(bool), "blank-map"
+        )
+    return BlankMap(blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx)

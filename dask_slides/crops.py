@@ -1,0 +1,166 @@
+"""Random crops from dense areas: seeded, the same on every scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.blank import BlankMap, map_of_grid
+from dask_slides.detectors import Contrast, Detector
+from dask_slides.errors import SlideArgumentError
+from dask_slides.geometry import Region
+from dask_slides.graph import Block, map_blocks
+from dask_slides.grid import TileGrid, tile_pair
+from dask_slides.pack import (
+    TileBlock,
+    TilePack,
+    pack_at,
+    pack_attributes,
+    pack_image,
+    tile_block,
+    warn_blank,
+)
+from dask_slides.readers.protocol import Source
+from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.stats import CellStats, record_length, record_of, unpacked
+
+Array = NDArray[Any]
+
+ROUNDS = 16
+"""Draws for what is missing, before dense cells are taken as they lie in the grid."""
+
+
+@dataclass(frozen=True)
+class RecordBlock:
+    """Statistics of tiles at any places, a block of them a task."""
+
+    tiles: TileBlock
+    fields: tuple[str, ...]
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return what the tiles of `block` read."""
+        return self.tiles.window(block)
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return (n, record)."""
+        return np.stack([record_of(tile, self.fields) for tile in self.tiles(source, block)])
+
+
+def _stats_at(
+    image: Slide, yx: NDArray[np.int64], tile: tuple[int, int], fields: tuple[str, ...]
+) -> CellStats:
+    tiles, lengths = tile_block(image.source, yx, tile, 0)
+    records = map_blocks(
+        RecordBlock(tiles, fields),
+        image.source,
+        (lengths, (record_length(fields),)),
+        np.dtype(float),
+        "crop-statistics",
+    )
+    return unpacked(np.asarray(records.compute()), fields)
+
+
+def _draw(
+    rng: np.random.Generator, cells: NDArray[np.int64], count: int, grid: TileGrid
+) -> NDArray[np.int64]:
+    """Return corners (count, 2) of crops whose centre lies in a dense cell, in the image."""
+    chosen = cells[rng.integers(len(cells), size=count)]
+    tile = np.array(grid.tile)
+    corner = chosen + rng.integers(-(tile // 2), tile - tile // 2, size=(count, 2))
+    result: NDArray[np.int64] = np.clip(corner, 0, np.array(grid.shape) - tile)
+    return result
+
+
+def random_crops(
+    slide: Any,
+    n: int,
+    size: Any,
+    seed: int = 0,
+    downsample: float | None = None,
+    mpp: Mpp = None,
+    detector: Detector = Contrast(0.35),
+) -> TilePack:
+    """Draw crops from the dense areas of a slide.
+
+    The centre of a crop lies in a dense cell of a grid of the crop's size, anywhere in it,
+    and the crop itself is not blank under the detector. The same seed draws the same crops
+    under any scheduler and chunking. The places are found here; the pixels stay lazy.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    n : int
+        How many crops.
+    size : int or (int, int)
+        Height and width of a crop in pixels of the result.
+    seed : int
+        For `numpy.random.default_rng`.
+    downsample, mpp
+        Scale of the crops, as in `resize`; by default full resolution.
+    detector : Detector
+        What is dense: not blank under it.
+
+    Returns
+    -------
+    TilePack
+        In the order drawn; empty, with BlankSlideWarning, where all is blank.
+
+    Raises
+    ------
+    SlideArgumentError
+        An argument is wrong, or a crop does not fit the image.
+    """
+    slide = as_slide(slide)
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
+    tile = tile_pair(size, "size")
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0") from error
+    image = pack_image(slide, downsample, mpp)
+    height, width = image.shape[:2]
+    if height < tile[0] or width < tile[1]:
+        raise SlideArgumentError(
+            f"{slide.name}: a crop of {tile[0]} x {tile[1]} px does not fit the image of "
+            f"{height} x {width} px; use smaller crops"
+        )
+    grid = TileGrid((height, width), tile, tile, "shift")
+    found = map_of_grid(image, grid, detector).compute()
+    yx, score = _dense_places(image, found, rng, int(n))
+    if not len(yx):
+        warn_blank(slide, found.detector)
+    attributes = pack_attributes(slide, image, tile, None, found.detector)
+    attributes["seed"] = int(seed)
+    return pack_at(slide, image, yx, tile, score, attributes, 0)
+
+
+def _dense_places(
+    image: Slide, found: BlankMap, rng: np.random.Generator, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return n corners of crops that are dense themselves, and their scores."""
+    grid = found.grid
+    dense = np.argwhere(~np.asarray(found.blank))
+    if not len(dense):
+        return np.empty((0, 2), np.int64), np.empty(0)
+    cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
+    judge = found.detector.fit(found.stats)  # the threshold of the slide, not of the crops
+    corners, scores, missing = [], [], n
+    for _ in range(ROUNDS):
+        candidates = _draw(rng, cells, missing, grid)
+        stats = _stats_at(image, candidates, grid.tile, found.fields)
+        good = ~judge(stats)
+        corners.append(candidates[good])
+        scores.append(stats.std[good])
+        missing -= int(good.sum())
+        if not missing:
+            break
+    else:
+        rest = rng.integers(len(cells), size=missing)
+        corners.append(cells[rest])
+        scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])
+    return np.concatenate(corners), np.concatenate(scores)

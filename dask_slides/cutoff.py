@@ -1,0 +1,362 @@
+"""Cut wholly blank rows and columns of the grid off, and find the way back."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides import display
+from dask_slides.blank import BlankMap
+from dask_slides.blank import blank_map as make_blank_map
+from dask_slides.detectors import Contrast, Detector
+from dask_slides.errors import BlankSlideWarning, SlideArgumentError
+from dask_slides.geometry import Region
+from dask_slides.readers.protocol import Level, Source
+from dask_slides.resize import output_shape, resized
+from dask_slides.slide import Mpp, Slide, as_slide
+
+Array = NDArray[Any]
+
+SNAP = 2.0**20
+"""Points are kept to this fraction of a pixel, so that scaling there and back is exact."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The kept intervals of one axis, in order, in pixels of the source.
+
+    ::
+
+        source   0 ···[2    5)···[8   10)      starts (2, 8), stops (5, 10)
+        kept           0    3     3    5       an interval begins where the last one ended
+    """
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Pixels kept."""
+        return sum(self.stops) - sum(self.starts)
+
+    def scaled(self, factor: float, size: int, full: int) -> Runs | None:
+        """Return the runs on a level, or None where a cut falls inside one of its pixels.
+
+        `size` is the level's length, `full` that of the image.
+        """
+        if factor != int(factor):
+            return None
+        whole = int(factor)
+        edges = []
+        for edge in self.starts + self.stops:
+            if edge % whole and edge != full:
+                return None
+            edges.append(size if edge == full else edge // whole)
+        return Runs(tuple(edges[: len(self.starts)]), tuple(edges[len(self.starts) :]))
+
+    def pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return (source start, kept start, length) of what [start, stop) is made of."""
+        out, kept = [], 0
+        for first, last in zip(self.starts, self.stops, strict=True):
+            low, high = max(start, kept), min(stop, kept + last - first)
+            if low < high:
+                out.append((first + low - kept, low, high - low))
+            kept += last - first
+        return out
+
+    def _offsets(self) -> Array:
+        lengths = np.subtract(self.stops, self.starts)
+        return np.concatenate([[0], np.cumsum(lengths)])
+
+    def to_source(self, points: Array) -> Array:
+        """Return source coordinates of kept ones; NaN outside of the kept image."""
+        if not self.starts:
+            return np.full(points.shape, np.nan)
+        kept = self._offsets()
+        run = np.clip(np.searchsorted(kept, points, side="right") - 1, 0, len(self.starts) - 1)
+        inside = (points >= 0) & (points <= kept[-1])
+        return np.where(inside, points - kept[run] + np.asarray(self.starts)[run], np.nan)
+
+    def from_source(self, points: Array) -> Array:
+        """Return kept coordinates of source ones; NaN where the source was cut off."""
+        if not self.starts:
+            return np.full(points.shape, np.nan)
+        starts, stops = np.asarray(self.starts), np.asarray(self.stops)
+        run = np.clip(np.searchsorted(starts, points, side="right") - 1, 0, len(starts) - 1)
+        inside = (points >= starts[run]) & (points < stops[run])
+        return np.where(inside, points - starts[run] + self._offsets()[run], np.nan)
+
+
+def kept_runs(blank: Array, starts: Array, tile: int, size: int) -> Runs:
+    """Return the runs of grid lines (along one axis) that are not `blank` all along.
+
+    `blank` is a bool a line, `starts` where the lines begin.
+    """
+    firsts: list[int] = []
+    lasts: list[int] = []
+    for start, dropped in zip(starts.tolist(), blank.tolist(), strict=True):
+        if dropped:
+            continue
+        stop = min(start + tile, size)
+        if lasts and lasts[-1] == start:
+            lasts[-1] = stop
+        else:
+            firsts.append(start)
+            lasts.append(stop)
+    return Runs(tuple(firsts), tuple(lasts))
+
+
+@dataclass(frozen=True)
+class CutSource:
+    """`parent` without the rows and columns that were cut off."""
+
+    parent: Source
+    rows: Runs
+    columns: Runs
+
+    @property
+    def name(self) -> str:
+        """The name of the parent."""
+        return self.parent.name
+
+    @property
+    def channels(self) -> int:
+        """As the parent."""
+        return self.parent.channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the parent."""
+        return self.parent.dtype
+
+    def _kept(self) -> list[tuple[int, Runs, Runs]]:
+        """Return the levels of the parent on which the cuts fall between pixels."""
+        full = self.parent.levels[0].shape
+        out = []
+        for number, level in enumerate(self.parent.levels):
+            rows = self.rows.scaled(level.downsample[0], level.shape[0], full[0])
+            columns = self.columns.scaled(level.downsample[1], level.shape[1], full[1])
+            if rows is not None and columns is not None:
+                out.append((number, rows, columns))
+        return out
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Level 0, and the parent's levels on which every cut falls between pixels."""
+        return tuple(
+            replace(self.parent.levels[number], shape=(rows.length, columns.length))
+            for number, rows, columns in self._kept()
+        )
+
+    def window(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the smallest region of the parent that holds every piece of `region`."""
+        number, rows, columns = self._kept()[level]
+        tops = rows.pieces(region.y, region.stop_y)
+        lefts = columns.pieces(region.x, region.stop_x)
+        top, left = tops[0][0], lefts[0][0]
+        bottom, right = (pieces[-1][0] + pieces[-1][2] for pieces in (tops, lefts))
+        return number, Region(top, left, bottom - top, right - left)
+
+    def read(self, level: int, region: Region) -> Array:
+        """Read the pieces of `region` that lie together in the parent."""
+        number, rows, columns = self._kept()[level]
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
+                out[Region(y, x, height, width).slices(region.y, region.x)] = self.parent.read(
+                    number, Region(top, left, height, width)
+                )
+        return out
+
+    def task_bytes(self, level: int, region: Region) -> int:
+        """One piece beside the result, at most as large."""
+        return region.area * self.channels * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """A slide without its wholly blank rows and columns, and the way back to the source."""
+
+    image: Slide
+    """The cut image at the scale asked for; lazy."""
+    blank_map: BlankMap
+    """Of the source, in memory."""
+    rows: Runs
+    """Kept rows, in pixels of the source."""
+    columns: Runs
+    """Kept columns."""
+    source_shape: tuple[int, int]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """Source pixels for one of the image, along y and x."""
+        height, width = self.image.shape[:2]
+        if not height * width:
+            return 1.0, 1.0
+        return self.rows.length / height, self.columns.length / width
+
+    @property
+    def gain(self) -> float:
+        """How many times finer this is than the whole slide at the same longest side."""
+        kept = max(self.rows.length, self.columns.length)
+        return max(self.source_shape) / kept if kept else 1.0
+
+    def to_source(self, yx: Any) -> Array:
+        """Return where points of the image lie in the source.
+
+        Parameters
+        ----------
+        yx : array_like, (..., 2)
+            Points (y, x) in pixels of the image; (0, 0) is the top left corner of its first
+            pixel, whose centre is (0.5, 0.5).
+
+        Returns
+        -------
+        ndarray, (..., 2), float64
+            In pixels of level 0 of the source; NaN for points outside of the image.
+        """
+        points = _points(yx)
+        fy, fx = self.factors
+        return np.stack(
+            (
+                self.rows.to_source(_snapped(points[..., 0] * fy)),
+                self.columns.to_source(_snapped(points[..., 1] * fx)),
+            ),
+            axis=-1,
+        )
+
+    def from_source(self, yx: Any) -> Array:
+        """Return where points of the source lie in the image; NaN where they were cut off.
+
+        Parameters
+        ----------
+        yx : array_like, (..., 2)
+            Points (y, x) in pixels of level 0 of the source.
+
+        Returns
+        -------
+        ndarray, (..., 2), float64
+            In pixels of the image; ``to_source`` of it is the point again.
+        """
+        points = _points(yx)
+        fy, fx = self.factors
+        y = self.rows.from_source(points[..., 0]) / fy
+        x = self.columns.from_source(points[..., 1]) / fx
+        cut = np.isnan(y) | np.isnan(x)
+        return np.where(cut[..., None], np.nan, np.stack((y, x), axis=-1))
+
+    def plot(self, ax: Any = None, max_size: int = 1024) -> Any:
+        """Draw the cut image with matplotlib (the extra ``plot``); return the axes."""
+        return self.image.plot(ax, max_size)
+
+    def _repr_html_(self) -> str:
+        height, width = self.image.shape[:2]
+        blank = np.asarray(self.blank_map.blank)
+        facts = {
+            "source": f"{self.source_shape[0]:,} x {self.source_shape[1]:,} px",
+            "kept": f"{self.rows.length:,} x {self.columns.length:,} px",
+            "image": f"{height:,} x {width:,} px, {self.image.dtype}",
+            "mpp": "not known" if self.image.mpp is None else f"{self.image.mpp:.4g} µm",
+            "gain": f"{self.gain:.2f} times finer at the same longest side",
+            "detector": str(self.blank_map.detector),
+            "tasks": f"{self.image.data.npartitions:,}",
+            "memory": display.bytes_text(self.image.data.nbytes) + " in all",
+        }
+        picture = display.grid_picture(blank, side=256)
+        return display.facts_html(f"Cut-off of {self.image.name}", facts, picture)
+
+
+def _points(yx: Any) -> Array:
+    points = np.asarray(yx, np.float64)
+    if points.ndim < 1 or points.shape[-1] != 2:
+        raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), that is (y, x)")
+    return points
+
+
+def _snapped(points: Array) -> Array:
+    return np.rint(points * SNAP) / SNAP
+
+
+def cutoff_resize(
+    slide: Any,
+    downsample: float | None = None,
+    mpp: Mpp = None,
+    max_size: int | None = None,
+    shape: tuple[int, int] | None = None,
+    kernel: str = "lanczos",
+    gap: float | None = 2.0,
+    tile_size: Any = None,
+    detector: Detector = Contrast(0.05),
+    blank_map: BlankMap | None = None,
+) -> Cutoff:
+    """Drop the rows and columns of the grid that are wholly blank, then resize the rest.
+
+    The scale applies after the cut, so the objects come out at a higher resolution for the
+    same size. The blank map is computed here; the image stays lazy.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    downsample, mpp, max_size, shape, kernel, gap
+        As in `resize`, of the cut image. The size ladder looks at the whole slide.
+    tile_size, detector
+        As in `blank_map`.
+    blank_map : BlankMap, optional
+        A map of this slide that there is already; `tile_size` and `detector` are not used.
+
+    Returns
+    -------
+    Cutoff
+        `image`, `blank_map`, `to_source`, `from_source`, `gain`. Of a slide that is blank
+        all over the image is 0 x 0 px, and BlankSlideWarning says so.
+
+    Raises
+    ------
+    SlideArgumentError
+        An argument is wrong, or the blank map is of another slide or grid.
+
+    Examples
+    --------
+    >>> import dask.array as da, dask_slides as ds
+    >>> x = da.random.default_rng(0).integers(0, 255, (400, 300, 3), dtype="uint8")
+    >>> glass = da.full((400, 300, 3), 240, dtype="uint8")
+    >>> cut = ds.cutoff_resize(da.concatenate([glass, x]), downsample=2, tile_size=100)
+    >>> cut.image.shape
+    (200, 150, 3)
+    >>> cut.to_source([0, 0])
+    array([400.,   0.])
+    """
+    slide = as_slide(slide)
+    # wrong arguments are told before the slide is read
+    output_shape(slide, downsample, mpp, max_size, shape)
+    resized(slide, slide.shape[:2], kernel, gap)
+    if blank_map is None:
+        blank_map = make_blank_map(slide, tile_size, detector)
+    elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
+        raise SlideArgumentError(
+            f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
+            f"{blank_map.grid.shape[1]} px; make one of this slide"
+        )
+    blank_map = blank_map.compute()
+    grid, blank = blank_map.grid, np.asarray(blank_map.blank)
+    rows = kept_runs(np.asarray(blank.all(axis=1)), grid.starts(0), grid.tile[0], grid.shape[0])
+    columns = kept_runs(np.asarray(blank.all(axis=0)), grid.starts(1), grid.tile[1], grid.shape[1])
+    full = slide.shape[:2]
+    if blank.all():
+        warnings.warn(
+            f"{slide.name}: every cell is blank under {blank_map.detector}; nothing is left",
+            BlankSlideWarning,
+            stacklevel=2,
+        )
+    cut = slide
+    if (rows.length, columns.length) != full:
+        cut = replace(slide, source=CutSource(slide.source, rows, columns))
+    if rows.length:
+        size = output_shape(cut, downsample, mpp, max_size, shape, ladder_of=max(full))
+        cut = resized(cut, size, kernel, gap)
+    return Cutoff(cut, blank_map, rows, columns, full)

@@ -1,0 +1,47 @@
+"""What can go wrong, each kind also a builtin, each message one line: slide, cause, cure."""
+
+from __future__ import annotations
+
+
+class SlideError(Exception):
+    """Base of every error that dask_slides raises on purpose."""
+
+
+class SlideNotFoundError(SlideError, FileNotFoundError):
+    """The path holds nothing."""
+
+
+class SlideFormatError(SlideError, ValueError):
+    """The file or store is not an image that can be read, or contradicts itself."""
+
+
+class SlideUnsupportedError(SlideError, NotImplementedError):
+    """The image is legal, but of a kind that is not read (codec, colour space, axes)."""
+
+
+class SlideArgumentError(SlideError, ValueError):
+    """An argument is wrong, or two of them exclude each other."""
+
+
+class SlideMppError(SlideArgumentError):
+    """Micrometres per pixel are asked for, and neither file nor caller gives them."""
+
+
+class SlideChangedError(SlideError, OSError):
+    """The file is not the one that was opened: its size or time of change differs."""
+
+
+class TileDecodeError(SlideError, OSError):
+    """Pixels of the slide could not be read or decoded."""
+
+
+class OutputExistsError(SlideError, FileExistsError):
+    """The output path is taken."""
+
+
+class BlankSlideError(SlideError, ValueError):
+    """Every cell of the slide is blank, so there is nothing to write."""
+
+
+class BlankSlideWarning(UserWarning):
+    """Every cell of the slide is blank: the result holds no pixel, tile or crop."""

@@ -1,0 +1,106 @@
+"""Regions and sizes: plain numbers, no pixel.
+
+The one rule for the size of a level, the one rule for cutting a region into strips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of pixels: top left (y, x), height and width."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def stop_y(self) -> int:
+        """First row below the region."""
+        return self.y + self.height
+
+    @property
+    def stop_x(self) -> int:
+        """First column right of the region."""
+        return self.x + self.width
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def within(self, shape: tuple[int, int]) -> bool:
+        """Whether the region lies in an image of `shape` and holds at least one pixel."""
+        return (
+            self.y >= 0
+            and self.x >= 0
+            and self.height > 0
+            and self.width > 0
+            and self.stop_y <= shape[0]
+            and self.stop_x <= shape[1]
+        )
+
+    def intersect(self, other: Region) -> Region:
+        """Return the common part; height or width is 0 where there is none."""
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        height = max(0, min(self.stop_y, other.stop_y) - y)
+        width = max(0, min(self.stop_x, other.stop_x) - x)
+        return Region(y, x, height, width)
+
+    def slices(self, origin_y: int = 0, origin_x: int = 0) -> tuple[slice, slice]:
+        """Index of the region in an array whose first pixel is (origin_y, origin_x)."""
+        return (
+            slice(self.y - origin_y, self.stop_y - origin_y),
+            slice(self.x - origin_x, self.stop_x - origin_x),
+        )
+
+
+def level_size(size: int, downsample: float) -> int:
+    """Pixels along an axis of `size` after `downsample`: rounded half up, at least 1."""
+    return max(1, int(size / downsample + 0.5))
+
+
+def snapped_factor(full: int, size: int) -> float:
+    """Return how many full pixels one of a level's `size` covers.
+
+    Pyramids halve and then round, so the plain quotient of the sizes is off by a part of
+    a pixel over the image: a whole factor that explains the size is the true one.
+    """
+    whole = round(full / size)
+    return float(whole) if whole and abs(full / whole - size) < 1 else full / size
+
+
+def halved(size: int, times: int = 1) -> int:
+    """Pixels along an axis after halving it `times` times, a partial last pixel kept."""
+    return -(-size // (1 << times))
+
+
+def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region]:
+    """Cut `region` into strips of rows of at most `max_pixels`, one tile row at the least.
+
+    Cuts fall between rows of tiles, so that no tile is decoded for two strips.
+    """
+    rows = max(1, max_pixels // max(1, region.width) // tile_height) * tile_height
+    start = region.y
+    while start < region.stop_y:
+        stop = min(region.stop_y, (start // tile_height) * tile_height + rows)
+        yield Region(start, region.x, stop - start, region.width)
+        start = stop
+
+
+def bounds(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return where consecutive pieces of `sizes` begin, and the end: (0, s0, s0 + s1, ...)."""
+    out = [0]
+    for size in sizes:
+        out.append(out[-1] + size)
+    return tuple(out)
+
+
+def even_pieces(size: int, piece: int) -> tuple[int, ...]:
+    """Lengths of pieces of `piece` that cover `size`, the last one shorter."""
+    whole, rest = divmod(size, piece)
+    return (piece,) * whole + ((rest,) if rest else ())

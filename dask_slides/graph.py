@@ -1,0 +1,218 @@
+"""Task graphs: one task for one output block, which reads its own pixels by path.
+
+A graph over a file is one Blockwise layer whose tasks know nothing but their block number:
+a few kilobytes for any slide. Over a dask array a task depends on the window it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from dask_slides.errors import SlideArgumentError
+from dask_slides.geometry import Region, bounds, even_pieces
+from dask_slides.readers.array import ArraySource
+from dask_slides.readers.protocol import (
+    Derived,
+    Level,
+    Source,
+    rebind,
+    root_of,
+    root_window,
+)
+
+Array = NDArray[Any]
+Block = tuple[int, ...]
+
+MAX_TASKS = 1000
+"""Tasks of one operation at the most, unless the caller chooses the chunks."""
+TASK_SIDE = 4096
+"""Input pixels along a side that a task aims at."""
+
+
+class BlockTask(Protocol):
+    """What computes one output block; frozen and small, as it is sent to every worker."""
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return the level and region of the source that `block` needs."""
+        ...
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Compute `block`."""
+        ...
+
+
+def _run(task: BlockTask, source: Source, block_id: Block) -> Array:
+    return task(source, block_id)
+
+
+def _run_on_window(
+    task: BlockTask, hollow: Source, block: Block, pixels: Array, y: int, x: int
+) -> Array:
+    window = replace(root_of(hollow), pixels=pixels, y=y, x=x)  # type: ignore[type-var]
+    return task(rebind(hollow, window), block)
+
+
+def map_blocks(
+    task: BlockTask,
+    source: Source,
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: np.dtype[Any],
+    label: str,
+) -> da.Array:
+    """Return the dask array whose blocks `task` computes from `source`."""
+    name = f"{label}-{tokenize(task, source)}"
+    root = root_of(source)
+    if isinstance(root, ArraySource):
+        return _map_windows(task, source, root, chunks, dtype, name)
+    return da.map_blocks(
+        partial(_run, task, source),
+        chunks=chunks,
+        dtype=dtype,
+        meta=np.empty((0,) * len(chunks), dtype),
+        name=name,
+    )
+
+
+def _map_windows(
+    task: BlockTask,
+    source: Source,
+    root: ArraySource,
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: np.dtype[Any],
+    name: str,
+) -> da.Array:
+    hollow = rebind(source, root.hollow())
+    # one shared key, so that the chain is pickled once and not for every task
+    shared = dask.delayed((task, hollow), name=f"{name}-plan", traverse=False)
+    call = dask.delayed(_unpacked, pure=False)
+    blocks = np.empty([len(lengths) for lengths in chunks], object)
+    for block in np.ndindex(*blocks.shape):
+        _, region = root_window(source, *task.window(block))
+        shape = tuple(chunks[axis][i] for axis, i in enumerate(block))
+        if 0 in shape:
+            blocks[block] = da.zeros(shape, dtype=dtype)
+            continue
+        pixels = root.array[region.slices()]
+        part = call(
+            shared, block, pixels, region.y, region.x,
+            dask_key_name=(f"{name}-block", *block),
+        )  # fmt: skip
+        blocks[block] = da.from_delayed(part, shape, dtype=dtype)
+    return da.block(blocks.tolist())
+
+
+def _unpacked(plan: tuple[BlockTask, Source], block: Block, *window: Any) -> Array:
+    return _run_on_window(*plan, tuple(block), *window)
+
+
+@dataclass(frozen=True)
+class ReadBlock:
+    """Blocks of pixels (y, x, c) of one level."""
+
+    level: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def region(self, block: Block) -> Region:
+        """Return the region that `block` is."""
+        top, bottom = self.rows[block[0]], self.rows[block[0] + 1]
+        left, right = self.columns[block[1]], self.columns[block[1] + 1]
+        return Region(top, left, bottom - top, right - left)
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return what `block` reads: itself."""
+        return self.level, self.region(block)
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Read `block`; a copy of its own, so that no larger array stays alive."""
+        return np.ascontiguousarray(source.read(*self.window(block)))
+
+
+def image_blocks(source: Source, level: int, chunks: Any, label: str) -> da.Array:
+    """Return the pixels of `level` as a dask array (y, x, c)."""
+    shape = source.levels[level].shape
+    if 0 in shape:
+        return da.empty((*shape, source.channels), dtype=source.dtype, chunks=-1)
+    sides = default_chunks(source, level) if chunks is None else chunks
+    rows, columns = normalized_chunks(sides, shape, source.dtype)
+    task = ReadBlock(level, bounds(rows), bounds(columns))
+    return map_blocks(task, source, (rows, columns, (source.channels,)), source.dtype, label)
+
+
+def normalized_chunks(
+    chunks: Any, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return `chunks` (one number, (y, x), or lengths) as lengths along y and x."""
+    if isinstance(chunks, Sequence) and len(chunks) == 3:
+        chunks = tuple(chunks)[:2]
+    try:
+        rows, columns = da.core.normalize_chunks(chunks, shape=shape, dtype=dtype)
+    except (ValueError, TypeError) as error:
+        raise SlideArgumentError(
+            f"chunks={chunks!r} do not fit an image of {shape[0]} x {shape[1]}; "
+            "give one number, (y, x), or the lengths along y and x"
+        ) from error
+    return rows, columns
+
+
+def default_chunks(source: Source, level: int) -> tuple[int, int]:
+    """Return chunk sides whose tasks are of even work, and at most MAX_TASKS."""
+    shape = source.levels[level].shape
+    side = [_side(source, level, axis) for axis in (0, 1)]
+    if side[1] >= shape[1]:  # strips: the full width, and only as many rows as make a task
+        side[0] = max(1, min(side[0], _fitting(source, level, 0, TASK_SIDE**2 // shape[1])))
+    while True:
+        pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
+        if pieces[0] * pieces[1] <= MAX_TASKS:
+            return side[0], side[1]
+        side[0 if pieces[0] >= pieces[1] else 1] *= 2
+
+
+def _side(source: Source, level: int, axis: int) -> int:
+    return _fitting(source, level, axis, TASK_SIDE)
+
+
+def _fitting(source: Source, level: int, axis: int, target: int) -> int:
+    """Return a chunk side that reads about `target` input pixels, whole tiles at a time."""
+    size = source.levels[level].shape[axis]
+    tile = source.levels[level].tile[axis]
+    ratio = input_ratio(source)[axis]
+    return min(size, max(1, round(target / ratio / tile)) * tile)
+
+
+def input_ratio(source: Source) -> tuple[float, float]:
+    """Return how many pixels of the root one pixel of level 0 stands for."""
+    y = x = 1.0
+    while isinstance(source, Derived):
+        _, window = source.window(0, Region(0, 0, *source.levels[0].shape))
+        y *= window.height / source.levels[0].shape[0]
+        x *= window.width / source.levels[0].shape[1]
+        source = source.parent
+    return y, x
+
+
+def even_chunks(
+    shape: tuple[int, int], side: tuple[int, int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return chunk lengths of `side` that cover `shape`."""
+    return even_pieces(shape[0], side[0]), even_pieces(shape[1], side[1])
+
+
+def task_bytes(source: Source, level: int, region: Region) -> int:
+    """Return the peak bytes of reading `region`: the sum over the chain, result included."""
+    total = region.area * source.channels * source.dtype.itemsize
+    while isinstance(source, Derived):
+        total += source.task_bytes(level, region)
+        number, window = source.window(level, region)
+        source, level, region = source.parent, number, window
+    tile: Level = source.levels[level]
+    return total + 2 * tile.tile[0] * tile.tile[1] * source.channels * source.dtype.itemsize

@@ -1,0 +1,293 @@
+"""Resampling kernels: antialiased, phase-exact, the same bytes for any chunking.
+
+The weights are those of a resize of the whole image (the convention of Pillow and of
+"Filtered image rescaling", Schumacher, Graphics Gems III): output pixel i covers the input
+interval around ``(i + 0.5) * n_in / n_out``, and the kernel is widened by that ratio when
+shrinking. They are computed from global coordinates, so a window with its halo gives the
+pixels of the whole image.
+
+Eight-bit images are weighted with whole numbers of 22 fraction bits, the arithmetic of
+Pillow, held in float64: every product and sum stays below 2**53, so that a BLAS product
+is exact in any order. The result is Pillow's to the bit and cannot depend on the chunking,
+the BLAS or the machine. Other dtypes go through a sparse product in float64, whose order of
+summation is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.errors import SlideArgumentError
+
+Array = NDArray[Any]
+
+_BITS = 22
+"""Fraction bits of a weight, as in Pillow."""
+_ROWS = 32
+"""Rows cast to float64 at a time: a block stays in the second-level cache."""
+_GEMM_LIMIT = 250_000
+"""Multiply-adds of one matrix product: below OpenBLAS' limit for starting threads of its
+own (262,144), which would fight with the threads of the scheduler."""
+
+
+def _box(x: Array) -> Array:
+    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+
+
+def _triangle(x: Array) -> Array:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _keys(x: Array) -> Array:
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+def _lanczos3(x: Array) -> Array:
+    return np.where(np.abs(x) < 3.0, np.sinc(x) * np.sinc(x / 3.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A resampling kernel: its name, half width in output pixels, and function."""
+
+    name: str
+    support: float
+    weight: Callable[[Array], Array]
+
+
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("nearest", 0.0, _box),
+        Kernel("area", 0.5, _box),  # mean of the pixels covered
+        Kernel("linear", 1.0, _triangle),
+        Kernel("cubic", 2.0, _keys),  # Keys 1981, a = -0.5
+        Kernel("lanczos", 3.0, _lanczos3),  # Duchon 1979, three lobes
+    )
+}
+
+
+def kernel_named(name: str) -> Kernel:
+    """Return the kernel called `name`, or raise SlideArgumentError with the names there are."""
+    try:
+        return KERNELS[name]
+    except (KeyError, TypeError):
+        known = ", ".join(KERNELS)
+        raise SlideArgumentError(f"kernel {name!r} is not known; use one of {known}") from None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a resize of the whole image: `n_in` pixels to `n_out` with `kernel`."""
+
+    n_in: int
+    n_out: int
+    kernel: str
+    ratio: float
+    """Input pixels for one output pixel: n_in / n_out, where the level has every pixel."""
+
+    @property
+    def identity(self) -> bool:
+        """Whether every output pixel is its input pixel."""
+        return self.n_in == self.n_out and self.ratio == 1.0
+
+    def taps(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return first and past-the-last input pixel for each of outputs [start, stop)."""
+        centre = (np.arange(start, stop) + 0.5) * self.ratio
+        kernel = kernel_named(self.kernel)
+        if self.identity:
+            return np.arange(start, stop), np.arange(start, stop) + 1
+        if kernel.name == "nearest":
+            # added up step by step, as Pillow does: where a centre falls between two
+            # pixels the last bit of that sum decides
+            steps = np.full(stop, self.ratio)
+            steps[0] = self.ratio * 0.5
+            first = np.minimum(np.add.accumulate(steps)[start:].astype(np.int64), self.n_in - 1)
+            return first, first + 1
+        reach = kernel.support * max(self.ratio, 1.0)
+        # a stored level may end a part of a pixel before the image does: stay inside
+        first = np.clip((centre - reach + 0.5).astype(np.int64), 0, self.n_in - 1)
+        last = np.minimum((centre + reach + 0.5).astype(np.int64), self.n_in)
+        return first, np.maximum(last, first + 1)
+
+    def window(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the range of input pixels that outputs [start, stop) need."""
+        low, _ = self.taps(start, start + 1)
+        _, high = self.taps(stop - 1, stop)
+        return int(low[0]), int(high[0])
+
+    def weights(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return first input pixel (n,) and weights (n, taps), zero past the last tap."""
+        first, last = self.taps(start, stop)
+        index = first[:, None] + np.arange(int((last - first).max()))
+        if self.identity or self.kernel == "nearest":
+            return first, np.ones(index.shape)
+        centre = (np.arange(start, stop) + 0.5) * self.ratio
+        widen = max(self.ratio, 1.0)
+        weight = kernel_named(self.kernel).weight((index - centre[:, None] + 0.5) / widen)
+        weight[index >= last[:, None]] = 0.0
+        return first, weight / weight.sum(axis=1, keepdims=True)
+
+
+def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    """Resample the columns of `strip` (h, w, c), whose first column is input `origin`.
+
+    Returns (h, stop - start, c), rounded to the dtype as the whole-image resize does it
+    between its two passes; float images stay as they are.
+    """
+    if axis.identity:
+        return strip[:, start - origin : stop - origin]
+    if axis.kernel == "nearest":
+        return strip[:, axis.taps(start, stop)[0] - origin]
+    if strip.dtype != np.uint8:
+        turned = np.ascontiguousarray(strip.transpose(1, 0, 2))
+        return resample_rows(turned, axis, start, stop, origin).transpose(1, 0, 2)
+    height, width, channels = strip.shape
+    bands = list(_bands(axis, start, stop))
+    out = np.empty((height, stop - start, channels), np.uint8)
+    planes = np.empty((channels, _ROWS, width))
+    sums = np.empty((channels, _ROWS, stop - start))
+    for top in range(0, height, _ROWS):
+        rows = min(_ROWS, height - top)
+        # planes, not interleaved: one matrix serves each channel
+        planes[:, :rows] = strip[top : top + rows].transpose(2, 0, 1)
+        for band in bands:
+            low = band.first - origin
+            window = planes[:, :rows, low : low + len(band.matrix)]
+            part = sums[:, :rows, band.start - start : band.stop - start]
+            step = max(1, _GEMM_LIMIT // band.matrix.size)
+            for row in range(0, rows, step):
+                np.matmul(window[:, row : row + step], band.matrix, out=part[:, row : row + step])
+        out[top : top + rows] = _rounded(sums[:, :rows]).transpose(1, 2, 0)
+    return out
+
+
+def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    """Resample the rows of `block` (h, w, c), whose first row is input `origin`."""
+    if axis.identity:
+        return block[start - origin : stop - origin]
+    if axis.kernel == "nearest":
+        result: Array = block[axis.taps(start, stop)[0] - origin]
+        return result
+    _, width, channels = block.shape
+    if block.dtype != np.uint8:
+        return _sparse_rows(block, axis, start, stop, origin)
+    flat = block.reshape(len(block), width * channels)
+    out = np.empty((stop - start, width * channels), np.uint8)
+    for band in _bands(axis, start, stop):
+        low = band.first - origin
+        window = flat[low : low + len(band.matrix)].astype(np.float64)
+        turned = np.ascontiguousarray(band.matrix.T)
+        columns = max(1, _GEMM_LIMIT // band.matrix.size)
+        for left in range(0, width * channels, columns):
+            out[band.start - start : band.stop - start, left : left + columns] = _rounded(
+                turned @ window[:, left : left + columns]
+            )
+    return out.reshape(stop - start, width, channels)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Outputs [start, stop) as one product with a (taps, outputs) matrix of whole numbers."""
+
+    start: int
+    stop: int
+    first: int
+    matrix: Array
+
+
+def _bands(axis: Axis, start: int, stop: int, outputs: int = 16) -> Iterator[_Band]:
+    first, weight = axis.weights(start, stop)
+    scaled = weight * 2.0**_BITS
+    whole = np.trunc(scaled + np.copysign(0.5, scaled))
+    taps = np.arange(weight.shape[1])
+    for low in range(0, stop - start, outputs):
+        high = min(low + outputs, stop - start)
+        row = first[low:high, None] - first[low] + taps
+        inside = whole[low:high] != 0
+        matrix = np.zeros((int(row[inside].max()) + 1, high - low))
+        column = np.broadcast_to(np.arange(high - low)[:, None], row.shape)
+        matrix[row[inside], column[inside]] = whole[low:high][inside]
+        yield _Band(start + low, start + high, int(first[low]), matrix)
+
+
+def _rounded(product: Array) -> Array:
+    """Whole numbers of _BITS fraction bits to bytes: half up, kept in range; in place."""
+    product += 2.0 ** (_BITS - 1)
+    product *= 2.0**-_BITS  # exact: a power of two
+    return np.clip(product, 0, 255, out=product).astype(np.uint8)
+
+
+def _sparse_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    from scipy.sparse import csr_array
+
+    first, weight = axis.weights(start, stop)
+    taps = weight.shape[1]
+    column = (first[:, None] - origin + np.arange(taps)).ravel()
+    used = (weight != 0).ravel()
+    row = np.repeat(np.arange(stop - start), taps)
+    matrix = csr_array(
+        (weight.ravel()[used], (row[used], column[used])), shape=(stop - start, len(block))
+    )
+    product = matrix @ block.reshape(len(block), -1).astype(np.float64)
+    product = product.reshape(stop - start, *block.shape[1:])
+    return to_dtype(product, block.dtype)
+
+
+def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return float `values` as `dtype`: integers are rounded and kept in range."""
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        return np.clip(np.rint(values), info.min, info.max).astype(dtype)
+    return values.astype(dtype)
+
+
+def area_levels(block: Array, count: int) -> Iterator[Array]:
+    """Yield `count` levels of `block` (h, w, c), each the area mean at half the last size.
+
+    Sums stay whole numbers all the way, so a level is rounded once (half up) however many
+    lie above it; a partial last row or column is the mean of what there is of it.
+    """
+    sums = block
+    rows, columns = (np.ones(n, np.int64) for n in block.shape[:2])
+    for number in range(1, count + 1):
+        sums = _halved(_halved(sums, 0, _sum_dtype(block.dtype, number)), 1)
+        rows, columns = _halved(rows, 0), _halved(columns, 0)
+        yield _mean(sums, rows, columns, block.dtype)
+
+
+def _sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
+    """Return the smallest dtype that holds the sum of 4**halvings samples exactly."""
+    if dtype.kind == "f":
+        return np.dtype(np.float64)
+    bits = 8 * dtype.itemsize + 2 * halvings
+    if dtype.kind == "u" and bits <= 32:
+        return np.dtype(np.uint16 if bits <= 16 else np.uint32)
+    return np.dtype(np.int64)
+
+
+def _halved(sums: Array, axis: int, dtype: np.dtype[Any] | None = None) -> Array:
+    """Add neighbours along `axis`; a last one without a neighbour stands alone."""
+    even = (slice(None),) * axis + (slice(0, None, 2),)
+    odd = (slice(None),) * axis + (slice(1, None, 2),)
+    out = sums[even].astype(dtype or sums.dtype)
+    out[(slice(None),) * axis + (slice(0, sums.shape[axis] // 2),)] += sums[odd]
+    return out
+
+
+def _mean(sums: Array, rows: Array, columns: Array, dtype: np.dtype[Any]) -> Array:
+    count = rows[:, None, None] * columns[None, :, None]
+    if dtype.kind == "f":
+        result: Array = (sums / count).astype(dtype)
+        return result
+    count = count.astype(sums.dtype)
+    result: Array = ((sums + count // 2) // count).astype(dtype)
+    return result

@@ -1,0 +1,308 @@
+"""Packs of tiles: the dense tiles of a slide's grid, ready for a network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides import display
+from dask_slides.blank import map_of_grid
+from dask_slides.detectors import Contrast, Detector
+from dask_slides.errors import BlankSlideWarning, SlideArgumentError
+from dask_slides.geometry import Region, bounds, even_pieces
+from dask_slides.graph import MAX_TASKS, Block, map_blocks
+from dask_slides.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
+from dask_slides.places import Places
+from dask_slides.readers.array import ArraySource
+from dask_slides.readers.protocol import Source, root_of
+from dask_slides.resize import output_shape, resized
+from dask_slides.slide import Mpp, Slide, as_slide
+
+Array = NDArray[Any]
+
+PACK_LADDER = (20, 10, 5, 4)
+"""Tiles a side (of the mean side) by the longest side: above 50,000 px, 25,000, 10,000, else."""
+TASK_BYTES = 2**26
+"""Bytes of tiles that one task aims at."""
+MIN_TASKS = 64
+"""Tasks that a pack is shared out to if it has the tiles."""
+
+
+@dataclass(frozen=True)
+class TileBlock:
+    """Tiles of one size at `places` of an image, a block of them a task."""
+
+    places: Places
+    tile: tuple[int, int]
+    starts: tuple[int, ...]
+    """Tiles at which blocks begin, and the end."""
+    fill: float
+
+    def _regions(self, source: Source, start: int, stop: int) -> list[Region]:
+        image = Region(0, 0, *source.levels[0].shape)
+        return [
+            Region(int(y), int(x), *self.tile).intersect(image)
+            for y, x in self.places.yx()[start:stop]
+        ]
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return the region of level 0 that the tiles of `block` lie in."""
+        yx = self.places.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
+        (top, left), (bottom, right) = yx.min(axis=0), yx.max(axis=0)
+        height, width = bottom - top + self.tile[0], right - left + self.tile[1]
+        return 0, Region(int(top), int(left), int(height), int(width))
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return (n, h, w, c)."""
+        return self.tiles(source, self.starts[block[0]], self.starts[block[0] + 1])
+
+    def tiles(self, source: Source, start: int, stop: int) -> Array:
+        """Read tiles [start, stop); what lies outside of the image is the fill."""
+        shape = (stop - start, *self.tile, source.channels)
+        out = np.full(shape, self.fill, source.dtype)
+        for number, region in enumerate(self._regions(source, start, stop)):
+            out[number, : region.height, : region.width] = source.read(0, region)
+        return out
+
+
+class TileReader(Protocol):
+    """What reads tiles in a worker: from the slide, or from a store."""
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return tiles [start, stop), (n, h, w, c)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SlideTiles:
+    """Reads tiles from a slide."""
+
+    task: TileBlock
+    source: Source
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return tiles [start, stop)."""
+        return self.task.tiles(self.source, start, stop)
+
+
+@dataclass(frozen=True)
+class TilePack:
+    """Tiles of one size, with their place in the source and their score."""
+
+    tiles: da.Array = field(repr=False)
+    """(n, h, w, c), the dtype of the slide; lazy."""
+    y: NDArray[np.int64] = field(repr=False)
+    """(n,) top of each tile, in pixels of level 0 of the source."""
+    x: NDArray[np.int64] = field(repr=False)
+    """(n,) left of each tile, in pixels of level 0 of the source."""
+    score: NDArray[np.float64] = field(repr=False)
+    """(n,) standard deviation of the samples of each tile: more is more informative."""
+    attributes: Mapping[str, Any] = field(repr=False)
+    """source, source_shape, mpp, downsample, tile_size, stride, detector, version."""
+    reader: Any = field(repr=False, default=None)
+    """What a worker reads tiles with (TileReader); None reads through `tiles`."""
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.y)
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per pixel of the tiles; None if not known."""
+        value = self.attributes.get("mpp")
+        return None if value is None else float(value)
+
+    def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
+        """Return a picture (y, x, 3), uint8, of up to `count` tiles spread over the pack."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
+        return display.contact_sheet(list(self._few(chosen)), columns, side)
+
+    def _few(self, chosen: Array) -> list[Array]:
+        if not len(chosen):
+            return []
+        if self.reader is not None:
+            return [self.reader(int(i), int(i) + 1)[0] for i in chosen]
+        return list(self.tiles[chosen].compute())
+
+    def plot(self, ax: Any = None, count: int = 64) -> Any:
+        """Draw a contact sheet with matplotlib (the extra ``plot``); return the axes."""
+        ax = display.axes_or_new(ax)
+        ax.imshow(self.contact_sheet(count))
+        ax.set_title(f"{self.attributes.get('source')}: {len(self):,} tiles")
+        ax.set_axis_off()
+        return ax
+
+    def _repr_html_(self) -> str:
+        count, height, width, channels = self.tiles.shape
+        facts = {
+            "tiles": f"{count:,} of {height:,} x {width:,} px, {channels} channels, "
+            f"{self.tiles.dtype}",
+            "mpp": "not known" if self.mpp is None else f"{self.mpp:.4g} µm",
+            "detector": str(self.attributes.get("detector")),
+            "score": f"{self.score.min():.1f} to {self.score.max():.1f}" if count else "none",
+            "tasks": f"{self.tiles.npartitions:,}",
+            "memory": display.bytes_text(self.tiles.nbytes) + " in all",
+        }
+        picture = self.contact_sheet(16, 4, 64) if 0 < height * width <= 2**21 else None
+        return display.facts_html(f"Tiles of {self.attributes.get('source')}", facts, picture)
+
+
+def tile_block(
+    source: Source, yx: NDArray[np.int64], tile: tuple[int, int], fill: float
+) -> tuple[TileBlock, tuple[int, ...]]:
+    """Return the task for tiles at `yx`, and how many of them each block takes."""
+    nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
+    # over a dask array a task needs the window that holds all its tiles: one tile a task
+    apart = isinstance(root_of(source), ArraySource)
+    count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
+    # and at least a few tasks, so that there is something to share out
+    count = min(count, max(1, -(-len(yx) // MIN_TASKS)))
+    lengths = even_pieces(len(yx), count)
+    return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths
+
+
+def pack_at(
+    slide: Slide,
+    image: Slide,
+    yx: NDArray[np.int64],
+    tile: tuple[int, int],
+    score: NDArray[np.float64],
+    attributes: Mapping[str, Any],
+    fill: float,
+) -> TilePack:
+    """Return the pack of tiles at `yx` of `image`, a resized `slide`."""
+    source = image.source
+    task, lengths = tile_block(source, yx, tile, fill)
+    shape = (len(yx), *tile, source.channels)
+    if len(yx):
+        chunks = (lengths, *((side,) for side in shape[1:]))
+        tiles = map_blocks(task, source, chunks, source.dtype, "tiles")
+    else:
+        tiles = da.empty(shape, dtype=source.dtype, chunks=(1, *shape[1:]))
+    factors = [a / b for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
+    level0 = np.rint(yx * factors).astype(np.int64)
+    reader = None if isinstance(root_of(source), ArraySource) else SlideTiles(task, source)
+    return TilePack(tiles, level0[:, 0], level0[:, 1], score, attributes, reader)
+
+
+def pack_attributes(
+    slide: Slide, image: Slide, tile: tuple[int, int], stride: Any, detector: Detector
+) -> dict[str, Any]:
+    """Return what a pack says of itself; plain values for JSON."""
+    from dask_slides._version import __version__
+
+    return {
+        "source": slide.name,
+        "source_shape": list(slide.shape),
+        "mpp": image.mpp,
+        "downsample": [a / b for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)],
+        "tile_size": list(tile),
+        "stride": stride,
+        "detector": repr(detector),
+        "version": __version__,
+    }
+
+
+def pack_image(slide: Slide, downsample: float | None, mpp: Mpp) -> Slide:
+    """Return the slide at the scale asked for; full resolution without a scale argument."""
+    if downsample is None and mpp is None:
+        return slide
+    return resized(slide, output_shape(slide, downsample, mpp), "lanczos", 2.0)
+
+
+def pack_tiles(
+    slide: Any,
+    tile_size: Any = None,
+    stride: Any = None,
+    downsample: float | None = None,
+    mpp: Mpp = None,
+    detector: Detector = Contrast(0.35),
+    edge: Edge = "drop",
+    top_k: int | None = None,
+    fill: float = 255,
+) -> TilePack:
+    """Pack the tiles of a slide that are not blank.
+
+    The statistics of the tiles are computed here, in one pass; the tiles stay lazy.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    tile_size : int or (int, int), optional
+        Height and width of a tile in pixels of the pack. By default square tiles, 20, 10, 5
+        or 4 along the mean side for a longest side above 50,000, 25,000, 10,000 px, or less.
+    stride : int or (int, int), optional
+        Distance between tiles; by default the tile size, so that they do not overlap.
+    downsample, mpp
+        Scale of the tiles, as in `resize`; by default full resolution.
+    detector : Detector
+        Judges each tile by its own pixels, as they are packed.
+    edge : {"drop", "pad", "shift"}
+        What becomes of a last tile that does not fit: it is left out, filled up with `fill`,
+        or moved back until it fits.
+    top_k : int, optional
+        Only the k tiles of the highest score; of equal ones those further up, then left.
+    fill : float
+        What `edge="pad"` fills up with.
+
+    Returns
+    -------
+    TilePack
+        ``.tiles`` (n, h, w, c), ``.y``, ``.x`` in pixels of level 0, ``.score`` the standard
+        deviation of each tile; in order of position. n is 0 where all is blank, and
+        BlankSlideWarning says so.
+
+    Raises
+    ------
+    SlideArgumentError
+        An argument is wrong.
+    SlideMppError
+        `mpp` is asked for and the slide has none.
+    """
+    slide = as_slide(slide)
+    if edge not in EDGES:
+        raise SlideArgumentError(f"edge={edge!r} is not known; use one of {', '.join(EDGES)}")
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise SlideArgumentError(f"top_k={top_k!r} is not a count; give 1 or more")
+    image = pack_image(slide, downsample, mpp)
+    height, width = image.shape[:2]
+    if tile_size is None:
+        cells = cells_a_side(max(height, width), PACK_LADDER)
+        tile_size = max(1, (height + width) // 2 // cells)
+    tile = tile_pair(tile_size)
+    step = tile if stride is None else tile_pair(stride, "stride")
+    grid = TileGrid((height, width), tile, step, edge)
+    if edge == "shift" and (height < tile[0] or width < tile[1]):
+        raise SlideArgumentError(
+            f"{slide.name}: a tile of {tile[0]} x {tile[1]} px does not fit the image of "
+            f"{height} x {width} px; use smaller tiles or edge='pad'"
+        )
+    found = map_of_grid(image, grid, detector).compute()
+    kept = np.flatnonzero(~np.asarray(found.blank).reshape(-1))
+    score = found.stats.std.reshape(-1)[kept]
+    if top_k is not None:
+        best = np.sort(np.argsort(-score, kind="stable")[:top_k])
+        kept, score = kept[best], score[best]
+    if not len(kept):
+        warn_blank(slide, found.detector)
+    rows, columns = np.divmod(kept, max(1, grid.cols))
+    yx = np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
+    attributes = pack_attributes(slide, image, tile, list(step), found.detector)
+    attributes["edge"] = edge
+    return pack_at(slide, image, yx, tile, score, attributes, fill)
+
+
+def warn_blank(slide: Slide, detector: Detector) -> None:
+    """Tell the caller of a public function that nothing was found."""
+    warnings.warn(
+        f"{slide.name}: every tile is blank under {detector}; the pack is empty",
+        BlankSlideWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,34 @@
+"""Where tiles lie: a list of positions, small to send."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Places:
+    """Top left corners (y, x) of tiles, packed: a grid of 40,000 takes a few kilobytes.
+
+    Every task gets the whole list with its graph, so it has to be small.
+    """
+
+    count: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, yx: NDArray[np.int64]) -> Places:
+        """Pack positions (n, 2)."""
+        steps = np.diff(yx, axis=0, prepend=np.zeros((1, 2), np.int64))
+        # column by column, and each byte of the numbers apart: steps of a grid repeat
+        planes = np.ascontiguousarray(steps.T).astype("<i8").view(np.uint8).reshape(-1, 8).T
+        return cls(len(yx), zlib.compress(planes.tobytes(), 6))
+
+    def yx(self) -> NDArray[np.int64]:
+        """Return the positions (n, 2), int64."""
+        planes = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(8, -1)
+        steps = np.ascontiguousarray(planes.T).view("<i8").reshape(2, self.count).T
+        return np.cumsum(steps, axis=0, dtype=np.int64)

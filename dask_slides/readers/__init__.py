@@ -1,0 +1,1 @@
+"""From a file, a store or a dask array to pixels."""

@@ -1,0 +1,155 @@
+"""OME-Zarr 0.4 and 0.5 as a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.errors import SlideFormatError, SlideUnsupportedError, TileDecodeError
+from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
+
+Array = NDArray[Any]
+
+_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4,
+                "meter": 1e6, "angstrom": 1e-4}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NgffSource:
+    """The arrays of one multiscale image of an OME-Zarr store."""
+
+    path: str
+    metadata: str
+    """The file that holds the metadata of the image; it is rewritten when the store is."""
+    identity: Identity
+    arrays: tuple[str, ...]
+    """Path of each level's array in the store."""
+    axes: tuple[str, ...]
+    levels: tuple[Level, ...]
+    channels: int
+    dtype: np.dtype[Any]
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return self.path
+
+    def read(self, level: int, region: Region) -> Array:
+        """Return the pixels of `region` of `level`."""
+        rows, columns = region.slices()
+        index = {"y": rows, "x": columns, "c": slice(None)}
+        try:
+            stored = _arrays(self)[level][tuple(index.get(axis, 0) for axis in self.axes)]
+        except Exception as error:  # any codec's own kind
+            if isinstance(error, TileDecodeError):
+                raise
+            raise decode_error(self.path, level, region, error) from error
+        kept = [axis for axis in self.axes if axis in index]
+        pixels = np.asarray(stored)
+        if "c" not in kept:
+            kept.append("c")
+            pixels = pixels[..., None]
+        return pixels.transpose([kept.index(axis) for axis in "yxc"])
+
+
+@lru_cache(maxsize=16)
+def _arrays(source: NgffSource) -> list[Any]:
+    import zarr
+
+    check_identity(source.metadata, source.identity)
+    group = zarr.open_group(source.path, mode="r")
+    return [group[name] for name in source.arrays]
+
+
+def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
+    """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        attributes = group.attrs.asdict()
+        if "bioformats2raw.layout" in attributes.get("ome", attributes):
+            path = os.path.join(path, "0")  # a collection: its first image
+            group = zarr.open_group(path, mode="r")
+            attributes = group.attrs.asdict()
+    except Exception as error:  # zarr has no one class for "this is not a group"
+        raise SlideFormatError(
+            f"{path}: a folder that is not an OME-Zarr image ({type(error).__name__}); "
+            "give the folder that holds zarr.json or .zattrs"
+        ) from error
+    try:
+        multiscale = attributes.get("ome", attributes)["multiscales"][0]
+        names = tuple(str(dataset["path"]) for dataset in multiscale["datasets"])
+        axes = tuple(_axis_name(axis) for axis in multiscale["axes"])
+        arrays = [group[name] for name in names]
+        levels, channels = _levels(
+            path, axes, [a.shape for a in arrays], [a.chunks for a in arrays]
+        )
+        mpp = _mpp(multiscale)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, SlideFormatError):
+            raise
+        raise SlideFormatError(
+            f"{path}: no multiscales metadata that can be read ({error!r}); "
+            "give an OME-Zarr 0.4 or 0.5 image"
+        ) from error
+    dtype = np.dtype(arrays[0].dtype)
+    if dtype.kind not in "uif":
+        raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
+    marker = next(
+        name
+        for name in ("zarr.json", ".zattrs", ".zgroup")
+        if os.path.exists(os.path.join(path, name))
+    )
+    metadata = os.path.join(path, marker)
+    version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
+    source = NgffSource(
+        path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("=")
+    )
+    return source, mpp, {"format": f"OME-Zarr {version}"}
+
+
+def _axis_name(axis: Any) -> str:
+    return str(axis["name"] if isinstance(axis, Mapping) else axis)
+
+
+def _levels(
+    path: str, axes: tuple[str, ...], shapes: list[Any], chunks: list[Any]
+) -> tuple[tuple[Level, ...], int]:
+    first = dict(zip(axes, shapes[0], strict=True))
+    if not {"y", "x"} <= set(axes):
+        raise SlideFormatError(f"{path}: axes {axes} have no y and x")
+    for axis, length in first.items():
+        if axis not in "yxc" and length != 1:
+            raise SlideUnsupportedError(
+                f"{path}: {length} planes along {axis}; write one plane to a store of its own"
+            )
+    levels = []
+    for shape, chunk in zip(shapes, chunks, strict=True):
+        size = dict(zip(axes, shape, strict=True))
+        tile = dict(zip(axes, chunk, strict=True))
+        factors = tuple(snapped_factor(first[axis], size[axis]) for axis in "yx")
+        levels.append(Level((size["y"], size["x"]), factors, (tile["y"], tile["x"])))  # type: ignore[arg-type]
+    return tuple(levels), int(first.get("c", 1))
+
+
+def _mpp(multiscale: Mapping[str, Any]) -> tuple[float, float] | None:
+    axes = multiscale["axes"]
+    scale = [1.0] * len(axes)
+    steps = list(multiscale["datasets"][0].get("coordinateTransformations", ()))
+    for step in steps + list(multiscale.get("coordinateTransformations", ())):
+        if step.get("type") == "scale":
+            scale = [a * b for a, b in zip(scale, step["scale"], strict=True)]
+    found = {}
+    for axis, value in zip(axes, scale, strict=True):
+        unit = axis.get("unit") if isinstance(axis, Mapping) else None
+        if unit in _MICROMETRES:
+            found[_axis_name(axis)] = float(value) * _MICROMETRES[unit]
+    return (found["y"], found["x"]) if {"y", "x"} <= set(found) else None

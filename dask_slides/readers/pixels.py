@@ -1,0 +1,92 @@
+"""What stored samples mean: palettes, inverted grey, alpha, YCbCr to plain colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How (h, w, stored channels) becomes (h, w, channels) of plain grey or colour."""
+
+    palette: bytes | None = None
+    """256 RGB triples; the stored samples are indices into it."""
+    scale: int | None = None
+    """Factor that spreads 1, 2 and 4-bit grey over 0 to 255."""
+    invert: bool = False
+    """Whether 0 is white."""
+    ycbcr: bool = False
+    """Whether the samples are luma and chroma (ITU-R BT.601, full range)."""
+    alpha: Literal["straight", "premultiplied"] | None = None
+    """Whether the last channel is alpha, to be composited on `fill`."""
+    fill: float = 255
+
+    def channels(self, stored: int) -> int:
+        """Return how many channels come of `stored` ones."""
+        if self.palette is not None:
+            return 3
+        return stored - 1 if self.alpha else stored
+
+    def dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the dtype that comes of the `stored` one."""
+        if self.palette is not None or stored == np.bool_:
+            return np.dtype(np.uint8)
+        return stored.newbyteorder("=")
+
+    def __call__(self, stored: Array) -> Array:
+        """Convert `stored` (h, w, stored channels)."""
+        if self.palette is not None:
+            table = np.frombuffer(self.palette, np.uint8).reshape(-1, 3)
+            return table[stored[..., 0]]
+        if stored.dtype == np.bool_:
+            stored = stored.astype(np.uint8)
+        if not stored.dtype.isnative:
+            stored = stored.astype(stored.dtype.newbyteorder("="))
+        if self.scale is not None:
+            stored = stored * stored.dtype.type(self.scale)
+        if self.invert:
+            stored = _inverted(stored)
+        if self.ycbcr:
+            stored = _rgb_of_ycbcr(stored)
+        if self.alpha is not None:
+            stored = _composited(stored, self.fill, straight=self.alpha == "straight")
+        return stored
+
+
+def _inverted(stored: Array) -> Array:
+    if stored.dtype.kind == "u":
+        return np.invert(stored)
+    result: Array = stored.dtype.type(1) - stored  # float grey runs from 0 to 1
+    return result
+
+
+def _rgb_of_ycbcr(stored: Array) -> Array:
+    luma, blue, red = (stored[..., i].astype(np.float32) for i in range(3))
+    blue -= 128
+    red -= 128
+    rgb = np.stack(
+        (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue), axis=-1
+    )
+    result: Array = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return result
+
+
+def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
+    dtype = stored.dtype
+    colour, alpha = stored[..., :-1], stored[..., -1:]
+    if dtype.kind == "f":
+        kept = colour * alpha if straight else colour
+        result: Array = (kept + (1 - alpha) * dtype.type(fill)).astype(dtype)
+        return result
+    top = int(np.iinfo(dtype).max)
+    wide: Any = np.uint32 if dtype.itemsize == 1 else np.uint64
+    veil = (top - alpha.astype(wide)) * wide(fill)
+    kept = colour.astype(wide) * (alpha if straight else wide(top))
+    result: Array = np.minimum((kept + veil + top // 2) // top, top).astype(dtype)
+    return result

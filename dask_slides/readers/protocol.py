@@ -1,0 +1,134 @@
+"""What every source of pixels offers, and nothing of any format."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.errors import SlideChangedError, SlideNotFoundError, TileDecodeError
+from dask_slides.geometry import Region
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of an image."""
+
+    shape: tuple[int, int]
+    """Height and width in pixels of this level."""
+    downsample: tuple[float, float]
+    """Pixels of level 0 for one of this level, along y and x."""
+    tile: tuple[int, int]
+    """Height and width of a unit of storage: what one decode gives."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A picklable, frozen description of an image that any process can read from.
+
+    A source never holds an open file: `read` opens what it needs, by path, in the
+    process that calls it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call the image."""
+        ...
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Resolutions, the full one first."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Samples a pixel."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample."""
+        ...
+
+    def read(self, level: int, region: Region) -> Array:
+        """Return the pixels of `region` of `level`, (height, width, channels)."""
+        ...
+
+
+@runtime_checkable
+class Derived(Source, Protocol):
+    """A source computed from the pixels of another one."""
+
+    @property
+    def parent(self) -> Source:
+        """The source whose pixels this one is computed from."""
+        ...
+
+    def window(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level and region of the parent that `region` needs."""
+        ...
+
+    def task_bytes(self, level: int, region: Region) -> int:
+        """Return the peak bytes that reading `region` holds beside its result."""
+        ...
+
+
+def root_of(source: Source) -> Source:
+    """Return the file, store or array at the bottom of a chain of derived sources."""
+    while isinstance(source, Derived):
+        source = source.parent
+    return source
+
+
+def root_window(source: Source, level: int, region: Region) -> tuple[int, Region]:
+    """Return the level and region of the root that `region` of `source` needs."""
+    while isinstance(source, Derived):
+        level, region = source.window(level, region)
+        source = source.parent
+    return level, region
+
+
+def rebind(source: Source, root: Source) -> Source:
+    """Return the same chain on top of another root."""
+    if isinstance(source, Derived):
+        return replace(source, parent=rebind(source.parent, root))  # type: ignore[type-var]
+    return root
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which file was opened: a path alone does not tell whether it was replaced since."""
+
+    size: int
+    mtime_ns: int
+
+
+def identify(path: str) -> Identity:
+    """Return the identity of the file at `path`."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SlideNotFoundError(f"{path}: {reason}; check the path") from error
+    return Identity(status.st_size, status.st_mtime_ns)
+
+
+def check_identity(path: str, identity: Identity) -> None:
+    """Raise SlideChangedError unless the file at `path` is the one that was opened."""
+    if identify(path) != identity:
+        raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")
+
+
+def decode_error(name: str, level: int, region: Region, error: Exception) -> TileDecodeError:
+    """Return the error that tells which pixels of which slide could not be had."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return TileDecodeError(
+        f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
+        f"{region.stop_x} cannot be decoded ({reason}); the file may be damaged, "
+        "fetch it again or export it anew"
+    )

@@ -1,0 +1,355 @@
+"""What tifffile knows: levels, meaning of the samples, micrometres per pixel, pixels.
+
+The pixels come through tifffile's Zarr store, which serves every layout and codec. The
+store cannot be pickled, so each process opens the file itself and keeps a few open.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.errors import (
+    SlideChangedError,
+    SlideFormatError,
+    SlideNotFoundError,
+    SlideUnsupportedError,
+)
+from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.pixels import Conversion
+from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
+
+Array = NDArray[Any]
+
+OPEN_FILES = 16
+"""Slides that one process keeps open."""
+_PLAUSIBLE_MPP = (0.01, 20.0)
+"""Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
+_MAPPED_ROWS = 64
+"""Rows read at a time of an image that lies in the file as in memory."""
+_PHOTOMETRIC = {0, 1, 2, 3, 6}
+_JPEG = {6, 7, 34892, 33007}
+
+
+@dataclass(frozen=True)
+class TiffSource:
+    """The levels of one image of a TIFF file."""
+
+    path: str
+    identity: Identity
+    series: int
+    axes: str
+    """Of the stored image, as tifffile names them."""
+    levels: tuple[Level, ...]
+    stored_channels: int
+    stored_dtype: np.dtype[Any]
+    conversion: Conversion
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return self.path
+
+    @property
+    def channels(self) -> int:
+        """Samples a pixel after the conversion to plain grey or colour."""
+        return self.conversion.channels(self.stored_channels)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample after the conversion."""
+        return self.conversion.dtype(self.stored_dtype)
+
+    def read(self, level: int, region: Region) -> Array:
+        """Return the pixels of `region` of `level`."""
+        rows, columns = region.slices()
+        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        try:
+            stored = opened.array(level)[tuple(index.get(axis, 0) for axis in self.axes)]
+        except Exception as error:  # each codec raises a kind of its own
+            raise decode_error(self.path, level, region, error) from error
+        return self.conversion(channels_last(np.asarray(stored), self.axes))
+
+
+def channels_last(stored: Array, axes: str) -> Array:
+    """Return `stored`, whose other axes were dropped, as (y, x, c)."""
+    kept = [axis for axis in axes if axis in "YXCS"]
+    if len(kept) == 2:
+        stored, kept = stored[..., None], [*kept, "C"]
+    channel = next(axis for axis in kept if axis in "CS")
+    return stored.transpose([kept.index("Y"), kept.index("X"), kept.index(channel)])
+
+
+class _Opened:
+    """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
+
+    def __init__(self, path: str, identity: Identity, series: int, fill: float) -> None:
+        check_identity(path, identity)
+        self._path = path
+        self._tiff = _tiff_file(path)
+        self._close = weakref.finalize(self, self._tiff.close)
+        self._series = self._tiff.series[series]
+        self._fill = fill
+        self._arrays: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def array(self, level: int) -> Any:
+        import zarr
+
+        with self._lock:
+            if level not in self._arrays:
+                page = self._series.levels[level].keyframe
+                if page.is_memmappable and len(self._series.levels[level].pages) == 1:
+                    # one strip may be the whole image: the Zarr store would read all of it
+                    self._arrays[level] = np.memmap(
+                        self._path,
+                        page.parent.byteorder + page.dtype.char,
+                        "r",
+                        page.dataoffsets[0],
+                        self._series.levels[level].shape,
+                    )
+                    return self._arrays[level]
+                store = self._series.aszarr(
+                    level=level,
+                    # absent tiles are legal and read as the fill, not as black tissue
+                    fillvalue=_fill_of(self._series.keyframe, self._fill),
+                    # without it tifffile decodes on Zarr's single event loop thread
+                    maxworkers=max(2, os.cpu_count() or 1),
+                )
+                self._arrays[level] = zarr.open_array(store, mode="r")
+            return self._arrays[level]
+
+
+_opened = lru_cache(maxsize=OPEN_FILES)(_Opened)
+
+
+def _fill_of(page: Any, fill: float) -> Any:
+    """Return what an absent tile holds so that `fill` comes out of the conversion."""
+    if page.photometric == 3:
+        return 0
+    if page.dtype == np.bool_:
+        return bool(fill) != (page.photometric == 0)
+    if page.dtype.kind == "f":
+        return float(fill)
+    top = int(np.iinfo(page.dtype).max)
+    value = int(min(fill, top))
+    return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
+
+
+def _tiff_file(path: str) -> Any:
+    import tifffile
+
+    try:
+        # a companion file named inside an OME-TIFF is not followed: it may be any file
+        return tifffile.TiffFile(path, _multifile=False)
+    except OSError as error:
+        raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
+    except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> SlideFormatError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")
+
+
+def open_tiff(
+    path: str, fill: float
+) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
+    """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties."""
+    identity = identify(path)
+    with _tiff_file(path) as tiff:
+        try:
+            index, series = _largest_series(path, tiff.series)
+            source = _source(path, identity, index, series, fill)
+            return source, _mpp(tiff, series), _properties(tiff, series)
+        except (SlideFormatError, SlideUnsupportedError, SlideChangedError):
+            raise
+        except Exception as error:  # tags that contradict each other fail in many ways
+            raise _damaged(path, error) from error
+
+
+def _largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
+    """Return the series that is the slide: not label, macro or thumbnail, most pixels."""
+    best: tuple[int, int, Any] | None = None
+    for index, series in enumerate(all_series):
+        if series.name.lower() in {"label", "macro", "thumbnail"} or 0 in series.shape:
+            continue
+        sizes = dict(zip(series.axes, series.shape, strict=True))
+        area = sizes.get("Y", 0) * sizes.get("X", 0)
+        if area and (best is None or area > best[0]):
+            best = (area, index, series)
+    if best is None:
+        raise SlideFormatError(f"{path}: the file holds no image; check the file")
+    return best[1], best[2]
+
+
+def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    for axis, length in sizes.items():
+        if axis not in "YXCS" and length != 1:
+            raise SlideUnsupportedError(
+                f"{path}: {length} planes along {axis}; save the plane wanted as a file of its own"
+            )
+    if sizes.get("C", 1) != 1 and sizes.get("S", 1) != 1:
+        raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
+    axes = series.axes
+    if "C" in sizes and "S" in sizes:  # the one of length 1 is dropped like any other
+        axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
+    full = (sizes["Y"], sizes["X"])
+    levels = []
+    for number, level in enumerate(series.levels):
+        _check_level(path, number, level)
+        size = dict(zip(level.axes, level.shape, strict=True))
+        shape = (size["Y"], size["X"])
+        factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
+        levels.append(Level(shape, factors, _tile_of(level.keyframe, shape)))
+    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
+    conversion = _conversion(path, series.keyframe, channels, fill)
+    return TiffSource(
+        path, identity, index, axes, tuple(levels), channels, series.dtype, conversion
+    )
+
+
+def _tile_of(page: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    if page.is_memmappable:
+        return (min(_MAPPED_ROWS, shape[0]), shape[1])
+    if page.is_tiled:
+        return (page.tilelength, page.tilewidth)
+    return (min(page.rowsperstrip, shape[0]), shape[1])
+
+
+def _check_level(path: str, number: int, level: Any) -> None:
+    """Refuse what tifffile would read as zeros or as something else than the picture."""
+    page = level.keyframe
+    where = f"{path}: level {number}"
+    if page.dtype is None or page.dtype.kind not in "buif":
+        raise SlideUnsupportedError(
+            f"{where} has samples of {page.bitspersample} bits, format {page.sampleformat}; "
+            "convert it to 8 or 16-bit integers or 32-bit floats"
+        )
+    if int(page.photometric) not in _PHOTOMETRIC:
+        name = getattr(page.photometric, "name", page.photometric)
+        raise SlideUnsupportedError(f"{where} is in colour space {name}; convert it to RGB")
+    luma = page.photometric == 6 and page.compression not in _JPEG | {33003, 50001, 34933}
+    if luma or page.compression == 6:
+        raise SlideUnsupportedError(
+            f"{where} holds YCbCr outside of JPEG, or old-style JPEG; convert it to RGB"
+        )
+    orientation = page.tags.valueof(274, 1)
+    if orientation != 1:
+        raise SlideUnsupportedError(f"{where} has orientation {orientation}; save it upright")
+    if getattr(page.decode, "__name__", "").startswith("decode_raise"):
+        try:
+            page.decode(None, 0)
+        except Exception as error:  # the reason, whatever class tifffile gives it
+            raise SlideUnsupportedError(
+                f"{where} cannot be decoded ({' '.join(str(error).split())}); "
+                "install imagecodecs, or convert it to a tiled JPEG TIFF"
+            ) from error
+    expected = math.prod(page.chunked)
+    for one in level.pages:
+        if one is None:
+            raise SlideFormatError(f"{where} lacks a page; fetch the file again")
+        if len(one.dataoffsets) != expected or len(one.databytecounts) != expected:
+            raise SlideFormatError(
+                f"{where} has {len(one.dataoffsets)} offsets and {len(one.databytecounts)} byte "
+                f"counts for {expected} tiles; fetch the file again"
+            )
+
+
+def _conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
+    photometric = int(page.photometric)
+    if photometric == 3:
+        if page.colormap is None or page.dtype != np.uint8 or channels != 1:
+            raise SlideUnsupportedError(f"{path}: a palette that is not 8-bit; convert it to RGB")
+        table = np.asarray(page.colormap)
+        table = table // 256 if table.max() > 255 else table  # some writers leave 8-bit values
+        full = np.zeros((256, 3), np.uint8)
+        full[: table.shape[1]] = table.T
+        return Conversion(palette=full.tobytes(), fill=fill)
+    bits = page.bitspersample
+    scale = None
+    if page.dtype == np.bool_:
+        scale = 255
+    elif page.dtype == np.uint8 and bits in (2, 4):
+        scale = 255 // (2**bits - 1)
+    # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
+    kinds = tuple(int(kind) for kind in page.extrasamples)
+    alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
+    return Conversion(
+        scale=scale,
+        invert=photometric == 0,
+        ycbcr=page.compression == 33003 and channels == 3,
+        alpha=alpha,  # type: ignore[arg-type]
+        fill=fill,
+    )
+
+
+def _properties(tiff: Any, series: Any) -> dict[str, str]:
+    page = series.keyframe
+    found = {
+        "format": f"{'Big' if tiff.is_bigtiff else ''}TIFF ({series.kind})",
+        "compression": getattr(page.compression, "name", str(page.compression)),
+        "photometric": getattr(page.photometric, "name", str(page.photometric)),
+    }
+    if tiff.is_svs:
+        found.update({f"aperio.{k}": str(v) for k, v in _svs_metadata(page).items() if k})
+    if page.software:
+        found["software"] = str(page.software)
+    return found
+
+
+def _svs_metadata(page: Any) -> Mapping[str, Any]:
+    import tifffile
+
+    try:
+        metadata: Mapping[str, Any] = tifffile.tifffile.svs_description_metadata(page.description)
+    except ValueError:
+        return {}
+    return metadata
+
+
+def _mpp(tiff: Any, series: Any) -> tuple[float, float] | None:
+    """Return micrometres per pixel (y, x) where the file tells them believably."""
+    page = series.keyframe
+    if tiff.is_svs:
+        value = _svs_metadata(page).get("MPP")
+        return (float(value), float(value)) if value else None
+    if tiff.is_ome:
+        return _ome_mpp(tiff.ome_metadata)
+    resolution = []
+    for tag in (283, 282):  # YResolution, XResolution
+        count, per = page.tags.valueof(tag, (0, 1)), page.tags.valueof(296, 2)
+        micrometres = {2: 25_400.0, 3: 10_000.0}.get(int(per))
+        if not count[0] or not count[1] or micrometres is None:
+            return None
+        resolution.append(micrometres * count[1] / count[0])
+    low, high = _PLAUSIBLE_MPP
+    return (resolution[0], resolution[1]) if all(low <= r <= high for r in resolution) else None
+
+
+def _ome_mpp(description: str | None) -> tuple[float, float] | None:
+    import re
+
+    if not description:
+        return None
+    found = []
+    for axis in "YX":
+        size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', description)
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', description)
+        factor = {"nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit.group(1) if unit else "µm", 1.0)
+        if size is None or float(size.group(1)) <= 0:
+            return None
+        found.append(float(size.group(1)) * factor)
+    return (found[0], found[1])

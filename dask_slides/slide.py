@@ -1,0 +1,298 @@
+"""The slide: an image of any size, as metadata and a source of pixels."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides import display
+from dask_slides.errors import SlideArgumentError, SlideMppError
+from dask_slides.geometry import Region, level_size
+from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
+from dask_slides.readers.array import array_source
+from dask_slides.readers.protocol import Level, Source
+from dask_slides.readers.registry import open_source
+from dask_slides.resample import ResizedSource
+
+Array = NDArray[Any]
+Mpp = float | Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Slide:
+    """An image of any size; nothing is read until pixels are asked for.
+
+    Made by `open_slide` and `from_dask`, and by `resize` and `cutoff_resize`, whose results
+    are slides again. Immutable and picklable.
+    """
+
+    source: Source = field(repr=False)
+    name: str
+    """What messages and pictures call it."""
+    mpp_yx: tuple[float, float] | None
+    """Micrometres per pixel of level 0 along y and x."""
+    path: str | None = None
+    """Where it was opened from, None for a dask array."""
+    details: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of level 0."""
+        return (*self.source.levels[0].shape, self.source.channels)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample."""
+        return self.source.dtype
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Resolutions that can be read, the full one first."""
+        return self.source.levels
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per pixel of level 0; the mean of both axes, None if not known."""
+        return None if self.mpp_yx is None else sum(self.mpp_yx) / 2
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What the file tells of itself: format, compression, scanner."""
+        return MappingProxyType(dict(self.details))
+
+    @property
+    def data(self) -> da.Array:
+        """Level 0 as a dask array (y, x, c)."""
+        return self.to_dask()
+
+    def to_dask(self, level: int = 0, chunks: Any = None) -> da.Array:
+        """Return a level as a dask array (y, x, c); the pixels do not depend on `chunks`.
+
+        Parameters
+        ----------
+        level : int
+            Which of `levels`.
+        chunks : int, tuple or None
+            As in dask, along y and x; by default about 4,096 x 4,096 pixels of the file a
+            chunk, and at most 1,000 chunks.
+
+        Returns
+        -------
+        dask.array.Array
+            Shape (y, x, c), the dtype of the slide.
+
+        Raises
+        ------
+        SlideArgumentError
+            There is no such level, or the chunks do not fit.
+        """
+        return image_blocks(self.source, self._level(level), chunks, "slide")
+
+    def read(self, y: int, x: int, height: int, width: int, level: int = 0) -> Array:
+        """Read a region now, in this process.
+
+        Parameters
+        ----------
+        y, x : int
+            Top left, in pixels of level 0.
+        height, width : int
+            Size of the result, in pixels of `level`.
+        level : int
+            Which of `levels`.
+
+        Returns
+        -------
+        ndarray
+            Shape (height, width, c), the dtype of the slide.
+
+        Raises
+        ------
+        SlideArgumentError
+            The region does not lie in the level.
+        TileDecodeError
+            The pixels are damaged.
+        """
+        this = self.levels[self._level(level)]
+        top, left = (round(at / factor) for at, factor in zip((y, x), this.downsample, strict=True))
+        region = Region(top, left, height, width)
+        if not region.within(this.shape):
+            raise SlideArgumentError(
+                f"{self.name}: rows {top} to {top + height}, columns {left} to {left + width} do "
+                f"not lie in level {level} of {this.shape[0]} x {this.shape[1]}; move or shrink "
+                "the region"
+            )
+        return self.source.read(level, region)
+
+    def thumbnail(self, max_size: int = 1024) -> Array:
+        """Compute the whole image, its longest side `max_size` at most.
+
+        Parameters
+        ----------
+        max_size : int
+            Longest side of the result in pixels; a smaller image stays as it is.
+
+        Returns
+        -------
+        ndarray
+            Shape (h, w, c), the dtype of the slide.
+        """
+        if max_size < 1:
+            raise SlideArgumentError(f"max_size={max_size} is not a size; give 1 or more")
+        ratio = max(1.0, max(self.shape[:2]) / max_size)
+        size = (level_size(self.shape[0], ratio), level_size(self.shape[1], ratio))
+        source = self.source
+        if size != self.shape[:2]:
+            source = ResizedSource(source, size, "lanczos", 2.0)
+        return np.asarray(image_blocks(source, 0, None, "thumbnail").compute())
+
+    def require_mpp(self, argument: str = "mpp") -> tuple[float, float]:
+        """Return micrometres per pixel (y, x), or raise SlideMppError naming the cure."""
+        if self.mpp_yx is None:
+            raise SlideMppError(
+                f"{self.name}: micrometres per pixel are not known, which {argument} asks for; "
+                "give them as open_slide(..., mpp=0.25), from_dask(..., mpp=0.25) or --slide-mpp"
+            )
+        return self.mpp_yx
+
+    def plot(self, ax: Any = None, max_size: int = 1024) -> Any:
+        """Draw the slide with matplotlib (the extra ``plot``); return the axes."""
+        return display.plot_image(self.thumbnail(max_size), self.shape[:2], self.name, ax)
+
+    def _level(self, level: int) -> int:
+        if not 0 <= level < len(self.levels):
+            raise SlideArgumentError(
+                f"{self.name}: there is no level {level}; give 0 to {len(self.levels) - 1}"
+            )
+        return level
+
+    def _repr_html_(self) -> str:
+        height, width, channels = self.shape
+        facts = {
+            "size": f"{height:,} x {width:,} px, {channels} channels, {self.dtype}",
+            "mpp": "not known" if self.mpp is None else f"{self.mpp:.4g} µm",
+            "levels": ", ".join(f"{lv.shape[0]:,} x {lv.shape[1]:,}" for lv in self.levels),
+        }
+        if height and width:
+            sides = default_chunks(self.source, 0)
+            chunks = even_chunks((height, width), sides)
+            peak = task_bytes(self.source, 0, Region(0, 0, *sides))
+            facts["tasks"] = f"{len(chunks[0]) * len(chunks[1]):,}"
+            facts["memory"] = f"{display.bytes_text(peak)} a task"
+        facts |= self.properties
+        cheap = math.prod(self.levels[-1].shape) <= display.CHEAP_PIXELS
+        picture = self.source.read if cheap and height and width else None
+        return display.slide_html(self.name, facts, picture, self.levels)
+
+
+def open_slide(
+    path: str | os.PathLike[str], mpp: Mpp = None, fill: float = 255, on_bad_tile: str = "raise"
+) -> Slide:
+    """Open an image of any size; no pixel is read.
+
+    TIFF of every layout that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
+    plain), OME-Zarr 0.4 and 0.5, and raster files (PNG, JPEG, ...), which are read whole.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, or the folder of an OME-Zarr store.
+    mpp : float or (float, float), optional
+        Micrometres per pixel (y, x), instead of what the file says.
+    fill : float
+        What transparent and absent pixels show, in units of the dtype.
+    on_bad_tile : {"raise"}
+        A tile that cannot be decoded raises TileDecodeError where its pixels are read.
+
+    Returns
+    -------
+    Slide
+        Pixels are (y, x, c): palettes are looked up, inverted grey is turned, alpha is
+        composited on `fill`.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is nothing at the path.
+    SlideFormatError
+        What is there is not an image, or contradicts itself.
+    SlideUnsupportedError
+        The image is of a kind that would not be read right.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> slide = ds.open_slide("slide.svs")  # doctest: +SKIP
+    >>> slide.shape, slide.mpp  # doctest: +SKIP
+    ((102400, 102400, 3), 0.25)
+    """
+    if on_bad_tile != "raise":
+        raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise'")
+    if not isinstance(fill, int | float) or not 0 <= fill < math.inf:
+        raise SlideArgumentError(f"fill={fill!r} is not a grey level; give a number from 0 up")
+    text = os.fspath(path)
+    if "://" not in text:
+        text = os.path.abspath(text)  # a worker may run in another folder
+    source, found, properties = open_source(text, fill)
+    given = _checked_mpp(mpp)
+    return Slide(source, Path(text).name, given or found, text, tuple(properties.items()))
+
+
+def from_dask(array: Any, mpp: Mpp = None) -> Slide:
+    """Take a dask array of any chunking for a slide.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        (y, x) or (y, x, c); numpy arrays are taken too.
+    mpp : float or (float, float), optional
+        Micrometres per pixel (y, x).
+
+    Returns
+    -------
+    Slide
+        One level; its graphs depend on the graph of the array.
+
+    Raises
+    ------
+    SlideArgumentError
+        The array is not an image.
+
+    Examples
+    --------
+    >>> import dask.array as da, dask_slides as ds
+    >>> ds.from_dask(da.zeros((3000, 2000, 3), dtype="uint8")).shape
+    (3000, 2000, 3)
+    """
+    return Slide(array_source(array), "dask array", _checked_mpp(mpp))
+
+
+def as_slide(slide: Any) -> Slide:
+    """Return `slide` if it is one, else open the path or take the array."""
+    if isinstance(slide, Slide):
+        return slide
+    if isinstance(slide, str | os.PathLike):
+        return open_slide(slide)
+    return from_dask(slide)
+
+
+def _checked_mpp(mpp: Mpp) -> tuple[float, float] | None:
+    if mpp is None:
+        return None
+    pair = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
+    try:
+        y, x = (float(value) for value in pair)
+        good = 0 < y < math.inf and 0 < x < math.inf
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise SlideArgumentError(f"mpp={mpp!r} is not a pixel size; give micrometres above 0")
+    return y, x

@@ -1,0 +1,210 @@
+"""One pass over the pixels: a small record of statistics for each grid cell.
+
+Counts and sums are whole numbers held in float64, exact up to 2**53, so that they do not
+depend on the order in which a cell is read. Every detector decides from them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.geometry import Region, bounds, strips
+from dask_slides.graph import MAX_TASKS, TASK_SIDE, Block
+from dask_slides.grid import TileGrid
+from dask_slides.readers.protocol import Source
+from dask_slides.resample import STRIP_PIXELS
+
+Array = NDArray[Any]
+
+BINS = 256
+FIELDS = ("histogram", "saturation")
+"""What a record can hold beyond count, sum and sum of squares."""
+
+
+@dataclass(frozen=True)
+class CellStats:
+    """Statistics of the colour samples of each cell; arrays of shape (rows, cols).
+
+    Alpha never counts: it is composited when reading. Of float images only finite samples
+    count.
+    """
+
+    count: Array
+    """Samples: pixels times channels."""
+    total: Array
+    """Sum of the samples."""
+    squares: Array
+    """Sum of their squares."""
+    histogram: Array | None = None
+    """(rows, cols, 256): samples by brightness, the dtype's range in 256 steps."""
+    saturation: Array | None = None
+    """(rows, cols, 256): pixels by HSV saturation in 256 steps; zero for images not RGB."""
+
+    @property
+    def mean(self) -> Array:
+        """Mean sample; 0 for a cell without samples."""
+        return np.asarray(self.total / np.maximum(self.count, 1))
+
+    @property
+    def std(self) -> Array:
+        """Population standard deviation of the samples."""
+        variance = self.squares / np.maximum(self.count, 1) - self.mean**2
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+
+    def packed(self) -> Array:
+        """Return one float64 array (rows, cols, 3 + 256 for each field)."""
+        parts = [self.count[..., None], self.total[..., None], self.squares[..., None]]
+        parts += [part for part in (self.histogram, self.saturation) if part is not None]
+        return np.concatenate(parts, axis=-1, dtype=np.float64)
+
+
+def record_length(fields: tuple[str, ...]) -> int:
+    """Return the length of a packed record with `fields`."""
+    return 3 + BINS * len(fields)
+
+
+def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
+    """Return the statistics that `packed` made an array of."""
+    parts = {
+        name: records[..., 3 + BINS * i : 3 + BINS * (i + 1)]
+        for i, name in enumerate(name for name in FIELDS if name in fields)
+    }
+    return CellStats(records[..., 0], records[..., 1], records[..., 2], **parts)
+
+
+def record_of(pixels: Array, fields: tuple[str, ...]) -> Array:
+    """Return the packed record of `pixels` (h, w, c); records of parts add up."""
+    if pixels.dtype == np.uint8:
+        moments, histogram = _byte_moments(pixels)
+    elif pixels.dtype == np.uint16:
+        moments, histogram = _short_moments(pixels)
+    else:
+        moments, histogram = _wide_moments(pixels)
+    parts = [moments]
+    if "histogram" in fields:
+        parts.append(histogram)
+    if "saturation" in fields:
+        parts.append(_saturation(pixels))
+    return np.concatenate(parts)
+
+
+def _byte_moments(pixels: Array) -> tuple[Array, Array]:
+    from PIL import Image
+
+    height, width, channels = pixels.shape
+    samples = np.ascontiguousarray(pixels).reshape(-1)
+    # Pillow counts bytes of a borrowed buffer in C, ten times faster than sums in numpy
+    image = Image.frombuffer("L", (width * channels, height), samples, "raw", "L", 0, 1)
+    histogram = np.array(image.histogram(), np.int64)
+    return _moments(histogram), histogram.astype(np.float64)
+
+
+def _moments(histogram: Array) -> Array:
+    values = np.arange(len(histogram), dtype=np.float64)
+    counts = histogram.astype(np.float64)
+    return np.array([counts.sum(), counts @ values, counts @ values**2])
+
+
+def _short_moments(pixels: Array) -> tuple[Array, Array]:
+    histogram = np.bincount(pixels.reshape(-1), minlength=2**16)
+    return _moments(histogram), histogram.reshape(BINS, -1).sum(axis=1).astype(np.float64)
+
+
+def _wide_moments(pixels: Array) -> tuple[Array, Array]:
+    """Other dtypes: sums row by row, so that strips of any height add up to the same bits."""
+    rows = pixels.reshape(len(pixels), -1).astype(np.float64)
+    finite = np.isfinite(rows)
+    rows[~finite] = 0.0
+    count, total, squares = finite.sum(), rows.sum(axis=1), (rows**2).sum(axis=1)
+    moments = np.array([count, *(np.add.accumulate(part)[-1] for part in (total, squares))])
+    if pixels.dtype.kind == "f":
+        low, high = 0.0, 1.0  # the convention of float images
+    else:
+        info = np.iinfo(pixels.dtype)
+        low, high = float(info.min), float(info.max) + 1.0
+    bins = np.clip((rows[finite] - low) * (BINS / (high - low)), 0, BINS - 1).astype(np.intp)
+    return moments, np.bincount(bins, minlength=BINS).astype(np.float64)
+
+
+def _saturation(pixels: Array) -> Array:
+    if pixels.shape[-1] != 3:
+        return np.zeros(BINS)
+    red, green, blue = (pixels[..., i] for i in range(3))
+    high = np.maximum(np.maximum(red, green), blue).astype(np.float64)
+    low = np.minimum(np.minimum(red, green), blue)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(high > 0, (high - low) / high, 0.0)
+    bins = np.nan_to_num(np.clip(np.rint(share * (BINS - 1)), 0, BINS - 1)).astype(np.intp)
+    return np.bincount(bins.reshape(-1), minlength=BINS).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class StatsBlock:
+    """Records of a block of cells, read strip by strip whatever a cell's size."""
+
+    grid: TileGrid
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    """Cells at which blocks begin, and the end."""
+    fields: tuple[str, ...]
+
+    def _cells(self, block: Block) -> tuple[int, int, int, int]:
+        i, j = block[:2]
+        return self.rows[i], self.rows[i + 1], self.columns[j], self.columns[j + 1]
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return the region of level 0 that the cells of `block` cover."""
+        return 0, self.grid.span(*self._cells(block))
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return (rows, cols, record) float64."""
+        row0, row1, col0, col1 = self._cells(block)
+        records = np.zeros((row1 - row0, col1 - col0, record_length(self.fields)))
+        _, region = self.window(block)
+        for strip in strips(region, source.levels[0].tile[0], STRIP_PIXELS):
+            pixels = source.read(0, strip)
+            for row, col, part in self._parts(strip, row0, row1, col0, col1):
+                piece = pixels[part.slices(strip.y, strip.x)]
+                records[row - row0, col - col0] += record_of(piece, self.fields)
+        return records
+
+    def _parts(
+        self, strip: Region, row0: int, row1: int, col0: int, col1: int
+    ) -> Iterator[tuple[int, int, Region]]:
+        for row in range(row0, row1):
+            top = self.grid.start(0, row)
+            if top >= strip.stop_y or top + self.grid.tile[0] <= strip.y:
+                continue
+            for col in range(col0, col1):
+                part = self.grid.region(row, col).intersect(strip)
+                if part.area:
+                    yield row, col, part
+
+
+def cell_chunks(grid: TileGrid) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many cells a task takes along y and x: even work, few tasks."""
+    counts = (grid.rows, grid.cols)
+    side = [max(1, min(n, TASK_SIDE // s)) for n, s in zip(counts, grid.stride, strict=True)]
+    while True:
+        pieces = [-(-n // s) for n, s in zip(counts, side, strict=True)]
+        if pieces[0] * pieces[1] <= MAX_TASKS:
+            break
+        side[0 if pieces[0] >= pieces[1] else 1] *= 2
+    rows, columns = (
+        tuple(min(s, n - start) for start in range(0, n, s))
+        for n, s in zip(counts, side, strict=True)
+    )
+    return rows, columns
+
+
+def stats_block(
+    grid: TileGrid, fields: tuple[str, ...]
+) -> tuple[StatsBlock, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the task for all cells of `grid`, and the chunks of its result along rows, cols."""
+    rows, columns = cell_chunks(grid)
+    return StatsBlock(grid, bounds(rows), bounds(columns), fields), (rows, columns)

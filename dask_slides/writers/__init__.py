@@ -1,0 +1,1 @@
+"""From slides, blank maps and packs to stores."""

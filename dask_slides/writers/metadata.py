@@ -1,0 +1,77 @@
+"""What OME-Zarr says of an image: axes, scales, channels, labels. Plain dictionaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_COLOURS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
+
+
+def multiscales(
+    name: str, axes: str, pixel: tuple[float, float] | None, count: int
+) -> list[dict[str, Any]]:
+    """Return the multiscales of `count` levels, each half the last; `pixel` in micrometres.
+
+    A pixel of level k covers f = 2**k pixels, so its centre lies (f - 1) / 2 pixels further.
+    """
+    unit = {} if pixel is None else {"unit": "micrometer"}
+    described: list[dict[str, Any]] = [
+        {"name": axis, "type": "channel"}
+        if axis == "c"
+        else {"name": axis, "type": "space", **unit}
+        for axis in axes
+    ]
+    size = dict(zip("yx", pixel or (1.0, 1.0), strict=True))
+    datasets = []
+    for level in range(count):
+        factor = 2**level
+        scale = [size[axis] * factor if axis in size else 1.0 for axis in axes]
+        shift = [size[axis] * (factor - 1) / 2 if axis in size else 0.0 for axis in axes]
+        steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
+        datasets.append({"path": str(level), "coordinateTransformations": steps})
+    return [{"name": name, "axes": described, "datasets": datasets, "type": "area mean"}]
+
+
+def omero(channels: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return how viewers show the channels: RGB in its colours, grey in white."""
+    top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
+    names = ["red", "green", "blue"] if channels == 3 else [str(i) for i in range(channels)]
+    colours = ["FFFFFF"] if channels == 1 else [_COLOURS[i % 7] for i in range(channels)]
+    return {
+        "channels": [
+            {"label": name, "color": colour, "active": True, "window": dict(window)}
+            for name, colour in zip(names, colours, strict=True)
+        ],
+        "rdefs": {"model": "greyscale" if channels == 1 else "color"},
+    }
+
+
+def image_label() -> dict[str, Any]:
+    """Return what the label image of the tissue says of itself."""
+    return {
+        "colors": [
+            {"label-value": 0, "rgba": [0, 0, 0, 0]},
+            {"label-value": 1, "rgba": [120, 60, 130, 128]},
+        ],
+        "properties": [
+            {"label-value": 0, "name": "blank"},
+            {"label-value": 1, "name": "tissue"},
+        ],
+        "source": {"image": "../../"},
+    }
+
+
+def attributes(version: str, parts: dict[str, Any]) -> dict[str, Any]:
+    """Return group attributes of the OME-Zarr `version`: under "ome" since 0.5."""
+    if version == "0.4":
+        parts = dict(parts)
+        for key in ("multiscales", "image-label"):
+            if key == "multiscales" and key in parts:
+                parts[key] = [{**scale, "version": version} for scale in parts[key]]
+            elif key in parts:
+                parts[key] = {**parts[key], "version": version}
+        return parts
+    return {"ome": {"version": version, **parts}}

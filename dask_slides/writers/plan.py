@@ -1,0 +1,98 @@
+"""How an image becomes levels, shards and tasks: plain numbers, no pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dask_slides.geometry import halved
+from dask_slides.graph import MAX_TASKS
+
+SMALLEST = 256
+"""Longest side of the smallest level, at the least."""
+STAGE_SIDE = 4096
+"""Pixels a side that a task of a later stage reads back."""
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """One array of the pyramid."""
+
+    shape: tuple[int, int]
+    chunk: int
+    """Side of a chunk."""
+    shard: int
+    """Side of a shard, a multiple of `chunk`: what one task writes."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tasks that read blocks of one image and write them as shards of several levels.
+
+    The first stage reads the slide; a later one reads the last level of the one before.
+    Each task writes whole shards of every level it has, so no two write the same shard.
+    """
+
+    side: int
+    """Side of a block, in pixels of what is read."""
+    first: int
+    """Halvings between what is read and the first level written."""
+    levels: tuple[int, ...]
+    """Numbers of the levels written."""
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """Levels and stages of an image."""
+
+    levels: tuple[LevelPlan, ...]
+    stages: tuple[Stage, ...]
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of all stages."""
+        return sum(self.blocks(stage)[0] * self.blocks(stage)[1] for stage in self.stages)
+
+    def blocks(self, stage: Stage) -> tuple[int, int]:
+        """Return how many blocks a stage has along y and x."""
+        height, width = self.levels[stage.levels[0] - stage.first].shape
+        return -(-height // stage.side), -(-width // stage.side)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all levels."""
+        return sum(level.shape[0] * level.shape[1] for level in self.levels)
+
+
+def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
+    """Plan the pyramid of an image of `shape`.
+
+    `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
+    shrinks much takes fewer output pixels.
+    """
+    longest = max(shape)
+    count = 1
+    while halved(longest, count) >= SMALLEST:
+        count += 1
+    sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
+    chunk = 256 if longest <= 4096 else 512
+    side = 2 * chunk
+    while side * input_ratio < STAGE_SIDE or _blocks(shape, side) > MAX_TASKS * 3 // 4:
+        side *= 2
+    stages = []
+    shards: list[int] = []
+    first, base = 0, 0
+    while len(shards) < count:
+        whole = side >= max(sizes[base])
+        fitting: list[int] = []
+        while len(shards) < count and (whole or side >> (first + len(fitting)) >= chunk):
+            # a block that is the whole image writes all that is left, a chunk at the least
+            fitting.append(len(shards))
+            shards.append(max(chunk, side >> (first + len(fitting) - 1)))
+        stages.append(Stage(side, first, tuple(fitting)))
+        base, first, side = fitting[-1], 1, STAGE_SIDE
+    levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
+    return ImagePlan(levels, tuple(stages))
+
+
+def _blocks(shape: tuple[int, int], side: int) -> int:
+    return -(-shape[0] // side) * -(-shape[1] // side)

@@ -1,0 +1,189 @@
+"""Tile packs to Zarr, one tile a chunk, and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from dask_slides.cluster import Progress, compute
+from dask_slides.errors import SlideFormatError, SlideNotFoundError
+from dask_slides.geometry import bounds, even_pieces
+from dask_slides.graph import MAX_TASKS
+from dask_slides.pack import TASK_BYTES, TilePack
+from dask_slides.readers.protocol import Identity, check_identity, identify
+from dask_slides.writers.image import ZSTD_LEVEL
+from dask_slides.writers.store import MARK, marked, new_store
+
+Array = NDArray[Any]
+
+
+def tiles_a_shard(count: int, nbytes: int) -> int:
+    """Return how many tiles of `nbytes` a shard holds: even work, few files."""
+    few = max(1, TASK_BYTES // nbytes, -(-count // MAX_TASKS))
+    return min(few, max(1, count))
+
+
+@lru_cache(maxsize=16)
+def _writable(path: str) -> Any:
+    import zarr
+
+    return zarr.open_array(path, mode="r+")
+
+
+def _write_shard(
+    path: str, starts: tuple[int, ...], reader: Any, block_id: tuple[int, ...]
+) -> Array:
+    start, stop = starts[block_id[0]], starts[block_id[0] + 1]
+    _writable(path)[start:stop] = reader(start, stop)
+    return np.full((1,), stop - start, np.int64)
+
+
+def _write_block(tiles: Array, path: str, starts: tuple[int, ...], block_id: Any) -> Array:
+    start = starts[block_id[0]]
+    _writable(path)[start : start + len(tiles)] = tiles
+    return np.full((1,), len(tiles), np.int64)
+
+
+def write_pack(pack: TilePack, path: Any, overwrite: bool, progress: Progress | None) -> str:
+    """Write `tiles`, `y`, `x`, `score` and the attributes; a shard a task."""
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    count, *shape = pack.tiles.shape
+    nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
+    per_shard = tiles_a_shard(count, nbytes)
+    compressors = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
+    with new_store(path, overwrite) as hidden:
+        group = zarr.create_group(hidden, zarr_format=3)
+        group.create_array(
+            "tiles",
+            shape=pack.tiles.shape,
+            chunks=(1, *shape),
+            shards=(per_shard, *shape) if per_shard > 1 else None,
+            dtype=pack.tiles.dtype,
+            compressors=compressors,
+            dimension_names=["tile", "py", "px", "channel"],
+            config={"write_empty_chunks": True},
+        )
+        for name in ("y", "x", "score"):
+            values = getattr(pack, name)
+            array = group.create_array(
+                name,
+                shape=values.shape,
+                chunks=(max(1, count),),
+                dtype=values.dtype,
+                compressors=compressors,
+                dimension_names=["tile"],
+            )
+            array[...] = values
+        if count:
+            written = compute(_shards(pack, f"{hidden}/tiles", per_shard), progress)
+            if int(written.sum()) != count:
+                raise AssertionError(f"{written.sum()} tiles were written of {count}")
+        group.attrs.update(dict(pack.attributes) | marked("pack"))
+    result: str = os.path.abspath(os.fspath(path))
+    return result
+
+
+def _shards(pack: TilePack, path: str, per_shard: int) -> da.Array:
+    lengths = even_pieces(len(pack), per_shard)
+    starts = bounds(lengths)
+    ones = (1,) * len(lengths)
+    if pack.reader is None:
+        whole = pack.tiles.rechunk((lengths, *((n,) for n in pack.tiles.shape[1:])))
+        return whole.map_blocks(
+            _write_block, path, starts, drop_axis=(1, 2, 3), chunks=(ones,), dtype=np.int64,
+            meta=np.empty(0, np.int64),
+        )  # fmt: skip
+    return da.map_blocks(
+        partial(_write_shard, path, starts, pack.reader),
+        chunks=(ones,),
+        dtype=np.int64,
+        meta=np.empty(0, np.int64),
+        name=f"write-tiles-{tokenize(path, starts, pack.reader)}",
+    )
+
+
+@dataclass(frozen=True)
+class StoredTiles:
+    """Reads tiles from a store, in any process."""
+
+    path: str
+    identity: Identity
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return tiles [start, stop)."""
+        return np.asarray(_readable(self)[start:stop])
+
+
+@lru_cache(maxsize=16)
+def _readable(reader: StoredTiles) -> Any:
+    import zarr
+
+    check_identity(os.path.join(reader.path, "zarr.json"), reader.identity)
+    return zarr.open_array(os.path.join(reader.path, "tiles"), mode="r")
+
+
+def _read_shard(reader: StoredTiles, starts: tuple[int, ...], block_id: Any) -> Array:
+    return reader(starts[block_id[0]], starts[block_id[0] + 1])
+
+
+def open_pack(path: Any) -> TilePack:
+    """Open a pack that `write` made; no tile is read.
+
+    Parameters
+    ----------
+    path : str or path
+        The ``*.tiles.zarr`` folder.
+
+    Returns
+    -------
+    TilePack
+        ``.tiles`` lazy, a shard a chunk; ``.y``, ``.x``, ``.score`` in memory.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is nothing at the path.
+    SlideFormatError
+        What is there is not a pack.
+    """
+    import zarr
+
+    target = os.path.abspath(os.fspath(path))
+    if not os.path.exists(target):
+        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
+    try:
+        group = zarr.open_group(target, mode="r")
+        attributes = group.attrs.asdict()
+        if attributes.pop(MARK)["kind"] != "pack":
+            raise KeyError(MARK)
+        stored = group["tiles"]
+        y, x, score = (np.asarray(group[name][...]) for name in ("y", "x", "score"))
+        if not len(y) == len(x) == len(score) == stored.shape[0]:
+            raise KeyError("tiles")
+    except Exception as error:  # zarr has no one class for what is not there
+        raise SlideFormatError(
+            f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
+            "give a *.tiles.zarr folder"
+        ) from error
+    reader = StoredTiles(target, identify(os.path.join(target, "zarr.json")))
+    if len(y):
+        lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
+        tiles = da.map_blocks(
+            partial(_read_shard, reader, bounds(lengths)),
+            chunks=(lengths, *((n,) for n in stored.shape[1:])),
+            dtype=stored.dtype,
+            meta=np.empty((0,) * 4, stored.dtype),
+            name=f"pack-{tokenize(reader)}",
+        )
+    else:
+        tiles = da.empty(stored.shape, dtype=stored.dtype, chunks=(1, *stored.shape[1:]))
+    return TilePack(tiles, y, x, score, attributes, reader)

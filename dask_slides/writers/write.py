@@ -1,0 +1,73 @@
+"""`write`: which writer takes which object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_slides.blank import BlankMap
+from dask_slides.cluster import Progress
+from dask_slides.cutoff import Cutoff
+from dask_slides.errors import SlideArgumentError
+from dask_slides.pack import TilePack
+from dask_slides.slide import Slide
+from dask_slides.writers.image import write_blank_map, write_cutoff, write_slide
+from dask_slides.writers.tiles import write_pack
+
+
+def write(
+    obj: Slide | Cutoff | BlankMap | TilePack,
+    path: Any,
+    overwrite: bool = False,
+    *,
+    ome_zarr: str = "0.5",
+    blank_map: BlankMap | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Compute `obj` on the active scheduler and write it as Zarr.
+
+    A slide or cut-off becomes an OME-Zarr image with a pyramid made in the same pass, a
+    blank map an OME-Zarr image of one pixel a cell, a pack a Zarr group of tiles. The store
+    appears whole or not at all.
+
+    Parameters
+    ----------
+    obj : Slide, Cutoff, BlankMap or TilePack
+        What to write.
+    path : str or path
+        ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster: a folder that
+        every worker sees.
+    overwrite : bool
+        Replace a store that dask_slides wrote, once the new one is complete. Anything else
+        at the path is never touched.
+    ome_zarr : {"0.5", "0.4"}
+        0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
+    blank_map : BlankMap, optional
+        Of the source of a slide: adds the label image ``labels/tissue``.
+    progress : callable, optional
+        Called with the blocks done and the blocks in all.
+
+    Returns
+    -------
+    str
+        The absolute path written.
+
+    Raises
+    ------
+    OutputExistsError
+        There is something at the path that is not overwritten.
+    BlankSlideError
+        A cut-off of a slide that is blank all over has no image.
+    """
+    if isinstance(obj, Slide):
+        return write_slide(obj, path, overwrite, ome_zarr, progress, blank_map)
+    if blank_map is not None:
+        raise SlideArgumentError("blank_map goes with a slide; a Cutoff brings its own")
+    if isinstance(obj, Cutoff):
+        return write_cutoff(obj, path, overwrite, ome_zarr, progress)
+    if isinstance(obj, BlankMap):
+        return write_blank_map(obj, path, overwrite, ome_zarr)
+    if isinstance(obj, TilePack):
+        return write_pack(obj, path, overwrite, progress)
+    raise SlideArgumentError(
+        f"{type(obj).__name__} is not written; give a Slide, Cutoff, BlankMap or TilePack"
+    )
