@@ -8,6 +8,7 @@ pooled detector has `fit`, which looks at all cells once and returns a detector 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -251,8 +252,7 @@ class AnyOf(_Group):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a cell is blank."""
-        result: Mask = np.logical_or.reduce([one(stats) for one in self.detectors])
-        return result
+        return reduce(np.logical_or, [one(stats) for one in self.detectors])
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,7 @@ class AllOf(_Group):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a cell is blank."""
-        result: Mask = np.logical_and.reduce([one(stats) for one in self.detectors])
-        return result
+        return reduce(np.logical_and, [one(stats) for one in self.detectors])
 
 
 DETECTORS: dict[str, Any] = {

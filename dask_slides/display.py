@@ -38,7 +38,7 @@ def rgb(pixels: Array) -> Array:
         shown = np.concatenate([shown, np.zeros_like(shown[..., :1])], axis=-1)
     if shown.dtype != np.uint8:
         finite = np.nan_to_num(shown.astype(np.float64))
-        low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
+        low, high = (float(pick(finite)) if finite.size else 0.0 for pick in (np.min, np.max))
         shown = (255 * (finite - low) / max(high - low, 1e-12)).astype(np.uint8)
     if shown.shape[-1] == 1:
         shown = np.repeat(shown, 3, axis=-1)

@@ -289,5 +289,5 @@ def _mean(sums: Array, rows: Array, columns: Array, dtype: np.dtype[Any]) -> Arr
         result: Array = (sums / count).astype(dtype)
         return result
     count = count.astype(sums.dtype)
-    result: Array = ((sums + count // 2) // count).astype(dtype)
-    return result
+    rounded: Array = ((sums + count // 2) // count).astype(dtype)
+    return rounded

@@ -54,7 +54,7 @@ class TileBlock:
     def window(self, block: Block) -> tuple[int, Region]:
         """Return the region of level 0 that the tiles of `block` lie in."""
         yx = self.places.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
-        (top, left), (bottom, right) = yx.min(axis=0), yx.max(axis=0)
+        (top, left), (bottom, right) = np.sort(yx, axis=0)[[0, -1]]
         height, width = bottom - top + self.tile[0], right - left + self.tile[1]
         return 0, Region(int(top), int(left), int(height), int(width))
 
@@ -145,7 +145,7 @@ class TilePack:
             f"{self.tiles.dtype}",
             "mpp": "not known" if self.mpp is None else f"{self.mpp:.4g} µm",
             "detector": str(self.attributes.get("detector")),
-            "score": f"{self.score.min():.1f} to {self.score.max():.1f}" if count else "none",
+            "score": "{:.1f} to {:.1f}".format(*np.sort(self.score)[[0, -1]]) if count else "none",
             "tasks": f"{self.tiles.npartitions:,}",
             "memory": display.bytes_text(self.tiles.nbytes) + " in all",
         }

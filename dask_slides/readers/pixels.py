@@ -88,5 +88,5 @@ def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
     wide: Any = np.uint32 if dtype.itemsize == 1 else np.uint64
     veil = (top - alpha.astype(wide)) * wide(fill)
     kept = colour.astype(wide) * (alpha if straight else wide(top))
-    result: Array = np.minimum((kept + veil + top // 2) // top, top).astype(dtype)
-    return result
+    packed: Array = np.minimum((kept + veil + top // 2) // top, top).astype(dtype)
+    return packed

@@ -10,7 +10,6 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,13 +26,12 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
+from dask_slides.readers.tiff_tags import mpp_of, properties_of
 
 Array = NDArray[Any]
 
 OPEN_FILES = 16
 """Slides that one process keeps open."""
-_PLAUSIBLE_MPP = (0.01, 20.0)
-"""Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
 _MAPPED_ROWS = 64
 """Rows read at a time of an image that lies in the file as in memory."""
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
@@ -172,7 +170,7 @@ def open_tiff(
         try:
             index, series = _largest_series(path, tiff.series)
             source = _source(path, identity, index, series, fill)
-            return source, _mpp(tiff, series), _properties(tiff, series)
+            return source, mpp_of(tiff, series), properties_of(tiff, series)
         except (SlideFormatError, SlideUnsupportedError, SlideChangedError):
             raise
         except Exception as error:  # tags that contradict each other fail in many ways
@@ -294,62 +292,3 @@ def _conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
         alpha=alpha,  # type: ignore[arg-type]
         fill=fill,
     )
-
-
-def _properties(tiff: Any, series: Any) -> dict[str, str]:
-    page = series.keyframe
-    found = {
-        "format": f"{'Big' if tiff.is_bigtiff else ''}TIFF ({series.kind})",
-        "compression": getattr(page.compression, "name", str(page.compression)),
-        "photometric": getattr(page.photometric, "name", str(page.photometric)),
-    }
-    if tiff.is_svs:
-        found.update({f"aperio.{k}": str(v) for k, v in _svs_metadata(page).items() if k})
-    if page.software:
-        found["software"] = str(page.software)
-    return found
-
-
-def _svs_metadata(page: Any) -> Mapping[str, Any]:
-    import tifffile
-
-    try:
-        metadata: Mapping[str, Any] = tifffile.tifffile.svs_description_metadata(page.description)
-    except ValueError:
-        return {}
-    return metadata
-
-
-def _mpp(tiff: Any, series: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel (y, x) where the file tells them believably."""
-    page = series.keyframe
-    if tiff.is_svs:
-        value = _svs_metadata(page).get("MPP")
-        return (float(value), float(value)) if value else None
-    if tiff.is_ome:
-        return _ome_mpp(tiff.ome_metadata)
-    resolution = []
-    for tag in (283, 282):  # YResolution, XResolution
-        count, per = page.tags.valueof(tag, (0, 1)), page.tags.valueof(296, 2)
-        micrometres = {2: 25_400.0, 3: 10_000.0}.get(int(per))
-        if not count[0] or not count[1] or micrometres is None:
-            return None
-        resolution.append(micrometres * count[1] / count[0])
-    low, high = _PLAUSIBLE_MPP
-    return (resolution[0], resolution[1]) if all(low <= r <= high for r in resolution) else None
-
-
-def _ome_mpp(description: str | None) -> tuple[float, float] | None:
-    import re
-
-    if not description:
-        return None
-    found = []
-    for axis in "YX":
-        size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', description)
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', description)
-        factor = {"nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit.group(1) if unit else "µm", 1.0)
-        if size is None or float(size.group(1)) <= 0:
-            return None
-        found.append(float(size.group(1)) * factor)
-    return (found[0], found[1])

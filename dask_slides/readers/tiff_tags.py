@@ -1,0 +1,68 @@
+"""What the tags of a TIFF tell of the image: format, scanner, micrometres per pixel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PLAUSIBLE_MPP = (0.01, 20.0)
+"""Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
+
+
+def properties_of(tiff: Any, series: Any) -> dict[str, str]:
+    """Return what the file tells of itself, as text."""
+    page = series.keyframe
+    found = {
+        "format": f"{'Big' if tiff.is_bigtiff else ''}TIFF ({series.kind})",
+        "compression": getattr(page.compression, "name", str(page.compression)),
+        "photometric": getattr(page.photometric, "name", str(page.photometric)),
+    }
+    if tiff.is_svs:
+        found.update({f"aperio.{k}": str(v) for k, v in _svs_metadata(page).items() if k})
+    if page.software:
+        found["software"] = str(page.software)
+    return found
+
+
+def _svs_metadata(page: Any) -> Mapping[str, Any]:
+    import tifffile
+
+    try:
+        metadata: Mapping[str, Any] = tifffile.tifffile.svs_description_metadata(page.description)
+    except ValueError:
+        return {}
+    return metadata
+
+
+def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
+    """Return micrometres per pixel (y, x) where the file tells them believably."""
+    page = series.keyframe
+    if tiff.is_svs:
+        value = _svs_metadata(page).get("MPP")
+        return (float(value), float(value)) if value else None
+    if tiff.is_ome:
+        return _ome_mpp(tiff.ome_metadata)
+    resolution = []
+    for tag in (283, 282):  # YResolution, XResolution
+        count, per = page.tags.valueof(tag, (0, 1)), page.tags.valueof(296, 2)
+        micrometres = {2: 25_400.0, 3: 10_000.0}.get(int(per))
+        if not count[0] or not count[1] or micrometres is None:
+            return None
+        resolution.append(micrometres * count[1] / count[0])
+    low, high = _PLAUSIBLE_MPP
+    return (resolution[0], resolution[1]) if all(low <= r <= high for r in resolution) else None
+
+
+def _ome_mpp(description: str | None) -> tuple[float, float] | None:
+    if not description:
+        return None
+    found = []
+    for axis in "YX":
+        size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', description)
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', description)
+        factor = {"nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit.group(1) if unit else "µm", 1.0)
+        if size is None or float(size.group(1)) <= 0:
+            return None
+        found.append(float(size.group(1)) * factor)
+    return (found[0], found[1])

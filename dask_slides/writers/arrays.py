@@ -1,0 +1,59 @@
+"""Creating and opening the Zarr arrays of a store that is being written."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from dask_slides.errors import SlideArgumentError
+
+VERSIONS = ("0.5", "0.4")
+"""OME-Zarr versions written: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 without."""
+ZSTD_LEVEL = 3
+
+
+def check_version(version: str) -> None:
+    """Raise SlideArgumentError unless `version` is one that is written."""
+    if version not in VERSIONS:
+        raise SlideArgumentError(f"ome_zarr={version!r} is not written; use '0.5' or '0.4'")
+
+
+def create_level(
+    group: Any, name: str, shape: tuple[int, ...], side: tuple[int, int], dtype: Any, dims: str
+) -> None:
+    """Create an array whose last axes are y, x; `side` is (chunk, shard)."""
+    chunk, shard = side
+    leading = shape[:-2]
+    v2 = group.metadata.zarr_format == 2
+    sharded = shard > chunk and not v2
+    options: dict[str, Any] = {}
+    if v2:
+        from numcodecs import Zstd
+
+        options["compressors"] = Zstd(ZSTD_LEVEL)
+        options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    else:
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
+        # zstd alone does not notice a flipped bit
+        options["compressors"] = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
+        options["dimension_names"] = list(dims)
+        options["shards"] = (*leading, shard, shard) if sharded else None
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=(*leading, chunk, chunk),
+        dtype=dtype,
+        fill_value=0,
+        # a shard that is all fill is written too: what is absent was not done
+        config={"write_empty_chunks": True},
+        **options,
+    )
+
+
+@lru_cache(maxsize=64)
+def writable(path: str) -> Any:
+    """Return the array at `path` of a store that is being written."""
+    import zarr
+
+    return zarr.open_array(path, mode="r+")

@@ -1,0 +1,55 @@
+"""The label image of the tissue, computed from the blank map wherever it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.blank import BlankMap
+from dask_slides.geometry import Region
+from dask_slides.runs import Runs
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TissueLabel:
+    """Which pixels of an image lie in a cell that is not blank."""
+
+    rows: Runs
+    columns: Runs
+    factors: tuple[float, float]
+    """Source pixels for one of the image, along y and x."""
+    tile: tuple[int, int]
+    shape: tuple[int, int]
+    """Rows and columns of cells."""
+    blank: bytes
+    """The blank map, a bit a cell."""
+
+    def pixels(self, level: int, region: Region) -> Array:
+        """Return the label of `region` of `level`, (h, w) uint8: 1 is tissue."""
+        count = self.shape[0] * self.shape[1]
+        bits = np.unpackbits(np.frombuffer(self.blank, np.uint8), count=count)
+        tissue = (1 - bits).astype(np.uint8).reshape(self.shape)
+        rows = self._cells(0, region.y, region.stop_y, level)
+        columns = self._cells(1, region.x, region.stop_x, level)
+        result: Array = tissue[np.ix_(rows, columns)]
+        return result
+
+    def _cells(self, axis: int, start: int, stop: int, level: int) -> Array:
+        runs = (self.rows, self.columns)[axis]
+        centre = (np.arange(start, stop) + 0.5) * 2**level * self.factors[axis]
+        # the centre of a partial last pixel of a level may lie beyond the image
+        source = runs.to_source(np.minimum(centre, np.nextafter(runs.length, 0)))
+        return np.minimum(source.astype(np.int64) // self.tile[axis], self.shape[axis] - 1)
+
+
+def tissue_label(
+    blank_map: BlankMap, rows: Runs, columns: Runs, factors: tuple[float, float]
+) -> TissueLabel:
+    """Return the label that `blank_map` makes of an image with these kept runs."""
+    bits = np.packbits(np.asarray(blank_map.blank).reshape(-1)).tobytes()
+    return TissueLabel(rows, columns, factors, blank_map.grid.tile, blank_map.shape, bits)

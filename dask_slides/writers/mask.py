@@ -1,0 +1,72 @@
+"""Blank maps to OME-Zarr, and their raw grid beside an image."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from dask_slides.blank import BlankMap
+from dask_slides.writers import metadata
+from dask_slides.writers.arrays import check_version, create_level, writable
+from dask_slides.writers.store import marked, new_store
+
+
+def write_grid(group: Any, blank_map: BlankMap) -> None:
+    """Write the raw grid beside the image: the blank map and the statistics of its cells."""
+    raw = group.create_group("blank_map")
+    v3 = group.metadata.zarr_format == 3
+    for name, values, dims in (
+        ("blank", np.asarray(blank_map.blank), ["row", "col"]),
+        ("statistics", np.asarray(blank_map.statistics), ["row", "col", "field"]),
+    ):
+        chunks = tuple(max(1, n) for n in values.shape)
+        named = {"dimension_names": dims} if v3 else {}
+        array = raw.create_array(
+            name, shape=values.shape, chunks=chunks, dtype=values.dtype, **named
+        )
+        array[...] = values
+    raw.attrs.update(
+        {
+            "tile_size": list(blank_map.grid.tile),
+            "source_shape": list(blank_map.grid.shape),
+            "detector": repr(blank_map.detector),
+            "statistics": ["count", "sum", "sum of squares", *blank_map.fields],
+        }
+    )
+
+
+def write_blank_map(blank_map: BlankMap, path: Any, overwrite: bool, version: str) -> str:
+    """Write a blank map as an image of one pixel a cell: 255 tissue, 0 blank."""
+    import zarr
+
+    check_version(version)
+    with new_store(path, overwrite) as hidden:
+        blank_map = blank_map.compute()
+        tissue = ~np.asarray(blank_map.blank)
+        group = zarr.create_group(hidden, zarr_format=2 if version == "0.4" else 3)
+        side = max(256, *tissue.shape)
+        create_level(group, "0", (1, *tissue.shape), (side, side), "uint8", "cyx")
+        writable(f"{hidden}/0")[0] = tissue.astype(np.uint8) * 255
+        labels = group.create_group("labels")
+        labels.attrs.update(metadata.attributes(version, {"labels": ["tissue"]}))
+        label = labels.create_group("tissue")
+        create_level(label, "0", tissue.shape, (side, side), "uint8", "yx")
+        writable(f"{hidden}/labels/tissue/0")[...] = tissue.astype(np.uint8)
+        write_grid(group, blank_map)
+        pixel = None
+        if blank_map.mpp_yx is not None:
+            tile = blank_map.grid.tile
+            pixel = (blank_map.mpp_yx[0] * tile[0], blank_map.mpp_yx[1] * tile[1])
+        name = blank_map.name
+        scales = metadata.multiscales("tissue", "yx", pixel, 1)
+        parts: dict[str, Any] = {"multiscales": scales, "image-label": metadata.image_label()}
+        label.attrs.update(metadata.attributes(version, parts))
+        parts = {
+            "multiscales": metadata.multiscales(name, "cyx", pixel, 1),
+            "omero": metadata.omero(1, np.dtype(np.uint8)),
+        }
+        group.attrs.update(metadata.attributes(version, parts) | marked("blank map", source=name))
+    result: str = os.path.abspath(os.fspath(path))
+    return result
