@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides import display
+from dask_slides.cluster import compute
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.errors import SlideArgumentError
 from dask_slides.geometry import Region
@@ -96,11 +98,12 @@ class BlankMap:
         Parameters
         ----------
         **kwargs
-            For ``dask.compute``, such as ``scheduler="threads"``.
+            Of dask's configuration while computing, such as ``scheduler="threads"``.
         """
         if self.computed:
             return self
-        return self.with_statistics(np.asarray(self.statistics.compute(**kwargs)))
+        with dask.config.set(**kwargs):
+            return self.with_statistics(compute(self.statistics, "blank map"))
 
     def with_statistics(self, statistics: Array) -> BlankMap:
         """Return the map in memory that these statistics make."""

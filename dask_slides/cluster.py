@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import dask
@@ -14,6 +17,20 @@ from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]
 """Called with the blocks done and the blocks in all."""
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, the blocks done and the blocks in all."""
+
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Tell `report` of every computation that operations start inside of the block."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 def active_client() -> Any | None:
@@ -29,18 +46,26 @@ def active_client() -> Any | None:
         return None
 
 
-def compute(array: da.Array, progress: Progress | None = None) -> NDArray[Any]:
+def compute(array: da.Array, label: str, progress: Progress | None = None) -> NDArray[Any]:
     """Compute `array` on the active scheduler, calling `progress` after each block."""
+    report = _report.get()
+    if progress is None and report is not None:
+        progress = partial(report, label)
     if progress is None:
         return np.asarray(array.compute())
     total = int(array.npartitions)
+    progress(0, total)  # the clock starts here
     client = active_client()
-    if client is None:
-        with _Count(array, total, progress) as count:
-            result = np.asarray(array.compute())
-        if count.done < total:  # dask renames the key of an array of one block
-            progress(total, total)
-        return result
+    if client is not None:
+        return _compute_remote(client, array, total, progress)
+    with _Count(array, total, progress) as count:
+        result = np.asarray(array.compute())
+    if count.done < total:  # dask renames the key of an array of one block
+        progress(total, total)
+    return result
+
+
+def _compute_remote(client: Any, array: da.Array, total: int, progress: Progress) -> NDArray[Any]:
     from distributed import as_completed, futures_of
 
     persisted = array.persist()

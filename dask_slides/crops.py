@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.blank import BlankMap, map_of_grid
+from dask_slides.cluster import compute
 from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import SlideArgumentError
 from dask_slides.geometry import Region
@@ -60,7 +61,7 @@ def _stats_at(
         np.dtype(float),
         "crop-statistics",
     )
-    return unpacked(np.asarray(records.compute()), fields)
+    return unpacked(compute(records, "judge crops"), fields)
 
 
 def _draw(
@@ -72,6 +73,23 @@ def _draw(
     corner = chosen + rng.integers(-(tile // 2), tile - tile // 2, size=(count, 2))
     result: NDArray[np.int64] = np.clip(corner, 0, np.array(grid.shape) - tile)
     return result
+
+
+def plan_crops(
+    slide: Slide, n: int, size: Any, downsample: float | None, mpp: Mpp
+) -> tuple[Slide, TileGrid]:
+    """Return the slide at the scale of the crops, and the grid of dense cells: plain numbers."""
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
+    tile = tile_pair(size, "size")
+    image = pack_image(slide, downsample, mpp)
+    height, width = image.shape[:2]
+    if height < tile[0] or width < tile[1]:
+        raise SlideArgumentError(
+            f"{slide.name}: a crop of {tile[0]} x {tile[1]} px does not fit the image of "
+            f"{height} x {width} px; use smaller crops"
+        )
+    return image, TileGrid((height, width), tile, tile, "shift")
 
 
 def random_crops(
@@ -115,28 +133,18 @@ def random_crops(
         An argument is wrong, or a crop does not fit the image.
     """
     slide = as_slide(slide)
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
-    tile = tile_pair(size, "size")
     try:
         rng = np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0") from error
-    image = pack_image(slide, downsample, mpp)
-    height, width = image.shape[:2]
-    if height < tile[0] or width < tile[1]:
-        raise SlideArgumentError(
-            f"{slide.name}: a crop of {tile[0]} x {tile[1]} px does not fit the image of "
-            f"{height} x {width} px; use smaller crops"
-        )
-    grid = TileGrid((height, width), tile, tile, "shift")
+    image, grid = plan_crops(slide, n, size, downsample, mpp)
     found = map_of_grid(image, grid, detector).compute()
     yx, score = _dense_places(image, found, rng, int(n))
     if not len(yx):
         warn_blank(slide, found.detector)
-    attributes = pack_attributes(slide, image, tile, None, found.detector)
+    attributes = pack_attributes(slide, image, grid.tile, None, found.detector)
     attributes["seed"] = int(seed)
-    return pack_at(slide, image, yx, tile, score, attributes, 0)
+    return pack_at(slide, image, yx, grid.tile, score, attributes, 0)
 
 
 def _dense_places(

@@ -33,9 +33,13 @@ Array = NDArray[Any]
 Block = tuple[int, ...]
 
 MAX_TASKS = 1000
-"""Tasks of one operation at the most, unless the caller chooses the chunks."""
+"""Tasks that an operation aims at, at the most: 102,400 x 102,400 px stays below."""
+LARGEST_CHUNK = 2**26
+"""Pixels of a chunk at the most, as a task holds it whole: beyond, there are more tasks."""
 TASK_SIDE = 4096
 """Input pixels along a side that a task aims at."""
+SMALL_TASK_SIDE = 512
+"""The same at the least, for a small image, which should have work for a few threads too."""
 
 
 class BlockTask(Protocol):
@@ -168,17 +172,25 @@ def default_chunks(source: Source, level: int) -> tuple[int, int]:
     """Return chunk sides whose tasks are of even work, and at most MAX_TASKS."""
     shape = source.levels[level].shape
     side = [_side(source, level, axis) for axis in (0, 1)]
-    if side[1] >= shape[1]:  # strips: the full width, and only as many rows as make a task
-        side[0] = max(1, min(side[0], _fitting(source, level, 0, TASK_SIDE**2 // shape[1])))
+    if source.levels[level].tile[1] >= shape[1]:  # strips: as many rows as make a task
+        rows = task_side(source.levels[level].shape, input_ratio(source)) ** 2 // shape[1]
+        side = [_fitting(source, level, 0, rows), shape[1]]
     while True:
         pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
-        if pieces[0] * pieces[1] <= MAX_TASKS:
+        if pieces[0] * pieces[1] <= MAX_TASKS or side[0] * side[1] >= LARGEST_CHUNK:
             return side[0], side[1]
         side[0 if pieces[0] >= pieces[1] else 1] *= 2
 
 
 def _side(source: Source, level: int, axis: int) -> int:
-    return _fitting(source, level, axis, TASK_SIDE)
+    target = task_side(source.levels[level].shape, input_ratio(source))
+    return _fitting(source, level, axis, target)
+
+
+def task_side(shape: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0)) -> int:
+    """Return how many input pixels a side a task aims at: small images are shared out too."""
+    longest = max(shape[0] * ratio[0], shape[1] * ratio[1])
+    return max(SMALL_TASK_SIDE, min(TASK_SIDE, int(longest / 4)))
 
 
 def _fitting(source: Source, level: int, axis: int, target: int) -> int:

@@ -216,6 +216,27 @@ def pack_image(slide: Slide, downsample: float | None, mpp: Mpp) -> Slide:
     return resized(slide, output_shape(slide, downsample, mpp), "lanczos", 2.0)
 
 
+def plan_pack(
+    slide: Slide, tile_size: Any, stride: Any, downsample: float | None, mpp: Mpp, edge: Edge
+) -> tuple[Slide, TileGrid]:
+    """Return the slide at the scale of the pack, and the grid of its tiles: plain numbers."""
+    if edge not in EDGES:
+        raise SlideArgumentError(f"edge={edge!r} is not known; use one of {', '.join(EDGES)}")
+    image = pack_image(slide, downsample, mpp)
+    height, width = image.shape[:2]
+    if tile_size is None:
+        cells = cells_a_side(max(height, width), PACK_LADDER)
+        tile_size = max(1, (height + width) // 2 // cells)
+    tile = tile_pair(tile_size)
+    step = tile if stride is None else tile_pair(stride, "stride")
+    if edge == "shift" and (height < tile[0] or width < tile[1]):
+        raise SlideArgumentError(
+            f"{slide.name}: a tile of {tile[0]} x {tile[1]} px does not fit the image of "
+            f"{height} x {width} px; use smaller tiles or edge='pad'"
+        )
+    return image, TileGrid((height, width), tile, step, edge)
+
+
 def pack_tiles(
     slide: Any,
     tile_size: Any = None,
@@ -267,23 +288,9 @@ def pack_tiles(
         `mpp` is asked for and the slide has none.
     """
     slide = as_slide(slide)
-    if edge not in EDGES:
-        raise SlideArgumentError(f"edge={edge!r} is not known; use one of {', '.join(EDGES)}")
     if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
         raise SlideArgumentError(f"top_k={top_k!r} is not a count; give 1 or more")
-    image = pack_image(slide, downsample, mpp)
-    height, width = image.shape[:2]
-    if tile_size is None:
-        cells = cells_a_side(max(height, width), PACK_LADDER)
-        tile_size = max(1, (height + width) // 2 // cells)
-    tile = tile_pair(tile_size)
-    step = tile if stride is None else tile_pair(stride, "stride")
-    grid = TileGrid((height, width), tile, step, edge)
-    if edge == "shift" and (height < tile[0] or width < tile[1]):
-        raise SlideArgumentError(
-            f"{slide.name}: a tile of {tile[0]} x {tile[1]} px does not fit the image of "
-            f"{height} x {width} px; use smaller tiles or edge='pad'"
-        )
+    image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
     found = map_of_grid(image, grid, detector).compute()
     kept = np.flatnonzero(~np.asarray(found.blank).reshape(-1))
     score = found.stats.std.reshape(-1)[kept]
@@ -294,9 +301,9 @@ def pack_tiles(
         warn_blank(slide, found.detector)
     rows, columns = np.divmod(kept, max(1, grid.cols))
     yx = np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
-    attributes = pack_attributes(slide, image, tile, list(step), found.detector)
+    attributes = pack_attributes(slide, image, grid.tile, list(grid.stride), found.detector)
     attributes["edge"] = edge
-    return pack_at(slide, image, yx, tile, score, attributes, fill)
+    return pack_at(slide, image, yx, grid.tile, score, attributes, fill)
 
 
 def warn_blank(slide: Slide, detector: Detector) -> None:

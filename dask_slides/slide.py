@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides import display
+from dask_slides.cluster import compute
 from dask_slides.errors import SlideArgumentError, SlideMppError
 from dask_slides.geometry import Region, level_size
 from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
@@ -152,7 +153,7 @@ class Slide:
         source = self.source
         if size != self.shape[:2]:
             source = ResizedSource(source, size, "lanczos", 2.0)
-        return np.asarray(image_blocks(source, 0, None, "thumbnail").compute())
+        return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
 
     def require_mpp(self, argument: str = "mpp") -> tuple[float, float]:
         """Return micrometres per pixel (y, x), or raise SlideMppError naming the cure."""

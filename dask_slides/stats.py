@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, bounds, strips
-from dask_slides.graph import MAX_TASKS, TASK_SIDE, Block
+from dask_slides.graph import MAX_TASKS, Block, task_side
 from dask_slides.grid import TileGrid
 from dask_slides.readers.protocol import Source
 from dask_slides.resample import STRIP_PIXELS
@@ -189,7 +189,8 @@ class StatsBlock:
 def cell_chunks(grid: TileGrid) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return how many cells a task takes along y and x: even work, few tasks."""
     counts = (grid.rows, grid.cols)
-    side = [max(1, min(n, TASK_SIDE // s)) for n, s in zip(counts, grid.stride, strict=True)]
+    target = task_side(grid.shape)
+    side = [max(1, min(n, target // s)) for n, s in zip(counts, grid.stride, strict=True)]
     while True:
         pieces = [-(-n // s) for n, s in zip(counts, side, strict=True)]
         if pieces[0] * pieces[1] <= MAX_TASKS:

@@ -176,10 +176,8 @@ def _run_stages(
                 slide.dtype,
             )
         blocks = stagewritable(plan, stage, source, path, label)
-        report = None
-        if progress is not None:
-            report = _later(progress, done, plan.tasks)
-        written = compute(blocks, report)
+        report = None if progress is None else _later(progress, done, plan.tasks)
+        written = compute(blocks, "write", report)
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
         if int(written.sum()) != expected:
             raise AssertionError(f"{written.sum()} pixels were written of {expected}")

@@ -9,6 +9,11 @@ from dask_slides.graph import MAX_TASKS
 
 SMALLEST = 256
 """Longest side of the smallest level, at the least."""
+FEW_TASKS = 16
+"""Tasks of the first stage that an image is shared out to if it is large enough."""
+LARGEST_SHARD = 4096
+"""Pixels a side of a shard at the most: a task holds it whole, so memory has a ceiling and
+an image of a million pixels a side has more tasks instead."""
 STAGE_SIDE = 4096
 """Pixels a side that a task of a later stage reads back."""
 
@@ -76,7 +81,9 @@ def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
     chunk = 256 if longest <= 4096 else 512
     side = 2 * chunk
-    while side * input_ratio < STAGE_SIDE or _blocks(shape, side) > MAX_TASKS * 3 // 4:
+    while side * input_ratio < STAGE_SIDE and _blocks(shape, 2 * side) >= FEW_TASKS:
+        side *= 2
+    while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < LARGEST_SHARD:
         side *= 2
     stages = []
     shards: list[int] = []

@@ -77,7 +77,7 @@ def write_pack(pack: TilePack, path: Any, overwrite: bool, progress: Progress | 
             )
             array[...] = values
         if count:
-            written = compute(_shards(pack, f"{hidden}/tiles", per_shard), progress)
+            written = compute(_shards(pack, f"{hidden}/tiles", per_shard), "write", progress)
             if int(written.sum()) != count:
                 raise AssertionError(f"{written.sum()} tiles were written of {count}")
         group.attrs.update(dict(pack.attributes) | marked("pack"))
