@@ -133,10 +133,9 @@ def random_crops(
         An argument is wrong, or a crop does not fit the image.
     """
     slide = as_slide(slide)
-    try:
-        rng = np.random.default_rng(seed)
-    except (TypeError, ValueError) as error:
-        raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0") from error
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0")
+    rng = np.random.default_rng(int(seed))
     image, grid = plan_crops(slide, n, size, downsample, mpp)
     found = map_of_grid(image, grid, detector).compute()
     yx, score = _dense_places(image, found, rng, int(n))

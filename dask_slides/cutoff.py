@@ -253,6 +253,10 @@ def cutoff_resize(
     resized(slide, slide.shape[:2], kernel, gap)
     if blank_map is None:
         blank_map = make_blank_map(slide, tile_size, detector)
+    elif not isinstance(blank_map, BlankMap):
+        raise SlideArgumentError(
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+        )
     elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
         raise SlideArgumentError(
             f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "

@@ -46,6 +46,8 @@ class TileGrid:
         return self._count(1)
 
     def _count(self, axis: int) -> int:
+        if not self.shape[axis]:
+            return 0
         over = self.shape[axis] - self.tile[axis]
         if self.edge == "drop":
             return 0 if over < 0 else 1 + over // self.stride[axis]

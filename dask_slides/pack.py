@@ -185,10 +185,14 @@ def pack_at(
         tiles = map_blocks(task, source, chunks, source.dtype, "tiles")
     else:
         tiles = da.empty(shape, dtype=source.dtype, chunks=(1, *shape[1:]))
-    factors = [a / b for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
-    level0 = np.rint(yx * factors).astype(np.int64)
+    level0 = np.rint(yx * _factors(slide, image)).astype(np.int64)
     reader = None if isinstance(root_of(source), ArraySource) else SlideTiles(task, source)
     return TilePack(tiles, level0[:, 0], level0[:, 1], score, attributes, reader)
+
+
+def _factors(slide: Slide, image: Slide) -> list[float]:
+    """Return pixels of `slide` for one of `image`; 1 where all was cut off and none is left."""
+    return [a / b if b else 1.0 for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
 
 
 def pack_attributes(
@@ -201,7 +205,7 @@ def pack_attributes(
         "source": slide.name,
         "source_shape": list(slide.shape),
         "mpp": image.mpp,
-        "downsample": [a / b for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)],
+        "downsample": _factors(slide, image),
         "tile_size": list(tile),
         "stride": stride,
         "detector": repr(detector),
@@ -291,6 +295,12 @@ def pack_tiles(
     if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
         raise SlideArgumentError(f"top_k={top_k!r} is not a count; give 1 or more")
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
+    try:
+        np.full(1, fill, slide.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SlideArgumentError(
+            f"{slide.name}: fill={fill!r} is not a {slide.dtype} value; give one that is"
+        ) from error
     found = map_of_grid(image, grid, detector).compute()
     kept = np.flatnonzero(~np.asarray(found.blank).reshape(-1))
     score = found.stats.std.reshape(-1)[kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +46,9 @@ def output_shape(
         return _checked_shape(slide, shape)
     if mpp is not None:
         old = slide.require_mpp("a target mpp")
-        new = mpp if isinstance(mpp, tuple | list) else (mpp, mpp)
+        new = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
+        if len(new) != 2:
+            raise SlideArgumentError(f"{slide.name}: mpp={mpp!r}; give one number, or (y, x)")
         factors = tuple(_checked_factor(slide, "mpp", n) / o for n, o in zip(new, old, strict=True))
     elif max_size is not None:
         longest = _checked_factor(slide, "max_size", max_size)

@@ -77,20 +77,23 @@ def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
     return CellStats(records[..., 0], records[..., 1], records[..., 2], **parts)
 
 
-def record_of(pixels: Array, fields: tuple[str, ...]) -> Array:
-    """Return the packed record of `pixels` (h, w, c); records of parts add up."""
+def record_of(pixels: Array, fields: tuple[str, ...], above: Array | None = None) -> Array:
+    """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`."""
+    record = np.zeros(record_length(fields)) if above is None else above.copy()
     if pixels.dtype == np.uint8:
         moments, histogram = _byte_moments(pixels)
     elif pixels.dtype == np.uint16:
         moments, histogram = _short_moments(pixels)
     else:
-        moments, histogram = _wide_moments(pixels)
+        moments, histogram = _wide_moments(pixels, record[:3])
+        record[:3] = 0.0  # they are in the moments
     parts = [moments]
     if "histogram" in fields:
         parts.append(histogram)
     if "saturation" in fields:
         parts.append(_saturation(pixels))
-    return np.concatenate(parts)
+    record += np.concatenate(parts)
+    return record
 
 
 def _byte_moments(pixels: Array) -> tuple[Array, Array]:
@@ -115,13 +118,13 @@ def _short_moments(pixels: Array) -> tuple[Array, Array]:
     return _moments(histogram), histogram.reshape(BINS, -1).sum(axis=1).astype(np.float64)
 
 
-def _wide_moments(pixels: Array) -> tuple[Array, Array]:
-    """Other dtypes: sums row by row, so that strips of any height add up to the same bits."""
+def _wide_moments(pixels: Array, before: Array) -> tuple[Array, Array]:
+    """Add other dtypes to the moments `before`, row by row: the bits of strips of any height."""
     rows = pixels.reshape(len(pixels), -1).astype(np.float64)
     finite = np.isfinite(rows)
     rows[~finite] = 0.0
-    count, total, squares = finite.sum(), rows.sum(axis=1), (rows**2).sum(axis=1)
-    moments = np.array([count, *(np.add.accumulate(part)[-1] for part in (total, squares))])
+    sums = np.stack((finite.sum(axis=1), rows.sum(axis=1), (rows**2).sum(axis=1)))
+    moments = np.add.accumulate(np.column_stack((before, sums)), axis=1)[:, -1]
     if pixels.dtype.kind == "f":
         low, high = 0.0, 1.0  # the convention of float images
     else:
@@ -170,7 +173,8 @@ class StatsBlock:
             pixels = source.read(0, strip)
             for row, col, part in self._parts(strip, row0, row1, col0, col1):
                 piece = pixels[part.slices(strip.y, strip.x)]
-                records[row - row0, col - col0] += record_of(piece, self.fields)
+                cell = records[row - row0, col - col0]
+                cell[:] = record_of(piece, self.fields, cell)
         return records
 
     def _parts(

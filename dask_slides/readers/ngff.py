@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideFormatError, SlideUnsupportedError, TileDecodeError
+from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
 
@@ -45,14 +45,13 @@ class NgffSource:
         """Return the pixels of `region` of `level`."""
         rows, columns = region.slices()
         index = {"y": rows, "x": columns, "c": slice(None)}
+        check_identity(self.metadata, self.identity)
         try:
             stored = _arrays(self)[level][tuple(index.get(axis, 0) for axis in self.axes)]
         except Exception as error:  # any codec's own kind
-            if isinstance(error, TileDecodeError):
-                raise
             raise decode_error(self.path, level, region, error) from error
         kept = [axis for axis in self.axes if axis in index]
-        pixels = np.asarray(stored)
+        pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
             kept.append("c")
             pixels = pixels[..., None]
@@ -63,27 +62,13 @@ class NgffSource:
 def _arrays(source: NgffSource) -> list[Any]:
     import zarr
 
-    check_identity(source.metadata, source.identity)
     group = zarr.open_group(source.path, mode="r")
     return [group[name] for name in source.arrays]
 
 
 def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
-    import zarr
-
-    try:
-        group = zarr.open_group(path, mode="r")
-        attributes = group.attrs.asdict()
-        if "bioformats2raw.layout" in attributes.get("ome", attributes):
-            path = os.path.join(path, "0")  # a collection: its first image
-            group = zarr.open_group(path, mode="r")
-            attributes = group.attrs.asdict()
-    except Exception as error:  # zarr has no one class for "this is not a group"
-        raise SlideFormatError(
-            f"{path}: a folder that is not an OME-Zarr image ({type(error).__name__}); "
-            "give the folder that holds zarr.json or .zattrs"
-        ) from error
+    path, group, attributes = _image_group(path)
     try:
         multiscale = attributes.get("ome", attributes)["multiscales"][0]
         names = tuple(str(dataset["path"]) for dataset in multiscale["datasets"])
@@ -114,6 +99,27 @@ def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[s
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("=")
     )
     return source, mpp, {"format": f"OME-Zarr {version}"}
+
+
+def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:
+    """Return the group of the image at `path`, of a collection the first, and its attributes."""
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        attributes = group.attrs.asdict()
+        if "bioformats2raw.layout" in attributes.get("ome", attributes):
+            path = os.path.join(path, "0")
+            group = zarr.open_group(path, mode="r")
+            attributes = group.attrs.asdict()
+        return path, group, attributes
+    except Exception as error:  # zarr has no one class for "this is not a group"
+        kind = type(error).__name__
+    # raised here, not from zarr's error: that cannot be unpickled, and workers open slides too
+    raise SlideFormatError(
+        f"{path}: a folder that is not an OME-Zarr image ({kind}); "
+        "give the folder that holds zarr.json or .zattrs"
+    )
 
 
 def _axis_name(axis: Any) -> str:

@@ -27,6 +27,11 @@ class Conversion:
     """Whether the last channel is alpha, to be composited on `fill`."""
     fill: float = 255
 
+    @property
+    def mixes(self) -> bool:
+        """Whether the same number in every stored sample does not come out as itself."""
+        return self.palette is not None or self.ycbcr or self.scale is not None
+
     def channels(self, stored: int) -> int:
         """Return how many channels come of `stored` ones."""
         if self.palette is not None:
@@ -51,19 +56,12 @@ class Conversion:
         if self.scale is not None:
             stored = stored * stored.dtype.type(self.scale)
         if self.invert:
-            stored = _inverted(stored)
+            stored = np.invert(stored)
         if self.ycbcr:
             stored = _rgb_of_ycbcr(stored)
         if self.alpha is not None:
             stored = _composited(stored, self.fill, straight=self.alpha == "straight")
         return stored
-
-
-def _inverted(stored: Array) -> Array:
-    if stored.dtype.kind == "u":
-        return np.invert(stored)
-    result: Array = stored.dtype.type(1) - stored  # float grey runs from 0 to 1
-    return result
 
 
 def _rgb_of_ycbcr(stored: Array) -> Array:

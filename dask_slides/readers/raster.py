@@ -62,6 +62,7 @@ class RasterSource:
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region`."""
         assert level == 0
+        check_identity(self.path, self.identity)
         try:
             return _decoded(self)[region.slices()]
         except (OSError, ValueError, SyntaxError) as error:
@@ -72,7 +73,6 @@ class RasterSource:
 def _decoded(source: RasterSource) -> Array:
     from PIL import Image
 
-    check_identity(source.path, source.identity)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(source.path) as image:

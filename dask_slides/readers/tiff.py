@@ -26,14 +26,12 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
-from dask_slides.readers.tiff_tags import mpp_of, properties_of
+from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
 
 Array = NDArray[Any]
 
 OPEN_FILES = 16
 """Slides that one process keeps open."""
-_MAPPED_ROWS = 64
-"""Rows read at a time of an image that lies in the file as in memory."""
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _JPEG = {6, 7, 34892, 33007}
 
@@ -71,12 +69,17 @@ class TiffSource:
         """Return the pixels of `region` of `level`."""
         rows, columns = region.slices()
         index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+        check_identity(self.path, self.identity)  # each time: an open file may be overwritten
         opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
         try:
             stored = opened.array(level)[tuple(index.get(axis, 0) for axis in self.axes)]
         except Exception as error:  # each codec raises a kind of its own
             raise decode_error(self.path, level, region, error) from error
-        return self.conversion(channels_last(np.asarray(stored), self.axes))
+        pixels = self.conversion(channels_last(np.asarray(stored), self.axes))
+        if self.conversion.mixes:  # no stored value comes out of these as the fill
+            for hole in holes(opened.page(level), region):
+                pixels[hole.slices(region.y, region.x)] = min(self.conversion.fill, 255)
+        return pixels
 
 
 def channels_last(stored: Array, axes: str) -> Array:
@@ -92,7 +95,6 @@ class _Opened:
     """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
 
     def __init__(self, path: str, identity: Identity, series: int, fill: float) -> None:
-        check_identity(path, identity)
         self._path = path
         self._tiff = _tiff_file(path)
         self._close = weakref.finalize(self, self._tiff.close)
@@ -101,13 +103,16 @@ class _Opened:
         self._arrays: dict[int, Any] = {}
         self._lock = threading.Lock()
 
+    def page(self, level: int) -> Any:
+        return self._series.levels[level].keyframe
+
     def array(self, level: int) -> Any:
         import zarr
 
         with self._lock:
             if level not in self._arrays:
-                page = self._series.levels[level].keyframe
-                if page.is_memmappable and len(self._series.levels[level].pages) == 1:
+                page = self.page(level)
+                if len(self._series.levels[level].pages) == 1 and is_mapped(page):
                     # one strip may be the whole image: the Zarr store would read all of it
                     self._arrays[level] = np.memmap(
                         self._path,
@@ -133,12 +138,10 @@ _opened = lru_cache(maxsize=OPEN_FILES)(_Opened)
 
 def _fill_of(page: Any, fill: float) -> Any:
     """Return what an absent tile holds so that `fill` comes out of the conversion."""
-    if page.photometric == 3:
-        return 0
-    if page.dtype == np.bool_:
-        return bool(fill) != (page.photometric == 0)
-    if page.dtype.kind == "f":
-        return float(fill)
+    if 1 in page.extrasamples[-1:]:
+        return 0  # transparent: alpha is premultiplied
+    if page.dtype.kind in "bf":
+        return page.dtype.type(fill)
     top = int(np.iinfo(page.dtype).max)
     value = int(min(fill, top))
     return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
@@ -211,20 +214,12 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         size = dict(zip(level.axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
-        levels.append(Level(shape, factors, _tile_of(level.keyframe, shape)))
+        levels.append(Level(shape, factors, tile_of(level.keyframe, shape)))
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
     conversion = _conversion(path, series.keyframe, channels, fill)
     return TiffSource(
         path, identity, index, axes, tuple(levels), channels, series.dtype, conversion
     )
-
-
-def _tile_of(page: Any, shape: tuple[int, int]) -> tuple[int, int]:
-    if page.is_memmappable:
-        return (min(_MAPPED_ROWS, shape[0]), shape[1])
-    if page.is_tiled:
-        return (page.tilelength, page.tilewidth)
-    return (min(page.rowsperstrip, shape[0]), shape[1])
 
 
 def _check_level(path: str, number: int, level: Any) -> None:
@@ -285,6 +280,12 @@ def _conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
     # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
+    plain = page.dtype.kind in "bu" and bits in (1, 2, 4, 8, 16, 32) and alpha is None
+    if photometric == 0 and not plain:
+        raise SlideUnsupportedError(
+            f"{path}: {bits}-bit {page.dtype} where 0 is white, with alpha or an unknown black; "
+            "save it with black at 0"
+        )
     return Conversion(
         scale=scale,
         invert=photometric == 0,

@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from dask_slides.geometry import Region
+
+_MAPPED_ROWS = 64
+"""Rows read at a time of an image that lies in the file as in memory."""
 
 _PLAUSIBLE_MPP = (0.01, 20.0)
 """Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
+
+
+def is_mapped(page: Any) -> bool:
+    """Whether the image lies in the file as in memory, all of it."""
+    whole = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
+    return bool(whole and page.is_memmappable)
+
+
+def tile_of(page: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of what one decode gives of a level of `shape`."""
+    if is_mapped(page):
+        return (min(_MAPPED_ROWS, shape[0]), shape[1])
+    if page.is_tiled:
+        return (page.tilelength, page.tilewidth)
+    return (min(page.rowsperstrip, shape[0]), shape[1])
+
+
+def holes(page: Any, region: Region) -> Iterator[Region]:
+    """Yield the parts of `region` whose tiles the file lacks; of an image of one plane."""
+    if is_mapped(page):
+        return
+    height, width = tile_of(page, (page.imagelength, page.imagewidth))
+    across = -(-page.imagewidth // width)
+    for row in range(region.y // height, -(-region.stop_y // height)):
+        for column in range(region.x // width, -(-region.stop_x // width)):
+            at = row * across + column
+            if not page.databytecounts[at] or not page.dataoffsets[at]:
+                yield Region(row * height, column * width, height, width).intersect(region)
 
 
 def properties_of(tiff: Any, series: Any) -> dict[str, str]:

@@ -1,0 +1,85 @@
+"""Run the examples of Markdown files: every python block, and every dask-slides command.
+
+    python docs/run_examples.py README.md docs/*.md
+
+The blocks of a file run in order, in one namespace, in a temporary folder that holds a small
+sample slide as slide.tif. A block marked ``python no-run`` or ``sh no-run`` is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def run_python(code: str, namespace: dict[str, object], where: str) -> bool:
+    """Run a block; say where it failed."""
+    try:
+        exec(compile(code, where, "exec"), namespace)
+    except Exception:
+        print(f"FAILED {where}\n{code}\n{traceback.format_exc()}", file=sys.stderr)
+        return False
+    return True
+
+
+def run_shell(code: str, where: str) -> bool:
+    """Run the dask-slides commands of a block."""
+    good = True
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] != ["dask-slides"]:
+            continue
+        command = [sys.executable, "-m", "dask_slides.cli", *words[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"FAILED {where}: {line}\n{done.stderr}", file=sys.stderr)
+            good = False
+    return good
+
+
+def run_file(path: Path) -> tuple[int, bool]:
+    """Run the blocks of a file; return how many, and whether all went well."""
+    import dask_slides
+
+    text = path.read_text(encoding="utf-8")
+    count, good = 0, True
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            dask_slides.sample_slide("slide.tif", (4096, 4096))
+            namespace: dict[str, object] = {"__name__": "__main__"}
+            for language, mark, code in BLOCK.findall(text):
+                if "no-run" in mark or language not in ("python", "sh"):
+                    continue
+                count += 1
+                where = f"{path.name}, block {count}"
+                if language == "python":
+                    good &= run_python(code, namespace, where)
+                else:
+                    good &= run_shell(code, where)
+        finally:
+            os.chdir(before)
+    return count, good
+
+
+def main() -> None:
+    """Run the files named; exit 1 if anything failed."""
+    good = True
+    for name in sys.argv[1:]:
+        count, fine = run_file(Path(name).resolve())
+        print(f"{name}: {count} examples {'ran' if fine else 'FAILED'}")
+        good &= fine
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()
