@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -38,9 +39,10 @@ from dask_slides.demo import run_demo
 from dask_slides.display import bytes_text
 from dask_slides.doctor import examine
 from dask_slides.estimate import estimate_blank_map, estimate_image, estimate_tiles
-from dask_slides.pack import pack_tiles, plan_pack
+from dask_slides.pack import TilePack, pack_tiles, plan_pack
 from dask_slides.resize import resize as resized
 from dask_slides.sample import sample_slide
+from dask_slides.slide import Slide
 from dask_slides.writers.write import write
 
 
@@ -260,11 +262,7 @@ def pack(
         count = min(grid.rows * grid.cols, options["top_k"] or grid.rows * grid.cols)
         tell_estimate(shared, estimate_tiles(count, grid, image, source))
         return
-    with running(shared, megapixels(source)):
-        tiles = pack_tiles(source, **options)
-        path = write(tiles, out, shared.overwrite)
-    facts = {"path": path, "shape": list(tiles.tiles.shape)}
-    shared.finish(facts, [f"{out}: {px(tiles.tiles.shape)}"])
+    _write_tiles(pack_tiles, source, out, shared, options)
 
 
 @main.command()
@@ -295,8 +293,14 @@ def crops(
         image, grid = plan_crops(source, **{name: options[name] for name in names})
         tell_estimate(shared, estimate_tiles(options["n"], grid, image, source))
         return
+    _write_tiles(random_crops, source, out, shared, options)
+
+
+def _write_tiles(
+    make: Callable[..., TilePack], source: Slide, out: str, shared: Shared, options: dict[str, Any]
+) -> None:
     with running(shared, megapixels(source)):
-        tiles = random_crops(source, **options)
+        tiles = make(source, **options)
         path = write(tiles, out, shared.overwrite)
     facts = {"path": path, "shape": list(tiles.tiles.shape)}
     shared.finish(facts, [f"{out}: {px(tiles.tiles.shape)}"])
