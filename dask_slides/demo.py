@@ -45,13 +45,14 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     sample_slide(path("sample.tif"), (size, size), overwrite=overwrite)
     slide = open_slide(path("sample.tif"))
     small = resize(slide, max_size=PICTURE).data.compute()
-    picture(path("thumbnail.png"), small)
+    shown = [picture(path("thumbnail.png"), small)]
 
     say("its blank map")
     # cells of an eightieth of a side: small slides show the shape of the tissue too
     cells = blank_map(slide, -(-size // 80)).compute()
     write(cells, path("blank.ome.zarr"), overwrite)
-    picture(path("blank-map.png"), display.grid_picture(np.asarray(cells.blank), small))
+    grid = display.grid_picture(np.asarray(cells.blank), small)
+    shown.append(picture(path("blank-map.png"), grid))
 
     say("resized to 1/8")
     resized = resize(slide, downsample=8)
@@ -61,12 +62,14 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     say("cut off: blank rows and columns dropped, the rest at the same size")
     cut = cutoff_resize(slide, max_size=size // 8, blank_map=cells)
     write(cut, path("cutoff.ome.zarr"), overwrite)
-    picture(path("cutoff.png"), resize(cut.image, max_size=PICTURE).data.compute())
+    kept = resize(cut.image, max_size=PICTURE).data.compute()
+    shown.append(picture(path("cutoff.png"), kept))
 
     say("a pack of its dense tiles, and random crops")
     pack = pack_tiles(slide, TILE, detector=Contrast(0.35))
     write(pack, path("dense.tiles.zarr"), overwrite)
-    picture(path("pack.png"), pack.contact_sheet(48, columns=8, side=96))
+    shown.append(picture(path("pack.png"), pack.contact_sheet(48, columns=6, side=96)))
+    picture(path("overview.png"), display.side_by_side(shown, 360))
     crops = random_crops(slide, 48, TILE, seed=1)
     write(crops, path("crops.tiles.zarr"), overwrite)
     picture(path("crops.png"), crops.contact_sheet(48, columns=8, side=96))
@@ -83,8 +86,9 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     }
 
 
-def picture(path: str, pixels: Array) -> None:
-    """Write `pixels` (y, x, c) as a PNG."""
-    data = display.png(display.rgb(pixels))
+def picture(path: str, pixels: Array) -> Array:
+    """Write `pixels` (y, x, c) as a PNG; return what it shows."""
+    shown = display.rgb(pixels)
     with open(path, "wb") as file:
-        file.write(data)
+        file.write(display.png(shown))
+    return shown

@@ -100,6 +100,18 @@ def contact_sheet(tiles: Sequence[Array], columns: int = 8, side: int = 128) -> 
     return sheet
 
 
+def side_by_side(pictures: Sequence[Array], height: int) -> Array:
+    """Lay 8-bit RGB `pictures` out in a row, each scaled to `height` pixels."""
+    from PIL import Image
+
+    panels = []
+    for picture in pictures:
+        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+        image = Image.fromarray(picture).resize((width, height), Image.Resampling.BOX)
+        panels += [np.asarray(image), np.full((height, 8, 3), 255, np.uint8)]
+    return np.concatenate(panels[:-1], axis=1)
+
+
 def facts_html(title: str, facts: Mapping[str, str], picture: Array | None) -> str:
     """Return a small table of `facts` beside `picture`; every text is escaped."""
     rows = "".join(

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideNotFoundError
-from dask_slides.sampling.tiles import Levels, canvas, reduced
+from dask_slides.sampling.canvas import canvas
+from dask_slides.sampling.tiles import Levels, reduced
 
 _CODECS = ("jpeg", "none", "lzw", "deflate", "zstd", "jpeg2000", "webp")
 _MOST_TILES = 4_000_000
@@ -124,6 +125,15 @@ def sample_slide(
         If the folder to write to does not exist.
     OutputExistsError
         If the path is taken and `overwrite` is false.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from dask_slides import open_slide
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = sample_slide(os.path.join(folder, "sample.tif"), (600, 800))
+    ...     open_slide(path).shape
+    (600, 800, 3)
     """
     from tifffile import TiffWriter
 

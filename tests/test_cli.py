@@ -223,7 +223,7 @@ def test_demo_leaves_pictures_and_stores_that_open(tmp_path):
     result = CliRunner().invoke(main, ["demo", str(folder), "--size", "1536", "--json"])
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
-    for name in ("thumbnail", "blank-map", "resized", "cutoff", "pack", "crops"):
+    for name in ("thumbnail", "blank-map", "resized", "cutoff", "pack", "crops", "overview"):
         with Image.open(folder / f"{name}.png") as picture:
             assert len(picture.convert("RGB").getcolors(2**24)) > 100  # something is drawn
     assert ds.open_slide(folder / "cutoff.ome.zarr").shape == tuple(facts["cutoff"])

@@ -1,0 +1,1 @@
+"""How `sample_slide` draws: the scene, the textures and the tiles made of both."""
