@@ -1,0 +1,1 @@
+"""What dask_slides costs beside other tools: run ``python -m benchmarks``."""

@@ -1,0 +1,196 @@
+"""The peers, each as those who know it would do the same work, on the same two threads.
+
+OpenSlide, and the original that read through it, are in `original`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scenarios import (
+    BLANK,
+    DOWNSAMPLE,
+    THREADS,
+    THUMBNAIL,
+    TILE,
+    Array,
+    Job,
+    corners,
+    squared,
+    way,
+)
+
+BLOCK = 2560
+"""Of plain dask: whole tiles, and a multiple of 10, as `coarsen` needs it."""
+
+DASK = ("dask.array", "tifffile", "zarr", "imagecodecs", "cloudpickle")
+
+
+# libvips: its own threads, VIPS_CONCURRENCY
+
+
+@way("resize", "libvips resize", "pyvips", "numpy")
+def resize_vips(job: Job) -> Array:
+    import pyvips
+
+    image = pyvips.Image.new_from_file(job.slide, access="sequential")
+    return np.asarray(image.resize(1 / DOWNSAMPLE, kernel="lanczos3").numpy())
+
+
+@way("resize", "libvips thumbnail", "pyvips", "numpy")
+def resize_vips_thumbnail(job: Job) -> Array:
+    import pyvips
+
+    return np.asarray(pyvips.Image.thumbnail(job.slide, job.size // DOWNSAMPLE).numpy())
+
+
+@way("thumbnail", "libvips thumbnail", "pyvips", "numpy")
+def thumbnail_vips(job: Job) -> Array:
+    import pyvips
+
+    return np.asarray(pyvips.Image.thumbnail(job.slide, THUMBNAIL).numpy())
+
+
+# tifffile, the whole slide in memory
+
+
+@way("resize", "tifffile + Pillow, whole", "tifffile", "imagecodecs", "PIL.Image", whole=True)
+def resize_whole(job: Job) -> Array:
+    import tifffile
+    from PIL import Image
+
+    image = Image.fromarray(tifffile.imread(job.slide, maxworkers=THREADS))
+    size = (image.width // DOWNSAMPLE, image.height // DOWNSAMPLE)
+    # the same gap as ours and as libvips has it: a box mean first, Lanczos for the last 2x
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
+
+
+@way("blank-map", "tifffile + numpy, whole", "tifffile", "imagecodecs", whole=True)
+def blank_map_whole(job: Job) -> Array:
+    import tifffile
+
+    pixels = tifffile.imread(job.slide, maxworkers=THREADS)
+
+    def is_blank(at: tuple[int, int]) -> bool:
+        cell = pixels[at[0] : at[0] + job.cell, at[1] : at[1] + job.cell]
+        return bool(cell.std() <= BLANK * cell.mean())
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return squared(threads.map(is_blank, corners(job.size, job.cell)))
+
+
+# plain dask
+
+
+def read_block(path: str, block_id: Any) -> Array:
+    """Open the file in the task, as tifffile's store cannot be sent to a worker."""
+    import tifffile
+    import zarr
+
+    y, x = block_id[0] * BLOCK, block_id[1] * BLOCK
+    with tifffile.TiffFile(path) as tiff:
+        stored = zarr.open_array(tiff.pages[0].aszarr(maxworkers=THREADS), mode="r")
+        return np.asarray(stored[y : y + BLOCK, x : x + BLOCK])
+
+
+def coarse(pixels: Any) -> Any:
+    """Return the graph of the means of squares, as bytes."""
+    import dask.array as da
+
+    means = da.coarsen(np.mean, pixels, {0: DOWNSAMPLE, 1: DOWNSAMPLE})
+    return da.rint(means).astype(np.uint8)
+
+
+def coarse_slide(job: Job) -> Any:
+    """Return the slide shrunk, one task chain a block."""
+    import dask.array as da
+
+    sides = (BLOCK,) * (job.size // BLOCK)
+    pixels = da.map_blocks(
+        partial(read_block, job.slide), chunks=(sides, sides, (3,)), dtype=np.uint8,
+        meta=np.empty((0, 0, 0), np.uint8),
+    )  # fmt: skip
+    return coarse(pixels)
+
+
+@way("open", "plain dask (from_zarr)", *DASK)
+def open_dask(job: Job) -> Any:
+    import dask.array as da
+    import tifffile
+    import zarr
+
+    stored = zarr.open_array(tifffile.TiffFile(job.slide).pages[0].aszarr(), mode="r")
+    return coarse(da.from_zarr(stored, chunks=(BLOCK, BLOCK, 3)))
+
+
+@way("resize", "plain dask, mean", *DASK)
+def resize_dask(job: Job) -> Array:
+    return np.asarray(coarse_slide(job).compute())
+
+
+@way("resize-zarr", "plain dask, mean", *DASK)
+def resize_zarr_dask(job: Job) -> str:
+    import dask.array as da
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    image = coarse_slide(job)
+    stored = zarr.create_array(
+        job.out + ".zarr", shape=image.shape, chunks=image.chunksize, dtype=image.dtype,
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+    )  # fmt: skip
+    da.store(image, stored, lock=False)
+    return job.out + ".zarr"
+
+
+# What decoding alone costs: no reading of a tag, no copy, no sum
+
+
+def decode_all(job: Job, decode: Callable[[bytes], Any]) -> None:
+    import tifffile
+
+    with tifffile.TiffFile(job.slide) as tiff:
+        page = tiff.pages[0]
+        spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    file = os.open(job.slide, os.O_RDONLY)
+
+    def part(number: int) -> None:
+        for offset, count in spans[number::THREADS]:
+            decode(os.pread(file, count, offset))
+
+    try:
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(part, range(THREADS)))
+    finally:
+        os.close(file)
+
+
+@way("resize", "limit: bare decode, imagecodecs", "tifffile", "imagecodecs")
+@way("blank-map", "limit: bare decode, imagecodecs", "tifffile", "imagecodecs")
+def bare_imagecodecs(job: Job) -> None:
+    import imagecodecs
+
+    decode_all(job, imagecodecs.jpeg8_decode)
+
+
+@way("resize", "limit: bare decode, simplejpeg", "tifffile", "simplejpeg")
+@way("blank-map", "limit: bare decode, simplejpeg", "tifffile", "simplejpeg")
+def bare_simplejpeg(job: Job) -> None:
+    import simplejpeg
+
+    decode_all(job, simplejpeg.decode_jpeg)
+
+
+@way("resize", "limit: bare decode at 1/4, simplejpeg", "tifffile", "simplejpeg")
+def bare_quarter(job: Job) -> None:
+    import simplejpeg
+
+    side = TILE // 4
+    quarter = partial(simplejpeg.decode_jpeg, min_height=side, min_width=side, min_factor=1)
+    decode_all(job, quarter)

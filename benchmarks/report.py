@@ -1,0 +1,194 @@
+"""The report: results.json with every run, results.md, chart.png."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scenarios import OURS, SCENARIOS, THREADS
+
+Run = dict[str, Any]
+Row = dict[str, Any]
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "system": platform.platform(),
+        "model": _model(),
+        "cores": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": sys.version.split()[0],
+        "packages": dict(
+            sorted((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
+        ),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted changes": bool(_git("status", "--porcelain", "--", "dask_slides")),
+    }
+
+
+def _model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def medians(runs: list[Run]) -> list[Row]:
+    """Return a row for each scenario and way, in the order of the scenarios."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for name in SCENARIOS:
+        for run in runs:
+            if run["scenario"] == name:
+                found.setdefault((name, run["way"]), []).append(run)
+    rows = [_row(scenario, way, own) for (scenario, way), own in found.items()]
+    ours = {row["scenario"]: row["wall"] for row in rows if row["way"] == OURS and "wall" in row}
+    for row in rows:
+        if "wall" in row and row["scenario"] in ours:
+            row["ratio"] = row["wall"] / ours[row["scenario"]]
+    return rows
+
+
+def _row(scenario: str, way: str, runs: list[Run]) -> Row:
+    row: Row = {"scenario": scenario, "way": way}
+    for word in ("skipped", "failed"):
+        told = [run[word] for run in runs if word in run]
+        if told:
+            return row | {word: told[0]}
+    for field in ("wall", "cpu", "peak"):
+        row[field] = statistics.median(run[field] for run in runs)
+    walls = [run["wall"] for run in runs]
+    row |= {"wall_min": min(walls), "wall_max": max(walls), "facts": runs[0]["facts"]}
+    return row | {key: runs[0][key] for key in ("agreement", "agrees") if key in runs[0]}
+
+
+def disagreements(rows: list[Row]) -> list[str]:
+    """Return what is wrong with the results themselves: those that differ or failed."""
+    wrong = [
+        f"{row['scenario']}: {row['way']}: {row['agreement']}"
+        for row in rows
+        if not row.get("agrees", True)
+    ]
+    return wrong + [
+        f"{row['scenario']}: {row['way']} failed: {row['failed']}"
+        for row in rows
+        if "failed" in row
+    ]
+
+
+def markdown(rows: list[Row], runs: list[Run], about: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
+    loads = [run["load"] for run in runs if "load" in run]
+    rounds = max((run["round"] for run in runs), default=0)
+    lines = [
+        "# Benchmarks of dask_slides",
+        "",
+        f"{about['size']:,} x {about['size']:,} px, {rounds} round{'s'[: rounds > 1]}, "
+        f"{THREADS} threads each; "
+        f"{about['model']}, {about['cores']} cores, {about['memory'] / 1e9:.0f} GB, Python "
+        f"{about['python']}, commit {about['commit'][:10] or 'unknown'}"
+        + (" with changes" if about["uncommitted changes"] else "")
+        + f"; load of the machine up to {max(loads, default=0):.1f}.",
+        "",
+        "Wall is the median (least to most). The ratio is wall to our wall: at 2 a way takes twice "
+        "as long as ours.",
+        "",
+        "| scenario | way | wall s | CPU s | peak MB | ratio | against ours |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    lines += [_line(row) for row in rows]
+    wrong = disagreements(rows)
+    if wrong:
+        lines += ["", "**Not to be compared:**", "", *(f"- {one}" for one in wrong)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    title = SCENARIOS[row["scenario"]].title
+    if "wall" not in row:
+        word = "skipped" if "skipped" in row else "failed"
+        return f"| {title} | {row['way']} | {word} | | | | {_cell(row[word])} |"
+    spread = f"{row['wall']:.3g}"
+    if row["wall_min"] < row["wall_max"]:
+        spread += f" ({row['wall_min']:.3g} to {row['wall_max']:.3g})"
+    ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+    notes = [row["agreement"]] if "agreement" in row else []
+    if not row.get("agrees", True):
+        notes.append("**differs**")
+    notes += [
+        f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in row["facts"].items()
+        if name != "shape"
+    ]
+    return (
+        f"| {title} | {row['way']} | {spread} | {row['cpu']:.3g} | {row['peak'] / 1e6:,.0f} "
+        f"| {ratio} | {_cell(', '.join(notes))} |"
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def chart(rows: list[Row], path: Path) -> bool:
+    """Draw the wall of each way, a panel a scenario; return whether matplotlib is here."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    names = [name for name in SCENARIOS if any("wall" in r for r in rows if r["scenario"] == name)]
+    bars = {n: [r for r in rows if r["scenario"] == n and "wall" in r][::-1] for n in names}
+    if not names:
+        return False
+    heights = [len(bars[name]) + 1 for name in names]
+    figure, panels = pyplot.subplots(
+        len(names), 1, figsize=(9, 0.3 * sum(heights) + 1), squeeze=False,
+        gridspec_kw={"height_ratios": heights}, layout="constrained",
+    )  # fmt: skip
+    for name, ax in zip(names, panels[:, 0], strict=True):
+        walls = [row["wall"] for row in bars[name]]
+        colours = ["tab:red" if row["way"] == OURS else "tab:grey" for row in bars[name]]
+        drawn = ax.barh([row["way"] for row in bars[name]], walls, color=colours)
+        ax.bar_label(drawn, [f"{wall:.3g} s" for wall in walls], padding=3, fontsize=8)
+        ax.set_title(SCENARIOS[name].title, loc="left", fontsize=10)
+        ax.margins(x=0.12)
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[-1, 0].set_xlabel("wall, seconds (less is better)")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return True
+
+
+def write(runs: list[Run], about: dict[str, Any], out: Path) -> tuple[list[Row], str]:
+    """Write the three files to `out`; return the rows and the Markdown."""
+    rows = medians(runs)
+    text = markdown(rows, runs, about)
+    out.mkdir(parents=True, exist_ok=True)
+    whole = {"machine": about, "medians": rows, "runs": runs}
+    (out / "results.json").write_text(json.dumps(whole, indent=1, default=str) + "\n")
+    (out / "results.md").write_text(text)
+    chart(rows, out / "chart.png")
+    return rows, text

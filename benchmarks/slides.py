@@ -1,0 +1,139 @@
+"""The slides that the scenarios read, made offline once and kept in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.scenarios import TILE
+
+STEP = 2560
+"""Sides are multiples of this: of whole tiles, of 1/10, and of 40 cells."""
+GRID_TILES = 200
+"""Tiles a side of the slide that is only opened: 40,000 of them, 102,400 px a side."""
+PYRAMID_SIDE = 20480
+"""Longest side of the pyramidal slide: its levels are made in memory."""
+QUALITY = 80
+
+
+def rounded(size: int) -> int:
+    """Return `size` as a side that every scenario divides without a rest."""
+    return max(STEP, round(size / STEP) * STEP)
+
+
+def slide(folder: Path, kind: str, size: int) -> Path:
+    """Return the path of a slide of `kind`; it is made if the folder does not hold it."""
+    side, make = {
+        "flat": (size, _flat),
+        "pyramid": (min(size, PYRAMID_SIDE), _pyramid),
+        "grid": (GRID_TILES * TILE, _grid),
+    }[kind]
+    path = folder / f"{kind}-{side}.tif"
+    if not path.exists():
+        _whole(path, lambda hidden: make(hidden, side))
+    return path
+
+
+def warm(path: Path) -> None:
+    """Read the file, so that every way finds it in the cache of the system, if it fits."""
+    if path.stat().st_size > available_memory() // 2:
+        return
+    with path.open("rb") as file:
+        while file.read(2**24):
+            pass
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that are free or can be freed."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _whole(path: Path, make: Callable[[Path], None]) -> None:
+    """Let `make` write beside `path` and put the file in place when it is complete."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        make(hidden)
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _flat(path: Path, side: int) -> None:
+    """Write a JPEG slide of one level, the kind that makes other tools read all of it."""
+    import dask_slides as ds
+
+    ds.sample_slide(path, (side, side), tile=TILE, quality=QUALITY, overwrite=True)
+
+
+def _pyramid(path: Path, side: int) -> None:
+    """Write levels of 1/2, 1/4 ... as pages, the one layout that every tool finds by itself."""
+    import tifffile
+    from PIL import Image
+
+    flat = path.with_name(f"{path.name}.flat")
+    try:
+        _flat(flat, side)
+        pixels: NDArray[Any] = tifffile.imread(flat)
+    finally:
+        flat.unlink(missing_ok=True)
+    with tifffile.TiffWriter(path, bigtiff=True, ome=False) as writer:
+        level = 0
+        while True:
+            _write_level(writer, pixels, level)
+            if max(pixels.shape) <= TILE:
+                return
+            pixels = np.asarray(Image.fromarray(pixels).reduce(2))
+            level += 1
+
+
+def _write_level(
+    writer: Any, pixels: Any, level: int, shape: Any = None, mpp: float = 0.25
+) -> None:
+    writer.write(
+        pixels,
+        shape=shape,
+        dtype=np.uint8,
+        tile=(TILE, TILE),
+        photometric="rgb",
+        compression="jpeg",
+        compressionargs={"level": QUALITY},
+        subsampling=(2, 2),
+        subfiletype=1 if level else 0,
+        resolution=(10000 / mpp / 2**level,) * 2,
+        resolutionunit="CENTIMETER",
+        metadata=None,
+    )
+
+
+def _grid(path: Path, side: int) -> None:
+    """Write one tile over and over: for what opens a slide and reads no pixel."""
+    import tifffile
+
+    one = path.with_name(f"{path.name}.one")
+    try:
+        with tifffile.TiffWriter(one, ome=False) as writer:
+            _write_level(writer, np.full((TILE, TILE, 3), 240, np.uint8), 0)
+        with tifffile.TiffFile(one) as tiff:
+            page = tiff.pages[0]
+            start, count = page.dataoffsets[0], page.databytecounts[0]
+        tile = one.read_bytes()[start : start + count]
+    finally:
+        one.unlink(missing_ok=True)
+
+    def tiles() -> Iterator[bytes]:
+        for _ in range((side // TILE) ** 2):
+            yield tile
+
+    with tifffile.TiffWriter(path, bigtiff=True, ome=False) as writer:
+        _write_level(writer, tiles(), 0, shape=(side, side, 3))
