@@ -147,7 +147,7 @@ class BlankMap:
             return display.facts_html(f"Blank map of {self.name}, not computed", facts, None)
         facts["tissue"] = f"{self.tissue_share:.1%} of the cells"
         facts["memory"] = display.bytes_text(self.statistics.nbytes)
-        picture = display.grid_picture(self.blank, side=256)
+        picture = display.grid_picture(self.blank, side=256) if self.blank.size else None
         return display.facts_html(f"Blank map of {self.name}", facts, picture)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -13,6 +14,7 @@ import dask
 import dask.array as da
 import numpy as np
 from dask.callbacks import Callback
+from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]
@@ -49,20 +51,42 @@ def active_client() -> Any | None:
 def compute(array: da.Array, label: str, progress: Progress | None = None) -> NDArray[Any]:
     """Compute `array` on the active scheduler, calling `progress` after each block."""
     report = _report.get()
-    if progress is None and report is not None:
-        progress = partial(report, label)
     if progress is None:
-        return np.asarray(array.compute())
+        progress = _silence if report is None else partial(report, label)
     total = int(array.npartitions)
     progress(0, total)  # the clock starts here
     client = active_client()
     if client is not None:
         return _compute_remote(client, array, total, progress)
-    with _Count(array, total, progress) as count:
+    with _threads_of_our_own(), _Count(array, total, progress) as count:
         result = np.asarray(array.compute())
     if count.done < total:  # dask renames the key of an array of one block
         progress(total, total)
     return result
+
+
+def _silence(done: int, total: int) -> None:
+    return None
+
+
+@contextmanager
+def _threads_of_our_own() -> Iterator[None]:
+    """Run the threaded scheduler in a pool that is empty when the block ends.
+
+    In dask's own pool tasks go on after another one has failed or the user has interrupted;
+    one that writes would then write into a store that was taken away.
+    """
+    scheduler = dask.config.get("scheduler", None)
+    if scheduler not in (None, "threads", "threading") or dask.config.get("pool", None):
+        yield
+        return
+    workers = dask.config.get("num_workers", None) or CPU_COUNT
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with dask.config.set(pool=pool):
+            yield
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _compute_remote(client: Any, array: da.Array, total: int, progress: Progress) -> NDArray[Any]:

@@ -88,9 +88,16 @@ class CutSource:
                 )
         return out
 
-    def task_bytes(self, level: int, region: Region) -> int:
-        """One piece beside the result, at most as large."""
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Return the bytes of the result, which the pieces are put into."""
         return region.area * self.channels * self.dtype.itemsize
+
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return a piece as high and wide as any."""
+        number, rows, columns = self._kept()[level]
+        top, _, height = max(rows.pieces(region.y, region.stop_y), key=lambda piece: piece[2])
+        left, _, width = max(columns.pieces(region.x, region.stop_x), key=lambda piece: piece[2])
+        return number, Region(top, left, height, width)
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,7 @@ class Cutoff:
             "tasks": f"{self.image.data.npartitions:,}",
             "memory": display.bytes_text(self.image.data.nbytes) + " in all",
         }
-        picture = display.grid_picture(blank, side=256)
+        picture = display.grid_picture(blank, side=256) if blank.size else None
         return display.facts_html(f"Cut-off of {self.image.name}", facts, picture)
 
 

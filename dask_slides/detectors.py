@@ -230,6 +230,8 @@ class _Group(_Judge):
     def __post_init__(self) -> None:
         if not self.detectors:
             raise SlideArgumentError(f"{type(self).__name__} of no detectors; give at least one")
+        for one in self.detectors:
+            _require_detector(one)
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -277,9 +279,13 @@ def checked_detector(detector: Any) -> Detector:
     """Return `detector` if it is one, else raise SlideArgumentError."""
     if isinstance(detector, str) and detector in DETECTORS:
         return DETECTORS[detector]()  # type: ignore[no-any-return]
+    _require_detector(detector)
+    return detector  # type: ignore[no-any-return]
+
+
+def _require_detector(detector: Any) -> None:
     if isinstance(detector, type) or not isinstance(detector, Detector):
         raise SlideArgumentError(
             f"detector={detector!r} is not a detector; use Contrast(0.05), Otsu(), "
             f"or a name: {', '.join(DETECTORS)}"
         )
-    return detector

@@ -5,6 +5,7 @@ The one rule for the size of a level, the one rule for cutting a region into str
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,8 +71,12 @@ def snapped_factor(full: int, size: int) -> float:
     Pyramids halve and then round, so the plain quotient of the sizes is off by a part of
     a pixel over the image: a whole factor that explains the size is the true one.
     """
-    whole = round(full / size)
-    return float(whole) if whole and abs(full / whole - size) < 1 else full / size
+    quotient = full / size
+    # of a small level several whole factors explain the size: pyramids halve
+    for whole in (2 ** round(math.log2(quotient)) if quotient >= 1 else 1, round(quotient)):
+        if whole and abs(full / whole - size) < 1:
+            return float(whole)
+    return quotient
 
 
 def halved(size: int, times: int = 1) -> int:

@@ -22,7 +22,6 @@ from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.readers.array import ArraySource
 from dask_slides.readers.protocol import (
     Derived,
-    Level,
     Source,
     rebind,
     root_of,
@@ -36,6 +35,8 @@ MAX_TASKS = 1000
 """Tasks that an operation aims at, at the most: 102,400 x 102,400 px stays below."""
 LARGEST_CHUNK = 2**26
 """Pixels of a chunk at the most, as a task holds it whole: beyond, there are more tasks."""
+TILES_UNDER_WAY = 10
+"""Tiles that Zarr decodes at once for one read."""
 TASK_SIDE = 4096
 """Input pixels along a side that a task aims at."""
 SMALL_TASK_SIDE = 512
@@ -160,7 +161,7 @@ def normalized_chunks(
         chunks = tuple(chunks)[:2]
     try:
         rows, columns = da.core.normalize_chunks(chunks, shape=shape, dtype=dtype)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise SlideArgumentError(
             f"chunks={chunks!r} do not fit an image of {shape[0]} x {shape[1]}; "
             "give one number, (y, x), or the lengths along y and x"
@@ -220,11 +221,16 @@ def even_chunks(
 
 
 def task_bytes(source: Source, level: int, region: Region) -> int:
-    """Return the peak bytes of reading `region`: the sum over the chain, result included."""
-    total = region.area * source.channels * source.dtype.itemsize
+    """Return the peak bytes of reading `region`: a sum over the chain, result included.
+
+    Each derived source adds its own arrays and the largest single read of its parent.
+    """
+    total = 0
     while isinstance(source, Derived):
-        total += source.task_bytes(level, region)
-        number, window = source.window(level, region)
-        source, level, region = source.parent, number, window
-    tile: Level = source.levels[level]
-    return total + 2 * tile.tile[0] * tile.tile[1] * source.channels * source.dtype.itemsize
+        total += source.working_bytes(level, region)
+        level, region = source.largest_read(level, region)
+        source = source.parent
+    sample = source.channels * source.dtype.itemsize
+    tile = source.levels[level].tile
+    # what is read, the copy that its conversion may make, and the tiles under way
+    return total + 2 * region.area * sample + TILES_UNDER_WAY * tile[0] * tile[1] * sample

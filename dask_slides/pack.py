@@ -190,6 +190,17 @@ def pack_at(
     return TilePack(tiles, level0[:, 0], level0[:, 1], score, attributes, reader)
 
 
+def _check_fill(slide: Slide, fill: Any) -> None:
+    good = isinstance(fill, int | float | np.number)
+    if good and slide.dtype.kind != "f":
+        info = np.iinfo(slide.dtype)
+        good = bool(info.min <= fill <= info.max)
+    if not good:
+        raise SlideArgumentError(
+            f"{slide.name}: fill={fill!r} is not a value of {slide.dtype}; give one that is"
+        )
+
+
 def _factors(slide: Slide, image: Slide) -> list[float]:
     """Return pixels of `slide` for one of `image`; 1 where all was cut off and none is left."""
     return [a / b if b else 1.0 for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
@@ -233,7 +244,7 @@ def plan_pack(
         tile_size = max(1, (height + width) // 2 // cells)
     tile = tile_pair(tile_size)
     step = tile if stride is None else tile_pair(stride, "stride")
-    if edge == "shift" and (height < tile[0] or width < tile[1]):
+    if edge != "pad" and height * width and (height < tile[0] or width < tile[1]):
         raise SlideArgumentError(
             f"{slide.name}: a tile of {tile[0]} x {tile[1]} px does not fit the image of "
             f"{height} x {width} px; use smaller tiles or edge='pad'"
@@ -295,12 +306,7 @@ def pack_tiles(
     if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
         raise SlideArgumentError(f"top_k={top_k!r} is not a count; give 1 or more")
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
-    try:
-        np.full(1, fill, slide.dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SlideArgumentError(
-            f"{slide.name}: fill={fill!r} is not a {slide.dtype} value; give one that is"
-        ) from error
+    _check_fill(slide, fill)
     found = map_of_grid(image, grid, detector).compute()
     kept = np.flatnonzero(~np.asarray(found.blank).reshape(-1))
     score = found.stats.std.reshape(-1)[kept]

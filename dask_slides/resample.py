@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, strips
-from dask_slides.kernels import Axis, resample_columns, resample_rows
+from dask_slides.kernels import ROWS, Axis, resample_columns, resample_rows
 from dask_slides.readers.protocol import Level, Source
 
 Array = NDArray[Any]
 
 STRIP_PIXELS = 2**22
 """Input pixels held at a time: what a region of any size is read in."""
+
+
+COARSE = 4
+"""A level more than this many times smaller has averaged away so much that what its pixels
+alias shows: it must leave a quarter more to shrink. Measured: 46 dB from 1/8 at 2, 50 at 2.5."""
 
 
 def choose_level(levels: tuple[Level, ...], shape: tuple[int, int], gap: float | None) -> int:
@@ -29,7 +34,8 @@ def choose_level(levels: tuple[Level, ...], shape: tuple[int, int], gap: float |
     best = 0
     for number, level in enumerate(levels):
         left = min(n / m for n, m in zip(level.shape, shape, strict=True))
-        if left >= gap and level.shape[0] < levels[best].shape[0]:
+        least = gap if max(level.downsample) <= COARSE else 1.25 * gap
+        if left >= least and level.shape[0] < levels[best].shape[0]:
             best = number
     return best
 
@@ -77,6 +83,7 @@ class ResizedSource:
                 self.shape[i],
                 self.kernel,
                 full.shape[i] / self.shape[i] / level.downsample[i],
+                level.downsample[i],
             )
             for i in (0, 1)
         )
@@ -101,13 +108,26 @@ class ResizedSource:
             )
         return resample_rows(middle, rows, region.y, region.stop_y, window.y)
 
-    def task_bytes(self, level: int, region: Region) -> int:
-        """One strip, and the columns resampled of all of them."""
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Sum up the columns done of all strips, the buffers of a pass, and the result."""
+        _, window = self.window(level, region)
+        _, strip = self.largest_read(level, region)
+        sample = self.channels * self.dtype.itemsize
+        result = region.area * sample
+        middle = window.height * region.width * sample
+        wide = 8 * self.channels  # both passes sum in float64
+        taps = ROWS * (window.height / region.height) + 8 * window.height / region.height + 8
+        if self.dtype == np.uint8:
+            columns = ROWS * (strip.width + 2 * region.width) * wide
+            rows = int(min(window.height, taps) * region.width * wide)
+        else:  # turned, cast, and the product with two copies while it is rounded
+            columns = strip.area * (sample + wide) + 3 * strip.height * region.width * wide
+            rows = (window.height + 3 * region.height) * region.width * wide
+        return middle + result + max(columns, rows)
+
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the tallest strip that the window is read in."""
         number, window = self.window(level, region)
         tile_height = self.parent.levels[number].tile[0]
-        tallest = max(strip.height for strip in strips(window, tile_height, STRIP_PIXELS))
-        sample = self.channels * self.dtype.itemsize
-        middle = window.height * region.width * sample
-        # other dtypes than bytes are turned and summed in float64
-        working = 0 if self.dtype == np.uint8 else 2 * tallest * window.width * self.channels * 8
-        return tallest * window.width * sample + middle + working
+        pieces = strips(window, tile_height, STRIP_PIXELS)
+        return number, max(pieces, key=lambda strip: strip.height)

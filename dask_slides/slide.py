@@ -146,8 +146,10 @@ class Slide:
         ndarray
             Shape (h, w, c), the dtype of the slide.
         """
-        if max_size < 1:
+        if not isinstance(max_size, int | np.integer) or max_size < 1:
             raise SlideArgumentError(f"max_size={max_size} is not a size; give 1 or more")
+        if 0 in self.shape:  # a cut-off of which nothing is left
+            return np.empty(self.shape, self.dtype)
         ratio = max(1.0, max(self.shape[:2]) / max_size)
         size = (level_size(self.shape[0], ratio), level_size(self.shape[1], ratio))
         source = self.source

@@ -79,7 +79,7 @@ def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
 
 def record_of(pixels: Array, fields: tuple[str, ...], above: Array | None = None) -> Array:
     """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`."""
-    record = np.zeros(record_length(fields)) if above is None else above.copy()
+    record: Array = np.zeros(record_length(fields)) if above is None else above.copy()
     if pixels.dtype == np.uint8:
         moments, histogram = _byte_moments(pixels)
     elif pixels.dtype == np.uint16:

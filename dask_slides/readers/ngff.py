@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.geometry import Region, snapped_factor
-from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
+from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 
 Array = NDArray[Any]
 
@@ -46,10 +46,8 @@ class NgffSource:
         rows, columns = region.slices()
         index = {"y": rows, "x": columns, "c": slice(None)}
         check_identity(self.metadata, self.identity)
-        try:
-            stored = _arrays(self)[level][tuple(index.get(axis, 0) for axis in self.axes)]
-        except Exception as error:  # any codec's own kind
-            raise decode_error(self.path, level, region, error) from error
+        where = tuple(index.get(axis, 0) for axis in self.axes)
+        stored = decoded(self.path, level, region, lambda: _arrays(self)[level][where])
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
@@ -84,7 +82,7 @@ def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[s
         raise SlideFormatError(
             f"{path}: no multiscales metadata that can be read ({error!r}); "
             "give an OME-Zarr 0.4 or 0.5 image"
-        ) from error
+        ) from None
     dtype = np.dtype(arrays[0].dtype)
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")

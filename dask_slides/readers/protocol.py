@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideChangedError, SlideNotFoundError, TileDecodeError
+from dask_slides.errors import (
+    SlideChangedError,
+    SlideError,
+    SlideNotFoundError,
+    TileDecodeError,
+)
 from dask_slides.geometry import Region
 
 Array = NDArray[Any]
@@ -73,8 +79,12 @@ class Derived(Source, Protocol):
         """Return the level and region of the parent that `region` needs."""
         ...
 
-    def task_bytes(self, level: int, region: Region) -> int:
-        """Return the peak bytes that reading `region` holds beside its result."""
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Return the peak bytes of reading `region`, its result included, the reads not."""
+        ...
+
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level and region of the largest single read of the parent."""
         ...
 
 
@@ -124,10 +134,16 @@ def check_identity(path: str, identity: Identity) -> None:
         raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")
 
 
-def decode_error(name: str, level: int, region: Region, error: Exception) -> TileDecodeError:
-    """Return the error that tells which pixels of which slide could not be had."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return TileDecodeError(
+def decoded(name: str, level: int, region: Region, fetch: Callable[[], Array]) -> Array:
+    """Return what `fetch` reads, or raise TileDecodeError: which pixels of which slide."""
+    try:
+        return fetch()
+    except SlideError:
+        raise
+    except Exception as error:  # each codec raises a kind of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+    # out of the block: a codec's error often cannot be pickled, and would travel with ours
+    raise TileDecodeError(
         f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
         f"{region.stop_x} cannot be decoded ({reason}); the file may be damaged, "
         "fetch it again or export it anew"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.geometry import Region
 from dask_slides.readers.pixels import Conversion
-from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
+from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 
 Array = NDArray[Any]
 
@@ -63,14 +63,11 @@ class RasterSource:
         """Return the pixels of `region`."""
         assert level == 0
         check_identity(self.path, self.identity)
-        try:
-            return _decoded(self)[region.slices()]
-        except (OSError, ValueError, SyntaxError) as error:
-            raise decode_error(self.path, level, region, error) from error
+        return decoded(self.path, level, region, lambda: _pixels(self)[region.slices()])
 
 
 @lru_cache(maxsize=1)
-def _decoded(source: RasterSource) -> Array:
+def _pixels(source: RasterSource) -> Array:
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -99,12 +96,12 @@ def open_raster(path: str, fill: float) -> tuple[RasterSource, dict[str, str]]:
     except Image.DecompressionBombError:
         width = height = MAX_PIXELS
         mode = kind = "image"
-    except UnidentifiedImageError as error:
+    except UnidentifiedImageError:
         raise SlideFormatError(
             f"{path}: not an image that is known; give a TIFF, a slide, an OME-Zarr or a raster"
-        ) from error
+        ) from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise SlideFormatError(f"{path}: cannot be opened ({error}); check the file") from error
+        raise SlideFormatError(f"{path}: cannot be opened ({error}); check the file") from None
     if width * height > MAX_PIXELS:
         raise SlideUnsupportedError(
             f"{path}: a {kind} of over {MAX_PIXELS:,} pixels would be read whole; "

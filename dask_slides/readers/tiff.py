@@ -25,7 +25,7 @@ from dask_slides.errors import (
 )
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
-from dask_slides.readers.protocol import Identity, Level, check_identity, decode_error, identify
+from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
 
 Array = NDArray[Any]
@@ -71,10 +71,8 @@ class TiffSource:
         index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
         check_identity(self.path, self.identity)  # each time: an open file may be overwritten
         opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
-        try:
-            stored = opened.array(level)[tuple(index.get(axis, 0) for axis in self.axes)]
-        except Exception as error:  # each codec raises a kind of its own
-            raise decode_error(self.path, level, region, error) from error
+        where = tuple(index.get(axis, 0) for axis in self.axes)
+        stored = decoded(self.path, level, region, lambda: opened.array(level)[where])
         pixels = self.conversion(channels_last(np.asarray(stored), self.axes))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
             for hole in holes(opened.page(level), region):
@@ -156,7 +154,7 @@ def _tiff_file(path: str) -> Any:
     except OSError as error:
         raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
     except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
-        raise _damaged(path, error) from error
+        raise _damaged(path, error) from None
 
 
 def _damaged(path: str, error: Exception) -> SlideFormatError:
@@ -177,7 +175,7 @@ def open_tiff(
         except (SlideFormatError, SlideUnsupportedError, SlideChangedError):
             raise
         except Exception as error:  # tags that contradict each other fail in many ways
-            raise _damaged(path, error) from error
+            raise _damaged(path, error) from None
 
 
 def _largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
@@ -249,7 +247,7 @@ def _check_level(path: str, number: int, level: Any) -> None:
             raise SlideUnsupportedError(
                 f"{where} cannot be decoded ({' '.join(str(error).split())}); "
                 "install imagecodecs, or convert it to a tiled JPEG TIFF"
-            ) from error
+            ) from None
     expected = math.prod(page.chunked)
     for one in level.pages:
         if one is None:

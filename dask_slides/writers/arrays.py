@@ -56,4 +56,5 @@ def writable(path: str) -> Any:
     """Return the array at `path` of a store that is being written."""
     import zarr
 
-    return zarr.open_array(path, mode="r+")
+    # the setting that the array was created with is not stored with it
+    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})

@@ -60,6 +60,8 @@ class WriteBlock:
     sides: tuple[tuple[int, ...], tuple[int, ...]]
     """Where blocks begin along y and x, and the end."""
     label: TissueLabel | None
+    full: tuple[int, int]
+    """Height and width of level 0."""
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return what `block` reads."""
@@ -68,12 +70,22 @@ class WriteBlock:
         )
         return 0, Region(top, left, bottom - top, right - left)
 
+    def _covered(self, axis: int, start: int, stop: int) -> Array:
+        """Return how many pixels of level 0 each pixel of what is read stands for."""
+        size = 2 ** (self.stage.levels[0] - self.stage.first)
+        first = np.arange(start, stop, dtype=np.int64) * size
+        return np.asarray(np.minimum(size, self.full[axis] - first))
+
     def __call__(self, source: Source, block: Block) -> Array:
         """Write `block`; return the pixels written, (1, 1)."""
         _, region = self.window(block)
         pixels = source.read(0, region)
         halvings = self.stage.first + len(self.stage.levels) - 1
-        images = [pixels, *area_levels(pixels, halvings)][self.stage.first :]
+        covered = (
+            self._covered(0, region.y, region.stop_y),
+            self._covered(1, region.x, region.stop_x),
+        )
+        images = [pixels, *area_levels(pixels, halvings, covered)][self.stage.first :]
         written = 0
         for number, image in zip(self.stage.levels, images, strict=True):
             shift = self.stage.first + number - self.stage.levels[0]
@@ -155,7 +167,8 @@ def stagewritable(
     """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
     shape = source.levels[0].shape
     rows, columns = (even_pieces(n, stage.side) for n in shape)
-    task = WriteBlock(path, stage, (bounds(rows), bounds(columns)), label)
+    sides = (bounds(rows), bounds(columns))
+    task = WriteBlock(path, stage, sides, label, plan.levels[0].shape)
     chunks = ((1,) * len(rows), (1,) * len(columns))
     return map_blocks(task, source, chunks, np.dtype(np.int64), "write")
 

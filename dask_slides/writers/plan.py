@@ -14,8 +14,10 @@ FEW_TASKS = 16
 LARGEST_SHARD = 4096
 """Pixels a side of a shard at the most: a task holds it whole, so memory has a ceiling and
 an image of a million pixels a side has more tasks instead."""
-STAGE_SIDE = 4096
-"""Pixels a side that a task of a later stage reads back."""
+READ_SIDE = 4096
+"""Pixels of the file a side that a task of the first stage aims to read."""
+STAGE_CHUNKS = 4
+"""Chunks a side that a task of a later stage reads back: it writes two levels of them."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
     while halved(longest, count) >= SMALLEST:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    chunk = 256 if longest <= 4096 else 512
+    target = min(LARGEST_SHARD, READ_SIDE / input_ratio)  # an enlarged image reads less
+    # what shrinks much has small blocks, so that a task reads no more than any other
+    chunk = 256 if longest <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk
-    while side * input_ratio < STAGE_SIDE and _blocks(shape, 2 * side) >= FEW_TASKS:
+    while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:
         side *= 2
     while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < LARGEST_SHARD:
         side *= 2
@@ -96,7 +100,7 @@ def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
             fitting.append(len(shards))
             shards.append(max(chunk, side >> (first + len(fitting) - 1)))
         stages.append(Stage(side, first, tuple(fitting)))
-        base, first, side = fitting[-1], 1, STAGE_SIDE
+        base, first, side = fitting[-1], 1, STAGE_CHUNKS * chunk
     levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
     return ImagePlan(levels, tuple(stages))
 

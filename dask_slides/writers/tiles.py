@@ -13,7 +13,12 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from dask_slides.cluster import Progress, compute
-from dask_slides.errors import SlideFormatError, SlideNotFoundError
+from dask_slides.errors import (
+    SlideError,
+    SlideFormatError,
+    SlideNotFoundError,
+    TileDecodeError,
+)
 from dask_slides.geometry import bounds, even_pieces
 from dask_slides.graph import MAX_TASKS
 from dask_slides.pack import TASK_BYTES, TilePack
@@ -113,7 +118,16 @@ class StoredTiles:
 
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop)."""
-        return np.asarray(_readable(self)[start:stop])
+        try:
+            return np.asarray(_readable(self)[start:stop])
+        except SlideError:
+            raise
+        except Exception as error:  # a checksum that does not match, in zarr's words
+            reason = " ".join(str(error).split())
+        raise TileDecodeError(
+            f"{self.path}: tiles {start} to {stop} cannot be read ({reason}); the store is "
+            "damaged, write it again"
+        )
 
 
 @lru_cache(maxsize=16)
@@ -166,7 +180,7 @@ def open_pack(path: Any) -> TilePack:
         raise SlideFormatError(
             f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
             "give a *.tiles.zarr folder"
-        ) from error
+        ) from None
     reader = StoredTiles(target, identify(os.path.join(target, "zarr.json")))
     if len(y):
         lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))

@@ -1,0 +1,135 @@
+"""Fixtures that more than one test file uses: real slides, small slides, a cluster."""
+
+import os
+from pathlib import Path
+
+import dask
+import numpy as np
+import oracle
+import pytest
+import tifffile
+from hypothesis import HealthCheck, settings
+
+TEST_DATA = "DASK_SLIDES_TEST_DATA"
+
+settings.register_profile(
+    "local",
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "local"))
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """Folder with slides/ and odd-tiffs/, which are not part of the project."""
+    folder = os.environ.get(TEST_DATA)
+    if not folder:
+        pytest.skip(f"{TEST_DATA} is not set to a folder with slides/ and odd-tiffs/")
+    if not (Path(folder) / "slides").is_dir():
+        pytest.skip(f"{TEST_DATA}={folder} holds no slides/")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_slide(test_data):
+    """Aperio SVS of one level, 2967 x 2220 px."""
+    return test_data / "slides" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture
+def sync():
+    """Compute in this thread: quick for small arrays, and errors come as they are."""
+    with dask.config.set(scheduler="sync"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def stained():
+    """Return 768 x 1024 px of real histology, mirrored so that it has no seams."""
+    data = pytest.importorskip("skimage.data")
+    return np.pad(data.immunohistochemistry(), ((0, 256), (0, 512), (0, 0)), mode="symmetric")
+
+
+@pytest.fixture(scope="session")
+def tissue(stained):
+    """300 x 420 px: glass with noise, and tissue in rows 60:250, columns 90:360.
+
+    Rows 130:170 of it are glass again, so there is something to cut off inside.
+    """
+    rng = np.random.default_rng(7)
+    image = rng.integers(238, 243, (300, 420, 3), dtype=np.uint8)
+    image[60:130, 90:360] = stained[100:170, 90:360]
+    image[170:250, 90:360] = stained[200:280, 90:360]
+    return image
+
+
+@pytest.fixture(scope="session")
+def tissue_tiff(tissue, tmp_path_factory):
+    """`tissue`, lossless, in tiles of 64 px."""
+    path = tmp_path_factory.mktemp("tissue") / "tissue.tif"
+    tifffile.imwrite(path, tissue, tile=(64, 64), compression="zlib", photometric="rgb")
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_pyramid(tmp_path_factory):
+    """Return a function that writes an image with levels of exact area means, lossless."""
+
+    def write(image, levels=3, tile=64):
+        path = tmp_path_factory.mktemp("pyramid") / "pyramid.tif"
+        options = {"tile": (tile, tile), "compression": "zlib", "photometric": "rgb"}
+        with tifffile.TiffWriter(path) as tiff:
+            tiff.write(image, subifds=levels, **options)
+            for level in oracle.area_pyramid(image, levels):
+                tiff.write(level, subfiletype=1, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pyramid(stained, write_pyramid):
+    """`stained` with stored levels at 1/2, 1/4 and 1/8."""
+    return write_pyramid(stained)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two worker processes on this machine."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        # None is port 8787, and a warning if somebody has it
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def client(cluster):
+    """A client of `cluster`, the scheduler of this test and of no other."""
+    import distributed
+
+    with (
+        distributed.Client(cluster, set_as_default=False) as connected,
+        connected.as_current(),
+    ):
+        yield connected
+
+
+@pytest.fixture
+def axes():
+    """Axes of matplotlib that are drawn on no screen."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, made = plt.subplots()
+    yield made
+    plt.close(figure)

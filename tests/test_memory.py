@@ -1,0 +1,62 @@
+"""Memory does not grow with the slide: peaks of fresh processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dask_slides as ds
+
+CODE = """
+import json, sys
+import dask, imagecodecs, numpy, PIL.Image, scipy.sparse, tifffile, zarr
+import zarr.codecs
+import dask_slides as ds
+
+def resident(what):
+    # not ru_maxrss, which a new process inherits from the one that started it
+    text = open("/proc/self/status").read()
+    return int(text.split(what + ":")[1].split()[0]) * 1024
+
+slide = ds.open_slide(sys.argv[1])
+slide.read(0, 0, 16, 16)
+before = resident("VmRSS")
+with dask.config.set(scheduler="threads", num_workers=2):
+    ds.write(ds.resize(slide, 10), sys.argv[2])
+print(json.dumps([before, resident("VmHWM")]))
+"""
+
+
+def growth(path, out):
+    """Return the bytes that writing adds to the peak of a process."""
+    args = [sys.executable, "-c", CODE, str(path), str(out)]
+    result = subprocess.run(args, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    before, after = json.loads(result.stdout.splitlines()[-1])
+    return after - before
+
+
+@pytest.fixture(scope="module")
+def peaks(tmp_path_factory):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not tell the peak of a process")
+    folder = tmp_path_factory.mktemp("memory")
+    found = {}
+    for side in (20_480, 61_440):
+        path = folder / f"{side}.tif"
+        ds.sample_slide(path, (side, side), tile=512)
+        found[side] = growth(path, folder / f"{side}.ome.zarr")
+        path.unlink()
+    return found
+
+
+@pytest.mark.slow
+def test_memory_has_a_ceiling(peaks):
+    assert max(peaks.values()) < 500e6, peaks
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_slide(peaks):
+    assert peaks[61_440] <= 1.1 * peaks[20_480], peaks

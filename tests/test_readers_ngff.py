@@ -1,0 +1,247 @@
+"""OME-Zarr written by hand with zarr: every order of axes, units, levels; and what is refused."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import distributed  # noqa: F401 - it makes errors pickle with their causes
+import numpy as np
+import pytest
+import zarr
+from rw_fixtures import bytes_read, noise, one_line
+
+import dask_slides as ds
+
+VERSIONS = ["0.4", "0.5"]
+AXES = ["yx", "cyx", "yxc", "tczyx", "zyx", "tcyx"]
+PIXELS = noise(61, 47, 3, dtype="uint16")
+KINDS = {"t": "time", "c": "channel"}
+
+
+def stored(pixels, axes):
+    """Return (y, x, c) pixels in the order of `axes`, other axes of length 1."""
+    if "c" not in axes:
+        pixels = pixels[..., :1]
+    order = {"y": 0, "x": 1, "c": 2}
+    out = pixels.transpose([order[axis] for axis in axes if axis in order] + (
+        [2] if "c" not in axes else []
+    ))  # fmt: skip
+    if "c" not in axes:
+        out = out[..., 0]
+    return out[tuple(slice(None) if axis in order else None for axis in axes)]
+
+
+def attributes(version, axes, levels, unit=None, scale=(0.5, 0.25), extra=()):
+    size = dict(zip("yx", scale, strict=True))
+    described = [
+        {"name": axis, "type": KINDS.get(axis, "space")}
+        | ({"unit": unit} if unit and axis in "zyx" else {})
+        for axis in axes
+    ]
+    datasets = [
+        {
+            "path": f"level{k}",
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [size.get(axis, 1.0) * 2**k for axis in axes]}
+            ],
+        }
+        for k in range(levels)
+    ]
+    multiscale = {"axes": described, "datasets": datasets, "name": "a", **dict(extra)}
+    if version == "0.4":
+        return {"multiscales": [multiscale | {"version": "0.4"}]}
+    return {"ome": {"version": "0.5", "multiscales": [multiscale]}}
+
+
+def write_store(path, version, axes, images=(PIXELS,), **options):
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    for number, image in enumerate(images):
+        data = stored(image, axes)
+        chunks = tuple(min(16, n) for n in data.shape)
+        group.create_array(f"level{number}", data=data, chunks=chunks)
+    group.attrs.update(attributes(version, axes, len(images), **options))
+    return path
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("axes", AXES)
+def test_axes(tmp_path, version, axes):
+    slide = ds.open_slide(write_store(tmp_path / "a.ome.zarr", version, axes))
+    expected = PIXELS if "c" in axes else PIXELS[..., :1]
+    assert slide.shape == expected.shape
+    assert slide.dtype == np.uint16
+    np.testing.assert_array_equal(slide.data.compute(scheduler="sync"), expected)
+    np.testing.assert_array_equal(slide.to_dask(chunks=13).compute(), expected)
+    np.testing.assert_array_equal(slide.read(11, 9, 30, 20), expected[11:41, 9:29])
+    assert slide.levels[0].tile == (16, 16)
+    assert version in slide.properties["format"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("micrometer", 1), ("nanometer", 1e-3), ("millimeter", 1e3), (None, None), ("pixel", None)],
+)
+def test_units(tmp_path, version, unit, factor):
+    slide = ds.open_slide(write_store(tmp_path / "a.zarr", version, "cyx", unit=unit))
+    if factor is None:
+        assert slide.mpp_yx is None
+        with pytest.raises(ds.SlideMppError):
+            ds.resize(slide, mpp=1)
+    else:
+        assert slide.mpp_yx == pytest.approx((0.5 * factor, 0.25 * factor))
+    assert ds.open_slide(tmp_path / "a.zarr", mpp=2).mpp == 2
+
+
+def test_scales_of_the_whole_image_multiply(tmp_path):
+    whole = {"coordinateTransformations": [{"type": "scale", "scale": [1.0, 2.0, 4.0]}]}
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", unit="micrometer", extra=whole.items())
+    assert ds.open_slide(path).mpp_yx == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_levels(tmp_path, version):
+    images = [noise(101, 67, 3), noise(51, 34, 3, seed=1), noise(25, 16, 3, seed=2)]
+    path = write_store(tmp_path / "a.zarr", version, "cyx", images)
+    slide = ds.open_slide(path)
+    assert [level.shape for level in slide.levels] == [(101, 67), (51, 34), (25, 16)]
+    # 101 / 51 and 67 / 16 are not whole, but 2 and 4 explain the sizes
+    assert [level.downsample for level in slide.levels] == [(1, 1), (2, 2), (4, 4)]
+    for number, image in enumerate(images):
+        np.testing.assert_array_equal(slide.to_dask(level=number).compute(), image)
+
+
+def test_a_level_of_another_ratio_keeps_it(tmp_path):
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", [noise(100, 100, 3), noise(67, 40, 3)])
+    assert ds.open_slide(path).levels[1].downsample == pytest.approx((100 / 67, 2.5))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_first_image_of_a_collection(tmp_path, version):
+    path = tmp_path / "a.zarr"
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    mark = {"bioformats2raw.layout": 3}
+    group.attrs.update(mark if version == "0.4" else {"ome": {"version": "0.5", **mark}})
+    write_store(path / "0", version, "tczyx")
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), PIXELS)
+
+
+def test_axes_as_plain_names(tmp_path):
+    path = write_store(tmp_path / "a.zarr", "0.4", "cyx")
+    group = zarr.open_group(path)
+    scales = group.attrs["multiscales"]
+    scales[0]["axes"] = ["c", "y", "x"]
+    group.attrs["multiscales"] = scales
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), PIXELS)
+
+
+def test_big_endian_arrays_come_native(tmp_path):
+    images = [PIXELS.astype(">u2")]
+    slide = ds.open_slide(write_store(tmp_path / "a.zarr", "0.4", "cyx", images))
+    found = slide.data.compute(scheduler="sync")
+    assert found.dtype.isnative
+    assert slide.dtype == found.dtype == np.uint16
+    np.testing.assert_array_equal(found, PIXELS)
+
+
+def test_opening_reads_no_chunk(tmp_path):
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", [noise(1000, 1000, 3)])
+    for folder, _, files in os.walk(path):
+        for name in files:
+            if name != "zarr.json":
+                Path(folder, name).write_bytes(b"\xff" * 1000)
+    ds.open_slide(path)
+    before = bytes_read()
+    slide = ds.open_slide(path)
+    graph = ds.resize(slide, 4).data
+    assert bytes_read() - before < 50_000
+    assert graph.shape == (250, 250, 3)
+    with pytest.raises(ds.TileDecodeError, match="level 0, rows 3 to 8") as error:
+        slide.read(3, 0, 5, 5)
+    assert str(path) in one_line(error)
+    assert type(pickle.loads(pickle.dumps(error.value))) is ds.TileDecodeError
+
+
+def edit(path, change):
+    file = path / "zarr.json"
+    metadata = json.loads(file.read_text())
+    change(metadata["attributes"])
+    file.write_text(json.dumps(metadata))
+
+
+BROKEN = {
+    "no attributes": lambda a: a.clear(),
+    "no multiscales": lambda a: a["ome"].pop("multiscales"),
+    "no images": lambda a: a["ome"].update(multiscales=[]),
+    "no datasets": lambda a: a["ome"]["multiscales"][0].update(datasets=[]),
+    "a level that is not there": lambda a: a["ome"]["multiscales"][0]["datasets"][0].update(
+        path="9"
+    ),
+    "too few axes": lambda a: a["ome"]["multiscales"][0]["axes"].pop(),
+    "no y": lambda a: a["ome"]["multiscales"][0]["axes"][1].update(name="q"),
+    "multiscales of another kind": lambda a: a["ome"].update(multiscales="none"),
+    "ome of another kind": lambda a: a.update(ome=[]),
+    "a scale too short": lambda a: a["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ][0].update(scale=[1.0]),
+    "a scale that is no number": lambda a: a["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ][0].update(scale=["a", "b", "c"]),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_metadata(tmp_path, case):
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", unit="micrometer")
+    edit(path, BROKEN[case])
+    with pytest.raises(ds.SlideFormatError) as error:
+        ds.open_slide(path)
+    assert isinstance(error.value, ValueError)
+    assert str(path) in one_line(error)
+    assert type(pickle.loads(pickle.dumps(error.value))) is ds.SlideFormatError
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"zarr_format": 3}'])
+def test_metadata_that_is_no_json(tmp_path, content):
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx")
+    (path / "zarr.json").write_text(content)
+    with pytest.raises(ds.SlideFormatError) as error:
+        ds.open_slide(path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("axis", "tz")
+def test_many_planes_are_refused(tmp_path, axis):
+    path = tmp_path / "a.zarr"
+    group = zarr.create_group(path)
+    group.create_array("level0", data=np.zeros((2, 3, 16, 16), "u1"))
+    group.attrs.update(attributes("0.5", f"{axis}cyx", 1))
+    with pytest.raises(ds.SlideUnsupportedError, match=f"2 planes along {axis}") as error:
+        ds.open_slide(path)
+    assert isinstance(error.value, NotImplementedError)
+    one_line(error)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "bool"])
+def test_dtypes_that_are_refused(tmp_path, dtype):
+    path = tmp_path / "a.zarr"
+    group = zarr.create_group(path)
+    group.create_array("level0", data=np.zeros((16, 16), dtype))
+    group.attrs.update(attributes("0.5", "yx", 1))
+    with pytest.raises(ds.SlideUnsupportedError, match=dtype) as error:
+        ds.open_slide(path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("before", [True, False], ids=["read before", "not read before"])
+def test_a_store_that_was_rewritten(tmp_path, version, before):
+    path = write_store(tmp_path / "a.zarr", version, "cyx")
+    slide = ds.open_slide(path)
+    if before:
+        slide.read(0, 0, 5, 5)
+    os.utime(path / ("zarr.json" if version == "0.5" else ".zattrs"), ns=(5, 5))
+    with pytest.raises(ds.SlideChangedError) as error:
+        slide.read(0, 0, 5, 5)
+    assert str(path) in one_line(error)

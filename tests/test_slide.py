@@ -1,0 +1,270 @@
+import dataclasses
+import pickle
+
+import dask.array as da
+import numpy as np
+import oracle
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from strategies import chunkings, images, pixels
+
+import dask_slides as ds
+from dask_slides.slide import as_slide
+
+
+@given(images(), st.data())
+def test_to_dask_is_the_image_for_any_chunks(image, data):
+    array = da.from_array(image, chunks=(*data.draw(chunkings(image.shape)), image.shape[2]))
+    chunks = data.draw(chunkings(image.shape))
+    found = ds.from_dask(array).to_dask(chunks=chunks)
+    assert found.chunks == (*chunks, (image.shape[2],)) and found.dtype == np.uint8
+    assert np.array_equal(found.compute(scheduler="sync"), image)
+
+
+@given(images(), st.data())
+def test_read_is_a_slice(image, data):
+    height, width = image.shape[:2]
+    y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    h, w = data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x))
+    assert np.array_equal(ds.from_dask(image).read(y, x, h, w), image[y : y + h, x : x + w])
+
+
+def test_open_slide_tells_shape_levels_and_pixels_of_a_file(pyramid, stained):
+    slide = ds.open_slide(pyramid)
+    assert slide.shape == (768, 1024, 3) and slide.dtype == np.uint8
+    assert slide.path == str(pyramid) and slide.name == "pyramid.tif"
+    assert [level.shape for level in slide.levels] == [
+        (768, 1024),
+        (384, 512),
+        (192, 256),
+        (96, 128),
+    ]
+    assert [level.downsample for level in slide.levels] == [(f, f) for f in (1, 2, 4, 8)]
+    assert np.array_equal(slide.data.compute(), stained)
+    small = oracle.area_pyramid(stained, 3)
+    for number in (1, 2, 3):
+        found = slide.to_dask(number, chunks=(100, 50)).compute()
+        assert np.array_equal(found, small[number - 1])
+
+
+def test_read_takes_level_0_coordinates_and_the_size_in_pixels_of_the_level(pyramid, stained):
+    slide = ds.open_slide(pyramid)
+    small = oracle.area_pyramid(stained, 2)[1]
+    assert np.array_equal(slide.read(80, 160, 30, 20, level=2), small[20:50, 40:60])
+    assert np.array_equal(slide.read(764, 1020, 1, 1, level=2), small[191:, 255:])
+    assert slide.read(np.int64(0), 0, 5, 5).shape == (5, 5, 3)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [(-1, 0, 5, 5), (0, -1, 5, 5), (764, 0, 5, 5), (0, 1020, 5, 5), (0, 0, 0, 5), (0, 0, 5, -5)],
+)
+def test_a_region_outside_of_the_level_is_told(pyramid, region):
+    with pytest.raises(ds.SlideArgumentError, match=r"not lie in level 0 of 768 x 1024; move or"):
+        ds.open_slide(pyramid).read(*region)
+
+
+@pytest.mark.parametrize("level", [-1, 4])
+def test_a_level_that_is_not_there_is_told(pyramid, level):
+    slide = ds.open_slide(pyramid)
+    for call in (slide.to_dask, lambda number: slide.read(0, 0, 1, 1, number)):
+        with pytest.raises(ds.SlideArgumentError, match=r"no level -?\d; give 0 to 3"):
+            call(level)
+
+
+@pytest.mark.parametrize("chunks", [-5, (100, 100), ((5, 5), (5, 5)), "huge", (1,)])
+def test_chunks_that_do_not_fit_are_told(chunks):
+    slide = ds.from_dask(da.zeros((30, 40), dtype="uint8"))
+    if chunks == (100, 100):
+        assert slide.to_dask(chunks=chunks).chunks == ((30,), (40,), (1,))
+        return
+    with pytest.raises(ds.SlideArgumentError, match="do not fit an image of 30 x 40; give one"):
+        slide.to_dask(chunks=chunks)
+
+
+def test_chunks_of_no_pixels_are_told():
+    with pytest.raises(ds.SlideArgumentError):
+        ds.from_dask(da.zeros((30, 40), dtype="uint8")).to_dask(chunks=0)
+
+
+def test_mpp_is_of_the_file_or_of_the_caller(tmp_path):
+    path = tmp_path / "half.tif"
+    image = pixels(0, (40, 50, 3), "uint8")
+    tifffile.imwrite(path, image, resolution=(20_000, 40_000), resolutionunit="CENTIMETER")
+    assert ds.open_slide(path).mpp_yx == (0.25, 0.5) and ds.open_slide(path).mpp == 0.375
+    assert ds.open_slide(path, mpp=2).mpp_yx == (2.0, 2.0)
+    assert ds.open_slide(path, mpp=(1, 3)).mpp == 2.0
+    assert ds.from_dask(image).mpp is None
+    assert ds.from_dask(image, mpp=[0.5, 0.25]).mpp_yx == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf"), (1, 2, 3), "a", (1,), (0, 1)])
+def test_an_mpp_that_is_none_is_told(mpp, tissue_tiff):
+    for make in (
+        lambda: ds.from_dask(np.zeros((3, 3)), mpp=mpp),
+        lambda: ds.open_slide(tissue_tiff, mpp),
+    ):
+        with pytest.raises(ds.SlideArgumentError, match="is not a pixel size; give micrometres"):
+            make()
+
+
+@pytest.mark.parametrize("fill", [-1, float("nan"), float("inf"), "white", None])
+def test_a_fill_that_is_no_grey_level_is_told(fill, tissue_tiff):
+    with pytest.raises(ds.SlideArgumentError, match="is not a grey level; give a number from 0"):
+        ds.open_slide(tissue_tiff, fill=fill)
+
+
+def test_a_rule_for_bad_tiles_that_is_not_known_is_told(tissue_tiff):
+    with pytest.raises(ds.SlideArgumentError, match="is not known; use 'raise'"):
+        ds.open_slide(tissue_tiff, on_bad_tile="black")
+
+
+def test_a_path_that_holds_nothing_is_told(tmp_path):
+    with pytest.raises(ds.SlideNotFoundError, match="check the path") as told:
+        ds.open_slide(tmp_path / "none.tif")
+    assert isinstance(told.value, FileNotFoundError) and isinstance(told.value, ds.SlideError)
+
+
+@given(images(dtype="uint8"), st.integers(1, 100))
+def test_a_thumbnail_is_the_whole_image_small(image, longest):
+    found = ds.from_dask(image).thumbnail(longest)
+    ratio = max(1.0, max(image.shape[:2]) / longest)
+    shape = tuple(max(1, int(side / ratio + 0.5)) for side in image.shape[:2])
+    assert np.array_equal(found, oracle.pillow_resize(image, shape, "lanczos"))
+
+
+def test_a_thumbnail_has_at_least_one_pixel(tissue_tiff):
+    assert ds.open_slide(tissue_tiff).thumbnail(1).shape == (1, 1, 3)
+    with pytest.raises(ds.SlideArgumentError, match="is not a size; give 1 or more"):
+        ds.open_slide(tissue_tiff).thumbnail(0)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        ([[1, 2]], "list is not an image; give a path"),
+        (None, "NoneType is not an image; give a path"),
+        (da.zeros((2, 3, 4, 5)), r"give \(y, x\) or \(y, x, c\)"),
+        (da.zeros(5), r"give \(y, x\) or \(y, x, c\)"),
+        (da.zeros((0, 3)), r"give \(y, x\) or \(y, x, c\)"),
+        (da.zeros((4, 3, 0)), r"give \(y, x\) or \(y, x, c\)"),
+        (da.zeros((4, 3), dtype=complex), "use an integer or float dtype"),
+        (da.zeros((4, 3), dtype="U3"), "use an integer or float dtype"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_told_with_the_cure(array, message):
+    with pytest.raises(ds.SlideArgumentError, match=message):
+        ds.from_dask(array)
+
+
+def test_chunks_of_unknown_size_are_told_with_the_cure():
+    array = da.ones((6, 5), chunks=3)
+    with pytest.raises(ds.SlideArgumentError, match=r"call compute_chunk_sizes\(\) on it first"):
+        ds.from_dask(array[array[:, 0] > 0])
+
+
+def test_grey_and_bool_arrays_have_one_channel():
+    image = pixels(1, (20, 30), "uint16")
+    assert ds.from_dask(image).shape == (20, 30, 1)
+    assert np.array_equal(ds.from_dask(image).data.compute()[..., 0], image)
+    mask = da.from_array(image > 5)
+    found = ds.from_dask(mask)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found.data.compute()[..., 0], np.where(image > 5, 255, 0))
+
+
+def test_channels_in_chunks_are_read_together():
+    image = pixels(2, (20, 30, 5), "uint8")
+    slide = ds.from_dask(da.from_array(image, chunks=(7, 9, 2)))
+    assert np.array_equal(slide.data.compute(), image)
+
+
+def test_every_operation_takes_a_path_an_array_and_a_slide(tissue_tiff, tissue):
+    slide = ds.open_slide(tissue_tiff)
+    assert as_slide(slide) is slide
+    for same in (str(tissue_tiff), tissue_tiff, da.from_array(tissue), tissue):
+        assert np.array_equal(as_slide(same).data.compute(), tissue)
+
+
+def test_a_slide_is_frozen_and_pickles_small(tissue_tiff, tissue):
+    slide = ds.resize(ds.open_slide(tissue_tiff), downsample=2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        slide.name = "other"
+    again = pickle.loads(pickle.dumps(slide))
+    assert again == slide and len(pickle.dumps(slide)) < 4000
+    assert np.array_equal(again.data.compute(), slide.data.compute())
+
+
+def test_a_large_slide_is_few_tasks_and_few_bytes(tissue_tiff):
+    slide = ds.open_slide(tissue_tiff)
+    level = dataclasses.replace(slide.levels[0], shape=(100_000, 100_000))
+    source = dataclasses.replace(slide.source, levels=(level,))
+    large = dataclasses.replace(slide, source=source)
+    for image in (large, ds.resize(large), ds.resize(large, downsample=3.3)):
+        assert image.data.npartitions <= 1000
+        graph = pickle.dumps(image.data.dask)
+        assert len(graph) < 20_000
+    lazy = ds.blank_map(large, 256)
+    assert lazy.blank.npartitions <= 1000 and len(pickle.dumps(lazy.blank.dask)) < 20_000
+
+
+def test_of_a_notebook_every_text_is_escaped(tissue_tiff):
+    slide = ds.open_slide(tissue_tiff, mpp=0.25)
+    evil = dataclasses.replace(
+        slide, name="<img src=x onerror='1'>", details=(("<k>", "<script>alert(1)</script>"),)
+    )
+    html = evil._repr_html_()
+    assert "<script" not in html and "<k>" not in html and "<img src=x" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "&lt;k&gt;" in html
+    assert "onerror='1'" not in html
+    assert "300 x 420 px, 3 channels, uint8" in html and "0.25 µm" in html
+    assert "data:image/png;base64," in html
+
+
+def test_of_a_notebook_a_large_slide_has_facts_and_no_picture():
+    def read(block_info):
+        raise AssertionError("the slide was read")
+
+    meta = np.empty((0, 0), np.uint8)
+    array = da.map_blocks(read, chunks=((9000,), (9000,)), dtype="uint8", meta=meta)
+    html = ds.from_dask(array)._repr_html_()
+    assert "9,000 x 9,000 px" in html and "png" not in html and "not known" in html
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_of_a_notebook_other_dtypes_are_shown_too(dtype):
+    for channels in (1, 2, 5):
+        html = ds.from_dask(pixels(0, (40, 50, channels), dtype))._repr_html_()
+        assert f"{channels} channels, {dtype}" in html and "data:image/png" in html
+
+
+def test_a_plot_shows_the_slide_in_its_own_coordinates(tissue_tiff, tissue, axes):
+    slide = ds.open_slide(tissue_tiff)
+    assert slide.plot(axes, max_size=420) is axes
+    shown = axes.images[0]
+    assert np.array_equal(shown.get_array(), tissue)
+    assert shown.get_extent() == [0, 420, 300, 0]
+    assert axes.get_title() == "tissue.tif"
+    slide.plot(axes, max_size=42)
+    small = oracle.pillow_resize(tissue, (30, 42), "lanczos")
+    assert np.array_equal(axes.images[1].get_array(), small)
+
+
+def test_a_plot_makes_axes_of_its_own(tissue_tiff, axes):
+    import matplotlib.pyplot as plt
+
+    made = ds.open_slide(tissue_tiff).plot()
+    assert made is not axes and made.images
+    plt.close(made.figure)
+
+
+def test_a_raster_file_is_a_slide_too(tmp_path, tissue):
+    Image.fromarray(tissue).save(tmp_path / "a.png")
+    slide = ds.open_slide(tmp_path / "a.png")
+    assert np.array_equal(slide.to_dask(chunks=100).compute(), tissue)
+    small = ds.resize(slide, downsample=3)
+    assert np.array_equal(small.data.compute(), oracle.pillow_resize(tissue, (100, 140)))
