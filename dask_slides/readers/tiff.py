@@ -1,7 +1,8 @@
 """What tifffile knows: levels, meaning of the samples, micrometres per pixel, pixels.
 
-The pixels come through tifffile's Zarr store, which serves every layout and codec. The
-store cannot be pickled, so each process opens the file itself and keeps a few open.
+The pixels come through tifffile's Zarr store, which serves every layout and codec, but for
+plain tiled pages (`tiles`) and images that lie in the file as in memory. Nothing of this
+can be pickled, so each process opens the file itself and keeps a few open.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
+from dask_slides.readers.tiles import TiledPage, is_plain_tiled
 
 Array = NDArray[Any]
 
@@ -105,30 +107,28 @@ class _Opened:
         return self._series.levels[level].keyframe
 
     def array(self, level: int) -> Any:
-        import zarr
-
         with self._lock:
             if level not in self._arrays:
-                page = self.page(level)
-                if len(self._series.levels[level].pages) == 1 and is_mapped(page):
-                    # one strip may be the whole image: the Zarr store would read all of it
-                    self._arrays[level] = np.memmap(
-                        self._path,
-                        page.parent.byteorder + page.dtype.char,
-                        "r",
-                        page.dataoffsets[0],
-                        self._series.levels[level].shape,
-                    )
-                    return self._arrays[level]
-                store = self._series.aszarr(
-                    level=level,
-                    # absent tiles are legal and read as the fill, not as black tissue
-                    fillvalue=_fill_of(self._series.keyframe, self._fill),
-                    # without it tifffile decodes on Zarr's single event loop thread
-                    maxworkers=max(2, os.cpu_count() or 1),
-                )
-                self._arrays[level] = zarr.open_array(store, mode="r")
+                self._arrays[level] = self._open_array(level)
             return self._arrays[level]
+
+    def _open_array(self, level: int) -> Any:
+        import zarr
+
+        this = self._series.levels[level]
+        page = this.keyframe
+        if len(this.pages) == 1 and is_mapped(page):
+            # one strip may be the whole image: the Zarr store would read all of it
+            dtype = page.parent.byteorder + page.dtype.char
+            return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
+        # absent tiles are legal and read as the fill, not as black tissue
+        fill = _fill_of(page, self._fill)
+        if is_plain_tiled(this):
+            return TiledPage(self._path, page, fill)
+        # without workers tifffile decodes on Zarr's single event loop thread
+        workers = max(2, os.cpu_count() or 1)
+        store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
+        return zarr.open_array(store, mode="r")
 
 
 _opened = lru_cache(maxsize=OPEN_FILES)(_Opened)
