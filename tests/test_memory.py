@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -47,7 +48,8 @@ def peaks(tmp_path_factory):
     for side in (20_480, 61_440):
         path = folder / f"{side}.tif"
         ds.sample_slide(path, (side, side), tile=512)
-        found[side] = growth(path, folder / f"{side}.ome.zarr")
+        # the middle of three: which moments of two threads coincide is up to chance
+        found[side] = median(growth(path, folder / f"{side}.{run}.zarr") for run in range(3))
         path.unlink()
     return found
 
