@@ -11,6 +11,8 @@ from dask_slides.geometry import Region
 _MAPPED_ROWS = 64
 """Rows read at a time of an image that lies in the file as in memory."""
 
+_PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([0-9.eE+-]+)"\s*"([0-9.eE+-]+)"'
+_VENTANA_SCAN = r'\bScanRes="([0-9.eE+-]+)"'
 _PLAUSIBLE_MPP = (0.01, 20.0)
 """Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
 
@@ -76,6 +78,12 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
         return (float(value), float(value)) if value else None
     if tiff.is_ome:
         return _ome_mpp(tiff.ome_metadata)
+    if tiff.is_philips:
+        return _first_pair(_PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
+    if tiff.is_bif:
+        xmp = tiff.pages[0].tags.valueof(700, b"")
+        text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)
+        return _first_pair(_VENTANA_SCAN, text, 1.0)
     resolution = []
     for tag in (283, 282):  # YResolution, XResolution
         count, per = page.tags.valueof(tag, (0, 1)), page.tags.valueof(296, 2)
@@ -85,6 +93,16 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
         resolution.append(micrometres * count[1] / count[0])
     low, high = _PLAUSIBLE_MPP
     return (resolution[0], resolution[1]) if all(low <= r <= high for r in resolution) else None
+
+
+def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, float] | None:
+    """Return the first (y, x) that `pattern` finds in `text`, or one number for both."""
+    found = re.search(pattern, text or "")
+    if found is None:
+        return None
+    y = float(found.group(1)) * factor
+    x = float(found.group(found.lastindex or 1)) * factor
+    return (y, x) if y > 0 and x > 0 else None
 
 
 def _ome_mpp(description: str | None) -> tuple[float, float] | None:

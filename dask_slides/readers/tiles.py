@@ -28,6 +28,7 @@ def is_plain_tiled(level: Any) -> bool:
         and page.is_tiled
         and page.tiledepth == page.imagedepth == 1
         and (page.planarconfig == 1 or page.samplesperpixel == 1)
+        and page.jpegheader is None  # NDPI: restart intervals of one stream, made into tiles
         and level.axes in ("YXS", "YX")
     )
 
@@ -46,8 +47,7 @@ class TiledPage:
         self._fill = fill
         self._decode = page.decode
         self._across = -(-page.imagewidth // page.tilewidth)
-        # a scanner's own header stands for a stream without an end (NDPI)
-        self._ends = int(page.compression) in _JPEG and page.jpegheader is None
+        self._ends = int(page.compression) in _JPEG
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
@@ -79,11 +79,5 @@ class TiledPage:
         # libjpeg makes flat grey of what is missing
         if self._ends and not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
             raise ValueError(f"the JPEG stream of tile {number} has no end")
-        tile, _, _ = self._decode(
-            data,
-            number,
-            jpegtables=self._page.jpegtables,
-            jpegheader=self._page.jpegheader,
-            _fullsize=True,
-        )
+        tile, _, _ = self._decode(data, number, jpegtables=self._page.jpegtables, _fullsize=True)
         return None if tile is None else np.asarray(tile[0])
