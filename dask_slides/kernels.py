@@ -273,29 +273,23 @@ def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def area_levels(
-    block: Array, count: int, covered: tuple[Array, Array] | None = None
-) -> Iterator[Array]:
-    """Yield `count` levels of `block` (h, w, c), each the area mean at half the last size.
+    sums: Array, covered: tuple[Array, Array], dtype: np.dtype[Any], numbers: range
+) -> Iterator[tuple[Array, Array]]:
+    """Yield the area mean of an image of `dtype` at each of the levels `numbers`, and its sums.
 
-    Sums stay whole numbers all the way, so a level is rounded once (half up) however many
-    lie above it; a partial last row or column is the mean of what there is of it. `covered`
-    says how many pixels each row and column of `block` stands for itself, if not one.
+    `sums` (h, w, c) are those of the level before `numbers`, level 0 itself or the last that
+    was yielded, and `covered` says how many pixels of level 0 each of its rows and columns
+    stands for. Sums are whole numbers, so every level is rounded once (half up), and a
+    partial last row or column is the mean of what there is of it.
     """
-    sums = block
-    rows, columns = covered or tuple(np.ones(n, np.int64) for n in block.shape[:2])
-    if (rows != rows[0]).any() or (columns != columns[0]).any():
-        wide = np.float64 if block.dtype.kind == "f" else np.int64
-        sums = block.astype(wide) * (rows[:, None, None] * columns[None, :, None])
-    else:  # pixels of one size weigh the same
-        rows, columns = np.ones_like(rows), np.ones_like(columns)
-    for number in range(1, count + 1):
-        wider = np.promote_types(sums.dtype, _sum_dtype(block.dtype, number))
-        sums = _halved(_halved(sums, 0, wider), 1)
+    rows, columns = covered
+    for number in numbers:
+        sums = _halved(_halved(sums, 0, sum_dtype(dtype, number)), 1)
         rows, columns = _halved(rows, 0), _halved(columns, 0)
-        yield _mean(sums, rows, columns, block.dtype)
+        yield _mean(sums, rows, columns, dtype), sums
 
 
-def _sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
+def sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
     """Return the smallest dtype that holds the sum of 4**halvings samples exactly."""
     if dtype.kind == "f":
         return np.dtype(np.float64)

@@ -16,7 +16,7 @@ from dask_slides.geometry import Region, bounds
 from dask_slides.graph import ReadBlock, default_chunks, task_bytes
 from dask_slides.pack import pack_at
 from dask_slides.readers.tiff import TiffSource
-from dask_slides.writers.image import stagewritable
+from dask_slides.writers.image import stage_array
 from dask_slides.writers.label import tissue_label
 from dask_slides.writers.plan import plan_image
 from dask_slides.writers.tiles import _shards
@@ -123,7 +123,7 @@ def test_writing_the_atlas(atlas, atlas_map):
             (cut.image, tissue_label(atlas_map, cut.rows, cut.columns, cut.factors)),
         ]:
             plan = plan_image(slide.shape[:2])
-            blocks = stagewritable(plan, plan.stages[0], slide.source, "/nowhere", label)
+            blocks = stage_array(plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)
             check(blocks)
             assert plan.tasks <= 1000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import Block, input_ratio, map_blocks
-from dask_slides.kernels import area_levels
+from dask_slides.kernels import area_levels, sum_dtype
 from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
@@ -30,9 +31,13 @@ from dask_slides.writers.store import marked, new_store
 Array = NDArray[Any]
 
 
+SUMS = "sums"
+"""Group of the sums that a later stage goes on from; gone when the store is published."""
+
+
 @dataclass(frozen=True)
 class LevelSource:
-    """A level of a store that is being written."""
+    """The sums of a level of a store that is being written."""
 
     path: str
     name: str
@@ -62,6 +67,10 @@ class WriteBlock:
     label: TissueLabel | None
     full: tuple[int, int]
     """Height and width of level 0."""
+    dtype: np.dtype[Any]
+    """Of the image; what a later stage reads are sums."""
+    last: bool
+    """Whether no stage goes on from the sums of this one."""
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return what `block` reads."""
@@ -79,25 +88,33 @@ class WriteBlock:
     def __call__(self, source: Source, block: Block) -> Array:
         """Write `block`; return the pixels written, (1, 1)."""
         _, region = self.window(block)
-        pixels = source.read(0, region)
-        halvings = self.stage.first + len(self.stage.levels) - 1
+        sums = source.read(0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
             self._covered(1, region.x, region.stop_x),
         )
-        images = [pixels, *area_levels(pixels, halvings, covered)][self.stage.first :]
+        before = self.stage.levels[0] - self.stage.first  # the level that is read
+        made = area_levels(sums, covered, self.dtype, range(before + 1, self.stage.levels[-1] + 1))
         written = 0
-        for number, image in zip(self.stage.levels, images, strict=True):
-            shift = self.stage.first + number - self.stage.levels[0]
+        for number in self.stage.levels:
+            image = sums
+            if number > before:
+                image, sums = next(made)
+            shift = number - before
             place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
-            rows, columns = place.slices()
-            array = writable(f"{self.path}/{number}")
-            array[:, rows, columns] = np.ascontiguousarray(image.transpose(2, 0, 1))
+            _put(f"{self.path}/{number}", place, image)
             if self.label is not None:
                 label = writable(f"{self.path}/labels/tissue/{number}")
-                label[rows, columns] = self.label.pixels(number, place)
+                label[place.slices()] = self.label.pixels(number, place)
             written += place.area
+        if not self.last:
+            _put(f"{self.path}/{SUMS}/{number}", place, sums)
         return np.full((1, 1), written, np.int64)
+
+
+def _put(path: str, place: Region, image: Array) -> None:
+    rows, columns = place.slices()
+    writable(path)[:, rows, columns] = np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def check_fit(plan: ImagePlan) -> None:
@@ -137,17 +154,29 @@ def write_image(
         for number, level in enumerate(plan.levels):
             side = (level.chunk, level.shard)
             create_level(group, str(number), (channels, *level.shape), side, slide.dtype, "cyx")
+        _create_sums(group, plan, slide)
         if label is not None:
             _create_labels(group, plan, slide, version)
         if blank_map is not None:
             write_grid(group, blank_map)
         _run_stages(plan, slide, hidden, label, progress)
+        shutil.rmtree(os.path.join(hidden, SUMS))
         # last, so that a store without attributes is one that was not finished
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
         group.attrs.update(metadata.attributes(version, parts) | marked(**facts))
     result: str = os.path.abspath(os.fspath(path))
     return result
+
+
+def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
+    sums = group.create_group(SUMS)
+    for stage in plan.stages[:-1]:
+        number = stage.levels[-1]
+        level = plan.levels[number]
+        shape = (slide.shape[2], *level.shape)
+        dtype = sum_dtype(slide.dtype, number)
+        create_level(sums, str(number), shape, (level.chunk, level.shard), dtype, "cyx")
 
 
 def _create_labels(group: Any, plan: ImagePlan, slide: Slide, version: str) -> None:
@@ -161,14 +190,20 @@ def _create_labels(group: Any, plan: ImagePlan, slide: Slide, version: str) -> N
     tissue.attrs.update(metadata.attributes(version, parts))
 
 
-def stagewritable(
-    plan: ImagePlan, stage: Stage, source: Source, path: str, label: TissueLabel | None
+def stage_array(
+    plan: ImagePlan,
+    stage: Stage,
+    source: Source,
+    path: str,
+    label: TissueLabel | None,
+    dtype: np.dtype[Any],
 ) -> da.Array:
     """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
     shape = source.levels[0].shape
     rows, columns = (even_pieces(n, stage.side) for n in shape)
     sides = (bounds(rows), bounds(columns))
-    task = WriteBlock(path, stage, sides, label, plan.levels[0].shape)
+    last = stage == plan.stages[-1]
+    task = WriteBlock(path, stage, sides, label, plan.levels[0].shape, dtype, last)
     chunks = ((1,) * len(rows), (1,) * len(columns))
     return map_blocks(task, source, chunks, np.dtype(np.int64), "write")
 
@@ -182,13 +217,13 @@ def _run_stages(
         if stage.first:
             number = stage.levels[0] - 1
             source = LevelSource(
-                f"{path}/{number}",
+                f"{path}/{SUMS}/{number}",
                 slide.name,
                 plan.levels[number].shape,
                 slide.shape[2],
-                slide.dtype,
+                sum_dtype(slide.dtype, number),
             )
-        blocks = stagewritable(plan, stage, source, path, label)
+        blocks = stage_array(plan, stage, source, path, label, slide.dtype)
         report = None if progress is None else _later(progress, done, plan.tasks)
         written = compute(blocks, "write", report)
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
