@@ -60,10 +60,11 @@ def _run(task: BlockTask, source: Source, block_id: Block) -> Array:
 
 
 def _run_on_window(
-    task: BlockTask, hollow: Source, block: Block, pixels: Array, y: int, x: int
+    plan: tuple[BlockTask, Source], block: Block, pixels: Array, y: int, x: int
 ) -> Array:
+    task, hollow = plan
     window = replace(root_of(hollow), pixels=pixels, y=y, x=x)  # type: ignore[type-var]
-    return task(rebind(hollow, window), block)
+    return task(rebind(hollow, window), tuple(block))
 
 
 def map_blocks(
@@ -98,7 +99,7 @@ def _map_windows(
     hollow = rebind(source, root.hollow())
     # one shared key, so that the chain is pickled once and not for every task
     shared = dask.delayed((task, hollow), name=f"{name}-plan", traverse=False)
-    call = dask.delayed(_unpacked, pure=False)
+    call = dask.delayed(_run_on_window, pure=False)
     blocks = np.empty([len(lengths) for lengths in chunks], object)
     for block in np.ndindex(*blocks.shape):
         _, region = root_window(source, *task.window(block))
@@ -113,10 +114,6 @@ def _map_windows(
         )  # fmt: skip
         blocks[block] = da.from_delayed(part, shape, dtype=dtype)
     return da.block(blocks.tolist())
-
-
-def _unpacked(plan: tuple[BlockTask, Source], block: Block, *window: Any) -> Array:
-    return _run_on_window(*plan, tuple(block), *window)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dask_slides.cluster import Progress, compute
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import Block, input_ratio, map_blocks
+from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks
 from dask_slides.kernels import area_levels, sum_dtype
 from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
@@ -62,8 +62,8 @@ class WriteBlock:
 
     path: str
     stage: Stage
-    sides: tuple[tuple[int, ...], tuple[int, ...]]
-    """Where blocks begin along y and x, and the end."""
+    blocks: ReadBlock
+    """What is read, block by block."""
     label: TissueLabel | None
     full: tuple[int, int]
     """Height and width of level 0."""
@@ -74,10 +74,7 @@ class WriteBlock:
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return what `block` reads."""
-        (top, bottom), (left, right) = (
-            self.sides[axis][block[axis] : block[axis] + 2] for axis in (0, 1)
-        )
-        return 0, Region(top, left, bottom - top, right - left)
+        return self.blocks.window(block)
 
     def _covered(self, axis: int, start: int, stop: int) -> Array:
         """Return how many pixels of level 0 each pixel of what is read stands for."""
@@ -201,9 +198,9 @@ def stage_array(
     """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
     shape = source.levels[0].shape
     rows, columns = (even_pieces(n, stage.side) for n in shape)
-    sides = (bounds(rows), bounds(columns))
+    reading = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
-    task = WriteBlock(path, stage, sides, label, plan.levels[0].shape, dtype, last)
+    task = WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
     chunks = ((1,) * len(rows), (1,) * len(columns))
     return map_blocks(task, source, chunks, np.dtype(np.int64), "write")
 
