@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from dask_slides.blank import BlankMap
 from dask_slides.blank import blank_map as make_blank_map
 from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
-from dask_slides.geometry import Region
-from dask_slides.readers.protocol import Level, Source
+from dask_slides.geometry import Region, reduced_size
+from dask_slides.readers.protocol import Level, Shrinking, Source
 from dask_slides.resize import output_shape, resized
 from dask_slides.runs import Runs, kept_runs
 from dask_slides.slide import Mpp, Slide, as_slide
@@ -49,28 +51,32 @@ class CutSource:
         """As the parent."""
         return self.parent.dtype
 
+    def _scaled(self, number: int, factor: int = 1) -> tuple[Runs, Runs] | None:
+        """Return the runs on a level of the parent, None where a cut falls inside a pixel."""
+        full, level = self.parent.levels[0].shape, self.parent.levels[number]
+        rows, columns = (
+            runs.scaled(level.downsample[i] * factor, reduced_size(level.shape[i], factor), full[i])
+            for i, runs in enumerate((self.rows, self.columns))
+        )
+        return None if rows is None or columns is None else (rows, columns)
+
+    @cached_property
     def _kept(self) -> list[tuple[int, Runs, Runs]]:
-        """Return the levels of the parent on which the cuts fall between pixels."""
-        full = self.parent.levels[0].shape
-        out = []
-        for number, level in enumerate(self.parent.levels):
-            rows = self.rows.scaled(level.downsample[0], level.shape[0], full[0])
-            columns = self.columns.scaled(level.downsample[1], level.shape[1], full[1])
-            if rows is not None and columns is not None:
-                out.append((number, rows, columns))
-        return out
+        """The levels of the parent on which the cuts fall between pixels."""
+        scaled = [(number, self._scaled(number)) for number in range(len(self.parent.levels))]
+        return [(number, *runs) for number, runs in scaled if runs is not None]
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """Level 0, and the parent's levels on which every cut falls between pixels."""
         return tuple(
             replace(self.parent.levels[number], shape=(rows.length, columns.length))
-            for number, rows, columns in self._kept()
+            for number, rows, columns in self._kept
         )
 
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the smallest region of the parent that holds every piece of `region`."""
-        number, rows, columns = self._kept()[level]
+        number, rows, columns = self._kept[level]
         tops = rows.pieces(region.y, region.stop_y)
         lefts = columns.pieces(region.x, region.stop_x)
         top, left = tops[0][0], lefts[0][0]
@@ -79,13 +85,33 @@ class CutSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Read the pieces of `region` that lie together in the parent."""
-        number, rows, columns = self._kept()[level]
+        number, rows, columns = self._kept[level]
+        return self._joined(rows, columns, region, partial(self.parent.read, number))
+
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Return the reductions of the parent at which every cut falls between pixels."""
+        if not isinstance(self.parent, Shrinking):
+            return ()
+        number = self._kept[level][0]
+        return tuple(f for f in self.parent.factors(number) if self._scaled(number, f))
+
+    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
+        """Read the pieces of `region` of `level` reduced by `factor`."""
+        number = self._kept[level][0]
+        runs = self._scaled(number, factor)
+        assert runs is not None
+        assert isinstance(self.parent, Shrinking)
+        read = partial(self.parent.read_reduced, number, factor)
+        return self._joined(*runs, region, read)
+
+    def _joined(
+        self, rows: Runs, columns: Runs, region: Region, read: Callable[[Region], Array]
+    ) -> Array:
         out = np.empty((region.height, region.width, self.channels), self.dtype)
         for top, y, height in rows.pieces(region.y, region.stop_y):
             for left, x, width in columns.pieces(region.x, region.stop_x):
-                out[Region(y, x, height, width).slices(region.y, region.x)] = self.parent.read(
-                    number, Region(top, left, height, width)
-                )
+                place = Region(y, x, height, width).slices(region.y, region.x)
+                out[place] = read(Region(top, left, height, width))
         return out
 
     def working_bytes(self, level: int, region: Region) -> int:
@@ -94,7 +120,7 @@ class CutSource:
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return a piece as high and wide as any."""
-        number, rows, columns = self._kept()[level]
+        number, rows, columns = self._kept[level]
         top, _, height = max(rows.pieces(region.y, region.stop_y), key=lambda piece: piece[2])
         left, _, width = max(columns.pieces(region.x, region.stop_x), key=lambda piece: piece[2])
         return number, Region(top, left, height, width)

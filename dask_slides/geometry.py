@@ -79,6 +79,11 @@ def snapped_factor(full: int, size: int) -> float:
     return quotient
 
 
+def reduced_size(size: int, factor: int) -> int:
+    """Pixels along an axis of the means of `factor` pixels, a partial last mean kept."""
+    return -(-size // factor)
+
+
 def halved(size: int, times: int = 1) -> int:
     """Pixels along an axis after halving it `times` times, a partial last pixel kept."""
     return -(-size // (1 << times))

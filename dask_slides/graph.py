@@ -27,6 +27,7 @@ from dask_slides.readers.protocol import (
     root_of,
     root_window,
 )
+from dask_slides.resample import ResizedSource
 
 Array = NDArray[Any]
 Block = tuple[int, ...]
@@ -39,6 +40,8 @@ TILES_UNDER_WAY = 10
 """Tiles that Zarr decodes at once for one read."""
 TASK_SIDE = 4096
 """Input pixels along a side that a task aims at."""
+REDUCED_TASK_SIDE = 8192
+"""The same where what is read is decoded smaller: less of it is margin, and it is small."""
 SMALL_TASK_SIDE = 512
 """The same at the least, for a small image, which should have work for a few threads too."""
 
@@ -169,10 +172,10 @@ def normalized_chunks(
 def default_chunks(source: Source, level: int) -> tuple[int, int]:
     """Return chunk sides whose tasks are of even work, and at most MAX_TASKS."""
     shape = source.levels[level].shape
-    side = [_side(source, level, axis) for axis in (0, 1)]
+    target = task_side(shape, input_ratio(source), read_side(source))
+    side = [_fitting(source, level, axis, target) for axis in (0, 1)]
     if source.levels[level].tile[1] >= shape[1]:  # strips: as many rows as make a task
-        rows = task_side(source.levels[level].shape, input_ratio(source)) ** 2 // shape[1]
-        side = [_fitting(source, level, 0, rows), shape[1]]
+        side = [_fitting(source, level, 0, target**2 // shape[1]), shape[1]]
     while True:
         pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
         if pieces[0] * pieces[1] <= MAX_TASKS or side[0] * side[1] >= LARGEST_CHUNK:
@@ -180,15 +183,21 @@ def default_chunks(source: Source, level: int) -> tuple[int, int]:
         side[0 if pieces[0] >= pieces[1] else 1] *= 2
 
 
-def _side(source: Source, level: int, axis: int) -> int:
-    target = task_side(source.levels[level].shape, input_ratio(source))
-    return _fitting(source, level, axis, target)
-
-
-def task_side(shape: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0)) -> int:
+def task_side(
+    shape: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0), largest: int = TASK_SIDE
+) -> int:
     """Return how many input pixels a side a task aims at: small images are shared out too."""
     longest = max(shape[0] * ratio[0], shape[1] * ratio[1])
-    return max(SMALL_TASK_SIDE, min(TASK_SIDE, int(longest / 4)))
+    return max(SMALL_TASK_SIDE, min(largest, int(longest / 4)))
+
+
+def read_side(source: Source) -> int:
+    """Return how many input pixels a side a task of `source` aims at, of a large image."""
+    while isinstance(source, Derived):
+        if isinstance(source, ResizedSource) and source.factor > 1:
+            return REDUCED_TASK_SIDE
+        source = source.parent
+    return TASK_SIDE
 
 
 def _fitting(source: Source, level: int, axis: int, target: int) -> int:
@@ -222,12 +231,15 @@ def task_bytes(source: Source, level: int, region: Region) -> int:
 
     Each derived source adds its own arrays and the largest single read of its parent.
     """
-    total = 0
+    total, shrunk = 0, 1
     while isinstance(source, Derived):
-        total += source.working_bytes(level, region)
+        total += source.working_bytes(level, region) // shrunk
         level, region = source.largest_read(level, region)
+        if isinstance(source, ResizedSource):
+            shrunk *= source.factor**2  # all below is read at a fraction
         source = source.parent
     sample = source.channels * source.dtype.itemsize
     tile = source.levels[level].tile
     # what is read, the copy that its conversion may make, and the tiles under way
-    return total + 2 * region.area * sample + TILES_UNDER_WAY * tile[0] * tile[1] * sample
+    read = 2 * region.area // shrunk
+    return total + (read + TILES_UNDER_WAY * tile[0] * tile[1]) * sample

@@ -30,7 +30,7 @@ _BITS = 22
 """Fraction bits of a weight, as in Pillow."""
 ROWS = 32
 """Rows cast to float64 at a time: a block stays in the second-level cache."""
-_GEMM_LIMIT = 250_000
+GEMM_LIMIT = 250_000
 """Multiply-adds of one matrix product: below OpenBLAS' limit for starting threads of its
 own (262,144), which would fight with the threads of the scheduler."""
 
@@ -185,7 +185,7 @@ def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: in
             low = band.first - origin
             window = planes[:, :rows, low : low + len(band.matrix)]
             part = sums[:, :rows, band.start - start : band.stop - start]
-            step = max(1, _GEMM_LIMIT // band.matrix.size)
+            step = max(1, GEMM_LIMIT // band.matrix.size)
             for row in range(0, rows, step):
                 np.matmul(window[:, row : row + step], band.matrix, out=part[:, row : row + step])
         out[top : top + rows] = _rounded(sums[:, :rows]).transpose(1, 2, 0)
@@ -208,7 +208,7 @@ def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) 
         low = band.first - origin
         window = flat[low : low + len(band.matrix)].astype(np.float64)
         turned = np.ascontiguousarray(band.matrix.T)
-        columns = max(1, _GEMM_LIMIT // band.matrix.size)
+        columns = max(1, GEMM_LIMIT // band.matrix.size)
         for left in range(0, width * channels, columns):
             out[band.start - start : band.stop - start, left : left + columns] = _rounded(
                 turned @ window[:, left : left + columns]

@@ -193,15 +193,21 @@ def test_names_tell_operations_apart(atlas):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Every region that is read of a file."""
+    """Every region that is read of a file, at full size or reduced, in pixels of its level."""
     found = []
-    read = TiffSource.read
+    read, read_reduced = TiffSource.read, TiffSource.read_reduced
 
     def counted(self, level, region):
         found.append(region)
         return read(self, level, region)
 
+    def counted_reduced(self, level, factor, region):
+        whole = [factor * n for n in (region.y, region.x, region.height, region.width)]
+        found.append(Region(*whole))
+        return read_reduced(self, level, factor, region)
+
     monkeypatch.setattr(TiffSource, "read", counted)
+    monkeypatch.setattr(TiffSource, "read_reduced", counted_reduced)
     return found
 
 

@@ -50,7 +50,9 @@ def top_level(tree):
 LAYERS = [
     ["errors", "_version", "geometry"],
     ["grid", "kernels", "runs", "places", "display", "progress"],
-    ["readers.protocol", "readers.pixels", "readers.tiff_tags"],
+    ["shrink", "readers.kept", "readers.protocol", "readers.pixels", "readers.tiff_tags"],
+    ["readers.jpeg"],
+    ["readers.tiles"],
     ["readers.array", "readers.ngff", "readers.raster", "readers.tiff"],
     ["readers.registry"],
     ["resample", "cluster"],

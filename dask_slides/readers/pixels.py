@@ -28,6 +28,11 @@ class Conversion:
     fill: float = 255
 
     @property
+    def plain(self) -> bool:
+        """Whether samples come out as they are stored, so that means of them do too."""
+        return self == Conversion(fill=self.fill)
+
+    @property
     def mixes(self) -> bool:
         """Whether the same number in every stored sample does not come out as itself."""
         return self.palette is not None or self.ycbcr or self.scale is not None
@@ -88,3 +93,20 @@ def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
     kept = colour.astype(wide) * (alpha if straight else wide(top))
     packed: Array = np.minimum((kept + veil + top // 2) // top, top).astype(dtype)
     return packed
+
+
+def box_mean(pixels: Array, factor: int) -> Array:
+    """Return the means of `factor` x `factor` pixels of bytes (h, w, c), each rounded once.
+
+    The last row and column are the means of what there is of them.
+    """
+    from PIL import Image
+
+    channels = pixels.shape[2]
+    if channels == 3:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(pixels[..., c])).reduce(factor))
+        for c in range(channels)
+    ]
+    return np.stack(planes, axis=-1)

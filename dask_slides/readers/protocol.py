@@ -67,6 +67,23 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Shrinking(Source, Protocol):
+    """A source that can be read smaller for less than reading and averaging it.
+
+    Its reduced image has ``ceil(size / factor)`` pixels, each about the mean of `factor` x
+    `factor` pixels, the last ones of what there is; it does not depend on the region read.
+    """
+
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Return the reductions that `level` can be read at, ascending; () if at none."""
+        ...
+
+    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
+        """Return `region` of `level` reduced by `factor`, in pixels of the reduced image."""
+        ...
+
+
+@runtime_checkable
 class Derived(Source, Protocol):
     """A source computed from the pixels of another one."""
 

@@ -28,7 +28,7 @@ from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
-from dask_slides.readers.tiles import TiledPage, is_plain_tiled
+from dask_slides.readers.tiles import TiledPage, factors_of, is_plain_tiled
 
 Array = NDArray[Any]
 
@@ -51,6 +51,8 @@ class TiffSource:
     stored_channels: int
     stored_dtype: np.dtype[Any]
     conversion: Conversion
+    reductions: tuple[tuple[int, ...], ...]
+    """Of each level, the reductions at which it can be read."""
 
     @property
     def name(self) -> str:
@@ -80,6 +82,17 @@ class TiffSource:
             for hole in holes(opened.page(level), region):
                 pixels[hole.slices(region.y, region.x)] = min(self.conversion.fill, 255)
         return pixels
+
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Return the reductions that `level` can be read at."""
+        return self.reductions[level]
+
+    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
+        """Return `region` of `level` reduced by `factor`."""
+        check_identity(self.path, self.identity)
+        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
+        return decoded(self.path, level, place, lambda: opened.array(level).read(region, factor))
 
 
 def channels_last(stored: Array, axes: str) -> Array:
@@ -215,8 +228,9 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         levels.append(Level(shape, factors, tile_of(level.keyframe, shape)))
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
     conversion = _conversion(path, series.keyframe, channels, fill)
+    reductions = tuple(factors_of(level) if conversion.plain else () for level in series.levels)
     return TiffSource(
-        path, identity, index, axes, tuple(levels), channels, series.dtype, conversion
+        path, identity, index, axes, tuple(levels), channels, series.dtype, conversion, reductions
     )
 
 

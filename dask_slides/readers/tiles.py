@@ -3,21 +3,38 @@
 The general path, tifffile's Zarr store, reads under a lock and sends every tile through an
 event loop. Where a level is one page of tiles, each with all its samples, reading a region is
 a loop over its tiles, each read and decoded once.
+
+A page can also be read smaller, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels: JPEG is decoded
+at that size, of other codecs each tile is averaged while it is in the cache.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.geometry import Region, reduced_size
+from dask_slides.readers.jpeg import FACTORS, JPEG, JpegTiles, has_end, is_jpeg, jpeg_tiles
+from dask_slides.readers.kept import KEPT
+from dask_slides.readers.pixels import box_mean
+from dask_slides.readers.tiff_tags import is_mapped
+
 Array = NDArray[Any]
 
-_JPEG = {7, 33007, 34892}
-_END_OF_IMAGE = b"\xff\xd9"
+Data = bytes | memoryview
+
+_LARGEST_GAP = 2**14
+"""Bytes between two tiles that are read and thrown away, where that saves a read."""
+_LONGEST_READ = 2**22
+"""Bytes read at a time, at the most."""
+_serial = itertools.count()
 
 
 def is_plain_tiled(level: Any) -> bool:
@@ -33,6 +50,14 @@ def is_plain_tiled(level: Any) -> bool:
     )
 
 
+def factors_of(level: Any) -> tuple[int, ...]:
+    """Return the reductions at which a level of tifffile can be read."""
+    page = level.keyframe
+    if not is_plain_tiled(level) or is_mapped(page) or page.dtype != np.uint8:
+        return ()
+    return tuple(f for f in FACTORS if page.tilelength % f == page.tilewidth % f == 0)
+
+
 class TiledPage:
     """The stored samples of a tiled page; indexing reads them.
 
@@ -45,39 +70,162 @@ class TiledPage:
         self._close = weakref.finalize(self, os.close, self._file)
         self._page = page
         self._fill = fill
-        self._decode = page.decode
         self._across = -(-page.imagewidth // page.tilewidth)
-        self._ends = int(page.compression) in _JPEG
+        self._ends = int(page.compression) in JPEG
+        self._serial = next(_serial)
+        self._lock = threading.Lock()
+        self._jpeg: JpegTiles | None = None
+        self._unproven = is_jpeg(page)
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
-        page = self._page
-        shape = (rows.stop - rows.start, columns.stop - columns.start, page.samplesperpixel)
-        out = np.empty(shape, page.dtype)
-        height, width = page.tilelength, page.tilewidth
-        for top in range(rows.start // height * height, rows.stop, height):
-            for left in range(columns.start // width * width, columns.stop, width):
-                tile = self._tile(top // height * self._across + left // width)
-                low, high = max(rows.start, top), min(rows.stop, top + height)
-                first, last = max(columns.start, left), min(columns.stop, left + width)
-                into = out[low - rows.start : high - rows.start]
-                into = into[:, first - columns.start : last - columns.start]
-                if tile is None:
-                    into[...] = self._fill
-                else:
-                    into[...] = tile[low - top : high - top, first - left : last - left]
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        out = self.read(Region(rows.start, columns.start, height, width))
         return out if len(index) == 3 else out[..., 0]
 
-    def _tile(self, number: int) -> Array | None:
-        """Return the samples (h, w, s) of a tile; None if the file does not hold it."""
-        offset, count = self._page.dataoffsets[number], self._page.databytecounts[number]
-        if not count or not offset:
-            return None
-        data = os.pread(self._file, count, offset)
-        if len(data) != count:
-            raise ValueError(f"the file ends within tile {number}")
-        # libjpeg makes flat grey of what is missing
-        if self._ends and not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
-            raise ValueError(f"the JPEG stream of tile {number} has no end")
-        tile, _, _ = self._decode(data, number, jpegtables=self._page.jpegtables, _fullsize=True)
+    def read(self, region: Region, factor: int = 1) -> Array:
+        """Return the samples (h, w, s) of `region` of the page reduced by `factor`."""
+        page = self._page
+        height, width = page.tilelength // factor, page.tilewidth // factor
+        rows = range(region.y // height, -(-region.stop_y // height))
+        columns = range(region.x // width, -(-region.stop_x // width))
+        bottom, right = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
+        shared_rows = _shared(rows, height, region.y, region.stop_y, bottom)
+        shared_columns = _shared(columns, width, region.x, region.stop_x, right)
+        out = np.empty((region.height, region.width, page.samplesperpixel), page.dtype)
+        for row in rows:
+            numbers = {row * self._across + column: column for column in columns}
+            uses = dict.fromkeys(numbers, 0)
+            if factor > 1:
+                uses = {
+                    number: 2 ** ((row in shared_rows) + (column in shared_columns)) - 1
+                    for number, column in numbers.items()
+                }
+            for number, tile in self._tiles(uses, factor):
+                place = Region(row * height, numbers[number] * width, height, width)
+                part = place.intersect(region)
+                into = out[part.slices(region.y, region.x)]
+                into[...] = self._fill if tile is None else tile[part.slices(place.y, place.x)]
+        return out
+
+    def _tiles(self, uses: dict[int, int], factor: int) -> Iterator[tuple[int, Array | None]]:
+        """Yield number and samples of tiles; the array may be overwritten by the next one.
+
+        `uses` says how many further regions are expected to ask for each of them.
+        """
+        missing = []
+        for number, count in uses.items():
+            tile = KEPT.take((self._serial, number, factor)) if count else None
+            if tile is None:
+                missing.append(number)
+            else:
+                yield number, tile
+        for number, data in self._fetched(missing):
+            tile = None if data is None else self._decoded(number, data, factor)
+            if tile is not None and uses[number]:
+                tile = tile.copy()
+                KEPT.keep((self._serial, number, factor), tile, uses[number])
+            yield number, tile
+
+    def _decoded(self, number: int, data: Data, factor: int) -> Array | None:
+        """Decode a tile to (h / factor, w / factor, s)."""
+        if factor == 1:
+            return self._tile(number, data)
+        decoder = self._decoder()
+        valid = self._valid(number)
+        if decoder is not None and valid == (self._page.tilelength, self._page.tilewidth):
+            reduced = decoder(data, factor)
+            if reduced is not None:
+                return reduced
+        tile = self._tile(number, data)
+        # what lies beyond the image is no part of any mean
+        return None if tile is None else box_mean(tile[: valid[0], : valid[1]], factor)
+
+    def _valid(self, number: int) -> tuple[int, int]:
+        """Return how many rows and columns of a tile lie in the image."""
+        page = self._page
+        row, column = divmod(number, self._across)
+        return (
+            min(page.tilelength, page.imagelength - row * page.tilelength),
+            min(page.tilewidth, page.imagewidth - column * page.tilewidth),
+        )
+
+    def _tile(self, number: int, data: Data) -> Array | None:
+        """Decode a tile to (h, w, s)."""
+        decoder = self._decoder()
+        tile = None if decoder is None else decoder(data)
+        return self._general(number, data) if tile is None else tile
+
+    def _general(self, number: int, data: Data) -> Array | None:
+        """Decode as tifffile does."""
+        page = self._page
+        tables = page.jpegtables
+        tile, _, _ = page.decode(bytes(data), number, jpegtables=tables, _fullsize=True)
         return None if tile is None else np.asarray(tile[0])
+
+    def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
+        """Yield the bytes of tiles, None if the file does not hold them; few, long reads."""
+        offsets, counts = self._page.dataoffsets, self._page.databytecounts
+        present = [number for number in numbers if offsets[number] and counts[number]]
+        yield from ((number, None) for number in numbers if number not in set(present))
+        for group in _runs(present, offsets, counts):
+            start = offsets[group[0]]
+            data = memoryview(
+                os.pread(self._file, offsets[group[-1]] + counts[group[-1]] - start, start)
+            )
+            for number in group:
+                own = data[offsets[number] - start :][: counts[number]]
+                if len(own) != counts[number]:
+                    raise ValueError(f"the file ends within tile {number}")
+                if self._ends and not has_end(own):
+                    raise ValueError(f"the JPEG stream of tile {number} has no end")
+                yield number, own
+
+    def _decoder(self) -> JpegTiles | None:
+        """Return the fast decoder, proven on the tile that has the most in it; else None."""
+        if self._unproven:
+            with self._lock:
+                if self._unproven:
+                    self._jpeg = self._proven()
+                    self._unproven = False
+        return self._jpeg
+
+    def _proven(self) -> JpegTiles | None:
+        number = int(np.argmax(self._page.databytecounts))
+        try:
+            ((_, data),) = self._fetched([number])
+            expected = None if data is None else self._general(number, data)
+        except Exception:  # a damaged tile proves nothing; it is told where it is asked for
+            return None
+        if data is None or expected is None:
+            return None
+        return jpeg_tiles(self._page, data, expected)
+
+
+def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
+    """Group tiles that lie close behind each other in the file: one read brings all of them."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups:
+            last = groups[-1][-1]
+            gap = offsets[number] - offsets[last] - counts[last]
+            length = offsets[number] + counts[number] - offsets[groups[-1][0]]
+            if 0 <= gap <= _LARGEST_GAP and length <= _LONGEST_READ:
+                groups[-1].append(number)
+                continue
+        groups.append([number])
+    return groups
+
+
+def _shared(tiles: range, size: int, start: int, stop: int, end: int) -> set[int]:
+    """Return those of the `tiles` along an axis that a neighbouring region needs too.
+
+    Where an edge cuts a tile, both regions need that one; where two blocks meet between tiles
+    and each is read with a margin, they need the one before it too.
+    """
+    shared: set[int] = set()
+    if start % size:
+        shared.update(tiles[:2])
+    if stop % size and stop != end:
+        shared.update(tiles[-2:])
+    return shared

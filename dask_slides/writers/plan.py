@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dask_slides.geometry import halved
-from dask_slides.graph import MAX_TASKS
+from dask_slides.graph import MAX_TASKS, TASK_SIDE
 
 SMALLEST = 256
 """Longest side of the smallest level, at the least."""
@@ -14,8 +14,6 @@ FEW_TASKS = 16
 LARGEST_SHARD = 4096
 """Pixels a side of a shard at the most: a task holds it whole, so memory has a ceiling and
 an image of a million pixels a side has more tasks instead."""
-READ_SIDE = 4096
-"""Pixels of the file a side that a task of the first stage aims to read."""
 STAGE_CHUNKS = 4
 """Chunks a side that a task of a later stage reads back: it writes two levels of them."""
 
@@ -70,18 +68,20 @@ class ImagePlan:
         return sum(level.shape[0] * level.shape[1] for level in self.levels)
 
 
-def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
+def plan_image(
+    shape: tuple[int, int], input_ratio: float = 1.0, read_side: int = TASK_SIDE
+) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels.
+    shrinks much takes fewer output pixels. `read_side` is how many of the file it aims to read.
     """
     longest = max(shape)
     count = 1
     while halved(longest, count) >= SMALLEST:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    target = min(LARGEST_SHARD, READ_SIDE / input_ratio)  # an enlarged image reads less
+    target = min(LARGEST_SHARD, read_side / input_ratio)  # an enlarged image reads less
     # what shrinks much has small blocks, so that a task reads no more than any other
     chunk = 256 if longest <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk

@@ -1,0 +1,119 @@
+"""JPEG tiles straight through libjpeg-turbo, at full size or at 1/2, 1/4, 1/8.
+
+libjpeg-turbo scales in the DCT domain: fewer coefficients are transformed, and none is
+decoded to be averaged away (D. Taubman's and the IJG's scaled inverse DCT). A tile whose sides
+are multiples of 16 comes out as exactly 1/2, 1/4 or 1/8 of it, so a page of such tiles has
+smaller levels that nobody stored.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.readers.pixels import box_mean
+
+Array = NDArray[Any]
+
+JPEG = {7, 33007, 34892}
+"""Compression tags of JPEG with whole streams or with tables apart."""
+FACTORS = (2, 4, 8)
+"""Reductions that the decoder offers."""
+_START = b"\xff\xd8"
+_END = b"\xff\xd9"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""An APP14 marker without its last byte, which says whether three components are YCbCr."""
+_NEAR = 2.0
+"""Grey levels that a reduced decode may be off the box mean, on average over a tile."""
+
+
+class JpegTiles:
+    """Decodes the tiles of one page; what it returns is overwritten by the next call.
+
+    Threads may share it: each has an array of its own that it decodes into, as a new one for
+    each tile costs a third of the decode in page faults.
+    """
+
+    def __init__(self, header: bytes, shape: tuple[int, int, int]) -> None:
+        self._header = header
+        self._shape = shape
+        self._own = threading.local()
+
+    def __call__(self, data: bytes | memoryview, factor: int = 1) -> Array | None:
+        """Return the samples (h / factor, w / factor, s); None if the stream is of another size."""
+        import simplejpeg
+
+        height, width, samples = self._shape
+        height, width = height // factor, width // factor
+        if self._header:
+            data = b"".join((self._header, memoryview(data)[2:]))
+        tile: Array = simplejpeg.decode_jpeg(
+            data,
+            "RGB" if samples == 3 else "GRAY",
+            min_height=height,
+            min_width=width,
+            min_factor=1,
+            buffer=self._buffer(factor, (height, width, samples)),
+        )
+        return tile if tile.shape == (height, width, samples) else None
+
+    def _buffer(self, factor: int, shape: tuple[int, int, int]) -> Array:
+        kept: dict[str, Array] = self._own.__dict__
+        name = str(factor)
+        if name not in kept:
+            kept[name] = np.empty(shape, np.uint8)
+        return kept[name]
+
+
+def is_jpeg(page: Any) -> bool:
+    """Return whether `JpegTiles` may decode the tiles of a page of tifffile."""
+    return bool(
+        int(page.compression) in JPEG
+        and page.dtype == np.uint8
+        and page.samplesperpixel in (1, 3)
+        and page.tilelength % 16 == page.tilewidth % 16 == 0
+    )
+
+
+def has_end(data: bytes | memoryview) -> bool:
+    """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing."""
+    return data[-2:] == _END or bytes(data).rstrip(b"\0").endswith(_END)
+
+
+def jpeg_tiles(page: Any, data: bytes | memoryview, expected: Array) -> JpegTiles | None:
+    """Return the decoder that makes `expected` (h, w, s) of the tile `data`, if there is one.
+
+    What a stream means is not told by the stream alone: tables lie apart, and components
+    without a marker are taken for YCbCr, which those of Aperio are not. So each reading is
+    tried on a real tile, and none that is off by a bit is used.
+    """
+    tables = (page.jpegtables or b"")[2:]
+    if tables.endswith(_END):
+        tables = tables[:-2]
+    plain = _START + tables if tables else b""
+    readings = [plain]
+    if page.samplesperpixel == 3:
+        as_rgb, as_ycbcr = (_START + _ADOBE + kind + tables for kind in (b"\0", b"\1"))
+        readings = [as_rgb, plain, as_ycbcr] if page.photometric == 2 else [plain, as_ycbcr, as_rgb]
+    for header in readings:
+        tiles = JpegTiles(header, (page.tilelength, page.tilewidth, page.samplesperpixel))
+        if _agrees(tiles, data, expected):
+            return tiles
+    return None
+
+
+def _agrees(tiles: JpegTiles, data: bytes | memoryview, expected: Array) -> bool:
+    try:
+        same = np.array_equal(tiles(data), expected)  # type: ignore[arg-type]
+        return same and all(_near(tiles(data, f), box_mean(expected, f)) for f in FACTORS)
+    except (ValueError, RuntimeError):  # a stream that simplejpeg does not take
+        return False
+
+
+def _near(reduced: Array | None, expected: Array) -> bool:
+    if reduced is None or reduced.shape != expected.shape:
+        return False
+    return abs(float(reduced.mean()) - float(expected.mean())) <= _NEAR

@@ -1,0 +1,72 @@
+"""Reduced tiles that a neighbour will ask for: each is decoded once, not once a task.
+
+A task of a resize reads a margin around its region, and a tile is decoded whole or not at
+all: without this, blocks of 8 x 8 tiles decode 10 x 10. Only tiles near an edge that cuts a
+tile are kept, only reduced ones (1/4 to 1/64 of the bytes), each for as many regions as meet
+there, and all of a process within one limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+LIMIT = 2**26
+"""Bytes that one process keeps at the most: two rows of tiles of 100,000 px at 1/4 are 20 MB."""
+
+
+class Kept:
+    """Tiles by key, the least recently used dropped beyond the limit. Threads share it."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._tiles: OrderedDict[Hashable, tuple[Array, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tiles that are kept."""
+        return self._bytes
+
+    def take(self, key: Hashable) -> Array | None:
+        """Return a tile, or None; it is dropped when all who were expected have taken it."""
+        with self._lock:
+            found = self._tiles.get(key)
+            if found is None:
+                return None
+            tile, uses = found
+            if uses > 1:
+                self._tiles[key] = tile, uses - 1
+                self._tiles.move_to_end(key)
+            else:
+                del self._tiles[key]
+                self._bytes -= tile.nbytes
+            return tile
+
+    def keep(self, key: Hashable, tile: Array, uses: int) -> None:
+        """Keep `tile`, which nobody writes to any more, for `uses` more regions."""
+        with self._lock:
+            if key in self._tiles:
+                return
+            self._tiles[key] = tile, uses
+            self._bytes += tile.nbytes
+            while self._bytes > self._limit:
+                _, (dropped, _) = self._tiles.popitem(last=False)
+                self._bytes -= dropped.nbytes
+
+    def clear(self) -> None:
+        """Drop all."""
+        with self._lock:
+            self._tiles.clear()
+            self._bytes = 0
+
+
+KEPT = Kept()
+"""Of this process."""
