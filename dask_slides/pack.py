@@ -64,9 +64,10 @@ class TileBlock:
 
     def tiles(self, source: Source, start: int, stop: int) -> Array:
         """Read tiles [start, stop); what lies outside of the image is the fill."""
-        shape = (stop - start, *self.tile, source.channels)
-        out = np.full(shape, self.fill, source.dtype)
+        out = np.empty((stop - start, *self.tile, source.channels), source.dtype)
         for number, region in enumerate(self._regions(source, start, stop)):
+            if (region.height, region.width) != self.tile:
+                out[number] = self.fill
             out[number, : region.height, : region.width] = source.read(0, region)
         return out
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region, bounds, strips
+from dask_slides.geometry import Region, bounds
 from dask_slides.graph import MAX_TASKS, Block, task_side
 from dask_slides.grid import TileGrid
-from dask_slides.readers.protocol import Source
+from dask_slides.readers.protocol import Source, pieces
 from dask_slides.resample import STRIP_PIXELS
 
 Array = NDArray[Any]
@@ -97,20 +98,34 @@ def record_of(pixels: Array, fields: tuple[str, ...], above: Array | None = None
 
 
 def _byte_moments(pixels: Array) -> tuple[Array, Array]:
-    from PIL import Image
-
-    height, width, channels = pixels.shape
-    samples = np.ascontiguousarray(pixels).reshape(-1)
-    # Pillow counts bytes of a borrowed buffer in C, ten times faster than sums in numpy
-    image = Image.frombuffer("L", (width * channels, height), samples, "raw", "L", 0, 1)
-    histogram = np.array(image.histogram(), np.int64)
+    histogram = _bytes_counted(pixels)
     return _moments(histogram), histogram.astype(np.float64)
 
 
+def _bytes_counted(pixels: Array) -> Array:
+    """Return how often each value stands in `pixels` (h, w, c), uint8; int64."""
+    height, width, channels = pixels.shape
+    if pixels.flags.c_contiguous or pixels.strides[1:] != (channels, 1) or height == 1:
+        return _rows_counted(np.ascontiguousarray(pixels), width * channels)
+    # a part of wider rows, where they lie: Pillow wants the last one to be as long as they are
+    return _rows_counted(pixels[:-1], pixels.strides[0]) + _bytes_counted(pixels[-1:])
+
+
+def _rows_counted(pixels: Array, pitch: int) -> Array:
+    """Count rows that begin `pitch` bytes apart: in C, ten times faster than sums in numpy."""
+    from PIL import Image
+
+    height, width, channels = pixels.shape
+    lent = as_strided(pixels, (pitch * height,), (1,), writeable=False)
+    image = Image.frombuffer("L", (width * channels, height), lent, "raw", "L", pitch, 1)
+    return np.array(image.histogram(), np.int64)
+
+
 def _moments(histogram: Array) -> Array:
-    values = np.arange(len(histogram), dtype=np.float64)
+    """Return count, sum and sum of squares of histograms (..., bins) of whole numbers."""
+    values = np.arange(histogram.shape[-1], dtype=np.float64)
     counts = histogram.astype(np.float64)
-    return np.array([counts.sum(), counts @ values, counts @ values**2])
+    return np.stack((counts.sum(axis=-1), counts @ values, counts @ values**2), axis=-1)
 
 
 def _short_moments(pixels: Array) -> tuple[Array, Array]:
@@ -167,27 +182,36 @@ class StatsBlock:
     def __call__(self, source: Source, block: Block) -> Array:
         """Return (rows, cols, record) float64."""
         row0, row1, col0, col1 = self._cells(block)
-        records = np.zeros((row1 - row0, col1 - col0, record_length(self.fields)))
-        _, region = self.window(block)
-        for strip in strips(region, source.levels[0].tile[0], STRIP_PIXELS):
-            pixels = source.read(0, strip)
-            for row, col, part in self._parts(strip, row0, row1, col0, col1):
-                piece = pixels[part.slices(strip.y, strip.x)]
-                cell = records[row - row0, col - col0]
-                cell[:] = record_of(piece, self.fields, cell)
+        shape = (row1 - row0, col1 - col0)
+        if source.dtype == np.uint8 and "saturation" not in self.fields:
+            counts = np.zeros((*shape, BINS), np.int64)
+            for row, col, part in self._parts(source, block):
+                counts[row - row0, col - col0] += _bytes_counted(part)
+            kept = counts if "histogram" in self.fields else counts[..., :0]
+            return np.concatenate((_moments(counts), kept), axis=-1, dtype=np.float64)
+        records = np.zeros((*shape, record_length(self.fields)))
+        for row, col, part in self._parts(source, block):
+            cell = records[row - row0, col - col0]
+            cell[:] = record_of(part, self.fields, cell)
         return records
 
-    def _parts(
-        self, strip: Region, row0: int, row1: int, col0: int, col1: int
-    ) -> Iterator[tuple[int, int, Region]]:
-        for row in range(row0, row1):
-            top = self.grid.start(0, row)
-            if top >= strip.stop_y or top + self.grid.tile[0] <= strip.y:
-                continue
-            for col in range(col0, col1):
-                part = self.grid.region(row, col).intersect(strip)
-                if part.area:
-                    yield row, col, part
+    def _parts(self, source: Source, block: Block) -> Iterator[tuple[int, int, Array]]:
+        """Yield what each piece that is read holds of each cell, as row, col and pixels."""
+        row0, row1, col0, col1 = self._cells(block)
+        rows = [(n, self.grid.span(n, n + 1, col0, col0 + 1)) for n in range(row0, row1)]
+        columns = [(n, self.grid.span(row0, row0 + 1, n, n + 1)) for n in range(col0, col1)]
+        _, region = self.window(block)
+        for place, pixels in pieces(source, 0, region, STRIP_PIXELS):
+            across = [
+                (col, max(place.x, cell.x) - place.x, min(place.stop_x, cell.stop_x) - place.x)
+                for col, cell in columns
+                if cell.x < place.stop_x and cell.stop_x > place.x
+            ]
+            for row, cell in rows:
+                top, bottom = max(place.y, cell.y), min(place.stop_y, cell.stop_y)
+                if top < bottom:
+                    for col, left, right in across:
+                        yield row, col, pixels[top - place.y : bottom - place.y, left:right]
 
 
 def cell_chunks(grid: TileGrid) -> tuple[tuple[int, ...], tuple[int, ...]]:

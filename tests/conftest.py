@@ -46,6 +46,35 @@ def sync():
         yield
 
 
+@pytest.fixture
+def reads(monkeypatch):
+    """Every region that is read of a file, at full size or reduced, in pixels of its level."""
+    from dask_slides.geometry import Region
+    from dask_slides.readers.tiff import TiffSource
+
+    found = []
+    read, read_reduced, tiles = TiffSource.read, TiffSource.read_reduced, TiffSource.tiles
+
+    def counted(self, level, region):
+        found.append(region)
+        return read(self, level, region)
+
+    def counted_reduced(self, level, factor, region):
+        whole = [factor * n for n in (region.y, region.x, region.height, region.width)]
+        found.append(Region(*whole))
+        return read_reduced(self, level, factor, region)
+
+    def counted_tiles(self, level, region):
+        for part, pixels in tiles(self, level, region):
+            found.append(part)
+            yield part, pixels
+
+    monkeypatch.setattr(TiffSource, "read", counted)
+    monkeypatch.setattr(TiffSource, "tiles", counted_tiles)
+    monkeypatch.setattr(TiffSource, "read_reduced", counted_reduced)
+    return found
+
+
 @pytest.fixture(scope="session")
 def stained():
     """Return 768 x 1024 px of real histology, mirrored so that it has no seams."""

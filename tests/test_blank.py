@@ -10,21 +10,6 @@ import dask_slides as ds
 from dask_slides.blank import SMALL_GRID
 
 
-@pytest.fixture
-def reads(tissue_tiff, monkeypatch):
-    """The regions that are read of `tissue_tiff`."""
-    seen = []
-    kind = type(ds.open_slide(tissue_tiff).source)
-    read = kind.read
-
-    def counted(self, level, region):
-        seen.append(region)
-        return read(self, level, region)
-
-    monkeypatch.setattr(kind, "read", counted)
-    return seen
-
-
 @given(images(channels=st.sampled_from([1, 3, 4])), tiles, st.data())
 def test_any_chunks_of_the_array_give_the_map_of_the_whole(image, tile, data):
     chunks = (*data.draw(chunkings(image.shape)), image.shape[2])

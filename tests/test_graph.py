@@ -15,7 +15,6 @@ import dask_slides as ds
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import ReadBlock, default_chunks, task_bytes
 from dask_slides.pack import pack_at
-from dask_slides.readers.tiff import TiffSource
 from dask_slides.writers.image import stage_array
 from dask_slides.writers.label import tissue_label
 from dask_slides.writers.plan import plan_image
@@ -189,26 +188,6 @@ def test_names_tell_operations_apart(atlas):
 
 
 # ---------------------------------------------------------------- reads are counted
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """Every region that is read of a file, at full size or reduced, in pixels of its level."""
-    found = []
-    read, read_reduced = TiffSource.read, TiffSource.read_reduced
-
-    def counted(self, level, region):
-        found.append(region)
-        return read(self, level, region)
-
-    def counted_reduced(self, level, factor, region):
-        whole = [factor * n for n in (region.y, region.x, region.height, region.width)]
-        found.append(Region(*whole))
-        return read_reduced(self, level, factor, region)
-
-    monkeypatch.setattr(TiffSource, "read", counted)
-    monkeypatch.setattr(TiffSource, "read_reduced", counted_reduced)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from dask_slides.errors import (
     SlideNotFoundError,
     TileDecodeError,
 )
-from dask_slides.geometry import Region
+from dask_slides.geometry import Region, strips
 
 Array = NDArray[Any]
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,33 @@ class Shrinking(Source, Protocol):
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`, in pixels of the reduced image."""
         ...
+
+
+@runtime_checkable
+class Tiled(Source, Protocol):
+    """A source whose units of storage can be looked at one by one, without a copy."""
+
+    def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
+        """Return what the tiles hold of `region`, with their places; None if it has none.
+
+        An array is overwritten when the next one is asked for.
+        """
+        ...
+
+
+def pieces(
+    source: Source, level: int, region: Region, max_pixels: int
+) -> Iterator[tuple[Region, Array]]:
+    """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
+
+    An array may be overwritten when the next one is asked for.
+    """
+    tiles = source.tiles(level, region) if isinstance(source, Tiled) else None
+    if tiles is not None:
+        yield from tiles
+        return
+    for strip in strips(region, source.levels[level].tile[0], max_pixels):
+        yield strip, source.read(level, strip)
 
 
 @runtime_checkable
@@ -151,7 +179,7 @@ def check_identity(path: str, identity: Identity) -> None:
         raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")
 
 
-def decoded(name: str, level: int, region: Region, fetch: Callable[[], Array]) -> Array:
+def decoded(name: str, level: int, region: Region, fetch: Callable[[], Read]) -> Read:
     """Return what `fetch` reads, or raise TileDecodeError: which pixels of which slide."""
     try:
         return fetch()

@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -93,6 +94,17 @@ class TiffSource:
         opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
         return decoded(self.path, level, place, lambda: opened.array(level).read(region, factor))
+
+    def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
+        """Return what the tiles of a plain tiled page hold of `region`."""
+        return self._tiles(level, region) if self.reductions[level] else None
+
+    def _tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]]:
+        check_identity(self.path, self.identity)
+        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        tiles: Iterator[tuple[Region, Array]] = opened.array(level).tiles(region)
+        while found := decoded(self.path, level, region, lambda: next(tiles, None)):
+            yield found
 
 
 def channels_last(stored: Array, axes: str) -> Array:

@@ -85,6 +85,14 @@ class TiledPage:
 
     def read(self, region: Region, factor: int = 1) -> Array:
         """Return the samples (h, w, s) of `region` of the page reduced by `factor`."""
+        shape = (region.height, region.width, self._page.samplesperpixel)
+        out = np.empty(shape, self._page.dtype)
+        for part, samples in self.tiles(region, factor):
+            out[part.slices(region.y, region.x)] = samples
+        return out
+
+    def tiles(self, region: Region, factor: int = 1) -> Iterator[tuple[Region, Array]]:
+        """Yield what each tile holds of `region`; the next one overwrites the array."""
         page = self._page
         height, width = page.tilelength // factor, page.tilewidth // factor
         rows = range(region.y // height, -(-region.stop_y // height))
@@ -92,7 +100,6 @@ class TiledPage:
         bottom, right = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
         shared_rows = _shared(rows, height, region.y, region.stop_y, bottom)
         shared_columns = _shared(columns, width, region.x, region.stop_x, right)
-        out = np.empty((region.height, region.width, page.samplesperpixel), page.dtype)
         for row in rows:
             numbers = {row * self._across + column: column for column in columns}
             uses = dict.fromkeys(numbers, 0)
@@ -104,9 +111,11 @@ class TiledPage:
             for number, tile in self._tiles(uses, factor):
                 place = Region(row * height, numbers[number] * width, height, width)
                 part = place.intersect(region)
-                into = out[part.slices(region.y, region.x)]
-                into[...] = self._fill if tile is None else tile[part.slices(place.y, place.x)]
-        return out
+                if tile is None:
+                    shape = (part.height, part.width, page.samplesperpixel)
+                    yield part, np.full(shape, self._fill, page.dtype)
+                else:
+                    yield part, tile[part.slices(place.y, place.x)]
 
     def _tiles(self, uses: dict[int, int], factor: int) -> Iterator[tuple[int, Array | None]]:
         """Yield number and samples of tiles; the array may be overwritten by the next one.

@@ -29,9 +29,16 @@ from dask_slides.writers.store import MARK, marked, new_store
 Array = NDArray[Any]
 
 
+FEW_SHARDS = 16
+"""Shards that a small pack is shared out to: one is written by one task."""
+SMALL_SHARD = 2**23
+"""Bytes that a shard has for all that, if the pack has them."""
+
+
 def tiles_a_shard(count: int, nbytes: int) -> int:
     """Return how many tiles of `nbytes` a shard holds: even work, few files."""
-    few = max(1, TASK_BYTES // nbytes, -(-count // MAX_TASKS))
+    shared_out = max(SMALL_SHARD // nbytes, -(-count // FEW_SHARDS))
+    few = max(1, min(TASK_BYTES // nbytes, shared_out), -(-count // MAX_TASKS))
     return min(few, max(1, count))
 
 
