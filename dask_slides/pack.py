@@ -20,7 +20,7 @@ from dask_slides.graph import MAX_TASKS, Block, map_blocks
 from dask_slides.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
 from dask_slides.places import Places
 from dask_slides.readers.array import ArraySource
-from dask_slides.readers.protocol import Source, root_of
+from dask_slides.readers.protocol import Source, read_each, root_of
 from dask_slides.resize import output_shape, resized
 from dask_slides.slide import Mpp, Slide, as_slide
 
@@ -32,6 +32,8 @@ TASK_BYTES = 2**26
 """Bytes of tiles that one task aims at."""
 MIN_TASKS = 64
 """Tasks that a pack is shared out to if it has the tiles."""
+SCATTERED_TASKS = 4
+"""The same for crops in no order of place."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,11 @@ class TileBlock:
     def tiles(self, source: Source, start: int, stop: int) -> Array:
         """Read tiles [start, stop); what lies outside of the image is the fill."""
         out = np.empty((stop - start, *self.tile, source.channels), source.dtype)
-        for number, region in enumerate(self._regions(source, start, stop)):
+        regions = self._regions(source, start, stop)
+        for number, region in enumerate(regions):
             if (region.height, region.width) != self.tile:
                 out[number] = self.fill
-            out[number, : region.height, : region.width] = source.read(0, region)
+        read_each(source, 0, regions, out)
         return out
 
 
@@ -162,8 +165,10 @@ def tile_block(
     # over a dask array a task needs the window that holds all its tiles: one tile a task
     apart = isinstance(root_of(source), ArraySource)
     count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
-    # and at least a few tasks, so that there is something to share out
-    count = min(count, max(1, -(-len(yx) // MIN_TASKS)))
+    # and at least a few tasks, so that there is something to share out; fewer where tiles of a
+    # task lie anywhere, as the more there are of them, the more often they share what is decoded
+    scattered = bool((np.diff(yx[:, 0]) < 0).any())
+    count = min(count, max(1, -(-len(yx) // (SCATTERED_TASKS if scattered else MIN_TASKS))))
     lengths = even_pieces(len(yx), count)
     return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths
 

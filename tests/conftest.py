@@ -54,6 +54,7 @@ def reads(monkeypatch):
 
     found = []
     read, read_reduced, tiles = TiffSource.read, TiffSource.read_reduced, TiffSource.tiles
+    gather = TiffSource.gather
 
     def counted(self, level, region):
         found.append(region)
@@ -69,6 +70,12 @@ def reads(monkeypatch):
             found.append(part)
             yield part, pixels
 
+    def counted_gather(self, level, regions):
+        for index, part, pixels in gather(self, level, regions):
+            found.append(part)
+            yield index, part, pixels
+
+    monkeypatch.setattr(TiffSource, "gather", counted_gather)
     monkeypatch.setattr(TiffSource, "read", counted)
     monkeypatch.setattr(TiffSource, "tiles", counted_tiles)
     monkeypatch.setattr(TiffSource, "read_reduced", counted_reduced)

@@ -95,6 +95,23 @@ class Tiled(Source, Protocol):
         """
         ...
 
+    def gather(
+        self, level: int, regions: list[Region]
+    ) -> Iterator[tuple[int, Region, Array]] | None:
+        """Return the same of many regions, each tile once: number, place and pixels."""
+        ...
+
+
+def read_each(source: Source, level: int, regions: list[Region], out: Array) -> None:
+    """Read `regions` into `out` (n, h, w, c), each at the top left of its own."""
+    parts = source.gather(level, regions) if isinstance(source, Tiled) else None
+    if parts is None:
+        for index, region in enumerate(regions):
+            out[index, : region.height, : region.width] = source.read(level, region)
+        return
+    for index, part, pixels in parts:
+        out[index][part.slices(regions[index].y, regions[index].x)] = pixels
+
 
 def pieces(
     source: Source, level: int, region: Region, max_pixels: int

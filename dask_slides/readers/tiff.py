@@ -11,10 +11,10 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_o
 from dask_slides.readers.tiles import TiledPage, factors_of, is_plain_tiled
 
 Array = NDArray[Any]
+Item = TypeVar("Item", bound=tuple[Any, ...])
 
 OPEN_FILES = 16
 """Slides that one process keeps open."""
@@ -97,14 +98,30 @@ class TiffSource:
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""
-        return self._tiles(level, region) if self.reductions[level] else None
+        if not self.reductions[level]:
+            return None
+        return self._each(level, region, lambda page: page.tiles(region))
 
-    def _tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]]:
+    def gather(
+        self, level: int, regions: list[Region]
+    ) -> Iterator[tuple[int, Region, Array]] | None:
+        """Return what the tiles of a plain tiled page hold of each of `regions`."""
+        if not self.reductions[level]:
+            return None
+        top, left = min(r.y for r in regions), min(r.x for r in regions)
+        bottom, right = max(r.stop_y for r in regions), max(r.stop_x for r in regions)
+        around = Region(top, left, bottom - top, right - left)
+        return self._each(level, around, lambda page: page.gather(regions))
+
+    def _each(
+        self, level: int, around: Region, found: Callable[[TiledPage], Iterator[Item]]
+    ) -> Iterator[Item]:
+        """Yield what is found in the page of `level`; an error says that it lies in `around`."""
         check_identity(self.path, self.identity)
         opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
-        tiles: Iterator[tuple[Region, Array]] = opened.array(level).tiles(region)
-        while found := decoded(self.path, level, region, lambda: next(tiles, None)):
-            yield found
+        items = found(opened.array(level))
+        while item := decoded(self.path, level, around, lambda: next(items, None)):
+            yield item
 
 
 def channels_last(stored: Array, axes: str) -> Array:

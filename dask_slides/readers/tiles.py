@@ -111,11 +111,30 @@ class TiledPage:
             for number, tile in self._tiles(uses, factor):
                 place = Region(row * height, numbers[number] * width, height, width)
                 part = place.intersect(region)
-                if tile is None:
-                    shape = (part.height, part.width, page.samplesperpixel)
-                    yield part, np.full(shape, self._fill, page.dtype)
-                else:
-                    yield part, tile[part.slices(place.y, place.x)]
+                yield part, self._part(tile, place, part)
+
+    def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
+        """Yield what each tile holds of each of many regions; a tile is decoded once for all."""
+        page = self._page
+        height, width = page.tilelength, page.tilewidth
+        wanted: dict[int, list[int]] = {}
+        for index, region in enumerate(regions):
+            for row in range(region.y // height, -(-region.stop_y // height)):
+                for column in range(region.x // width, -(-region.stop_x // width)):
+                    wanted.setdefault(row * self._across + column, []).append(index)
+        for number, tile in self._tiles(dict.fromkeys(sorted(wanted), 0), 1):
+            row, column = divmod(number, self._across)
+            place = Region(row * height, column * width, height, width)
+            for index in wanted[number]:
+                part = place.intersect(regions[index])
+                yield index, part, self._part(tile, place, part)
+
+    def _part(self, tile: Array | None, place: Region, part: Region) -> Array:
+        """Return `part` of a tile at `place`; of one that is absent, the fill."""
+        if tile is None:
+            shape = (part.height, part.width, self._page.samplesperpixel)
+            return np.full(shape, self._fill, self._page.dtype)
+        return tile[part.slices(place.y, place.x)]
 
     def _tiles(self, uses: dict[int, int], factor: int) -> Iterator[tuple[int, Array | None]]:
         """Yield number and samples of tiles; the array may be overwritten by the next one.
