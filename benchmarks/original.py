@@ -18,8 +18,8 @@ from benchmarks.scenarios import (
     CROP,
     DENSE,
     DOWNSAMPLE,
+    LOOP,
     PACK_TILE,
-    THREADS,
     THUMBNAIL,
     Array,
     Job,
@@ -72,26 +72,29 @@ def mosaic(slide: Any, job: Job, kept: Array, threads: ThreadPoolExecutor) -> Ar
 
 
 @way("resize", "original: OpenSlide + cv2", "openslide", "cv2", floor=ALIASED)
+@way("resize", LOOP, "openslide", "cv2", floor=ALIASED, threads=1)
 def resize_original(job: Job) -> Array:
     import openslide
 
-    with openslide.OpenSlide(job.slide) as slide, ThreadPoolExecutor(THREADS) as threads:
+    with openslide.OpenSlide(job.slide) as slide, ThreadPoolExecutor(job.threads) as threads:
         return mosaic(slide, job, np.ones((CELLS, CELLS), bool), threads)
 
 
 @way("blank-map", "original: OpenSlide + numpy", "openslide")
+@way("blank-map", LOOP, "openslide", threads=1)
 def blank_map_original(job: Job) -> Array:
     import openslide
 
-    with openslide.OpenSlide(job.slide) as slide, ThreadPoolExecutor(THREADS) as threads:
+    with openslide.OpenSlide(job.slide) as slide, ThreadPoolExecutor(job.threads) as threads:
         return blank_cells(slide, job, threads)
 
 
 @way("cutoff", "original: OpenSlide + cv2", "openslide", "cv2", floor=ALIASED)
+@way("cutoff", LOOP, "openslide", "cv2", floor=ALIASED, threads=1)
 def cutoff_original(job: Job) -> Array:
     import openslide
 
-    with openslide.OpenSlide(job.slide) as slide, ThreadPoolExecutor(THREADS) as threads:
+    with openslide.OpenSlide(job.slide) as slide, ThreadPoolExecutor(job.threads) as threads:
         return mosaic(slide, job, ~blank_cells(slide, job, threads), threads)
 
 
@@ -104,12 +107,13 @@ def dense_tiles(slide: Any, job: Job) -> Iterator[tuple[tuple[int, int], Array]]
 
     places = corners(job.size, PACK_TILE)
     row = job.size // PACK_TILE
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(job.threads) as threads:
         for i in range(0, len(places), row):
             yield from filter(None, threads.map(read, places[i : i + row]))
 
 
 @way("pack", "original: OpenSlide + numpy + zarr append", "openslide", "zarr")
+@way("pack", LOOP, "openslide", "zarr", threads=1)
 def pack_original(job: Job) -> str:
     import openslide
     import zarr
@@ -139,12 +143,13 @@ def pack_original(job: Job) -> str:
 
 def crops_of(job: Job, open_slide: Callable[[str], Any]) -> Array:
     """Read the crops at the known places."""
-    with open_slide(job.slide) as slide, ThreadPoolExecutor(THREADS) as threads:
+    with open_slide(job.slide) as slide, ThreadPoolExecutor(job.threads) as threads:
         places = np.load(job.places).tolist()
         return np.stack(list(threads.map(lambda at: region(slide, at, CROP), places)))
 
 
 @way("crops", "OpenSlide", "openslide")
+@way("crops", "OpenSlide, one loop", "openslide", threads=1)
 def crops_openslide(job: Job) -> Array:
     import openslide
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,46 +12,71 @@ from benchmarks.scenarios import (
     BLANK,
     DENSE,
     DOWNSAMPLE,
+    ONE_THREAD,
     OURS,
     PACK_TILE,
+    RESIZES,
     THUMBNAIL,
     Array,
     Job,
     way,
 )
 
-HERE = ("dask_slides", "dask.array", "tifffile", "zarr", "imagecodecs", "PIL.Image", "cloudpickle")
+HERE = (
+    "dask_slides",
+    "dask.array",
+    "distributed",  # dask looks for a client in it
+    "tifffile",
+    "zarr",
+    "imagecodecs",
+    "simplejpeg",
+    "PIL.Image",
+    "cloudpickle",
+)
 
 
-@way("open", OURS, *HERE)
+def ours(*scenarios: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
+    """Register a way of ours, and the same on one thread."""
+
+    def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
+        for scenario in scenarios:
+            way(scenario, OURS, *HERE)(run)
+            if scenario != "open":
+                way(scenario, ONE_THREAD, *HERE, threads=1)(run)
+        return run
+
+    return register
+
+
+@ours("open")
 def open_ours(job: Job) -> Any:
     import dask_slides as ds
 
     return ds.resize(job.slide, downsample=DOWNSAMPLE).data
 
 
-@way("resize", OURS, *HERE)
+@ours(*RESIZES)
 def resize_ours(job: Job) -> Array:
     import dask_slides as ds
 
     return np.asarray(ds.resize(job.slide, downsample=DOWNSAMPLE).data.compute())
 
 
-@way("resize-zarr", OURS, *HERE)
+@ours("resize-zarr")
 def resize_zarr_ours(job: Job) -> str:
     import dask_slides as ds
 
     return ds.write(ds.resize(job.slide, downsample=DOWNSAMPLE), job.out + ".ome.zarr")
 
 
-@way("blank-map", OURS, *HERE)
+@ours("blank-map")
 def blank_map_ours(job: Job) -> Array:
     import dask_slides as ds
 
     return np.asarray(ds.blank_map(job.slide, job.cell, ds.Contrast(BLANK)).compute().blank)
 
 
-@way("cutoff", OURS, *HERE)
+@ours("cutoff")
 def cutoff_ours(job: Job) -> Array:
     import dask_slides as ds
 
@@ -60,7 +86,7 @@ def cutoff_ours(job: Job) -> Array:
     return np.asarray(cut.image.data.compute())
 
 
-@way("pack", OURS, *HERE)
+@ours("pack")
 def pack_ours(job: Job) -> str:
     import dask_slides as ds
 
@@ -68,14 +94,14 @@ def pack_ours(job: Job) -> str:
     return ds.write(pack, job.out + ".tiles.zarr")
 
 
-@way("crops", OURS, *HERE)
+@ours("crops")
 def crops_ours(job: Job) -> Array:
     with open(job.pack, "rb") as file:
         pack = pickle.load(file)
     return np.asarray(pack.tiles.compute())
 
 
-@way("thumbnail", OURS, *HERE)
+@ours("thumbnail")
 def thumbnail_ours(job: Job) -> Array:
     import dask_slides as ds
 

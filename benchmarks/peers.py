@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.scenarios import (
     BLANK,
     DOWNSAMPLE,
+    RESIZES,
     THREADS,
     THUMBNAIL,
-    TILE,
     Array,
     Job,
     corners,
@@ -29,13 +29,24 @@ from benchmarks.scenarios import (
 BLOCK = 2560
 """Of plain dask: whole tiles, and a multiple of 10, as `coarsen` needs it."""
 
-DASK = ("dask.array", "tifffile", "zarr", "imagecodecs", "cloudpickle")
+DASK = ("dask.array", "distributed", "tifffile", "zarr", "imagecodecs", "cloudpickle")
 
 
 # libvips: its own threads, VIPS_CONCURRENCY
 
 
-@way("resize", "libvips resize", "pyvips", "numpy")
+def each_resize(name: str, *needs: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
+    """Register a way of every scenario that shrinks a slide to memory."""
+
+    def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
+        for scenario in RESIZES:
+            way(scenario, name, *needs)(run)
+        return run
+
+    return register
+
+
+@each_resize("libvips resize", "pyvips", "numpy")
 def resize_vips(job: Job) -> Array:
     import pyvips
 
@@ -65,7 +76,7 @@ def resize_whole(job: Job) -> Array:
     import tifffile
     from PIL import Image
 
-    image = Image.fromarray(tifffile.imread(job.slide, maxworkers=THREADS))
+    image = Image.fromarray(tifffile.imread(job.slide, maxworkers=job.threads))
     size = (image.width // DOWNSAMPLE, image.height // DOWNSAMPLE)
     # the same gap as ours and as libvips has it: a box mean first, Lanczos for the last 2x
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
@@ -75,13 +86,13 @@ def resize_whole(job: Job) -> Array:
 def blank_map_whole(job: Job) -> Array:
     import tifffile
 
-    pixels = tifffile.imread(job.slide, maxworkers=THREADS)
+    pixels = tifffile.imread(job.slide, maxworkers=job.threads)
 
     def is_blank(at: tuple[int, int]) -> bool:
         cell = pixels[at[0] : at[0] + job.cell, at[1] : at[1] + job.cell]
         return bool(cell.std() <= BLANK * cell.mean())
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(job.threads) as threads:
         return squared(threads.map(is_blank, corners(job.size, job.cell)))
 
 
@@ -152,45 +163,58 @@ def resize_zarr_dask(job: Job) -> str:
 # What decoding alone costs: no reading of a tag, no copy, no sum
 
 
-def decode_all(job: Job, decode: Callable[[bytes], Any]) -> None:
+def decode_all(job: Job, decoder: Callable[[Any], Callable[[bytes, int], Any]]) -> None:
+    """Decode every tile; `decoder` makes what does it of the page, one for each thread."""
     import tifffile
 
     with tifffile.TiffFile(job.slide) as tiff:
         page = tiff.pages[0]
-        spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    file = os.open(job.slide, os.O_RDONLY)
+        spans = list(enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)))
+        file = os.open(job.slide, os.O_RDONLY)
 
-    def part(number: int) -> None:
-        for offset, count in spans[number::THREADS]:
-            decode(os.pread(file, count, offset))
+        def part(number: int) -> None:
+            decode = decoder(page)
+            for tile, (offset, count) in spans[number :: job.threads]:
+                decode(os.pread(file, count, offset), tile)
 
-    try:
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(part, range(THREADS)))
-    finally:
-        os.close(file)
-
-
-@way("resize", "limit: bare decode, imagecodecs", "tifffile", "imagecodecs")
-@way("blank-map", "limit: bare decode, imagecodecs", "tifffile", "imagecodecs")
-def bare_imagecodecs(job: Job) -> None:
-    import imagecodecs
-
-    decode_all(job, imagecodecs.jpeg8_decode)
+        try:
+            with ThreadPoolExecutor(job.threads) as threads:
+                list(threads.map(part, range(job.threads)))
+        finally:
+            os.close(file)
 
 
-@way("resize", "limit: bare decode, simplejpeg", "tifffile", "simplejpeg")
-@way("blank-map", "limit: bare decode, simplejpeg", "tifffile", "simplejpeg")
-def bare_simplejpeg(job: Job) -> None:
+def turbo(factor: int, page: Any) -> Callable[[bytes, int], Any]:
+    """Decode JPEG at 1 / `factor`, into the same array again: the fastest there is here."""
     import simplejpeg
 
-    decode_all(job, simplejpeg.decode_jpeg)
+    height, width = page.tilelength // factor, page.tilewidth // factor
+    into = np.empty((height, width, 3), np.uint8)
+    size = {"min_height": height, "min_width": width, "min_factor": 1, "buffer": into}
+    return lambda data, tile: simplejpeg.decode_jpeg(data, **size)
 
 
-@way("resize", "limit: bare decode at 1/4, simplejpeg", "tifffile", "simplejpeg")
+def tifffiles(page: Any) -> Callable[[bytes, int], Any]:
+    """Decode as tifffile does, with imagecodecs."""
+    return lambda data, tile: page.decode(data, tile, _fullsize=True)
+
+
+@way("resize", "limit: bare decode at 1/4", "tifffile", "simplejpeg", limit=True)
+@way("resize-256", "limit: bare decode at 1/4", "tifffile", "simplejpeg", limit=True)
 def bare_quarter(job: Job) -> None:
-    import simplejpeg
+    decode_all(job, partial(turbo, 4))
 
-    side = TILE // 4
-    quarter = partial(simplejpeg.decode_jpeg, min_height=side, min_width=side, min_factor=1)
-    decode_all(job, quarter)
+
+@way("resize", "bare decode at full size", "tifffile", "simplejpeg")
+@way("blank-map", "limit: bare decode", "tifffile", "simplejpeg", limit=True)
+def bare_full(job: Job) -> None:
+    decode_all(job, partial(turbo, 1))
+
+
+@way("resize-lzw", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
+@way("resize-lzw", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
+@way("resize-deflate", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
+@way("resize-deflate", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
+@way("resize-jpeg2000", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
+def bare_tifffile(job: Job) -> None:
+    decode_all(job, tifffiles)

@@ -25,17 +25,16 @@ from benchmarks.scenarios import CROP, CROPS, OURS, SCENARIOS, THREADS, WAYS, Jo
 Run = dict[str, Any]
 
 TIMEOUT = 4 * 3600
-PIN = {
-    "DASK_SCHEDULER": "threads",
-    "DASK_NUM_WORKERS": str(THREADS),
-    "OMP_NUM_THREADS": str(THREADS),
-    "OPENBLAS_NUM_THREADS": str(THREADS),
-    "OPENCV_FOR_THREADS_NUM": str(THREADS),
-    "TIFFFILE_NUM_THREADS": str(THREADS),
-    "VIPS_CONCURRENCY": str(THREADS),
-    "ZARR_THREADING__MAX_WORKERS": str(THREADS),
-}
-"""Two threads for everybody, as each library takes it; two processors besides."""
+THREAD_SETTINGS = (
+    "DASK_NUM_WORKERS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "TIFFFILE_NUM_THREADS",
+    "VIPS_CONCURRENCY",
+    "ZARR_THREADING__MAX_WORKERS",
+)
+"""How each library takes the number of threads; so many processors besides."""
 
 
 def load_ways() -> list[Way]:
@@ -63,7 +62,8 @@ class Plan:
         path = slides.slide(self.slides, kind, self.size)
         out = self.work / f"out-{number}"
         side = int(path.stem.split("-")[1])
-        return Job(str(path), side, str(out), str(self.work / "yx.npy"), str(self.work / "pack"))
+        places, pack = self.work / "yx.npy", self.work / "pack"
+        return Job(str(path), side, str(out), str(places), str(pack), way.threads)
 
 
 def run_all(plan: Plan) -> list[Run]:
@@ -112,7 +112,8 @@ def run_one(plan: Plan, way: Way, number: int, index: int) -> Run:
         spec["save"] = str(result_path(plan, way))
     root = str(Path(__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = os.environ | PIN | {"PYTHONPATH": os.pathsep.join(paths)}
+    env = os.environ | dict.fromkeys(THREAD_SETTINGS, str(way.threads))
+    env |= {"DASK_SCHEDULER": "threads", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "benchmarks.runner", json.dumps(spec)]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT)
@@ -177,11 +178,11 @@ def imported(way: Way) -> str | None:
     return None
 
 
-def pinned() -> list[int]:
-    """Stay on two processors, where the system lets a process choose; return them."""
+def pinned(count: int) -> list[int]:
+    """Stay on `count` processors, where the system lets a process choose; return them."""
     if not hasattr(os, "sched_setaffinity"):
         return []
-    chosen = sorted(os.sched_getaffinity(0))[:THREADS]
+    chosen = sorted(os.sched_getaffinity(0))[:count]
     os.sched_setaffinity(0, chosen)
     return chosen
 
@@ -193,7 +194,7 @@ def measured(spec: dict[str, Any]) -> Run:
     missing = imported(way)
     if missing:
         return {"skipped": missing}
-    run: Run = {"processors": pinned(), "load": os.getloadavg()[0]}
+    run: Run = {"processors": pinned(way.threads), "load": os.getloadavg()[0]}
     forget_peak()
     before, cpu, start = memory("VmRSS"), time.process_time(), time.perf_counter()
     result = way.run(job)

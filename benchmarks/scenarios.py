@@ -15,16 +15,20 @@ Array = NDArray[Any]
 Facts = dict[str, Any]
 
 OURS = "dask_slides"
+ONE_THREAD = "dask_slides, 1 thread"
+LOOP = "the original as it was: one loop"
+RESIZES = ("resize", "resize-256", "resize-lzw", "resize-deflate", "resize-jpeg2000")
+"""Scenarios that shrink a slide to memory, by the slide that they read."""
 THREADS = 2
 """Threads for everybody."""
 DOWNSAMPLE = 10
 CELLS = 40
 """Cells of a blank map along a side."""
 PACK_TILE = 512
-CROPS, CROP = 200, 256
+CROPS, CROP = 1000, 256
 THUMBNAIL = 1024
 TILE = 512
-"""Side of the tiles of every slide."""
+"""Side of the tiles of a slide, where its scenario says nothing else."""
 BLANK, DENSE = 0.05, 0.35
 """Ratios of the contrast test, standard deviation to mean."""
 SMOOTH = 30.0
@@ -45,6 +49,8 @@ class Job:
     pack: str
     """The pickled TilePack of the same crops; it holds no pixel."""
 
+    threads: int = THREADS
+
     @property
     def cell(self) -> int:
         """Pixels a side of a cell of the blank map."""
@@ -64,6 +70,10 @@ class Way:
     """Least agreement with ours."""
     whole: bool
     """Whether it holds the whole slide in memory."""
+    threads: int
+    """Threads and processors that it gets."""
+    limit: bool
+    """Whether it only decodes: nothing that decodes the same can be faster."""
 
 
 def corners(size: int, cell: int) -> list[tuple[int, int]]:
@@ -84,12 +94,18 @@ WAYS: list[Way] = []
 
 
 def way(
-    scenario: str, name: str, *needs: str, floor: float = SMOOTH, whole: bool = False
+    scenario: str,
+    name: str,
+    *needs: str,
+    floor: float = SMOOTH,
+    whole: bool = False,
+    threads: int = THREADS,
+    limit: bool = False,
 ) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
     """Register a function of a Job as a way of `scenario`; what it returns is compared."""
 
     def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
-        WAYS.append(Way(scenario, name, needs, run, floor, whole))
+        WAYS.append(Way(scenario, name, needs, run, floor, whole, threads, limit))
         return run
 
     return register
@@ -110,7 +126,7 @@ class Scenario:
     name: str
     title: str
     slide: str
-    """Kind of the slide it reads: "flat", "pyramid" or "grid"."""
+    """Kind of the slide it reads: one of `slides.KINDS`."""
     finish: Callable[[Any], tuple[Array | None, Facts]]
     """What turns a way's result into an array to compare and facts, after the clock."""
     agree: Callable[[Array, Array, float], Agreement]
@@ -204,6 +220,10 @@ SCENARIOS = {
     for scenario in (
         Scenario("open", "open 40,000 tiles, graph of 1/10", "grid", _graph, psnr),
         Scenario("resize", "resize 1/10 to memory", "flat", _array, psnr),
+        Scenario("resize-256", "resize 1/10, 256 px tiles", "flat256", _array, psnr),
+        Scenario("resize-lzw", "resize 1/10, LZW", "lzw", _array, psnr),
+        Scenario("resize-deflate", "resize 1/10, deflate", "deflate", _array, psnr),
+        Scenario("resize-jpeg2000", "resize 1/10, JPEG 2000", "jpeg2000", _array, psnr),
         Scenario(
             "resize-zarr",
             "resize 1/10 to Zarr (ours: with its pyramid)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ STEP = 2560
 """Sides are multiples of this: of whole tiles, of 1/10, and of 40 cells."""
 GRID_TILES = 200
 """Tiles a side of the slide that is only opened: 40,000 of them, 102,400 px a side."""
-PYRAMID_SIDE = 20480
-"""Longest side of the pyramidal slide: its levels are made in memory."""
 QUALITY = 80
 
 
@@ -28,11 +27,8 @@ def rounded(size: int) -> int:
 
 def slide(folder: Path, kind: str, size: int) -> Path:
     """Return the path of a slide of `kind`; it is made if the folder does not hold it."""
-    side, make = {
-        "flat": (size, _flat),
-        "pyramid": (min(size, PYRAMID_SIDE), _pyramid),
-        "grid": (GRID_TILES * TILE, _grid),
-    }[kind]
+    most, make = KINDS[kind]
+    side = GRID_TILES * TILE if kind == "grid" else min(size, most)
     path = folder / f"{kind}-{side}.tif"
     if not path.exists():
         _whole(path, lambda hidden: make(hidden, side))
@@ -69,11 +65,13 @@ def _whole(path: Path, make: Callable[[Path], None]) -> None:
         hidden.unlink(missing_ok=True)
 
 
-def _flat(path: Path, side: int) -> None:
-    """Write a JPEG slide of one level, the kind that makes other tools read all of it."""
+def _flat(path: Path, side: int, tile: int = TILE, compression: str = "jpeg") -> None:
+    """Write a slide of one level, the kind that makes other tools read all of it."""
     import dask_slides as ds
 
-    ds.sample_slide(path, (side, side), tile=TILE, quality=QUALITY, overwrite=True)
+    ds.sample_slide(
+        path, (side, side), tile=tile, compression=compression, quality=QUALITY, overwrite=True
+    )
 
 
 def _pyramid(path: Path, side: int) -> None:
@@ -137,3 +135,15 @@ def _grid(path: Path, side: int) -> None:
 
     with tifffile.TiffWriter(path, bigtiff=True, ome=False) as writer:
         _write_level(writer, tiles(), 0, shape=(side, side, 3))
+
+
+KINDS: dict[str, tuple[int, Callable[[Path, int], None]]] = {
+    "flat": (102_400, _flat),
+    "flat256": (20_480, partial(_flat, tile=256)),
+    "lzw": (10_240, partial(_flat, compression="lzw")),
+    "deflate": (10_240, partial(_flat, compression="deflate")),
+    "jpeg2000": (10_240, partial(_flat, compression="jpeg2000")),
+    "pyramid": (20_480, _pyramid),  # its levels are made in memory
+    "grid": (GRID_TILES * TILE, _grid),
+}
+"""The longest side of a kind of slide, and what writes it."""

@@ -42,7 +42,7 @@ TASK_SIDE = 4096
 """Input pixels along a side that a task aims at."""
 REDUCED_TASK_SIDE = 8192
 """The same where what is read is decoded smaller: less of it is margin, and it is small."""
-SMALL_TASK_SIDE = 512
+SMALL_TASK_SIDE = 1280
 """The same at the least, for a small image, which should have work for a few threads too."""
 
 

@@ -191,10 +191,9 @@ class ResizedSource:
         return list(strips(window, tile, STRIP_PIXELS))
 
     def _read_strip(self, strip: Region) -> Array:
-        if self.factor == 1:
-            return self.parent.read(self.from_level, strip)
-        assert isinstance(self.parent, Shrinking)
-        return self.parent.read_reduced(self.from_level, self.factor, strip)
+        if isinstance(self.parent, Shrinking) and self.parent.factors(self.from_level):
+            return self.parent.read_reduced(self.from_level, self.factor, strip)
+        return self.parent.read(self.from_level, strip)
 
     def working_bytes(self, level: int, region: Region) -> int:
         """Sum up the columns done of all strips, the buffers of a pass, and the result."""

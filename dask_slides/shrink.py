@@ -27,6 +27,8 @@ Array = NDArray[Any]
 _BITS = 15
 _BAND = 24
 """Outputs of one matrix; bands begin at multiples of it, the same for every region."""
+_TOGETHER = 32 * _BAND
+"""Outputs whose weights are computed, and kept, together."""
 _GROUP = 4
 """Bands that are cast, multiplied and rounded at a time."""
 _SAMPLES = 1536
@@ -50,37 +52,43 @@ class _Band:
         return self.first + len(self.matrix)
 
 
-@lru_cache(maxsize=4096)
-def _band(axis: Axis, start: int) -> _Band:
-    """Return the band of `axis` that begins at output `start`."""
-    stop = min(start + _BAND, axis.n_out)
-    first, weight = axis.weights(start, stop)
+@lru_cache(maxsize=256)
+def _bands(axis: Axis, number: int) -> tuple[_Band, ...]:
+    """Return the bands of the outputs from `number` * _TOGETHER on."""
+    start = number * _TOGETHER
+    first, weight = axis.weights(start, min(start + _TOGETHER, axis.n_out))
+    _, last = axis.taps(start, start + len(first))
     whole = np.rint(weight * 2.0**_BITS)
     # a flat image stays flat: what rounding left over goes to the largest weight
     short = 2.0**_BITS - whole.sum(axis=1)
     whole[np.arange(len(whole)), np.abs(whole).argmax(axis=1)] += short
-    row = first - first[0]
-    matrix = np.zeros((int(row.max()) + whole.shape[1], stop - start), np.float32)
-    for number, values in enumerate(whole):
-        matrix[row[number] : row[number] + len(values), number] = values * 2.0**-_BITS
-    _, last = axis.taps(start, stop)
-    return _Band(start, stop, int(first[0]), matrix[: int(last.max() - first[0])])
+    bands = []
+    for low in range(0, len(first), _BAND):
+        high = min(low + _BAND, len(first))
+        row = first[low:high, None] - first[low] + np.arange(weight.shape[1])
+        matrix = np.zeros((int(row.max()) + 1, high - low), np.float32)
+        matrix[row.T, np.arange(high - low)] = whole[low:high].T * 2.0**-_BITS
+        taps = int(last[low:high].max() - first[low])
+        bands.append(_Band(start + low, start + high, int(first[low]), matrix[:taps]))
+    return tuple(bands)
 
 
 def _groups(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
     """Yield the bands that hold outputs [start, stop), cut to them, a few at a time."""
-    bands = []
-    for begin in range(start // _BAND * _BAND, stop, _BAND):
-        band = _band(axis, begin)
-        low, high = max(start, begin), min(stop, band.stop)
-        if (low, high) != (band.start, band.stop):
-            band = _cut(axis, band, low, high)
-        bands.append(band)
+    blocks = range(start // _TOGETHER, -(-stop // _TOGETHER))
+    bands = [
+        _cut(axis, band, max(start, band.start), min(stop, band.stop))
+        for number in blocks
+        for band in _bands(axis, number)
+        if band.start < stop and band.stop > start
+    ]
     for at in range(0, len(bands), _GROUP):
         yield bands[at : at + _GROUP]
 
 
 def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
+    if (low, high) == (band.start, band.stop):
+        return band
     first, last = axis.window(low, high)
     taps = slice(first - band.first, last - band.first)
     outputs = slice(low - band.start, high - band.start)

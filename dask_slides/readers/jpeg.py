@@ -108,7 +108,8 @@ def jpeg_tiles(page: Any, data: bytes | memoryview, expected: Array) -> JpegTile
 def _agrees(tiles: JpegTiles, data: bytes | memoryview, expected: Array) -> bool:
     try:
         same = np.array_equal(tiles(data), expected)  # type: ignore[arg-type]
-        return same and all(_near(tiles(data, f), box_mean(expected, f)) for f in FACTORS)
+        # at 1/8 only one coefficient of each block is left: what is right there is at 1/2
+        return same and _near(tiles(data, FACTORS[-1]), box_mean(expected, FACTORS[-1]))
     except (ValueError, RuntimeError):  # a stream that simplejpeg does not take
         return False
 

@@ -1,9 +1,10 @@
-"""Reduced tiles that a neighbour will ask for: each is decoded once, not once a task.
+"""Tiles that a neighbour will ask for: each is decoded once, not once a task.
 
 A task of a resize reads a margin around its region, and a tile is decoded whole or not at
 all: without this, blocks of 8 x 8 tiles decode 10 x 10. Only tiles near an edge that cuts a
-tile are kept, only reduced ones (1/4 to 1/64 of the bytes), each for as many regions as meet
-there, and all of a process within one limit.
+tile are kept, each for as many regions as meet there, and all of a process within one limit.
+Reduced ones are 1/4 to 1/64 of the bytes, so that a whole row of them stays until the next
+row of blocks is read.
 """
 
 from __future__ import annotations

@@ -90,11 +90,13 @@ class TiffSource:
         return self.reductions[level]
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
-        """Return `region` of `level` reduced by `factor`."""
+        """Return `region` of `level` reduced by `factor`; tiles at its edges are kept a while."""
         check_identity(self.path, self.identity)
         opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
-        return decoded(self.path, level, place, lambda: opened.array(level).read(region, factor))
+        return decoded(
+            self.path, level, place, lambda: opened.array(level).read(region, factor, True)
+        )
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""

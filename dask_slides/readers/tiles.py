@@ -83,15 +83,20 @@ class TiledPage:
         out = self.read(Region(rows.start, columns.start, height, width))
         return out if len(index) == 3 else out[..., 0]
 
-    def read(self, region: Region, factor: int = 1) -> Array:
-        """Return the samples (h, w, s) of `region` of the page reduced by `factor`."""
+    def read(self, region: Region, factor: int = 1, margin: bool = False) -> Array:
+        """Return the samples (h, w, s) of `region` of the page reduced by `factor`.
+
+        With a `margin` the tiles at its edges are kept for the regions beside it.
+        """
         shape = (region.height, region.width, self._page.samplesperpixel)
         out = np.empty(shape, self._page.dtype)
-        for part, samples in self.tiles(region, factor):
+        for part, samples in self.tiles(region, factor, margin):
             out[part.slices(region.y, region.x)] = samples
         return out
 
-    def tiles(self, region: Region, factor: int = 1) -> Iterator[tuple[Region, Array]]:
+    def tiles(
+        self, region: Region, factor: int = 1, margin: bool = False
+    ) -> Iterator[tuple[Region, Array]]:
         """Yield what each tile holds of `region`; the next one overwrites the array."""
         page = self._page
         height, width = page.tilelength // factor, page.tilewidth // factor
@@ -103,7 +108,7 @@ class TiledPage:
         for row in rows:
             numbers = {row * self._across + column: column for column in columns}
             uses = dict.fromkeys(numbers, 0)
-            if factor > 1:
+            if margin:
                 uses = {
                     number: 2 ** ((row in shared_rows) + (column in shared_columns)) - 1
                     for number, column in numbers.items()
