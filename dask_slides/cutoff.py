@@ -95,6 +95,11 @@ class CutSource:
         number = self._kept[level][0]
         return tuple(f for f in self.parent.factors(number) if self._scaled(number, f))
 
+    def coarseness(self, level: int) -> int:
+        """As the parent."""
+        assert isinstance(self.parent, Shrinking)
+        return self.parent.coarseness(self._kept[level][0])
+
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Read the pieces of `region` of `level` reduced by `factor`."""
         number = self._kept[level][0]

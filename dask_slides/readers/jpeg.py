@@ -22,6 +22,8 @@ JPEG = {7, 33007, 34892}
 """Compression tags of JPEG with whole streams or with tables apart."""
 FACTORS = (2, 4, 8)
 """Reductions that the decoder offers."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of a frame header."""
 _START = b"\xff\xd8"
 _END = b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
@@ -78,17 +80,43 @@ def is_jpeg(page: Any) -> bool:
     )
 
 
+def coarseness(stream: bytes) -> int:
+    """Return how many times coarser than its luma the colour of a reduced decode is.
+
+    libjpeg reads a colour component that has half the samples along both axes at twice the
+    scale, so that nothing is lost. One that has half along a single axis (4:2:2) it reduces
+    like the luma and then enlarges: the reduced image has colours of twice the width.
+    `stream` is the beginning of one, up to the frame header (SOF); 1 for one component.
+    """
+    at = 2
+    while at + 10 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker in _FRAMES:
+            count = stream[at + 9]
+            factors = stream[at + 11 : at + 10 + 3 * count : 3]
+            if len(factors) < count or not all(f >> 4 and f & 15 for f in factors):
+                break
+            wide, high = max(f >> 4 for f in factors), max(f & 15 for f in factors)
+            ratios = [(wide / (f >> 4), high / (f & 15)) for f in factors]
+            return int(max(max(ratio) / min(ratio) for ratio in ratios))
+        at += 2 + length
+    return 2  # not told: what does no harm
+
+
 def has_end(data: bytes | memoryview) -> bool:
     """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing."""
     return data[-2:] == _END or bytes(data).rstrip(b"\0").endswith(_END)
 
 
-def jpeg_tiles(page: Any, data: bytes | memoryview, expected: Array) -> JpegTiles | None:
+def jpeg_tiles(
+    page: Any, data: bytes | memoryview, expected: Array, whole: bool
+) -> JpegTiles | None:
     """Return the decoder that makes `expected` (h, w, s) of the tile `data`, if there is one.
 
     What a stream means is not told by the stream alone: tables lie apart, and components
     without a marker are taken for YCbCr, which those of Aperio are not. So each reading is
-    tried on a real tile, and none that is off by a bit is used.
+    tried on a real tile, and none that is off by a bit is used. A tile that is `whole`, none of
+    it padding, must be right at 1/2 too; only such tiles are decoded smaller.
     """
     tables = (page.jpegtables or b"")[2:]
     if tables.endswith(_END):
@@ -100,21 +128,21 @@ def jpeg_tiles(page: Any, data: bytes | memoryview, expected: Array) -> JpegTile
         readings = [as_rgb, plain, as_ycbcr] if page.photometric == 2 else [plain, as_ycbcr, as_rgb]
     for header in readings:
         tiles = JpegTiles(header, (page.tilelength, page.tilewidth, page.samplesperpixel))
-        if _agrees(tiles, data, expected):
+        if _agrees(tiles, data, expected) and (not whole or _is_near(tiles, data, expected)):
             return tiles
     return None
 
 
 def _agrees(tiles: JpegTiles, data: bytes | memoryview, expected: Array) -> bool:
     try:
-        same = np.array_equal(tiles(data), expected)  # type: ignore[arg-type]
-        # at 1/8 only one coefficient of each block is left: what is right there is at 1/2
-        return same and _near(tiles(data, FACTORS[-1]), box_mean(expected, FACTORS[-1]))
+        return np.array_equal(tiles(data), expected)  # type: ignore[arg-type]
     except (ValueError, RuntimeError):  # a stream that simplejpeg does not take
         return False
 
 
-def _near(reduced: Array | None, expected: Array) -> bool:
-    if reduced is None or reduced.shape != expected.shape:
+def _is_near(tiles: JpegTiles, data: bytes | memoryview, expected: Array) -> bool:
+    """Return whether a reduced decode is about the mean."""
+    reduced, mean = tiles(data, FACTORS[0]), box_mean(expected, FACTORS[0])
+    if reduced is None or reduced.shape != mean.shape:
         return False
-    return abs(float(reduced.mean()) - float(expected.mean())) <= _NEAR
+    return abs(float(reduced.mean()) - float(mean.mean())) <= _NEAR

@@ -79,11 +79,15 @@ class Shrinking(Source, Protocol):
         """Return the reductions that `level` can be read at, ascending; () if at none."""
         ...
 
+    def coarseness(self, level: int) -> int:
+        """Return how many times coarser than told the colours of a reduced image are."""
+        ...
+
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`, in pixels of the reduced image.
 
         For regions with a margin around them: tiles at its edges may be kept for the regions
-        beside it. A `factor` of 1 is allowed where there are others.
+        beside it.
         """
         ...
 

@@ -29,7 +29,7 @@ from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
-from dask_slides.readers.tiles import TiledPage, factors_of, is_plain_tiled
+from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, is_plain_tiled
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
@@ -55,6 +55,8 @@ class TiffSource:
     conversion: Conversion
     reductions: tuple[tuple[int, ...], ...]
     """Of each level, the reductions at which it can be read."""
+    coarse: tuple[int, ...]
+    """Of each level, how many times coarser the colours of a reduced image are."""
 
     @property
     def name(self) -> str:
@@ -88,6 +90,10 @@ class TiffSource:
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
         return self.reductions[level]
+
+    def coarseness(self, level: int) -> int:
+        """Return how many times coarser than told the colours of a reduced image are."""
+        return self.coarse[level]
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`; tiles at its edges are kept a while."""
@@ -168,7 +174,8 @@ class _Opened:
         # absent tiles are legal and read as the fill, not as black tissue
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
-            return TiledPage(self._path, page, fill)
+            # a stored level is there to be shrunk further
+            return TiledPage(self._path, page, fill, margins=level > 0)
         # without workers tifffile decodes on Zarr's single event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
@@ -260,8 +267,21 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
     conversion = _conversion(path, series.keyframe, channels, fill)
     reductions = tuple(factors_of(level) if conversion.plain else () for level in series.levels)
+    coarse = tuple(
+        coarseness_of(level) if factors else 1
+        for level, factors in zip(series.levels, reductions, strict=True)
+    )
     return TiffSource(
-        path, identity, index, axes, tuple(levels), channels, series.dtype, conversion, reductions
+        path,
+        identity,
+        index,
+        axes,
+        tuple(levels),
+        channels,
+        series.dtype,
+        conversion,
+        reductions,
+        coarse,
     )
 
 

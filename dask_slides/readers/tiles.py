@@ -21,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, reduced_size
-from dask_slides.readers.jpeg import FACTORS, JPEG, JpegTiles, has_end, is_jpeg, jpeg_tiles
+from dask_slides.readers.jpeg import (
+    FACTORS,
+    JPEG,
+    JpegTiles,
+    coarseness,
+    has_end,
+    is_jpeg,
+    jpeg_tiles,
+)
 from dask_slides.readers.kept import KEPT
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.tiff_tags import is_mapped
@@ -30,6 +38,8 @@ Array = NDArray[Any]
 
 Data = bytes | memoryview
 
+_HEADER = 2048
+"""Bytes of a JPEG stream that hold its frame header."""
 _LARGEST_GAP = 2**14
 """Bytes between two tiles that are read and thrown away, where that saves a read."""
 _LONGEST_READ = 2**22
@@ -58,6 +68,24 @@ def factors_of(level: Any) -> tuple[int, ...]:
     return tuple(f for f in FACTORS if page.tilelength % f == page.tilewidth % f == 0)
 
 
+def coarseness_of(level: Any) -> int:
+    """Return how much coarser the colours of a reduced level of tifffile are than its luma."""
+    page = level.keyframe
+    if not is_jpeg(page):
+        return 1
+    present = (
+        offset
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        if offset and count
+    )
+    start = next(present, None)
+    if start is None:
+        return 1
+    file = page.parent.filehandle
+    file.seek(start)
+    return coarseness(file.read(_HEADER))
+
+
 class TiledPage:
     """The stored samples of a tiled page; indexing reads them.
 
@@ -65,11 +93,14 @@ class TiledPage:
     like the Zarr array that serves the other layouts. Threads may share it.
     """
 
-    def __init__(self, path: str, page: Any, fill: Any) -> None:
+    def __init__(self, path: str, page: Any, fill: Any, margins: bool = False) -> None:
+        """Open `page` of the file at `path`; its regions are read with `margins`, or without."""
         self._file = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, self._file)
         self._page = page
         self._fill = fill
+        self._margins = margins
+        self._size = (page.tilelength, page.tilewidth)
         self._across = -(-page.imagewidth // page.tilewidth)
         self._ends = int(page.compression) in JPEG
         self._serial = next(_serial)
@@ -80,7 +111,8 @@ class TiledPage:
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        out = self.read(Region(rows.start, columns.start, height, width))
+        region = Region(rows.start, columns.start, height, width)
+        out = self.read(region, margin=self._margins)
         return out if len(index) == 3 else out[..., 0]
 
     def read(self, region: Region, factor: int = 1, margin: bool = False) -> Array:
@@ -166,7 +198,7 @@ class TiledPage:
             return self._tile(number, data)
         decoder = self._decoder()
         valid = self._valid(number)
-        if decoder is not None and valid == (self._page.tilelength, self._page.tilewidth):
+        if decoder is not None and valid == self._size:
             reduced = decoder(data, factor)
             if reduced is not None:
                 return reduced
@@ -215,7 +247,7 @@ class TiledPage:
                 yield number, own
 
     def _decoder(self) -> JpegTiles | None:
-        """Return the fast decoder, proven on the tile that has the most in it; else None."""
+        """Return the fast decoder, proven on a whole tile with the most in it; else None."""
         if self._unproven:
             with self._lock:
                 if self._unproven:
@@ -224,7 +256,13 @@ class TiledPage:
         return self._jpeg
 
     def _proven(self) -> JpegTiles | None:
-        number = int(np.argmax(self._page.databytecounts))
+        page = self._page
+        counts = np.array(page.databytecounts).reshape(-1, self._across)
+        # the padding of a tile at the edge may be of no colour at all
+        inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
+        whole = bool(inside.any())
+        row, column = divmod(int(inside.argmax()), inside.shape[1]) if whole else (0, 0)
+        number = row * self._across + column if whole else int(counts.argmax())
         try:
             ((_, data),) = self._fetched([number])
             expected = None if data is None else self._general(number, data)
@@ -232,7 +270,7 @@ class TiledPage:
             return None
         if data is None or expected is None:
             return None
-        return jpeg_tiles(self._page, data, expected)
+        return jpeg_tiles(page, data, expected, whole)
 
 
 def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
