@@ -23,6 +23,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"folder, by default {RESULTS}")
     parser.add_argument("--slides", type=Path, help="folder that keeps the slides for another time")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="one scenario; repeats")
+    parser.add_argument("--without", action="append", default=[], metavar="TEXT",
+                        help="leaves out the ways whose name holds it; repeats")  # fmt: skip
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 3)
     given.size = slides.rounded(given.size or (5120 if given.quick else 20480))
@@ -34,7 +36,12 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run; 1 if a way failed or its result differs from ours."""
     given = arguments()
-    ways = tuple(way for way in runner.load_ways() if not given.only or way.scenario in given.only)
+    ways = tuple(
+        way
+        for way in runner.load_ways()
+        if (not given.only or way.scenario in given.only)
+        and not any(text in way.name for text in given.without)
+    )
     with tempfile.TemporaryDirectory(prefix="dask-slides-benchmarks-") as folder:
         work = Path(folder)
         cache = given.slides or work

@@ -84,11 +84,7 @@ class Shrinking(Source, Protocol):
         ...
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
-        """Return `region` of `level` reduced by `factor`, in pixels of the reduced image.
-
-        For regions with a margin around them: tiles at its edges may be kept for the regions
-        beside it.
-        """
+        """Return `region` of `level` reduced by `factor`, in pixels of the reduced image."""
         ...
 
 

@@ -96,13 +96,11 @@ class TiffSource:
         return self.coarse[level]
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
-        """Return `region` of `level` reduced by `factor`; tiles at its edges are kept a while."""
+        """Return `region` of `level` reduced by `factor`."""
         check_identity(self.path, self.identity)
         opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
-        return decoded(
-            self.path, level, place, lambda: opened.array(level).read(region, factor, True)
-        )
+        return decoded(self.path, level, place, lambda: opened.array(level).read(region, factor))
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""
@@ -174,8 +172,7 @@ class _Opened:
         # absent tiles are legal and read as the fill, not as black tissue
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
-            # a stored level is there to be shrunk further
-            return TiledPage(self._path, page, fill, margins=level > 0)
+            return TiledPage(self._path, page, fill, keep=level > 0)
         # without workers tifffile decodes on Zarr's single event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)

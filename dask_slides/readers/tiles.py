@@ -93,13 +93,13 @@ class TiledPage:
     like the Zarr array that serves the other layouts. Threads may share it.
     """
 
-    def __init__(self, path: str, page: Any, fill: Any, margins: bool = False) -> None:
-        """Open `page` of the file at `path`; its regions are read with `margins`, or without."""
+    def __init__(self, path: str, page: Any, fill: Any, keep: bool = False) -> None:
+        """Open `page` of the file at `path`; with `keep` its full-size tiles are kept too."""
         self._file = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, self._file)
         self._page = page
         self._fill = fill
-        self._margins = margins
+        self._keep = keep
         self._size = (page.tilelength, page.tilewidth)
         self._across = -(-page.imagewidth // page.tilewidth)
         self._ends = int(page.compression) in JPEG
@@ -111,23 +111,23 @@ class TiledPage:
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        region = Region(rows.start, columns.start, height, width)
-        out = self.read(region, margin=self._margins)
+        out = self.read(Region(rows.start, columns.start, height, width))
         return out if len(index) == 3 else out[..., 0]
 
-    def read(self, region: Region, factor: int = 1, margin: bool = False) -> Array:
+    def read(self, region: Region, factor: int = 1) -> Array:
         """Return the samples (h, w, s) of `region` of the page reduced by `factor`.
 
-        With a `margin` the tiles at its edges are kept for the regions beside it.
+        Tiles that its edges cut are kept a while for the regions beside it, if they are small
+        or of a level that is there to be shrunk further.
         """
         shape = (region.height, region.width, self._page.samplesperpixel)
         out = np.empty(shape, self._page.dtype)
-        for part, samples in self.tiles(region, factor, margin):
+        for part, samples in self.tiles(region, factor, keep=self._keep or factor > 1):
             out[part.slices(region.y, region.x)] = samples
         return out
 
     def tiles(
-        self, region: Region, factor: int = 1, margin: bool = False
+        self, region: Region, factor: int = 1, keep: bool = False
     ) -> Iterator[tuple[Region, Array]]:
         """Yield what each tile holds of `region`; the next one overwrites the array."""
         page = self._page
@@ -140,7 +140,7 @@ class TiledPage:
         for row in rows:
             numbers = {row * self._across + column: column for column in columns}
             uses = dict.fromkeys(numbers, 0)
-            if margin:
+            if keep:
                 uses = {
                     number: 2 ** ((row in shared_rows) + (column in shared_columns)) - 1
                     for number, column in numbers.items()
