@@ -56,9 +56,9 @@ def choose_factor(source: Source, level: int, shape: tuple[int, int], gap: float
     """Return the largest reduction of `level` that leaves at least `gap` to resample to `shape`.
 
     Reduced decoding is dearer than a stored level, so it comes after the choice of the level,
-    and costs half a decode at most, so that the largest one is the cheapest. Reduced by more
-    than 2 it must leave a quarter more: measured, 48 dB at 1/4 and 2.0 left, 51 dB at 2.5.
-    Where its colours are twice as coarse (JPEG 4:2:2), twice as much: 46 dB at 2.5, 54 at 5.
+    and the largest one is the cheapest. Reduced by more than 2 it must leave a quarter more:
+    measured, 48 dB at 1/4 and 2.0 left, 51 dB at 2.5. Where its colours are twice as coarse
+    (JPEG 4:2:2), twice as much: 46 dB at 2.5, 54 at 5.
     """
     if gap is None or not isinstance(source, Shrinking):
         return 1

@@ -131,8 +131,8 @@ def resize(
     kernel : {"lanczos", "cubic", "linear", "area", "nearest"}
         Lanczos with three lobes, Keys' cubic, triangle, mean of the area, nearest pixel.
     gap : float or None
-        Start from the smallest stored level that leaves at least this much to shrink;
-        None starts from level 0 always.
+        Start from the smallest stored level that leaves at least this much to shrink, and
+        decode it at 1/2, 1/4 or 1/8 where that still does; None starts from level 0 always.
 
     Returns
     -------
