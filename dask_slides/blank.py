@@ -202,10 +202,20 @@ def blank_map(slide: Any, tile_size: Any = None, detector: Detector = Contrast(0
     height, width, _ = slide.shape
     if tile_size is None:
         cells = cells_a_side(max(height, width), BLANK_LADDER)
-        tile = (max(1, -(-height // cells)), max(1, -(-width // cells)))
+        tile = (_cell_side(height, cells), _cell_side(width, cells))
     else:
         tile = tile_pair(tile_size)
     return map_of_grid(slide, TileGrid((height, width), tile, tile), detector)
+
+
+def _cell_side(size: int, cells: int) -> int:
+    """Return the side of one of `cells` cells: of a large image a multiple of 8.
+
+    What is cut off at such sides can be read at 1/8, and the number of cells stays.
+    """
+    side = max(1, -(-size // cells))
+    whole = -(-side // 8) * 8
+    return whole if -(-size // whole) == cells else side
 
 
 def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dask_slides.blank import BlankMap
 from dask_slides.geometry import Region
-from dask_slides.graph import input_ratio, read_side, task_bytes
+from dask_slides.graph import input_ratio, task_bytes
 from dask_slides.grid import TileGrid
 from dask_slides.resample import STRIP_PIXELS
 from dask_slides.slide import Slide
@@ -50,7 +50,7 @@ def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
     """Return what writing `slide`, made of `source`, would do."""
     height, width, channels = slide.shape
-    plan = plan_image((height, width), max(input_ratio(slide.source)), read_side(slide.source))
+    plan = plan_image((height, width), max(input_ratio(slide.source)))
     written = plan.pixels * channels * slide.dtype.itemsize
     peak = write_bytes_of_task(plan, slide)
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)

@@ -106,19 +106,19 @@ def shrink(
         (h, w c) -> (w c, height) = (w, c height) -> (c height, width) = (c, height, width)
     """
     height, width, channels = block.shape
-    half = _summed(
-        block.reshape(height, width * channels), rows, region.y, region.stop_y, origin[0]
-    )
+    half = _own("half", width * channels, region.height, np.uint8)
+    flat = block.reshape(height, width * channels)
+    _summed(flat, rows, region.y, region.stop_y, origin[0], half)
     half = half.reshape(width, channels * region.height)
-    planes = _summed(half, columns, region.x, region.stop_x, origin[1])
+    planes = _own("planes", channels * region.height, region.width, np.uint8)
+    _summed(half, columns, region.x, region.stop_x, origin[1], planes)
     for channel, plane in enumerate(planes.reshape(channels, region.height, region.width)):
         out[..., channel] = plane  # one by one: numpy would loop over three channels innermost
 
 
-def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
-    """Return outputs [start, stop) of the first axis of `block` (taps, n) as (n, outputs)."""
+def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
+    """Put outputs [start, stop) of the first axis of `block` (taps, n) into `out` (n, outputs)."""
     size = block.shape[1]
-    out = np.empty((size, stop - start), np.uint8)
     for group in _groups(axis, start, stop):
         low, high = group[0].first, max(band.last for band in group)
         top, bottom = group[0].start, group[-1].stop
@@ -139,7 +139,6 @@ def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Arr
                     out=into[:, :, band.start - top : band.stop - top],
                 )
             out[left : left + count, top - start : bottom - start] = _rounded(sums[:count])
-    return out
 
 
 def buffer_bytes(axis: Axis) -> int:
@@ -161,14 +160,15 @@ def _piece(size: int) -> int:
 _buffers = threading.local()
 
 
-def _own(name: str, rows: int, columns: int) -> Array:
+def _own(name: str, rows: int, columns: int, dtype: Any = np.float32) -> Array:
     """Return an array of this thread, which the next call of the same name overwrites.
 
-    New ones for each group cost as much in page faults as the products in arithmetic.
+    New ones for each group cost as much in page faults as the products in arithmetic, and
+    large ones that come and go in several threads leave holes in the heap.
     """
     kept: dict[str, Array] = _buffers.__dict__
     if name not in kept or kept[name].size < rows * columns:
-        kept[name] = np.zeros(rows * columns, np.float32)
+        kept[name] = np.zeros(rows * columns, dtype)
     return kept[name][: rows * columns].reshape(rows, columns)
 
 

@@ -105,6 +105,9 @@ def _byte_moments(pixels: Array) -> tuple[Array, Array]:
 def _bytes_counted(pixels: Array) -> Array:
     """Return how often each value stands in `pixels` (h, w, c), uint8; int64."""
     height, width, channels = pixels.shape
+    if pixels.strides[:2] == (0, 0):  # one colour
+        one: Array = np.bincount(pixels[0, 0], minlength=BINS) * (height * width)
+        return one
     if pixels.flags.c_contiguous or pixels.strides[1:] != (channels, 1) or height == 1:
         return _rows_counted(np.ascontiguousarray(pixels), width * channels)
     # a part of wider rows, where they lie: Pillow wants the last one to be as long as they are

@@ -99,6 +99,12 @@ def test_the_default_grid_is_that_of_the_ladder(size, cells):
     assert found.grid.rows == cells
 
 
+@pytest.mark.parametrize("size", [95_001, 60_000, 30_011, 12_345])
+def test_the_default_cells_of_a_large_slide_can_be_cut_off_reduced(size):
+    found = ds.blank_map(da.zeros((size, size), dtype="uint8", chunks=-1))
+    assert [side % 8 for side in found.grid.tile] == [0, 0]
+
+
 @pytest.mark.parametrize("tile_size", [0, -3, 2.5, (1, 2, 3), "all"])
 def test_a_wrong_tile_size_is_told(tile_size, tissue_tiff):
     with pytest.raises(ds.SlideArgumentError, match=r"tile_size=.*; give whole pixels above 0"):

@@ -13,6 +13,7 @@ import dask
 import numpy as np
 import oracle
 import pytest
+import tifffile
 
 import dask_slides as ds
 from dask_slides.geometry import Region
@@ -227,6 +228,31 @@ def test_a_graph_opens_the_file_once_and_reads_no_tile(path, counting):
         ds.blank_map(slide)
         slide.data  # noqa: B018
     assert (counts.opened, counts.reads, counts.arrays) == (1, 0, 0)
+
+
+def test_a_tile_of_one_colour_is_decoded_once_however_often_it_stands_there(tmp_path, monkeypatch):
+    image = np.full((1024, 1024, 3), 240, np.uint8)
+    image[256:512, 256:512] = np.random.default_rng(0).integers(0, 255, (256, 256, 3))
+    image[600:, 600:] = 10
+    path = tmp_path / "blank.tif"
+    tifffile.imwrite(path, image, tile=(128, 128), compression="zlib", photometric="rgb")
+    general, decoded = tiles.TiledPage._general, []
+    monkeypatch.setattr(
+        tiles.TiledPage, "_general", lambda self, n, d: (decoded.append(n), general(self, n, d))[1]
+    )
+    with dask.config.set(scheduler="sync"):
+        slide = ds.open_slide(path)
+        assert np.array_equal(slide.data.compute(), image)
+        # 4 of noise, 7 at the corner of the dark part, one of each colour
+        assert len(decoded) == 4 + 7 + 2
+        found = ds.blank_map(slide, 100).compute()
+    assert len(decoded) == 2 * (4 + 7) + 2
+    assert np.array_equal(found.blank, oracle.contrast_blank(image, (100, 100), 0.05))
+    squares = oracle.per_cell(image, (100, 100), lambda p: (p.astype(float) ** 2).sum())
+    assert np.array_equal(found.stats.squares, squares)
+    for factor, mean in zip((2, 4, 8), oracle.area_pyramid(image, 3), strict=True):
+        region = Region(0, 0, 1024 // factor, 1024 // factor)
+        assert np.array_equal(slide.source.read_reduced(0, factor, region), mean)
 
 
 QUALITY = [(4, 2), (5.5, 2), (8, 2), (10, 4), (16.5, 4), (20, 8), (33.2, 8)]

@@ -3,23 +3,25 @@
 A task of a resize reads a margin around its region, and a tile is decoded whole or not at
 all: without this, blocks of 8 x 8 tiles decode 10 x 10. Only tiles near an edge that cuts a
 tile are kept, each for as many regions as meet there, and all of a process within one limit.
-Reduced ones are 1/4 to 1/64 of the bytes, so that a whole row of them stays until the next
-row of blocks is read.
+Reduced ones are 1/4 to 1/64 of the bytes, so that many of them stay.
 """
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-LIMIT = 2**26
-"""Bytes that one process keeps at the most: two rows of tiles of 100,000 px at 1/4 are 20 MB."""
+LIMIT = 3 * 2**20
+"""Bytes that one process keeps at the most: the tiles between blocks beside each other. With
+those between rows of blocks memory would grow with the slide."""
 
 
 class Kept:
@@ -39,24 +41,26 @@ class Kept:
     def take(self, key: Hashable) -> Array | None:
         """Return a tile, or None; it is dropped when all who were expected have taken it."""
         with self._lock:
-            found = self._tiles.get(key)
-            if found is None:
-                return None
-            tile, uses = found
-            if uses > 1:
-                self._tiles[key] = tile, uses - 1
-                self._tiles.move_to_end(key)
-            else:
-                del self._tiles[key]
-                self._bytes -= tile.nbytes
-            return tile
+            return self._taken(key)
+
+    def _taken(self, key: Hashable) -> Array | None:
+        tile, uses = self._tiles.get(key, (None, 0))
+        if tile is not None and uses > 1:
+            self._tiles[key] = tile, uses - 1
+            self._tiles.move_to_end(key)
+        elif tile is not None:
+            del self._tiles[key]
+            self._bytes -= tile.nbytes
+        return tile
 
     def keep(self, key: Hashable, tile: Array, uses: int) -> None:
-        """Keep `tile`, which nobody writes to any more, for `uses` more regions."""
+        """Keep a copy of `tile` for `uses` more regions."""
+        copy = _outside_the_heap(tile)
         with self._lock:
-            if key in self._tiles:
+            if key in self._tiles:  # another thread decoded it meanwhile, and expected this one
+                self._taken(key)
                 return
-            self._tiles[key] = tile, uses
+            self._tiles[key] = copy, uses
             self._bytes += tile.nbytes
             while self._bytes > self._limit:
                 _, (dropped, _) = self._tiles.popitem(last=False)
@@ -67,6 +71,17 @@ class Kept:
         with self._lock:
             self._tiles.clear()
             self._bytes = 0
+
+
+def _outside_the_heap(tile: Array) -> Array:
+    """Return a copy of `tile` in memory of its own.
+
+    In the heap small arrays that stay, between large ones that come and go, leave holes: a
+    process would grow by several times what is kept.
+    """
+    copy = np.frombuffer(mmap.mmap(-1, tile.nbytes), tile.dtype).reshape(tile.shape)
+    copy[...] = tile
+    return copy
 
 
 KEPT = Kept()

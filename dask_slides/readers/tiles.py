@@ -38,6 +38,11 @@ Array = NDArray[Any]
 
 Data = bytes | memoryview
 
+_SMALLEST = 2**13
+"""Bytes of a tile up to which it may be of one colour: glass that a scanner did not scan is one
+tile over and over, and the same bytes are the same pixels."""
+_COLOURS = 64
+"""Tiles of one colour that a page remembers."""
 _HEADER = 2048
 """Bytes of a JPEG stream that hold its frame header."""
 _LARGEST_GAP = 2**14
@@ -107,6 +112,7 @@ class TiledPage:
         self._lock = threading.Lock()
         self._jpeg: JpegTiles | None = None
         self._unproven = is_jpeg(page)
+        self._colours: dict[tuple[bytes, int], Array] = {}
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
@@ -122,33 +128,42 @@ class TiledPage:
         """
         shape = (region.height, region.width, self._page.samplesperpixel)
         out = np.empty(shape, self._page.dtype)
-        for part, samples in self.tiles(region, factor, keep=self._keep or factor > 1):
-            out[part.slices(region.y, region.x)] = samples
+        for place, samples in self._parts(region, factor, self._keep or factor > 1):
+            out[place] = self._fill if samples is None else samples
         return out
 
-    def tiles(
-        self, region: Region, factor: int = 1, keep: bool = False
-    ) -> Iterator[tuple[Region, Array]]:
+    def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
         """Yield what each tile holds of `region`; the next one overwrites the array."""
+        for (rows, columns), samples in self._parts(region, 1, keep=False):
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            if samples is None:
+                shape = (height, width, self._page.samplesperpixel)
+                samples = np.full(shape, self._fill, self._page.dtype)
+            yield Region(region.y + rows.start, region.x + columns.start, height, width), samples
+
+    def _parts(
+        self, region: Region, factor: int, keep: bool
+    ) -> Iterator[tuple[tuple[slice, slice], Array | None]]:
+        """Yield where in `region` a tile lies, and what it holds there; None if it is absent."""
         page = self._page
-        height, width = page.tilelength // factor, page.tilewidth // factor
-        rows = range(region.y // height, -(-region.stop_y // height))
-        columns = range(region.x // width, -(-region.stop_x // width))
-        bottom, right = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
-        shared_rows = _shared(rows, height, region.y, region.stop_y, bottom)
-        shared_columns = _shared(columns, width, region.x, region.stop_x, right)
-        for row in rows:
-            numbers = {row * self._across + column: column for column in columns}
-            uses = dict.fromkeys(numbers, 0)
-            if keep:
-                uses = {
-                    number: 2 ** ((row in shared_rows) + (column in shared_columns)) - 1
-                    for number, column in numbers.items()
-                }
+        rows = _spans(page.tilelength // factor, region.y, region.stop_y)
+        columns = _spans(page.tilewidth // factor, region.x, region.stop_x)
+        shared_rows: set[int] = set()
+        shared_columns: set[int] = set()
+        if keep:
+            bottom, right = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
+            height, width = page.tilelength // factor, page.tilewidth // factor
+            shared_rows = _shared(list(rows), height, region.y, region.stop_y, bottom)
+            shared_columns = _shared(list(columns), width, region.x, region.stop_x, right)
+        for row, (into_y, of_y) in rows.items():
+            first = row * self._across
+            uses = {
+                first + column: 2 ** ((row in shared_rows) + (column in shared_columns)) - 1
+                for column in columns
+            }
             for number, tile in self._tiles(uses, factor):
-                place = Region(row * height, numbers[number] * width, height, width)
-                part = place.intersect(region)
-                yield part, self._part(tile, place, part)
+                into_x, of_x = columns[number - first]
+                yield (into_y, into_x), None if tile is None else tile[of_y, of_x]
 
     def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
         """Yield what each tile holds of each of many regions; a tile is decoded once for all."""
@@ -164,14 +179,11 @@ class TiledPage:
             place = Region(row * height, column * width, height, width)
             for index in wanted[number]:
                 part = place.intersect(regions[index])
-                yield index, part, self._part(tile, place, part)
-
-    def _part(self, tile: Array | None, place: Region, part: Region) -> Array:
-        """Return `part` of a tile at `place`; of one that is absent, the fill."""
-        if tile is None:
-            shape = (part.height, part.width, self._page.samplesperpixel)
-            return np.full(shape, self._fill, self._page.dtype)
-        return tile[part.slices(place.y, place.x)]
+                if tile is None:
+                    shape = (part.height, part.width, page.samplesperpixel)
+                    yield index, part, np.full(shape, self._fill, page.dtype)
+                else:
+                    yield index, part, tile[part.slices(place.y, place.x)]
 
     def _tiles(self, uses: dict[int, int], factor: int) -> Iterator[tuple[int, Array | None]]:
         """Yield number and samples of tiles; the array may be overwritten by the next one.
@@ -188,12 +200,26 @@ class TiledPage:
         for number, data in self._fetched(missing):
             tile = None if data is None else self._decoded(number, data, factor)
             if tile is not None and uses[number]:
-                tile = tile.copy()
                 KEPT.keep((self._serial, number, factor), tile, uses[number])
             yield number, tile
 
     def _decoded(self, number: int, data: Data, factor: int) -> Array | None:
-        """Decode a tile to (h / factor, w / factor, s)."""
+        """Decode a tile to (h / factor, w / factor, s), if it is not of one colour and known."""
+        if len(data) > _SMALLEST or self._valid(number) != self._size:
+            return self._decode(number, data, factor)
+        key = (bytes(data), factor)
+        colour = self._colours.get(key)
+        if colour is None:
+            tile = self._decode(number, data, factor)
+            if tile is None or not (tile == tile[0, 0]).all():
+                return tile
+            self._colours[key] = colour = tile[0, 0].copy()
+            if len(self._colours) > _COLOURS:
+                self._colours.clear()
+        height, width = (n // factor for n in self._size)
+        return np.broadcast_to(colour, (height, width, len(colour)))
+
+    def _decode(self, number: int, data: Data, factor: int) -> Array | None:
         if factor == 1:
             return self._tile(number, data)
         decoder = self._decoder()
@@ -288,7 +314,19 @@ def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
     return groups
 
 
-def _shared(tiles: range, size: int, start: int, stop: int, end: int) -> set[int]:
+def _spans(size: int, start: int, stop: int) -> dict[int, tuple[slice, slice]]:
+    """Return of each tile along an axis where it lies in [start, stop), and what of it does."""
+    spans = {}
+    for number in range(start // size, -(-stop // size)):
+        low, high = max(start, number * size), min(stop, (number + 1) * size)
+        spans[number] = (
+            slice(low - start, high - start),
+            slice(low - number * size, high - number * size),
+        )
+    return spans
+
+
+def _shared(tiles: list[int], size: int, start: int, stop: int, end: int) -> set[int]:
     """Return those of the `tiles` along an axis that a neighbouring region needs too.
 
     Where an edge cuts a tile, both regions need that one; where two blocks meet between tiles

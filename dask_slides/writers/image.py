@@ -16,7 +16,7 @@ from dask_slides.cluster import Progress, compute
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks, read_side
+from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks
 from dask_slides.kernels import area_levels, sum_dtype
 from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
@@ -144,7 +144,7 @@ def write_image(
             f"{slide.name}: every cell is blank, so no image is left to write; "
             "use a smaller ratio, or write the blank map"
         )
-    plan = plan_image((height, width), max(input_ratio(slide.source)), read_side(slide.source))
+    plan = plan_image((height, width), max(input_ratio(slide.source)))
     check_fit(plan)
     with new_store(path, overwrite) as hidden:
         group = zarr.create_group(hidden, zarr_format=2 if version == "0.4" else 3)

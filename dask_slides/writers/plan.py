@@ -14,7 +14,7 @@ FEW_TASKS = 16
 LARGEST_SHARD = 4096
 """Pixels a side of a shard at the most: a task holds it whole, so memory has a ceiling and
 an image of a million pixels a side has more tasks instead."""
-STAGE_CHUNKS = 4
+STAGE_CHUNKS = 2
 """Chunks a side that a task of a later stage reads back: it writes two levels of them."""
 
 
@@ -68,20 +68,18 @@ class ImagePlan:
         return sum(level.shape[0] * level.shape[1] for level in self.levels)
 
 
-def plan_image(
-    shape: tuple[int, int], input_ratio: float = 1.0, read_side: int = TASK_SIDE
-) -> ImagePlan:
+def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels. `read_side` is how many of the file it aims to read.
+    shrinks much takes fewer output pixels.
     """
     longest = max(shape)
     count = 1
     while halved(longest, count) >= SMALLEST:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    target = min(LARGEST_SHARD, read_side / input_ratio)  # an enlarged image reads less
+    target = min(LARGEST_SHARD, TASK_SIDE / input_ratio)  # an enlarged image reads less
     # what shrinks much has small blocks, so that a task reads no more than any other
     chunk = 256 if longest <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk
