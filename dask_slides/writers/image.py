@@ -18,6 +18,7 @@ from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks
 from dask_slides.kernels import area_levels, sum_dtype
+from dask_slides.readers.kept import KEPT
 from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
@@ -85,7 +86,8 @@ class WriteBlock:
     def __call__(self, source: Source, block: Block) -> Array:
         """Write `block`; return the pixels written, (1, 1)."""
         _, region = self.window(block)
-        sums = source.read(0, region)
+        with KEPT.paused():  # a store may be written for hours, in no more memory than at first
+            sums = source.read(0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
             self._covered(1, region.x, region.stop_x),
