@@ -31,8 +31,9 @@ _TOGETHER = 32 * _BAND
 """Outputs whose weights are computed, and kept, together."""
 _GROUP = 4
 """Bands that are cast, multiplied and rounded at a time."""
-_SAMPLES = 1536
-"""Samples cast and rounded at a time: few enough for the second-level cache."""
+_SAMPLES = 6144
+"""Samples cast and rounded at a time: long calls, as two threads lose time in handing over
+Python's lock in short ones, in buffers of a few megabytes a thread."""
 _PITCH = _SAMPLES + 16
 """Between rows: those 4,096 bytes apart would share one set of lines of the first-level cache."""
 

@@ -8,6 +8,7 @@ Reduced ones are 1/4 to 1/64 of the bytes, so that many of them stay.
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 from collections import OrderedDict
@@ -73,7 +74,7 @@ class Kept:
         """Keep a copy of `tile` for `uses` more regions."""
         if self._is_paused:
             return
-        copy = _outside_the_heap(tile)
+        copy = _copied(tile)
         with self._lock:
             if key in self._tiles:  # another thread decoded it meanwhile, and expected this one
                 self._taken(key)
@@ -91,13 +92,18 @@ class Kept:
             self._bytes = 0
 
 
-def _outside_the_heap(tile: Array) -> Array:
-    """Return a copy of `tile` in memory of its own.
+def outside_the_heap(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return an array in memory of its own, which goes back to the system when it is freed.
 
-    In the heap small arrays that stay, between large ones that come and go, leave holes: a
-    process would grow by several times what is kept.
+    In the heap small arrays that stay, between large ones that come and go in several threads,
+    leave holes: a process would grow by several times what it holds.
     """
-    copy = np.frombuffer(mmap.mmap(-1, tile.nbytes), tile.dtype).reshape(tile.shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+
+
+def _copied(tile: Array) -> Array:
+    copy = outside_the_heap(tile.shape, tile.dtype)
     copy[...] = tile
     return copy
 

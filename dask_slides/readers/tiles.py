@@ -30,7 +30,7 @@ from dask_slides.readers.jpeg import (
     is_jpeg,
     jpeg_tiles,
 )
-from dask_slides.readers.kept import KEPT
+from dask_slides.readers.kept import KEPT, outside_the_heap
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.tiff_tags import is_mapped
 
@@ -127,7 +127,8 @@ class TiledPage:
         or of a level that is there to be shrunk further.
         """
         shape = (region.height, region.width, self._page.samplesperpixel)
-        out = np.empty(shape, self._page.dtype)
+        new = outside_the_heap if factor > 1 else np.empty
+        out = new(shape, self._page.dtype)
         for place, samples in self._parts(region, factor, self._keep or factor > 1):
             out[place] = self._fill if samples is None else samples
         return out
