@@ -53,7 +53,7 @@ def main() -> None:
             for name, subsampling in SUBSAMPLINGS.items():
                 path = Path(folder) / "picture.tif"
                 tifffile.imwrite(
-                    path, np.ascontiguousarray(picture), tile=(256, 256), photometric="ycbcr",
+                    path, np.ascontiguousarray(picture), tile=(256, 256), photometric="rgb",
                     compression="jpeg", compressionargs={"level": 90}, subsampling=subsampling,
                 )  # fmt: skip
                 cells = []
