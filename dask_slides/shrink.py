@@ -53,7 +53,7 @@ class _Band:
         return self.first + len(self.matrix)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4)  # a block needs two of each axis; all of a large one are megabytes
 def _bands(axis: Axis, number: int) -> tuple[_Band, ...]:
     """Return the bands of the outputs from `number` * _TOGETHER on."""
     start = number * _TOGETHER
