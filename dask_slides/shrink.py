@@ -177,5 +177,7 @@ def _rounded(sums: Array) -> Array:
     """Round half up and keep in range; `sums` are overwritten."""
     sums += np.float32(0.5)
     # truncation rounds up what is below zero, and that is clipped all the same
-    whole = sums.astype(np.int16)  # integers clip three times faster than floats
+    rows, columns = sums.shape
+    whole = _own("whole", rows, columns, np.int16)  # integers clip three times faster than floats
+    whole[...] = sums
     return np.clip(whole, 0, 255, out=whole)

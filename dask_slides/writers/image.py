@@ -23,7 +23,7 @@ from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
-from dask_slides.writers.arrays import check_version, create_level, writable
+from dask_slides.writers.arrays import check_version, create_level, put, writable
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mask import write_grid
 from dask_slides.writers.plan import ImagePlan, Stage, plan_image
@@ -103,8 +103,8 @@ class WriteBlock:
             place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
             _put(f"{self.path}/{number}", place, image)
             if self.label is not None:
-                label = writable(f"{self.path}/labels/tissue/{number}")
-                label[place.slices()] = self.label.pixels(number, place)
+                label = self.label.pixels(number, place)
+                put(f"{self.path}/labels/tissue/{number}", place.slices(), label)
             written += place.area
         if not self.last:
             _put(f"{self.path}/{SUMS}/{number}", place, sums)
@@ -113,7 +113,7 @@ class WriteBlock:
 
 def _put(path: str, place: Region, image: Array) -> None:
     rows, columns = place.slices()
-    writable(path)[:, rows, columns] = np.ascontiguousarray(image.transpose(2, 0, 1))
+    put(path, (slice(None), rows, columns), np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def check_fit(plan: ImagePlan) -> None:

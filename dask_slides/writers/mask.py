@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_slides.blank import BlankMap
 from dask_slides.writers import metadata
-from dask_slides.writers.arrays import check_version, create_level, writable
+from dask_slides.writers.arrays import check_version, create_level, put
 from dask_slides.writers.store import marked, new_store
 
 
@@ -48,12 +48,12 @@ def write_blank_map(blank_map: BlankMap, path: Any, overwrite: bool, version: st
         group = zarr.create_group(hidden, zarr_format=2 if version == "0.4" else 3)
         side = max(256, *tissue.shape)
         create_level(group, "0", (1, *tissue.shape), (side, side), "uint8", "cyx")
-        writable(f"{hidden}/0")[0] = tissue.astype(np.uint8) * 255
+        put(f"{hidden}/0", 0, tissue.astype(np.uint8) * 255)
         labels = group.create_group("labels")
         labels.attrs.update(metadata.attributes(version, {"labels": ["tissue"]}))
         label = labels.create_group("tissue")
         create_level(label, "0", tissue.shape, (side, side), "uint8", "yx")
-        writable(f"{hidden}/labels/tissue/0")[...] = tissue.astype(np.uint8)
+        put(f"{hidden}/labels/tissue/0", ..., tissue.astype(np.uint8))
         write_grid(group, blank_map)
         pixel = None
         if blank_map.mpp_yx is not None:

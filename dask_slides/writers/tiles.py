@@ -23,7 +23,7 @@ from dask_slides.geometry import bounds, even_pieces
 from dask_slides.graph import MAX_TASKS
 from dask_slides.pack import TASK_BYTES, TilePack
 from dask_slides.readers.protocol import Identity, check_identity, identify
-from dask_slides.writers.arrays import ZSTD_LEVEL, writable
+from dask_slides.writers.arrays import ZSTD_LEVEL, put
 from dask_slides.writers.store import MARK, marked, new_store
 
 Array = NDArray[Any]
@@ -46,13 +46,13 @@ def _write_shard(
     path: str, starts: tuple[int, ...], reader: Any, block_id: tuple[int, ...]
 ) -> Array:
     start, stop = starts[block_id[0]], starts[block_id[0] + 1]
-    writable(path)[start:stop] = reader(start, stop)
+    put(path, slice(start, stop), reader(start, stop))
     return np.full((1,), stop - start, np.int64)
 
 
 def _write_block(tiles: Array, path: str, starts: tuple[int, ...], block_id: Any) -> Array:
     start = starts[block_id[0]]
-    writable(path)[start : start + len(tiles)] = tiles
+    put(path, slice(start, start + len(tiles)), tiles)
     return np.full((1,), len(tiles), np.int64)
 
 
