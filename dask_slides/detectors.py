@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.counting import BINS
 from dask_slides.errors import SlideArgumentError
-from dask_slides.stats import BINS, CellStats
+from dask_slides.stats import CellStats
 
 Mask = NDArray[np.bool_]
 Background = Literal["bright", "dark"]

@@ -227,9 +227,10 @@ class ResizedSource:
         first, last = vertical.taps(region.y, region.stop_y)
         joined = (strip.height + int((last - first).max())) * strip.width
         done = min(region.height, int(strip.height / vertical.ratio) + 2)
-        passes = done * (strip.width + region.width)
-        buffers = max(buffer_bytes(vertical), buffer_bytes(horizontal))
-        return (region.area + joined + passes) * sample + buffers
+        passes = done * (strip.width + region.width) * sample
+        # with the compiled loops each pass is also turned, and sums up next to nothing
+        buffers = max(passes, buffer_bytes(vertical), buffer_bytes(horizontal))
+        return (region.area + joined) * sample + passes + buffers
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the tallest strip that the window is read in."""

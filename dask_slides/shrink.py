@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.compiled import loops
 from dask_slides.geometry import Region
 from dask_slides.kernels import GEMM_LIMIT, Axis
 
@@ -34,6 +35,8 @@ _GROUP = 4
 _SAMPLES = 6144
 """Samples cast and rounded at a time: long calls, as two threads lose time in handing over
 Python's lock in short ones, in buffers of a few megabytes a thread."""
+SAVED = 3e-9
+"""Seconds a sample of the block that the compiled loops are faster."""
 _PITCH = _SAMPLES + 16
 """Between rows: those 4,096 bytes apart would share one set of lines of the first-level cache."""
 
@@ -54,21 +57,29 @@ class _Band:
 
 
 @lru_cache(maxsize=4)  # a block needs two of each axis; all of a large one are megabytes
-def _bands(axis: Axis, number: int) -> tuple[_Band, ...]:
-    """Return the bands of the outputs from `number` * _TOGETHER on."""
+def _weights(axis: Axis, number: int) -> tuple[Array, Array]:
+    """Return of the outputs from `number` * _TOGETHER on the first sample, and the weights."""
     start = number * _TOGETHER
     first, weight = axis.weights(start, min(start + _TOGETHER, axis.n_out))
-    _, last = axis.taps(start, start + len(first))
     whole = np.rint(weight * 2.0**_BITS)
     # a flat image stays flat: what rounding left over goes to the largest weight
     short = 2.0**_BITS - whole.sum(axis=1)
     whole[np.arange(len(whole)), np.abs(whole).argmax(axis=1)] += short
+    return first.astype(np.int64), (whole * 2.0**-_BITS).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _bands(axis: Axis, number: int) -> tuple[_Band, ...]:
+    """Return the bands of the outputs from `number` * _TOGETHER on."""
+    start = number * _TOGETHER
+    first, weight = _weights(axis, number)
+    _, last = axis.taps(start, start + len(first))
     bands = []
     for low in range(0, len(first), _BAND):
         high = min(low + _BAND, len(first))
         row = first[low:high, None] - first[low] + np.arange(weight.shape[1])
         matrix = np.zeros((int(row.max()) + 1, high - low), np.float32)
-        matrix[row.T, np.arange(high - low)] = whole[low:high].T * 2.0**-_BITS
+        matrix[row.T, np.arange(high - low)] = weight[low:high].T
         taps = int(last[low:high].max() - first[low])
         bands.append(_Band(start + low, start + high, int(first[low]), matrix[:taps]))
     return tuple(bands)
@@ -107,6 +118,10 @@ def shrink(
         (h, w c) -> (w c, height) = (w, c height) -> (c height, width) = (c, height, width)
     """
     height, width, channels = block.shape
+    compiled = loops(rows.n_in * columns.n_in * channels * SAVED)
+    if compiled is not None:
+        _shrink_compiled(compiled, block, (rows, columns), region, origin, out)
+        return
     half = _own("half", width * channels, region.height, np.uint8)
     flat = block.reshape(height, width * channels)
     _summed(flat, rows, region.y, region.stop_y, origin[0], half)
@@ -115,6 +130,58 @@ def shrink(
     _summed(half, columns, region.x, region.stop_x, origin[1], planes)
     for channel, plane in enumerate(planes.reshape(channels, region.height, region.width)):
         out[..., channel] = plane  # one by one: numpy would loop over three channels innermost
+
+
+def _shrink_compiled(
+    compiled: Any,
+    block: Array,
+    axes: tuple[Axis, Axis],
+    region: Region,
+    origin: tuple[int, int],
+    out: Array,
+) -> None:
+    """Do the same with the compiled loops, turning the bytes between the passes and after them.
+
+    Sides are filled up to whole words of 8 bytes; what is in there is not used::
+
+        (h, w c) -> (height, w c) -> (w, c height) -> (width, c height) -> (height, width, c)
+    """
+    height, width, channels = block.shape
+    rows, columns = axes
+    tall, wide, narrow = (
+        -(-n // 8) * 8 for n in (region.height, width * channels, region.width * channels)
+    )
+    half = _own("half", tall, wide, np.uint8)
+    flat = np.ascontiguousarray(block).reshape(height, width * channels)
+    _weighed(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
+    turned = _own("turned", wide, tall, np.uint8)
+    compiled.turn(half.view(np.uint64), turned.view(np.uint64))
+    planes = _own("planes", narrow, tall, np.uint8)
+    _weighed(
+        compiled,
+        turned[: width * channels].reshape(width, channels * tall),
+        columns,
+        region.x,
+        region.stop_x,
+        origin[1],
+        planes[: region.width * channels].reshape(region.width, channels * tall),
+    )
+    back = _own("half", tall, narrow, np.uint8)
+    compiled.turn(planes.view(np.uint64), back.view(np.uint64))
+    out[...] = back[: region.height, : region.width * channels].reshape(out.shape)
+
+
+def _weighed(
+    compiled: Any, block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array
+) -> None:
+    """Put outputs [start, stop) of the first axis of `block` into the rows of `out`."""
+    for number in range(start // _TOGETHER, -(-stop // _TOGETHER)):
+        first, weights = _weights(axis, number)
+        at = number * _TOGETHER
+        low, high = max(start, at), min(stop, at + len(first))
+        part = slice(low - at, high - at)
+        into = out[low - start : high - start]
+        compiled.weigh(block, first[part] - origin, weights[part], into)
 
 
 def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:

@@ -6,14 +6,15 @@ depend on the order in which a cell is read. Every detector decides from them al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from dask_slides.counting import BINS, byte_sums, bytes_counted, moments_of
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import MAX_TASKS, Block, task_side
 from dask_slides.grid import TileGrid
@@ -22,7 +23,6 @@ from dask_slides.resample import STRIP_PIXELS
 
 Array = NDArray[Any]
 
-BINS = 256
 FIELDS = ("histogram", "saturation")
 """What a record can hold beyond count, sum and sum of squares."""
 
@@ -82,7 +82,8 @@ def record_of(pixels: Array, fields: tuple[str, ...], above: Array | None = None
     """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`."""
     record: Array = np.zeros(record_length(fields)) if above is None else above.copy()
     if pixels.dtype == np.uint8:
-        moments, histogram = _byte_moments(pixels)
+        histogram = bytes_counted(pixels).astype(np.float64)
+        moments = moments_of(histogram)
     elif pixels.dtype == np.uint16:
         moments, histogram = _short_moments(pixels)
     else:
@@ -97,43 +98,9 @@ def record_of(pixels: Array, fields: tuple[str, ...], above: Array | None = None
     return record
 
 
-def _byte_moments(pixels: Array) -> tuple[Array, Array]:
-    histogram = _bytes_counted(pixels)
-    return _moments(histogram), histogram.astype(np.float64)
-
-
-def _bytes_counted(pixels: Array) -> Array:
-    """Return how often each value stands in `pixels` (h, w, c), uint8; int64."""
-    height, width, channels = pixels.shape
-    if pixels.strides[:2] == (0, 0):  # one colour
-        one: Array = np.bincount(pixels[0, 0], minlength=BINS) * (height * width)
-        return one
-    if pixels.flags.c_contiguous or pixels.strides[1:] != (channels, 1) or height == 1:
-        return _rows_counted(np.ascontiguousarray(pixels), width * channels)
-    # a part of wider rows, where they lie: Pillow wants the last one to be as long as they are
-    return _rows_counted(pixels[:-1], pixels.strides[0]) + _bytes_counted(pixels[-1:])
-
-
-def _rows_counted(pixels: Array, pitch: int) -> Array:
-    """Count rows that begin `pitch` bytes apart: in C, ten times faster than sums in numpy."""
-    from PIL import Image
-
-    height, width, channels = pixels.shape
-    lent = as_strided(pixels, (pitch * height,), (1,), writeable=False)
-    image = Image.frombuffer("L", (width * channels, height), lent, "raw", "L", pitch, 1)
-    return np.array(image.histogram(), np.int64)
-
-
-def _moments(histogram: Array) -> Array:
-    """Return count, sum and sum of squares of histograms (..., bins) of whole numbers."""
-    values = np.arange(histogram.shape[-1], dtype=np.float64)
-    counts = histogram.astype(np.float64)
-    return np.stack((counts.sum(axis=-1), counts @ values, counts @ values**2), axis=-1)
-
-
 def _short_moments(pixels: Array) -> tuple[Array, Array]:
     histogram = np.bincount(pixels.reshape(-1), minlength=2**16)
-    return _moments(histogram), histogram.reshape(BINS, -1).sum(axis=1).astype(np.float64)
+    return moments_of(histogram), histogram.reshape(BINS, -1).sum(axis=1).astype(np.float64)
 
 
 def _wide_moments(pixels: Array, before: Array) -> tuple[Array, Array]:
@@ -187,11 +154,12 @@ class StatsBlock:
         row0, row1, col0, col1 = self._cells(block)
         shape = (row1 - row0, col1 - col0)
         if source.dtype == np.uint8 and "saturation" not in self.fields:
-            counts = np.zeros((*shape, BINS), np.int64)
+            samples = math.prod(self.grid.shape) * source.channels
+            sums = byte_sums(shape, bool(self.fields), samples)
             for row, col, part in self._parts(source, block):
-                counts[row - row0, col - col0] += _bytes_counted(part)
-            kept = counts if "histogram" in self.fields else counts[..., :0]
-            return np.concatenate((_moments(counts), kept), axis=-1, dtype=np.float64)
+                sums.add((row - row0, col - col0), part)
+            kept = sums.counts()[..., : BINS * len(self.fields)]
+            return np.concatenate((sums.moments(), kept), axis=-1, dtype=np.float64)
         records = np.zeros((*shape, record_length(self.fields)))
         for row, col, part in self._parts(source, block):
             cell = records[row - row0, col - col0]

@@ -8,16 +8,15 @@ Reduced ones are 1/4 to 1/64 of the bytes, so that many of them stay.
 
 from __future__ import annotations
 
-import math
-import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+
+from dask_slides.readers.memory import POOL
 
 Array = NDArray[Any]
 
@@ -92,18 +91,8 @@ class Kept:
             self._bytes = 0
 
 
-def outside_the_heap(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return an array in memory of its own, which goes back to the system when it is freed.
-
-    In the heap small arrays that stay, between large ones that come and go in several threads,
-    leave holes: a process would grow by several times what it holds.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
-
-
 def _copied(tile: Array) -> Array:
-    copy = outside_the_heap(tile.shape, tile.dtype)
+    copy = POOL.array(tile.shape, tile.dtype)
     copy[...] = tile
     return copy
 

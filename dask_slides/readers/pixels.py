@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.compiled import loops
+
 Array = NDArray[Any]
 
 
@@ -95,14 +97,25 @@ def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
     return packed
 
 
-def box_mean(pixels: Array, factor: int) -> Array:
+SAVED = 0.4e-9
+"""Seconds a sample that the compiled means are faster."""
+
+
+def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
     """Return the means of `factor` x `factor` pixels of bytes (h, w, c), each rounded once.
 
-    The last row and column are the means of what there is of them.
+    The last row and column are the means of what there is of them. `samples` are those of
+    the whole image of which `pixels` are a part.
     """
     from PIL import Image
 
-    channels = pixels.shape[2]
+    height, width, channels = pixels.shape
+    compiled = loops(samples * SAVED)
+    if compiled is not None and factor in (2, 4, 8) and height % factor == width % factor == 0:
+        means = np.empty((height // factor, width // factor, channels), np.uint8)
+        rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
+        compiled.box(rows, channels, factor, means.reshape(len(means), -1))
+        return means
     if channels == 3:
         return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))
     planes = [

@@ -30,7 +30,8 @@ from dask_slides.readers.jpeg import (
     is_jpeg,
     jpeg_tiles,
 )
-from dask_slides.readers.kept import KEPT, outside_the_heap
+from dask_slides.readers.kept import KEPT
+from dask_slides.readers.memory import POOL
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.tiff_tags import is_mapped
 
@@ -127,7 +128,7 @@ class TiledPage:
         or of a level that is there to be shrunk further.
         """
         shape = (region.height, region.width, self._page.samplesperpixel)
-        new = outside_the_heap if factor > 1 else np.empty
+        new = POOL.array if factor > 1 else np.empty
         out = new(shape, self._page.dtype)
         for place, samples in self._parts(region, factor, self._keep or factor > 1):
             out[place] = self._fill if samples is None else samples
@@ -212,13 +213,13 @@ class TiledPage:
         colour = self._colours.get(key)
         if colour is None:
             tile = self._decode(number, data, factor)
-            if tile is None or not (tile == tile[0, 0]).all():
+            if tile is None or not _is_flat(tile):
                 return tile
-            self._colours[key] = colour = tile[0, 0].copy()
+            # a row of it: numpy copies and counts rows many times faster than pixels
+            self._colours[key] = colour = tile[:1].copy()
             if len(self._colours) > _COLOURS:
                 self._colours.clear()
-        height, width = (n // factor for n in self._size)
-        return np.broadcast_to(colour, (height, width, len(colour)))
+        return np.broadcast_to(colour, (self._size[0] // factor, *colour.shape[1:]))
 
     def _decode(self, number: int, data: Data, factor: int) -> Array | None:
         if factor == 1:
@@ -231,7 +232,11 @@ class TiledPage:
                 return reduced
         tile = self._tile(number, data)
         # what lies beyond the image is no part of any mean
-        return None if tile is None else box_mean(tile[: valid[0], : valid[1]], factor)
+        if tile is None:
+            return None
+        page = self._page
+        samples = page.imagelength * page.imagewidth * page.samplesperpixel
+        return box_mean(tile[: valid[0], : valid[1]], factor, samples)
 
     def _valid(self, number: int) -> tuple[int, int]:
         """Return how many rows and columns of a tile lie in the image."""
@@ -298,6 +303,13 @@ class TiledPage:
         if data is None or expected is None:
             return None
         return jpeg_tiles(page, data, expected, whole)
+
+
+def _is_flat(tile: Array) -> bool:
+    """Return whether all pixels of a tile (h, w, s) are the same; most are not, seen in a row."""
+    height, width, _ = tile.shape
+    row: bytes = tile[0].tobytes()
+    return bool(row == tile[0, 0].tobytes() * width and tile.tobytes() == row * height)
 
 
 def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
