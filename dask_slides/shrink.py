@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dask_slides.compiled import loops
 from dask_slides.geometry import Region
 from dask_slides.kernels import GEMM_LIMIT, Axis
+from dask_slides.memory import POOL
 
 Array = NDArray[Any]
 
@@ -236,7 +237,9 @@ def _own(name: str, rows: int, columns: int, dtype: Any = np.float32) -> Array:
     """
     kept: dict[str, Array] = _buffers.__dict__
     if name not in kept or kept[name].size < rows * columns:
-        kept[name] = np.zeros(rows * columns, dtype)
+        # of a thread that ended, if there was one: schedulers make new ones for every call
+        kept[name] = POOL.array((rows * columns,), dtype)
+        kept[name][:] = 0  # sums of leftovers, though thrown away, would warn
     return kept[name][: rows * columns].reshape(rows, columns)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.memory import POOL
 from dask_slides.readers.pixels import box_mean
 
 Array = NDArray[Any]
@@ -66,7 +67,7 @@ class JpegTiles:
         kept: dict[str, Array] = self._own.__dict__
         name = str(factor)
         if name not in kept:
-            kept[name] = np.empty(shape, np.uint8)
+            kept[name] = POOL.array(shape, np.uint8)
         return kept[name]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dask_slides.readers.memory import POOL
+from dask_slides.memory import POOL
 
 Array = NDArray[Any]
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, reduced_size
+from dask_slides.memory import POOL
 from dask_slides.readers.jpeg import (
     FACTORS,
     JPEG,
@@ -31,7 +32,6 @@ from dask_slides.readers.jpeg import (
     jpeg_tiles,
 )
 from dask_slides.readers.kept import KEPT
-from dask_slides.readers.memory import POOL
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.tiff_tags import is_mapped
 

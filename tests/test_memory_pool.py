@@ -4,7 +4,7 @@ import gc
 
 import numpy as np
 
-from dask_slides.readers.memory import Pool
+from dask_slides.memory import Pool
 
 
 def address(array):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-LIMIT = 2**25
+LIMIT = 2**26
 """Bytes that wait for the next array, at the most; the rest goes back to the system."""
 
 
