@@ -61,11 +61,20 @@ class Pool:
         """Return an array of `shape`; what is in it is left over from the last one."""
         size = _rounded_up(max(1, math.prod(shape) * np.dtype(dtype).itemsize))
         with self._lock:
-            waiting = self._free.setdefault(size, deque())
-            memory = waiting.pop() if waiting else self._new(size)
+            memory = self._waiting(size) or self._new(size)
         return np.asarray(_Loan(self, memory, shape, dtype))
 
+    def _waiting(self, size: int) -> Memory | None:
+        """Return the least memory that waits and fits, of up to twice the size."""
+        for fits in sorted(other for other in list(self._free) if size <= other <= 2 * size):
+            try:
+                return self._free[fits].pop()
+            except IndexError:  # none of these
+                continue
+        return None
+
     def _new(self, size: int) -> Memory:
+        self._free.setdefault(size, deque())
         for memories in list(self._free.values()):  # of sizes that nobody asks for now
             while memories and self.nbytes + size > self._limit:
                 memories.popleft()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from dask_slides.writers.arrays import create_level, put
+from dask_slides.writers.arrays import create_level, get, put
 
 
 @pytest.fixture(params=[3, 2])
@@ -42,6 +42,7 @@ def test_takes_no_other_thread(path, rng, monkeypatch):
         threading.Thread, "start", lambda self: (started.append(self.name), start(self))
     )
     put(path, ..., np.full((3, 100, 130), 7, np.uint8))
+    assert (get(path, (slice(None), slice(5, 90), slice(1, 2))) == 7).all()
     assert started == []
     assert (stored(path) == 7).all()
 
@@ -51,6 +52,7 @@ def test_inside_a_running_loop(path):
 
     async def cell():
         put(path, ..., np.full((3, 100, 130), 9, np.uint8))
+        assert get(path, (0, slice(0, 3), slice(0, 4))).tolist() == [[9] * 4] * 3
 
     asyncio.run(cell())
     assert (stored(path) == 9).all()

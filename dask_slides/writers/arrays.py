@@ -71,19 +71,32 @@ def put(path: str, index: Any, values: Any) -> None:
     instead of 55 for a slide of any size), while the worker's thread waits.
     """
     array = writable(path)
+    if _runs_a_loop():
+        array[index] = values
+    else:
+        _run(array.async_array.setitem(index, values))
+
+
+def get(path: str, index: Any) -> Any:
+    """Return ``array[index]`` of the array at `path`, read in this thread."""
+    array = writable(path)
+    return array[index] if _runs_a_loop() else _run(array.async_array.getitem(index))
+
+
+def _runs_a_loop() -> bool:
+    """Return whether this thread runs one already, a notebook's: it cannot run two."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        _run(array.async_array.setitem(index, values))
-    else:  # a notebook's: a thread can run one loop
-        array[index] = values
+        return False
+    return True
 
 
-def _run(work: Any) -> None:
+def _run(work: Any) -> Any:
     loop = asyncio.new_event_loop()
     try:
         loop.set_default_executor(_InPlace())
-        loop.run_until_complete(work)
+        return loop.run_until_complete(work)
     finally:
         left = asyncio.all_tasks(loop)  # of chunks beside one that failed
         for task in left:

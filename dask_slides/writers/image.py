@@ -23,7 +23,7 @@ from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
-from dask_slides.writers.arrays import check_version, create_level, put, writable
+from dask_slides.writers.arrays import check_version, create_level, get, put
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mask import write_grid
 from dask_slides.writers.plan import ImagePlan, Stage, plan_image
@@ -54,7 +54,7 @@ class LevelSource:
     def read(self, level: int, region: Region) -> Array:
         """Read `region` back."""
         rows, columns = region.slices()
-        return np.asarray(writable(self.path)[:, rows, columns]).transpose(1, 2, 0)
+        return np.asarray(get(self.path, (slice(None), rows, columns))).transpose(1, 2, 0)
 
 
 @dataclass(frozen=True)
