@@ -16,7 +16,9 @@ from dask_slides.detectors import (
 from dask_slides.errors import (
     BlankSlideError,
     BlankSlideWarning,
+    OutputBusyError,
     OutputExistsError,
+    ResumeError,
     SlideArgumentError,
     SlideChangedError,
     SlideError,
@@ -24,6 +26,7 @@ from dask_slides.errors import (
     SlideMppError,
     SlideNotFoundError,
     SlideUnsupportedError,
+    StoreDamagedError,
     TileDecodeError,
 )
 from dask_slides.pack import TilePack, pack_tiles
@@ -31,6 +34,8 @@ from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
 from dask_slides.slide import Slide, from_dask, open_slide
 from dask_slides.stats import CellStats
+from dask_slides.writers.records import Verified
+from dask_slides.writers.store import verify
 from dask_slides.writers.tiles import open_pack
 from dask_slides.writers.write import write
 
@@ -46,7 +51,9 @@ __all__ = [
     "Cutoff",
     "Detector",
     "Otsu",
+    "OutputBusyError",
     "OutputExistsError",
+    "ResumeError",
     "Saturation",
     "Slide",
     "SlideArgumentError",
@@ -56,8 +63,10 @@ __all__ = [
     "SlideMppError",
     "SlideNotFoundError",
     "SlideUnsupportedError",
+    "StoreDamagedError",
     "TileDecodeError",
     "TilePack",
+    "Verified",
     "__version__",
     "blank_map",
     "cutoff_resize",
@@ -68,5 +77,6 @@ __all__ = [
     "random_crops",
     "resize",
     "sample_slide",
+    "verify",
     "write",
 ]

@@ -43,6 +43,7 @@ from dask_slides.pack import TilePack, pack_tiles, plan_pack
 from dask_slides.resize import resize as resized
 from dask_slides.sample import sample_slide
 from dask_slides.slide import Slide
+from dask_slides.writers.store import verify
 from dask_slides.writers.write import write
 
 
@@ -159,7 +160,7 @@ def resize(
         tell_estimate(shared, estimate_image(result, source))
         return
     with running(shared, megapixels(source)):
-        path = write(result, out, shared.overwrite, ome_zarr=ome_zarr)
+        path = write(result, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     facts = {"path": path, "shape": list(result.shape), "mpp": result.mpp}
     shared.finish(facts, [f"{out}: {px(result.shape)} px"])
 
@@ -190,7 +191,7 @@ def mask(
         return
     with running(shared, megapixels(source)):
         found = found.compute()
-        path = write(found, out, shared.overwrite, ome_zarr=ome_zarr)
+        path = write(found, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     blank = int(found.blank.sum())
     facts = {"path": path, "cells": list(found.shape), "blank": blank}
     shared.finish(facts, [f"{out}: {blank:,} of {found.blank.size:,} cells are blank"])
@@ -225,7 +226,7 @@ def cutoff(
         return
     with running(shared, megapixels(source)):
         cut = cutoff_resize(source, **scale, blank_map=found)
-        path = write(cut, out, shared.overwrite, ome_zarr=ome_zarr)
+        path = write(cut, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     shape = cut.image.shape
     facts = {"path": path, "shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {px(shape)} px, {cut.gain:.2f} times finer at the same longest side"
@@ -296,12 +297,27 @@ def crops(
     _write_tiles(random_crops, source, out, shared, options)
 
 
+@main.command("verify")
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@failing_softly
+def verify_store(store: str, as_json: bool) -> None:
+    """Prove that STORE is complete and unchanged; every byte is read."""
+    found = verify(store)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    shards = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()))
+    whole = f"{found.files:,} files, {bytes_text(found.nbytes)}"
+    click.echo(f"{store}: {whole}, all as written; shards: {shards or 'none'}")
+
+
 def _write_tiles(
     make: Callable[..., TilePack], source: Slide, out: str, shared: Shared, options: dict[str, Any]
 ) -> None:
     with running(shared, megapixels(source)):
         tiles = make(source, **options)
-        path = write(tiles, out, shared.overwrite)
+        path = write(tiles, out, shared.overwrite, resume=shared.resume)
     facts = {"path": path, "shape": list(tiles.tiles.shape)}
     shared.finish(facts, [f"{out}: {px(tiles.tiles.shape)}"])
 

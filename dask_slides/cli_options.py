@@ -34,6 +34,7 @@ class Shared:
     scheduler: str
     workers: int | None
     overwrite: bool
+    resume: bool
     dry_run: bool
     as_json: bool
     quiet: bool
@@ -67,7 +68,9 @@ def failing_softly(command: Command) -> Command:
             click.echo(f"dask-slides: {error}", err=True)
             sys.exit(2 if isinstance(error, SlideArgumentError) else 1)
         except KeyboardInterrupt:
-            click.echo("dask-slides: interrupted; nothing half-written is left", err=True)
+            resume = getattr(kwargs.get("shared"), "resume", False)
+            left = "what is done is kept for --resume" if resume else "nothing half-written is left"
+            click.echo(f"dask-slides: interrupted; {left}", err=True)
             sys.exit(1)
         except (OSError, MemoryError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -90,13 +93,14 @@ def shared_options(command: Command) -> Command:
         scheduler: str,
         workers: int | None,
         overwrite: bool,
+        resume: bool,
         dry_run: bool,
         as_json: bool,
         quiet: bool,
         verbose: bool,
         **kwargs: Any,
     ) -> Any:
-        shared = Shared(scheduler, workers, overwrite, dry_run, as_json, quiet, verbose)
+        shared = Shared(scheduler, workers, overwrite, resume, dry_run, as_json, quiet, verbose)
         if verbose:
             return command(shared=shared, **kwargs)
         return failing_softly(command)(shared=shared, **kwargs)
@@ -106,6 +110,8 @@ def shared_options(command: Command) -> Command:
                      help="threads, processes, tcp://HOST:PORT or a scheduler file (.json)"),
         click.option("--workers", type=click.IntRange(1), help="threads or processes to use"),
         click.option("--overwrite", is_flag=True, help="replace a store that dask-slides wrote"),
+        click.option("--resume", is_flag=True,
+                     help="go on from where the same command was killed; a failure keeps its work"),
         click.option("--dry-run", is_flag=True, help="tell what would be done, and do nothing"),
         click.option("--json", "as_json", is_flag=True, help="print the result as JSON"),
         click.option("-q", "--quiet", is_flag=True, help="print errors only"),

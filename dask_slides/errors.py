@@ -39,6 +39,18 @@ class OutputExistsError(SlideError, FileExistsError):
     """The output path is taken."""
 
 
+class OutputBusyError(SlideError, BlockingIOError):
+    """Another process is writing to the output path."""
+
+
+class ResumeError(SlideError, ValueError):
+    """What was begun at the output path is not what is asked for now."""
+
+
+class StoreDamagedError(SlideError, OSError):
+    """A store is not as it was written: a file is missing, was added, or has changed."""
+
+
 class BlankSlideError(SlideError, ValueError):
     """Every cell of the slide is blank, so there is nothing to write."""
 

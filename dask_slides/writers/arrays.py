@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 from dask_slides.errors import SlideArgumentError
+from dask_slides.writers.records import Record, record
 
 VERSIONS = ("0.5", "0.4")
 """OME-Zarr versions written: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 without."""
@@ -75,6 +78,37 @@ def put(path: str, index: Any, values: Any) -> None:
         array[index] = values
     else:
         _run(array.async_array.setitem(index, values))
+
+
+def put_shards(store: str, name: str, index: tuple[slice, ...], values: Any) -> list[Record]:
+    """Set whole shards of the array `name` of `store`; return the records of their files."""
+    path = f"{store}/{name}"
+    put(path, index, values)
+    array = writable(path)
+    sides = array.shards or array.chunks
+    # an axis that is not cut is one shard
+    ranges = [
+        range((part.start or 0) // side, -(-(size if part.stop is None else part.stop) // side))
+        for part, side, size in zip(index, sides, array.shape, strict=True)
+    ]
+    records = []
+    for place in itertools.product(*ranges):
+        inside = tuple(
+            slice(n * side - (part.start or 0), (n + 1) * side - (part.start or 0))
+            for n, side, part in zip(place, sides, index, strict=True)
+        )
+        pixels = values[inside]
+        status = "blank" if pixels.min() == pixels.max() else "ok"
+        file = f"{name}/{array.metadata.encode_chunk_key(place)}"
+        records.append(record(store, file, status))
+    return records
+
+
+def shards_of(store: str, name: str) -> int:
+    """Return how many shards the array `name` of `store` has."""
+    array = writable(f"{store}/{name}")
+    sides = array.shards or array.chunks
+    return math.prod(-(-n // side) for n, side in zip(array.shape, sides, strict=True))
 
 
 def get(path: str, index: Any) -> Any:

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
 from dask_slides.cluster import Progress, compute
 from dask_slides.cutoff import Cutoff
@@ -23,15 +24,18 @@ from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
-from dask_slides.writers.arrays import check_version, create_level, get, put
+from dask_slides.writers.arrays import check_version, create_level, get, put_shards, shards_of
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mask import write_grid
 from dask_slides.writers.plan import ImagePlan, Stage, plan_image
-from dask_slides.writers.store import marked, new_store
+from dask_slides.writers.records import Record, keep, kept
+from dask_slides.writers.store import Partial, Target, facts_of, marked, new_store
 
 Array = NDArray[Any]
 
 
+LABEL = "labels/tissue"
+"""Group of the tissue label."""
 SUMS = "sums"
 """Group of the sums that a later stage goes on from; gone when the store is published."""
 
@@ -84,7 +88,14 @@ class WriteBlock:
         return np.asarray(np.minimum(size, self.full[axis] - first))
 
     def __call__(self, source: Source, block: Block) -> Array:
-        """Write `block`; return the pixels written, (1, 1)."""
+        """Write `block`, if a run before this one did not; return the pixels written, (1, 1)."""
+        task = "-".join(str(n) for n in (self.stage.levels[0], *block[:2]))
+        done = kept(self.path, task)
+        if done is None:
+            done = self._write(source, block, task)
+        return np.full((1, 1), done, np.int64)
+
+    def _write(self, source: Source, block: Block, task: str) -> int:
         _, region = self.window(block)
         with KEPT.paused():  # a store may be written for hours, in no more memory than at first
             sums = source.read(0, region)
@@ -95,25 +106,28 @@ class WriteBlock:
         before = self.stage.levels[0] - self.stage.first  # the level that is read
         made = area_levels(sums, covered, self.dtype, range(before + 1, self.stage.levels[-1] + 1))
         written = 0
+        records = []
         for number in self.stage.levels:
             image = sums
             if number > before:
                 image, sums = next(made)
             shift = number - before
             place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
-            _put(f"{self.path}/{number}", place, image)
+            records += _put(self.path, str(number), place, image)
             if self.label is not None:
                 label = self.label.pixels(number, place)
-                put(f"{self.path}/labels/tissue/{number}", place.slices(), label)
+                records += put_shards(self.path, f"{LABEL}/{number}", place.slices(), label)
             written += place.area
         if not self.last:
-            _put(f"{self.path}/{SUMS}/{number}", place, sums)
-        return np.full((1, 1), written, np.int64)
+            records += _put(self.path, f"{SUMS}/{number}", place, sums)
+        keep(self.path, task, written, records)
+        return written
 
 
-def _put(path: str, place: Region, image: Array) -> None:
+def _put(store: str, name: str, place: Region, image: Array) -> list[Record]:
     rows, columns = place.slices()
-    put(path, (slice(None), rows, columns), np.ascontiguousarray(image.transpose(2, 0, 1)))
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return put_shards(store, name, (slice(None), rows, columns), pixels)
 
 
 def check_fit(plan: ImagePlan) -> None:
@@ -128,8 +142,7 @@ def check_fit(plan: ImagePlan) -> None:
 
 def write_image(
     slide: Slide,
-    path: Any,
-    overwrite: bool,
+    target: Target,
     version: str,
     progress: Progress | None,
     label: TissueLabel | None,
@@ -148,24 +161,49 @@ def write_image(
         )
     plan = plan_image((height, width), max(input_ratio(slide.source)))
     check_fit(plan)
-    with new_store(path, overwrite) as hidden:
-        group = zarr.create_group(hidden, zarr_format=2 if version == "0.4" else 3)
-        for number, level in enumerate(plan.levels):
-            side = (level.chunk, level.shard)
-            create_level(group, str(number), (channels, *level.shape), side, slide.dtype, "cyx")
-        _create_sums(group, plan, slide)
+    key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")
+    key |= {"kind": "image", "dask_slides": __version__, "ome_zarr": version, "mpp": slide.mpp_yx}
+    with new_store(target, key | {name: repr(value) for name, value in facts.items()}) as partial:
+        if not partial.resumed:
+            _create(partial, plan, slide, version, label, blank_map)
+        store = partial.path
+        group = zarr.open_group(store, mode="r+")
+        _run_stages(plan, slide, store, label, progress)
+        if len(plan.stages) > 1:
+            shutil.rmtree(os.path.join(store, SUMS), ignore_errors=True)
+        names = [str(number) for number in range(len(plan.levels))]
         if label is not None:
-            _create_labels(group, plan, slide, version)
-        if blank_map is not None:
-            write_grid(group, blank_map)
-        _run_stages(plan, slide, hidden, label, progress)
-        shutil.rmtree(os.path.join(hidden, SUMS))
-        # last, so that a store without attributes is one that was not finished
+            names += [f"{LABEL}/{name}" for name in names]
+        shards = {name: shards_of(store, name) for name in names}
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
-        group.attrs.update(metadata.attributes(version, parts) | marked(**facts))
-    result: str = os.path.abspath(os.fspath(path))
+        attributes = metadata.attributes(version, parts) | marked(**facts)
+        partial.finish(group, "0", shards, attributes)
+    result: str = os.path.abspath(os.fspath(target.path))
     return result
+
+
+def _create(
+    partial: Partial,
+    plan: ImagePlan,
+    slide: Slide,
+    version: str,
+    label: TissueLabel | None,
+    blank_map: BlankMap | None,
+) -> None:
+    import zarr
+
+    group = zarr.create_group(partial.path, zarr_format=2 if version == "0.4" else 3)
+    for number, level in enumerate(plan.levels):
+        shape = (slide.shape[2], *level.shape)
+        create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
+    if len(plan.stages) > 1:
+        _create_sums(group, plan, slide)
+    if label is not None:
+        _create_labels(group, plan, slide, version)
+    if blank_map is not None:
+        write_grid(group, blank_map)
+    partial.ready()
 
 
 def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
@@ -235,9 +273,7 @@ def _later(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
 
 
-def write_cutoff(
-    cut: Cutoff, path: Any, overwrite: bool, version: str, progress: Progress | None
-) -> str:
+def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
     """Write the cut image, its tissue label, the raw grid and the way back to the source."""
     facts = {
         "kind": "cutoff",
@@ -248,13 +284,12 @@ def write_cutoff(
         "factors": list(cut.factors),
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
-    return write_image(cut.image, path, overwrite, version, progress, label, cut.blank_map, facts)
+    return write_image(cut.image, target, version, progress, label, cut.blank_map, facts)
 
 
 def write_slide(
     slide: Slide,
-    path: Any,
-    overwrite: bool,
+    target: Target,
     version: str,
     progress: Progress | None,
     blank_map: BlankMap | None,
@@ -268,4 +303,4 @@ def write_slide(
         height, width = slide.shape[:2]
         factors = (rows.length / height, columns.length / width)
         label = tissue_label(blank_map, rows, columns, factors)
-    return write_image(slide, path, overwrite, version, progress, label, blank_map, facts)
+    return write_image(slide, target, version, progress, label, blank_map, facts)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, put
-from dask_slides.writers.store import marked, new_store
+from dask_slides.writers.store import Target, marked, new_store
 
 
 def write_grid(group: Any, blank_map: BlankMap) -> None:
@@ -37,12 +39,17 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
     )
 
 
-def write_blank_map(blank_map: BlankMap, path: Any, overwrite: bool, version: str) -> str:
+def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     """Write a blank map as an image of one pixel a cell: 255 tissue, 0 blank."""
     import zarr
 
     check_version(version)
-    with new_store(path, overwrite) as hidden:
+    key = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
+    key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
+    # one small task: nothing is left to go on from
+    with new_store(replace(target, resume=False), key) as partial:
+        hidden = partial.path
+        partial.ready()
         blank_map = blank_map.compute()
         tissue = ~np.asarray(blank_map.blank)
         group = zarr.create_group(hidden, zarr_format=2 if version == "0.4" else 3)
@@ -67,6 +74,7 @@ def write_blank_map(blank_map: BlankMap, path: Any, overwrite: bool, version: st
             "multiscales": metadata.multiscales(name, "cyx", pixel, 1),
             "omero": metadata.omero(1, np.dtype(np.uint8)),
         }
-        group.attrs.update(metadata.attributes(version, parts) | marked("blank map", source=name))
-    result: str = os.path.abspath(os.fspath(path))
+        attributes = metadata.attributes(version, parts) | marked("blank map", source=name)
+        partial.finish(group, "0", {}, attributes)
+    result: str = os.path.abspath(os.fspath(target.path))
     return result

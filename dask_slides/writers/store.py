@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import dask.array as da
+import numpy as np
+
 from dask_slides._version import __version__
-from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideNotFoundError
+from dask_slides.errors import (
+    OutputBusyError,
+    OutputExistsError,
+    ResumeError,
+    SlideArgumentError,
+    SlideFormatError,
+    SlideNotFoundError,
+    StoreDamagedError,
+)
+from dask_slides.writers import records
 
 MARK = "dask_slides"
 """Attribute that tells a store of ours from anybody else's."""
+_LOCK = ".lock"
+_KEY = ".key.json"
+"""What a partial store is of; there once its arrays are made."""
 
 
 def marked(kind: str, **facts: Any) -> dict[str, Any]:
@@ -47,37 +65,255 @@ def check_target(path: str, overwrite: bool) -> None:
         )
 
 
-@contextmanager
-def new_store(path: Any, overwrite: bool) -> Iterator[str]:
-    """Yield the hidden path to write to; it becomes `path` when the block ends well.
+@dataclass(frozen=True)
+class Target:
+    """Where a store is to appear, and how."""
 
-    On an error or an interrupt what was written is removed, and an old store stays.
+    path: Any
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A store that is being written."""
+
+    path: str
+    """Of the hidden folder."""
+    resumed: bool
+    """Whether its arrays are there, from a run before this one."""
+    key: Mapping[str, Any]
+
+    def ready(self) -> None:
+        """Say that all arrays are made: from now on tasks may be found done."""
+        os.makedirs(os.path.join(self.path, records.JOURNAL), exist_ok=True)
+        text = json.dumps(self.key, indent=0, sort_keys=True)
+        records.write_whole(os.path.join(self.path, _KEY), text.encode())
+
+    def finish(
+        self, group: Any, first: str, shards: dict[str, int], attributes: Mapping[str, Any]
+    ) -> None:
+        """Make the manifest, and give the root its attributes: what lacks them is unfinished.
+
+        `attributes` hold the mark; `first` and `shards` are those of `records.seal`.
+        """
+        manifest = records.seal(self.path, first, shards)
+        mark = {**attributes[MARK], "manifest": manifest}
+        whole = json.loads(json.dumps({**attributes, MARK: mark}))
+        whole[MARK]["manifest"]["root"] = _root_digest(whole)
+        group.attrs.update(whole)
+
+
+def _root_digest(attributes: Mapping[str, Any]) -> str:
+    """Return the checksum of the attributes of a root, but for itself."""
+    plain = json.loads(json.dumps(attributes))
+    plain[MARK]["manifest"].pop("root", None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def new_store(target: Target, key: Mapping[str, Any]) -> Iterator[Partial]:
+    """Yield the store to write to; it gets its name when the block ends well.
+
+    `key` says what the store will be, by dotted name (see `facts_of`). On an error or an
+    interrupt what was written is removed, and an old store stays; with ``target.resume`` it is
+    kept, and the next such call with the same key goes on from there.
     """
     try:
-        target = os.path.abspath(os.fspath(path))
+        path = os.path.abspath(os.fspath(target.path))
     except TypeError:
-        raise SlideArgumentError(f"{path!r} is not a path; give where to write") from None
-    check_target(target, overwrite)
-    parent, name = os.path.split(target)
-    hidden = os.path.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.partial")
+        raise SlideArgumentError(f"{target.path!r} is not a path; give where to write") from None
+    parent, name = os.path.split(path)
+    plain = json.loads(json.dumps(dict(key)))
+    # another key has another folder: a task that a cluster still runs for a call that failed
+    # can only ever write what a call of the same key writes too
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    hidden = os.path.join(parent, f".{name}.{digest}.partial")
+    check_target(path, target.overwrite)
+    with _locked(hidden, path):
+        _put_right(hidden, path)
+        resumed = target.resume and os.path.exists(os.path.join(hidden, _KEY))
+        if not resumed:
+            _check_others(hidden, path, plain, target.resume)
+            _emptied(hidden)
+        try:
+            yield Partial(hidden, resumed, plain)
+            _publish(hidden, path, target.overwrite)
+        except BaseException:
+            if not (target.resume and os.path.exists(os.path.join(hidden, _KEY))):
+                shutil.rmtree(hidden, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked(hidden: str, path: str) -> Iterator[None]:
+    """Hold the hidden folder of a store; the system lets go of it if this process dies."""
     try:
-        yield hidden
-        _publish(hidden, target, overwrite)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
+        import fcntl
+    except ImportError:  # Windows: two writers at a time are not told from each other
+        os.makedirs(hidden, exist_ok=True)
+        yield
+        return
+    while True:
+        try:
+            os.makedirs(hidden, exist_ok=True)
+            handle = os.open(os.path.join(hidden, _LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # published or removed this very moment
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise OutputBusyError(
+                f"{path}: is being written by another process; wait for it, or stop it"
+            ) from None
+        if _is_same(handle, os.path.join(hidden, _LOCK)):
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_same(handle: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _emptied(hidden: str) -> None:
+    for entry in os.scandir(hidden):
+        if entry.name == _LOCK:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+
+
+def _check_others(hidden: str, path: str, key: Mapping[str, Any], resume: bool) -> None:
+    """Look at what was begun under `path` with another key: to resume it is an error.
+
+    Else it is given up, if nobody is at it.
+    """
+    parent, name = os.path.split(path)
+    for other in sorted(
+        glob.glob(os.path.join(glob.escape(parent), f".{glob.escape(name)}.*.partial"))
+    ):
+        try:
+            with open(os.path.join(other, _KEY), "rb") as stream:
+                before = json.load(stream)
+        except (OSError, ValueError):
+            continue
+        if not resume:
+            with suppress(OutputBusyError), _locked(other, path):
+                shutil.rmtree(other)
+            continue
+        differing = sorted(k for k in before.keys() | key.keys() if before.get(k) != key.get(k))
+        first = differing[0]
+        raise ResumeError(
+            f"{path}: what was begun differs in {', '.join(differing[:4])} "
+            f"({first} was {_short(before.get(first))}, is {_short(key.get(first))}); "
+            f"do it the same way again, or without resuming"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def facts_of(value: Any, name: str) -> dict[str, Any]:
+    """Return what tells `value` from another one: plain values by dotted name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        found: dict[str, Any] = {name: type(value).__name__}
+        for field in fields(value):
+            found |= facts_of(getattr(value, field.name), f"{name}.{field.name}")
+        return found
+    if isinstance(value, da.Array):
+        return {name: value.name}
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {name: [str(value.dtype), list(value.shape), digest]}
+    if isinstance(value, bytes):
+        return {name: hashlib.sha256(value).hexdigest()}
+    return {name: value if isinstance(value, str | int | float | None) else repr(value)}
 
 
 def _publish(hidden: str, target: str, overwrite: bool) -> None:
+    """Give the store at `hidden` its name; flushed before and after.
+
+    The lock goes along: whoever opens the hidden name after this makes a folder of his own.
+    """
+    records.flush_folders(hidden)
     check_target(target, overwrite)  # somebody may have been faster
-    if not os.path.lexists(target):
-        os.rename(hidden, target)
-        return
     old = f"{hidden}.old"
-    os.rename(target, old)
+    if os.path.lexists(target):
+        os.rename(target, old)
     try:
         os.rename(hidden, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old)
+    except OSError as error:
+        if os.path.lexists(old):
+            os.rename(old, target)
+            raise
+        raise OutputExistsError(f"{target}: is there already; choose another name") from error
+    records.flush_folder(os.path.dirname(target))
+    for name in (_KEY, _LOCK):
+        os.unlink(os.path.join(target, name))
+    shutil.rmtree(os.path.join(target, records.JOURNAL))
+    if os.path.lexists(old):
+        shutil.rmtree(old)
+
+
+def _put_right(hidden: str, target: str) -> None:
+    """Undo half of a publication that was killed: the store that was there comes back."""
+    old = f"{hidden}.old"
+    if os.path.lexists(old):
+        if os.path.lexists(target):
+            shutil.rmtree(old)
+        else:
+            os.rename(old, target)
+
+
+def verify(path: Any) -> records.Verified:
+    """Prove that a store is complete and unchanged: every file is read.
+
+    Parameters
+    ----------
+    path : str or path
+        A store that `write` made.
+
+    Returns
+    -------
+    Verified
+        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok and how many blank.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is nothing at the path.
+    SlideFormatError
+        It is not a store of dask_slides, or one from before there were manifests.
+    StoreDamagedError
+        A file is missing, was added, or is not as it was written.
+    """
+    import zarr
+
+    target = os.path.abspath(os.fspath(path))
+    if not os.path.exists(target):
+        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
+    mark = mark_of(target)
+    if mark is None or "manifest" not in mark:
+        raise SlideFormatError(
+            f"{target}: not a finished store of dask_slides with a manifest; write it again"
+        )
+    verified, wrong = records.check(target, mark["manifest"])
+    attributes = zarr.open_group(target, mode="r").attrs.asdict()
+    if _root_digest(attributes) != mark["manifest"].get("root"):
+        wrong.append("the attributes of the root have changed")
+    if wrong:
+        more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        raise StoreDamagedError(f"{target}: {wrong[0]}{more}; write the store again")
+    return verified

@@ -12,6 +12,7 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from dask_slides._version import __version__
 from dask_slides.cluster import Progress, compute
 from dask_slides.errors import (
     SlideError,
@@ -23,8 +24,9 @@ from dask_slides.geometry import bounds, even_pieces
 from dask_slides.graph import MAX_TASKS
 from dask_slides.pack import TASK_BYTES, TilePack
 from dask_slides.readers.protocol import Identity, check_identity, identify
-from dask_slides.writers.arrays import ZSTD_LEVEL, put
-from dask_slides.writers.store import MARK, marked, new_store
+from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
+from dask_slides.writers.records import keep, kept
+from dask_slides.writers.store import MARK, Partial, Target, facts_of, marked, new_store
 
 Array = NDArray[Any]
 
@@ -43,58 +45,79 @@ def tiles_a_shard(count: int, nbytes: int) -> int:
 
 
 def _write_shard(
-    path: str, starts: tuple[int, ...], reader: Any, block_id: tuple[int, ...]
+    store: str, starts: tuple[int, ...], reader: Any, block_id: tuple[int, ...]
 ) -> Array:
     start, stop = starts[block_id[0]], starts[block_id[0] + 1]
-    put(path, slice(start, stop), reader(start, stop))
+    if kept(store, str(start)) is None:
+        _put(store, start, reader(start, stop))
     return np.full((1,), stop - start, np.int64)
 
 
-def _write_block(tiles: Array, path: str, starts: tuple[int, ...], block_id: Any) -> Array:
-    start = starts[block_id[0]]
-    put(path, slice(start, start + len(tiles)), tiles)
+def _write_block(tiles: Array, store: str, starts: tuple[int, ...], block_id: Any) -> Array:
+    _put(store, starts[block_id[0]], tiles)
     return np.full((1,), len(tiles), np.int64)
 
 
-def write_pack(pack: TilePack, path: Any, overwrite: bool, progress: Progress | None) -> str:
+def _put(store: str, start: int, tiles: Array) -> None:
+    index = (slice(start, start + len(tiles)), *(slice(None),) * 3)
+    keep(store, str(start), len(tiles), put_shards(store, "tiles", index, tiles))
+
+
+def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str:
     """Write `tiles`, `y`, `x`, `score` and the attributes; a shard a task."""
     import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     per_shard = tiles_a_shard(count, nbytes)
-    compressors = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
-    with new_store(path, overwrite) as hidden:
-        group = zarr.create_group(hidden, zarr_format=3)
-        group.create_array(
-            "tiles",
-            shape=pack.tiles.shape,
-            chunks=(1, *shape),
-            shards=(per_shard, *shape) if per_shard > 1 else None,
-            dtype=pack.tiles.dtype,
-            compressors=compressors,
-            dimension_names=["tile", "py", "px", "channel"],
-            config={"write_empty_chunks": True},
-        )
-        for name in ("y", "x", "score"):
-            values = getattr(pack, name)
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=(max(1, count),),
-                dtype=values.dtype,
-                compressors=compressors,
-                dimension_names=["tile"],
-            )
-            array[...] = values
+    key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
+    key |= {name: repr(value) for name, value in pack.attributes.items()}
+    pixels = pack.tiles if pack.reader is None else pack.reader
+    key |= facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
+    with new_store(target, key) as partial:
+        if not partial.resumed:
+            _create(partial, pack, per_shard)
+        store = partial.path
+        group = zarr.open_group(store, mode="r+")
         if count:
-            written = compute(_shards(pack, f"{hidden}/tiles", per_shard), "write", progress)
+            written = compute(_shards(pack, store, per_shard), "write", progress)
             if int(written.sum()) != count:
                 raise AssertionError(f"{written.sum()} tiles were written of {count}")
-        group.attrs.update(dict(pack.attributes) | marked("pack"))
-    result: str = os.path.abspath(os.fspath(path))
+        attributes = dict(pack.attributes) | marked("pack")
+        partial.finish(group, "tiles", {"tiles": shards_of(store, "tiles")}, attributes)
+    result: str = os.path.abspath(os.fspath(target.path))
     return result
+
+
+def _create(partial: Partial, pack: TilePack, per_shard: int) -> None:
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    count, *shape = pack.tiles.shape
+    compressors = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
+    group = zarr.create_group(partial.path, zarr_format=3)
+    group.create_array(
+        "tiles",
+        shape=pack.tiles.shape,
+        chunks=(1, *shape),
+        shards=(per_shard, *shape) if per_shard > 1 else None,
+        dtype=pack.tiles.dtype,
+        compressors=compressors,
+        dimension_names=["tile", "py", "px", "channel"],
+        config={"write_empty_chunks": True},
+    )
+    for name in ("y", "x", "score"):
+        values = getattr(pack, name)
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=(max(1, count),),
+            dtype=values.dtype,
+            compressors=compressors,
+            dimension_names=["tile"],
+        )
+        array[...] = values
+    partial.ready()
 
 
 def _shards(pack: TilePack, path: str, per_shard: int) -> da.Array:

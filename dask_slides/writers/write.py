@@ -12,6 +12,7 @@ from dask_slides.pack import TilePack
 from dask_slides.slide import Slide
 from dask_slides.writers.image import write_cutoff, write_slide
 from dask_slides.writers.mask import write_blank_map
+from dask_slides.writers.store import Target
 from dask_slides.writers.tiles import write_pack
 
 
@@ -20,6 +21,7 @@ def write(
     path: Any,
     overwrite: bool = False,
     *,
+    resume: bool = False,
     ome_zarr: str = "0.5",
     blank_map: BlankMap | None = None,
     progress: Progress | None = None,
@@ -40,6 +42,9 @@ def write(
     overwrite : bool
         Replace a store that dask_slides wrote, once the new one is complete. Anything else
         at the path is never touched.
+    resume : bool
+        Go on from where the same call was killed or failed: shards that it finished are not
+        made again. What a failure leaves is then kept, hidden beside `path`.
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
     blank_map : BlankMap, optional
@@ -56,19 +61,24 @@ def write(
     ------
     OutputExistsError
         There is something at the path that is not overwritten.
+    OutputBusyError
+        Another process is writing the same to this path.
+    ResumeError
+        What was begun at the path differs from what is asked for; the message says in what.
     BlankSlideError
         A cut-off of a slide that is blank all over has no image.
     """
+    target = Target(path, overwrite, resume)
     if isinstance(obj, Slide):
-        return write_slide(obj, path, overwrite, ome_zarr, progress, blank_map)
+        return write_slide(obj, target, ome_zarr, progress, blank_map)
     if blank_map is not None:
         raise SlideArgumentError("blank_map goes with a slide; a Cutoff brings its own")
     if isinstance(obj, Cutoff):
-        return write_cutoff(obj, path, overwrite, ome_zarr, progress)
+        return write_cutoff(obj, target, ome_zarr, progress)
     if isinstance(obj, BlankMap):
-        return write_blank_map(obj, path, overwrite, ome_zarr)
+        return write_blank_map(obj, target, ome_zarr)
     if isinstance(obj, TilePack):
-        return write_pack(obj, path, overwrite, progress)
+        return write_pack(obj, target, progress)
     raise SlideArgumentError(
         f"{type(obj).__name__} is not written; give a Slide, Cutoff, BlankMap or TilePack"
     )

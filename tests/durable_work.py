@@ -1,0 +1,69 @@
+"""What the processes of test_durable.py do; importable, as they are made from nothing."""
+
+import os
+import shutil
+import signal
+
+import dask
+import numpy as np
+import tifffile
+
+import dask_slides as ds
+
+
+def slide_file(path, side=1500):
+    """Write a slide whose pyramid has two stages; tissue in a part of it."""
+    rng = np.random.default_rng(3)
+    image = np.full((side, side, 3), 236, np.uint8)
+    image[300:1200, 200:1100] = rng.integers(60, 220, (900, 900, 3), dtype=np.uint8)
+    tifffile.imwrite(path, image, photometric="rgb", tile=(128, 128), compression="zlib")
+    return path
+
+
+def made(kind, path):
+    """Return what is written."""
+    if kind == "pack":
+        return ds.pack_tiles(path, 128, detector=ds.Contrast(0.05))
+    if kind == "cutoff":
+        return ds.cutoff_resize(path, max_size=700, tile_size=100)
+    return ds.open_slide(path)
+
+
+def write(kind, source, out, **options):
+    with dask.config.set(scheduler="sync"):
+        return ds.write(made(kind, source), out, **options)
+
+
+def write_until(step, kind, source, out, options):
+    """Write, and be killed by the system just before touching the disk for the `step`th time."""
+    count = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    for module, name in [
+        (os, "rename"), (os, "replace"), (os, "unlink"), (os, "fsync"), (os, "makedirs"),
+        (shutil, "rmtree"),
+    ]:  # fmt: skip
+        setattr(module, name, counted(getattr(module, name)))
+    write(kind, source, out, **options)
+
+
+def race(barrier, kind, source, out, results):
+    """Write at the same time as another process, and say how it went."""
+    obj = made(kind, source)
+    barrier.wait()
+    try:
+        with dask.config.set(scheduler="sync"):
+            ds.write(obj, out)
+    except (ds.OutputBusyError, ds.OutputExistsError) as error:
+        results.put(type(error).__name__)
+    else:
+        results.put("written")
