@@ -33,6 +33,7 @@ class Shared:
 
     scheduler: str
     workers: int | None
+    insecure: bool
     overwrite: bool
     resume: bool
     dry_run: bool
@@ -92,6 +93,7 @@ def shared_options(command: Command) -> Command:
     def run(
         scheduler: str,
         workers: int | None,
+        insecure: bool,
         overwrite: bool,
         resume: bool,
         dry_run: bool,
@@ -100,7 +102,9 @@ def shared_options(command: Command) -> Command:
         verbose: bool,
         **kwargs: Any,
     ) -> Any:
-        shared = Shared(scheduler, workers, overwrite, resume, dry_run, as_json, quiet, verbose)
+        shared = Shared(
+            scheduler, workers, insecure, overwrite, resume, dry_run, as_json, quiet, verbose
+        )
         if verbose:
             return command(shared=shared, **kwargs)
         return failing_softly(command)(shared=shared, **kwargs)
@@ -109,6 +113,8 @@ def shared_options(command: Command) -> Command:
         click.option("--scheduler", default="threads", show_default=True, metavar="WHERE",
                      help="threads, processes, tcp://HOST:PORT or a scheduler file (.json)"),
         click.option("--workers", type=click.IntRange(1), help="threads or processes to use"),
+        click.option("--insecure", is_flag=True,
+                     help="allow a scheduler of another machine without TLS"),
         click.option("--overwrite", is_flag=True, help="replace a store that dask-slides wrote"),
         click.option("--resume", is_flag=True,
                      help="go on from where the same command was killed; a failure keeps its work"),
@@ -133,11 +139,24 @@ def running(shared: Shared, megapixels: float) -> Iterator[None]:
             with dask.config.set(scheduler=shared.scheduler, num_workers=workers):
                 yield
             return
-        with _client(shared.scheduler):
+        with _client(shared.scheduler, shared.insecure):
             yield
 
 
-def _client(address: str) -> Any:
+def _check_safe(address: str, where: str) -> None:
+    """Raise if what is sent to `address` could be read, and code be run there, by anybody."""
+    scheme, _, rest = where.partition("://")
+    host = rest.rpartition(":")[0].strip("[]") or rest
+    if scheme in ("tls", "wss", "inproc", "ucxx") or host in ("localhost", "::1"):
+        return
+    if not host.startswith("127."):
+        raise SlideArgumentError(
+            f"--scheduler {address}: {where} is another machine and {scheme} is not encrypted: who "
+            "reaches it can run code there; use tls://, or --insecure on a network you trust"
+        )
+
+
+def _client(address: str, insecure: bool) -> Any:
     if not ("://" in address or address.endswith(".json")):
         raise SlideArgumentError(
             f"--scheduler {address!r} is not known; use threads, processes, tcp://HOST:PORT "
@@ -152,12 +171,24 @@ def _client(address: str) -> Any:
     if address.endswith(".json"):
         if not os.path.exists(address):
             raise SlideArgumentError(f"--scheduler {address}: there is no such file")
+        if not insecure:
+            _check_safe(address, _address_in(address))
         return Client(scheduler_file=address, timeout="10s")
+    if not insecure:
+        _check_safe(address, address)
     try:
         return Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SlideArgumentError(f"--scheduler {address} cannot be reached ({reason})") from error
+
+
+def _address_in(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return str(json.load(stream)["address"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SlideArgumentError(f"--scheduler {path}: is not a scheduler file") from error
 
 
 def slide_options(command: Command) -> Command:

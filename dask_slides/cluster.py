@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ import numpy as np
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
+
+from dask_slides.errors import SlideMemoryError
 
 Progress = Callable[[int, int], None]
 """Called with the blocks done and the blocks in all."""
@@ -46,6 +49,36 @@ def active_client() -> Any | None:
         return distributed.get_client()
     except ValueError:
         return None
+
+
+def memory_a_thread() -> int | None:
+    """Return the bytes that the active scheduler has for a task; None if nobody knows.
+
+    On a cluster the memory limit of the worker that has least for each of its threads, else
+    the memory of this machine for each thread or process.
+    """
+    client = active_client()
+    if client is not None:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
+        return min(limits, default=None)
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such question
+        return None
+    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
+        return memory
+    return int(memory // (dask.config.get("num_workers", None) or CPU_COUNT))
+
+
+def check_memory(needed: int, name: str) -> None:
+    """Raise SlideMemoryError if a task that needs `needed` bytes cannot fit."""
+    available = memory_a_thread()
+    if available is not None and needed > available:
+        raise SlideMemoryError(
+            f"{name}: a task needs {needed / 1e6:,.0f} MB and a thread has {available / 1e6:,.0f} "
+            "MB; give each worker fewer threads or more memory"
+        )
 
 
 def compute(array: da.Array, label: str, progress: Progress | None = None) -> NDArray[Any]:

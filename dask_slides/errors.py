@@ -39,6 +39,10 @@ class OutputExistsError(SlideError, FileExistsError):
     """The output path is taken."""
 
 
+class SlideMemoryError(SlideError, MemoryError):
+    """A task would need more memory than a thread of a worker has."""
+
+
 class OutputBusyError(SlideError, BlockingIOError):
     """Another process is writing to the output path."""
 

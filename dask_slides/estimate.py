@@ -12,7 +12,8 @@ from dask_slides.grid import TileGrid
 from dask_slides.resample import STRIP_PIXELS
 from dask_slides.slide import Slide
 from dask_slides.stats import cell_chunks
-from dask_slides.writers.plan import ImagePlan, plan_image
+from dask_slides.writers.image import write_bytes_of_task
+from dask_slides.writers.plan import plan_image
 from dask_slides.writers.tiles import tiles_a_shard
 
 
@@ -33,18 +34,6 @@ class Estimate:
     def asdict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
-
-
-def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
-    """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
-    height, width, channels = slide.shape
-    side = plan.stages[0].side
-    block = Region(0, 0, min(side, height), min(side, width))
-    pixels = block.area * channels * slide.dtype.itemsize
-    # sums of twice the width on a quarter of the pixels, a half of it between the axes;
-    # then the channels apart, and the encoded shard
-    pyramid, planes, encoded = pixels, pixels, pixels
-    return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
 
 
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:

@@ -256,3 +256,78 @@ def test_an_interrupt_leaves_nothing_and_says_so(folder, monkeypatch):
     assert result.exit_code == 1
     assert "interrupted" in result.stderr
     assert sorted(os.listdir(folder)) == before
+
+
+def test_verify_says_what_is_there_and_finds_damage(folder):
+    assert run(folder, "cutoff", "slide.tif", "v.ome.zarr", "--downsample", 2).exit_code == 0
+    good = run(folder, "verify", "v.ome.zarr")
+    assert good.exit_code == 0
+    assert "all as written" in good.stdout
+    facts = json.loads(run(folder, "verify", "v.ome.zarr", "--json").stdout)
+    assert facts["files"] > 5
+    shard = next((folder / "v.ome.zarr" / "0" / "c").rglob("0"))
+    while shard.is_dir():
+        shard = next(shard.iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    bad = run(folder, "verify", "v.ome.zarr")
+    assert bad.exit_code == 1
+    assert len(bad.stderr.splitlines()) == 1
+    assert "has changed" in bad.stderr
+    assert run(folder, "verify", "slide.tif").exit_code == 1
+    assert run(folder, "verify", "nothing.zarr").exit_code == 1
+
+
+def test_resume_goes_on_with_what_was_interrupted(folder, monkeypatch):
+    from dask_slides.readers.tiff import TiffSource
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    words = ("pack", "slide.tif", "p.tiles.zarr", "--tile-size", 64, "--ratio", 0.05, "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(TiffSource, "gather", interrupted)
+        patch.setattr(TiffSource, "read", interrupted)
+        patch.setattr("dask_slides.pack.TileReader.__call__", interrupted)
+        result = run(folder, *words)
+    assert result.exit_code == 1
+    assert "kept for --resume" in result.stderr
+    assert not (folder / "p.tiles.zarr").exists()
+    other = run(folder, *words[:4], 32, *words[5:])
+    assert other.exit_code == 1
+    assert "differs in" in other.stderr
+    assert run(folder, *words).exit_code == 0
+    assert run(folder, "verify", "p.tiles.zarr").exit_code == 0
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "where", ["tcp://192.0.2.7:8786", "tcp://example.com:8786", "tcp://[2001:db8::1]:8786"]
+)
+def test_a_scheduler_of_another_machine_without_tls_is_not_called(folder, where):
+    words = ("resize", "slide.tif", "x.ome.zarr", "--downsample", 2, "--scheduler")
+    file = folder / "scheduler.json"
+    file.write_text(json.dumps({"address": where}))
+    for scheduler in (where, file):
+        result = run(folder, *words, scheduler)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert "tls://" in result.stderr
+        assert "--insecure" in result.stderr
+    assert not (folder / "x.ome.zarr").exists()
+
+
+def test_a_scheduler_file_that_is_none(folder):
+    (folder / "no.json").write_text("[1]")
+    result = run(
+        folder, "resize", "slide.tif", "x.ome.zarr", "--downsample", 2, "--scheduler", "no.json"
+    )
+    assert result.exit_code == 2
+    assert "is not a scheduler file" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--insecure",)])
+def test_a_scheduler_of_this_machine_is_called_all_the_same(folder, cluster_address, options):
+    out = f"local{len(options)}.ome.zarr"
+    words = ("resize", "slide.tif", out, "--downsample", 2, "--scheduler", cluster_address)
+    assert run(folder, *words, *options).exit_code == 0
+    assert run(folder, "verify", out).exit_code == 0

@@ -191,6 +191,7 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(tmp_path, source):
     assert isinstance(error.value, ValueError)
     assert "\n" not in str(error.value)
     assert contents(left) == before
+    assert list(tmp_path.iterdir()) == [left]
     ds.write(slide, tmp_path / "a.zarr")  # without resuming it is given up
     assert os.listdir(tmp_path) == ["a.zarr"]
 
@@ -225,8 +226,9 @@ def test_a_busy_path(tmp_path, source, monkeypatch):
     ds.verify(out)
 
 
-def test_two_writers_have_one_winner(processes, tmp_path, source, expected):
-    for round_ in range(50):
+@pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_two_writers_have_one_winner(processes, tmp_path, source, expected, rounds):
+    for round_ in range(rounds):
         out = tmp_path / f"{round_}.zarr"
         barrier, results = processes.Barrier(2), processes.Queue()
         pair = [

@@ -244,11 +244,11 @@ def test_kept_tiles_are_bounded_and_given_as_often_as_expected():
     kept.keep("f", tile, 1)
     kept.keep("f", tile, 1)  # of two threads that missed it, none is left to come
     assert not has("f") and kept.nbytes == 0
-    with kept.paused():
-        kept.keep("g", tile, 1)
-    kept.keep("h", tile, 1)
-    with kept.paused():
-        assert not has("h")
+    kept.clear()
+    kept.keep("g", tile, 1)
+    with kept.within(tile.nbytes):
+        kept.keep("h", tile, 1)
+        assert kept.nbytes == tile.nbytes
     assert not has("g") and has("h")
     kept.keep("e", np.zeros(2000, np.uint8), 1)
     assert kept.take("e") is None and kept.nbytes == 0

@@ -280,3 +280,46 @@ def test_an_error_of_a_worker_is_the_one_it_raised(tmp_path, client):
             ds.write(ds.open_slide(path), tmp_path / "a.zarr", progress=progress)
         assert str(path) in one_line(error)
         assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_client_that_is_given_does_the_work(tmp_path, cluster):
+    """Without being anybody's default, and for this call only."""
+    distributed = pytest.importorskip("distributed")
+    from dask_slides.cluster import active_client
+
+    with distributed.Client(cluster, set_as_default=False) as client:
+        before = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+        ds.write(ds.from_dask(noise(300, 300, 3)), tmp_path / "a.zarr", client=client)
+        after = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+        assert after > before
+        assert active_client() is None
+    ds.verify(tmp_path / "a.zarr")
+
+
+def test_a_plan_that_cannot_fit_is_refused_before_anything_is_made(tmp_path):
+    """A real cluster whose worker has 50 MB for each of its two threads."""
+    distributed = pytest.importorskip("distributed")
+    slide = ds.from_dask(noise(2100, 2100, 3))
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=True,
+            memory_limit="100MB",
+            dashboard_address=None,
+            host="127.0.0.1",
+            silence_logs=50,
+        ) as small,
+        distributed.Client(small, set_as_default=False) as client,
+    ):
+        with pytest.raises(
+            ds.SlideMemoryError, match=r"needs \d+ MB and a thread has 50 MB"
+        ) as error:
+            ds.write(slide, tmp_path / "a.zarr", client=client)
+        assert isinstance(error.value, MemoryError)
+        one_line(error)
+        assert os.listdir(tmp_path) == []
+    with dask.config.set(num_workers=10**6), pytest.raises(ds.SlideMemoryError):
+        ds.write(slide, tmp_path / "a.zarr")
+    with dask.config.set(scheduler="sync"):
+        ds.write(slide, tmp_path / "a.zarr")

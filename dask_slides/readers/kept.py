@@ -35,17 +35,13 @@ class Kept:
         self._thread = threading.local()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keep and give nothing in this thread: for what promises memory that does not grow."""
-        self._thread.paused = True
+    def within(self, limit: int) -> Iterator[None]:
+        """Keep no more than `limit` bytes in this thread: where memory must not grow."""
+        self._thread.limit = limit
         try:
             yield
         finally:
-            self._thread.paused = False
-
-    @property
-    def _is_paused(self) -> bool:
-        return getattr(self._thread, "paused", False)
+            self._thread.limit = self._limit
 
     @property
     def nbytes(self) -> int:
@@ -54,8 +50,6 @@ class Kept:
 
     def take(self, key: Hashable) -> Array | None:
         """Return a tile, or None; it is dropped when all who were expected have taken it."""
-        if self._is_paused:
-            return None
         with self._lock:
             return self._taken(key)
 
@@ -71,8 +65,6 @@ class Kept:
 
     def keep(self, key: Hashable, tile: Array, uses: int) -> None:
         """Keep a copy of `tile` for `uses` more regions."""
-        if self._is_paused:
-            return
         copy = _copied(tile)
         with self._lock:
             if key in self._tiles:  # another thread decoded it meanwhile, and expected this one
@@ -80,7 +72,7 @@ class Kept:
                 return
             self._tiles[key] = copy, uses
             self._bytes += tile.nbytes
-            while self._bytes > self._limit:
+            while self._bytes > getattr(self._thread, "limit", self._limit):
                 _, (dropped, _) = self._tiles.popitem(last=False)
                 self._bytes -= dropped.nbytes
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
-from dask_slides.cluster import Progress, compute
+from dask_slides.cluster import Progress, check_memory, compute
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks
+from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks, task_bytes
 from dask_slides.kernels import area_levels, sum_dtype
 from dask_slides.readers.kept import KEPT
 from dask_slides.readers.protocol import Level, Source
@@ -34,6 +34,9 @@ from dask_slides.writers.store import Partial, Target, facts_of, marked, new_sto
 Array = NDArray[Any]
 
 
+KEPT_IN_WRITES = 2**23
+"""Bytes of tiles that a write keeps for the next task: those of the one beside it, not a whole
+row of them, so that wider slides take no more memory."""
 LABEL = "labels/tissue"
 """Group of the tissue label."""
 SUMS = "sums"
@@ -97,7 +100,7 @@ class WriteBlock:
 
     def _write(self, source: Source, block: Block, task: str) -> int:
         _, region = self.window(block)
-        with KEPT.paused():  # a store may be written for hours, in no more memory than at first
+        with KEPT.within(KEPT_IN_WRITES):
             sums = source.read(0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
@@ -140,6 +143,18 @@ def check_fit(plan: ImagePlan) -> None:
                 raise AssertionError(f"blocks of {side} px do not fit shards of {level}")
 
 
+def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
+    """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
+    height, width, channels = slide.shape
+    side = plan.stages[0].side
+    block = Region(0, 0, min(side, height), min(side, width))
+    pixels = block.area * channels * slide.dtype.itemsize
+    # sums of twice the width on a quarter of the pixels, a half of it between the axes;
+    # then the channels apart, and the encoded shard
+    pyramid, planes, encoded = pixels, pixels, pixels
+    return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
+
+
 def write_image(
     slide: Slide,
     target: Target,
@@ -161,6 +176,7 @@ def write_image(
         )
     plan = plan_image((height, width), max(input_ratio(slide.source)))
     check_fit(plan)
+    check_memory(write_bytes_of_task(plan, slide), slide.name)
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")
     key |= {"kind": "image", "dask_slides": __version__, "ome_zarr": version, "mpp": slide.mpp_yx}
     with new_store(target, key | {name: repr(value) for name, value in facts.items()}) as partial:

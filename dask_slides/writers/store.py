@@ -131,12 +131,12 @@ def new_store(target: Target, key: Mapping[str, Any]) -> Iterator[Partial]:
     hidden = os.path.join(parent, f".{name}.{digest}.partial")
     check_target(path, target.overwrite)
     with _locked(hidden, path):
-        _put_right(hidden, path)
-        resumed = target.resume and os.path.exists(os.path.join(hidden, _KEY))
-        if not resumed:
-            _check_others(hidden, path, plain, target.resume)
-            _emptied(hidden)
         try:
+            _put_right(hidden, path)
+            resumed = target.resume and os.path.exists(os.path.join(hidden, _KEY))
+            if not resumed:
+                _check_others(hidden, path, plain, target.resume)
+                _emptied(hidden)
             yield Partial(hidden, resumed, plain)
             _publish(hidden, path, target.overwrite)
         except BaseException:
@@ -162,11 +162,13 @@ def _locked(hidden: str, path: str) -> Iterator[None]:
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(handle)
             raise OutputBusyError(
                 f"{path}: is being written by another process; wait for it, or stop it"
             ) from None
+        except OSError:  # a file system without locks: then it goes without
+            pass
         if _is_same(handle, os.path.join(hidden, _LOCK)):
             break
         os.close(handle)
@@ -261,7 +263,8 @@ def _publish(hidden: str, target: str, overwrite: bool) -> None:
         raise OutputExistsError(f"{target}: is there already; choose another name") from error
     records.flush_folder(os.path.dirname(target))
     for name in (_KEY, _LOCK):
-        os.unlink(os.path.join(target, name))
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(target, name))
     shutil.rmtree(os.path.join(target, records.JOURNAL))
     if os.path.lexists(old):
         shutil.rmtree(old)

@@ -13,7 +13,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from dask_slides._version import __version__
-from dask_slides.cluster import Progress, compute
+from dask_slides.cluster import Progress, check_memory, compute
 from dask_slides.errors import (
     SlideError,
     SlideFormatError,
@@ -70,6 +70,7 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     per_shard = tiles_a_shard(count, nbytes)
+    check_memory(2 * per_shard * nbytes, str(pack.attributes.get("source", "pack")))
     key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader

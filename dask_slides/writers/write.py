@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from dask_slides.blank import BlankMap
@@ -25,6 +26,7 @@ def write(
     ome_zarr: str = "0.5",
     blank_map: BlankMap | None = None,
     progress: Progress | None = None,
+    client: Any = None,
 ) -> str:
     """Compute `obj` on the active scheduler and write it as Zarr.
 
@@ -51,6 +53,8 @@ def write(
         Of the source of a slide: adds the label image ``labels/tissue``.
     progress : callable, optional
         Called with the blocks done and the blocks in all.
+    client : distributed.Client, optional
+        The cluster to compute on, instead of the active scheduler.
 
     Returns
     -------
@@ -69,6 +73,13 @@ def write(
         A cut-off of a slide that is blank all over has no image.
     """
     target = Target(path, overwrite, resume)
+    with nullcontext() if client is None else client.as_current():
+        return _written(obj, target, ome_zarr, blank_map, progress)
+
+
+def _written(
+    obj: Any, target: Target, ome_zarr: str, blank_map: BlankMap | None, progress: Progress | None
+) -> str:
     if isinstance(obj, Slide):
         return write_slide(obj, target, ome_zarr, progress, blank_map)
     if blank_map is not None:
