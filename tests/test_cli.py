@@ -283,7 +283,16 @@ def test_resume_goes_on_with_what_was_interrupted(folder, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    words = ("pack", "slide.tif", "p.tiles.zarr", "--tile-size", 64, "--ratio", 0.05, "--resume")
+    words = (
+        "pack",
+        "slide.tif",
+        "resumed.tiles.zarr",
+        "--tile-size",
+        64,
+        "--ratio",
+        0.05,
+        "--resume",
+    )
     with monkeypatch.context() as patch:
         patch.setattr(TiffSource, "gather", interrupted)
         patch.setattr(TiffSource, "read", interrupted)
@@ -291,12 +300,12 @@ def test_resume_goes_on_with_what_was_interrupted(folder, monkeypatch):
         result = run(folder, *words)
     assert result.exit_code == 1
     assert "kept for --resume" in result.stderr
-    assert not (folder / "p.tiles.zarr").exists()
+    assert not (folder / "resumed.tiles.zarr").exists()
     other = run(folder, *words[:4], 32, *words[5:])
     assert other.exit_code == 1
     assert "differs in" in other.stderr
     assert run(folder, *words).exit_code == 0
-    assert run(folder, "verify", "p.tiles.zarr").exit_code == 0
+    assert run(folder, "verify", "resumed.tiles.zarr").exit_code == 0
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 

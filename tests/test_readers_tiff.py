@@ -712,6 +712,10 @@ def test_every_error_is_a_builtin_too_and_survives_pickle():
         "SlideChangedError": OSError,
         "TileDecodeError": OSError,
         "OutputExistsError": FileExistsError,
+        "OutputBusyError": BlockingIOError,
+        "ResumeError": ValueError,
+        "SlideMemoryError": MemoryError,
+        "StoreDamagedError": OSError,
         "BlankSlideError": ValueError,
     }
     from dask_slides import errors

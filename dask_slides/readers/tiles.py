@@ -138,10 +138,13 @@ class TiledPage:
         """Yield what each tile holds of `region`; the next one overwrites the array."""
         for (rows, columns), samples in self._parts(region, 1, keep=False):
             height, width = rows.stop - rows.start, columns.stop - columns.start
-            if samples is None:
-                shape = (height, width, self._page.samplesperpixel)
-                samples = np.full(shape, self._fill, self._page.dtype)
-            yield Region(region.y + rows.start, region.x + columns.start, height, width), samples
+            place = Region(region.y + rows.start, region.x + columns.start, height, width)
+            yield place, self._absent(place) if samples is None else samples
+
+    def _absent(self, place: Region) -> Array:
+        """Return what stands for the samples of a tile that the file does not hold."""
+        shape = (place.height, place.width, self._page.samplesperpixel)
+        return np.full(shape, self._fill, self._page.dtype)
 
     def _parts(
         self, region: Region, factor: int, keep: bool
@@ -181,11 +184,8 @@ class TiledPage:
             place = Region(row * height, column * width, height, width)
             for index in wanted[number]:
                 part = place.intersect(regions[index])
-                if tile is None:
-                    shape = (part.height, part.width, page.samplesperpixel)
-                    yield index, part, np.full(shape, self._fill, page.dtype)
-                else:
-                    yield index, part, tile[part.slices(place.y, place.x)]
+                own = self._absent(part) if tile is None else tile[part.slices(place.y, place.x)]
+                yield index, part, own
 
     def _tiles(self, uses: dict[int, int], factor: int) -> Iterator[tuple[int, Array | None]]:
         """Yield number and samples of tiles; the array may be overwritten by the next one.
