@@ -39,8 +39,12 @@ class OutputExistsError(SlideError, FileExistsError):
     """The output path is taken."""
 
 
-class SlideMemoryError(SlideError, MemoryError):
-    """A task would need more memory than a thread of a worker has."""
+class SlideMemoryError(SlideError, RuntimeError):
+    """A task would need more memory than a thread of a worker has.
+
+    Not a MemoryError: Python keeps those in a store of its own and makes no subclass of two
+    kinds safely.
+    """
 
 
 class OutputBusyError(SlideError, BlockingIOError):

@@ -344,7 +344,7 @@ def kills(tmp_path, source, expected, count):
             n_workers=3,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None is port 8787
             host="127.0.0.1",
             silence_logs=50,
         ) as cluster,
