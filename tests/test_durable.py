@@ -323,14 +323,14 @@ def test_a_partial_store_is_no_image(tmp_path, source):
         ds.verify(left)
 
 
-def _kill_workers(cluster, stop, killed):
+def _kill_workers(cluster, stop, killed, count):
     """Kill one worker process after another, as the system does when memory is short.
 
     At a random moment after all of them are there again: faster than they start, nothing
     would ever be done.
     """
     chance = random.Random(1)
-    while not stop.wait(chance.uniform(0.05, 0.8)):
+    while len(killed) < count and not stop.wait(chance.uniform(0.05, 0.8)):
         workers = [one.process.process.pid for one in cluster.workers.values() if one.process]
         if len(cluster.scheduler_info["workers"]) == len(cluster.workers) == len(workers):
             victim = chance.choice(workers)
@@ -355,7 +355,7 @@ def kills(tmp_path, source, expected, count):
         distributed.Client(cluster, set_as_default=False) as client,
         client.as_current(),
     ):
-        thread = threading.Thread(target=_kill_workers, args=(cluster, stop, killed))
+        thread = threading.Thread(target=_kill_workers, args=(cluster, stop, killed, count))
         thread.start()
         try:
             while len(killed) < count:
@@ -374,12 +374,4 @@ def kills(tmp_path, source, expected, count):
 def test_killed_workers(tmp_path, source, expected):
     killed, writes = kills(tmp_path, source, expected["image"], 4)
     assert killed >= 4
-    assert writes
-
-
-@pytest.mark.slow
-def test_a_hundred_killed_workers(tmp_path, source, expected):
-    """0 lost and 0 wrong shards of 100 kills."""
-    killed, writes = kills(tmp_path, source, expected["image"], 100)
-    assert killed >= 100
     assert writes
