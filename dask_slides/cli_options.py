@@ -168,14 +168,13 @@ def _client(address: str, insecure: bool) -> Any:
         raise SlideArgumentError(
             f"--scheduler {address} needs distributed; pip install 'dask-slides[distributed]'"
         ) from None
-    if address.endswith(".json"):
-        if not os.path.exists(address):
-            raise SlideArgumentError(f"--scheduler {address}: there is no such file")
-        if not insecure:
-            _check_safe(address, _address_in(address))
-        return Client(scheduler_file=address, timeout="10s")
+    is_file = address.endswith(".json")
+    if is_file and not os.path.exists(address):
+        raise SlideArgumentError(f"--scheduler {address}: there is no such file")
     if not insecure:
-        _check_safe(address, address)
+        _check_safe(address, _address_in(address) if is_file else address)
+    if is_file:
+        return Client(scheduler_file=address, timeout="10s")
     try:
         return Client(address, timeout="10s")
     except (OSError, ValueError) as error:

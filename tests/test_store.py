@@ -323,3 +323,13 @@ def test_a_plan_that_cannot_fit_is_refused_before_anything_is_made(tmp_path):
         ds.write(slide, tmp_path / "a.zarr")
     with dask.config.set(scheduler="sync"):
         ds.write(slide, tmp_path / "a.zarr")
+
+
+def test_the_same_path_for_grids_of_two_sizes(tmp_path):
+    """What a worker keeps open of the first must not be written to for the second."""
+    path, slide = tmp_path / "a.zarr", tissue_slide()
+    for tile in (64, 32, 50):
+        found = ds.blank_map(slide, tile).compute()
+        ds.write(found, path, overwrite=True)
+        stored = zarr.open_array(path / "0", mode="r")[0]
+        np.testing.assert_array_equal(stored, np.where(found.blank, 0, 255))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 from dask_slides.errors import SlideArgumentError
+from dask_slides.readers.protocol import Identity, identify
 from dask_slides.writers.records import Record, record
 
 VERSIONS = ("0.5", "0.4")
@@ -57,9 +59,15 @@ def create_level(
     )
 
 
-@lru_cache(maxsize=64)
 def writable(path: str) -> Any:
     """Return the array at `path` of a store that is being written."""
+    # the hidden folder of a store has the same name each time: another array may lie there now
+    metadata = (os.path.join(path, name) for name in ("zarr.json", ".zarray"))
+    return _opened(path, identify(next(filter(os.path.exists, metadata), path)))
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, identity: Identity) -> Any:
     import zarr
 
     # the setting that the array was created with is not stored with it

@@ -179,6 +179,7 @@ def write_image(
     check_memory(write_bytes_of_task(plan, slide), slide.name)
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")
     key |= {"kind": "image", "dask_slides": __version__, "ome_zarr": version, "mpp": slide.mpp_yx}
+    key |= {"channels": channels, "dtype": str(slide.dtype)}
     with new_store(target, key | {name: repr(value) for name, value in facts.items()}) as partial:
         if not partial.resumed:
             _create(partial, plan, slide, version, label, blank_map)

@@ -12,7 +12,7 @@ from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, put
-from dask_slides.writers.store import Target, marked, new_store
+from dask_slides.writers.store import Target, facts_of, marked, new_store
 
 
 def write_grid(group: Any, blank_map: BlankMap) -> None:
@@ -44,8 +44,9 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     import zarr
 
     check_version(version)
-    key = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
+    key: dict[str, Any] = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
+    key |= facts_of(blank_map.grid, "grid")
     # one small task: nothing is left to go on from
     with new_store(replace(target, resume=False), key) as partial:
         hidden = partial.path
