@@ -289,12 +289,12 @@ class TiledPage:
 
     def _proven(self) -> JpegTiles | None:
         page = self._page
-        counts = np.array(page.databytecounts).reshape(-1, self._across)
+        counts: Array = np.array(page.databytecounts).reshape(-1, self._across)
         # the padding of a tile at the edge may be of no colour at all
         inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
         whole = bool(inside.any())
-        row, column = divmod(int(inside.argmax()), inside.shape[1]) if whole else (0, 0)
-        number = row * self._across + column if whole else int(counts.argmax())
+        row, column = divmod(int(np.argmax(inside)), inside.shape[1]) if whole else (0, 0)
+        number = row * self._across + column if whole else int(np.argmax(counts))
         try:
             ((_, data),) = self._fetched([number])
             expected = None if data is None else self._general(number, data)
