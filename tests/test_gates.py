@@ -17,7 +17,8 @@ import tifffile
 
 import dask_slides as ds
 from dask_slides.geometry import Region
-from dask_slides.readers import tiff, tiles
+from dask_slides.readers import tiff
+from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.kept import KEPT
 
 SIDE, TILE = 4096, 256
@@ -58,7 +59,7 @@ def counting(monkeypatch):
         counts = Counts()
         KEPT.clear()
         tiff._opened.cache_clear()
-        decoded, pread = tiles.TiledPage._decoded, os.pread
+        decoded, pread = TileDecoder.__call__, os.pread
         tiff_file, empty = tiff._tiff_file, np.empty
 
         def count_decode(self, number, data, factor):
@@ -80,7 +81,7 @@ def counting(monkeypatch):
             return array
 
         with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
-            patch.setattr(tiles.TiledPage, "_decoded", count_decode)
+            patch.setattr(TileDecoder, "__call__", count_decode)
             patch.setattr(os, "pread", count_read)
             patch.setattr(tiff, "_tiff_file", count_open)
             patch.setattr(np, "empty", count_empty)
@@ -238,9 +239,9 @@ def test_a_tile_of_one_colour_is_decoded_once_however_often_it_stands_there(tmp_
     image[600:, 600:] = 10
     path = tmp_path / "blank.tif"
     tifffile.imwrite(path, image, tile=(128, 128), compression="zlib", photometric="rgb")
-    general, decoded = tiles.TiledPage._general, []
+    general, decoded = TileDecoder._general, []
     monkeypatch.setattr(
-        tiles.TiledPage, "_general", lambda self, n, d: (decoded.append(n), general(self, n, d))[1]
+        TileDecoder, "_general", lambda self, n, d: (decoded.append(n), general(self, n, d))[1]
     )
     with dask.config.set(scheduler="sync"):
         slide = ds.open_slide(path)

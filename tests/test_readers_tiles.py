@@ -7,6 +7,7 @@ import tifffile
 
 import dask_slides as ds
 from dask_slides.readers import tiff, tiles
+from dask_slides.readers.decoder import TileDecoder
 
 KINDS = {
     "jpeg": {"compression": "jpeg", "photometric": "rgb", "subsampling": (2, 2)},
@@ -71,9 +72,9 @@ def test_the_real_slides_are_those_of_the_zarr_store(test_data, monkeypatch):
 def test_each_tile_of_a_region_is_decoded_once_and_no_other(tmp_path, monkeypatch):
     slide = ds.open_slide(written(tmp_path, "deflate"))
     decoded = []
-    once = tiles.TiledPage._tile
+    once = TileDecoder._tile
     monkeypatch.setattr(
-        tiles.TiledPage, "_tile", lambda self, n, d: (decoded.append(n), once(self, n, d))[1]
+        TileDecoder, "_tile", lambda self, n, d: (decoded.append(n), once(self, n, d))[1]
     )
     slide.read(60, 100, 70, 100)  # rows 0 to 2, columns 1 to 2 of 5 x 5 tiles
     assert sorted(decoded) == [1, 2, 6, 7, 11, 12]

@@ -7,7 +7,6 @@ can be pickled, so each process opens the file itself and keeps a few open.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import weakref
@@ -28,6 +27,7 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.tiff_image import check_level, conversion_of, largest_series
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, is_plain_tiled
 
@@ -36,8 +36,6 @@ Item = TypeVar("Item", bound=tuple[Any, ...])
 
 OPEN_FILES = 16
 """Slides that one process keeps open."""
-_PHOTOMETRIC = {0, 1, 2, 3, 6}
-_JPEG = {6, 7, 34892, 33007}
 
 
 @dataclass(frozen=True)
@@ -217,28 +215,13 @@ def open_tiff(
     identity = identify(path)
     with _tiff_file(path) as tiff:
         try:
-            index, series = _largest_series(path, tiff.series)
+            index, series = largest_series(path, tiff.series)
             source = _source(path, identity, index, series, fill)
             return source, mpp_of(tiff, series), properties_of(tiff, series)
         except (SlideFormatError, SlideUnsupportedError, SlideChangedError):
             raise
         except Exception as error:  # tags that contradict each other fail in many ways
             raise _damaged(path, error) from None
-
-
-def _largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
-    """Return the series that is the slide: not label, macro or thumbnail, most pixels."""
-    best: tuple[int, int, Any] | None = None
-    for index, series in enumerate(all_series):
-        if series.name.lower() in {"label", "macro", "thumbnail"} or 0 in series.shape:
-            continue
-        sizes = dict(zip(series.axes, series.shape, strict=True))
-        area = sizes.get("Y", 0) * sizes.get("X", 0)
-        if area and (best is None or area > best[0]):
-            best = (area, index, series)
-    if best is None:
-        raise SlideFormatError(f"{path}: the file holds no image; check the file")
-    return best[1], best[2]
 
 
 def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:
@@ -256,13 +239,13 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
     full = (sizes["Y"], sizes["X"])
     levels = []
     for number, level in enumerate(series.levels):
-        _check_level(path, number, level)
+        check_level(path, number, level)
         size = dict(zip(level.axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
         levels.append(Level(shape, factors, tile_of(level.keyframe, shape)))
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
-    conversion = _conversion(path, series.keyframe, channels, fill)
+    conversion = conversion_of(path, series.keyframe, channels, fill)
     reductions = tuple(factors_of(level) if conversion.plain else () for level in series.levels)
     coarse = tuple(
         coarseness_of(level) if factors else 1
@@ -279,77 +262,4 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         conversion,
         reductions,
         coarse,
-    )
-
-
-def _check_level(path: str, number: int, level: Any) -> None:
-    """Refuse what tifffile would read as zeros or as something else than the picture."""
-    page = level.keyframe
-    where = f"{path}: level {number}"
-    if page.dtype is None or page.dtype.kind not in "buif":
-        raise SlideUnsupportedError(
-            f"{where} has samples of {page.bitspersample} bits, format {page.sampleformat}; "
-            "convert it to 8 or 16-bit integers or 32-bit floats"
-        )
-    if int(page.photometric) not in _PHOTOMETRIC:
-        name = getattr(page.photometric, "name", page.photometric)
-        raise SlideUnsupportedError(f"{where} is in colour space {name}; convert it to RGB")
-    luma = page.photometric == 6 and page.compression not in _JPEG | {33003, 50001, 34933}
-    if luma or page.compression == 6:
-        raise SlideUnsupportedError(
-            f"{where} holds YCbCr outside of JPEG, or old-style JPEG; convert it to RGB"
-        )
-    orientation = page.tags.valueof(274, 1)
-    if orientation != 1:
-        raise SlideUnsupportedError(f"{where} has orientation {orientation}; save it upright")
-    if getattr(page.decode, "__name__", "").startswith("decode_raise"):
-        try:
-            page.decode(None, 0)
-        except Exception as error:  # the reason, whatever class tifffile gives it
-            raise SlideUnsupportedError(
-                f"{where} cannot be decoded ({' '.join(str(error).split())}); "
-                "install imagecodecs, or convert it to a tiled JPEG TIFF"
-            ) from None
-    expected = math.prod(page.chunked)
-    for one in level.pages:
-        if one is None:
-            raise SlideFormatError(f"{where} lacks a page; fetch the file again")
-        if len(one.dataoffsets) != expected or len(one.databytecounts) != expected:
-            raise SlideFormatError(
-                f"{where} has {len(one.dataoffsets)} offsets and {len(one.databytecounts)} byte "
-                f"counts for {expected} tiles; fetch the file again"
-            )
-
-
-def _conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
-    photometric = int(page.photometric)
-    if photometric == 3:
-        if page.colormap is None or page.dtype != np.uint8 or channels != 1:
-            raise SlideUnsupportedError(f"{path}: a palette that is not 8-bit; convert it to RGB")
-        table = np.asarray(page.colormap)
-        table = table // 256 if table.max() > 255 else table  # some writers leave 8-bit values
-        full = np.zeros((256, 3), np.uint8)
-        full[: table.shape[1]] = table.T
-        return Conversion(palette=full.tobytes(), fill=fill)
-    bits = page.bitspersample
-    scale = None
-    if page.dtype == np.bool_:
-        scale = 255
-    elif page.dtype == np.uint8 and bits in (2, 4):
-        scale = 255 // (2**bits - 1)
-    # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
-    kinds = tuple(int(kind) for kind in page.extrasamples)
-    alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
-    plain = page.dtype.kind in "bu" and bits in (1, 2, 4, 8, 16, 32) and alpha is None
-    if photometric == 0 and not plain:
-        raise SlideUnsupportedError(
-            f"{path}: {bits}-bit {page.dtype} where 0 is white, with alpha or an unknown black; "
-            "save it with black at 0"
-        )
-    return Conversion(
-        scale=scale,
-        invert=photometric == 0,
-        ycbcr=page.compression == 33003 and channels == 3,
-        alpha=alpha,  # type: ignore[arg-type]
-        fill=fill,
     )

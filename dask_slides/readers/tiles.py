@@ -4,16 +4,12 @@ The general path, tifffile's Zarr store, reads under a lock and sends every tile
 event loop. Where a level is one page of tiles, each with all its samples, reading a region is
 a loop over its tiles, each read and decoded once.
 
-A page can also be read smaller, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels: JPEG is decoded
-at that size, of other codecs each tile is averaged while it is in the cache.
+A page can also be read smaller, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,34 +18,16 @@ from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, reduced_size
 from dask_slides.memory import POOL
-from dask_slides.readers.jpeg import (
-    FACTORS,
-    JPEG,
-    JpegTiles,
-    coarseness,
-    has_end,
-    is_jpeg,
-    jpeg_tiles,
-)
+from dask_slides.readers.decoder import TileDecoder
+from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
 from dask_slides.readers.kept import KEPT
-from dask_slides.readers.pixels import box_mean
+from dask_slides.readers.stored import StoredTiles
 from dask_slides.readers.tiff_tags import is_mapped
 
 Array = NDArray[Any]
 
-Data = bytes | memoryview
-
-_SMALLEST = 2**13
-"""Bytes of a tile up to which it may be of one colour: glass that a scanner did not scan is one
-tile over and over, and the same bytes are the same pixels."""
-_COLOURS = 64
-"""Tiles of one colour that a page remembers."""
 _HEADER = 2048
 """Bytes of a JPEG stream that hold its frame header."""
-_LARGEST_GAP = 2**14
-"""Bytes between two tiles that are read and thrown away, where that saves a read."""
-_LONGEST_READ = 2**22
-"""Bytes read at a time, at the most."""
 _serial = itertools.count()
 
 
@@ -101,19 +79,13 @@ class TiledPage:
 
     def __init__(self, path: str, page: Any, fill: Any, keep: bool = False) -> None:
         """Open `page` of the file at `path`; with `keep` its full-size tiles are kept too."""
-        self._file = os.open(path, os.O_RDONLY)
-        self._close = weakref.finalize(self, os.close, self._file)
+        self._stored = StoredTiles(path, page)
+        self.decoder = TileDecoder(page, self._stored)
         self._page = page
         self._fill = fill
         self._keep = keep
-        self._size = (page.tilelength, page.tilewidth)
         self._across = -(-page.imagewidth // page.tilewidth)
-        self._ends = int(page.compression) in JPEG
         self._serial = next(_serial)
-        self._lock = threading.Lock()
-        self._jpeg: JpegTiles | None = None
-        self._unproven = is_jpeg(page)
-        self._colours: dict[tuple[bytes, int], Array] = {}
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
@@ -199,132 +171,11 @@ class TiledPage:
                 missing.append(number)
             else:
                 yield number, tile
-        for number, data in self._fetched(missing):
-            tile = None if data is None else self._decoded(number, data, factor)
+        for number, data in self._stored.fetch(missing):
+            tile = None if data is None else self.decoder(number, data, factor)
             if tile is not None and uses[number]:
                 KEPT.keep((self._serial, number, factor), tile, uses[number])
             yield number, tile
-
-    def _decoded(self, number: int, data: Data, factor: int) -> Array | None:
-        """Decode a tile to (h / factor, w / factor, s), if it is not of one colour and known."""
-        if len(data) > _SMALLEST or self._valid(number) != self._size:
-            return self._decode(number, data, factor)
-        key = (bytes(data), factor)
-        colour = self._colours.get(key)
-        if colour is None:
-            tile = self._decode(number, data, factor)
-            if tile is None or not _is_flat(tile):
-                return tile
-            # a row of it: numpy copies and counts rows many times faster than pixels
-            self._colours[key] = colour = tile[:1].copy()
-            if len(self._colours) > _COLOURS:
-                self._colours.clear()
-        return np.broadcast_to(colour, (self._size[0] // factor, *colour.shape[1:]))
-
-    def _decode(self, number: int, data: Data, factor: int) -> Array | None:
-        if factor == 1:
-            return self._tile(number, data)
-        decoder = self._decoder()
-        valid = self._valid(number)
-        if decoder is not None and valid == self._size:
-            reduced = decoder(data, factor)
-            if reduced is not None:
-                return reduced
-        tile = self._tile(number, data)
-        # what lies beyond the image is no part of any mean
-        if tile is None:
-            return None
-        page = self._page
-        samples = page.imagelength * page.imagewidth * page.samplesperpixel
-        return box_mean(tile[: valid[0], : valid[1]], factor, samples)
-
-    def _valid(self, number: int) -> tuple[int, int]:
-        """Return how many rows and columns of a tile lie in the image."""
-        page = self._page
-        row, column = divmod(number, self._across)
-        return (
-            min(page.tilelength, page.imagelength - row * page.tilelength),
-            min(page.tilewidth, page.imagewidth - column * page.tilewidth),
-        )
-
-    def _tile(self, number: int, data: Data) -> Array | None:
-        """Decode a tile to (h, w, s)."""
-        decoder = self._decoder()
-        tile = None if decoder is None else decoder(data)
-        return self._general(number, data) if tile is None else tile
-
-    def _general(self, number: int, data: Data) -> Array | None:
-        """Decode as tifffile does."""
-        page = self._page
-        tables = page.jpegtables
-        tile, _, _ = page.decode(bytes(data), number, jpegtables=tables, _fullsize=True)
-        return None if tile is None else np.asarray(tile[0])
-
-    def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
-        """Yield the bytes of tiles, None if the file does not hold them; few, long reads."""
-        offsets, counts = self._page.dataoffsets, self._page.databytecounts
-        present = [number for number in numbers if offsets[number] and counts[number]]
-        yield from ((number, None) for number in numbers if number not in set(present))
-        for group in _runs(present, offsets, counts):
-            start = offsets[group[0]]
-            data = memoryview(
-                os.pread(self._file, offsets[group[-1]] + counts[group[-1]] - start, start)
-            )
-            for number in group:
-                own = data[offsets[number] - start :][: counts[number]]
-                if len(own) != counts[number]:
-                    raise ValueError(f"the file ends within tile {number}")
-                if self._ends and not has_end(own):
-                    raise ValueError(f"the JPEG stream of tile {number} has no end")
-                yield number, own
-
-    def _decoder(self) -> JpegTiles | None:
-        """Return the fast decoder, proven on a whole tile with the most in it; else None."""
-        if self._unproven:
-            with self._lock:
-                if self._unproven:
-                    self._jpeg = self._proven()
-                    self._unproven = False
-        return self._jpeg
-
-    def _proven(self) -> JpegTiles | None:
-        page = self._page
-        counts: Array = np.array(page.databytecounts).reshape(-1, self._across)
-        # the padding of a tile at the edge may be of no colour at all
-        inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
-        whole = bool(inside.any())
-        row, column = divmod(int(np.argmax(inside)), inside.shape[1]) if whole else (0, 0)
-        number = row * self._across + column if whole else int(np.argmax(counts))
-        try:
-            ((_, data),) = self._fetched([number])
-            expected = None if data is None else self._general(number, data)
-        except Exception:  # a damaged tile proves nothing; it is told where it is asked for
-            return None
-        if data is None or expected is None:
-            return None
-        return jpeg_tiles(page, data, expected, whole)
-
-
-def _is_flat(tile: Array) -> bool:
-    """Return whether all pixels of a tile (h, w, s) are the same; most are not, seen in a row."""
-    height, width, _ = tile.shape
-    row: bytes = tile[0].tobytes()
-    return bool(row == tile[0, 0].tobytes() * width and tile.tobytes() == row * height)
-
-
-def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
-    """Group tiles that lie close behind each other in the file: one read brings all of them."""
-    groups: list[list[int]] = []
-    for number in numbers:
-        if groups:
-            last = groups[-1][-1]
-            gap = offsets[number] - offsets[last] - counts[last]
-            length = offsets[number] + counts[number] - offsets[groups[-1][0]]
-            if 0 <= gap <= _LARGEST_GAP and length <= _LONGEST_READ:
-                groups[-1].append(number)
-                continue
-        groups.append([number])
-    return groups
 
 
 def _spans(size: int, start: int, stop: int) -> dict[int, tuple[slice, slice]]:

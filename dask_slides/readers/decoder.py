@@ -1,0 +1,130 @@
+"""One tile from bytes to samples, at full size or reduced.
+
+JPEG is decoded at the size that is asked for, of other codecs each tile is averaged while it is
+in the cache.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.readers.jpeg import JpegTiles, is_jpeg, jpeg_tiles
+from dask_slides.readers.pixels import box_mean
+from dask_slides.readers.stored import Data, StoredTiles
+
+Array = NDArray[Any]
+
+_SMALLEST = 2**13
+"""Bytes of a tile up to which it may be of one colour: glass that a scanner did not scan is one
+tile over and over, and the same bytes are the same pixels."""
+_COLOURS = 64
+"""Tiles of one colour that a page remembers."""
+
+
+class TileDecoder:
+    """Decodes the tiles of one page; what it returns may be overwritten by the next call.
+
+    Threads may share it.
+    """
+
+    def __init__(self, page: Any, stored: StoredTiles) -> None:
+        self._page = page
+        self._stored = stored
+        self._size = (page.tilelength, page.tilewidth)
+        self._across = -(-page.imagewidth // page.tilewidth)
+        self._lock = threading.Lock()
+        self._jpeg: JpegTiles | None = None
+        self._unproven = is_jpeg(page)
+        self._colours: dict[tuple[bytes, int], Array] = {}
+
+    def __call__(self, number: int, data: Data, factor: int) -> Array | None:
+        """Decode a tile to (h / factor, w / factor, s), if it is not of one colour and known."""
+        if len(data) > _SMALLEST or self._valid(number) != self._size:
+            return self._decode(number, data, factor)
+        key = (bytes(data), factor)
+        colour = self._colours.get(key)
+        if colour is None:
+            tile = self._decode(number, data, factor)
+            if tile is None or not _is_flat(tile):
+                return tile
+            # a row of it: numpy copies and counts rows many times faster than pixels
+            self._colours[key] = colour = tile[:1].copy()
+            if len(self._colours) > _COLOURS:
+                self._colours.clear()
+        return np.broadcast_to(colour, (self._size[0] // factor, *colour.shape[1:]))
+
+    def _decode(self, number: int, data: Data, factor: int) -> Array | None:
+        if factor == 1:
+            return self._tile(number, data)
+        decoder = self.fast()
+        valid = self._valid(number)
+        if decoder is not None and valid == self._size:
+            reduced = decoder(data, factor)
+            if reduced is not None:
+                return reduced
+        tile = self._tile(number, data)
+        # what lies beyond the image is no part of any mean
+        if tile is None:
+            return None
+        page = self._page
+        samples = page.imagelength * page.imagewidth * page.samplesperpixel
+        return box_mean(tile[: valid[0], : valid[1]], factor, samples)
+
+    def _valid(self, number: int) -> tuple[int, int]:
+        """Return how many rows and columns of a tile lie in the image."""
+        page = self._page
+        row, column = divmod(number, self._across)
+        return (
+            min(page.tilelength, page.imagelength - row * page.tilelength),
+            min(page.tilewidth, page.imagewidth - column * page.tilewidth),
+        )
+
+    def _tile(self, number: int, data: Data) -> Array | None:
+        """Decode a tile to (h, w, s)."""
+        decoder = self.fast()
+        tile = None if decoder is None else decoder(data)
+        return self._general(number, data) if tile is None else tile
+
+    def _general(self, number: int, data: Data) -> Array | None:
+        """Decode as tifffile does."""
+        page = self._page
+        tables = page.jpegtables
+        tile, _, _ = page.decode(bytes(data), number, jpegtables=tables, _fullsize=True)
+        return None if tile is None else np.asarray(tile[0])
+
+    def fast(self) -> JpegTiles | None:
+        """Return the decoder of JPEG, proven on a whole tile with the most in it; else None."""
+        if self._unproven:
+            with self._lock:
+                if self._unproven:
+                    self._jpeg = self._proven()
+                    self._unproven = False
+        return self._jpeg
+
+    def _proven(self) -> JpegTiles | None:
+        page = self._page
+        counts: Array = np.array(page.databytecounts).reshape(-1, self._across)
+        # the padding of a tile at the edge may be of no colour at all
+        inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
+        whole = bool(inside.any())
+        row, column = divmod(int(np.argmax(inside)), inside.shape[1]) if whole else (0, 0)
+        number = row * self._across + column if whole else int(np.argmax(counts))
+        try:
+            ((_, data),) = self._stored.fetch([number])
+            expected = None if data is None else self._general(number, data)
+        except Exception:  # a damaged tile proves nothing; it is told where it is asked for
+            return None
+        if data is None or expected is None:
+            return None
+        return jpeg_tiles(page, data, expected, whole)
+
+
+def _is_flat(tile: Array) -> bool:
+    """Return whether all pixels of a tile (h, w, s) are the same; most are not, seen in a row."""
+    height, width, _ = tile.shape
+    row: bytes = tile[0].tobytes()
+    return bool(row == tile[0, 0].tobytes() * width and tile.tobytes() == row * height)

@@ -1,0 +1,61 @@
+"""The bytes of a page's tiles as they lie in the file: few reads, each of many tiles."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from dask_slides.readers.jpeg import JPEG, has_end
+
+Data = bytes | memoryview
+
+_LARGEST_GAP = 2**14
+"""Bytes between two tiles that are read and thrown away, where that saves a read."""
+_LONGEST_READ = 2**22
+"""Bytes read at a time, at the most."""
+
+
+class StoredTiles:
+    """The tiles of one page by number, in rows from the top left. Threads may share it."""
+
+    def __init__(self, path: str, page: Any) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        self._close = weakref.finalize(self, os.close, self._file)
+        self._offsets = page.dataoffsets
+        self._counts = page.databytecounts
+        self._ends = int(page.compression) in JPEG
+
+    def fetch(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
+        """Yield the bytes of tiles, None if the file does not hold them; few, long reads."""
+        offsets, counts = self._offsets, self._counts
+        present = [number for number in numbers if offsets[number] and counts[number]]
+        yield from ((number, None) for number in numbers if number not in set(present))
+        for group in _runs(present, offsets, counts):
+            start = offsets[group[0]]
+            data = memoryview(
+                os.pread(self._file, offsets[group[-1]] + counts[group[-1]] - start, start)
+            )
+            for number in group:
+                own = data[offsets[number] - start :][: counts[number]]
+                if len(own) != counts[number]:
+                    raise ValueError(f"the file ends within tile {number}")
+                if self._ends and not has_end(own):
+                    raise ValueError(f"the JPEG stream of tile {number} has no end")
+                yield number, own
+
+
+def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
+    """Group tiles that lie close behind each other in the file: one read brings all of them."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups:
+            last = groups[-1][-1]
+            gap = offsets[number] - offsets[last] - counts[last]
+            length = offsets[number] + counts[number] - offsets[groups[-1][0]]
+            if 0 <= gap <= _LARGEST_GAP and length <= _LONGEST_READ:
+                groups[-1].append(number)
+                continue
+        groups.append([number])
+    return groups
