@@ -14,6 +14,7 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+from dask.base import named_schedulers
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
@@ -92,10 +93,22 @@ def compute(array: da.Array, label: str, progress: Progress | None = None) -> ND
     if client is not None:
         return _compute_remote(client, array, total, progress)
     with _threads_of_our_own(), _Count(array, total, progress) as count:
-        result = np.asarray(array.compute())
+        result = np.asarray(array.compute(scheduler=_local_scheduler()))
     if count.done < total:  # dask renames the key of an array of one block
         progress(total, total)
     return result
+
+
+def _local_scheduler() -> Any:
+    """Return the function behind the name of the scheduler in use, None to leave it to dask.
+
+    dask looks for a client wherever a scheduler has a name, and loads distributed for it, which
+    takes longer than many a small job. Where nobody loaded it there is no client.
+    """
+    name = dask.config.get("scheduler", None) or "threads"
+    if "distributed" in sys.modules or not isinstance(name, str):
+        return None
+    return named_schedulers.get(name.lower())
 
 
 def _silence(done: int, total: int) -> None:

@@ -136,6 +136,9 @@ class Slide:
     def thumbnail(self, max_size: int = 1024) -> Array:
         """Compute the whole image, its longest side `max_size` at most.
 
+        A picture to look at: made of the smallest level that is larger, where `resize` reads
+        one of twice the size.
+
         Parameters
         ----------
         max_size : int
@@ -154,7 +157,7 @@ class Slide:
         size = (level_size(self.shape[0], ratio), level_size(self.shape[1], ratio))
         source = self.source
         if size != self.shape[:2]:
-            source = ResizedSource(source, size, "lanczos", 2.0)
+            source = ResizedSource(source, size, "lanczos", 1.0)
         return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
 
     def require_mpp(self, argument: str = "mpp") -> tuple[float, float]:

@@ -8,12 +8,14 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from rw_fixtures import smooth
 
 import dask_slides as ds
 from dask_slides.geometry import Region
 from dask_slides.readers import jpeg, tiff
 from dask_slides.readers.kept import KEPT, Kept
+from dask_slides.readers.pixels import box_mean
 
 JPEGS = {
     "4:4:4": {"photometric": "ycbcr", "subsampling": (1, 1)},
@@ -72,6 +74,21 @@ def test_jpeg_is_decoded_fast_and_to_the_bit(tmp_path, name):
         expected = opened.pages[0].asarray()
     found = slide.read(0, 0, *SHAPE)
     assert np.array_equal(found, expected.reshape(found.shape))
+
+
+@given(
+    pixels=arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4))),
+    factor=st.sampled_from([2, 4, 8]),
+)
+def test_means_are_rounded_once_also_of_what_is_left_at_the_edges(pixels, factor):
+    height, width, _ = pixels.shape
+    found = box_mean(pixels, factor)
+    assert found.shape == (-(-height // factor), -(-width // factor), pixels.shape[2])
+    for y, x in np.ndindex(found.shape[:2]):
+        box = pixels[y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
+        count = box.shape[0] * box.shape[1]
+        sums = box.sum(axis=(0, 1), dtype=int)
+        assert np.array_equal(found[y, x], (2 * sums + count) // (2 * count))
 
 
 @pytest.mark.parametrize("name", JPEGS)

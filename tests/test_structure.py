@@ -125,6 +125,18 @@ def test_importing_stays_light(code):
     assert out.strip() == "[]"
 
 
+def test_a_small_job_loads_neither_distributed_nor_zarr(tmp_path):
+    path = ds.sample_slide(tmp_path / "small.tif", (512, 512), tile=128)
+    out = run(
+        "import sys, dask, dask_slides as ds\n"
+        f"slide = ds.open_slide({str(path)!r})\n"
+        "slide.thumbnail(64), ds.blank_map(slide, 64).compute()\n"
+        "with dask.config.set(scheduler='Synchronous'): slide.thumbnail(64)\n"
+        "print([name for name in ('distributed', 'zarr') if name in sys.modules])"
+    )
+    assert out.strip() == "[]"
+
+
 def test_the_package_comes_with_types():
     assert (ROOT / "py.typed").exists()
 

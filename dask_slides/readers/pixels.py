@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,7 +98,7 @@ def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
     return packed
 
 
-SAVED = 0.4e-9
+SAVED = 0.2e-9
 """Seconds a sample that the compiled means are faster."""
 
 
@@ -107,19 +108,40 @@ def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
     The last row and column are the means of what there is of them. `samples` are those of
     the whole image of which `pixels` are a part.
     """
-    from PIL import Image
-
     height, width, channels = pixels.shape
-    compiled = loops(samples * SAVED)
-    if compiled is not None and factor in (2, 4, 8) and height % factor == width % factor == 0:
-        means = np.empty((height // factor, width // factor, channels), np.uint8)
+    means = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
+    whole = height % factor == width % factor == 0
+    compiled = loops(samples * SAVED) if whole else None
+    if compiled is not None and factor in (2, 4, 8):
         rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
         compiled.box(rows, channels, factor, means.reshape(len(means), -1))
         return means
-    if channels == 3:
-        return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))
-    planes = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(pixels[..., c])).reduce(factor))
-        for c in range(channels)
-    ]
-    return np.stack(planes, axis=-1)
+    for top, bottom, high in _boxes(height, factor):
+        for left, right, wide in _boxes(width, factor):
+            into = means[top // factor : -(-bottom // factor), left // factor : -(-right // factor)]
+            _means(pixels[top:bottom, left:right], high, wide, into)
+    return means
+
+
+def _boxes(size: int, factor: int) -> Iterator[tuple[int, int, int]]:
+    """Yield start, stop and length of the boxes along an axis: the whole ones, then the rest."""
+    rest = size % factor
+    if size > rest:
+        yield 0, size - rest, factor
+    if rest:
+        yield size - rest, size, rest
+
+
+def _means(pixels: Array, high: int, wide: int, means: Array) -> None:
+    """Write the means of `high` x `wide` pixels; whole rows are added at once, then columns."""
+    height, width, channels = pixels.shape
+    sums = pixels[::high].astype(np.uint16)
+    for row in range(1, high):
+        sums += pixels[row::high]
+    columns = sums.reshape(height // high, width // wide, wide, channels)
+    for channel in range(channels):
+        mean = columns[:, :, 0, channel] + np.uint16(high * wide // 2)
+        for column in range(1, wide):
+            mean += columns[:, :, column, channel]
+        mean //= np.uint16(high * wide)
+        means[..., channel] = mean

@@ -159,8 +159,6 @@ class _Opened:
             return self._arrays[level]
 
     def _open_array(self, level: int) -> Any:
-        import zarr
-
         this = self._series.levels[level]
         page = this.keyframe
         if len(this.pages) == 1 and is_mapped(page):
@@ -171,6 +169,8 @@ class _Opened:
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
             return TiledPage(self._path, page, fill, keep=level > 0)
+        import zarr  # only here: it loads for as long as a small slide is read
+
         # without workers tifffile decodes on Zarr's single event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
