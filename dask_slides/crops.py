@@ -30,6 +30,9 @@ from dask_slides.stats import CellStats, record_length, record_of, unpacked
 
 Array = NDArray[Any]
 
+MIN_TASKS = 8
+"""At least as many, and no more than memory asks for: crops at any place share the tiles that are
+decoded for them, and two tasks side by side both decode those between them."""
 ROUNDS = 16
 """Draws for what is missing, before dense cells are taken as they lie in the grid."""
 
@@ -53,7 +56,8 @@ class RecordBlock:
 def _stats_at(
     image: Slide, yx: NDArray[np.int64], tile: tuple[int, int], fields: tuple[str, ...]
 ) -> CellStats:
-    tiles, lengths = tile_block(image.source, yx, tile, 0)
+    order = _reading_order(yx)
+    tiles, lengths = tile_block(image.source, yx[order], tile, 0, MIN_TASKS)
     records = map_blocks(
         RecordBlock(tiles, fields),
         image.source,
@@ -61,7 +65,14 @@ def _stats_at(
         np.dtype(float),
         "crop-statistics",
     )
-    return unpacked(compute(records, "judge crops"), fields)
+    found = np.empty(records.shape)
+    found[order] = compute(records, "judge crops")
+    return unpacked(found, fields)
+
+
+def _reading_order(yx: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order by rows, then columns: crops of a task lie together and share decodes."""
+    return np.lexsort((yx[:, 1], yx[:, 0]))
 
 
 def _draw(
@@ -125,7 +136,8 @@ def random_crops(
     Returns
     -------
     TilePack
-        In the order drawn; empty, with BlankSlideWarning, where all is blank.
+        In reading order, so a loader for training has to shuffle; empty, with
+        BlankSlideWarning, where all is blank.
 
     Raises
     ------
@@ -139,11 +151,13 @@ def random_crops(
     image, grid = plan_crops(slide, n, size, downsample, mpp)
     found = map_of_grid(image, grid, detector).compute()
     yx, score = _dense_places(image, found, rng, int(n))
+    order = _reading_order(yx)
+    yx, score = yx[order], score[order]
     if not len(yx):
         warn_blank(slide, found.detector)
     attributes = pack_attributes(slide, image, grid.tile, None, found.detector)
     attributes["seed"] = int(seed)
-    return pack_at(slide, image, yx, grid.tile, score, attributes, 0)
+    return pack_at(slide, image, yx, grid.tile, score, attributes, 0, MIN_TASKS)
 
 
 def _dense_places(

@@ -32,8 +32,6 @@ TASK_BYTES = 2**26
 """Bytes of tiles that one task aims at."""
 MIN_TASKS = 64
 """Tasks that a pack is shared out to if it has the tiles."""
-SCATTERED_TASKS = 4
-"""The same for crops in no order of place."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +156,19 @@ class TilePack:
 
 
 def tile_block(
-    source: Source, yx: NDArray[np.int64], tile: tuple[int, int], fill: float
+    source: Source,
+    yx: NDArray[np.int64],
+    tile: tuple[int, int],
+    fill: float,
+    tasks: int = MIN_TASKS,
 ) -> tuple[TileBlock, tuple[int, ...]]:
-    """Return the task for tiles at `yx`, and how many of them each block takes."""
+    """Return the task for tiles at `yx`, and how many of them each of `tasks` or more takes."""
     nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
     # over a dask array a task needs the window that holds all its tiles: one tile a task
     apart = isinstance(root_of(source), ArraySource)
     count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
-    # and at least a few tasks, so that there is something to share out; fewer where tiles of a
-    # task lie anywhere, as the more there are of them, the more often they share what is decoded
-    scattered = bool((np.diff(yx[:, 0]) < 0).any())
-    count = min(count, max(1, -(-len(yx) // (SCATTERED_TASKS if scattered else MIN_TASKS))))
+    # and at least a few tasks, so that there is something to share out
+    count = min(count, max(1, -(-len(yx) // tasks)))
     lengths = even_pieces(len(yx), count)
     return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths
 
@@ -181,10 +181,11 @@ def pack_at(
     score: NDArray[np.float64],
     attributes: Mapping[str, Any],
     fill: float,
+    tasks: int = MIN_TASKS,
 ) -> TilePack:
     """Return the pack of tiles at `yx` of `image`, a resized `slide`."""
     source = image.source
-    task, lengths = tile_block(source, yx, tile, fill)
+    task, lengths = tile_block(source, yx, tile, fill, tasks)
     shape = (len(yx), *tile, source.channels)
     if len(yx):
         chunks = (lengths, *((side,) for side in shape[1:]))

@@ -200,11 +200,11 @@ def test_a_pack_reads_the_dense_tiles_once_more_and_no_other(path, counting):
 
 def test_crops_of_a_task_decode_each_tile_once(path, counting):
     crops = ds.random_crops(path, n=200, size=100)
-    assert crops.tiles.npartitions == 4
+    assert crops.tiles.npartitions == 8
     needed = []
-    for start in range(0, 200, 50):
+    for start in range(0, 200, 25):
         touched = set()
-        for y, x in zip(crops.y[start : start + 50], crops.x[start : start + 50], strict=True):
+        for y, x in zip(crops.y[start : start + 25], crops.x[start : start + 25], strict=True):
             rows = range(y // TILE, (y + 99) // TILE + 1)
             touched |= {
                 (row, col) for row in rows for col in range(x // TILE, (x + 99) // TILE + 1)
@@ -213,7 +213,8 @@ def test_crops_of_a_task_decode_each_tile_once(path, counting):
     with counting() as counts:
         crops.tiles.compute()
     assert sum(counts.decoded.values()) == sum(needed)
-    assert max(counts.decoded.values()) <= 4
+    # tasks are bands of the slide: they share what lies between two of them and no more
+    assert sum(needed) <= 1.5 * len(counts.decoded)
 
 
 def test_a_thumbnail_of_a_pyramid_reads_one_level(tmp_path, counting):
