@@ -1,0 +1,146 @@
+"""``python -m benchmarks.profile``: where the CPU time of each job goes, on one thread.
+
+Each part is timed without the parts that it calls. What is left is Python: dask, the loops over
+tiles, opening the file. Loading Numba, where a job is large enough for it, happens before the
+clock starts. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks import report, slides
+from benchmarks.scenarios import BLANK, CROP, CROPS, DENSE, DOWNSAMPLE, PACK_TILE, THUMBNAIL
+
+PARTS = ("decode", "means", "count", "weights", "copy", "read", "encode", "other")
+
+
+class Clock:
+    """CPU seconds of this thread by part; of nested parts the inner one counts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._parts = ["other"]
+        self._since = time.thread_time()
+
+    def _turn(self) -> None:
+        now = time.thread_time()
+        self.seconds[self._parts[-1]] += now - self._since
+        self._since = now
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what runs inside to `name`."""
+        self._turn()
+        self._parts.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._parts.pop()
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `function`, counted to `name`."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name):
+                return function(*args, **kwargs)
+
+        return run
+
+
+def jobs(folder: Path, size: int, out: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield each job by name."""
+    import dask_slides as ds
+
+    flat = slides.slide(folder, "flat", size)
+    crops = ds.random_crops(flat, CROPS, CROP)
+    cells = ds.Contrast(BLANK)
+    for kind in ("flat", "lzw", "deflate"):
+        path = slides.slide(folder, kind, size)
+        yield f"resize, {kind}", lambda p=path: ds.resize(p, downsample=DOWNSAMPLE).data.compute()
+    yield "resize to Zarr", lambda: ds.write(ds.resize(flat, downsample=DOWNSAMPLE), out / "image")
+    yield "blank map", lambda: ds.blank_map(flat, size // 40, cells).compute()
+    yield (
+        "cut-off",
+        lambda: ds.cutoff_resize(
+            flat, downsample=DOWNSAMPLE, tile_size=size // 40, detector=cells
+        ).image.data.compute(),
+    )
+    yield (
+        "pack",
+        lambda: ds.write(
+            ds.pack_tiles(flat, PACK_TILE, detector=ds.Contrast(DENSE)), out / "tiles"
+        ),
+    )
+    yield "crops", lambda: crops.tiles.compute()
+    pyramid = slides.slide(folder, "pyramid", size)
+    yield "thumbnail", lambda: ds.open_slide(pyramid).thumbnail(THUMBNAIL)
+
+
+def profiled(job: Callable[[], Any]) -> dict[str, float]:
+    """Run `job` in this thread and return the CPU seconds of each part."""
+    import dask
+    import numcodecs.zstd
+
+    from dask_slides import counting, resample
+    from dask_slides.readers import decoder, jpeg, tiles
+
+    clock = Clock()
+    places = [
+        (jpeg.JpegTiles, "__call__", "decode"),
+        (decoder.TileDecoder, "_general", "decode"),
+        (decoder, "box_mean", "means"),
+        (counting.Histograms, "add", "count"),
+        (counting._Pairs, "add", "count"),
+        (counting._Sums, "add", "count"),
+        (counting, "bytes_counted", "count"),
+        (resample, "shrink", "weights"),
+        (tiles.TiledPage, "read", "copy"),
+        (numcodecs.zstd.Zstd, "encode", "encode"),
+        (os, "pread", "read"),
+    ]
+    with ExitStack() as stack:
+        for owner, name, part in places:
+            function = clock.timed(part, getattr(owner, name))
+            stack.enter_context(mock.patch.object(owner, name, function))
+        stack.enter_context(dask.config.set(scheduler="sync"))
+        with clock.part("other"):
+            job()
+    return clock.seconds
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser.add_argument("--size", type=int, default=20480, help="pixels a side, 20480 by default")
+    parser.add_argument("--slides", type=Path, help="folder that keeps the slides")
+    given = parser.parse_args()
+    size = slides.rounded(given.size)
+    about = report.machine()
+    print(f"{size:,} x {size:,} px (LZW, deflate at most 10,240); {about['model']}, ", end="")
+    print(f"Python {about['python']}, commit {about['commit'][:10]}\n")
+    print("| job | CPU s |", " | ".join(PARTS), "|")
+    print("| --- |", " | ".join(["---:"] * (len(PARTS) + 1)), "|")
+    with tempfile.TemporaryDirectory(prefix="dask-slides-profile-") as folder:
+        kept = given.slides or Path(folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        for name, job in jobs(kept, size, Path(folder)):
+            profiled(job) if name in ("resize, flat", "blank map", "thumbnail") else None
+            seconds = profiled(job)
+            whole = sum(seconds.values())
+            shares = " | ".join(f"{100 * seconds[part] / whole:.0f} %" for part in PARTS)
+            print(f"| {name} | {whole:.3g} | {shares} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
