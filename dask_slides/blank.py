@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides import display
-from dask_slides.cluster import compute
+from dask_slides.cluster import check_memory, compute
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.errors import SlideArgumentError
-from dask_slides.geometry import Region
+from dask_slides.geometry import Region, bounds
 from dask_slides.graph import Block, map_blocks
 from dask_slides.grid import TileGrid, cells_a_side, tile_pair
 from dask_slides.readers.protocol import Source
@@ -25,6 +25,7 @@ from dask_slides.stats import (
     StatsBlock,
     record_length,
     stats_block,
+    stats_bytes_of_task,
     unpacked,
 )
 
@@ -70,6 +71,8 @@ class BlankMap:
     name: str = ""
     """Of the slide."""
     mpp_yx: tuple[float, float] | None = None
+    task_bytes: int = field(repr=False, default=0)
+    """Peak bytes of a task of the statistics."""
 
     @property
     def computed(self) -> bool:
@@ -103,7 +106,16 @@ class BlankMap:
         if self.computed:
             return self
         with dask.config.set(**kwargs):
-            return self.with_statistics(compute(self.statistics, "blank map"))
+            check_memory(self.task_bytes, self.name)
+            return self.with_statistics(
+                compute(self.statistics, "blank map", None, self._place_of_block)
+            )
+
+    def _place_of_block(self, block: Block) -> str:
+        rows, columns = (bounds(lengths) for lengths in self.statistics.chunks[:2])
+        i, j = block[:2]
+        cells = self.grid.span(rows[i], rows[i + 1], columns[j], columns[j + 1])
+        return f"{self.name}: level 0, y {cells.y}, x {cells.x}, {cells.height} x {cells.width} px"
 
     def with_statistics(self, statistics: Array) -> BlankMap:
         """Return the map in memory that these statistics make."""
@@ -237,4 +249,7 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
         blank = map_blocks(
             BlankBlock(task, detector), slide.source, chunks, np.dtype(bool), "blank-map"
         )
-    return BlankMap(blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx)
+    return BlankMap(
+        blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx,
+        stats_bytes_of_task(grid, slide.source),
+    )  # fmt: skip

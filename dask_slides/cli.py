@@ -1,6 +1,7 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with named bad tiles or failed slides.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with named bad tiles or failed slides, 130
+interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import click
 
 from dask_slides._version import __version__
 from dask_slides.blank import blank_map
+from dask_slides.cli_endings import failing_softly
 from dask_slides.cli_options import (
     Shared,
     check_out,
     chosen_detector,
     detector_options,
-    failing_softly,
     megapixels,
     opened,
     output_argument,

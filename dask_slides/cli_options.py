@@ -1,24 +1,26 @@
-"""What the commands share: options, the scheduler, errors as one line, exit codes."""
+"""What the commands share: options and the scheduler."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any
 
 import click
 import dask
+from dask.utils import parse_bytes
 
-from dask_slides.cluster import reporting
+from dask_slides.cli_endings import failing_softly
+from dask_slides.cluster import MEMORY, check_memory, local_cluster, reporting
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.display import bytes_text
-from dask_slides.errors import BlankSlideWarning, SlideArgumentError, SlideError
+from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
 from dask_slides.progress import progress_for
 from dask_slides.slide import Slide, open_slide
@@ -33,6 +35,7 @@ class Shared:
 
     scheduler: str
     workers: int | None
+    memory: str | None
     insecure: bool
     overwrite: bool
     resume: bool
@@ -40,6 +43,11 @@ class Shared:
     as_json: bool
     quiet: bool
     verbose: bool
+
+    @property
+    def threads(self) -> int:
+        """Threads or processes of this machine."""
+        return self.workers or os.cpu_count() or 1
 
     def finish(self, facts: dict[str, Any], lines: list[str]) -> None:
         """Print the result: JSON, or lines."""
@@ -55,37 +63,6 @@ def px(shape: Any) -> str:
     return " x ".join(f"{side:,}" for side in shape)
 
 
-def failing_softly(command: Command) -> Command:
-    """Turn errors of ours into one line on stderr and an exit code."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _one_line_warning
-                warnings.simplefilter("always", BlankSlideWarning)
-                return command(*args, **kwargs)
-        except SlideError as error:
-            click.echo(f"dask-slides: {error}", err=True)
-            sys.exit(2 if isinstance(error, SlideArgumentError) else 1)
-        except KeyboardInterrupt:
-            resume = getattr(kwargs.get("shared"), "resume", False)
-            left = "what is done is kept for --resume" if resume else "nothing half-written is left"
-            click.echo(f"dask-slides: interrupted; {left}", err=True)
-            sys.exit(1)
-        except (OSError, MemoryError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            click.echo(f"dask-slides: {reason}", err=True)
-            sys.exit(1)
-
-    return run
-
-
-def _one_line_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
-    if issubclass(category, BlankSlideWarning):
-        click.echo(f"dask-slides: note: {message}", err=True)
-
-
 def shared_options(command: Command) -> Command:
     """Add the options of `Shared`, and hand them over as one value."""
 
@@ -93,6 +70,7 @@ def shared_options(command: Command) -> Command:
     def run(
         scheduler: str,
         workers: int | None,
+        memory: str | None,
         insecure: bool,
         overwrite: bool,
         resume: bool,
@@ -103,16 +81,17 @@ def shared_options(command: Command) -> Command:
         **kwargs: Any,
     ) -> Any:
         shared = Shared(
-            scheduler, workers, insecure, overwrite, resume, dry_run, as_json, quiet, verbose
-        )
-        if verbose:
-            return command(shared=shared, **kwargs)
-        return failing_softly(command)(shared=shared, **kwargs)
+            scheduler, workers, memory, insecure, overwrite, resume, dry_run, as_json, quiet,
+            verbose,
+        )  # fmt: skip
+        return failing_softly(_on_this_machine(command))(shared=shared, **kwargs)
 
     options = [
         click.option("--scheduler", default="threads", show_default=True, metavar="WHERE",
                      help="threads, processes, tcp://HOST:PORT or a scheduler file (.json)"),
         click.option("--workers", type=click.IntRange(1), help="threads or processes to use"),
+        click.option("--memory", metavar="SIZE",
+                     help="memory for all threads or processes together, such as 8GB"),
         click.option("--insecure", is_flag=True,
                      help="allow a scheduler of another machine without TLS"),
         click.option("--overwrite", is_flag=True, help="replace a store that dask-slides wrote"),
@@ -134,13 +113,53 @@ def running(shared: Shared, megapixels: float) -> Iterator[None]:
     """Set the scheduler and show progress while the block runs."""
     quiet = shared.quiet or shared.as_json
     with progress_for(megapixels, quiet) as progress, reporting(progress):
-        if shared.scheduler in ("threads", "processes"):
-            workers = shared.workers or os.cpu_count()
-            with dask.config.set(scheduler=shared.scheduler, num_workers=workers):
+        if shared.scheduler == "threads":
+            with dask.config.set(scheduler="threads"):
+                yield
+            return
+        if shared.scheduler == "processes":
+            _check_distributed(shared.scheduler)
+            silence = logging.WARNING if shared.verbose else logging.CRITICAL
+            with local_cluster(shared.threads, _memory_of(shared), silence):
                 yield
             return
         with _client(shared.scheduler, shared.insecure):
             yield
+
+
+def _on_this_machine(command: Command) -> Command:
+    """Let plans and checks of the command know --workers and --memory."""
+
+    @wraps(command)
+    def run(*, shared: Shared, **kwargs: Any) -> Any:
+        memory = _memory_of(shared)
+        with dask.config.set({"num_workers": shared.threads, MEMORY: memory}):
+            return command(shared=shared, **kwargs)
+
+    return run
+
+
+def _memory_of(shared: Shared) -> int | None:
+    if shared.memory is None:
+        return None
+    if shared.scheduler not in ("threads", "processes"):
+        raise SlideArgumentError(
+            "--memory is for threads and processes; workers of a cluster have limits of their own"
+        )
+    try:
+        memory = int(parse_bytes(shared.memory))
+    except ValueError:
+        memory = 0
+    if memory <= 0:
+        raise SlideArgumentError(f"--memory {shared.memory!r}; give a size such as 8GB")
+    return memory
+
+
+def _check_distributed(where: str) -> None:
+    if find_spec("distributed") is None:
+        raise SlideArgumentError(
+            f"--scheduler {where} needs distributed; pip install 'dask-slides[distributed]'"
+        )
 
 
 def _check_safe(address: str, where: str) -> None:
@@ -162,12 +181,9 @@ def _client(address: str, insecure: bool) -> Any:
             f"--scheduler {address!r} is not known; use threads, processes, tcp://HOST:PORT "
             "or a scheduler file"
         )
-    try:
-        from distributed import Client
-    except ImportError:
-        raise SlideArgumentError(
-            f"--scheduler {address} needs distributed; pip install 'dask-slides[distributed]'"
-        ) from None
+    _check_distributed(address)
+    from distributed import Client
+
     is_file = address.endswith(".json")
     if is_file and not os.path.exists(address):
         raise SlideArgumentError(f"--scheduler {address}: there is no such file")
@@ -277,7 +293,9 @@ def megapixels(slide: Slide) -> float:
 def tell_estimate(shared: Shared, estimate: Estimate) -> None:
     """Print an estimate: the answer of --dry-run."""
     most = "at most " if estimate.upper_bound else ""
-    threads = 1 if shared.scheduler == "processes" else shared.workers or os.cpu_count() or 1
+    threads = 1 if shared.scheduler == "processes" else shared.threads
+    if shared.scheduler in ("threads", "processes"):
+        check_memory(estimate.task_bytes, "this plan")
     peak = threads * estimate.task_bytes
     facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}
     lines = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -17,10 +17,15 @@ import numpy as np
 from dask.base import named_schedulers
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideMemoryError
+from dask_slides.errors import ClusterLostError, SlideMemoryError, WorkerKilledError
 
+MEMORY = "dask-slides.memory"
+"""Key in the configuration of dask: bytes that all threads or processes may take together."""
+
+Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
 """Called with the blocks done and the blocks in all."""
 Report = Callable[[str, int, int], None]
@@ -52,24 +57,59 @@ def active_client() -> Any | None:
         return None
 
 
+@contextmanager
+def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[None]:
+    """Compute on `workers` processes of this machine, which nobody else can reach.
+
+    A process that ends is started again. `memory` is what all of them may take, None what the
+    machine has; messages of dask below the logging level `silence` are not shown.
+    """
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # its default is open to other machines
+            memory_limit="auto" if memory is None else memory // workers,
+            silence_logs=silence,
+        ) as cluster,
+        Client(cluster),
+    ):
+        yield
+
+
 def memory_a_thread() -> int | None:
     """Return the bytes that the active scheduler has for a task; None if nobody knows.
 
     On a cluster the memory limit of the worker that has least for each of its threads, else
-    the memory of this machine for each thread or process.
+    what ``dask.config`` has as ``dask-slides.memory`` (such as "8GB"), or this machine, for each
+    thread or process.
     """
     client = active_client()
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
         return min(limits, default=None)
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no such question
+    memory = memory_of_machine()
+    given = dask.config.get(MEMORY, None)
+    if given is not None:
+        memory = parse_bytes(given)
+    if memory is None:
         return None
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         return memory
     return int(memory // (dask.config.get("num_workers", None) or CPU_COUNT))
+
+
+def memory_of_machine() -> int | None:
+    """Return the bytes of memory of this machine; None on a system that does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such question
+        return None
 
 
 def check_memory(needed: int, name: str) -> None:
@@ -82,8 +122,18 @@ def check_memory(needed: int, name: str) -> None:
         )
 
 
-def compute(array: da.Array, label: str, progress: Progress | None = None) -> NDArray[Any]:
-    """Compute `array` on the active scheduler, calling `progress` after each block."""
+def compute(
+    array: da.Array,
+    label: str,
+    progress: Progress | None = None,
+    place: Callable[[Block], str] | None = None,
+) -> NDArray[Any]:
+    """Compute `array` on the active scheduler, calling `progress` after each block.
+
+    On a cluster a block that ends every worker it is given to is set aside, and all others are
+    computed; then WorkerKilledError names it by what `place` says of its number. A cluster that is
+    lost raises ClusterLostError.
+    """
     report = _report.get()
     if progress is None:
         progress = _silence if report is None else partial(report, label)
@@ -91,9 +141,15 @@ def compute(array: da.Array, label: str, progress: Progress | None = None) -> ND
     progress(0, total)  # the clock starts here
     client = active_client()
     if client is not None:
-        return _compute_remote(client, array, total, progress)
+        return _compute_remote(client, array, total, progress, place or _number)
     with _threads_of_our_own(), _Count(array, total, progress) as count:
-        result = np.asarray(array.compute(scheduler=_local_scheduler()))
+        try:
+            result = np.asarray(array.compute(scheduler=_local_scheduler()))
+        except BrokenExecutor as error:
+            raise WorkerKilledError(
+                f"{label}: a process of the pool ended in a task: out of memory, or a tile "
+                "that its codec crashes on; use a cluster, which tells which and does the others"
+            ) from error
     if count.done < total:  # dask renames the key of an array of one block
         progress(total, total)
     return result
@@ -109,6 +165,10 @@ def _local_scheduler() -> Any:
     if "distributed" in sys.modules or not isinstance(name, str):
         return None
     return named_schedulers.get(name.lower())
+
+
+def _number(block: Block) -> str:
+    return f"block {block}"
 
 
 def _silence(done: int, total: int) -> None:
@@ -135,20 +195,74 @@ def _threads_of_our_own() -> Iterator[None]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _compute_remote(client: Any, array: da.Array, total: int, progress: Progress) -> NDArray[Any]:
+def _compute_remote(
+    client: Any, array: da.Array, total: int, progress: Progress, place: Callable[[Block], str]
+) -> NDArray[Any]:
     from distributed import as_completed, futures_of
 
-    persisted = array.persist()
-    futures = futures_of(persisted)
+    futures: list[Any] = []
     try:
+        persisted = array.persist()
+        futures = futures_of(persisted)
+        given_up = []
         for done, future in enumerate(as_completed(futures), 1):
+            if future.status == "cancelled":
+                raise ClusterLostError(_lost(client))
             if future.status == "error":
-                break  # compute raises what the task raised
-            progress(done, total)
+                if not _killed(future):
+                    break  # compute raises what the task raised
+                given_up.append(future)
+                continue
+            progress(done - len(given_up), total)
+        killers = [future for future in given_up if not _ends_well(client, future)]
+        if killers:
+            raise _named(killers, place)
         return np.asarray(persisted.compute())
-    except BaseException:
-        client.cancel(futures)
+    except BaseException as error:
+        if client.status != "running" and not isinstance(error, KeyboardInterrupt | SystemExit):
+            raise ClusterLostError(_lost(client)) from error
+        with suppress(Exception):  # lost meanwhile: then there is nothing to cancel
+            client.cancel(futures)
         raise
+
+
+def _killed(future: Any) -> bool:
+    """Return whether dask gave `future` up: more than `allowed-failures` workers ended in it."""
+    from distributed.scheduler import KilledWorker
+
+    return isinstance(future.exception(), KilledWorker)
+
+
+def _ends_well(client: Any, future: Any) -> bool:
+    """Run a task that was given up once more, alone: it may only have been beside one that kills.
+
+    Dask blames every task that a worker had, those that waited included.
+    """
+    from distributed import wait
+
+    client.retry([future])
+    wait([future])
+    return bool(future.status == "finished")
+
+
+def _named(killers: list[Any], place: Callable[[Block], str]) -> WorkerKilledError:
+    blocks = sorted(tuple(future.key[1:]) for future in killers)
+    more = f" and {len(blocks) - 1:,} more" if len(blocks) > 1 else ""
+    error = WorkerKilledError(
+        f"{place(blocks[0])}{more}: every worker ended in it, and all the rest is done: out of "
+        "memory, or a tile that its codec crashes on; give each worker fewer threads or more "
+        "memory, or repair the slide, then resume"
+    )
+    error.blocks = tuple(blocks)
+    return error
+
+
+def _lost(client: Any) -> str:
+    where = getattr(client.scheduler, "address", None) or "the scheduler"
+    return (
+        f"{where}: the scheduler was lost, or dropped the work; see that it runs, connect again, "
+        "then resume"
+    )
 
 
 class _Count(Callback):  # type: ignore[misc]

@@ -111,12 +111,14 @@ def _machine() -> Iterator[Finding]:
 
 def _scheduler(address: str) -> Finding:
     what = f"scheduler {address}"
-    if address in ("threads", "processes"):
+    if address == "threads":
         return Finding(what, True, "part of dask")
     if find_spec("distributed") is None:
         return Finding(
             what, False, "distributed is missing", "pip install 'dask-slides[distributed]'"
         )
+    if address == "processes":
+        return Finding(what, True, "distributed starts them")
     from distributed import Client
 
     try:

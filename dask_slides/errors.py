@@ -51,6 +51,25 @@ class OutputBusyError(SlideError, BlockingIOError):
     """Another process is writing to the output path."""
 
 
+class OutputFullError(SlideError, OSError):
+    """There is no room for the output: the disk, a quota or the size of a file is exhausted."""
+
+
+class OutputDeniedError(SlideError, PermissionError):
+    """The output path may not be written to: no permission, or a read-only file system."""
+
+
+class WorkerKilledError(SlideError, RuntimeError):
+    """Tasks ended every worker that they were given to; all others are done."""
+
+    blocks: tuple[tuple[int, ...], ...] = ()
+    """Numbers of the blocks that these tasks were to make; empty if nobody knows."""
+
+
+class ClusterLostError(SlideError, ConnectionError):
+    """The scheduler of the cluster cannot be reached any more, or gave the work up."""
+
+
 class ResumeError(SlideError, ValueError):
     """What was begun at the output path is not what is asked for now."""
 
@@ -61,6 +80,10 @@ class StoreDamagedError(SlideError, OSError):
 
 class BlankSlideError(SlideError, ValueError):
     """Every cell of the slide is blank, so there is nothing to write."""
+
+
+class OutputRoomWarning(UserWarning):
+    """The output may not fit: it has more bytes before compression than the disk has free."""
 
 
 class BlankSlideWarning(UserWarning):

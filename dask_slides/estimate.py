@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_slides.blank import BlankMap
+from dask_slides.cluster import memory_a_thread
 from dask_slides.geometry import Region
-from dask_slides.graph import input_ratio, task_bytes
+from dask_slides.graph import task_bytes
 from dask_slides.grid import TileGrid
-from dask_slides.resample import STRIP_PIXELS
 from dask_slides.slide import Slide
-from dask_slides.stats import cell_chunks
-from dask_slides.writers.image import write_bytes_of_task
-from dask_slides.writers.plan import plan_image
-from dask_slides.writers.tiles import tiles_a_shard
+from dask_slides.stats import cell_chunks, stats_bytes_of_task
+from dask_slides.writers.image import bytes_of_image, plan_that_fits, write_bytes_of_task
+from dask_slides.writers.mask import bytes_of_map
+from dask_slides.writers.tiles import pack_bytes_of_task, tiles_that_fit
 
 
 @dataclass(frozen=True)
@@ -38,40 +38,32 @@ class Estimate:
 
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
     """Return what writing `slide`, made of `source`, would do."""
-    height, width, channels = slide.shape
-    plan = plan_image((height, width), max(input_ratio(slide.source)))
-    written = plan.pixels * channels * slide.dtype.itemsize
+    plan = plan_that_fits(slide, memory_a_thread())
+    written = bytes_of_image(plan, slide)
     peak = write_bytes_of_task(plan, slide)
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)
 
 
 def estimate_blank_map(found: BlankMap, source: Slide) -> Estimate:
     """Return what computing and writing a blank map would do."""
-    record = found.statistics.shape[-1]
-    written = found.grid.rows * found.grid.cols * (8 * record + 3)
-    rows, columns = found.statistics.chunks[:2]
-    cells = found.grid.span(0, rows[0], 0, columns[0])
-    tile_height, tile_width = source.levels[0].tile
-    strip = max(STRIP_PIXELS, tile_height * (cells.width + 2 * tile_width))
-    sample = source.shape[2] * source.dtype.itemsize
-    # a strip, and the copy of it that is counted; 16-bit and wider are counted as 64-bit
-    peak = min(strip, cells.area) * sample * 2 * (1 if source.dtype.itemsize == 1 else 8)
     shape = (found.grid.rows, found.grid.cols)
-    return Estimate(source.shape, shape, found.statistics.npartitions, written, peak)
+    tasks = found.statistics.npartitions
+    return Estimate(source.shape, shape, tasks, bytes_of_map(found), found.task_bytes)
 
 
 def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> Estimate:
     """Return what packing at most `count` tiles of `image` would do, judging included."""
     channels, tile = image.shape[2], grid.tile
     nbytes = tile[0] * tile[1] * channels * image.dtype.itemsize
-    shard = tiles_a_shard(count, nbytes)
     reading = task_bytes(image.source, 0, Region(0, 0, *tile)) if count else 0
+    shard = tiles_that_fit(count, nbytes, reading, memory_a_thread())
+    judging = stats_bytes_of_task(grid, image.source)
     rows, columns = cell_chunks(grid)
     return Estimate(
         source.shape,
         (count, *tile, channels),
         len(rows) * len(columns) + -(-count // shard),
         count * nbytes,
-        2 * shard * nbytes + reading,
+        max(judging, pack_bytes_of_task(shard, nbytes, reading)),
         upper_bound=True,
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dask_slides.counting import BINS, byte_sums, bytes_counted, moments_of
 from dask_slides.geometry import Region, bounds
-from dask_slides.graph import MAX_TASKS, Block, task_side
+from dask_slides.graph import MAX_TASKS, Block, task_bytes, task_side
 from dask_slides.grid import TileGrid
 from dask_slides.readers.protocol import Source, pieces
 from dask_slides.resample import STRIP_PIXELS
@@ -183,6 +183,20 @@ class StatsBlock:
                 if top < bottom:
                     for col, left, right in across:
                         yield row, col, pixels[top - place.y : bottom - place.y, left:right]
+
+
+def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
+    """Return the peak bytes of a task: a strip, what it is counted with, and the records."""
+    rows, columns = cell_chunks(grid)
+    cells = grid.span(0, rows[0], 0, columns[0])
+    height, width = source.levels[0].tile
+    pixels = min(cells.area, max(STRIP_PIXELS, height * (cells.width + 2 * width)))
+    samples = pixels * source.channels
+    strip = task_bytes(source, 0, Region(0, 0, -(-pixels // cells.width), cells.width))
+    # bytes are counted where they lie; others as numbers of 64 bits, with their squares
+    counted = samples * (1 if source.dtype.itemsize == 1 else 16)
+    records = 8 * rows[0] * columns[0] * record_length(FIELDS)
+    return strip + counted + records
 
 
 def cell_chunks(grid: TileGrid) -> tuple[tuple[int, ...], tuple[int, ...]]:

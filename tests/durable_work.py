@@ -3,12 +3,15 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import dask
 import numpy as np
 import tifffile
 
 import dask_slides as ds
+
+KINDS = ("image", "pack", "cutoff")
 
 
 def slide_file(path, side=1500):
@@ -32,6 +35,24 @@ def made(kind, path):
 def write(kind, source, out, **options):
     with dask.config.set(scheduler="sync"):
         return ds.write(made(kind, source), out, **options)
+
+
+def contents(folder):
+    """Return the files of a store, by name; hidden ones of its root excepted."""
+    return {
+        str(one.relative_to(folder)): one.read_bytes()
+        for one in sorted(Path(folder).rglob("*"))
+        if one.is_file() and not one.relative_to(folder).parts[0].startswith(".")
+    }
+
+
+def undisturbed(source, folder):
+    """Return, of each kind, the files of a store that nothing happened to."""
+    found = {}
+    for kind in KINDS:
+        write(kind, source, folder / f"{kind}.zarr")
+        found[kind] = contents(folder / f"{kind}.zarr")
+    return found
 
 
 def write_until(step, kind, source, out, options):

@@ -253,7 +253,7 @@ def test_an_interrupt_leaves_nothing_and_says_so(folder, monkeypatch):
     monkeypatch.setattr(TiffSource, "read", interrupted)
     before = sorted(os.listdir(folder))
     result = run(folder, "resize", "slide.tif", "i.ome.zarr", "--downsample", 2)
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert "interrupted" in result.stderr
     assert sorted(os.listdir(folder)) == before
 
@@ -298,7 +298,7 @@ def test_resume_goes_on_with_what_was_interrupted(folder, monkeypatch):
         patch.setattr(TiffSource, "read", interrupted)
         patch.setattr("dask_slides.pack.TileReader.__call__", interrupted)
         result = run(folder, *words)
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert "kept for --resume" in result.stderr
     assert not (folder / "resumed.tiles.zarr").exists()
     other = run(folder, *words[:4], 32, *words[5:])

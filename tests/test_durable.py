@@ -13,11 +13,10 @@ import dask
 import durable_work as work
 import numpy as np
 import pytest
+from durable_work import KINDS, contents
 
 import dask_slides as ds
 from dask_slides.readers.tiff import TiffSource
-
-KINDS = ("image", "pack", "cutoff")
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +45,7 @@ def processes():
 @pytest.fixture(scope="module")
 def expected(source, tmp_path_factory):
     """Of each kind, the files of a store that nothing happened to."""
-    found = {}
-    for kind in KINDS:
-        out = tmp_path_factory.mktemp("expected") / "a.zarr"
-        work.write(kind, source, out)
-        found[kind] = contents(out)
-    return found
-
-
-def contents(folder):
-    return {
-        str(one.relative_to(folder)): one.read_bytes()
-        for one in sorted(Path(folder).rglob("*"))
-        if one.is_file() and not one.relative_to(folder).parts[0].startswith(".")
-    }
+    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
 
 
 def finished(processes, target, *args):

@@ -65,6 +65,7 @@ LAYERS = [
     ["resize", "blank"],
     ["cutoff", "pack"],
     ["crops"],
+    ["writers.room", "writers.records"],
     ["writers.store", "writers.arrays", "writers.metadata", "writers.plan"],
     ["writers.label", "writers.mask", "writers.tiles"],
     ["writers.image"],

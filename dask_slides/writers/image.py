@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
-from dask_slides.cluster import Progress, check_memory, compute
+from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
@@ -27,7 +28,7 @@ from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, get, put_shards, shards_of
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mask import write_grid
-from dask_slides.writers.plan import ImagePlan, Stage, plan_image
+from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
 from dask_slides.writers.records import Record, keep, kept
 from dask_slides.writers.store import Partial, Target, facts_of, marked, new_store
 
@@ -89,6 +90,16 @@ class WriteBlock:
         size = 2 ** (self.stage.levels[0] - self.stage.first)
         first = np.arange(start, stop, dtype=np.int64) * size
         return np.asarray(np.minimum(size, self.full[axis] - first))
+
+    def place(self, block: Block) -> str:
+        """Return in words what `block` writes."""
+        _, region = self.window(block)
+        shift = self.stage.first
+        height, width = (-(-n // 2**shift) for n in (region.height, region.width))
+        return (
+            f"level {self.stage.levels[0]}, y {region.y >> shift}, x {region.x >> shift}, "
+            f"{height} x {width} px"
+        )
 
     def __call__(self, source: Source, block: Block) -> Array:
         """Write `block`, if a run before this one did not; return the pixels written, (1, 1)."""
@@ -155,6 +166,27 @@ def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
     return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
 
 
+def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
+    """Return the bytes of all levels before compression."""
+    return plan.pixels * slide.shape[2] * slide.dtype.itemsize
+
+
+def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
+    """Return the plan of the largest shards whose tasks fit `available` bytes.
+
+    If none fits, or None is known, the usual one: only where memory is short do the shards of a
+    store depend on it, and its pixels never do.
+    """
+    ratio = max(input_ratio(slide.source))
+    usual = plan = plan_image(slide.shape[:2], ratio)
+    while available is not None and write_bytes_of_task(plan, slide) > available:
+        side = plan.stages[0].side // 2
+        if side < SMALLEST_SHARD:
+            return usual
+        plan = plan_image(slide.shape[:2], ratio, side)
+    return plan
+
+
 def write_image(
     slide: Slide,
     target: Target,
@@ -174,16 +206,17 @@ def write_image(
             f"{slide.name}: every cell is blank, so no image is left to write; "
             "use a smaller ratio, or write the blank map"
         )
-    plan = plan_image((height, width), max(input_ratio(slide.source)))
+    plan = plan_that_fits(slide, memory_a_thread())
     check_fit(plan)
     check_memory(write_bytes_of_task(plan, slide), slide.name)
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")
     key |= {"kind": "image", "dask_slides": __version__, "ome_zarr": version, "mpp": slide.mpp_yx}
     key |= {"channels": channels, "dtype": str(slide.dtype)}
-    with new_store(target, key | {name: repr(value) for name, value in facts.items()}) as partial:
-        if not partial.resumed:
-            _create(partial, plan, slide, version, label, blank_map)
-        store = partial.path
+    key |= {name: repr(value) for name, value in facts.items()}
+    with new_store(target, key, bytes_of_image(plan, slide)) as unfinished:
+        if not unfinished.resumed:
+            _create(unfinished, plan, slide, version, label, blank_map)
+        store = unfinished.path
         group = zarr.open_group(store, mode="r+")
         _run_stages(plan, slide, store, label, progress)
         if len(plan.stages) > 1:
@@ -195,7 +228,7 @@ def write_image(
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(**facts)
-        partial.finish(group, "0", shards, attributes)
+        unfinished.finish(group, "0", shards, attributes)
     result: str = os.path.abspath(os.fspath(target.path))
     return result
 
@@ -244,6 +277,26 @@ def _create_labels(group: Any, plan: ImagePlan, slide: Slide, version: str) -> N
     tissue.attrs.update(metadata.attributes(version, parts))
 
 
+def stage_task(
+    plan: ImagePlan,
+    stage: Stage,
+    source: Source,
+    path: str,
+    label: TissueLabel | None,
+    dtype: np.dtype[Any],
+) -> WriteBlock:
+    """Return what each task of a stage does."""
+    rows, columns = _stage_chunks(stage, source)
+    reading = ReadBlock(0, bounds(rows), bounds(columns))
+    last = stage == plan.stages[-1]
+    return WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
+
+
+def _stage_chunks(stage: Stage, source: Source) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    height, width = source.levels[0].shape
+    return even_pieces(height, stage.side), even_pieces(width, stage.side)
+
+
 def stage_array(
     plan: ImagePlan,
     stage: Stage,
@@ -253,13 +306,9 @@ def stage_array(
     dtype: np.dtype[Any],
 ) -> da.Array:
     """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
-    shape = source.levels[0].shape
-    rows, columns = (even_pieces(n, stage.side) for n in shape)
-    reading = ReadBlock(0, bounds(rows), bounds(columns))
-    last = stage == plan.stages[-1]
-    task = WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
-    chunks = ((1,) * len(rows), (1,) * len(columns))
-    return map_blocks(task, source, chunks, np.dtype(np.int64), "write")
+    task = stage_task(plan, stage, source, path, label, dtype)
+    rows, columns = ((1,) * len(lengths) for lengths in _stage_chunks(stage, source))
+    return map_blocks(task, source, (rows, columns), np.dtype(np.int64), "write")
 
 
 def _run_stages(
@@ -277,13 +326,18 @@ def _run_stages(
                 slide.shape[2],
                 sum_dtype(slide.dtype, number),
             )
-        blocks = stage_array(plan, stage, source, path, label, slide.dtype)
+        parts = (plan, stage, source, path, label, slide.dtype)
+        blocks, task = stage_array(*parts), stage_task(*parts)
         report = None if progress is None else _later(progress, done, plan.tasks)
-        written = compute(blocks, "write", report)
+        written = compute(blocks, "write", report, partial(_place, slide.name, task))
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
         if int(written.sum()) != expected:
             raise AssertionError(f"{written.sum()} pixels were written of {expected}")
         done += blocks.npartitions
+
+
+def _place(name: str, task: WriteBlock, block: Block) -> str:
+    return f"{name}: {task.place(block)}"
 
 
 def _later(progress: Progress, before: int, total: int) -> Progress:

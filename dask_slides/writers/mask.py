@@ -39,6 +39,12 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
     )
 
 
+def bytes_of_map(blank_map: BlankMap) -> int:
+    """Return the bytes of a blank map before compression: records, image, label, grid."""
+    record: int = blank_map.statistics.shape[-1]
+    return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 3)
+
+
 def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     """Write a blank map as an image of one pixel a cell: 255 tissue, 0 blank."""
     import zarr
@@ -48,7 +54,7 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
     key |= facts_of(blank_map.grid, "grid")
     # one small task: nothing is left to go on from
-    with new_store(replace(target, resume=False), key) as partial:
+    with new_store(replace(target, resume=False), key, bytes_of_map(blank_map)) as partial:
         hidden = partial.path
         partial.ready()
         blank_map = blank_map.compute()

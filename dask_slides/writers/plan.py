@@ -14,6 +14,8 @@ FEW_TASKS = 16
 LARGEST_SHARD = 4096
 """Pixels a side of a shard at the most: a task holds it whole, so memory has a ceiling and
 an image of a million pixels a side has more tasks instead."""
+SMALLEST_SHARD = 512
+"""The same at the least, however short memory is."""
 STAGE_CHUNKS = 2
 """Chunks a side that a task of a later stage reads back: it writes two levels of them."""
 
@@ -68,24 +70,26 @@ class ImagePlan:
         return sum(level.shape[0] * level.shape[1] for level in self.levels)
 
 
-def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
+def plan_image(
+    shape: tuple[int, int], input_ratio: float = 1.0, largest: int = LARGEST_SHARD
+) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels.
+    shrinks much takes fewer output pixels. No shard is longer than `largest` a side.
     """
     longest = max(shape)
     count = 1
     while halved(longest, count) >= SMALLEST:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    target = min(LARGEST_SHARD, TASK_SIDE / input_ratio)  # an enlarged image reads less
+    target = min(largest, TASK_SIDE / input_ratio)  # an enlarged image reads less
     # what shrinks much has small blocks, so that a task reads no more than any other
     chunk = 256 if longest <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk
     while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:
         side *= 2
-    while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < LARGEST_SHARD:
+    while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < largest:
         side *= 2
     stages = []
     shards: list[int] = []

@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,6 +63,12 @@ def kept(store: str, task: str) -> int | None:
         return None
 
 
+def any_kept(store: str) -> bool:
+    """Return whether any task of `store` is recorded as done."""
+    folder = os.path.join(store, JOURNAL)
+    return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
+
+
 def _all_kept(store: str) -> Iterator[Record]:
     folder = os.path.join(store, JOURNAL)
     for name in sorted(os.listdir(folder)):
@@ -73,11 +80,16 @@ def _all_kept(store: str) -> Iterator[Record]:
 def write_whole(path: str, data: bytes) -> None:
     """Write a file that has its name only when all of it is on the disk."""
     partial = f"{path}.{os.getpid()}.partial"
-    with open(partial, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise
 
 
 def files_in(store: str) -> Iterator[str]:

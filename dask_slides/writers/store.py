@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -17,6 +18,7 @@ import numpy as np
 
 from dask_slides._version import __version__
 from dask_slides.errors import (
+    ClusterLostError,
     OutputBusyError,
     OutputExistsError,
     ResumeError,
@@ -24,14 +26,18 @@ from dask_slides.errors import (
     SlideFormatError,
     SlideNotFoundError,
     StoreDamagedError,
+    WorkerKilledError,
 )
 from dask_slides.writers import records
+from dask_slides.writers.room import check_writable, telling_of_room, warn_if_short
 
 MARK = "dask_slides"
 """Attribute that tells a store of ours from anybody else's."""
 _LOCK = ".lock"
 _KEY = ".key.json"
 """What a partial store is of; there once its arrays are made."""
+_KEEPING = (WorkerKilledError, ClusterLostError)
+"""Errors after which what is done is kept: no fault of it, and workers may still write to it."""
 
 
 def marked(kind: str, **facts: Any) -> dict[str, Any]:
@@ -55,6 +61,7 @@ def check_target(path: str, overwrite: bool) -> None:
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise SlideNotFoundError(f"{path}: there is no folder {parent}; make it first")
+    check_writable(path)
     if not os.path.lexists(path):
         return
     if not overwrite:
@@ -112,12 +119,13 @@ def _root_digest(attributes: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def new_store(target: Target, key: Mapping[str, Any]) -> Iterator[Partial]:
+def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[Partial]:
     """Yield the store to write to; it gets its name when the block ends well.
 
-    `key` says what the store will be, by dotted name (see `facts_of`). On an error or an
-    interrupt what was written is removed, and an old store stays; with ``target.resume`` it is
-    kept, and the next such call with the same key goes on from there.
+    `key` says what the store will be, by dotted name (see `facts_of`), `nbytes` how many bytes
+    it has before compression. On an error or an interrupt what was written is removed, and an
+    old store stays; with ``target.resume``, or where it was the cluster that failed, it is kept,
+    and the next call to resume with the same key goes on from there.
     """
     try:
         path = os.path.abspath(os.fspath(target.path))
@@ -130,7 +138,8 @@ def new_store(target: Target, key: Mapping[str, Any]) -> Iterator[Partial]:
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
     hidden = os.path.join(parent, f".{name}.{digest}.partial")
     check_target(path, target.overwrite)
-    with _locked(hidden, path):
+    warn_if_short(path, nbytes)
+    with telling_of_room(path, parent, nbytes), _locked(hidden, path):
         try:
             _put_right(hidden, path)
             resumed = target.resume and os.path.exists(os.path.join(hidden, _KEY))
@@ -139,8 +148,9 @@ def new_store(target: Target, key: Mapping[str, Any]) -> Iterator[Partial]:
                 _emptied(hidden)
             yield Partial(hidden, resumed, plain)
             _publish(hidden, path, target.overwrite)
-        except BaseException:
-            if not (target.resume and os.path.exists(os.path.join(hidden, _KEY))):
+        except BaseException as error:
+            keeping = target.resume or (isinstance(error, _KEEPING) and records.any_kept(hidden))
+            if not (keeping and os.path.exists(os.path.join(hidden, _KEY))):
                 shutil.rmtree(hidden, ignore_errors=True)
             raise
 
@@ -160,6 +170,10 @@ def _locked(hidden: str, path: str) -> Iterator[None]:
             handle = os.open(os.path.join(hidden, _LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # published or removed this very moment
             continue
+        except OSError:
+            with suppress(OSError):  # of no use without its lock; others than empty ones stay
+                os.rmdir(hidden)
+            raise
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -259,6 +273,8 @@ def _publish(hidden: str, target: str, overwrite: bool) -> None:
     except OSError as error:
         if os.path.lexists(old):
             os.rename(old, target)
+            raise
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
         raise OutputExistsError(f"{target}: is there already; choose another name") from error
     records.flush_folder(os.path.dirname(target))

@@ -13,16 +13,16 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from dask_slides._version import __version__
-from dask_slides.cluster import Progress, check_memory, compute
+from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.errors import (
     SlideError,
     SlideFormatError,
     SlideNotFoundError,
     TileDecodeError,
 )
-from dask_slides.geometry import bounds, even_pieces
-from dask_slides.graph import MAX_TASKS
-from dask_slides.pack import TASK_BYTES, TilePack
+from dask_slides.geometry import Region, bounds, even_pieces
+from dask_slides.graph import MAX_TASKS, task_bytes
+from dask_slides.pack import TASK_BYTES, SlideTiles, TilePack
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
 from dask_slides.writers.records import keep, kept
@@ -42,6 +42,31 @@ def tiles_a_shard(count: int, nbytes: int) -> int:
     shared_out = max(SMALL_SHARD // nbytes, -(-count // FEW_SHARDS))
     few = max(1, min(TASK_BYTES // nbytes, shared_out), -(-count // MAX_TASKS))
     return min(few, max(1, count))
+
+
+def pack_bytes_of_task(per_shard: int, nbytes: int, reading: int) -> int:
+    """Return the peak bytes of a task: its tiles, the encoded shard, and reading a tile."""
+    tiles, encoded = per_shard * nbytes, per_shard * nbytes
+    return tiles + encoded + reading
+
+
+def tiles_that_fit(count: int, nbytes: int, reading: int, available: int | None) -> int:
+    """Return the tiles of a shard: as many as usual, or fewer where memory is short."""
+    tiles = tiles_a_shard(count, nbytes)
+    while (
+        available is not None
+        and tiles > 1
+        and pack_bytes_of_task(tiles, nbytes, reading) > available
+    ):
+        tiles //= 2
+    return tiles
+
+
+def _reading_bytes(pack: TilePack) -> int:
+    """Return the peak bytes of reading a tile beyond itself, where it is made of a slide."""
+    if not isinstance(pack.reader, SlideTiles):
+        return 0
+    return task_bytes(pack.reader.source, 0, Region(0, 0, *pack.tiles.shape[1:3]))
 
 
 def _write_shard(
@@ -69,19 +94,28 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
 
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
-    per_shard = tiles_a_shard(count, nbytes)
-    check_memory(2 * per_shard * nbytes, str(pack.attributes.get("source", "pack")))
+    name = str(pack.attributes.get("source", "pack"))
+    reading = _reading_bytes(pack) if count else 0
+    per_shard = tiles_that_fit(count, nbytes, reading, memory_a_thread())
+    check_memory(pack_bytes_of_task(per_shard, nbytes, reading), name)
     key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader
     key |= facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
-    with new_store(target, key) as partial:
+    with new_store(target, key, count * nbytes) as partial:
         if not partial.resumed:
             _create(partial, pack, per_shard)
         store = partial.path
         group = zarr.open_group(store, mode="r+")
         if count:
-            written = compute(_shards(pack, store, per_shard), "write", progress)
+            written = compute(
+                _shards(pack, store, per_shard),
+                "write",
+                progress,
+                lambda block: (
+                    f"{name}: tiles {block[0] * per_shard} to {(block[0] + 1) * per_shard}"
+                ),
+            )
             if int(written.sum()) != count:
                 raise AssertionError(f"{written.sum()} tiles were written of {count}")
         attributes = dict(pack.attributes) | marked("pack")

@@ -1,0 +1,270 @@
+"""Disks that are full, small or not to be written to: real ones, mounted for the test."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import durable_work as work
+import pytest
+from durable_work import KINDS, contents
+from rw_fixtures import one_line
+
+import dask_slides as ds
+
+NOBODY = 65534
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are those of Linux")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return work.slide_file(tmp_path_factory.mktemp("disk") / "s.tif")
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
+
+
+def mounted(*words):
+    return subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def disk():
+    """Return a function that mounts a disk with options such as ``size=100k``.
+
+    Not below the folders of pytest, which other users cannot enter.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
+    folder.chmod(0o755)
+    made = []
+
+    def mount(options):
+        result = mounted("-t", "tmpfs", "-o", options, "tmpfs", str(folder))
+        if result.returncode:
+            pytest.skip(f"no disk can be mounted here: {result.stderr.strip()}")
+        made.append(folder)
+        return folder
+
+    yield mount
+    for one in made:
+        subprocess.run(["umount", str(one)], check=True)
+    folder.rmdir()
+
+
+def remount(folder, options):
+    result = mounted("-o", f"remount,{options}", str(folder))
+    assert result.returncode == 0, result.stderr
+
+
+def write_on(folder, kind, source, **options):
+    """Write where the disk is said to be short beforehand, or is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ds.OutputRoomWarning)
+        return work.write(kind, source, folder / "a.zarr", **options)
+
+
+@pytest.mark.parametrize("twentieth", range(20))
+def test_a_disk_that_is_too_small(disk, source, expected, twentieth):
+    """Of 20 sizes, each less than the store has; after room is made it is gone on with."""
+    kind = KINDS[twentieth % len(KINDS)]
+    whole = sum(map(len, expected[kind].values()))
+    folder = disk(f"size={max(8192, whole * twentieth // 20)}")
+    with pytest.raises(ds.OutputFullError, match=r"the disk is full.*are free.*make room") as error:
+        write_on(folder, kind, source, resume=True)
+    assert isinstance(error.value, OSError)
+    assert str(folder / "a.zarr") in one_line(error)
+    assert not (folder / "a.zarr").exists()
+    begun = [name for name in os.listdir(folder) if name.endswith(".partial")]
+    assert len(begun) <= 1
+    remount(folder, f"size={4 * whole}")
+    write_on(folder, kind, source, resume=True)
+    assert os.listdir(folder) == ["a.zarr"]
+    assert contents(folder / "a.zarr") == expected[kind]
+    ds.verify(folder / "a.zarr")
+
+
+def test_what_a_full_disk_holds_is_removed_without_resuming(disk, source):
+    folder = disk("size=300k")
+    with pytest.raises(ds.OutputFullError):
+        write_on(folder, "image", source)
+    assert os.listdir(folder) == []
+
+
+def test_an_old_store_stays_where_the_new_one_finds_no_room(disk, source, expected):
+    whole = sum(map(len, expected["image"].values()))
+    folder = disk(f"size={4 * whole}")
+    write_on(folder, "pack", source)
+    old = contents(folder / "a.zarr")
+    remount(folder, f"size={sum(map(len, old.values())) * 5 // 4 + whole // 2}")
+    with pytest.raises(ds.OutputFullError):
+        write_on(folder, "image", source, overwrite=True)
+    assert contents(folder / "a.zarr") == old
+    assert os.listdir(folder) == ["a.zarr"]
+
+
+def test_a_disk_without_names_for_more_files(disk, source, expected):
+    folder = disk("size=64m,nr_inodes=20")
+    with pytest.raises(ds.OutputFullError, match="0 more files"):
+        write_on(folder, "image", source, resume=True)
+    assert not (folder / "a.zarr").exists()
+    remount(folder, "nr_inodes=1000")
+    write_on(folder, "image", source, resume=True)
+    assert contents(folder / "a.zarr") == expected["image"]
+
+
+def test_too_little_room_is_told_beforehand(disk, source):
+    folder = disk("size=300k")
+    with (
+        pytest.warns(ds.OutputRoomWarning, match=r"up to .* before compression.* are free"),
+        pytest.raises(ds.OutputFullError),
+    ):
+        work.write("image", source, folder / "a.zarr")
+
+
+def test_a_disk_that_becomes_read_only(disk, source, expected):
+    whole = sum(map(len, expected["image"].values()))
+    folder = disk(f"size={whole // 2}")
+    with pytest.raises(ds.OutputFullError):
+        write_on(folder, "image", source, resume=True)
+    remount(folder, f"size={4 * whole},ro")
+    before = sorted(map(str, folder.rglob("*")))
+    with pytest.raises(ds.OutputDeniedError, match="read-only") as error:
+        write_on(folder, "image", source, resume=True)
+    assert isinstance(error.value, PermissionError)
+    one_line(error)
+    assert sorted(map(str, folder.rglob("*"))) == before
+    remount(folder, "rw")
+    write_on(folder, "image", source, resume=True)
+    assert contents(folder / "a.zarr") == expected["image"]
+
+
+@pytest.fixture
+def as_child():
+    """Return a function that runs another one in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dask_slides", "dask.array", "zarr", "tifffile"])
+
+    def run(target, *args):
+        results = context.Queue()
+        process = context.Process(target=target, args=(*args, results))
+        process.start()
+        found = results.get(timeout=60)
+        process.join()
+        return found
+
+    return run
+
+
+def limited(size, source, out, results):
+    """Write with a limit to the size of a file, as `ulimit -f` sets it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    results.put(ended(source, out))
+
+
+def as_nobody(source, out, results):
+    """Write as a user who is not root."""
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    results.put(ended(source, out))
+
+
+def ended(source, out):
+    try:
+        work.write("image", source, out, resume=True)
+    except ds.SlideError as error:
+        return type(error).__name__, str(error)
+    return "written", ""
+
+
+@pytest.mark.parametrize("size", [200, 20_000, 200_000])
+def test_a_limit_to_the_size_of_a_file(tmp_path, source, expected, as_child, size):
+    out = tmp_path / "a.zarr"
+    kind, text = as_child(limited, size, source, out)
+    assert kind == "OutputFullError"
+    assert "a file would be larger" in text
+    assert not out.exists()
+    work.write("image", source, out, resume=True)
+    assert contents(out) == expected["image"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_folder_of_somebody_else(disk, source, as_child):
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    folder = disk("size=64m,mode=0755")
+    slide = folder / "s.tif"
+    slide.write_bytes(source.read_bytes())
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    kind, text = as_child(as_nobody, slide, theirs / "a.zarr")
+    assert kind == "OutputDeniedError"
+    assert "no permission to write" in text
+    assert os.listdir(theirs) == []
+    ours = folder / "ours"
+    ours.mkdir()
+    os.chown(ours, NOBODY, NOBODY)
+    assert as_child(as_nobody, slide, ours / "a.zarr") == ("written", "")
+
+
+def test_a_slide_of_somebody_else_is_no_fault_of_the_output(disk, source, as_child):
+    """What may not be read is not said to be what may not be written."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    folder = disk("size=64m,mode=0777")
+    slide = folder / "s.tif"
+    slide.write_bytes(source.read_bytes())
+    slide.chmod(0)
+    kind, text = as_child(as_nobody, slide, folder / "a.zarr")
+    assert kind not in ("OutputDeniedError", "written")
+    assert "s.tif" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "word"),
+    [
+        (errno.EDQUOT, ds.OutputFullError, "quota"),
+        (errno.ENOSPC, ds.OutputFullError, "full"),
+        (errno.EROFS, ds.OutputDeniedError, "read-only"),
+    ],
+)
+@pytest.mark.parametrize("call", [1, 2, 5, 9])
+def test_any_call_may_find_no_room(
+    tmp_path, source, expected, monkeypatch, number, kind, word, call
+):
+    """A quota is not to be had in a test: the error of the system for it, at any flush."""
+    flush, count = os.fsync, 0
+
+    def failing(handle):
+        nonlocal count
+        count += 1
+        if count >= call:
+            raise OSError(number, os.strerror(number))
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(kind, match=word):
+            work.write("image", source, tmp_path / "a.zarr", resume=True)
+    assert not (tmp_path / "a.zarr").exists()
+    work.write("image", source, tmp_path / "a.zarr", resume=True)
+    assert contents(tmp_path / "a.zarr") == expected["image"]
+
+
+def test_another_error_of_the_system_is_left_as_it_is(tmp_path, source, monkeypatch):
+    def failing(handle):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as error:
+        work.write("image", source, tmp_path / "a.zarr")
+    assert not isinstance(error.value, ds.SlideError)
+    assert os.listdir(tmp_path) == []
