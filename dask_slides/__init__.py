@@ -2,6 +2,7 @@
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap, blank_map
+from dask_slides.cohort.run import CohortResult, run_cohort
 from dask_slides.crops import random_crops
 from dask_slides.cutoff import Cutoff, cutoff_resize
 from dask_slides.detectors import (
@@ -48,6 +49,7 @@ __all__ = [
     "BlankSlideWarning",
     "Brightness",
     "CellStats",
+    "CohortResult",
     "Contrast",
     "Cutoff",
     "Detector",
@@ -78,6 +80,7 @@ __all__ = [
     "pack_tiles",
     "random_crops",
     "resize",
+    "run_cohort",
     "sample_slide",
     "verify",
     "write",

@@ -1,0 +1,150 @@
+"""Who works on whole slides: the threads, processes or cluster of the active scheduler."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import dask
+from dask.system import CPU_COUNT
+
+from dask_slides.cluster import active_client
+from dask_slides.cohort.work import Outcome, SlideJob, failure, work_alone, work_on
+
+AHEAD = 2
+"""Slides in flight for each thread, so that none waits for the next one to be sent."""
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one that started it does: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C, which every process of a terminal gets, to the one that started this one."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_with_parent()
+
+
+def _workers() -> int:
+    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
+        return 1
+    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+def threads() -> int:
+    """Return how many threads or processes the active scheduler has now."""
+    client = active_client()
+    return _workers() if client is None else sum(client.nthreads().values())
+
+
+def _executor() -> Executor:
+    client = active_client()
+    if client is not None:
+        made: Executor = client.get_executor(pure=False)
+        return made
+    if dask.config.get("scheduler", None) in ("processes", "multiprocessing"):
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(_workers(), context, _ignore_interrupts)
+    return ThreadPoolExecutor(_workers())
+
+
+class Pool:
+    """Works on whole slides, and goes on when one of them takes its process along."""
+
+    def __init__(self, window: int | None) -> None:
+        self._window = window
+        self._executor: Executor | None = None
+        self._flying: dict[Future[Outcome], SlideJob] = {}
+
+    @property
+    def room(self) -> bool:
+        """Whether another slide may be in flight."""
+        return len(self._flying) < (self._window or max(1, AHEAD * threads()))
+
+    def outcomes(self, jobs: Iterable[SlideJob]) -> Iterator[Outcome]:
+        """Yield how each slide ended; those that are not done whole are worked on alone."""
+        for job in jobs:
+            if not job.whole:
+                yield from self._landed(all)
+                yield work_on(job)
+                continue
+            while not self.room:
+                yield from self._landed(any)
+            try:
+                self._submit(job)
+            except BrokenExecutor:  # by one of those in flight
+                yield from self._landed(all)
+                self._submit(job)
+        yield from self._landed(all)
+
+    def _submit(self, job: SlideJob) -> Future[Outcome]:
+        if self._executor is None:
+            self._executor = _executor()
+        future = self._executor.submit(work_alone, job)
+        self._flying[future] = job
+        return future
+
+    def _landed(self, many: Callable[[Iterable[Any]], bool]) -> Iterator[Outcome]:
+        """Yield what has ended once any or all in flight have."""
+        suspects = []
+        while self._flying:
+            done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            for future in done:
+                job = self._flying.pop(future)
+                if future.cancelled():
+                    raise ConnectionError("the scheduler is gone; run the same command again")
+                error = future.exception()
+                if isinstance(error, BrokenExecutor):
+                    suspects.append(job)
+                else:
+                    yield future.result() if error is None else failure(job.name, error)
+            if many is any and not suspects:
+                return
+        if suspects:  # one of them took the process of the others along: which?
+            self.close()
+        for job in suspects:
+            yield self._tried_alone(job)
+
+    def _tried_alone(self, job: SlideJob) -> Outcome:
+        future = self._submit(job)
+        try:
+            return future.result()
+        except BrokenExecutor:
+            self.close()
+            lost = "its process was killed, by the system for its memory or by a broken file"
+            return failure(job.name, BrokenProcessPool(lost))
+        except Exception as error:
+            return failure(job.name, error)
+        finally:
+            self._flying.pop(future, None)
+
+    def close(self) -> None:
+        """Let what is in flight end; what has not begun does not."""
+        executor, self._executor = self._executor, None
+        if isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor):
+            executor.shutdown(wait=True, cancel_futures=True)
+        elif executor is not None:  # of a cluster
+            executor.shutdown(wait=False)
