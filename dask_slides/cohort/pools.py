@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
@@ -28,8 +29,12 @@ AHEAD = 2
 """Slides in flight for each thread, so that none waits for the next one to be sent."""
 
 
-def _leave_with_parent() -> None:
-    """End this process when the one that started it does: nobody else would."""
+def _leave_to_parent() -> None:
+    """Let the process that started this one decide when it ends, and end with it.
+
+    Ctrl-C reaches every process of a terminal, and SIGKILL only one of them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -38,14 +43,6 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which every process of a terminal gets, to the one that started this one."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _leave_with_parent()
 
 
 def _workers() -> int:
@@ -66,8 +63,9 @@ def _executor() -> Executor:
         made: Executor = client.get_executor(pure=False)
         return made
     if dask.config.get("scheduler", None) in ("processes", "multiprocessing"):
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(_workers(), context, _ignore_interrupts)
+        from dask.multiprocessing import get_context
+
+        return ProcessPoolExecutor(_workers(), get_context(), _leave_to_parent)
     return ThreadPoolExecutor(_workers())
 
 

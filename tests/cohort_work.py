@@ -1,0 +1,75 @@
+"""What the processes of test_cohort.py do; importable, as they are made from nothing."""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import dask
+import numpy as np
+import tifffile
+
+import dask_slides as ds
+from dask_slides.writers import store
+
+STEPS = {
+    "mask": {"tile_size": 64},
+    "resize": {"downsample": 2},
+    "cutoff": {"downsample": 2, "tile_size": 64},
+    "pack": {"tile_size": 64, "detector": ds.Contrast(0.2)},
+}
+
+
+def slide_file(path, seed, side=320):
+    """Write a slide: noise on glass, at another place for each seed."""
+    rng = np.random.default_rng(seed)
+    image = np.full((side, side, 3), 238, np.uint8)
+    top, left = rng.integers(0, side // 3, 2)
+    size = side // 2 + 5
+    image[top : top + size, left : left + size] = rng.integers(0, 255, (size, size, 3), np.uint8)
+    tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), compression="zlib")
+    return path
+
+
+def slide_files(folder, count):
+    folder.mkdir(exist_ok=True)
+    for seed in range(count):
+        slide_file(folder / f"s{seed:04}.tif", seed)
+    return folder
+
+
+def run_with_journal(folder, job, journal, scheduler="threads"):
+    """Run a cohort; every store that gets its name is a line of `journal`."""
+    publish = store._publish
+
+    def told(hidden, target, overwrite):
+        publish(hidden, target, overwrite)
+        handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{os.path.basename(target)}\n".encode())
+        os.close(handle)
+
+    store._publish = told
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        ds.run_cohort(folder, job, STEPS)
+
+
+@dataclass(frozen=True)
+class Killing:
+    """A step that takes its process along where the slide is called so."""
+
+    name: ClassVar[str] = "killing"
+    suffix: ClassVar[str] = ".killing.zarr"
+    counts: ClassVar[tuple[str, ...]] = ()
+
+    def made(self, slide, maps):
+        if "killer" in slide.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None, {"pid": os.getpid()}
+
+    def write(self, obj, path, overwrite, resume):
+        os.mkdir(path)
+
+
+if __name__ == "__main__":
+    run_with_journal(*sys.argv[1:])
