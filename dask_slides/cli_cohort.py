@@ -25,8 +25,8 @@ from dask_slides.cli_options import (
 )
 from dask_slides.cohort.estimate import estimate_cohort
 from dask_slides.cohort.listing import read_list
-from dask_slides.cohort.names import FILES
-from dask_slides.cohort.plan import check_job, named_cohort
+from dask_slides.cohort.names import PROCESS_LIST
+from dask_slides.cohort.plan import job_folder, named_cohort
 from dask_slides.cohort.pools import threads
 from dask_slides.cohort.run import WHOLE_BELOW, log, run_cohort
 from dask_slides.cohort.steps import STEPS, checked_steps
@@ -86,8 +86,9 @@ def run(
     line = f"{job}: {result.done:,} done, {result.failed:,} failed, {result.todo:,} left"
     shared.finish(asdict(result), [line])
     if result.failed:
-        where = os.path.join(job, FILES[0])
-        click.echo(f"dask-slides: {result.failed:,} slides failed; {where} says why", err=True)
+        where = os.path.join(job, PROCESS_LIST)
+        count = f"{result.failed:,} of {result.slides:,}"
+        click.echo(f"dask-slides: {count} slides failed; {where} says why", err=True)
         sys.exit(3)
 
 
@@ -133,13 +134,12 @@ def _tell(
     whole_below: float,
 ) -> None:
     """Print what would be done: the answer of --dry-run."""
-    folder = os.path.abspath(job)
+    folder = job_folder(job)
     chosen = checked_steps(steps)
     entries = read_list(slides, mpp)
-    check_job(folder)
     cohort = named_cohort(folder, entries, chosen, shared.overwrite)
     found = estimate_cohort(cohort, whole_below, threads())
-    of = f"the {found.measured:,} slides done here" if found.measured else "the benchmarks"
+    of = "the slides done here" if found.measured else "the benchmarks"
     lines = [
         f"slides   {found.slides:,}: {found.done:,} done, {found.unreadable:,} cannot be read",
         f"left     {found.megapixels:,.0f} megapixels in {found.tasks:,} tasks",

@@ -1,9 +1,11 @@
 """What the processes of test_cohort.py do; importable, as they are made from nothing."""
 
+import csv
 import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import dask
@@ -52,6 +54,24 @@ def run_with_journal(folder, job, journal, scheduler="threads"):
     store._publish = told
     with dask.config.set(scheduler=scheduler, num_workers=2):
         ds.run_cohort(folder, job, STEPS)
+
+
+def table(job):
+    with open(Path(job) / "process_list.csv", encoding="utf-8", newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def statuses(job):
+    return {name: row["status"] for name, row in table(job).items()}
+
+
+def stores(job):
+    """Return path -> what tells one store from another one written at the same place."""
+    found = {}
+    for path in Path(job).glob("*/*.zarr"):
+        status = (path / "zarr.json").stat()
+        found[str(path.relative_to(job))] = (status.st_ino, status.st_mtime_ns)
+    return found
 
 
 @dataclass(frozen=True)

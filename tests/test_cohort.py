@@ -1,6 +1,5 @@
 """Runs over many slides: what they make, what is done again, and what a bad slide stops."""
 
-import csv
 import logging
 import multiprocessing
 import os
@@ -21,24 +20,6 @@ from dask_slides.writers.store import locked
 
 SUFFIXES = {"mask": "mask.ome.zarr", "resize": "resize.ome.zarr", "cutoff": "cutoff.ome.zarr",
             "pack": "tiles.zarr"}  # fmt: skip
-
-
-def table(job):
-    with open(Path(job) / "process_list.csv", encoding="utf-8", newline="") as stream:
-        return {row["name"]: row for row in csv.DictReader(stream)}
-
-
-def statuses(job):
-    return {name: row["status"] for name, row in table(job).items()}
-
-
-def stores(job):
-    """Return path -> what tells one store from another one written at the same place."""
-    found = {}
-    for path in Path(job).glob("*/*.zarr"):
-        status = (path / "zarr.json").stat()
-        found[str(path.relative_to(job))] = (status.st_ino, status.st_mtime_ns)
-    return found
 
 
 def contents(job):
@@ -73,7 +54,7 @@ def done(slides, tmp_path_factory):
 
 def test_each_store_is_what_the_functions_give(slides, done, sync):
     for path in sorted(slides.iterdir()):
-        name, row = path.stem, table(done)[path.stem]
+        name, row = path.stem, work.table(done)[path.stem]
         made = {step: done / name / f"{name}.{SUFFIXES[step]}" for step in SUFFIXES}
         for store in made.values():
             ds.verify(store)
@@ -125,24 +106,24 @@ def test_a_cluster_makes_the_same(slides, done, tmp_path, client, whole_below):
 
 def same(job, expected):
     assert contents(job) == contents(expected) != {}
-    for name, row in table(job).items():
-        assert row | {"seconds": ""} == table(expected)[name] | {"seconds": ""}
+    for name, row in work.table(job).items():
+        assert row | {"seconds": ""} == work.table(expected)[name] | {"seconds": ""}
 
 
 def test_a_second_run_does_nothing(slides, done, sync):
-    before = stores(done)
+    before = work.stores(done)
     result = ds.run_cohort(slides, done, work.STEPS)
     assert (result.worked_on, result.done) == (0, 3)
-    assert stores(done) == before
-    assert set(statuses(done).values()) == {"done"}
+    assert work.stores(done) == before
+    assert set(work.statuses(done).values()) == {"done"}
 
 
 def test_what_was_deleted_is_done_again_and_nothing_else(slides, done, tmp_path, sync):
     job = shutil.copytree(done, tmp_path / "job")
-    before = stores(job)
+    before = work.stores(job)
     shutil.rmtree(job / "s0001" / "s0001.cutoff.ome.zarr")
     assert ds.run_cohort(slides, job, work.STEPS).worked_on == 1
-    after = stores(job)
+    after = work.stores(job)
     changed = {path for path in after if before[path] != after[path]}
     assert changed == {"s0001/s0001.cutoff.ome.zarr"}
     same(job, done)
@@ -151,23 +132,23 @@ def test_what_was_deleted_is_done_again_and_nothing_else(slides, done, tmp_path,
 def test_steps_and_slides_can_be_added(slides, tmp_path, sync):
     job = tmp_path / "job"
     ds.run_cohort(slides / "s0000.tif", job, ["mask"])
-    before = stores(job)
+    before = work.stores(job)
     ds.run_cohort([slides / "s0000.tif", slides / "s0001.tif"], job, ["mask", "resize"])
-    after = stores(job)
+    after = work.stores(job)
     assert len(after) == 4
     assert before.items() <= after.items()
 
 
 def test_other_arguments_are_an_error_that_says_which(slides, done, tmp_path, sync):
     job = shutil.copytree(done, tmp_path / "job")
-    before = stores(job)
+    before = work.stores(job)
     other = work.STEPS | {"resize": {"downsample": 4}}
     with pytest.raises(ds.ResumeError, match=r"resize\.downsample was 2, is 4"):
         ds.run_cohort(slides, job, other)
-    assert stores(job) == before
+    assert work.stores(job) == before
     result = ds.run_cohort(slides, job, other, overwrite=True)
     assert (result.done, result.worked_on) == (3, 3)
-    changed = {path for path, told in stores(job).items() if before[path] != told}
+    changed = {path for path, told in work.stores(job).items() if before[path] != told}
     assert changed == {f"s000{n}/s000{n}.resize.ome.zarr" for n in range(3)}
     assert ds.open_slide(job / "s0000" / "s0000.resize.ome.zarr").shape == (80, 80, 3)
 
@@ -184,7 +165,7 @@ def test_a_slide_that_changed_is_told_and_not_taken_for_done(tmp_path, sync):
     ds.run_cohort(slides, job, steps)
     work.slide_file(slides / "s0001.tif", seed=9)
     result = ds.run_cohort(slides, job, steps)
-    row = table(job)["s0001"]
+    row = work.table(job)["s0001"]
     assert (result.done, result.failed) == (1, 1)
     assert (row["error"], "time of change" in row["message"]) == ("ResumeError", True)
     assert ds.run_cohort(slides, job, steps, overwrite=True).done == 2
@@ -223,23 +204,23 @@ def test_a_bad_slide_stops_no_other_one(mixed, tmp_path, threads, caplog):
     with caplog.at_level(logging.INFO, "dask_slides.cohort"):
         result = ds.run_cohort(mixed, job, work.STEPS)
     assert (result.done, result.failed, result.todo) == (4, 2, 0)
-    rows = table(job)
+    rows = work.table(job)
     assert rows["s0001"]["error"] == "SlideFormatError"
     assert rows["s0003"]["error"] == "TileDecodeError"
     assert "s0003.tif" in rows["s0003"]["message"]
     assert "s0003: failed, TileDecodeError" in (job / "cohort.log").read_text()
     assert "Traceback" not in caplog.text
-    before = stores(job)
+    before = work.stores(job)
     work.slide_file(mixed / "s0001.tif", 1)
     result = ds.run_cohort(mixed, job, work.STEPS)
     assert (result.done, result.failed, result.worked_on) == (5, 1, 2)
-    assert before.items() <= stores(job).items()
+    assert before.items() <= work.stores(job).items()
 
 
 def test_an_error_that_nobody_expected_is_in_the_log(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.steps.pack_tiles", lambda *_, **__: 1 / 0)
     ds.run_cohort(slides, tmp_path / "job", ["mask", "pack"])
-    row = table(tmp_path / "job")["s0000"]
+    row = work.table(tmp_path / "job")["s0000"]
     assert (row["error"], row["mask_cells"]) == ("ZeroDivisionError", "64")
     assert "Traceback" in (tmp_path / "job" / "cohort.log").read_text()
 
@@ -247,7 +228,7 @@ def test_an_error_that_nobody_expected_is_in_the_log(slides, tmp_path, sync, mon
 def test_failing_fast_ends_with_what_is_in_flight(mixed, tmp_path, sync):
     result = ds.run_cohort(mixed, tmp_path / "job", ["mask"], keep_going=False, window=1)
     assert (result.done, result.failed, result.todo) == (1, 1, 4)
-    assert list(statuses(tmp_path / "job").values())[:3] == ["done", "failed", "todo"]
+    assert list(work.statuses(tmp_path / "job").values())[:3] == ["done", "failed", "todo"]
 
 
 def test_a_limit_is_of_slides_that_are_worked_on(slides, tmp_path, sync):
@@ -347,6 +328,11 @@ def test_an_argument_that_is_wrong_for_all_is_told_before_anything(slides, tmp_p
     assert not (tmp_path / "job").exists()
 
 
+def test_a_job_is_a_folder(slides):
+    with pytest.raises(ds.SlideArgumentError, match="a run keeps its records in a folder"):
+        ds.run_cohort(slides, "s3://bucket/job", ["mask"])
+
+
 @pytest.mark.parametrize("name", ["limit", "window"])
 def test_counts_are_counts(slides, tmp_path, name):
     with pytest.raises(ds.SlideArgumentError, match=name):
@@ -357,7 +343,7 @@ def test_a_slide_without_room_for_a_task_is_refused(slides, tmp_path, sync, monk
     monkeypatch.setattr("dask_slides.cluster.memory_a_thread", lambda: 1000)
     result = ds.run_cohort(slides, tmp_path / "job", ["mask"])
     assert result.failed == 3
-    assert table(tmp_path / "job")["s0000"]["error"] == "SlideMemoryError"
+    assert work.table(tmp_path / "job")["s0000"]["error"] == "SlideMemoryError"
 
 
 def test_a_table_gives_names_and_mpp(slides, tmp_path, sync):
@@ -366,7 +352,7 @@ def test_a_table_gives_names_and_mpp(slides, tmp_path, sync):
     result = ds.run_cohort(tmp_path / "list.csv", tmp_path / "job", {"resize": {"mpp": 2.0}})
     assert (result.done, result.failed) == (1, 1)
     assert ds.open_slide(tmp_path / "job/first/first.resize.ome.zarr").shape == (80, 80, 3)
-    assert table(tmp_path / "job")["s0001"]["error"] == "SlideMppError"
+    assert work.table(tmp_path / "job")["s0001"]["error"] == "SlideMppError"
 
 
 def test_slides_of_one_name_are_told_apart_and_keep_their_names(slides, tmp_path, sync):
@@ -375,11 +361,11 @@ def test_slides_of_one_name_are_told_apart_and_keep_their_names(slides, tmp_path
         shutil.copy(slides / "s0000.tif", tmp_path / folder / "x.tif")
     job = tmp_path / "job"
     ds.run_cohort(tmp_path / "b", job, ["mask"])
-    before = stores(job)
+    before = work.stores(job)
     result = ds.run_cohort([tmp_path / "a", tmp_path / "b"], job, ["mask"])
     assert (result.done, result.worked_on) == (2, 1)
-    assert before.items() <= stores(job).items()
-    assert table(job)["x"]["path"] == str(tmp_path / "b" / "x.tif")
+    assert before.items() <= work.stores(job).items()
+    assert work.table(job)["x"]["path"] == str(tmp_path / "b" / "x.tif")
 
 
 def test_the_blank_map_of_mask_cutoff_and_pack_is_read_once(slides, tmp_path, sync, reads):

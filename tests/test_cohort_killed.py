@@ -1,6 +1,5 @@
 """Runs over many slides that are killed or interrupted, and go on: nothing is done twice."""
 
-import csv
 import os
 import random
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 import cohort_work as work
 import dask
 import pytest
-from test_cohort import statuses, stores
 
 import dask_slides as ds
 
@@ -42,8 +40,8 @@ def killed(folder, job, journal, count, scheduler):
     """Run a cohort in a process, and kill it once `count` more stores are done."""
     words = [sys.executable, work.__file__, folder, job, journal, scheduler]
     process = subprocess.Popen([str(word) for word in words], start_new_session=True)
-    before = len(stores(job))
-    wait_for(lambda: len(stores(job)) >= before + count, process)
+    before = len(work.stores(job))
+    wait_for(lambda: len(work.stores(job)) >= before + count, process)
     workers = children(process.pid) if process.poll() is None else []
     process.kill()
     process.wait()
@@ -61,17 +59,16 @@ def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
     known = {}
     for _ in range(kills):
         killed(folder, job, journal, chance.randrange(1, 3 * slides // kills), scheduler)
-        with open(job / "process_list.csv", encoding="utf-8", newline="") as stream:
-            assert len(list(csv.DictReader(stream))) == slides
-        now = stores(job)
+        assert len(work.table(job)) == slides  # the list is whole at any moment
+        now = work.stores(job)
         assert known.items() <= now.items()
         known = now
     assert len(known) < 4 * slides, "the last kill came too late to show anything"
     words = [sys.executable, work.__file__, folder, job, journal, scheduler]
     assert subprocess.run([str(word) for word in words], check=False).returncode == 0
-    assert known.items() <= stores(job).items()
-    assert len(stores(job)) == 4 * slides
-    assert statuses(job) == {f"s{n:04}": "done" for n in range(slides)}
+    assert known.items() <= work.stores(job).items()
+    assert len(work.stores(job)) == 4 * slides
+    assert work.statuses(job) == {f"s{n:04}": "done" for n in range(slides)}
     if scheduler == "threads":  # other processes know nothing of the journal
         made = Counter(lines(journal))
         assert set(made.values()) == {1}
@@ -112,12 +109,12 @@ def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, schedule
     assert process.returncode == 1
     assert said.splitlines()[-1].startswith("dask-slides: interrupted; what is done is recorded")
     assert "Traceback" not in said
-    found = Counter(statuses(job).values())
+    found = Counter(work.statuses(job).values())
     assert set(found) == {"done", "todo"}
-    before = stores(job)
+    before = work.stores(job)
     whole = Counter(path.split("/")[0] for path in before)
     assert found["done"] == sum(count == 2 for count in whole.values())
     with dask.config.set(scheduler="threads", num_workers=2):
         result = ds.run_cohort(folder, job, steps)
     assert (result.done, result.worked_on) == (12, found["todo"])
-    assert before.items() <= stores(job).items()
+    assert before.items() <= work.stores(job).items()

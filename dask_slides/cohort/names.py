@@ -12,8 +12,10 @@ LONGEST = 100
 _RESERVED = {"con", "prn", "aux", "nul"}
 _RESERVED |= {port + digit for port in ("com", "lpt") for digit in "0123456789"}
 """Devices of Windows, whatever follows their first dot."""
-FILES = ("process_list.csv", "cohort.log")
-"""Files of a job, beside the folders of its slides."""
+PROCESS_LIST = "process_list.csv"
+"""File of a job, beside the folders of its slides."""
+LOG = "cohort.log"
+"""The other one."""
 _SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
 _KEPT = "-_.+@=#, ()"
 
@@ -29,8 +31,8 @@ def safe_name(text: str) -> str:
     text = "".join(one if one.isalnum() or one in _KEPT else "_" for one in text)
     text = text.encode("utf-8", "replace")[: LONGEST - 1].decode("utf-8", "ignore")
     text = text.lstrip(". ").rstrip(". ") or "slide"
-    reserved = folded(text.partition(".")[0].strip()) in _RESERVED or folded(text) in FILES
-    return f"_{text}" if reserved else text
+    reserved = folded(text.partition(".")[0].strip()) in _RESERVED
+    return f"_{text}" if reserved or folded(text) in (PROCESS_LIST, LOG) else text
 
 
 def stem(path: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_slides.cohort.listing import Entry
-from dask_slides.cohort.names import FILES, names_for
+from dask_slides.cohort.names import LOG, names_for
 from dask_slides.cohort.records import (
     SlideRecord,
     check_same,
@@ -57,16 +57,30 @@ class Cohort:
         return Outcome(name, "done", counts, seconds)
 
 
-def check_job(folder: str) -> None:
-    """Raise OutputExistsError if `folder` holds anything but a job."""
+def job_folder(job: Any) -> str:
+    """Return the absolute path of the folder of a job; nothing is made.
+
+    Raises
+    ------
+    SlideArgumentError
+        It is an address.
+    OutputExistsError
+        It holds anything but a job.
+    """
+    if "://" in os.fspath(job):
+        raise SlideArgumentError(
+            f"{job}: a run keeps its records in a folder; give one that every worker sees"
+        )
+    folder: str = os.path.abspath(os.fspath(job))
     if os.path.isdir(folder):
         names = os.listdir(folder)
-        if FILES[1] in names or all(name.startswith(".") for name in names):
-            return
+        if LOG in names or all(name.startswith(".") for name in names):
+            return folder
     if os.path.lexists(folder):
         raise OutputExistsError(
             f"{folder}: is not the folder of a run over slides; choose a new or an empty one"
         )
+    return folder
 
 
 def named_cohort(

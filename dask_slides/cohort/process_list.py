@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dask_slides.cohort.names import FILES
+from dask_slides.cohort.names import PROCESS_LIST
 from dask_slides.cohort.steps import Step
 from dask_slides.cohort.work import Outcome
 from dask_slides.writers.records import write_whole
@@ -41,7 +41,7 @@ class ProcessList:
     """The rows of a run, and their table in the folder of the job."""
 
     def __init__(self, folder: str, rows: Iterable[Row], steps: Iterable[Step]) -> None:
-        self.path = os.path.join(folder, FILES[0])
+        self.path = os.path.join(folder, PROCESS_LIST)
         self.rows = {row.name: row for row in rows}
         self._counts = [f"{step.name}_{count}" for step in steps for count in step.counts]
         self.tally = Counter(dict.fromkeys(STATUSES, 0))

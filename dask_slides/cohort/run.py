@@ -16,8 +16,8 @@ from typing import Any
 
 from dask_slides.cluster import check_memory
 from dask_slides.cohort.listing import Entry, read_list
-from dask_slides.cohort.names import FILES
-from dask_slides.cohort.plan import Cohort, check_job, named_cohort
+from dask_slides.cohort.names import LOG
+from dask_slides.cohort.plan import Cohort, job_folder, named_cohort
 from dask_slides.cohort.pools import Pool
 from dask_slides.cohort.process_list import ProcessList, Row
 from dask_slides.cohort.steps import STEPS, checked_steps
@@ -158,7 +158,7 @@ class _Run:
 def _logged(folder: str) -> Iterator[None]:
     """Append what is logged to the file of the job."""
     handler = logging.FileHandler(
-        os.path.join(folder, FILES[1]), encoding="utf-8", errors="backslashreplace"
+        os.path.join(folder, LOG), encoding="utf-8", errors="backslashreplace"
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
@@ -256,11 +256,10 @@ def run_cohort(
         The list of slides or an argument is wrong.
     """
     start = time.monotonic()
-    folder = os.path.abspath(os.fspath(job))
+    folder = job_folder(job)
     chosen = checked_steps(steps)
     manner = Manner(keep_going, limit, window, whole_below)
     entries = read_list(slides, mpp)
-    check_job(folder)
     with locked(folder, folder), _logged(folder), _ending_on_sigterm():
         run = _Run(named_cohort(folder, entries, chosen, overwrite), manner)
         run.go()
