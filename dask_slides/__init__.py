@@ -17,6 +17,7 @@ from dask_slides.detectors import (
 from dask_slides.errors import (
     BlankSlideError,
     BlankSlideWarning,
+    ClusterLostError,
     OutputBusyError,
     OutputExistsError,
     ResumeError,
@@ -30,6 +31,7 @@ from dask_slides.errors import (
     SlideUnsupportedError,
     StoreDamagedError,
     TileDecodeError,
+    WorkerKilledError,
 )
 from dask_slides.pack import TilePack, pack_tiles
 from dask_slides.resize import resize
@@ -49,6 +51,7 @@ __all__ = [
     "BlankSlideWarning",
     "Brightness",
     "CellStats",
+    "ClusterLostError",
     "CohortResult",
     "Contrast",
     "Cutoff",
@@ -71,6 +74,7 @@ __all__ = [
     "TileDecodeError",
     "TilePack",
     "Verified",
+    "WorkerKilledError",
     "__version__",
     "blank_map",
     "cutoff_resize",

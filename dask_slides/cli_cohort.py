@@ -81,8 +81,8 @@ def run(
                 )  # fmt: skip
             except KeyboardInterrupt:
                 done = "what is done is recorded; the same command again goes on"
-                click.echo(f"dask-slides: interrupted; {done}", err=True)
-                sys.exit(1)
+                click.echo(f"dask-slides: note: {done}", err=True)
+                raise
     line = f"{job}: {result.done:,} done, {result.failed:,} failed, {result.todo:,} left"
     shared.finish(asdict(result), [line])
     if result.failed:

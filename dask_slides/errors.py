@@ -51,6 +51,14 @@ class OutputBusyError(SlideError, BlockingIOError):
     """Another process is writing to the output path."""
 
 
+class WorkerKilledError(SlideError, RuntimeError):
+    """Tasks ended every worker that they were given to; all others are done."""
+
+
+class ClusterLostError(SlideError, ConnectionError):
+    """The scheduler of the cluster cannot be reached any more, or gave the work up."""
+
+
 class ResumeError(SlideError, ValueError):
     """What was begun at the output path is not what is asked for now."""
 

@@ -276,7 +276,7 @@ def test_a_slide_that_kills_its_process_is_named(slides, tmp_path, processes):
     assert {name for name, one in found.items() if one.status == "done"} == {
         "s0000", "s0001", "s0002"
     }  # fmt: skip
-    assert found["killer"].error == "BrokenProcessPool"
+    assert found["killer"].error == "WorkerKilledError"
     assert os.getpid() not in {one.counts.get("killing_pid") for one in found.values()}
 
 

@@ -89,6 +89,37 @@ def test_a_run_that_is_killed_five_times_does_nothing_twice(tmp_path, scheduler)
     check_killed_and_resumed(tmp_path, slides=200, kills=5, scheduler=scheduler)
 
 
+@pytest.mark.slow
+def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_path):
+    folder, job = work.slide_files(tmp_path / "s", 6), tmp_path / "job"
+    file = tmp_path / "scheduler.json"
+    here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    cli = [sys.executable, "-m"]
+    quiet = {"stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    words = [*cli, "distributed.cli.dask_scheduler", *here, "--port", "0"]
+    with subprocess.Popen(words, **quiet) as scheduler:
+        wait_for(file.exists, scheduler)
+        words = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "1", "--nthreads", "1"]
+        with subprocess.Popen([*words, "--no-reconnect"], **quiet) as worker:
+            # all of them are in flight: nothing is asked of the scheduler any more
+            words = ["run", folder, "-o", job, "--downsample", 2, "--steps", "resize,pack",
+                     "--pack-tile-size", 64, "--window", 9, "--scheduler", file]  # fmt: skip
+            words = [*cli, "dask_slides.cli", *map(str, words)]
+            process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+            wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
+            scheduler.kill()
+            said = process.communicate()[1]
+            worker.terminate()
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("dask-slides: the scheduler was lost")
+    found = Counter(work.statuses(job).values())
+    assert set(found) == {"done", "todo"}
+    steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64}}
+    with dask.config.set(scheduler="threads", num_workers=2):
+        result = ds.run_cohort(folder, job, steps)
+    assert (result.done, result.worked_on) == (6, found["todo"])
+
+
 @pytest.mark.parametrize(
     ("number", "scheduler"), [(signal.SIGTERM, "threads"), (signal.SIGINT, "processes")]
 )
@@ -106,8 +137,10 @@ def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, schedule
     else:
         process.send_signal(number)
     said = process.communicate()[1]
-    assert process.returncode == 1
-    assert said.splitlines()[-1].startswith("dask-slides: interrupted; what is done is recorded")
+    assert process.returncode in (1, 128 + number)
+    *_, note, last = said.splitlines()
+    assert note.startswith("dask-slides: note: what is done is recorded")
+    assert last.startswith(("dask-slides: interrupted", "dask-slides: terminated"))
     assert "Traceback" not in said
     found = Counter(work.statuses(job).values())
     assert set(found) == {"done", "todo"}

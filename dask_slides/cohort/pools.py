@@ -16,7 +16,6 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import dask
@@ -24,9 +23,19 @@ from dask.system import CPU_COUNT
 
 from dask_slides.cluster import active_client
 from dask_slides.cohort.work import Outcome, SlideJob, failure, work_alone, work_on
+from dask_slides.errors import ClusterLostError, WorkerKilledError
 
 AHEAD = 2
 """Slides in flight for each thread, so that none waits for the next one to be sent."""
+LOOK_SECONDS = 5.0
+"""Between looks whether the scheduler is there: what it was sent may never be heard of again."""
+
+
+LOST = "the scheduler was lost; what is done is recorded: connect again and run the same again"
+KILLED = (
+    "every process that worked on it ended: out of memory, or a tile that its codec crashes on; "
+    "give workers fewer threads or more memory, or repair the slide"
+)
 
 
 def _leave_to_parent() -> None:
@@ -54,11 +63,15 @@ def _workers() -> int:
 def threads() -> int:
     """Return how many threads or processes the active scheduler has now."""
     client = active_client()
-    return _workers() if client is None else sum(client.nthreads().values())
+    if client is None:
+        return _workers()
+    try:
+        return sum(client.nthreads().values())
+    except OSError as error:
+        raise ClusterLostError(LOST) from error
 
 
-def _executor() -> Executor:
-    client = active_client()
+def _executor(client: Any) -> Executor:
     if client is not None:
         made: Executor = client.get_executor(pure=False)
         return made
@@ -69,11 +82,25 @@ def _executor() -> Executor:
     return ThreadPoolExecutor(_workers())
 
 
+def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
+    """Return how the work ended, None if its process did, by this work or by what was beside."""
+    if future.cancelled():
+        raise ClusterLostError(LOST)
+    error = future.exception()
+    if error is None:
+        return future.result()
+    # the second is of distributed, which may not be there
+    if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":
+        return None
+    return failure(job.name, error)
+
+
 class Pool:
     """Works on whole slides, and goes on when one of them takes its process along."""
 
     def __init__(self, window: int | None) -> None:
         self._window = window
+        self._client = active_client()
         self._executor: Executor | None = None
         self._flying: dict[Future[Outcome], SlideJob] = {}
 
@@ -100,7 +127,7 @@ class Pool:
 
     def _submit(self, job: SlideJob) -> Future[Outcome]:
         if self._executor is None:
-            self._executor = _executor()
+            self._executor = _executor(self._client)
         future = self._executor.submit(work_alone, job)
         self._flying[future] = job
         return future
@@ -109,35 +136,35 @@ class Pool:
         """Yield what has ended once any or all in flight have."""
         suspects = []
         while self._flying:
-            done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in self._ended():
                 job = self._flying.pop(future)
-                if future.cancelled():
-                    raise ConnectionError("the scheduler is gone; run the same command again")
-                error = future.exception()
-                if isinstance(error, BrokenExecutor):
+                outcome = _outcome(job, future)
+                if outcome is None:
                     suspects.append(job)
                 else:
-                    yield future.result() if error is None else failure(job.name, error)
+                    yield outcome
             if many is any and not suspects:
                 return
-        if suspects:  # one of them took the process of the others along: which?
+        # one of them took the process of the others along: which?
+        if suspects:
             self.close()
         for job in suspects:
-            yield self._tried_alone(job)
+            future = self._submit(job)
+            while future not in self._ended():
+                pass
+            del self._flying[future]
+            outcome = _outcome(job, future)
+            if outcome is None:
+                self.close()
+                outcome = failure(job.name, WorkerKilledError(f"{job.name}: {KILLED}"))
+            yield outcome
 
-    def _tried_alone(self, job: SlideJob) -> Outcome:
-        future = self._submit(job)
-        try:
-            return future.result()
-        except BrokenExecutor:
-            self.close()
-            lost = "its process was killed, by the system for its memory or by a broken file"
-            return failure(job.name, BrokenProcessPool(lost))
-        except Exception as error:
-            return failure(job.name, error)
-        finally:
-            self._flying.pop(future, None)
+    def _ended(self) -> set[Future[Outcome]]:
+        """Wait for some of what is in flight; none if it was long."""
+        done, _ = wait(self._flying, LOOK_SECONDS, return_when=FIRST_COMPLETED)
+        if not done and self._client is not None and self._client.status == "closed":
+            raise ClusterLostError(LOST)
+        return done
 
     def close(self) -> None:
         """Let what is in flight end; what has not begun does not."""

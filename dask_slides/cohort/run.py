@@ -177,18 +177,20 @@ def _logged(folder: str) -> Iterator[None]:
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
     """Let SIGTERM, which batch systems send, end the block as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may
+    in_main = threading.current_thread() is threading.main_thread()  # only there Python allows it
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
         return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would break into putting things in order
+    raise KeyboardInterrupt
 
 
 def run_cohort(

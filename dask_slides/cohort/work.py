@@ -21,7 +21,7 @@ from dask_slides.cohort.records import (
     store_digest,
 )
 from dask_slides.cohort.steps import Maps, Step, store_of
-from dask_slides.errors import SlideError
+from dask_slides.errors import ClusterLostError, SlideError
 from dask_slides.readers.protocol import Identity
 from dask_slides.slide import Slide
 
@@ -98,6 +98,8 @@ def work_on(job: SlideJob) -> Outcome:
                 seconds += done.seconds or 0.0
     except Stopped:
         return Outcome(job.name, "todo", counts, seconds)
+    except ClusterLostError:  # no fault of the slide
+        raise
     except Exception as error:  # one bad slide never stops the rest
         return failure(job.name, error, counts, seconds)
     return Outcome(job.name, "done", counts, seconds)
