@@ -262,6 +262,23 @@ def test_no_more_slides_than_the_window_are_in_flight(slides, tmp_path, threads)
 
 
 def test_a_slide_that_kills_its_process_is_named(slides, tmp_path, processes):
+    check_killer_is_named(slides, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_slide_that_kills_its_workers_is_named(slides, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(2, threads_per_worker=1, silence_logs=50, **here) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        client.as_current(),
+    ):
+        check_killer_is_named(slides, tmp_path)
+
+
+def check_killer_is_named(slides, tmp_path):
     (tmp_path / RUN).write_text("1")
     killer = shutil.copy(slides / "s0000.tif", tmp_path / "killer.tif")
     paths = [slides / "s0000.tif", slides / "s0001.tif", killer, slides / "s0002.tif"]

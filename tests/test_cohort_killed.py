@@ -1,5 +1,6 @@
 """Runs over many slides that are killed or interrupted, and go on: nothing is done twice."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -81,6 +82,30 @@ def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
 
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
     check_killed_and_resumed(tmp_path, slides=20, kills=1, scheduler="threads")
+
+
+@pytest.mark.slow
+def test_a_run_may_be_killed_before_any_touch_of_the_disk(tmp_path):
+    folder, process = work.slide_files(tmp_path / "s", 1), multiprocessing.get_context("forkserver")
+    process.set_forkserver_preload(["cohort_work", "zarr", "tifffile", "imagecodecs"])
+    for step in range(1, 1000):
+        job = tmp_path / str(step)
+        killed = process.Process(target=work.run_until, args=(step, folder, job))
+        killed.start()
+        killed.join()
+        before = work.stores(job)
+        for store in before:
+            ds.verify(job / store)
+        with dask.config.set(scheduler="sync"):
+            steps = {name: work.STEPS[name] for name in ("resize", "pack")}
+            assert ds.run_cohort(folder, job, steps).done == 1
+        after = work.stores(job)
+        assert len(after) == 2
+        assert before.items() <= after.items()
+        assert not [path for path in job.rglob("*.partial*")]
+        if killed.exitcode == 0:
+            break
+    assert step > 50
 
 
 @pytest.mark.slow

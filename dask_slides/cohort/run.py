@@ -25,7 +25,6 @@ from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
 from dask_slides.errors import SlideArgumentError
 from dask_slides.readers.protocol import identify
 from dask_slides.slide import open_slide
-from dask_slides.writers.records import write_whole
 from dask_slides.writers.store import locked
 
 WHOLE_BELOW = 250.0
@@ -90,7 +89,8 @@ class _Run:
         tally = self.list.tally
         log.info("%s slides, %s done before", f"{len(self.list.rows):,}", f"{tally['done']:,}")
         marker = os.path.join(self._cohort.folder, RUN)
-        write_whole(marker, self._number.encode())
+        with open(marker, "w", encoding="ascii") as stream:
+            stream.write(self._number)
         pool = Pool(self._manner.window)
         try:
             for outcome in pool.outcomes(self._jobs()):
