@@ -2,6 +2,7 @@
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap, blank_map
+from dask_slides.cohort.run import CohortResult, run_cohort
 from dask_slides.crops import random_crops
 from dask_slides.cutoff import Cutoff, cutoff_resize
 from dask_slides.detectors import (
@@ -54,6 +55,7 @@ __all__ = [
     "Brightness",
     "CellStats",
     "ClusterLostError",
+    "CohortResult",
     "Contrast",
     "Cutoff",
     "Detector",
@@ -88,6 +90,7 @@ __all__ = [
     "pack_tiles",
     "random_crops",
     "resize",
+    "run_cohort",
     "sample_slide",
     "verify",
     "write",

@@ -17,15 +17,18 @@ import click
 
 from dask_slides._version import __version__
 from dask_slides.blank import blank_map
+from dask_slides.cli_cohort import run
 from dask_slides.cli_endings import failing_softly
 from dask_slides.cli_options import (
     Shared,
+    cell_options,
     check_out,
     chosen_detector,
     detector_options,
     megapixels,
     opened,
     output_argument,
+    pack_options,
     px,
     running,
     scale_of,
@@ -169,8 +172,7 @@ def resize(
 @main.command()
 @slide_options
 @output_argument
-@click.option("--tile-size", type=int, help="side of a cell in pixels")
-@detector_options(0.05)
+@cell_options()
 @click.option("--ome-zarr", "ome_zarr", default="0.5", show_default=True)
 @shared_options
 def mask(
@@ -202,8 +204,7 @@ def mask(
 @slide_options
 @output_argument
 @scale_options
-@click.option("--tile-size", type=int, help="side of a cell in pixels")
-@detector_options(0.05)
+@cell_options()
 @shared_options
 def cutoff(
     slide: str,
@@ -237,13 +238,7 @@ def cutoff(
 @main.command()
 @slide_options
 @output_argument
-@click.option("--tile-size", type=int, help="side of a tile in pixels of the pack")
-@click.option("--stride", type=int, help="distance between tiles")
-@click.option("--downsample", type=float, help="how many times smaller")
-@click.option("--mpp", type=float, help="micrometres per pixel wanted")
-@click.option("--edge", default="drop", show_default=True, help="drop, pad or shift")
-@click.option("--top-k", type=int, help="only the k tiles of the highest score")
-@detector_options(0.35)
+@pack_options()
 @shared_options
 def pack(
     slide: str,
@@ -311,6 +306,9 @@ def verify_store(store: str, as_json: bool) -> None:
     shards = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()))
     whole = f"{found.files:,} files, {bytes_text(found.nbytes)}"
     click.echo(f"{store}: {whole}, all as written; shards: {shards or 'none'}")
+
+
+main.add_command(run)
 
 
 def _write_tiles(

@@ -206,12 +206,16 @@ def _address_in(path: str) -> str:
         raise SlideArgumentError(f"--scheduler {path}: is not a scheduler file") from error
 
 
-def slide_options(command: Command) -> Command:
-    """Add the slide and how it is opened."""
-    command = click.option("--slide-mpp", type=float, help="micrometres per pixel of the slide")(
+def slide_mpp_option(command: Command) -> Command:
+    """Add how slides are opened."""
+    return click.option("--slide-mpp", type=float, help="micrometres per pixel of the slide")(
         command
     )
-    return click.argument("slide", metavar="SLIDE")(command)
+
+
+def slide_options(command: Command) -> Command:
+    """Add the slide and how it is opened."""
+    return click.argument("slide", metavar="SLIDE")(slide_mpp_option(command))
 
 
 def output_argument(command: Command) -> Command:
@@ -238,16 +242,49 @@ def scale_options(command: Command) -> Command:
     return command
 
 
-def detector_options(ratio: float) -> Callable[[Command], Command]:
+def cell_options(prefix: str = "") -> Callable[[Command], Command]:
+    """Add the cells of a blank map and how they are judged."""
+
+    def add(command: Command) -> Command:
+        command = detector_options(0.05, prefix)(command)
+        return click.option(
+            f"--{prefix}tile-size", type=int, help="side of a cell in pixels"
+        )(command)  # fmt: skip
+
+    return add
+
+
+def pack_options(prefix: str = "") -> Callable[[Command], Command]:
+    """Add the tiles of a pack and how they are judged."""
+    options: list[Callable[[Command], Command]] = [
+        click.option(f"--{prefix}tile-size", type=int, help="side of a tile in pixels of the pack"),
+        click.option(f"--{prefix}stride", type=int, help="distance between tiles"),
+        click.option(f"--{prefix}downsample", type=float, help="how many times smaller"),
+        click.option(f"--{prefix}mpp", type=float, help="micrometres per pixel wanted"),
+        click.option(f"--{prefix}edge", default="drop", show_default=True,
+                     help="drop, pad or shift"),
+        click.option(f"--{prefix}top-k", type=int, help="only the k tiles of the highest score"),
+        detector_options(0.35, prefix),
+    ]  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def detector_options(ratio: float, prefix: str = "") -> Callable[[Command], Command]:
     """Add the detector; `ratio` is the default of Contrast."""
 
     def add(command: Command) -> Command:
         command = click.option(
-            "--detector", default="contrast", show_default=True,
+            f"--{prefix}detector", default="contrast", show_default=True,
             help="contrast, otsu, brightness or saturation",
         )(command)  # fmt: skip
         return click.option(
-            "--ratio", type=float, default=ratio, show_default=True,
+            f"--{prefix}ratio", type=float, default=ratio, show_default=True,
             help="of the contrast detector: blank when std <= ratio * mean",
         )(command)  # fmt: skip
 

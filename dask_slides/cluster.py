@@ -32,6 +32,7 @@ Report = Callable[[str, int, int], None]
 """Called with what is being done, the blocks done and the blocks in all."""
 
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 @contextmanager
@@ -44,6 +45,19 @@ def reporting(report: Report) -> Iterator[None]:
         _report.reset(token)
 
 
+@contextmanager
+def in_this_thread() -> Iterator[None]:
+    """Compute in the calling thread inside of the block, whatever scheduler is active.
+
+    For what runs in a task itself. Dask's configuration is that of all threads of a process.
+    """
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
 def active_client() -> Any | None:
     """Return the distributed client that dask would use, or None."""
     distributed = sys.modules.get("distributed")
@@ -53,7 +67,7 @@ def active_client() -> Any | None:
         return None
     try:
         return distributed.get_client()
-    except ValueError:
+    except (ValueError, AttributeError):  # none, or another thread is just importing it
         return None
 
 
@@ -88,6 +102,8 @@ def memory_a_thread() -> int | None:
     what ``dask.config`` has as ``dask-slides.memory`` (such as "8GB"), or this machine, for each
     thread or process.
     """
+    if _alone.get():  # who gave the work to this thread has looked
+        return None
     client = active_client()
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -139,6 +155,10 @@ def compute(
         progress = _silence if report is None else partial(report, label)
     total = int(array.npartitions)
     progress(0, total)  # the clock starts here
+    if _alone.get():
+        # callbacks of its own: those that dask knows by itself are of all threads
+        callbacks = [_Count(array, total, progress)._callback]
+        return np.asarray(array.compute(scheduler=dask.get, callbacks=callbacks))
     client = active_client()
     if client is not None:
         return _compute_remote(client, array, total, progress, place or _number)

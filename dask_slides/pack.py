@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import dask.array as da
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides import display
-from dask_slides.blank import map_of_grid
-from dask_slides.detectors import Contrast, Detector
+from dask_slides.blank import BlankMap, map_of_grid
+from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import MAX_TASKS, Block, map_blocks
@@ -259,6 +259,12 @@ def plan_pack(
     return image, TileGrid((height, width), tile, step, edge)
 
 
+def check_top_k(top_k: Any) -> None:
+    """Raise SlideArgumentError unless `top_k` is a count or None."""
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise SlideArgumentError(f"top_k={top_k!r} is not a count; give 1 or more")
+
+
 def pack_tiles(
     slide: Any,
     tile_size: Any = None,
@@ -269,6 +275,7 @@ def pack_tiles(
     edge: Edge = "drop",
     top_k: int | None = None,
     fill: float = 255,
+    blank_map: BlankMap | None = None,
 ) -> TilePack:
     """Pack the tiles of a slide that are not blank.
 
@@ -294,6 +301,9 @@ def pack_tiles(
         Only the k tiles of the highest score; of equal ones those further up, then left.
     fill : float
         What `edge="pad"` fills up with.
+    blank_map : BlankMap, optional
+        A map of this slide. Where its cells are the tiles of the pack, which are at full
+        resolution then, its statistics are used and no pixel is read for them.
 
     Returns
     -------
@@ -310,11 +320,11 @@ def pack_tiles(
         `mpp` is asked for and the slide has none.
     """
     slide = as_slide(slide)
-    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
-        raise SlideArgumentError(f"top_k={top_k!r} is not a count; give 1 or more")
+    check_top_k(top_k)
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
     _check_fill(slide, fill)
-    found = map_of_grid(image, grid, detector).compute()
+    known = None if image is not slide else _statistics_of(blank_map, grid, detector)
+    found = known or map_of_grid(image, grid, detector).compute()
     kept = np.flatnonzero(~np.asarray(found.blank).reshape(-1))
     score = found.stats.std.reshape(-1)[kept]
     if top_k is not None:
@@ -327,6 +337,20 @@ def pack_tiles(
     attributes = pack_attributes(slide, image, grid.tile, list(grid.stride), found.detector)
     attributes["edge"] = edge
     return pack_at(slide, image, yx, grid.tile, score, attributes, fill)
+
+
+def _statistics_of(
+    blank_map: BlankMap | None, grid: TileGrid, detector: Detector
+) -> BlankMap | None:
+    """Return the map of `grid` if the cells of `blank_map` are its tiles, else None."""
+    if blank_map is None or grid.edge == "shift" or blank_map.grid != replace(grid, edge="pad"):
+        return None
+    detector = checked_detector(detector)
+    if set(detector.needs) - set(blank_map.fields):
+        return None
+    # tiles that are dropped are the last row and column of cells
+    statistics = blank_map.compute().statistics[: grid.rows, : grid.cols]
+    return replace(blank_map, grid=grid, detector=detector).with_statistics(statistics)
 
 
 def warn_blank(slide: Slide, detector: Detector) -> None:

@@ -720,6 +720,8 @@ def test_every_error_is_a_builtin_too_and_survives_pickle():
         "ResumeError": ValueError,
         "SlideMemoryError": RuntimeError,
         "StoreDamagedError": OSError,
+        "WorkerKilledError": RuntimeError,
+        "ClusterLostError": ConnectionError,
         "BlankSlideError": ValueError,
     }
     from dask_slides import errors

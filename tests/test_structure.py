@@ -70,6 +70,12 @@ LAYERS = [
     ["writers.label", "writers.mask", "writers.tiles"],
     ["writers.image"],
     ["writers.write"],
+    ["estimate", "cohort.names"],
+    ["cohort.listing", "cohort.steps"],
+    ["cohort.records"],
+    ["cohort.work"],
+    ["cohort.plan", "cohort.pools", "cohort.process_list"],
+    ["cohort.estimate", "cohort.run"],
 ]
 """From the ground up; a module imports from the floors below its own."""
 FLOOR = {f"dask_slides.{name}": n for n, names in enumerate(LAYERS) for name in names}

@@ -139,7 +139,7 @@ def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[P
     hidden = os.path.join(parent, f".{name}.{digest}.partial")
     check_target(path, target.overwrite)
     warn_if_short(path, nbytes)
-    with telling_of_room(path, parent, nbytes), _locked(hidden, path):
+    with telling_of_room(path, parent, nbytes), locked(hidden, path):
         try:
             _put_right(hidden, path)
             resumed = target.resume and os.path.exists(os.path.join(hidden, _KEY))
@@ -156,8 +156,11 @@ def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[P
 
 
 @contextmanager
-def _locked(hidden: str, path: str) -> Iterator[None]:
-    """Hold the hidden folder of a store; the system lets go of it if this process dies."""
+def locked(hidden: str, path: str) -> Iterator[None]:
+    """Hold the folder `hidden` of what is written to `path`.
+
+    The system lets go of it if this process dies.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: two writers at a time are not told from each other
@@ -224,7 +227,7 @@ def _check_others(hidden: str, path: str, key: Mapping[str, Any], resume: bool) 
         except (OSError, ValueError):
             continue
         if not resume:
-            with suppress(OutputBusyError), _locked(other, path):
+            with suppress(OutputBusyError), locked(other, path):
                 shutil.rmtree(other)
             continue
         differing = sorted(k for k in before.keys() | key.keys() if before.get(k) != key.get(k))

@@ -1,0 +1,194 @@
+"""A run over many small slides on a cluster of processes: its memory, its window, its kills.
+
+    python -m benchmarks.cohort --slides 1000 --kills 5
+
+A scheduler, two workers and a client, each a process of its own. The first run is left alone
+while the memory of client and scheduler is looked at; the client of the second one is killed
+with SIGKILL at random moments and started again. Every store that gets its name is a line of
+a journal that the workers append to, so a store that was made twice would be seen. Prints
+Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from distributed import Client
+
+SIDE = 512
+STEPS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", "64",
+         "--pack-ratio", "0.2"]  # fmt: skip
+STORES = 4
+"""Of each slide."""
+
+
+def make_slides(folder: Path, count: int) -> None:
+    """Write `count` slides of which no two are alike."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        image = np.full((SIDE, SIDE, 3), 238, np.uint8)
+        top, left, height, width = rng.integers(100, 250, 4)
+        noise = rng.integers(0, 255, (height, width, 3), np.uint8)
+        image[top : top + height, left : left + width] = noise
+        path = folder / f"slide-{number:04}.tif"
+        tifffile.imwrite(path, image, photometric="rgb", tile=(256, 256), compression="zlib")
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process holds."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def start_cluster(folder: Path, journal: Path) -> tuple[list[subprocess.Popen[bytes]], str]:
+    """Start a scheduler and two workers that keep the journal; return them and their file."""
+    file = str(folder / "scheduler.json")
+    here = ["--host", "127.0.0.1", "--no-dashboard"]
+    cli = [sys.executable, "-m"]
+    scheduler = [*cli, "distributed.cli.dask_scheduler", *here, "--port", "0"]
+    worker = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "2", "--nthreads", "1"]
+    worker += ["--preload", str(Path(__file__).with_name("journal.py"))]
+    environment = os.environ | {"DASK_SLIDES_JOURNAL": str(journal)}
+    quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    processes = []
+    for words in (scheduler, worker):
+        words = [*words, "--scheduler-file", file]
+        processes.append(subprocess.Popen(words, env=environment, cwd=folder, **quiet))
+        while not os.path.exists(file):
+            time.sleep(0.1)
+    return processes, file
+
+
+def start_run(slides: Path, job: Path, scheduler: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "dask_slides.cli", "run", str(slides), "-o", str(job), *STEPS]
+    return subprocess.Popen([*words, "--scheduler", scheduler, "-q"])
+
+
+def finished(job: Path) -> int:
+    """Return how many slides the log of a run says are done."""
+    log = job / "cohort.log"
+    return log.read_bytes().count(b": done, ") if log.exists() else 0
+
+
+def watch(
+    process: subprocess.Popen[bytes], until: Callable[[], bool], look: Callable[[], None]
+) -> None:
+    """Call `look` ten times a second until something holds or `process` has ended."""
+    while process.poll() is None and not until():
+        look()
+        time.sleep(0.1)
+
+
+def memory_of(
+    slides: Path, job: Path, scheduler: int, file: str, cluster: Client, count: int
+) -> list[str]:
+    """Leave a run alone, and say what it took."""
+    seen: list[tuple[int, int, int]] = []
+    flying: list[int] = []
+    start = time.monotonic()
+    process = start_run(slides, job, file)
+
+    def look() -> None:
+        try:
+            seen.append((finished(job), resident(process.pid), resident(scheduler)))
+        except (FileNotFoundError, IndexError):  # it has just ended
+            return
+        flying.append(cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+    watch(process, lambda: False, look)
+    seconds = time.monotonic() - start
+    assert process.returncode == 0
+
+    def around(done: int, column: int) -> float:
+        near = [row[column] for row in seen if abs(row[0] - done) <= max(5, count // 50)]
+        return statistics.median(near) / 1e6
+
+    marks = [count // 10, count // 4, count // 2, count * 3 // 4, count]
+    table = ["| slides done | client, MB | scheduler, MB |", "| ---: | ---: | ---: |"]
+    table += [f"| {mark:,} | {around(mark, 1):.1f} | {around(mark, 2):.1f} |" for mark in marks]
+    return [
+        *table,
+        "",
+        f"{count:,} slides in {seconds:.0f} s; slides in flight at the most: {max(flying)} "
+        "(the window is two for each of two threads).",
+    ]
+
+
+def kills_of(
+    slides: Path, job: Path, journal: Path, file: str, cluster: Client, count: int, kills: int
+) -> list[str]:
+    """Kill the client of a run at random moments, and say what was made how often."""
+    chance = random.Random(1)
+    before = lines(journal)
+    at = sorted(chance.sample(range(STORES * count // 20, STORES * count * 19 // 20), kills))
+    flying: list[int] = []
+
+    def look() -> None:
+        flying.append(cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+    for stores in at:
+        process = start_run(slides, job, file)
+        watch(process, lambda stores=stores: lines(journal) - before >= stores, look)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    while True:  # a slide that a worker was at when its client died may be busy at first
+        process = start_run(slides, job, file)
+        watch(process, lambda: False, look)
+        if process.returncode == 0:
+            break
+    made = Counter(journal.read_text().splitlines()[before:])
+    twice = sum(times > 1 for times in made.values())
+    return [
+        f"The client was killed {kills} times, after {', '.join(f'{n:,}' for n in at)} of "
+        f"{STORES * count:,} stores: {len(made):,} stores were made, {twice} of them twice; "
+        f"slides in flight at the most: {max(flying)}.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slides", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        make_slides(folder / "slides", options.slides)
+        journal = folder / "journal"
+        processes, file = start_cluster(folder, journal)
+        try:
+            with Client(scheduler_file=file) as cluster:
+                cluster.wait_for_workers(2)
+                print(f"# A run over {options.slides:,} slides of {SIDE} x {SIDE} px\n")
+                alone = [folder / "slides", folder / "alone"]
+                told = memory_of(*alone, processes[0].pid, file, cluster, options.slides)
+                print("\n".join(told), flush=True)
+                killed = [folder / "slides", folder / "killed", journal]
+                told = kills_of(*killed, file, cluster, options.slides, options.kills)
+                print("\n" + "\n".join(told), flush=True)
+        finally:
+            for process in processes:
+                process.terminate()
+                process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What a run would do: slides, tasks, bytes, memory and time, before a pixel is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dask_slides.cohort.plan import Cohort
+from dask_slides.errors import SlideError
+from dask_slides.slide import open_slide
+
+RATES = {"mask": 168.0, "resize": 193.0, "cutoff": 117.0, "pack": 75.0}
+"""Megapixels of a slide in a second, of one thread: "dask_slides, 1 thread" in
+benchmarks/results/results.md, a JPEG slide of which a quarter is dense."""
+STORE_SECONDS = 0.1
+"""What a store takes beside, however small: its files are flushed to the disk."""
+
+
+@dataclass(frozen=True)
+class CohortEstimate:
+    """What is left to do in a cohort, before anything of it is read."""
+
+    slides: int
+    done: int
+    unreadable: int
+    """Slides that cannot be opened, or are not what they were."""
+    megapixels: float
+    """Of the slides that are left."""
+    tasks: int
+    bytes_to_write: int
+    """At the most, before compression."""
+    task_bytes: int
+    """Peak memory of one task; a worker holds one for each of its threads."""
+    threads: int
+    seconds: float
+    measured: int
+    """Slides done here that `seconds` was measured on; 0 where it is by `RATES`."""
+
+    def asdict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def estimate_cohort(cohort: Cohort, whole_below: float, threads: int) -> CohortEstimate:
+    """Return what is left to do, at the pace of what is done already, else at `RATES`."""
+    done = unreadable = tasks = written = peak = 0
+    megapixels = left = taken = expected = 0.0
+    for entry in cohort.entries:
+        before = cohort.before(entry)
+        try:
+            slide = open_slide(entry.path, mpp=entry.mpp)
+            estimates = [step.estimate(slide) for step in cohort.steps]
+        except SlideError:
+            unreadable += 1
+            continue
+        size = slide.shape[0] * slide.shape[1] / 1e6
+        seconds = sum(STORE_SECONDS + size / RATES[step.name] for step in cohort.steps)
+        if before is None:
+            megapixels += size
+            left += seconds
+            tasks += sum(one.tasks for one in estimates)
+            written += sum(one.bytes_to_write for one in estimates)
+            peak = max(peak, *(one.task_bytes for one in estimates))
+        elif before.status == "done":
+            done += 1
+            taken += before.seconds * (1 if size < whole_below else threads)
+            expected += seconds
+        else:
+            unreadable += 1
+    pace = taken / expected if taken else 1.0
+    return CohortEstimate(
+        len(cohort.entries), done, unreadable, megapixels, tasks, written, peak, threads,
+        left * pace / max(1, threads), done if taken else 0,
+    )  # fmt: skip

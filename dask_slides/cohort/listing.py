@@ -1,0 +1,137 @@
+"""Which slides a run is of: paths, folders, patterns, or a table."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask_slides.cohort.names import folded, safe_name
+from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+
+SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".vsi", ".zarr",
+    ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".webp",
+)  # fmt: skip
+"""What is a slide in a folder; a pattern or a path takes what it names."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One slide of the list."""
+
+    path: str
+    """Absolute, or a URL."""
+    mpp: float | None = None
+    """Micrometres per pixel, instead of what the file says."""
+    name: str | None = None
+    """Asked for; None takes that of the file."""
+
+
+def read_list(slides: Any, mpp: float | None = None) -> list[Entry]:
+    """Return the slides that paths, folders, patterns and tables name, sorted, each once.
+
+    Parameters
+    ----------
+    slides : str, path or sequence of them
+        A file or store, a folder (its slides, not those of folders in it), a pattern
+        (``**`` goes into folders), or a ``.csv`` with the columns path, mpp, name. Paths of a
+        table are relative to its folder.
+    mpp : float, optional
+        For the slides whose table says none.
+
+    Raises
+    ------
+    SlideNotFoundError
+        A path holds nothing, or a pattern or folder no slide.
+    SlideFormatError
+        A table cannot be read.
+    SlideArgumentError
+        A name of a table is not safe or is there twice; a slide is listed twice, differently.
+    """
+    many = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+    found: dict[str, Entry] = {}
+    for one in many:
+        text = os.fspath(one)
+        is_table = text.lower().endswith(".csv") and "://" not in text
+        entries = _of_table(text) if is_table else map(Entry, _paths(text))
+        for entry in entries:
+            entry = entry if entry.mpp is not None else Entry(entry.path, mpp, entry.name)
+            if found.setdefault(entry.path, entry) != entry:
+                raise SlideArgumentError(
+                    f"{entry.path}: is listed twice with another mpp or name; list it once"
+                )
+    _check_names(found.values())
+    return sorted(found.values(), key=lambda entry: entry.path)
+
+
+def _paths(text: str) -> Sequence[str]:
+    if "://" in text:
+        return [text]
+    path = os.path.abspath(text)
+    if os.path.isdir(path) and not path.lower().endswith(".zarr"):
+        inside = (entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
+        names = [one for one in inside if one.lower().endswith(SUFFIXES)]
+        if not names:
+            raise SlideNotFoundError(f"{text}: no slide is in this folder; give a pattern")
+        return names
+    if os.path.lexists(path):
+        return [path]
+    if not glob.has_magic(text):
+        raise SlideNotFoundError(f"{text}: No such file or directory; check the path")
+    names = [one for one in glob.glob(path, recursive=True) if _is_slide(one)]
+    if not names:
+        raise SlideNotFoundError(f"{text}: no slide matches; check the pattern")
+    return names
+
+
+def _is_slide(path: str) -> bool:
+    return os.path.isfile(path) or path.lower().endswith(".zarr")
+
+
+def _of_table(path: str) -> list[Entry]:
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        # a spreadsheet puts a mark before the first column
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if "path" not in (reader.fieldnames or ()):
+                raise SlideFormatError(f"{path}: has no column path; its first line names them")
+            return [_entry(row, folder, f"{path}, line {reader.line_num}") for row in reader]
+    except FileNotFoundError:
+        raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SlideFormatError(f"{path}: is not a table in UTF-8 ({error})") from error
+
+
+def _entry(row: dict[str, Any], folder: str, where: str) -> Entry:
+    path, mpp, name = ((row.get(key) or "").strip() for key in ("path", "mpp", "name"))
+    if not path:
+        raise SlideFormatError(f"{where}: has no path; give one or remove the line")
+    if "://" not in path:
+        path = os.path.abspath(os.path.join(folder, path))
+    try:
+        number = float(mpp) if mpp else None
+    except ValueError:
+        raise SlideFormatError(f"{where}: mpp {mpp!r} is no number; leave it empty") from None
+    if name and name != safe_name(name):
+        raise SlideArgumentError(
+            f"{where}: {name!r} is no safe name of a folder; use {safe_name(name)!r}, or none"
+        )
+    return Entry(path, number, name or None)
+
+
+def _check_names(entries: Iterable[Entry]) -> None:
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.name is None:
+            continue
+        other = seen.setdefault(folded(entry.name), entry)
+        if other is not entry:
+            raise SlideArgumentError(
+                f"{entry.path}: the name {entry.name!r} is that of {other.path} too, or differs "
+                "in case only; give another one"
+            )

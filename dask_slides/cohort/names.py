@@ -1,0 +1,79 @@
+"""Names of slides as folders: safe on every system, no two alike, the same in the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+LONGEST = 100
+"""Bytes of a name in UTF-8: the longest hidden file made of it still has less than 255."""
+_RESERVED = {"con", "prn", "aux", "nul"}
+_RESERVED |= {port + digit for port in ("com", "lpt") for digit in "0123456789"}
+"""Devices of Windows, whatever follows their first dot."""
+PROCESS_LIST = "process_list.csv"
+"""File of a job, beside the folders of its slides."""
+LOG = "cohort.log"
+"""The other one."""
+_SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
+_KEPT = "-_.+@=#, ()"
+
+
+def folded(name: str) -> str:
+    """Return what two names have in common if a file system may take them for the same."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def safe_name(text: str) -> str:
+    """Return `text` as the name of a folder: one component, printable, short, not reserved."""
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(one if one.isalnum() or one in _KEPT else "_" for one in text)
+    text = text.encode("utf-8", "replace")[: LONGEST - 1].decode("utf-8", "ignore")
+    text = text.lstrip(". ").rstrip(". ") or "slide"
+    reserved = folded(text.partition(".")[0].strip()) in _RESERVED
+    return f"_{text}" if reserved or folded(text) in (PROCESS_LIST, LOG) else text
+
+
+def stem(path: str) -> str:
+    """Return the last component of a path or URL without the suffix of its format."""
+    last = path.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    for suffix in _SUFFIXES:
+        if last.lower().endswith(suffix) and len(last) > len(suffix):
+            return last[: -len(suffix)]
+    head, dot, _ = last.rpartition(".")
+    return head if dot and head else last
+
+
+def names_for(
+    paths: Iterable[str], given: Mapping[str, str], before: Mapping[str, str]
+) -> dict[str, str]:
+    """Return path -> name: what is given, what a run before this one gave, else of the path.
+
+    Names of paths that are alike all get the first digits of the checksum of their path, so
+    that they depend neither on the order of the list nor on its length.
+
+    Parameters
+    ----------
+    paths
+        All slides, each once.
+    given, before
+        Names asked for, and names of a run before this one, by path.
+    """
+    fixed = {path: given.get(path) or before.get(path) for path in paths}
+    used = {folded(name) for name in (*before.values(), *given.values())}
+    wanted = {path: safe_name(stem(path)) for path, name in fixed.items() if name is None}
+    count = Counter(folded(name) for name in wanted.values())
+    for path, name in wanted.items():
+        if count[folded(name)] > 1 or folded(name) in used:
+            name = f"{_cut(name, LONGEST - 9)}-{hashlib.sha256(_bytes(path)).hexdigest()[:8]}"
+        fixed[path] = name
+    return {path: str(name) for path, name in fixed.items()}
+
+
+def _cut(name: str, size: int) -> str:
+    return name.encode()[:size].decode("utf-8", "ignore").rstrip(". ")
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

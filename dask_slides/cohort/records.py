@@ -1,0 +1,143 @@
+"""What is done of a slide: one small file in its folder, written by whoever works on it.
+
+Each step leaves what it is of (slide, arguments, version) before its store can appear, so a
+run that is killed at any moment finds the stores that are whole, and takes no other ones.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from dask_slides._version import __version__
+from dask_slides.cohort.steps import Step, store_of
+from dask_slides.errors import ResumeError, SlideFormatError
+from dask_slides.readers.protocol import Identity
+from dask_slides.writers.records import write_whole
+from dask_slides.writers.store import facts_of, mark_of
+
+
+@dataclass(frozen=True)
+class Key:
+    """What tells the result of a step from another one, as plain values by name."""
+
+    slide: Mapping[str, Any]
+    """Which slide, and what was said of it."""
+    step: Mapping[str, Any]
+    """Arguments and version."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step of a slide is of, and how far it is."""
+
+    key: Key
+    counts: Mapping[str, Any]
+    before: str | None = None
+    """Checksum of the store that was there when it began."""
+    done: bool = False
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class SlideRecord:
+    """The steps that were begun or done for a slide."""
+
+    path: str
+    steps: Mapping[str, StepRecord] = field(default_factory=dict)
+
+    def holding(self, step: Step, record: StepRecord) -> SlideRecord:
+        """Return this with another record of `step`."""
+        return replace(self, steps={**self.steps, step.name: record})
+
+
+def key_of(path: str, identity: Identity, mpp: float | None, step: Step) -> Key:
+    """Return the key of `step` for the slide at `path`."""
+    slide = {"path": path, "size": identity.size, "time of change": identity.mtime_ns, "mpp": mpp}
+    return Key(slide, step_key(step))
+
+
+def step_key(step: Step) -> Mapping[str, Any]:
+    """Return the part of a key that is the same for all slides."""
+    return {"version": __version__} | facts_of(step, step.name)
+
+
+def _file(job: str, name: str) -> str:
+    return os.path.join(job, name, f"{name}.json")
+
+
+def read_record(job: str, name: str) -> SlideRecord | None:
+    """Return the record of a slide, None if nothing was begun."""
+    path = _file(job, name)
+    try:
+        with open(path, "rb") as stream:
+            found = json.load(stream)
+        steps = {
+            name: StepRecord(**one | {"key": Key(**one["key"])})
+            for name, one in found["steps"].items()
+        }
+        return SlideRecord(found["path"], steps)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SlideFormatError(
+            f"{path}: is no record of a slide ({error}); move its folder away"
+        ) from error
+
+
+def keep_record(job: str, name: str, record: SlideRecord) -> None:
+    """Write the record of a slide; it is the old one or the new one at any moment."""
+    path = _file(job, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    for left in glob.glob(f"{glob.escape(path)}.*.partial"):  # of a run that was killed
+        os.unlink(left)
+    write_whole(path, json.dumps(asdict(record), indent=1, sort_keys=True).encode())
+
+
+def store_digest(path: str) -> str | None:
+    """Return what tells a finished store from another one; None if there is none."""
+    mark = mark_of(path) if os.path.exists(path) else None
+    return None if mark is None else mark.get("manifest", {}).get("sha256")
+
+
+def is_finished(record: StepRecord, path: str) -> bool:
+    """Return whether the store at `path` is the one that `record` is of."""
+    if record.done:
+        return os.path.exists(path)
+    return store_digest(path) not in (None, record.before)
+
+
+def finished_step(
+    record: SlideRecord | None, job: str, name: str, step: Step, key: Key, overwrite: bool
+) -> StepRecord | None:
+    """Return the record of a step that is done, None if it is to be done.
+
+    Raises
+    ------
+    ResumeError
+        It was begun or done with another key, and is not to be overwritten.
+    """
+    found = None if record is None else record.steps.get(step.name)
+    if found is None:
+        return None
+    if found.key == key:
+        return found if is_finished(found, store_of(job, name, step)) else None
+    if not overwrite:
+        check_same(found.key.slide, key.slide, f"{name}: what {step.name} was done of")
+        check_same(found.key.step, key.step, f"{name}: {step.name}")
+    return None
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
+    """Raise ResumeError if what was begun is not what is asked for now."""
+    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if differing:
+        first = differing[0]
+        raise ResumeError(
+            f"{what} differs in {', '.join(differing[:4])} ({first} was {before.get(first)!r}, "
+            f"is {now.get(first)!r}); do it the same way again, overwrite, or use another folder"
+        )

@@ -1,0 +1,272 @@
+"""`run_cohort`: the same steps for many slides, whatever happens to one of them or to the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from dask_slides.cluster import check_memory
+from dask_slides.cohort.listing import Entry, read_list
+from dask_slides.cohort.names import LOG
+from dask_slides.cohort.plan import Cohort, job_folder, named_cohort
+from dask_slides.cohort.pools import Pool
+from dask_slides.cohort.process_list import ProcessList, Row
+from dask_slides.cohort.steps import STEPS, checked_steps
+from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
+from dask_slides.errors import SlideArgumentError
+from dask_slides.readers.protocol import identify
+from dask_slides.slide import open_slide
+from dask_slides.writers.store import locked
+
+WHOLE_BELOW = 250.0
+"""Megapixels from which on a slide is shared out to all workers: about 16 regions."""
+
+log = logging.getLogger("dask_slides.cohort")
+traces = logging.getLogger("dask_slides.cohort.traces")
+traces.propagate = False  # they are for the file of the job only
+
+
+@dataclass(frozen=True)
+class CohortResult:
+    """How a run over many slides ended."""
+
+    job: str
+    """The folder, absolute."""
+    slides: int
+    done: int
+    """Those of runs before this one included."""
+    failed: int
+    todo: int
+    """What was left: by a limit, or after a failure."""
+    worked_on: int
+    """Slides of this run."""
+    seconds: float
+    """Of this run."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes about its slides; what comes out does not depend on it."""
+
+    keep_going: bool
+    limit: int | None
+    window: int | None
+    whole_below: float
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "window"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise SlideArgumentError(f"{name}={value!r} is not a count; give 1 or more")
+
+
+class _Run:
+    """One run: which slides are left, and how each of them ended."""
+
+    def __init__(self, cohort: Cohort, manner: Manner) -> None:
+        self._cohort = cohort
+        self._manner = manner
+        self._number = uuid.uuid4().hex
+        self._entries = {str(entry.name): entry for entry in cohort.entries}
+        rows = (Row(name, entry.path) for name, entry in self._entries.items())
+        self.list = ProcessList(cohort.folder, rows, cohort.steps)
+        self.worked_on = 0
+        self._stopping = False
+
+    def go(self) -> None:
+        """Find what is done, and work on what is left."""
+        self._take_over("todo")
+        self.list.save()
+        tally = self.list.tally
+        log.info("%s slides, %s done before", f"{len(self.list.rows):,}", f"{tally['done']:,}")
+        marker = os.path.join(self._cohort.folder, RUN)
+        with open(marker, "w", encoding="ascii") as stream:
+            stream.write(self._number)
+        pool = Pool(self._manner.window)
+        try:
+            for outcome in pool.outcomes(self._jobs()):
+                self._ended(outcome)
+        finally:
+            os.unlink(marker)  # what is still worked on stops at its next block
+            pool.close()
+            self._take_over("running")
+            self.list.save()
+            log.info("ended: %s done, %s failed, %s left",
+                     *(f"{tally[status]:,}" for status in ("done", "failed", "todo")))  # fmt: skip
+
+    def _take_over(self, status: str) -> None:
+        """Say of the slides of `status` what was made of them, whoever it was."""
+        for row in self.list.rows.values():
+            if row.status == status:
+                outcome = self._cohort.before(self._entries[row.name]) or Outcome(row.name, "todo")
+                if outcome.status == "failed":
+                    self._ended(outcome)
+                self.list.take(outcome)
+
+    def _jobs(self) -> Iterator[SlideJob]:
+        """Yield the slides to work on, each opened when it is its turn."""
+        left = [row.name for row in self.list.rows.values() if row.status == "todo"]
+        for name in islice(left, self._manner.limit):
+            if self._stopping:
+                return
+            self.worked_on += 1
+            try:
+                job = self._opened(self._entries[name])
+            except Exception as error:  # one bad slide never stops the rest
+                self._ended(failure(name, error))
+                continue
+            self.list.mark(name, "running")
+            yield job
+
+    def _opened(self, entry: Entry) -> SlideJob:
+        cohort = self._cohort
+        identity = identify(entry.path)  # first: a change after this is noticed by the next run
+        slide = open_slide(entry.path, mpp=entry.mpp)
+        check_memory(max(one.estimate(slide).task_bytes for one in cohort.steps), slide.name)
+        whole = slide.shape[0] * slide.shape[1] < self._manner.whole_below * 1e6
+        return SlideJob(
+            cohort.folder, str(entry.name), slide, entry.mpp, identity, cohort.steps,
+            self._number, cohort.overwrite, whole,
+        )  # fmt: skip
+
+    def _ended(self, outcome: Outcome) -> None:
+        """Record how a slide ended, in the list and in the log."""
+        self.list.take(outcome)
+        self.list.save_if_due()
+        tally = self.list.tally
+        count = f"{tally['done'] + tally['failed']:,} of {len(self.list.rows):,}"
+        if outcome.status == "done":
+            log.info("%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
+        elif outcome.status == "failed":
+            self._stopping |= not self._manner.keep_going
+            why = f"{outcome.error}: {outcome.message}"
+            log.error("%s: failed, %s (%s)", outcome.name, why, count)
+            if outcome.trace:
+                traces.error("%s", outcome.trace.rstrip())
+
+
+@contextmanager
+def _logged(folder: str) -> Iterator[None]:
+    """Append what is logged to the file of the job."""
+    handler = logging.FileHandler(
+        os.path.join(folder, LOG), encoding="utf-8", errors="backslashreplace"
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.setLevel(logging.INFO)
+    for one in (log, traces):
+        one.addHandler(handler)
+    try:
+        yield
+    finally:
+        for one in (log, traces):
+            one.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send, end the block as Ctrl-C does."""
+    in_main = threading.current_thread() is threading.main_thread()  # only there Python allows it
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would break into putting things in order
+    raise KeyboardInterrupt
+
+
+def run_cohort(
+    slides: Any,
+    job: Any,
+    steps: Sequence[str] | Mapping[str, Mapping[str, Any]] = tuple(STEPS),
+    *,
+    mpp: float | None = None,
+    overwrite: bool = False,
+    keep_going: bool = True,
+    limit: int | None = None,
+    window: int | None = None,
+    whole_below: float = WHOLE_BELOW,
+) -> CohortResult:
+    """Do the same steps for many slides, each result a store in the folder of the job.
+
+    Goes on where a call before it ended or was killed: what is done of the same slide with
+    the same arguments and version is not done again. A slide that fails is recorded with its
+    error, and tried again by the next call. Works on the active scheduler: whole slides one
+    to a thread, those of `whole_below` megapixels and more region by region on all of them,
+    one after another.
+
+    Parameters
+    ----------
+    slides : str, path or sequence of them
+        Files and stores, folders, patterns (``slides/*.svs``), or a ``.csv`` with the columns
+        path, mpp, name.
+    job : str or path
+        The folder to fill; on a cluster one that every worker sees. It gets
+        ``process_list.csv``, ``cohort.log``, and for each slide ``NAME/NAME.mask.ome.zarr``,
+        ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``.
+    steps : sequence of str, or mapping of str to arguments
+        Of mask, resize, cutoff, pack; arguments are those of `blank_map`, `resize`,
+        `cutoff_resize` and `pack_tiles`, as in ``{"resize": {"downsample": 10}}``, and
+        ``ome_zarr``.
+    mpp : float, optional
+        Micrometres per pixel of the slides of which the table says none, instead of what
+        their files say.
+    overwrite : bool
+        Do again what was done with other arguments, another version, or of a slide that has
+        changed.
+    keep_going : bool
+        Go on after a slide that fails; else end with those that are in flight.
+    limit : int, optional
+        Slides to work on at the most; what is done already does not count.
+    window : int, optional
+        Slides in flight at the most; by default two for each thread of the scheduler.
+    whole_below : float
+        Megapixels. Larger is more efficient with many slides, smaller is sooner done with few.
+
+    Returns
+    -------
+    CohortResult
+        How many slides are done, failed and left.
+
+    Raises
+    ------
+    OutputBusyError
+        Another run is at this folder.
+    OutputExistsError
+        The folder holds something else.
+    ResumeError
+        The job was begun with other arguments; the message says which.
+    SlideNotFoundError, SlideFormatError, SlideArgumentError
+        The list of slides or an argument is wrong.
+    """
+    start = time.monotonic()
+    folder = job_folder(job)
+    chosen = checked_steps(steps)
+    manner = Manner(keep_going, limit, window, whole_below)
+    entries = read_list(slides, mpp)
+    with locked(folder, folder), _logged(folder), _ending_on_sigterm():
+        run = _Run(named_cohort(folder, entries, chosen, overwrite), manner)
+        run.go()
+    tally = run.list.tally
+    return CohortResult(
+        folder, len(entries), tally["done"], tally["failed"], tally["todo"], run.worked_on,
+        round(time.monotonic() - start, 3),
+    )  # fmt: skip

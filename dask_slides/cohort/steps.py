@@ -1,0 +1,288 @@
+"""What is done with each slide of a run: a step is a function of dask_slides and its arguments.
+
+A new step is one class here, and its name in `STEPS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import dask.array as da
+import numpy as np
+
+from dask_slides.blank import BlankMap, blank_map
+from dask_slides.cutoff import cutoff_resize
+from dask_slides.detectors import Contrast, Detector, checked_detector
+from dask_slides.errors import SlideArgumentError
+from dask_slides.estimate import (
+    Estimate,
+    estimate_blank_map,
+    estimate_image,
+    estimate_tiles,
+)
+from dask_slides.grid import Edge, TileGrid, tile_pair
+from dask_slides.pack import check_top_k, pack_tiles, plan_pack
+from dask_slides.resize import resize
+from dask_slides.slide import Mpp, Slide, from_dask
+from dask_slides.writers.arrays import check_version
+from dask_slides.writers.write import write
+
+EMPTY_GLASS = Contrast(0.05)
+"""What a mask and a cut-off find by default."""
+ALL_BUT_DENSE = Contrast(0.35)
+"""What a pack leaves out by default."""
+Made = tuple[Any, dict[str, Any]]
+"""What is written, and its counts for the process list."""
+
+
+class Maps:
+    """The blank maps of one slide: those of one grid are read once."""
+
+    def __init__(self, slide: Slide) -> None:
+        self.slide = slide
+        self._found: dict[Any, BlankMap] = {}
+
+    def of(self, tile_size: Any, detector: Detector) -> BlankMap:
+        """Return the blank map of cells of `tile_size`, in memory."""
+        lazy = blank_map(self.slide, tile_size, detector)
+        before = self._found.get(lazy.grid)
+        if before is not None and set(lazy.fields) <= set(before.fields):
+            return before.with_detector(detector)
+        found = self._found[lazy.grid] = lazy.compute()
+        return found
+
+    def of_tiles(self, tile: tuple[int, int]) -> BlankMap | None:
+        """Return a map whose cells are tiles of this size, if there is one."""
+        maps = (one for grid, one in self._found.items() if grid.tile == tile)
+        return next(maps, None)
+
+
+class Step(Protocol):
+    """One thing that is done with a slide, and written as one store."""
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    """Of the store, after the name of the slide."""
+    counts: ClassVar[tuple[str, ...]]
+    """What the process list tells of it."""
+
+    def check(self) -> None:
+        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        ...
+
+    def estimate(self, slide: Slide) -> Estimate:
+        """Return what it would do; nothing is read."""
+        ...
+
+    def made(self, slide: Slide, maps: Maps) -> Made:
+        """Return what is to be written, lazy, and its counts."""
+        ...
+
+    def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
+        """Write what was made."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What steps that write OME-Zarr share."""
+
+    ome_zarr: str = "0.5"
+
+    def check(self) -> None:
+        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        check_version(self.ome_zarr)
+
+    def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
+        """Write what was made."""
+        write(obj, path, overwrite, resume=resume, ome_zarr=self.ome_zarr)
+
+
+@dataclass(frozen=True)
+class _Scaled(_Image):
+    """The scale arguments of `resize`."""
+
+    downsample: float | None = None
+    mpp: Mpp = None
+    max_size: int | None = None
+    shape: tuple[int, int] | None = None
+    kernel: str = "lanczos"
+    gap: float | None = 2.0
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """Arguments by name."""
+        return {one.name: getattr(self, one.name) for one in fields(_Scaled)[1:]}
+
+    def check(self) -> None:
+        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        super().check()
+        resize(_any_slide(), **self.scale)
+
+
+@dataclass(frozen=True)
+class Mask(_Image):
+    """The blank map; arguments of `blank_map`."""
+
+    name: ClassVar[str] = "mask"
+    suffix: ClassVar[str] = ".mask.ome.zarr"
+    counts: ClassVar[tuple[str, ...]] = ("cells", "blank")
+
+    tile_size: Any = None
+    detector: Detector = EMPTY_GLASS
+
+    def check(self) -> None:
+        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        super().check()
+        _check_cells(self.tile_size, self.detector)
+
+    def estimate(self, slide: Slide) -> Estimate:
+        """Return what it would do; nothing is read."""
+        return estimate_blank_map(blank_map(slide, self.tile_size, self.detector), slide)
+
+    def made(self, slide: Slide, maps: Maps) -> Made:
+        """Return what is to be written, and its counts."""
+        found = maps.of(self.tile_size, self.detector)
+        blank = np.asarray(found.blank)
+        return found, {"cells": blank.size, "blank": int(blank.sum())}
+
+
+@dataclass(frozen=True)
+class Resize(_Scaled):
+    """The whole slide, smaller; arguments of `resize`."""
+
+    name: ClassVar[str] = "resize"
+    suffix: ClassVar[str] = ".resize.ome.zarr"
+    counts: ClassVar[tuple[str, ...]] = ("height", "width")
+
+    def estimate(self, slide: Slide) -> Estimate:
+        """Return what it would do; nothing is read."""
+        return estimate_image(resize(slide, **self.scale), slide)
+
+    def made(self, slide: Slide, maps: Maps) -> Made:
+        """Return what is to be written, lazy, and its counts."""
+        image = resize(slide, **self.scale)
+        return image, dict(zip(self.counts, image.shape[:2], strict=True))
+
+
+@dataclass(frozen=True)
+class Cutoff(_Scaled):
+    """The slide without its blank rows and columns; arguments of `cutoff_resize`."""
+
+    name: ClassVar[str] = "cutoff"
+    suffix: ClassVar[str] = ".cutoff.ome.zarr"
+    counts: ClassVar[tuple[str, ...]] = ("height", "width", "gain")
+
+    tile_size: Any = None
+    detector: Detector = EMPTY_GLASS
+
+    def check(self) -> None:
+        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        super().check()
+        _check_cells(self.tile_size, self.detector)
+
+    def estimate(self, slide: Slide) -> Estimate:
+        """Return what it would do at the most; nothing is read."""
+        return estimate_image(resize(slide, **self.scale), slide, upper_bound=True)
+
+    def made(self, slide: Slide, maps: Maps) -> Made:
+        """Return what is to be written, lazy, and its counts."""
+        found = maps.of(self.tile_size, self.detector)
+        cut = cutoff_resize(slide, **self.scale, blank_map=found)
+        height, width = cut.image.shape[:2]
+        return cut, {"height": height, "width": width, "gain": round(cut.gain, 4)}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The dense tiles; arguments of `pack_tiles`."""
+
+    name: ClassVar[str] = "pack"
+    suffix: ClassVar[str] = ".tiles.zarr"
+    counts: ClassVar[tuple[str, ...]] = ("tiles",)
+
+    tile_size: Any = None
+    stride: Any = None
+    downsample: float | None = None
+    mpp: Mpp = None
+    detector: Detector = ALL_BUT_DENSE
+    edge: Edge = "drop"
+    top_k: int | None = None
+    fill: float = 255
+
+    def check(self) -> None:
+        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        self._plan(_any_slide())
+        checked_detector(self.detector)
+        check_top_k(self.top_k)
+
+    def _plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
+        return plan_pack(slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge)
+
+    def estimate(self, slide: Slide) -> Estimate:
+        """Return what it would do at the most; nothing is read."""
+        image, grid = self._plan(slide)
+        count = grid.rows * grid.cols
+        return estimate_tiles(min(count, self.top_k or count), grid, image, slide)
+
+    def made(self, slide: Slide, maps: Maps) -> Made:
+        """Return what is to be written, lazy, and its counts."""
+        image, grid = self._plan(slide)
+        found = maps.of_tiles(grid.tile) if image is slide else None
+        options = {one.name: getattr(self, one.name) for one in fields(self)}
+        pack = pack_tiles(slide, **options, blank_map=found)
+        return pack, {"tiles": len(pack)}
+
+    def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
+        """Write what was made."""
+        write(obj, path, overwrite, resume=resume)
+
+
+def _check_cells(tile_size: Any, detector: Any) -> None:
+    if tile_size is not None:
+        tile_pair(tile_size)
+    checked_detector(detector)
+
+
+def _any_slide() -> Slide:
+    """Return a slide that is large enough for all arguments that are right for some slide."""
+    return from_dask(da.zeros((2**20, 2**20, 3), np.uint8, chunks=2**16), mpp=1.0)
+
+
+STEPS: dict[str, type[Any]] = {step.name: step for step in (Mask, Resize, Cutoff, Pack)}
+"""In the order in which they are done."""
+
+
+def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
+    """Return the steps of these names, with their arguments, in the order of `STEPS`.
+
+    Raises
+    ------
+    SlideArgumentError
+        There is no such step, or it has no such argument.
+    """
+    given = steps if isinstance(steps, Mapping) else {name: {} for name in steps}
+    for name, arguments in given.items():
+        if name not in STEPS:
+            raise SlideArgumentError(f"step {name!r} is not known; use {', '.join(STEPS)}")
+        known = {one.name for one in fields(STEPS[name])}
+        wrong = sorted(set(arguments) - known)
+        if wrong:
+            raise SlideArgumentError(
+                f"step {name} has no {wrong[0]!r}; it has {', '.join(sorted(known))}"
+            )
+    if not given:
+        raise SlideArgumentError(f"no step is given; use {', '.join(STEPS)}")
+    chosen: tuple[Step, ...]
+    chosen = tuple(step(**given[name]) for name, step in STEPS.items() if name in given)
+    for step in chosen:
+        step.check()
+    return chosen
+
+
+def store_of(job: str, name: str, step: Step) -> str:
+    """Return where the store of a step of a slide is."""
+    return os.path.join(job, name, name + step.suffix)

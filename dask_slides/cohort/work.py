@@ -1,0 +1,140 @@
+"""The work on one slide, wherever it runs: each step that is not done yet, and its record."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from dask_slides.cluster import in_this_thread, reporting
+from dask_slides.cohort.records import (
+    SlideRecord,
+    StepRecord,
+    finished_step,
+    keep_record,
+    key_of,
+    read_record,
+    store_digest,
+)
+from dask_slides.cohort.steps import Maps, Step, store_of
+from dask_slides.errors import ClusterLostError, SlideError
+from dask_slides.readers.protocol import Identity
+from dask_slides.slide import Slide
+
+RUN = ".run"
+"""File of a job that holds the number of its run: without it work stops at the next block."""
+
+
+class Stopped(Exception):
+    """The run that this work is of has ended."""
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """A slide to work on; small, as it is sent to a worker."""
+
+    folder: str
+    """Of the job."""
+    name: str
+    slide: Slide
+    mpp: float | None
+    """That was given instead of what the file says."""
+    identity: Identity
+    steps: tuple[Step, ...]
+    run: str
+    overwrite: bool = False
+    whole: bool = True
+    """Whether one worker does all of it, in one thread."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the work on a slide ended."""
+
+    name: str
+    status: str
+    """done, failed, or todo where the run was stopped."""
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    """By step and count: ``pack_tiles``."""
+    seconds: float = 0.0
+    error: str = ""
+    """Class of the error."""
+    message: str = ""
+    trace: str = ""
+    """Of an error that is not expected."""
+
+
+def failure(name: str, error: BaseException, counts: Any = None, seconds: float = 0.0) -> Outcome:
+    """Return the outcome of a slide that `error` ended."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    trace = ""
+    if not isinstance(error, SlideError):  # those say it all in one line
+        trace = "".join(traceback.format_exception(error))
+    return Outcome(name, "failed", counts or {}, seconds, type(error).__name__, message, trace)
+
+
+def work_alone(job: SlideJob) -> Outcome:
+    """Work on a slide in this thread; nothing of it is computed elsewhere."""
+    with in_this_thread():
+        return work_on(job)
+
+
+def work_on(job: SlideJob) -> Outcome:
+    """Do the steps of a slide that are not done; whatever goes wrong is in the outcome."""
+    counts: dict[str, Any] = {}
+    seconds = 0.0
+    try:
+        with reporting(partial(_check_run, job)):
+            maps = Maps(job.slide)
+            record = read_record(job.folder, job.name) or SlideRecord(str(job.slide.path))
+            for step in job.steps:
+                record = _do_step(job, step, maps, record)
+                done = record.steps[step.name]
+                counts |= {f"{step.name}_{key}": value for key, value in done.counts.items()}
+                seconds += done.seconds or 0.0
+    except Stopped:
+        return Outcome(job.name, "todo", counts, seconds)
+    except ClusterLostError:  # no fault of the slide
+        raise
+    except Exception as error:  # one bad slide never stops the rest
+        return failure(job.name, error, counts, seconds)
+    return Outcome(job.name, "done", counts, seconds)
+
+
+def _check_run(job: SlideJob, *_: object) -> None:
+    try:
+        with open(os.path.join(job.folder, RUN), encoding="ascii") as stream:
+            if stream.read() == job.run:
+                return
+    except FileNotFoundError:
+        pass
+    raise Stopped
+
+
+def _do_step(job: SlideJob, step: Step, maps: Maps, record: SlideRecord) -> SlideRecord:
+    _check_run(job)
+    key = key_of(str(job.slide.path), job.identity, job.mpp, step)
+    done = finished_step(record, job.folder, job.name, step, key, job.overwrite)
+    path = store_of(job.folder, job.name, step)
+    if done is None:
+        start = time.monotonic()
+        before = record.steps.get(step.name)
+        obj, counts = step.made(job.slide, maps)
+        begun = StepRecord(key, counts, store_digest(path))
+        # first: a store that appears after this is of this key
+        keep_record(job.folder, job.name, record.holding(step, begun))
+        # what another key has begun is given up
+        step.write(obj, path, job.overwrite, resume=before is None or before.key == key)
+        seconds = round(time.monotonic() - start, 3)
+        done = StepRecord(key, counts, None, done=True, seconds=seconds)
+    elif done.done:
+        return record
+    else:
+        done = StepRecord(key, done.counts, None, done=True)
+    record = record.holding(step, done)
+    keep_record(job.folder, job.name, record)
+    return record
