@@ -23,14 +23,17 @@ from dask_slides.errors import (
     SlideChangedError,
     SlideError,
     SlideFormatError,
+    SlideLimitError,
     SlideMemoryError,
     SlideMppError,
     SlideNotFoundError,
+    SlideTruncatedError,
     SlideUnsupportedError,
     StoreDamagedError,
     TileDecodeError,
 )
 from dask_slides.pack import TilePack, pack_tiles
+from dask_slides.readers.limits import Limits
 from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
 from dask_slides.slide import Slide, from_dask, open_slide
@@ -51,6 +54,7 @@ __all__ = [
     "Contrast",
     "Cutoff",
     "Detector",
+    "Limits",
     "Otsu",
     "OutputBusyError",
     "OutputExistsError",
@@ -61,9 +65,11 @@ __all__ = [
     "SlideChangedError",
     "SlideError",
     "SlideFormatError",
+    "SlideLimitError",
     "SlideMemoryError",
     "SlideMppError",
     "SlideNotFoundError",
+    "SlideTruncatedError",
     "SlideUnsupportedError",
     "StoreDamagedError",
     "TileDecodeError",
