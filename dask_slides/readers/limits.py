@@ -17,6 +17,8 @@ class Limits:
     """Pixels of a level: 2,097,152 x 2,097,152."""
     tile_bytes: int = 2**28
     """Bytes of one decoded tile or strip, which every thread holds whole."""
+    channels: int = 2**9
+    """Samples of a pixel."""
     pages: int = 2**12
     """Image file directories of a TIFF."""
     description_bytes: int = 2**24

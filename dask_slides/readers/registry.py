@@ -26,7 +26,7 @@ def _is_tiff(path: str, head: bytes) -> bool:
 
 
 def _ngff(path: str, fill: float, limits: Limits) -> Opened:
-    return open_ngff(path)
+    return open_ngff(path, limits)
 
 
 def _raster(path: str, fill: float, limits: Limits) -> Opened:

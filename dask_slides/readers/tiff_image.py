@@ -91,6 +91,11 @@ def check_declared(where: str, page: Any, limits: Limits) -> None:
             f"{where} declares {page.imagelength:,} x {page.imagewidth:,} px; if that is right, "
             "open it with limits=Limits(pixels=...)"
         )
+    if page.samplesperpixel > limits.channels:
+        raise SlideLimitError(
+            f"{where} has {page.samplesperpixel:,} samples a pixel; if that is right, open it with "
+            "limits=Limits(channels=...)"
+        )
     decoded = height * width * samples_of(page) * page.dtype.itemsize
     if decoded > limits.tile_bytes and not is_mapped(page):
         raise SlideLimitError(
