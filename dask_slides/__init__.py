@@ -28,15 +28,18 @@ from dask_slides.errors import (
     SlideChangedError,
     SlideError,
     SlideFormatError,
+    SlideLimitError,
     SlideMemoryError,
     SlideMppError,
     SlideNotFoundError,
+    SlideTruncatedError,
     SlideUnsupportedError,
     StoreDamagedError,
     TileDecodeError,
     WorkerKilledError,
 )
 from dask_slides.pack import TilePack, pack_tiles
+from dask_slides.readers.limits import Limits
 from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
 from dask_slides.slide import Slide, from_dask, open_slide
@@ -59,6 +62,7 @@ __all__ = [
     "Contrast",
     "Cutoff",
     "Detector",
+    "Limits",
     "Otsu",
     "OutputBusyError",
     "OutputDeniedError",
@@ -72,9 +76,11 @@ __all__ = [
     "SlideChangedError",
     "SlideError",
     "SlideFormatError",
+    "SlideLimitError",
     "SlideMemoryError",
     "SlideMppError",
     "SlideNotFoundError",
+    "SlideTruncatedError",
     "SlideUnsupportedError",
     "StoreDamagedError",
     "TileDecodeError",

@@ -28,6 +28,8 @@ from dask_slides.writers.store import check_target
 
 Command = Callable[..., Any]
 
+_VERIFY_HASH = "dask_slides.verify_hash"
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -215,7 +217,11 @@ def slide_mpp_option(command: Command) -> Command:
 
 def slide_options(command: Command) -> Command:
     """Add the slide and how it is opened."""
-    return click.argument("slide", metavar="SLIDE")(slide_mpp_option(command))
+    command = click.option(
+        "--verify-hash", metavar="SHA256", expose_value=False, callback=_for_opening,
+        help="read the whole file first, and refuse it if it has another checksum",
+    )(slide_mpp_option(command))  # fmt: skip
+    return click.argument("slide", metavar="SLIDE")(command)
 
 
 def output_argument(command: Command) -> Command:
@@ -312,9 +318,15 @@ def scale_of(options: dict[str, Any]) -> dict[str, Any]:
     return scale | {"gap": _gap(options.pop("gap"))}
 
 
+def _for_opening(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Keep an option of every command on slides for `opened`."""
+    context.meta[_VERIFY_HASH] = value
+
+
 def opened(slide: str, slide_mpp: float | None) -> Slide:
-    """Open SLIDE with --slide-mpp."""
-    return open_slide(slide, mpp=slide_mpp)
+    """Open SLIDE with --slide-mpp and --verify-hash."""
+    sha256 = click.get_current_context().meta.get(_VERIFY_HASH)
+    return open_slide(slide, mpp=slide_mpp, sha256=sha256)
 
 
 def check_out(out: str, shared: Shared) -> None:

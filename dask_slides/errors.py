@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SlideError(Exception):
     """Base of every error that dask_slides raises on purpose."""
@@ -13,6 +15,14 @@ class SlideNotFoundError(SlideError, FileNotFoundError):
 
 class SlideFormatError(SlideError, ValueError):
     """The file or store is not an image that can be read, or contradicts itself."""
+
+
+class SlideTruncatedError(SlideFormatError, EOFError):
+    """Parts of the image lie beyond the end of the file."""
+
+
+class SlideLimitError(SlideError, OverflowError):
+    """The file declares more than the limits it was opened with."""
 
 
 class SlideUnsupportedError(SlideError, NotImplementedError):
@@ -32,7 +42,28 @@ class SlideChangedError(SlideError, OSError):
 
 
 class TileDecodeError(SlideError, OSError):
-    """Pixels of the slide could not be read or decoded."""
+    """Pixels of the slide could not be read or decoded: which, as far as it is known."""
+
+    def __init__(
+        self,
+        message: str,
+        level: int | None = None,
+        y: int | None = None,
+        x: int | None = None,
+        offset: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.level = level
+        """Of the slide."""
+        self.y = y
+        """First row, in pixels of the level."""
+        self.x = x
+        """First column, in pixels of the level."""
+        self.offset = offset
+        """Of the bytes in the file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.level, self.y, self.x, self.offset)
 
 
 class OutputExistsError(SlideError, FileExistsError):

@@ -20,7 +20,8 @@ from dask_slides.errors import SlideArgumentError, SlideMppError
 from dask_slides.geometry import Region, level_size
 from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
 from dask_slides.readers.array import array_source
-from dask_slides.readers.protocol import Level, Source
+from dask_slides.readers.limits import Limits
+from dask_slides.readers.protocol import Level, Source, check_digest, check_identity
 from dask_slides.readers.registry import open_source
 from dask_slides.resample import ResizedSource
 
@@ -200,7 +201,12 @@ class Slide:
 
 
 def open_slide(
-    path: str | os.PathLike[str], mpp: Mpp = None, fill: float = 255, on_bad_tile: str = "raise"
+    path: str | os.PathLike[str],
+    mpp: Mpp = None,
+    fill: float = 255,
+    on_bad_tile: str = "raise",
+    limits: Limits = Limits(),
+    sha256: str | None = None,
 ) -> Slide:
     """Open an image of any size; no pixel is read.
 
@@ -217,6 +223,11 @@ def open_slide(
         What transparent and absent pixels show, in units of the dtype.
     on_bad_tile : {"raise"}
         A tile that cannot be decoded raises TileDecodeError where its pixels are read.
+    limits : Limits
+        How much a TIFF may declare before it is refused.
+    sha256 : str, optional
+        Checksum of the file in hexadecimal. All of the file is read once, and every damage
+        found, also such that a codec cannot tell.
 
     Returns
     -------
@@ -230,6 +241,12 @@ def open_slide(
         There is nothing at the path.
     SlideFormatError
         What is there is not an image, or contradicts itself.
+    SlideTruncatedError
+        The file ends before its image does; a kind of SlideFormatError.
+    SlideLimitError
+        The file declares more than `limits`.
+    SlideChangedError
+        The file does not have the checksum `sha256`.
     SlideUnsupportedError
         The image is of a kind that would not be read right.
 
@@ -247,7 +264,10 @@ def open_slide(
     text = os.fspath(path)
     if "://" not in text:
         text = os.path.abspath(text)  # a worker may run in another folder
-    source, found, properties = open_source(text, fill)
+    identity = None if sha256 is None else check_digest(text, sha256)
+    source, found, properties = open_source(text, fill, limits)
+    if identity is not None:
+        check_identity(text, identity)
     given = _checked_mpp(mpp)
     return Slide(source, Path(text).name, given or found, text, tuple(properties.items()))
 

@@ -13,7 +13,7 @@ from rw_fixtures import smooth
 
 import dask_slides as ds
 from dask_slides.geometry import Region
-from dask_slides.readers import jpeg, tiff
+from dask_slides.readers import frames, jpeg, tiff
 from dask_slides.readers.kept import KEPT, Kept
 from dask_slides.readers.pixels import box_mean
 
@@ -283,7 +283,7 @@ def test_a_frame_header_that_is_not_found_is_taken_for_the_worst():
 
 
 def test_has_end():
-    assert jpeg.has_end(b"..\xff\xd9")
-    assert jpeg.has_end(memoryview(b"..\xff\xd9\0\0"))
-    assert not jpeg.has_end(b"\xff\xd9..")
-    assert not jpeg.has_end(b"")
+    assert frames.has_end(b"..\xff\xd9")
+    assert frames.has_end(memoryview(b"..\xff\xd9\0\0"))
+    assert not frames.has_end(b"\xff\xd9..")
+    assert not frames.has_end(b"")

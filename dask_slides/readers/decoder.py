@@ -7,6 +7,7 @@ in the cache.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 from dask_slides.readers.jpeg import JpegTiles, is_jpeg, jpeg_tiles
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.stored import Data, StoredTiles
+from dask_slides.readers.strict import FrameCheck, Sizes, strict_decode
 
 Array = NDArray[Any]
 
 _SMALLEST = 2**13
 """Bytes of a tile up to which it may be of one colour: glass that a scanner did not scan is one
 tile over and over, and the same bytes are the same pixels."""
+_TRIED = 4
+"""Tiles that are looked at for one that is not damaged."""
 _COLOURS = 64
 """Tiles of one colour that a page remembers."""
 
@@ -34,16 +38,19 @@ class TileDecoder:
     def __init__(self, page: Any, stored: StoredTiles) -> None:
         self._page = page
         self._stored = stored
-        self._size = (page.tilelength, page.tilewidth)
+        self._sizes = Sizes(page)
         self._across = -(-page.imagewidth // page.tilewidth)
         self._lock = threading.Lock()
+        self._strict = strict_decode(page)
         self._jpeg: JpegTiles | None = None
         self._unproven = is_jpeg(page)
+        self._check = FrameCheck(page) if self._unproven else None
         self._colours: dict[tuple[bytes, int], Array] = {}
 
     def __call__(self, number: int, data: Data, factor: int) -> Array | None:
         """Decode a tile to (h / factor, w / factor, s), if it is not of one colour and known."""
-        if len(data) > _SMALLEST or self._valid(number) != self._size:
+        size = self._sizes.full
+        if len(data) > _SMALLEST or self._sizes.valid(number) != size:
             return self._decode(number, data, factor)
         key = (bytes(data), factor)
         colour = self._colours.get(key)
@@ -55,14 +62,15 @@ class TileDecoder:
             self._colours[key] = colour = tile[:1].copy()
             if len(self._colours) > _COLOURS:
                 self._colours.clear()
-        return np.broadcast_to(colour, (self._size[0] // factor, *colour.shape[1:]))
+        return np.broadcast_to(colour, (size[0] // factor, *colour.shape[1:]))
 
     def _decode(self, number: int, data: Data, factor: int) -> Array | None:
         if factor == 1:
             return self._tile(number, data)
         decoder = self.fast()
-        valid = self._valid(number)
-        if decoder is not None and valid == self._size:
+        valid = self._sizes.valid(number)
+        if decoder is not None and valid == self._sizes.full:
+            self._checked(number, data)
             reduced = decoder(data, factor)
             if reduced is not None:
                 return reduced
@@ -74,26 +82,23 @@ class TileDecoder:
         samples = page.imagelength * page.imagewidth * page.samplesperpixel
         return box_mean(tile[: valid[0], : valid[1]], factor, samples)
 
-    def _valid(self, number: int) -> tuple[int, int]:
-        """Return how many rows and columns of a tile lie in the image."""
-        page = self._page
-        row, column = divmod(number, self._across)
-        return (
-            min(page.tilelength, page.imagelength - row * page.tilelength),
-            min(page.tilewidth, page.imagewidth - column * page.tilewidth),
-        )
+    def _checked(self, number: int, data: Data) -> None:
+        if self._check is not None:
+            self._check(number, data)
 
     def _tile(self, number: int, data: Data) -> Array | None:
         """Decode a tile to (h, w, s)."""
         decoder = self.fast()
-        tile = None if decoder is None else decoder(data)
+        tile = None
+        if decoder is not None:
+            self._checked(number, data)
+            tile = decoder(data)
         return self._general(number, data) if tile is None else tile
 
     def _general(self, number: int, data: Data) -> Array | None:
         """Decode as tifffile does."""
-        page = self._page
-        tables = page.jpegtables
-        tile, _, _ = page.decode(bytes(data), number, jpegtables=tables, _fullsize=True)
+        tables = self._page.jpegtables
+        tile, _, _ = self._strict(bytes(data), number, jpegtables=tables, _fullsize=True)
         return None if tile is None else np.asarray(tile[0])
 
     def fast(self) -> JpegTiles | None:
@@ -111,16 +116,15 @@ class TileDecoder:
         # the padding of a tile at the edge may be of no colour at all
         inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
         whole = bool(inside.any())
-        row, column = divmod(int(np.argmax(inside)), inside.shape[1]) if whole else (0, 0)
-        number = row * self._across + column if whole else int(np.argmax(counts))
-        try:
-            ((_, data),) = self._stored.fetch([number])
-            expected = None if data is None else self._general(number, data)
-        except Exception:  # a damaged tile proves nothing; it is told where it is asked for
-            return None
-        if data is None or expected is None:
-            return None
-        return jpeg_tiles(page, data, expected, whole)
+        counts[: inside.shape[0], : inside.shape[1]] *= 1 + whole * int(counts.max())
+        for number in np.argsort(counts, axis=None)[: -_TRIED - 1 : -1].tolist():
+            # a damaged tile proves nothing; it is told where it is asked for
+            with suppress(Exception):
+                ((_, data),) = self._stored.fetch([number])
+                expected = None if data is None else self._general(number, data)
+                if data is not None and expected is not None:
+                    return jpeg_tiles(page, data, expected, whole)
+        return None
 
 
 def _is_flat(tile: Array) -> bool:

@@ -15,18 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.memory import POOL
+from dask_slides.readers.frames import END, FRAMES, JPEG, START
 from dask_slides.readers.pixels import box_mean
 
 Array = NDArray[Any]
 
-JPEG = {7, 33007, 34892}
-"""Compression tags of JPEG with whole streams or with tables apart."""
 FACTORS = (2, 4, 8)
 """Reductions that the decoder offers."""
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of a frame header."""
-_START = b"\xff\xd8"
-_END = b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """An APP14 marker without its last byte, which says whether three components are YCbCr."""
 _NEAR = 2.0
@@ -92,7 +87,7 @@ def coarseness(stream: bytes) -> int:
     at = 2
     while at + 10 <= len(stream) and stream[at] == 0xFF:
         marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
-        if marker in _FRAMES:
+        if marker in FRAMES:
             count = stream[at + 9]
             factors = stream[at + 11 : at + 10 + 3 * count : 3]
             if len(factors) < count or not all(f >> 4 and f & 15 for f in factors):
@@ -102,11 +97,6 @@ def coarseness(stream: bytes) -> int:
             return int(max(max(ratio) / min(ratio) for ratio in ratios))
         at += 2 + length
     return 2  # not told: what does no harm
-
-
-def has_end(data: bytes | memoryview) -> bool:
-    """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing."""
-    return data[-2:] == _END or bytes(data).rstrip(b"\0").endswith(_END)
 
 
 def jpeg_tiles(
@@ -120,12 +110,12 @@ def jpeg_tiles(
     it padding, must be right at 1/2 too; only such tiles are decoded smaller.
     """
     tables = (page.jpegtables or b"")[2:]
-    if tables.endswith(_END):
+    if tables.endswith(END):
         tables = tables[:-2]
-    plain = _START + tables if tables else b""
+    plain = START + tables if tables else b""
     readings = [plain]
     if page.samplesperpixel == 3:
-        as_rgb, as_ycbcr = (_START + _ADOBE + kind + tables for kind in (b"\0", b"\1"))
+        as_rgb, as_ycbcr = (START + _ADOBE + kind + tables for kind in (b"\0", b"\1"))
         readings = [as_rgb, plain, as_ycbcr] if page.photometric == 2 else [plain, as_ycbcr, as_rgb]
     for header in readings:
         tiles = JpegTiles(header, (page.tilelength, page.tilewidth, page.samplesperpixel))

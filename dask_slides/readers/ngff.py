@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideFormatError, SlideUnsupportedError
+from dask_slides.errors import (
+    SlideError,
+    SlideFormatError,
+    SlideLimitError,
+    SlideUnsupportedError,
+)
 from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 
 Array = NDArray[Any]
@@ -64,7 +70,9 @@ def _arrays(source: NgffSource) -> list[Any]:
     return [group[name] for name in source.arrays]
 
 
-def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
+def open_ngff(
+    path: str, limits: Limits
+) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
     path, group, attributes = _image_group(path)
     try:
@@ -76,14 +84,16 @@ def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[s
             path, axes, [a.shape for a in arrays], [a.chunks for a in arrays]
         )
         mpp = _mpp(multiscale)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        if isinstance(error, SlideFormatError):
-            raise
+        version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
+        dtype = np.dtype(arrays[0].dtype)
+        _check_limits(path, levels, channels * dtype.itemsize, limits)
+    except SlideError:
+        raise
+    except Exception as error:  # metadata can be anything, and zarr has errors of its own
         raise SlideFormatError(
             f"{path}: no multiscales metadata that can be read ({error!r}); "
             "give an OME-Zarr 0.4 or 0.5 image"
         ) from None
-    dtype = np.dtype(arrays[0].dtype)
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
     marker = next(
@@ -92,11 +102,26 @@ def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[s
         if os.path.exists(os.path.join(path, name))
     )
     metadata = os.path.join(path, marker)
-    version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
     source = NgffSource(
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("=")
     )
     return source, mpp, {"format": f"OME-Zarr {version}"}
+
+
+def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limits) -> None:
+    """Refuse what the metadata declares beyond `limits`; a pixel has so many bytes."""
+    for number, level in enumerate(levels):
+        (height, width), (rows, columns) = level.shape, level.tile
+        if min(height, width, rows, columns) < 1:
+            raise SlideFormatError(
+                f"{path}: level {number} is of {height} x {width} px in chunks of {rows} x "
+                f"{columns}; the store is damaged, fetch it again"
+            )
+        if height * width > limits.pixels or rows * columns * pixel > limits.tile_bytes:
+            raise SlideLimitError(
+                f"{path}: level {number} declares {height:,} x {width:,} px in chunks of {rows:,} "
+                f"x {columns:,}; if that is right, open it with limits=Limits(...)"
+            )
 
 
 def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:

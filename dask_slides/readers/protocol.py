@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -200,6 +201,22 @@ def check_identity(path: str, identity: Identity) -> None:
         raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")
 
 
+def check_digest(path: str, sha256: str) -> Identity:
+    """Return the identity of the file at `path` if it has this checksum; all of it is read."""
+    identity = identify(path)
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SlideNotFoundError(f"{path}: {reason}; give the checksum of a file") from error
+    if found != sha256.strip().lower():
+        raise SlideChangedError(
+            f"{path}: its SHA-256 is {found} and not {sha256}; fetch the file again"
+        )
+    return identity
+
+
 def decoded(name: str, level: int, region: Region, fetch: Callable[[], Read]) -> Read:
     """Return what `fetch` reads, or raise TileDecodeError: which pixels of which slide."""
     try:
@@ -212,5 +229,8 @@ def decoded(name: str, level: int, region: Region, fetch: Callable[[], Read]) ->
     raise TileDecodeError(
         f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
         f"{region.stop_x} cannot be decoded ({reason}); the file may be damaged, "
-        "fetch it again or export it anew"
+        "fetch it again or export it anew",
+        level,
+        region.y,
+        region.x,
     )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from dask_slides.errors import SlideNotFoundError, SlideUnsupportedError
+from dask_slides.readers.limits import Limits
 from dask_slides.readers.ngff import open_ngff
 from dask_slides.readers.protocol import Source
 from dask_slides.readers.raster import open_raster
@@ -24,16 +25,18 @@ def _is_tiff(path: str, head: bytes) -> bool:
     return head[:4] in _TIFF_MAGIC
 
 
-def _ngff(path: str, fill: float) -> Opened:
-    return open_ngff(path)
+def _ngff(path: str, fill: float, limits: Limits) -> Opened:
+    return open_ngff(path, limits)
 
 
-def _raster(path: str, fill: float) -> Opened:
+def _raster(path: str, fill: float, limits: Limits) -> Opened:
     source, properties = open_raster(path, fill)
     return source, None, properties
 
 
-READERS: tuple[tuple[Callable[[str, bytes], bool], Callable[[str, float], Opened]], ...] = (
+Reader = Callable[[str, float, Limits], Opened]
+
+READERS: tuple[tuple[Callable[[str, bytes], bool], Reader], ...] = (
     (_is_store, _ngff),
     (_is_tiff, open_tiff),
     (lambda path, head: True, _raster),
@@ -41,7 +44,7 @@ READERS: tuple[tuple[Callable[[str, bytes], bool], Callable[[str, float], Opened
 """Whether a reader takes the path (by its first bytes), and the reader; first match wins."""
 
 
-def open_source(path: str, fill: float) -> Opened:
+def open_source(path: str, fill: float, limits: Limits) -> Opened:
     """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`."""
     if "://" in path:
         raise SlideUnsupportedError(f"{path}: remote slides are not read; fetch the file first")
@@ -54,4 +57,4 @@ def open_source(path: str, fill: float) -> Opened:
             reason = error.strerror or str(error)
             raise SlideNotFoundError(f"{path}: {reason}; check the path") from error
     reader = next(reader for takes, reader in READERS if takes(path, head))
-    return reader(path, fill)
+    return reader(path, fill, limits)

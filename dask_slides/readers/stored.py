@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from dask_slides.readers.jpeg import JPEG, has_end
+from dask_slides.readers.frames import JPEG, has_end
 
 Data = bytes | memoryview
 

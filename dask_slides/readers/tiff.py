@@ -19,15 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.errors import (
-    SlideChangedError,
+    SlideError,
     SlideFormatError,
     SlideNotFoundError,
     SlideUnsupportedError,
 )
 from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
+from dask_slides.readers.preflight import Counts, directories
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
-from dask_slides.readers.tiff_image import check_level, conversion_of, largest_series
+from dask_slides.readers.strict import strict_decode
+from dask_slides.readers.tiff_image import (
+    check_declared,
+    check_level,
+    check_tables,
+    conversion_of,
+    largest_series,
+)
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, is_plain_tiled
 
@@ -169,6 +178,8 @@ class _Opened:
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
             return TiledPage(self._path, page, fill, keep=level > 0)
+        for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
+            one.decode = strict_decode(one)  # the store asks the page for it
         import zarr  # only here: it loads for as long as a small slide is read
 
         # without workers tifffile decodes on Zarr's single event loop thread
@@ -209,19 +220,35 @@ def _damaged(path: str, error: Exception) -> SlideFormatError:
 
 
 def open_tiff(
-    path: str, fill: float
+    path: str, fill: float, limits: Limits
 ) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties."""
     identity = identify(path)
+    with open(path, "rb") as file:
+        found = directories(path, file, identity.size, limits)
     with _tiff_file(path) as tiff:
         try:
             index, series = largest_series(path, tiff.series)
+            for number, level in enumerate(series.levels):
+                _check(path, number, level, identity.size, found, limits)
             source = _source(path, identity, index, series, fill)
             return source, mpp_of(tiff, series), properties_of(tiff, series)
-        except (SlideFormatError, SlideUnsupportedError, SlideChangedError):
+        except SlideError:
             raise
         except Exception as error:  # tags that contradict each other fail in many ways
             raise _damaged(path, error) from None
+
+
+def _check(
+    path: str, number: int, level: Any, size: int, found: dict[int, Counts], limits: Limits
+) -> None:
+    """Refuse a level that would not be read right."""
+    where = f"{path}: level {number}"
+    check_level(where, level)
+    check_declared(where, level.keyframe, limits)
+    for page in level.pages:
+        counts = found.get(page.offset, {}) if page is not None else {}
+        check_tables(where, level.keyframe, page, size, counts)
 
 
 def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:
@@ -238,8 +265,7 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
     full = (sizes["Y"], sizes["X"])
     levels = []
-    for number, level in enumerate(series.levels):
-        check_level(path, number, level)
+    for level in series.levels:
         size = dict(zip(level.axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))

@@ -7,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.errors import SlideFormatError, SlideUnsupportedError
+from dask_slides.errors import (
+    SlideFormatError,
+    SlideLimitError,
+    SlideTruncatedError,
+    SlideUnsupportedError,
+)
+from dask_slides.readers.frames import JPEG
+from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
+from dask_slides.readers.preflight import Counts
+from dask_slides.readers.strict import DECODED, check_raw, samples_of, tile_size
+from dask_slides.readers.tiff_tags import is_mapped
 
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
-_JPEG = {6, 7, 34892, 33007}
+_LUMA = JPEG | {33003, 50001, 34933}
+"""Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
+_TABLES = (273, 279, 324, 325)
+"""Tags of the offsets and byte counts of strips and tiles."""
 
 
 def largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
@@ -29,11 +42,11 @@ def largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
     return best[1], best[2]
 
 
-def check_level(path: str, number: int, level: Any) -> None:
+def check_level(where: str, level: Any) -> None:
     """Refuse what tifffile would read as zeros or as something else than the picture."""
     page = level.keyframe
-    where = f"{path}: level {number}"
-    if page.dtype is None or page.dtype.kind not in "buif":
+    whole = not isinstance(page.bitspersample, tuple)
+    if page.dtype is None or page.dtype.kind not in "buif" or not whole:
         raise SlideUnsupportedError(
             f"{where} has samples of {page.bitspersample} bits, format {page.sampleformat}; "
             "convert it to 8 or 16-bit integers or 32-bit floats"
@@ -41,8 +54,8 @@ def check_level(path: str, number: int, level: Any) -> None:
     if int(page.photometric) not in _PHOTOMETRIC:
         name = getattr(page.photometric, "name", page.photometric)
         raise SlideUnsupportedError(f"{where} is in colour space {name}; convert it to RGB")
-    luma = page.photometric == 6 and page.compression not in _JPEG | {33003, 50001, 34933}
-    if luma or page.compression == 6:
+    luma = page.photometric == 6 and page.compression not in _LUMA
+    if page.compression == 6 or luma:
         raise SlideUnsupportedError(
             f"{where} holds YCbCr outside of JPEG, or old-style JPEG; convert it to RGB"
         )
@@ -57,14 +70,87 @@ def check_level(path: str, number: int, level: Any) -> None:
                 f"{where} cannot be decoded ({' '.join(str(error).split())}); "
                 "install imagecodecs, or convert it to a tiled JPEG TIFF"
             ) from None
+    if int(page.compression) not in DECODED:
+        name = getattr(page.compression, "name", page.compression)
+        raise SlideUnsupportedError(
+            f"{where} is compressed as {name}, whose tiles do not tell their size beforehand; "
+            "convert it to a tiled JPEG or JPEG 2000 TIFF"
+        )
+
+
+def check_declared(where: str, page: Any, limits: Limits) -> None:
+    """Refuse sizes that are none, or beyond `limits`."""
+    height, width = tile_size(page)
+    if min(height, width, page.samplesperpixel, page.imagelength, page.imagewidth) < 1:
+        raise SlideFormatError(
+            f"{where} declares {page.imagelength} x {page.imagewidth} px of {page.samplesperpixel} "
+            f"samples in tiles of {height} x {width}; the file is damaged, fetch it again"
+        )
+    if page.imagelength * page.imagewidth > limits.pixels:
+        raise SlideLimitError(
+            f"{where} declares {page.imagelength:,} x {page.imagewidth:,} px; if that is right, "
+            "open it with limits=Limits(pixels=...)"
+        )
+    if page.samplesperpixel > limits.channels:
+        raise SlideLimitError(
+            f"{where} has {page.samplesperpixel:,} samples a pixel; if that is right, open it with "
+            "limits=Limits(channels=...)"
+        )
+    decoded = height * width * samples_of(page) * page.dtype.itemsize
+    if decoded > limits.tile_bytes and not is_mapped(page):
+        raise SlideLimitError(
+            f"{where} has tiles of {height:,} x {width:,} px, {decoded:,} bytes each in memory; "
+            "save it in smaller tiles, or open it with limits=Limits(tile_bytes=...)"
+        )
+
+
+def check_tables(where: str, page: Any, one: Any, size: int, counts: Counts) -> None:
+    """Refuse offsets and byte counts that cannot be those of `one`, a page like `page`.
+
+    `size` is that of the file; `counts` is how many values the tags of the page have, where
+    tifffile has mended what it could.
+    """
+    if one is None:
+        raise SlideFormatError(
+            f"{where} lacks a page; where it names other files, which are not followed, save it as "
+            "one file"
+        )
     expected = math.prod(page.chunked)
-    for one in level.pages:
-        if one is None:
-            raise SlideFormatError(f"{where} lacks a page; fetch the file again")
-        if len(one.dataoffsets) != expected or len(one.databytecounts) != expected:
+    lengths = [counts[code] for code in _TABLES if code in counts]
+    found = [len(one.dataoffsets), len(one.databytecounts)]
+    # one strip after the other, which tifffile takes for one; NDPI keeps a table of its own
+    merged = page.jpegheader is not None or (found == [1, 1] and page.is_contiguous)
+    if found != [expected] * 2 or (not merged and lengths and lengths != [expected] * 2):
+        told = lengths if len(lengths) == 2 else found
+        raise SlideFormatError(
+            f"{where} has {told[0]} offsets and {told[1]} byte counts for {expected} tiles; "
+            "fetch the file again"
+        )
+    offsets, nbytes = np.array(one.dataoffsets, np.int64), np.array(one.databytecounts, np.int64)
+    if min(offsets.min(), nbytes.min()) < 0:
+        raise SlideFormatError(f"{where} has tiles at negative offsets; fetch the file again")
+    there = np.flatnonzero((offsets > 0) & (nbytes > 0))
+    beyond = there[offsets[there] + nbytes[there] > size]
+    if len(beyond):
+        first = int(beyond[0])
+        raise SlideTruncatedError(
+            f"{where}: {len(beyond):,} of {expected:,} tiles lie beyond the end of the file, tile "
+            f"{first} at byte {offsets[first]:,} first; the file was cut short, fetch it again"
+        )
+    # glass that was not scanned is often one tile, named again and again: those are the same
+    places = np.unique(np.stack((offsets[there], nbytes[there]), axis=1), axis=0)
+    overlap = np.flatnonzero(places[1:, 0] < places[:-1].sum(axis=1))
+    if len(overlap):
+        raise SlideFormatError(
+            f"{where}: the tile at byte {places[overlap[0] + 1, 0]:,} begins within the one before "
+            "it; the file is damaged, fetch it again"
+        )
+    if page.compression == 1 and len(nbytes) == expected:
+        wrong = check_raw(page, nbytes)
+        if wrong is not None:
             raise SlideFormatError(
-                f"{where} has {len(one.dataoffsets)} offsets and {len(one.databytecounts)} byte "
-                f"counts for {expected} tiles; fetch the file again"
+                f"{where}: tile {wrong[0]} has {wrong[1]:,} bytes, which is not what its pixels "
+                "take; fetch the file again"
             )
 
 

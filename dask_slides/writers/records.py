@@ -159,17 +159,34 @@ class Verified:
     """Shards by status."""
 
 
-def check(store: str, manifest: dict[str, Any]) -> tuple[Verified, list[str]]:
+def _is_inside(path: Any) -> bool:
+    """Return whether what a store says is the path of a file of it: it may be anybody's store."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        return False
+    return not os.path.isabs(path) and ".." not in path.replace("\\", "/").split("/")
+
+
+def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
     """Read a whole store; return what it should hold, and what is wrong with it."""
+    nothing = Verified(store, 0, 0, {})
+    told = manifest if isinstance(manifest, dict) else {}
+    path, digest = told.get("path"), told.get("sha256")
+    if not _is_inside(path):
+        return nothing, ["what it says of its manifest has changed"]
     try:
-        with open(os.path.join(store, manifest["path"]), "rb") as stream:
+        with open(os.path.join(store, str(path)), "rb") as stream:
             data = stream.read()
-    except FileNotFoundError:
-        return Verified(store, 0, 0, {}), [f"{manifest['path']} is missing"]
-    if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
-        return Verified(store, 0, 0, {}), [f"{manifest['path']} has changed"]
-    records = [Record(**one) for one in json.loads(data)["files"]]
-    known = {one.file for one in records} | {manifest["path"]}
+    except OSError:
+        return nothing, [f"{path} is missing"]
+    if hashlib.sha256(data).hexdigest() != digest:
+        return nothing, [f"{path} has changed"]
+    try:
+        records = [Record(**one) for one in json.loads(data)["files"]]
+    except (KeyError, TypeError, ValueError):
+        return nothing, [f"{path} is no manifest"]
+    if not all(_is_inside(one.file) and isinstance(one.size, int) for one in records):
+        return nothing, [f"{path} names files that are not of the store"]
+    known = {one.file for one in records} | {path}
     wrong = [f"{file} was added" for file in sorted(set(files_in(store)) - known)]
     with ThreadPoolExecutor() as pool:  # hashing needs no lock of Python's
         found = pool.map(lambda one: _difference(store, one), records)

@@ -31,6 +31,8 @@ from dask_slides.writers.store import MARK, Partial, Target, facts_of, marked, n
 Array = NDArray[Any]
 
 
+MOST_TILES = 2**25
+"""Tiles of a pack that is opened: a store of a few bytes can declare any number."""
 FEW_SHARDS = 16
 """Shards that a small pack is shared out to: one is written by one task."""
 SMALL_SHARD = 2**23
@@ -238,9 +240,14 @@ def open_pack(path: Any) -> TilePack:
         if attributes.pop(MARK)["kind"] != "pack":
             raise KeyError(MARK)
         stored = group["tiles"]
-        y, x, score = (np.asarray(group[name][...]) for name in ("y", "x", "score"))
+        stored_at = [group[name] for name in ("y", "x", "score")]
+        if max(array.size for array in stored_at) > MOST_TILES or stored.ndim != 4:
+            raise ValueError("tiles")
+        y, x, score = (np.asarray(array[...]) for array in stored_at)
         if not len(y) == len(x) == len(score) == stored.shape[0]:
             raise KeyError("tiles")
+        lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
+        float(attributes.get("mpp") or 0)
     except Exception as error:  # zarr has no one class for what is not there
         raise SlideFormatError(
             f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
@@ -248,7 +255,6 @@ def open_pack(path: Any) -> TilePack:
         ) from None
     reader = StoredTiles(target, identify(os.path.join(target, "zarr.json")))
     if len(y):
-        lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
         tiles = da.map_blocks(
             partial(_read_shard, reader, bounds(lengths)),
             chunks=(lengths, *((n,) for n in stored.shape[1:])),

@@ -1,0 +1,225 @@
+"""Decoding that raises rather than guesses, for every codec that is read.
+
+tifffile and the libraries below it make the most of what they get: a stream of another size
+is cut or padded, what is missing is grey, warnings are kept. So each stream is held against
+its page before it is decoded, and what comes out must be as long as the page says.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dask_slides.readers.frames import END, JPEG, READ, START, Data, Frame, has_end
+
+_LZW = 5
+BYTES = frozenset({_LZW, 8, 32773, 32946, 34925, 34926, 50000, 50013})
+"""Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
+_FAX = frozenset({2, 3, 4})
+"""CCITT, which is told its size and fills no other."""
+DECODED = BYTES | _FAX | READ.keys() | {1}
+"""Compression tags that are read; of all others the size is not known before they are decoded."""
+
+
+def tile_size(page: Any) -> tuple[int, int]:
+    """Return height and width of a stored tile or strip of a page of tifffile."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
+def samples_of(page: Any) -> int:
+    """Return the samples that a pixel has in one stored tile of a page of tifffile."""
+    return int(page.samplesperpixel) if page.planarconfig == 1 else 1
+
+
+def tile_bytes(page: Any, height: int, width: int) -> int:
+    """Return the bytes of a decoded tile before its samples are unpacked."""
+    bits = page.bitspersample
+    each = sum(bits) if isinstance(bits, tuple) else bits * samples_of(page)
+    return height * -(-width * each // 8)
+
+
+class Sizes:
+    """Which sizes the tiles of a page may have, number by number."""
+
+    def __init__(self, page: Any) -> None:
+        self.full = tile_size(page)
+        self._image = page.imagelength, page.imagewidth
+        self._down, self._across = (
+            -(-n // side) for n, side in zip(self._image, self.full, strict=True)
+        )
+
+    def valid(self, number: int) -> tuple[int, int]:
+        """Return how many rows and columns of tile `number` lie in the image."""
+        row, column = divmod(number % (self._down * self._across), self._across)
+        return (
+            min(self.full[0], self._image[0] - row * self.full[0]),
+            min(self.full[1], self._image[1] - column * self.full[1]),
+        )
+
+    def allowed(self, number: int) -> set[tuple[int, int]]:
+        """Return the sizes that writers give tile `number`: whole, or without its padding."""
+        height, width = self.valid(number)
+        return {self.full, (height, self.full[1]), (height, width)}
+
+
+class FrameCheck:
+    """Holds the header of a stream against its page. Threads may share it."""
+
+    def __init__(self, page: Any) -> None:
+        self._sizes = Sizes(page)
+        self._samples = samples_of(page)
+        self._bits = page.bitspersample
+        self._jpeg = int(page.compression) in JPEG
+        self._read = READ[int(page.compression)]
+        # the tiles of a page begin alike: what was found right once is compared and not parsed
+        self._known = b""
+
+    def __call__(self, number: int, data: Data) -> None:
+        """Raise ValueError unless tile `number` is what the page says, and whole."""
+        known = self._known
+        if known and data[: len(known)] == known:
+            return
+        frame = self._read(data)
+        if (frame.height, frame.width) == self._sizes.full:
+            pass
+        elif (frame.height, frame.width) not in self._sizes.allowed(number):
+            height, width = self._sizes.full
+            raise ValueError(
+                f"the stream of tile {number} is of {frame.height} x {frame.width} px where the "
+                f"page says {height} x {width}"
+            )
+        self._matches(number, frame)
+        if self._jpeg and (frame.height, frame.width) == self._sizes.full:
+            self._known = bytes(data[: frame.end])
+
+    def _matches(self, number: int, frame: Frame) -> None:
+        if frame.samples is not None and frame.samples != self._samples:
+            raise ValueError(
+                f"the stream of tile {number} has {frame.samples} components where the page "
+                f"says {self._samples}"
+            )
+        # 12 bits in samples of 16 are the same numbers
+        if frame.bits is not None and -(-frame.bits // 8) != -(-self._bits // 8):
+            raise ValueError(
+                f"the stream of tile {number} has {frame.bits} bits a sample where the page "
+                f"says {self._bits}"
+            )
+
+
+def strict_decode(page: Any) -> Callable[..., Any]:
+    """Return what decodes the tiles of `page` like its `decode`, and raises where that guesses."""
+    compression = int(page.compression)
+    if compression in BYTES:
+        return _StrictBytes(page)
+    if compression in JPEG:
+        return _StrictJpeg(page)
+    if compression in READ:
+        return _StrictImage(page)
+    return page.decode  # type: ignore[no-any-return]
+
+
+class _StrictImage:
+    """Decodes streams that are images of their own."""
+
+    def __init__(self, page: Any) -> None:
+        self._decode = page.decode
+        self._check = FrameCheck(page)
+
+    def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
+        if data is not None:
+            self._check(number, data)
+        return self._decode(data, number, **options)
+
+
+class _StrictJpeg:
+    """Decodes JPEG by tifffile, whose decoder keeps the warnings of libjpeg to itself.
+
+    simplejpeg raises them. It goes through the stream at 1/8 before, as it has to read every
+    coefficient for that, and transforms few.
+    """
+
+    def __init__(self, page: Any) -> None:
+        self._decode = page.decode
+        self._check = FrameCheck(page)
+        colours = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+        self._colours = colours.get(samples_of(page)) if page.bitspersample == 8 else None
+
+    def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
+        # NDPI has one stream with restart intervals, whose tables and size lie in its header
+        if data is not None and options.get("jpegheader") is None:
+            self._check(number, data)
+            if not has_end(data):
+                raise ValueError(f"the JPEG stream of tile {number} has no end")
+            if self._colours is not None:
+                self._warned(data, options.get("jpegtables") or b"")
+        return self._decode(data, number, **options)
+
+    def _warned(self, data: bytes, tables: bytes) -> None:
+        import simplejpeg
+
+        if tables:
+            data = b"".join((START, tables[2:].removesuffix(END), data[2:]))
+        simplejpeg.decode_jpeg(data, self._colours, min_height=1, min_width=1, min_factor=1)
+
+
+class _StrictBytes:
+    """Decodes bytes to as many bytes as a tile has, and lets tifffile make samples of them."""
+
+    def __init__(self, page: Any) -> None:
+        import tifffile
+
+        self._decompress = tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
+        self._sizes = Sizes(page)
+        self._page = page
+        self._most = tile_bytes(page, *self._sizes.full)
+        self._row = tile_bytes(page, 1, self._sizes.full[1])
+        self._lzw = int(page.compression) == _LZW
+        self._turned = page.fillorder == 2
+        plain = copy.copy(page)
+        plain.__dict__.pop("decode", None)
+        plain.compression, plain.fillorder = tifffile.COMPRESSION.NONE, 1
+        self._decode = plain.decode
+
+    def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
+        if data is not None:
+            data = self._bytes(data, number)
+        return self._decode(data, number, **options)
+
+    def _bytes(self, data: Any, number: int) -> Any:
+        import imagecodecs
+
+        if self._turned:
+            data = imagecodecs.bitorder_decode(data)
+        # more than there may be: LZW and LZMA say nothing where they stop before the end
+        found = self._decompress(data, out=self._most + self._row)
+        length = len(found)
+        if length == self._most:
+            return found
+        allowed = [tile_bytes(self._page, *size) for size in self._sizes.allowed(number)]
+        # scanners write LZW strips with a few bytes too many, libtiff leaves those out too
+        slack = self._row if self._lzw else 1
+        if not any(size <= length < size + slack for size in allowed):
+            more = "or more " * (length >= self._most + self._row)
+            raise ValueError(
+                f"tile {number} holds {length} bytes {more}where the page says {max(allowed)}"
+            )
+        return found
+
+
+def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
+    """Return the number and byte count of an uncompressed tile that is not as long as it must be.
+
+    None if all are. `counts` is an array of the byte counts of all tiles of `page`.
+    """
+    sizes = Sizes(page)
+    full = tile_bytes(page, *sizes.full)
+    for number in np.flatnonzero((counts != full) & (counts != 0)).tolist():
+        allowed = {tile_bytes(page, *size) for size in sizes.allowed(number)}
+        if int(counts[number]) not in allowed:
+            return number, int(counts[number])
+    return None
