@@ -22,6 +22,7 @@ from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_by
 from dask_slides.readers.array import array_source
 from dask_slides.readers.protocol import Level, Source
 from dask_slides.readers.registry import open_source
+from dask_slides.readers.remote import checked_address, is_remote
 from dask_slides.resample import ResizedSource
 
 Array = NDArray[Any]
@@ -242,8 +243,8 @@ def open_slide(
     if not isinstance(fill, int | float) or not 0 <= fill < math.inf:
         raise SlideArgumentError(f"fill={fill!r} is not a grey level; give a number from 0 up")
     text = os.fspath(path)
-    if "://" not in text:
-        text = os.path.abspath(text)  # a worker may run in another folder
+    # a worker may run in another folder
+    text = checked_address(text) if is_remote(text) else os.path.abspath(text)
     source, found, properties = open_source(text, fill)
     given = _checked_mpp(mpp)
     return Slide(source, Path(text).name, given or found, text, tuple(properties.items()))

@@ -713,6 +713,8 @@ def test_every_error_is_a_builtin_too_and_survives_pickle():
         "TileDecodeError": OSError,
         "OutputExistsError": FileExistsError,
         "OutputBusyError": BlockingIOError,
+        "RemoteError": ConnectionError,
+        "RemoteAccessError": PermissionError,
         "ResumeError": ValueError,
         "SlideMemoryError": RuntimeError,
         "StoreDamagedError": OSError,

@@ -17,6 +17,7 @@ from dask_slides.errors import (
     TileDecodeError,
 )
 from dask_slides.geometry import Region, strips
+from dask_slides.readers.remote import head, is_remote
 
 Array = NDArray[Any]
 Read = TypeVar("Read")
@@ -106,6 +107,16 @@ class Tiled(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Spanning(Source, Protocol):
+    """A source of which a task should read wide regions: what lies in a row comes at once."""
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Pixels along x of each level that make a read of a good size; 0 if any do."""
+        ...
+
+
 def read_each(source: Source, level: int, regions: list[Region], out: Array) -> None:
     """Read `regions` into `out` (n, h, w, c), each at the top left of its own."""
     parts = source.gather(level, regions) if isinstance(source, Tiled) else None
@@ -182,10 +193,14 @@ class Identity:
 
     size: int
     mtime_ns: int
+    version: str = ""
+    """What the server of a remote file tells this version of it by."""
 
 
 def identify(path: str) -> Identity:
-    """Return the identity of the file at `path`."""
+    """Return the identity of the file at `path`, or of the object at an address."""
+    if is_remote(path):
+        return Identity(*head(path))
     try:
         status = os.stat(path)
     except OSError as error:

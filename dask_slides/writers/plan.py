@@ -43,6 +43,8 @@ class Stage:
     """Halvings between what is read and the first level written."""
     levels: tuple[int, ...]
     """Numbers of the levels written."""
+    wide: int = 1
+    """Blocks beside each other that one task takes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ImagePlan:
     def blocks(self, stage: Stage) -> tuple[int, int]:
         """Return how many blocks a stage has along y and x."""
         height, width = self.levels[stage.levels[0] - stage.first].shape
-        return -(-height // stage.side), -(-width // stage.side)
+        return -(-height // stage.side), -(-width // (stage.side * stage.wide))
 
     @property
     def pixels(self) -> int:
@@ -68,11 +70,12 @@ class ImagePlan:
         return sum(level.shape[0] * level.shape[1] for level in self.levels)
 
 
-def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
+def plan_image(shape: tuple[int, int], input_ratio: float = 1.0, span: int = 0) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels.
+    shrinks much takes fewer output pixels. Tasks are at least `span` pixels wide, as far as
+    they stay small.
     """
     longest = max(shape)
     count = 1
@@ -87,7 +90,8 @@ def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
         side *= 2
     while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < LARGEST_SHARD:
         side *= 2
-    stages = []
+    wide = max(1, min(-(-span // side), LARGEST_SHARD**2 // side**2))
+    stages: list[Stage] = []
     shards: list[int] = []
     first, base = 0, 0
     while len(shards) < count:
@@ -97,7 +101,7 @@ def plan_image(shape: tuple[int, int], input_ratio: float = 1.0) -> ImagePlan:
             # a block that is the whole image writes all that is left, a chunk at the least
             fitting.append(len(shards))
             shards.append(max(chunk, side >> (first + len(fitting) - 1)))
-        stages.append(Stage(side, first, tuple(fitting)))
+        stages.append(Stage(side, first, tuple(fitting), 1 if stages else wide))
         base, first, side = fitting[-1], 1, STAGE_CHUNKS * chunk
     levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
     return ImagePlan(levels, tuple(stages))
