@@ -24,6 +24,7 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
 from dask_slides.progress import progress_for
 from dask_slides.slide import Slide, open_slide
+from dask_slides.writers.mark import place_text
 from dask_slides.writers.store import check_target
 
 Command = Callable[..., Any]
@@ -331,7 +332,7 @@ def opened(slide: str, slide_mpp: float | None) -> Slide:
 
 def check_out(out: str, shared: Shared) -> None:
     """Raise before any work is done if OUT cannot be written."""
-    check_target(os.path.abspath(out), shared.overwrite)
+    check_target(place_text(out), shared.overwrite)
 
 
 def megapixels(slide: Slide) -> float:

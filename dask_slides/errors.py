@@ -41,6 +41,14 @@ class SlideChangedError(SlideError, OSError):
     """The file is not the one that was opened: its size or time of change differs."""
 
 
+class RemoteError(SlideError, ConnectionError):
+    """The server of a remote slide or store does not answer right, however often it is asked."""
+
+
+class RemoteAccessError(SlideError, PermissionError):
+    """The server of a remote slide or store does not allow what is asked."""
+
+
 class TileDecodeError(SlideError, OSError):
     """Pixels of the slide could not be read or decoded: which, as far as it is known."""
 

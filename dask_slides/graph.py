@@ -23,6 +23,7 @@ from dask_slides.readers.array import ArraySource
 from dask_slides.readers.protocol import (
     Derived,
     Source,
+    Spanning,
     rebind,
     root_of,
     root_window,
@@ -176,6 +177,10 @@ def default_chunks(source: Source, level: int) -> tuple[int, int]:
     side = [_fitting(source, level, axis, target) for axis in (0, 1)]
     if source.levels[level].tile[1] >= shape[1]:  # strips: as many rows as make a task
         side = [_fitting(source, level, 0, target**2 // shape[1]), shape[1]]
+    wide = read_span(source, level)
+    if wide > side[1]:  # and less high, so that a task stays of one size
+        tile = source.levels[level].tile[0]
+        side = [min(side[0], max(1, TASK_SIDE**2 // wide // tile) * tile), min(wide, shape[1])]
     while True:
         pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
         if pieces[0] * pieces[1] <= MAX_TASKS or side[0] * side[1] >= LARGEST_CHUNK:
@@ -217,6 +222,16 @@ def input_ratio(source: Source) -> tuple[float, float]:
         x *= window.width / source.levels[0].shape[1]
         source = source.parent
     return y, x
+
+
+def read_span(source: Source, level: int) -> int:
+    """Return how many pixels along x of `level` the root should be read in at the least."""
+    root = root_of(source)
+    if not isinstance(root, Spanning):
+        return 0
+    shape = source.levels[level].shape
+    read, window = root_window(source, level, Region(0, 0, *shape))
+    return -(-root.spans[read] * shape[1] // window.width)
 
 
 def even_chunks(

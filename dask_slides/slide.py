@@ -21,8 +21,10 @@ from dask_slides.geometry import Region, level_size
 from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
 from dask_slides.readers.array import array_source
 from dask_slides.readers.limits import Limits
-from dask_slides.readers.protocol import Level, Source, check_digest, check_identity
+from dask_slides.readers.protocol import Level, Source, check_identity
+from dask_slides.readers.ranges import check_digest
 from dask_slides.readers.registry import open_source
+from dask_slides.readers.remote import checked_address, is_remote
 from dask_slides.resample import ResizedSource
 
 Array = NDArray[Any]
@@ -262,8 +264,8 @@ def open_slide(
     if not isinstance(fill, int | float) or not 0 <= fill < math.inf:
         raise SlideArgumentError(f"fill={fill!r} is not a grey level; give a number from 0 up")
     text = os.fspath(path)
-    if "://" not in text:
-        text = os.path.abspath(text)  # a worker may run in another folder
+    # a worker may run in another folder
+    text = checked_address(text) if is_remote(text) else os.path.abspath(text)
     identity = None if sha256 is None else check_digest(text, sha256)
     source, found, properties = open_source(text, fill, limits)
     if identity is not None:

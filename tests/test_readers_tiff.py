@@ -719,6 +719,8 @@ def test_every_error_is_a_builtin_too_and_survives_pickle():
         "OutputDeniedError": PermissionError,
         "WorkerKilledError": RuntimeError,
         "ClusterLostError": ConnectionError,
+        "RemoteError": ConnectionError,
+        "RemoteAccessError": PermissionError,
         "ResumeError": ValueError,
         "SlideMemoryError": RuntimeError,
         "StoreDamagedError": OSError,

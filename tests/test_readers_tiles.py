@@ -8,6 +8,7 @@ import tifffile
 import dask_slides as ds
 from dask_slides.readers import tiff, tiles
 from dask_slides.readers.decoder import TileDecoder
+from dask_slides.readers.ranges import LocalFile
 
 KINDS = {
     "jpeg": {"compression": "jpeg", "photometric": "rgb", "subsampling": (2, 2)},
@@ -91,7 +92,7 @@ def test_a_file_that_ends_within_a_tile_is_told(tmp_path):
     path = written(tmp_path, "none")
     slide = ds.open_slide(path)
     with tifffile.TiffFile(path) as opened:
-        page = tiles.TiledPage(str(path), opened.pages[0], 255)
+        page = tiles.TiledPage(LocalFile(path), opened.pages[0], 255)
         with open(path, "r+b") as file:
             file.truncate(path.stat().st_size - 100)
         with pytest.raises(ValueError, match="ends within tile 24"):

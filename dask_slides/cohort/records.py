@@ -18,7 +18,8 @@ from dask_slides.cohort.steps import Step, store_of
 from dask_slides.errors import ResumeError, SlideFormatError
 from dask_slides.readers.protocol import Identity
 from dask_slides.writers.records import write_whole
-from dask_slides.writers.store import facts_of, mark_of
+from dask_slides.writers.mark import mark_of
+from dask_slides.writers.store import facts_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from dask_slides.readers.jpeg import JpegTiles, is_jpeg, jpeg_tiles
 from dask_slides.readers.pixels import box_mean
-from dask_slides.readers.stored import Data, StoredTiles
+from dask_slides.readers.ranges import Data
+from dask_slides.readers.stored import StoredTiles
 from dask_slides.readers.strict import FrameCheck, Sizes, strict_decode
 
 Array = NDArray[Any]

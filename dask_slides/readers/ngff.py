@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.errors import (
+    RemoteAccessError,
+    RemoteError,
     SlideError,
     SlideFormatError,
     SlideLimitError,
@@ -20,6 +22,7 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.remote import asked, exists, group_at, is_remote
 
 Array = NDArray[Any]
 
@@ -53,7 +56,7 @@ class NgffSource:
         index = {"y": rows, "x": columns, "c": slice(None)}
         check_identity(self.metadata, self.identity)
         where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: _arrays(self)[level][where])
+        stored = decoded(self.path, level, region, lambda: _read(self, level, where))
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
@@ -64,10 +67,21 @@ class NgffSource:
 
 @lru_cache(maxsize=16)
 def _arrays(source: NgffSource) -> list[Any]:
-    import zarr
-
-    group = zarr.open_group(source.path, mode="r")
+    group = group_at(source.path)
     return [group[name] for name in source.arrays]
+
+
+def _read(source: NgffSource, level: int, where: tuple[Any, ...]) -> Any:
+    if is_remote(source.path):
+        return asked(source.path, lambda *_: _arrays(source)[level][where], tries=1)
+    return _arrays(source)[level][where]
+
+
+def marker_of(path: str) -> str | None:
+    """Return which file holds the metadata of the root of the store at `path`; None if none."""
+    there = exists if is_remote(path) else os.path.exists
+    names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup"))
+    return next((name for name in names if there(name)), None)
 
 
 def open_ngff(
@@ -96,12 +110,8 @@ def open_ngff(
         ) from None
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
-    marker = next(
-        name
-        for name in ("zarr.json", ".zattrs", ".zgroup")
-        if os.path.exists(os.path.join(path, name))
-    )
-    metadata = os.path.join(path, marker)
+    metadata = marker_of(path)
+    assert metadata is not None  # Zarr has just read it
     source = NgffSource(
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("=")
     )
@@ -126,16 +136,16 @@ def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limi
 
 def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:
     """Return the group of the image at `path`, of a collection the first, and its attributes."""
-    import zarr
-
     try:
-        group = zarr.open_group(path, mode="r")
+        group = group_at(path)
         attributes = group.attrs.asdict()
         if "bioformats2raw.layout" in attributes.get("ome", attributes):
-            path = os.path.join(path, "0")
-            group = zarr.open_group(path, mode="r")
+            path = f"{path}/0"
+            group = group_at(path)
             attributes = group.attrs.asdict()
         return path, group, attributes
+    except (RemoteError, RemoteAccessError):
+        raise
     except Exception as error:  # zarr has no one class for "this is not a group"
         kind = type(error).__name__
     # raised here, not from zarr's error: that cannot be unpickled, and workers open slides too

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from dask_slides.errors import (
     TileDecodeError,
 )
 from dask_slides.geometry import Region, strips
+from dask_slides.readers.remote import head, is_remote
 
 Array = NDArray[Any]
 Read = TypeVar("Read")
@@ -107,6 +107,16 @@ class Tiled(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Spanning(Source, Protocol):
+    """A source of which a task should read wide regions: what lies in a row comes at once."""
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Pixels along x of each level that make a read of a good size; 0 if any do."""
+        ...
+
+
 def read_each(source: Source, level: int, regions: list[Region], out: Array) -> None:
     """Read `regions` into `out` (n, h, w, c), each at the top left of its own."""
     parts = source.gather(level, regions) if isinstance(source, Tiled) else None
@@ -183,10 +193,14 @@ class Identity:
 
     size: int
     mtime_ns: int
+    version: str = ""
+    """What the server of a remote file tells this version of it by."""
 
 
 def identify(path: str) -> Identity:
-    """Return the identity of the file at `path`."""
+    """Return the identity of the file at `path`, or of the object at an address."""
+    if is_remote(path):
+        return Identity(*head(path))
     try:
         status = os.stat(path)
     except OSError as error:
@@ -199,22 +213,6 @@ def check_identity(path: str, identity: Identity) -> None:
     """Raise SlideChangedError unless the file at `path` is the one that was opened."""
     if identify(path) != identity:
         raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")
-
-
-def check_digest(path: str, sha256: str) -> Identity:
-    """Return the identity of the file at `path` if it has this checksum; all of it is read."""
-    identity = identify(path)
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SlideNotFoundError(f"{path}: {reason}; give the checksum of a file") from error
-    if found != sha256.strip().lower():
-        raise SlideChangedError(
-            f"{path}: its SHA-256 is {found} and not {sha256}; fetch the file again"
-        )
-    return identity
 
 
 def decoded(name: str, level: int, region: Region, fetch: Callable[[], Read]) -> Read:

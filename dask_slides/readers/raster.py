@@ -14,6 +14,7 @@ from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.geometry import Region
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.ranges import stream
 
 Array = NDArray[Any]
 
@@ -72,7 +73,7 @@ def _pixels(source: RasterSource) -> Array:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(source.path) as image:
+        with stream(source.path) as file, Image.open(file) as image:
             wanted = image if image.mode == source.mode else image.convert(source.mode)
             pixels = np.asarray(wanted)
     pixels = source.conversion(pixels.reshape(*source.shape, -1))
@@ -88,7 +89,7 @@ def open_raster(path: str, fill: float) -> tuple[RasterSource, dict[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with stream(path) as file, Image.open(file) as image:
                 width, height = image.size
                 mode, kind = image.mode, str(image.format)
                 if mode == "P" and "transparency" in image.info:

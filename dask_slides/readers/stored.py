@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from dask_slides.readers.frames import JPEG, has_end
-
-Data = bytes | memoryview
+from dask_slides.readers.ranges import ByteFile, Data
 
 _LARGEST_GAP = 2**14
 """Bytes between two tiles that are read and thrown away, where that saves a read."""
@@ -20,9 +17,8 @@ _LONGEST_READ = 2**22
 class StoredTiles:
     """The tiles of one page by number, in rows from the top left. Threads may share it."""
 
-    def __init__(self, path: str, page: Any) -> None:
-        self._file = os.open(path, os.O_RDONLY)
-        self._close = weakref.finalize(self, os.close, self._file)
+    def __init__(self, file: ByteFile, page: Any) -> None:
+        self._file = file
         self._offsets = page.dataoffsets
         self._counts = page.databytecounts
         self._ends = int(page.compression) in JPEG
@@ -32,11 +28,10 @@ class StoredTiles:
         offsets, counts = self._offsets, self._counts
         present = [number for number in numbers if offsets[number] and counts[number]]
         yield from ((number, None) for number in numbers if number not in set(present))
-        for group in _runs(present, offsets, counts):
-            start = offsets[group[0]]
-            data = memoryview(
-                os.pread(self._file, offsets[group[-1]] + counts[group[-1]] - start, start)
-            )
+        groups = _runs(present, offsets, counts)
+        ranges = [(offsets[one[0]], offsets[one[-1]] + counts[one[-1]]) for one in groups]
+        for group, (start, _), read in zip(groups, ranges, self._file.ranges(ranges), strict=True):
+            data = memoryview(read)
             for number in group:
                 own = data[offsets[number] - start :][: counts[number]]
                 if len(own) != counts[number]:

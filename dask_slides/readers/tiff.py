@@ -29,6 +29,8 @@ from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.preflight import Counts, directories
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.ranges import byte_file, stream
+from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
 from dask_slides.readers.tiff_image import (
     check_declared,
@@ -38,7 +40,13 @@ from dask_slides.readers.tiff_image import (
     largest_series,
 )
 from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
-from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, is_plain_tiled
+from dask_slides.readers.tiles import (
+    TiledPage,
+    coarseness_of,
+    factors_of,
+    is_plain_tiled,
+    span_of,
+)
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
@@ -64,6 +72,8 @@ class TiffSource:
     """Of each level, the reductions at which it can be read."""
     coarse: tuple[int, ...]
     """Of each level, how many times coarser the colours of a reduced image are."""
+    spans: tuple[int, ...]
+    """Of each level, pixels along x whose tiles are a request of a good size; 0 of a file here."""
 
     @property
     def name(self) -> str:
@@ -80,17 +90,22 @@ class TiffSource:
         """Type of a sample after the conversion."""
         return self.conversion.dtype(self.stored_dtype)
 
+    def _open(self) -> _Opened:
+        """Return the file open; each time it is looked whether it was overwritten."""
+        if not is_remote(self.path):  # there every request for bytes does
+            check_identity(self.path, self.identity)
+        return _opened(self.path, self.identity, self.series, self.conversion.fill)
+
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
         rows, columns = region.slices()
         index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
-        check_identity(self.path, self.identity)  # each time: an open file may be overwritten
-        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        this = self._open()
         where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: opened.array(level)[where])
+        stored = decoded(self.path, level, region, lambda: this.array(level)[where])
         pixels = self.conversion(channels_last(np.asarray(stored), self.axes))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
-            for hole in holes(opened.page(level), region):
+            for hole in holes(this.page(level), region):
                 pixels[hole.slices(region.y, region.x)] = min(self.conversion.fill, 255)
         return pixels
 
@@ -104,10 +119,9 @@ class TiffSource:
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`."""
-        check_identity(self.path, self.identity)
-        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        this = self._open()
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
-        return decoded(self.path, level, place, lambda: opened.array(level).read(region, factor))
+        return decoded(self.path, level, place, lambda: this.array(level).read(region, factor))
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""
@@ -130,9 +144,8 @@ class TiffSource:
         self, level: int, around: Region, found: Callable[[TiledPage], Iterator[Item]]
     ) -> Iterator[Item]:
         """Yield what is found in the page of `level`; an error says that it lies in `around`."""
-        check_identity(self.path, self.identity)
-        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
-        items = found(opened.array(level))
+        this = self._open()
+        items = found(this.array(level))
         while item := decoded(self.path, level, around, lambda: next(items, None)):
             yield item
 
@@ -151,7 +164,10 @@ class _Opened:
 
     def __init__(self, path: str, identity: Identity, series: int, fill: float) -> None:
         self._path = path
+        self._identity = identity
         self._tiff = _tiff_file(path)
+        if is_remote(path):  # what was read of it is of that version, and so is all that will be
+            check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
         self._series = self._tiff.series[series]
         self._fill = fill
@@ -177,7 +193,8 @@ class _Opened:
         # absent tiles are legal and read as the fill, not as black tissue
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
-            return TiledPage(self._path, page, fill, keep=level > 0)
+            file = byte_file(self._path, self._identity)
+            return TiledPage(file, page, fill, keep=level > 0)
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store asks the page for it
         import zarr  # only here: it loads for as long as a small slide is read
@@ -202,12 +219,16 @@ def _fill_of(page: Any, fill: float) -> Any:
     return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
 
 
-def _tiff_file(path: str) -> Any:
+def _tiff_file(path: str, file: Any = None) -> Any:
+    """Open `path` with tifffile; of another machine `file`, or a new stream of it."""
     import tifffile
 
     try:
+        here = (file or stream(path)) if is_remote(path) else path
         # a companion file named inside an OME-TIFF is not followed: it may be any file
-        return tifffile.TiffFile(path, _multifile=False)
+        return tifffile.TiffFile(here, _multifile=False)
+    except SlideError:
+        raise
     except OSError as error:
         raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
     except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
@@ -224,19 +245,19 @@ def open_tiff(
 ) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties."""
     identity = identify(path)
-    with open(path, "rb") as file:
+    with stream(path) as file:
         found = directories(path, file, identity.size, limits)
-    with _tiff_file(path) as tiff:
-        try:
-            index, series = largest_series(path, tiff.series)
-            for number, level in enumerate(series.levels):
-                _check(path, number, level, identity.size, found, limits)
-            source = _source(path, identity, index, series, fill)
-            return source, mpp_of(tiff, series), properties_of(tiff, series)
-        except SlideError:
-            raise
-        except Exception as error:  # tags that contradict each other fail in many ways
-            raise _damaged(path, error) from None
+        with _tiff_file(path, file) as tiff:
+            try:
+                index, series = largest_series(path, tiff.series)
+                for number, level in enumerate(series.levels):
+                    _check(path, number, level, identity.size, found, limits)
+                source = _source(path, identity, index, series, fill)
+                return source, mpp_of(tiff, series), properties_of(tiff, series)
+            except SlideError:
+                raise
+            except Exception as error:  # tags that contradict each other fail in many ways
+                raise _damaged(path, error) from None
 
 
 def _check(
@@ -265,7 +286,12 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
     full = (sizes["Y"], sizes["X"])
     levels = []
-    for level in series.levels:
+    for number, level in enumerate(series.levels):
+        if is_remote(path) and len(level.pages) == 1 and is_mapped(level.keyframe):
+            raise SlideUnsupportedError(
+                f"{path}: level {number} lies uncompressed in one piece, of which no part can be "
+                "fetched well; fetch the file first, or save it in tiles"
+            )
         size = dict(zip(level.axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
@@ -288,4 +314,5 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         conversion,
         reductions,
         coarse,
+        tuple(span_of(level) if is_remote(path) else 0 for level in series.levels),
     )

@@ -21,6 +21,7 @@ from dask_slides.memory import POOL
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
 from dask_slides.readers.kept import KEPT
+from dask_slides.readers.ranges import ByteFile
 from dask_slides.readers.stored import StoredTiles
 from dask_slides.readers.tiff_tags import is_mapped
 
@@ -28,6 +29,8 @@ Array = NDArray[Any]
 
 _HEADER = 2048
 """Bytes of a JPEG stream that hold its frame header."""
+_GOOD_REQUEST = 3 * 2**19
+"""Bytes that a request to another machine should bring: the wait is then the lesser part."""
 _serial = itertools.count()
 
 
@@ -70,6 +73,17 @@ def coarseness_of(level: Any) -> int:
     return coarseness(file.read(_HEADER))
 
 
+def span_of(level: Any) -> int:
+    """Return pixels along x of a level of tifffile whose tiles are a request of a good size."""
+    if not is_plain_tiled(level):
+        return 0
+    page = level.keyframe
+    across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+    pieces = max(1, sum(page.databytecounts) // down // _GOOD_REQUEST)
+    span: int = -(-across // pieces) * page.tilewidth
+    return span
+
+
 class TiledPage:
     """The stored samples of a tiled page; indexing reads them.
 
@@ -77,9 +91,9 @@ class TiledPage:
     like the Zarr array that serves the other layouts. Threads may share it.
     """
 
-    def __init__(self, path: str, page: Any, fill: Any, keep: bool = False) -> None:
-        """Open `page` of the file at `path`; with `keep` its full-size tiles are kept too."""
-        self._stored = StoredTiles(path, page)
+    def __init__(self, file: ByteFile, page: Any, fill: Any, keep: bool = False) -> None:
+        """Read `page` of `file`; with `keep` its full-size tiles are kept too."""
+        self._stored = StoredTiles(file, page)
         self.decoder = TileDecoder(page, self._stored)
         self._page = page
         self._fill = fill

@@ -13,7 +13,8 @@ from typing import Any
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.readers.protocol import Identity, identify
-from dask_slides.writers.records import Record, record
+from dask_slides.readers.remote import asked, exists, is_remote, zarr_place
+from dask_slides.writers.records import Record, place_of, record, record_of
 
 VERSIONS = ("0.5", "0.4")
 """OME-Zarr versions written: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 without."""
@@ -62,8 +63,9 @@ def create_level(
 def writable(path: str) -> Any:
     """Return the array at `path` of a store that is being written."""
     # the hidden folder of a store has the same name each time: another array may lie there now
-    metadata = (os.path.join(path, name) for name in ("zarr.json", ".zarray"))
-    return _opened(path, identify(next(filter(os.path.exists, metadata), path)))
+    there = exists if is_remote(path) else os.path.exists
+    metadata = (f"{path}/{name}" for name in ("zarr.json", ".zarray"))
+    return _opened(path, identify(next(filter(there, metadata), path)))
 
 
 @lru_cache(maxsize=64)
@@ -71,7 +73,9 @@ def _opened(path: str, identity: Identity) -> Any:
     import zarr
 
     # the setting that the array was created with is not stored with it
-    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+    mode: Any = "r" if is_remote(path) else "r+"  # in a bucket its chunks are put one by one
+    array = zarr.open_array(zarr_place(path), mode=mode)
+    return array.with_config({"write_empty_chunks": True})
 
 
 def put(path: str, index: Any, values: Any) -> None:
@@ -81,17 +85,41 @@ def put(path: str, index: Any, values: Any) -> None:
     the scheduler was given, each of which leaves holes in a heap of its own (measured: 64 MB
     instead of 55 for a slide of any size), while the worker's thread waits.
     """
-    array = writable(path)
+    if is_remote(path):
+        for chunk, data in _encoded(path, index, values).items():
+            place_of(path).write(chunk, data)
+    else:
+        _set(writable(path), index, values)
+
+
+def _set(array: Any, index: Any, values: Any) -> None:
     if _runs_a_loop():
         array[index] = values
     else:
         _run(array.async_array.setitem(index, values))
 
 
+def _encoded(path: str, index: Any, values: Any) -> dict[str, bytes]:
+    """Return the files that ``array[index] = values`` writes, by name below the array."""
+    from zarr import Array, AsyncArray
+    from zarr.storage import MemoryStore, StorePath
+
+    files: dict[str, Any] = {}
+    stored = writable(path).async_array
+    here: Any = StorePath(MemoryStore(files), "")
+    config: Any = {"write_empty_chunks": True}
+    _set(Array(AsyncArray(stored.metadata, here, config)), index, values)
+    return {name: buffer.to_bytes() for name, buffer in files.items()}
+
+
 def put_shards(store: str, name: str, index: tuple[slice, ...], values: Any) -> list[Record]:
     """Set whole shards of the array `name` of `store`; return the records of their files."""
     path = f"{store}/{name}"
-    put(path, index, values)
+    files: dict[str, bytes] = {}
+    if is_remote(store):
+        files = _encoded(path, index, values)
+    else:
+        put(path, index, values)
     array = writable(path)
     sides = array.shards or array.chunks
     # an axis that is not cut is one shard
@@ -107,8 +135,12 @@ def put_shards(store: str, name: str, index: tuple[slice, ...], values: Any) -> 
         )
         pixels = values[inside]
         status = "blank" if pixels.min() == pixels.max() else "ok"
-        file = f"{name}/{array.metadata.encode_chunk_key(place)}"
-        records.append(record(store, file, status))
+        chunk = array.metadata.encode_chunk_key(place)
+        file = f"{name}/{chunk}"
+        if chunk in files:
+            records.append(record_of(store, file, files.pop(chunk), status))
+        else:
+            records.append(record(store, file, status))
     return records
 
 
@@ -122,6 +154,12 @@ def shards_of(store: str, name: str) -> int:
 def get(path: str, index: Any) -> Any:
     """Return ``array[index]`` of the array at `path`, read in this thread."""
     array = writable(path)
+    if is_remote(path):
+        return asked(path, lambda *_: _got(array, index), tries=1)
+    return _got(array, index)
+
+
+def _got(array: Any, index: Any) -> Any:
     return array[index] if _runs_a_loop() else _run(array.async_array.getitem(index))
 
 

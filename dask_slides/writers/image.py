@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,19 +16,21 @@ from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks, task_bytes
+from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks, read_span, task_bytes
 from dask_slides.kernels import area_levels, sum_dtype
-from dask_slides.readers.kept import KEPT
+from dask_slides.readers.kept import KEPT, LIMIT
 from dask_slides.readers.protocol import Level, Source
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, get, put_shards, shards_of
+from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.label import TissueLabel, tissue_label
+from dask_slides.writers.mark import Target, marked
 from dask_slides.writers.mask import write_grid
 from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
-from dask_slides.writers.records import Record, keep, kept
-from dask_slides.writers.store import Partial, Target, facts_of, marked, new_store
+from dask_slides.writers.records import Record, keep, kept, place_of
+from dask_slides.writers.store import Partial, facts_of, new_store
 
 Array = NDArray[Any]
 
@@ -111,7 +111,8 @@ class WriteBlock:
 
     def _write(self, source: Source, block: Block, task: str) -> int:
         _, region = self.window(block)
-        with KEPT.within(KEPT_IN_WRITES):
+        # what is fetched again costs more than what is decoded again
+        with KEPT.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES):
             sums = source.read(0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
@@ -158,7 +159,7 @@ def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
     """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
     height, width, channels = slide.shape
     side = plan.stages[0].side
-    block = Region(0, 0, min(side, height), min(side, width))
+    block = Region(0, 0, min(side, height), min(side * plan.stages[0].wide, width))
     pixels = block.area * channels * slide.dtype.itemsize
     # sums of twice the width on a quarter of the pixels, a half of it between the axes;
     # then the channels apart, and the encoded shard
@@ -177,13 +178,13 @@ def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
     If none fits, or None is known, the usual one: only where memory is short do the shards of a
     store depend on it, and its pixels never do.
     """
-    ratio = max(input_ratio(slide.source))
-    usual = plan = plan_image(slide.shape[:2], ratio)
+    ratio, span = max(input_ratio(slide.source)), read_span(slide.source, 0)
+    usual = plan = plan_image(slide.shape[:2], ratio, span=span)
     while available is not None and write_bytes_of_task(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
             return usual
-        plan = plan_image(slide.shape[:2], ratio, side)
+        plan = plan_image(slide.shape[:2], ratio, side, span)
     return plan
 
 
@@ -197,8 +198,6 @@ def write_image(
     facts: dict[str, Any],
 ) -> str:
     """Write `slide` as OME-Zarr, with the tissue label and the raw grid if there are any."""
-    import zarr
-
     check_version(version)
     height, width, channels = slide.shape
     if not height * width:
@@ -217,10 +216,9 @@ def write_image(
         if not unfinished.resumed:
             _create(unfinished, plan, slide, version, label, blank_map)
         store = unfinished.path
-        group = zarr.open_group(store, mode="r+")
         _run_stages(plan, slide, store, label, progress)
         if len(plan.stages) > 1:
-            shutil.rmtree(os.path.join(store, SUMS), ignore_errors=True)
+            place_of(store).remove_folder(SUMS)
         names = [str(number) for number in range(len(plan.levels))]
         if label is not None:
             names += [f"{LABEL}/{name}" for name in names]
@@ -228,22 +226,19 @@ def write_image(
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(**facts)
-        unfinished.finish(group, "0", shards, attributes)
-    result: str = os.path.abspath(os.fspath(target.path))
-    return result
+        unfinished.finish("0", shards, attributes)
+    return target.place
 
 
 def _create(
-    partial: Partial,
+    partial: Partial | Claimed,
     plan: ImagePlan,
     slide: Slide,
     version: str,
     label: TissueLabel | None,
     blank_map: BlankMap | None,
 ) -> None:
-    import zarr
-
-    group = zarr.create_group(partial.path, zarr_format=2 if version == "0.4" else 3)
+    group = partial.create(2 if version == "0.4" else 3)
     for number, level in enumerate(plan.levels):
         shape = (slide.shape[2], *level.shape)
         create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
@@ -294,7 +289,7 @@ def stage_task(
 
 def _stage_chunks(stage: Stage, source: Source) -> tuple[tuple[int, ...], tuple[int, ...]]:
     height, width = source.levels[0].shape
-    return even_pieces(height, stage.side), even_pieces(width, stage.side)
+    return even_pieces(height, stage.side), even_pieces(width, stage.side * stage.wide)
 
 
 def stage_array(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,8 @@ from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, put
-from dask_slides.writers.store import Target, facts_of, marked, new_store
+from dask_slides.writers.mark import Target, marked
+from dask_slides.writers.store import facts_of, new_store
 
 
 def write_grid(group: Any, blank_map: BlankMap) -> None:
@@ -47,8 +47,6 @@ def bytes_of_map(blank_map: BlankMap) -> int:
 
 def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     """Write a blank map as an image of one pixel a cell: 255 tissue, 0 blank."""
-    import zarr
-
     check_version(version)
     key: dict[str, Any] = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
@@ -56,17 +54,17 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     # one small task: nothing is left to go on from
     with new_store(replace(target, resume=False), key, bytes_of_map(blank_map)) as partial:
         hidden = partial.path
-        partial.ready()
         blank_map = blank_map.compute()
         tissue = ~np.asarray(blank_map.blank)
-        group = zarr.create_group(hidden, zarr_format=2 if version == "0.4" else 3)
+        group = partial.create(2 if version == "0.4" else 3)
         side = max(256, *tissue.shape)
         create_level(group, "0", (1, *tissue.shape), (side, side), "uint8", "cyx")
-        put(f"{hidden}/0", 0, tissue.astype(np.uint8) * 255)
         labels = group.create_group("labels")
         labels.attrs.update(metadata.attributes(version, {"labels": ["tissue"]}))
         label = labels.create_group("tissue")
         create_level(label, "0", tissue.shape, (side, side), "uint8", "yx")
+        partial.ready()
+        put(f"{hidden}/0", 0, tissue.astype(np.uint8) * 255)
         put(f"{hidden}/labels/tissue/0", ..., tissue.astype(np.uint8))
         write_grid(group, blank_map)
         pixel = None
@@ -82,6 +80,5 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
             "omero": metadata.omero(1, np.dtype(np.uint8)),
         }
         attributes = metadata.attributes(version, parts) | marked("blank map", source=name)
-        partial.finish(group, "0", {}, attributes)
-    result: str = os.path.abspath(os.fspath(target.path))
-    return result
+        partial.finish("0", {}, attributes)
+    return target.place

@@ -45,6 +45,8 @@ class Stage:
     """Halvings between what is read and the first level written."""
     levels: tuple[int, ...]
     """Numbers of the levels written."""
+    wide: int = 1
+    """Blocks beside each other that one task takes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class ImagePlan:
     def blocks(self, stage: Stage) -> tuple[int, int]:
         """Return how many blocks a stage has along y and x."""
         height, width = self.levels[stage.levels[0] - stage.first].shape
-        return -(-height // stage.side), -(-width // stage.side)
+        return -(-height // stage.side), -(-width // (stage.side * stage.wide))
 
     @property
     def pixels(self) -> int:
@@ -71,12 +73,16 @@ class ImagePlan:
 
 
 def plan_image(
-    shape: tuple[int, int], input_ratio: float = 1.0, largest: int = LARGEST_SHARD
+    shape: tuple[int, int],
+    input_ratio: float = 1.0,
+    largest: int = LARGEST_SHARD,
+    span: int = 0,
 ) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels. No shard is longer than `largest` a side.
+    shrinks much takes fewer output pixels. No shard is longer than `largest` a side. Tasks are
+    at least `span` pixels wide, as far as they stay small.
     """
     longest = max(shape)
     count = 1
@@ -91,7 +97,8 @@ def plan_image(
         side *= 2
     while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < largest:
         side *= 2
-    stages = []
+    wide = max(1, min(-(-span // side), largest**2 // side**2))
+    stages: list[Stage] = []
     shards: list[int] = []
     first, base = 0, 0
     while len(shards) < count:
@@ -101,7 +108,7 @@ def plan_image(
             # a block that is the whole image writes all that is left, a chunk at the least
             fitting.append(len(shards))
             shards.append(max(chunk, side >> (first + len(fitting) - 1)))
-        stages.append(Stage(side, first, tuple(fitting)))
+        stages.append(Stage(side, first, tuple(fitting), 1 if stages else wide))
         base, first, side = fitting[-1], 1, STAGE_CHUNKS * chunk
     levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
     return ImagePlan(levels, tuple(stages))

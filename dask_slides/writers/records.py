@@ -11,18 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from dask_slides.errors import RemoteAccessError, RemoteError
+from dask_slides.readers.remote import is_remote
+from dask_slides.writers.bucket import Prefix
 
 JOURNAL = ".journal"
 """Folder of the records of tasks, in the hidden folder of a store that is being written."""
 MANIFEST = "manifest.json"
 """In the folder of the first array: in that of a group Zarr would warn of it."""
-_ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 """Files of the root, which hold the checksum of the manifest and are in nobody's."""
 
 
@@ -39,42 +44,111 @@ class Record:
     """Of a shard: "ok", or "blank" where all of its pixels are the same."""
 
 
+class Place(Protocol):
+    """Where a store lies. Names of its files have slashes."""
+
+    def read(self, file: str) -> bytes:
+        """Return the bytes of `file`; FileNotFoundError without it."""
+        ...
+
+    def write(self, file: str, data: bytes) -> None:
+        """Write `file`, all of it or nothing."""
+        ...
+
+    def measured(self, file: str, flush: bool = False) -> tuple[int, str]:
+        """Return bytes and SHA-256 of `file`; with `flush` it is on the disk then."""
+        ...
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Yield name and bytes of every file."""
+        ...
+
+    def remove(self, files: Iterable[str]) -> None:
+        """Delete `files`."""
+        ...
+
+    def remove_folder(self, name: str) -> None:
+        """Delete all files of a folder, if there is one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A store on a disk."""
+
+    path: str
+
+    def read(self, file: str) -> bytes:
+        """Return the bytes of `file`."""
+        with open(os.path.join(self.path, file), "rb") as stream:
+            return stream.read()
+
+    def write(self, file: str, data: bytes) -> None:
+        """Write `file` under another name first, and flush it."""
+        write_whole(os.path.join(self.path, file), data)
+
+    def measured(self, file: str, flush: bool = False) -> tuple[int, str]:
+        """Return bytes and SHA-256 of `file`, flushed or not."""
+        with open(os.path.join(self.path, file), "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if flush:
+                os.fsync(stream.fileno())
+            return stream.tell(), digest
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Yield name and bytes of every file."""
+        for folder, _, names in os.walk(self.path):
+            inside = os.path.relpath(folder, self.path).replace(os.sep, "/")
+            for name in names:
+                size = os.path.getsize(os.path.join(folder, name))
+                yield name if inside == "." else f"{inside}/{name}", size
+
+    def remove(self, files: Iterable[str]) -> None:
+        """Delete `files`."""
+        for file in files:
+            os.unlink(os.path.join(self.path, file))
+
+    def remove_folder(self, name: str) -> None:
+        """Delete all files of a folder, if there is one."""
+        shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+
+
+def place_of(store: str) -> Place:
+    """Return where the store at a path or an address lies."""
+    return Prefix(store) if is_remote(store) else Folder(store)
+
+
 def record(store: str, file: str, status: str = "") -> Record:
-    """Flush a file of `store` to the disk, and return its record."""
-    with open(os.path.join(store, file), "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
-        return Record(file, stream.tell(), digest, status)
+    """Return the record of a file of `store`, which is flushed if it is on a disk."""
+    return Record(file, *place_of(store).measured(file, flush=True), status)
+
+
+def record_of(store: str, file: str, data: bytes, status: str = "") -> Record:
+    """Write a file of `store`, and return its record."""
+    place_of(store).write(file, data)
+    return Record(file, len(data), hashlib.sha256(data).hexdigest(), status)
 
 
 def keep(store: str, task: str, pixels: int, records: Iterable[Record]) -> None:
     """Record that `task` is done: `pixels` are written, in the files of `records`."""
-    folder = os.path.join(store, JOURNAL)
     text = json.dumps({"pixels": pixels, "files": [asdict(one) for one in records]})
-    write_whole(os.path.join(folder, f"{task}.json"), text.encode())
+    place_of(store).write(f"{JOURNAL}/{task}.json", text.encode())
 
 
 def kept(store: str, task: str) -> int | None:
     """Return the pixels that `task` wrote in this run or one before it; None if it did not."""
     try:
-        with open(os.path.join(store, JOURNAL, f"{task}.json"), "rb") as stream:
-            return int(json.load(stream)["pixels"])
+        return int(json.loads(place_of(store).read(f"{JOURNAL}/{task}.json"))["pixels"])
     except FileNotFoundError:
         return None
 
 
-def any_kept(store: str) -> bool:
-    """Return whether any task of `store` is recorded as done."""
-    folder = os.path.join(store, JOURNAL)
-    return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
-
-
-def _all_kept(store: str) -> Iterator[Record]:
-    folder = os.path.join(store, JOURNAL)
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".json"):
-            with open(os.path.join(folder, name), "rb") as stream:
-                yield from (Record(**one) for one in json.load(stream)["files"])
+def _all_kept(place: Place, names: Iterable[str]) -> Iterator[Record]:
+    """Return what the tasks recorded, `names` those of all files."""
+    tasks = sorted(n for n in names if n.startswith(f"{JOURNAL}/") and n.endswith(".json"))
+    with ThreadPoolExecutor() as pool:  # of a bucket each is a request
+        for data in pool.map(place.read, tasks):
+            yield from (Record(**one) for one in json.loads(data)["files"])
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -92,15 +166,9 @@ def write_whole(path: str, data: bytes) -> None:
         raise
 
 
-def files_in(store: str) -> Iterator[str]:
-    """Yield the files of a store, hidden folders of its root excepted."""
-    for folder, folders, names in os.walk(store):
-        if folder == store:
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            names = [name for name in names if name not in _ROOT and not name.startswith(".")]
-        inside = os.path.relpath(folder, store).replace(os.sep, "/")
-        for name in names:
-            yield name if inside == "." else f"{inside}/{name}"
+def belongs(file: str) -> bool:
+    """Return whether `file` is of the store itself: no journal, no lock, not what seals it."""
+    return not file.startswith(".") and file not in ROOT
 
 
 def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
@@ -110,11 +178,13 @@ def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
     files, metadata and small arrays, are recorded here.
     """
     path = f"{first}/{MANIFEST}"
-    present = set(files_in(store)) - {path}
-    for file in [one for one in present if one.endswith(".partial")]:  # of a killed worker
-        os.unlink(os.path.join(store, file))
-        present.remove(file)
-    records = {one.file: one for one in _all_kept(store) if one.file in present}
+    place = place_of(store)
+    sizes = dict(place.files())
+    present = {file for file in sizes if belongs(file)} - {path}
+    left = {file for file in present if file.endswith(".partial")}  # of a killed worker
+    place.remove(left)
+    present -= left
+    records = {one.file: one for one in _all_kept(place, sizes) if one.file in present}
     for name, expected in shards.items():
         found = sum(file.startswith(f"{name}/") for file in records)
         if found != expected:
@@ -122,11 +192,11 @@ def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
     for file in present - set(records):
         records[file] = record(store, file)
     for file, one in records.items():
-        if os.path.getsize(os.path.join(store, file)) != one.size:
+        if sizes[file] != one.size:
             raise AssertionError(f"{store}: {file} is not as it was written")
     listed = [asdict(records[file]) for file in sorted(records)]
     data = json.dumps({"files": listed}, indent=0).encode()
-    write_whole(os.path.join(store, path), data)
+    place.write(path, data)
     return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -173,9 +243,11 @@ def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
     path, digest = told.get("path"), told.get("sha256")
     if not _is_inside(path):
         return nothing, ["what it says of its manifest has changed"]
+    place = place_of(store)
     try:
-        with open(os.path.join(store, str(path)), "rb") as stream:
-            data = stream.read()
+        data = place.read(str(path))
+    except (RemoteError, RemoteAccessError):
+        raise
     except OSError:
         return nothing, [f"{path} is missing"]
     if hashlib.sha256(data).hexdigest() != digest:
@@ -187,19 +259,20 @@ def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
     if not all(_is_inside(one.file) and isinstance(one.size, int) for one in records):
         return nothing, [f"{path} names files that are not of the store"]
     known = {one.file for one in records} | {path}
-    wrong = [f"{file} was added" for file in sorted(set(files_in(store)) - known)]
+    present = {file for file, _ in place.files() if belongs(file)}
+    wrong = [f"{file} was added" for file in sorted(present - known)]
     with ThreadPoolExecutor() as pool:  # hashing needs no lock of Python's
-        found = pool.map(lambda one: _difference(store, one), records)
+        found = pool.map(lambda one: _difference(place, one), records)
         wrong += [one for one in found if one is not None]
     statuses = Counter(one.status for one in records if one.status)
     return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong
 
 
-def _difference(store: str, expected: Record) -> str | None:
+def _difference(place: Place, expected: Record) -> str | None:
     try:
-        with open(os.path.join(store, expected.file), "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
+        size, digest = place.measured(expected.file)
+    except (RemoteError, RemoteAccessError):  # which proves nothing
+        raise
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         return f"{expected.file} {'is missing' if missing else f'cannot be read ({error})'}"

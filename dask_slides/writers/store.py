@@ -16,48 +16,37 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from dask_slides._version import __version__
 from dask_slides.errors import (
-    ClusterLostError,
     OutputBusyError,
     OutputExistsError,
-    ResumeError,
-    SlideArgumentError,
     SlideFormatError,
     SlideNotFoundError,
     StoreDamagedError,
-    WorkerKilledError,
 )
+from dask_slides.readers.remote import group_at, is_remote
 from dask_slides.writers import records
+from dask_slides.writers.claimed import Claimed, bucket_store, check_bucket
+from dask_slides.writers.mark import (
+    KEEPING,
+    KEY,
+    LOCK,
+    Target,
+    differs,
+    foreign,
+    mark_of,
+    place_text,
+    root_digest,
+    sealed,
+    taken,
+)
 from dask_slides.writers.room import check_writable, telling_of_room, warn_if_short
-
-MARK = "dask_slides"
-"""Attribute that tells a store of ours from anybody else's."""
-_LOCK = ".lock"
-_KEY = ".key.json"
-"""What a partial store is of; there once its arrays are made."""
-_KEEPING = (WorkerKilledError, ClusterLostError)
-"""Errors after which what is done is kept: no fault of it, and workers may still write to it."""
-
-
-def marked(kind: str, **facts: Any) -> dict[str, Any]:
-    """Return the attribute that says what a store of ours is."""
-    return {MARK: {"kind": kind, "version": __version__, **facts}}
-
-
-def mark_of(path: str) -> Mapping[str, Any] | None:
-    """Return the mark of the store at `path`, or None if it is not one of ours."""
-    import zarr
-
-    try:
-        mark = zarr.open_group(path, mode="r").attrs.get(MARK)
-    except Exception:  # zarr has no one class for "not a group"; then it is not ours
-        return None
-    return mark if isinstance(mark, Mapping) else None
 
 
 def check_target(path: str, overwrite: bool) -> None:
     """Raise unless a store can be written at `path`; nothing is touched."""
+    if is_remote(path):
+        check_bucket(path, overwrite)
+        return
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise SlideNotFoundError(f"{path}: there is no folder {parent}; make it first")
@@ -65,20 +54,9 @@ def check_target(path: str, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise OutputExistsError(f"{path}: is there already; choose another name or overwrite")
+        raise taken(path)
     if os.path.islink(path) or mark_of(path) is None:
-        raise OutputExistsError(
-            f"{path}: was not written by dask_slides and is not overwritten; move it away"
-        )
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a store is to appear, and how."""
-
-    path: Any
-    overwrite: bool = False
-    resume: bool = False
+        raise foreign(path)
 
 
 @dataclass(frozen=True)
@@ -91,35 +69,31 @@ class Partial:
     """Whether its arrays are there, from a run before this one."""
     key: Mapping[str, Any]
 
+    def create(self, zarr_format: int) -> Any:
+        """Return the root group, made anew."""
+        import zarr
+
+        return zarr.create_group(self.path, zarr_format=zarr_format)
+
     def ready(self) -> None:
         """Say that all arrays are made: from now on tasks may be found done."""
         os.makedirs(os.path.join(self.path, records.JOURNAL), exist_ok=True)
         text = json.dumps(self.key, indent=0, sort_keys=True)
-        records.write_whole(os.path.join(self.path, _KEY), text.encode())
+        records.write_whole(os.path.join(self.path, KEY), text.encode())
 
-    def finish(
-        self, group: Any, first: str, shards: dict[str, int], attributes: Mapping[str, Any]
-    ) -> None:
+    def finish(self, first: str, shards: dict[str, int], attributes: Mapping[str, Any]) -> None:
         """Make the manifest, and give the root its attributes: what lacks them is unfinished.
 
         `attributes` hold the mark; `first` and `shards` are those of `records.seal`.
         """
+        import zarr
+
         manifest = records.seal(self.path, first, shards)
-        mark = {**attributes[MARK], "manifest": manifest}
-        whole = json.loads(json.dumps({**attributes, MARK: mark}))
-        whole[MARK]["manifest"]["root"] = _root_digest(whole)
-        group.attrs.update(whole)
-
-
-def _root_digest(attributes: Mapping[str, Any]) -> str:
-    """Return the checksum of the attributes of a root, but for itself."""
-    plain = json.loads(json.dumps(attributes))
-    plain[MARK]["manifest"].pop("root", None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        zarr.open_group(self.path, mode="r+").attrs.update(sealed(attributes, manifest))
 
 
 @contextmanager
-def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[Partial]:
+def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[Partial | Claimed]:
     """Yield the store to write to; it gets its name when the block ends well.
 
     `key` says what the store will be, by dotted name (see `facts_of`), `nbytes` how many bytes
@@ -127,12 +101,13 @@ def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[P
     old store stays; with ``target.resume``, or where it was the cluster that failed, it is kept,
     and the next call to resume with the same key goes on from there.
     """
-    try:
-        path = os.path.abspath(os.fspath(target.path))
-    except TypeError:
-        raise SlideArgumentError(f"{target.path!r} is not a path; give where to write") from None
-    parent, name = os.path.split(path)
+    path = target.place
     plain = json.loads(json.dumps(dict(key)))
+    if is_remote(path):
+        with bucket_store(target, plain) as store:
+            yield store
+        return
+    parent, name = os.path.split(path)
     # another key has another folder: a task that a cluster still runs for a call that failed
     # can only ever write what a call of the same key writes too
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
@@ -142,17 +117,22 @@ def new_store(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[P
     with telling_of_room(path, parent, nbytes), locked(hidden, path):
         try:
             _put_right(hidden, path)
-            resumed = target.resume and os.path.exists(os.path.join(hidden, _KEY))
+            resumed = target.resume and os.path.exists(os.path.join(hidden, KEY))
             if not resumed:
                 _check_others(hidden, path, plain, target.resume)
                 _emptied(hidden)
             yield Partial(hidden, resumed, plain)
             _publish(hidden, path, target.overwrite)
         except BaseException as error:
-            keeping = target.resume or (isinstance(error, _KEEPING) and records.any_kept(hidden))
-            if not (keeping and os.path.exists(os.path.join(hidden, _KEY))):
+            keeping = target.resume or (isinstance(error, KEEPING) and _any_kept(hidden))
+            if not (keeping and os.path.exists(os.path.join(hidden, KEY))):
                 shutil.rmtree(hidden, ignore_errors=True)
             raise
+
+
+def _any_kept(hidden: str) -> bool:
+    """Return whether any task is recorded as done."""
+    return bool(glob.glob(os.path.join(glob.escape(hidden), records.JOURNAL, "*.json")))
 
 
 @contextmanager
@@ -170,7 +150,7 @@ def locked(hidden: str, path: str) -> Iterator[None]:
     while True:
         try:
             os.makedirs(hidden, exist_ok=True)
-            handle = os.open(os.path.join(hidden, _LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(os.path.join(hidden, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # published or removed this very moment
             continue
         except OSError:
@@ -186,7 +166,7 @@ def locked(hidden: str, path: str) -> Iterator[None]:
             ) from None
         except OSError:  # a file system without locks: then it goes without
             pass
-        if _is_same(handle, os.path.join(hidden, _LOCK)):
+        if _is_same(handle, os.path.join(hidden, LOCK)):
             break
         os.close(handle)
     try:
@@ -204,7 +184,7 @@ def _is_same(handle: int, path: str) -> bool:
 
 def _emptied(hidden: str) -> None:
     for entry in os.scandir(hidden):
-        if entry.name == _LOCK:
+        if entry.name == LOCK:
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
@@ -222,7 +202,7 @@ def _check_others(hidden: str, path: str, key: Mapping[str, Any], resume: bool) 
         glob.glob(os.path.join(glob.escape(parent), f".{glob.escape(name)}.*.partial"))
     ):
         try:
-            with open(os.path.join(other, _KEY), "rb") as stream:
+            with open(os.path.join(other, KEY), "rb") as stream:
                 before = json.load(stream)
         except (OSError, ValueError):
             continue
@@ -230,18 +210,7 @@ def _check_others(hidden: str, path: str, key: Mapping[str, Any], resume: bool) 
             with suppress(OutputBusyError), locked(other, path):
                 shutil.rmtree(other)
             continue
-        differing = sorted(k for k in before.keys() | key.keys() if before.get(k) != key.get(k))
-        first = differing[0]
-        raise ResumeError(
-            f"{path}: what was begun differs in {', '.join(differing[:4])} "
-            f"({first} was {_short(before.get(first))}, is {_short(key.get(first))}); "
-            f"do it the same way again, or without resuming"
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise differs(path, before, key)
 
 
 def facts_of(value: Any, name: str) -> dict[str, Any]:
@@ -281,7 +250,7 @@ def _publish(hidden: str, target: str, overwrite: bool) -> None:
             raise
         raise OutputExistsError(f"{target}: is there already; choose another name") from error
     records.flush_folder(os.path.dirname(target))
-    for name in (_KEY, _LOCK):
+    for name in (KEY, LOCK):
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(target, name))
     shutil.rmtree(os.path.join(target, records.JOURNAL))
@@ -305,7 +274,7 @@ def verify(path: Any) -> records.Verified:
     Parameters
     ----------
     path : str or path
-        A store that `write` made.
+        A store that `write` made, or its address in a bucket.
 
     Returns
     -------
@@ -321,10 +290,8 @@ def verify(path: Any) -> records.Verified:
     StoreDamagedError
         A file is missing, was added, or is not as it was written.
     """
-    import zarr
-
-    target = os.path.abspath(os.fspath(path))
-    if not os.path.exists(target):
+    target = place_text(path)
+    if not is_remote(target) and not os.path.exists(target):
         raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     mark = mark_of(target)
     if mark is None or "manifest" not in mark:
@@ -332,8 +299,8 @@ def verify(path: Any) -> records.Verified:
             f"{target}: not a finished store of dask_slides with a manifest; write it again"
         )
     verified, wrong = records.check(target, mark["manifest"])
-    attributes = zarr.open_group(target, mode="r").attrs.asdict()
-    if not wrong and _root_digest(attributes) != mark["manifest"].get("root"):
+    attributes = group_at(target).attrs.asdict()
+    if not wrong and root_digest(attributes) != mark["manifest"].get("root"):
         wrong.append("the attributes of the root have changed")
     if wrong:
         more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""

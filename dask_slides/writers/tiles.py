@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from dask_slides._version import __version__
 from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.errors import (
+    RemoteAccessError,
+    RemoteError,
     SlideError,
     SlideFormatError,
     SlideNotFoundError,
@@ -24,9 +26,12 @@ from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import MAX_TASKS, task_bytes
 from dask_slides.pack import TASK_BYTES, SlideTiles, TilePack
 from dask_slides.readers.protocol import Identity, check_identity, identify
+from dask_slides.readers.remote import asked, group_at, is_remote, zarr_place
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
+from dask_slides.writers.claimed import Claimed
+from dask_slides.writers.mark import MARK, Target, marked, place_text
 from dask_slides.writers.records import keep, kept
-from dask_slides.writers.store import MARK, Partial, Target, facts_of, marked, new_store
+from dask_slides.writers.store import Partial, facts_of, new_store
 
 Array = NDArray[Any]
 
@@ -92,8 +97,6 @@ def _put(store: str, start: int, tiles: Array) -> None:
 
 def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str:
     """Write `tiles`, `y`, `x`, `score` and the attributes; a shard a task."""
-    import zarr
-
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     name = str(pack.attributes.get("source", "pack"))
@@ -108,7 +111,6 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
         if not partial.resumed:
             _create(partial, pack, per_shard)
         store = partial.path
-        group = zarr.open_group(store, mode="r+")
         if count:
             written = compute(
                 _shards(pack, store, per_shard),
@@ -121,18 +123,16 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
             if int(written.sum()) != count:
                 raise AssertionError(f"{written.sum()} tiles were written of {count}")
         attributes = dict(pack.attributes) | marked("pack")
-        partial.finish(group, "tiles", {"tiles": shards_of(store, "tiles")}, attributes)
-    result: str = os.path.abspath(os.fspath(target.path))
-    return result
+        partial.finish("tiles", {"tiles": shards_of(store, "tiles")}, attributes)
+    return target.place
 
 
-def _create(partial: Partial, pack: TilePack, per_shard: int) -> None:
-    import zarr
+def _create(partial: Partial | Claimed, pack: TilePack, per_shard: int) -> None:
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     count, *shape = pack.tiles.shape
     compressors = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
-    group = zarr.create_group(partial.path, zarr_format=3)
+    group = partial.create(3)
     group.create_array(
         "tiles",
         shape=pack.tiles.shape,
@@ -186,6 +186,8 @@ class StoredTiles:
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop)."""
         try:
+            if is_remote(self.path):
+                return asked(self.path, lambda *_: np.asarray(_readable(self)[start:stop]), tries=1)
             return np.asarray(_readable(self)[start:stop])
         except SlideError:
             raise
@@ -201,8 +203,8 @@ class StoredTiles:
 def _readable(reader: StoredTiles) -> Any:
     import zarr
 
-    check_identity(os.path.join(reader.path, "zarr.json"), reader.identity)
-    return zarr.open_array(os.path.join(reader.path, "tiles"), mode="r")
+    check_identity(f"{reader.path}/zarr.json", reader.identity)
+    return zarr.open_array(zarr_place(f"{reader.path}/tiles"), mode="r")
 
 
 def _read_shard(reader: StoredTiles, starts: tuple[int, ...], block_id: Any) -> Array:
@@ -229,13 +231,11 @@ def open_pack(path: Any) -> TilePack:
     SlideFormatError
         What is there is not a pack.
     """
-    import zarr
-
-    target = os.path.abspath(os.fspath(path))
-    if not os.path.exists(target):
+    target = place_text(path)
+    if not (is_remote(target) or os.path.exists(target)):
         raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     try:
-        group = zarr.open_group(target, mode="r")
+        group = group_at(target)
         attributes = group.attrs.asdict()
         if attributes.pop(MARK)["kind"] != "pack":
             raise KeyError(MARK)
@@ -248,12 +248,14 @@ def open_pack(path: Any) -> TilePack:
             raise KeyError("tiles")
         lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
         float(attributes.get("mpp") or 0)
+    except (RemoteError, RemoteAccessError):
+        raise
     except Exception as error:  # zarr has no one class for what is not there
         raise SlideFormatError(
             f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
             "give a *.tiles.zarr folder"
         ) from None
-    reader = StoredTiles(target, identify(os.path.join(target, "zarr.json")))
+    reader = StoredTiles(target, identify(f"{target}/zarr.json"))
     if len(y):
         tiles = da.map_blocks(
             partial(_read_shard, reader, bounds(lengths)),

@@ -12,8 +12,8 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.pack import TilePack
 from dask_slides.slide import Slide
 from dask_slides.writers.image import write_cutoff, write_slide
+from dask_slides.writers.mark import Target
 from dask_slides.writers.mask import write_blank_map
-from dask_slides.writers.store import Target
 from dask_slides.writers.tiles import write_pack
 
 

@@ -1,0 +1,70 @@
+"""What a resize of a slide in a bucket fetches: bytes, and bytes a request.
+
+``python -m benchmarks.remote SLIDE.tif`` serves the folder of a slide on this machine as
+a bucket, resizes the slide to a tenth from s3://, in memory and to a store, and counts what
+passes the server. A slide of 102,400 x 102,400 px: ``dask-slides sample SLIDE.tif --size
+102400 102400 --tile 512``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import dask
+import numpy as np
+import tifffile
+
+import dask_slides as ds
+from dask_slides.readers.kept import KEPT
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from servers import Traffic, web_server
+
+
+def fetched(traffic: Traffic, tiles: int) -> dict[str, float]:
+    """Return the figures of the requests since the last call."""
+    sizes = traffic.ranges()
+    traffic.requests.clear()
+    KEPT.clear()
+    return {
+        "requests": len(sizes),
+        "bytes": sum(sizes),
+        "of its tiles": round(sum(sizes) / tiles, 4),
+        "bytes a request": round(sum(sizes) / len(sizes)),
+    }
+
+
+def main(path: str) -> dict[str, object]:
+    """Resize the slide at `path` from a bucket."""
+    file = Path(path).resolve()
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages[0]
+        tiles, size = sum(page.databytecounts), page.shape
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        web_server(file.parent.parent) as (address, traffic),
+        dask.config.set(scheduler="threads", num_workers=2),
+    ):
+        os.environ |= {"AWS_ENDPOINT_URL": address, "AWS_SKIP_SIGNATURE": "true"}
+        slide = ds.open_slide(f"s3://{file.parent.name}/{file.name}")
+        found: dict[str, object] = {
+            "slide": list(size),
+            "bytes of tiles": tiles,
+            "opened": fetched(traffic, tiles),
+        }
+        small = ds.resize(slide, downsample=10)
+        pixels = small.data.compute()
+        found["resized in memory"] = fetched(traffic, tiles)
+        ds.write(small, Path(folder) / "small.ome.zarr")
+        found["resized to a store"] = fetched(traffic, tiles)
+        here = ds.resize(file, downsample=10).data.compute()
+        found["equal to the file's"] = bool(np.array_equal(here, pixels))
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1]), indent=2))
