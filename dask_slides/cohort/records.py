@@ -17,8 +17,8 @@ from dask_slides._version import __version__
 from dask_slides.cohort.steps import Step, store_of
 from dask_slides.errors import ResumeError, SlideFormatError
 from dask_slides.readers.protocol import Identity
-from dask_slides.writers.records import write_whole
 from dask_slides.writers.mark import mark_of
+from dask_slides.writers.records import write_whole
 from dask_slides.writers.store import facts_of
 
 
