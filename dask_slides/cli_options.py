@@ -120,14 +120,18 @@ def running(shared: Shared, megapixels: float) -> Iterator[None]:
             with dask.config.set(scheduler="threads"):
                 yield
             return
-        if shared.scheduler == "processes":
-            _check_distributed(shared.scheduler)
-            silence = logging.WARNING if shared.verbose else logging.CRITICAL
-            with local_cluster(shared.threads, _memory_of(shared), silence):
-                yield
-            return
-        with _client(shared.scheduler, shared.insecure):
+        level = logging.WARNING if shared.verbose else logging.CRITICAL
+        with _client(shared, level), _quiet(level):
             yield
+
+
+@contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
+    from distributed.utils import silence_logging_cmgr
+
+    with silence_logging_cmgr(level):
+        yield
 
 
 def _on_this_machine(command: Command) -> Command:
@@ -178,7 +182,11 @@ def _check_safe(address: str, where: str) -> None:
         )
 
 
-def _client(address: str, insecure: bool) -> Any:
+def _client(shared: Shared, level: int) -> Any:
+    address = shared.scheduler
+    if address == "processes":
+        _check_distributed(address)
+        return local_cluster(shared.threads, _memory_of(shared), level)
     if not ("://" in address or address.endswith(".json")):
         raise SlideArgumentError(
             f"--scheduler {address!r} is not known; use threads, processes, tcp://HOST:PORT "
@@ -190,7 +198,7 @@ def _client(address: str, insecure: bool) -> Any:
     is_file = address.endswith(".json")
     if is_file and not os.path.exists(address):
         raise SlideArgumentError(f"--scheduler {address}: there is no such file")
-    if not insecure:
+    if not shared.insecure:
         _check_safe(address, _address_in(address) if is_file else address)
     if is_file:
         return Client(scheduler_file=address, timeout="10s")
