@@ -315,6 +315,29 @@ def test_two_runs_at_once_are_told_from_each_other(slides, done, sync):
         ds.run_cohort(slides, done, work.STEPS)
 
 
+@pytest.mark.parametrize("times", [2, 9])
+def test_a_slide_that_a_lost_worker_is_at_is_tried_again(
+    slides, tmp_path, sync, monkeypatch, times
+):
+    tries = []
+
+    def busy(obj, path, *args, **kwargs):
+        if "s0001" in path:
+            tries.append(path)
+            if len(tries) <= times:
+                raise ds.OutputBusyError(f"{path}: is being written by another process; wait")
+        return ds.write(obj, path, *args, **kwargs)
+
+    monkeypatch.setattr("dask_slides.cohort.steps.write", busy)
+    monkeypatch.setattr("dask_slides.cohort.run.PAUSES", (0, 0.001, 0.002))
+    result = ds.run_cohort(slides, tmp_path / "job", ["mask"], keep_going=False)
+    if times == 2:
+        assert (result.done, result.failed, len(tries)) == (3, 0, 3)
+    else:
+        assert (result.done, result.failed, len(tries)) == (2, 1, 4)
+        assert work.table(tmp_path / "job")["s0001"]["error"] == "OutputBusyError"
+
+
 def test_a_folder_of_somebody_else_is_not_touched(slides, tmp_path, sync):
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "process_list.csv").write_text("mine")
@@ -370,6 +393,13 @@ def test_a_table_gives_names_and_mpp(slides, tmp_path, sync):
     assert (result.done, result.failed) == (1, 1)
     assert ds.open_slide(tmp_path / "job/first/first.resize.ome.zarr").shape == (80, 80, 3)
     assert work.table(tmp_path / "job")["s0001"]["error"] == "SlideMppError"
+
+
+def test_a_name_of_another_slide_of_the_job_is_refused(slides, tmp_path, sync):
+    ds.run_cohort(slides / "s0000.tif", tmp_path / "job", ["mask"])
+    (tmp_path / "list.csv").write_text(f"path,name\n{slides}/s0001.tif,S0000\n")
+    with pytest.raises(ds.SlideArgumentError, match="'S0000' is the name of another slide"):
+        ds.run_cohort(tmp_path / "list.csv", tmp_path / "job", ["mask"])
 
 
 def test_slides_of_one_name_are_told_apart_and_keep_their_names(slides, tmp_path, sync):

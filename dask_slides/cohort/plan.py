@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_slides.cohort.listing import Entry
-from dask_slides.cohort.names import LOG, names_for
+from dask_slides.cohort.names import LOG, folded, names_for
 from dask_slides.cohort.records import (
     SlideRecord,
     check_same,
@@ -103,9 +103,9 @@ def named_cohort(
         for step in () if overwrite else wanted.keys() & record.steps.keys():
             check_same(record.steps[step].key.step, wanted[step], f"{folder}: step {step}")
     names = names_for([entry.path for entry in entries], given, before)
-    owners = {name: path for path, name in before.items()}
+    owners = {folded(name): path for path, name in before.items()}
     for path, name in given.items():
-        if owners.get(name, path) != path or before.get(path, name) != name:
+        if owners.get(folded(name), path) != path or before.get(path, name) != name:
             raise SlideArgumentError(
                 f"{path}: {name!r} is the name of another slide in {folder}, or this one has "
                 "another name there; keep the names, or use another folder"

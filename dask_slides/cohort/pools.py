@@ -29,8 +29,6 @@ AHEAD = 2
 """Slides in flight for each thread, so that none waits for the next one to be sent."""
 LOOK_SECONDS = 5.0
 """Between looks whether the scheduler is there: what it was sent may never be heard of again."""
-
-
 LOST = "the scheduler was lost; what is done is recorded: connect again and run the same again"
 KILLED = (
     "every process that worked on it ended: out of memory, or a tile that its codec crashes on; "

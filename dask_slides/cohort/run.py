@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from dask_slides.cluster import check_memory
@@ -22,13 +21,17 @@ from dask_slides.cohort.pools import Pool
 from dask_slides.cohort.process_list import ProcessList, Row
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import OutputBusyError, SlideArgumentError
 from dask_slides.readers.protocol import identify
 from dask_slides.slide import open_slide
 from dask_slides.writers.store import locked
 
 WHOLE_BELOW = 250.0
 """Megapixels from which on a slide is shared out to all workers: about 16 regions."""
+
+PAUSES = (1, 5, 15, 30)
+"""Seconds before another try of slides that a worker is still at whose client was killed: it
+stops at its next block. No other run can be at this folder."""
 
 log = logging.getLogger("dask_slides.cohort")
 traces = logging.getLogger("dask_slides.cohort.traces")
@@ -81,6 +84,8 @@ class _Run:
         self.list = ProcessList(cohort.folder, rows, cohort.steps)
         self.worked_on = 0
         self._stopping = False
+        self._busy: list[str] = []
+        self._patient = True
 
     def go(self) -> None:
         """Find what is done, and work on what is left."""
@@ -93,8 +98,17 @@ class _Run:
             stream.write(self._number)
         pool = Pool(self._manner.window)
         try:
-            for outcome in pool.outcomes(self._jobs()):
-                self._ended(outcome)
+            left = [row.name for row in self.list.rows.values() if row.status == "todo"]
+            left = left[: self._manner.limit]
+            self.worked_on = len(left)
+            self._work(pool, left)
+            for pause in PAUSES:
+                if not self._busy:
+                    break
+                time.sleep(pause)
+                busy, self._busy = self._busy, []
+                self._patient = pause != PAUSES[-1]
+                self._work(pool, busy)
         finally:
             os.unlink(marker)  # what is still worked on stops at its next block
             pool.close()
@@ -103,22 +117,25 @@ class _Run:
             log.info("ended: %s done, %s failed, %s left",
                      *(f"{tally[status]:,}" for status in ("done", "failed", "todo")))  # fmt: skip
 
+    def _work(self, pool: Pool, names: Sequence[str]) -> None:
+        for outcome in pool.outcomes(self._jobs(names)):
+            self._ended(outcome)
+
     def _take_over(self, status: str) -> None:
         """Say of the slides of `status` what was made of them, whoever it was."""
         for row in self.list.rows.values():
             if row.status == status:
                 outcome = self._cohort.before(self._entries[row.name]) or Outcome(row.name, "todo")
-                if outcome.status == "failed":
+                if outcome.status == "done":  # by a run before this one: no news
+                    self.list.take(outcome)
+                else:
                     self._ended(outcome)
-                self.list.take(outcome)
 
-    def _jobs(self) -> Iterator[SlideJob]:
+    def _jobs(self, names: Sequence[str]) -> Iterator[SlideJob]:
         """Yield the slides to work on, each opened when it is its turn."""
-        left = [row.name for row in self.list.rows.values() if row.status == "todo"]
-        for name in islice(left, self._manner.limit):
+        for name in names:
             if self._stopping:
                 return
-            self.worked_on += 1
             try:
                 job = self._opened(self._entries[name])
             except Exception as error:  # one bad slide never stops the rest
@@ -140,6 +157,10 @@ class _Run:
 
     def _ended(self, outcome: Outcome) -> None:
         """Record how a slide ended, in the list and in the log."""
+        if outcome.error == OutputBusyError.__name__ and self._patient:
+            self._busy.append(outcome.name)
+            log.info("%s: a worker of the run before is still at it; later again", outcome.name)
+            outcome = Outcome(outcome.name, "todo")
         self.list.take(outcome)
         self.list.save_if_due()
         tally = self.list.tally
