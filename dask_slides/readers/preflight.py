@@ -69,6 +69,18 @@ Counts = Mapping[int, int]
 """How many values each tag of a directory has."""
 
 
+@dataclass(frozen=True)
+class Structure:
+    """What a TIFF holds besides pixels."""
+
+    size: int
+    """Bytes of the file."""
+    tags: Mapping[int, Counts]
+    """Of each directory, by its offset."""
+    taken: NDArray[np.int64]
+    """Where header, directories and tables lie, (n, 2): no tile begins or ends in there."""
+
+
 @dataclass
 class _Walk:
     """The directories of one file, as they are found."""
@@ -79,6 +91,7 @@ class _Walk:
     limits: Limits
     format: Format
     found: dict[int, Counts]
+    taken: list[tuple[int, int]]
 
     def read(self, offset: int, size: int, what: str) -> bytes:
         if offset + size > self.size:
@@ -125,6 +138,7 @@ class _Walk:
         tail = struct.calcsize(made.pointer)
         data = self.read(offset + head, count * size + tail, what)
         (following,) = struct.unpack(made.pointer, data[count * size :])
+        self.taken.append((offset, offset + head + len(data)))
         return np.frombuffer(data, made.entry, count), following
 
     def checked(self, offset: int, entries: NDArray[np.void]) -> Counts:
@@ -157,6 +171,8 @@ class _Walk:
                 self.no_doctype(where, code, self.read(start, nbytes, f"the value of tag {code}"))
             elif start + nbytes > self.size:
                 self.read(start, nbytes, f"the value of tag {code}")
+            elif code in _NUMBERS:
+                self.taken.append((start, start + nbytes))
         return counts
 
     def no_doctype(self, where: str, code: int, text: bytes) -> None:
@@ -187,8 +203,8 @@ class _Walk:
             yield from struct.unpack(f"{self.format.order}{count}{each}", data)
 
 
-def directories(path: str, file: BinaryIO, size: int, limits: Limits) -> dict[int, Counts]:
-    """Return, by offset, how many values each tag of each directory of a TIFF has.
+def structure_of(path: str, file: BinaryIO, size: int, limits: Limits) -> Structure:
+    """Return the structure of a TIFF of so many bytes.
 
     Raises SlideTruncatedError where something lies beyond the end at `size`, SlideFormatError
     on loops and contradictions, SlideLimitError beyond `limits`.
@@ -203,7 +219,7 @@ def directories(path: str, file: BinaryIO, size: int, limits: Limits) -> dict[in
     big = struct.unpack(order + "H", head[2:4])[0] == 43
     ndpi = not big and order == "<" and path.lower().endswith(".ndpi")
     made = Format(order, big, ndpi)
-    walk = _Walk(path, file, size, limits, made, {})
+    walk = _Walk(path, file, size, limits, made, {}, [(0, 16 if big else 8)])
     if big and head[4:8] != struct.pack(order + "HH", 8, 0):
         raise SlideFormatError(f"{path}: a BigTIFF whose offsets are not of 8 bytes; check it")
     at = 8 if big else 4
@@ -216,4 +232,4 @@ def directories(path: str, file: BinaryIO, size: int, limits: Limits) -> dict[in
     while waiting:
         # those below are looked at once those of this list are: a file can nest them as it likes
         waiting += walk.chain(waiting.pop())
-    return walk.found
+    return Structure(size, walk.found, np.array(walk.taken, np.int64))

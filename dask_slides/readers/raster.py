@@ -72,7 +72,7 @@ def _pixels(source: RasterSource) -> Array:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # of its size, and of tags that hold no pixels
         with stream(source.path) as file, Image.open(file) as image:
             wanted = image if image.mode == source.mode else image.convert(source.mode)
             pixels = np.asarray(wanted)
@@ -88,7 +88,7 @@ def open_raster(path: str, fill: float) -> tuple[RasterSource, dict[str, str]]:
     identity = identify(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of its size, and of tags that hold no pixels
             with stream(path) as file, Image.open(file) as image:
                 width, height = image.size
                 mode, kind = image.mode, str(image.format)

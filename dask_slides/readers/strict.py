@@ -167,6 +167,17 @@ class _StrictJpeg:
         simplejpeg.decode_jpeg(data, self._colours, min_height=1, min_width=1, min_factor=1)
 
 
+def _lzw_ends(data: Any) -> bool:
+    """Return whether LZW ends with its code for the end: 257, and less than a byte of zeros.
+
+    Where it is cut, the decoder makes what is missing of a code up.
+    """
+    if data[:1] == b"\0":  # the order of bits of libtiff before 1993, which is read as it comes
+        return True
+    tail = int.from_bytes(bytes(data[-8:]).rstrip(b"\0")[-3:], "big")
+    return bool(tail) and tail >> (tail & -tail).bit_length() - 1 & 0x1FF == 257
+
+
 class _StrictBytes:
     """Decodes bytes to as many bytes as a tile has, and lets tifffile make samples of them."""
 
@@ -195,6 +206,8 @@ class _StrictBytes:
 
         if self._turned:
             data = imagecodecs.bitorder_decode(data)
+        if self._lzw and not _lzw_ends(data):
+            raise ValueError(f"the LZW stream of tile {number} has no end")
         # more than there may be: LZW and LZMA say nothing where they stop before the end
         found = self._decompress(data, out=self._most + self._row)
         length = len(found)

@@ -27,7 +27,7 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
-from dask_slides.readers.preflight import Counts, directories
+from dask_slides.readers.preflight import Structure, structure_of
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
@@ -246,12 +246,12 @@ def open_tiff(
     """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties."""
     identity = identify(path)
     with stream(path) as file:
-        found = directories(path, file, identity.size, limits)
+        structure = structure_of(path, file, identity.size, limits)
         with _tiff_file(path, file) as tiff:
             try:
                 index, series = largest_series(path, tiff.series)
                 for number, level in enumerate(series.levels):
-                    _check(path, number, level, identity.size, found, limits)
+                    _check(f"{path}: level {number}", level, structure, limits)
                 source = _source(path, identity, index, series, fill)
                 return source, mpp_of(tiff, series), properties_of(tiff, series)
             except SlideError:
@@ -260,16 +260,12 @@ def open_tiff(
                 raise _damaged(path, error) from None
 
 
-def _check(
-    path: str, number: int, level: Any, size: int, found: dict[int, Counts], limits: Limits
-) -> None:
+def _check(where: str, level: Any, structure: Structure, limits: Limits) -> None:
     """Refuse a level that would not be read right."""
-    where = f"{path}: level {number}"
     check_level(where, level)
     check_declared(where, level.keyframe, limits)
     for page in level.pages:
-        counts = found.get(page.offset, {}) if page is not None else {}
-        check_tables(where, level.keyframe, page, size, counts)
+        check_tables(where, level.keyframe, page, structure)
 
 
 def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:

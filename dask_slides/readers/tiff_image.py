@@ -16,13 +16,14 @@ from dask_slides.errors import (
 from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
-from dask_slides.readers.preflight import Counts
+from dask_slides.readers.preflight import Structure
 from dask_slides.readers.strict import DECODED, check_raw, samples_of, tile_size
 from dask_slides.readers.tiff_tags import is_mapped
 
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
 """Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
+_BITS = {1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64}
 _TABLES = (273, 279, 324, 325)
 """Tags of the offsets and byte counts of strips and tiles."""
 
@@ -45,8 +46,7 @@ def largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
 def check_level(where: str, level: Any) -> None:
     """Refuse what tifffile would read as zeros or as something else than the picture."""
     page = level.keyframe
-    whole = not isinstance(page.bitspersample, tuple)
-    if page.dtype is None or page.dtype.kind not in "buif" or not whole:
+    if page.dtype is None or page.dtype.kind not in "buif" or page.bitspersample not in _BITS:
         raise SlideUnsupportedError(
             f"{where} has samples of {page.bitspersample} bits, format {page.sampleformat}; "
             "convert it to 8 or 16-bit integers or 32-bit floats"
@@ -104,17 +104,17 @@ def check_declared(where: str, page: Any, limits: Limits) -> None:
         )
 
 
-def check_tables(where: str, page: Any, one: Any, size: int, counts: Counts) -> None:
+def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     """Refuse offsets and byte counts that cannot be those of `one`, a page like `page`.
 
-    `size` is that of the file; `counts` is how many values the tags of the page have, where
-    tifffile has mended what it could.
+    How many there are is asked of the `file`, as tifffile has mended what it could.
     """
     if one is None:
         raise SlideFormatError(
             f"{where} lacks a page; where it names other files, which are not followed, save it as "
             "one file"
         )
+    counts = file.tags.get(one.offset, {})
     expected = math.prod(page.chunked)
     lengths = [counts[code] for code in _TABLES if code in counts]
     found = [len(one.dataoffsets), len(one.databytecounts)]
@@ -130,7 +130,7 @@ def check_tables(where: str, page: Any, one: Any, size: int, counts: Counts) -> 
     if min(offsets.min(), nbytes.min()) < 0:
         raise SlideFormatError(f"{where} has tiles at negative offsets; fetch the file again")
     there = np.flatnonzero((offsets > 0) & (nbytes > 0))
-    beyond = there[offsets[there] + nbytes[there] > size]
+    beyond = there[offsets[there] + nbytes[there] > file.size]
     if len(beyond):
         first = int(beyond[0])
         raise SlideTruncatedError(
@@ -144,6 +144,13 @@ def check_tables(where: str, page: Any, one: Any, size: int, counts: Counts) -> 
         raise SlideFormatError(
             f"{where}: the tile at byte {places[overlap[0] + 1, 0]:,} begins within the one before "
             "it; the file is damaged, fetch it again"
+        )
+    before = np.searchsorted(places[:, 0], file.taken[:, 1]) - 1  # the last that begins in time
+    inside = before[(before >= 0) & (places[before].sum(axis=1) > file.taken[:, 0])]
+    if len(inside):
+        raise SlideFormatError(
+            f"{where}: the tile at byte {places[inside[0], 0]:,} lies where a table or a "
+            "directory lies; the file is damaged, fetch it again"
         )
     if page.compression == 1 and len(nbytes) == expected:
         wrong = check_raw(page, nbytes)
