@@ -18,6 +18,7 @@ REQUIRED = ("dask", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "
 EXTRAS = {
     "distributed": ("distributed", "to run on a cluster"),
     "matplotlib": ("plot", "to draw in notebooks"),
+    "obstore": ("cloud", "for s3:// and https:// slides"),
 }
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 

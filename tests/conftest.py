@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses: real slides, small slides, a cluster."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import oracle
 import pytest
 import tifffile
 from hypothesis import HealthCheck, settings
+from remote_fixtures import bucket, quick_retries, served_bucket  # noqa: F401
 
 TEST_DATA = "DASK_SLIDES_TEST_DATA"
 
@@ -169,3 +171,21 @@ def axes():
     figure, made = plt.subplots()
     yield made
     plt.close(figure)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Processes that are made from one that has imported everything, quickly."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "dask_slides",
+            "dask.array",
+            "zarr",
+            "tifffile",
+            "imagecodecs",
+            "PIL.Image",
+            "scipy.sparse",
+        ]
+    )
+    return context

@@ -4,7 +4,7 @@ Requests and bytes are counted where they pass, and every fault is injected by a
 """
 
 import http.client
-import os
+import logging
 import random
 import socket
 import struct
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 FAULTS = ("500", "503", "reset", "reset after", "short", "stall")
 """`reset after` is done by the server, and the answer lost."""
@@ -78,7 +79,7 @@ def web_server(folder, ranges=True):
             self.do_GET()
 
         def do_GET(self):
-            path = Path(folder, self.path.lstrip("/"))
+            path = Path(folder, unquote(self.path).lstrip("/"))
             span = self.headers.get("Range") if ranges else None
             if not path.is_file():
                 self.send_response(404)
@@ -129,6 +130,14 @@ class Faults:
     def __post_init__(self):
         self.random = random.Random(self.seed)
 
+    def start(self, chance, kinds=FAULTS, limit=10**9, seed=0):
+        """From now on requests go wrong."""
+        self.random = random.Random(seed)
+        self.chance, self.kinds, self.limit = chance, kinds, limit
+
+    def stop(self):
+        self.chance = 0.0
+
     def next(self, traffic):
         with traffic.lock:
             if traffic.injected.total() >= self.limit or self.random.random() >= self.chance:
@@ -165,7 +174,7 @@ def proxy(upstream, faults=None):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             kind = faults.next(traffic)
             span = self.headers.get("Range")
-            if kind in ("500", "503"):
+            if kind in ("403", "500", "503"):
                 traffic.add(self.command, self.path, span, 0)
                 return self._answer(int(kind), [], b"<Error/>")
             if kind == "stall":
@@ -202,11 +211,13 @@ def proxy(upstream, faults=None):
             quiet.set()
 
 
-@contextmanager
-def bucket_server(name="slides"):
-    """Serve an S3-compatible store with one bucket, `name`; yield its address."""
-    import logging
+BUCKET = "slides"
+SECRET = "a-secret-that-nobody-may-see"
 
+
+@contextmanager
+def bucket_server():
+    """Serve an S3-compatible store with one bucket, BUCKET; yield its address and a client."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -215,9 +226,14 @@ def bucket_server(name="slides"):
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
-    os.environ.update(environment(address))
-    client = boto3.client("s3", endpoint_url=address)
-    client.create_bucket(Bucket=name)
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id="testing",
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=BUCKET)
     try:
         yield address, client
     finally:
@@ -226,11 +242,10 @@ def bucket_server(name="slides"):
 
 
 def environment(address):
-    """Return the variables by which a process reaches the bucket at `address`."""
+    """Return the variables by which a process reaches the buckets at `address`."""
     return {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-may-see",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
     }

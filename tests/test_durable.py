@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -21,24 +20,6 @@ from dask_slides.readers.tiff import TiffSource
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return work.slide_file(tmp_path_factory.mktemp("durable") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that are made from one that has imported everything, quickly."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "dask_slides",
-            "dask.array",
-            "zarr",
-            "tifffile",
-            "imagecodecs",
-            "PIL.Image",
-            "scipy.sparse",
-        ]
-    )
-    return context
 
 
 @pytest.fixture(scope="module")

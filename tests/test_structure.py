@@ -52,7 +52,7 @@ LAYERS = [
     ["compiled"],
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     ["shrink", "readers.kept", "readers.remote", "readers.pixels", "readers.tiff_tags"],
-    ["readers.protocol"],
+    ["readers.protocol", "readers.remote_zarr"],
     ["readers.jpeg", "readers.tiff_image", "readers.ranges"],
     ["readers.stored"],
     ["readers.decoder"],

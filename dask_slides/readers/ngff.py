@@ -22,7 +22,7 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
-from dask_slides.readers.remote import asked, exists, group_at, is_remote
+from dask_slides.readers.remote import exists, group_at, is_remote
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ class NgffSource:
         index = {"y": rows, "x": columns, "c": slice(None)}
         check_identity(self.metadata, self.identity)
         where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: _read(self, level, where))
+        stored = decoded(self.path, level, region, lambda: _arrays(self)[level][where])
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
@@ -69,12 +69,6 @@ class NgffSource:
 def _arrays(source: NgffSource) -> list[Any]:
     group = group_at(source.path)
     return [group[name] for name in source.arrays]
-
-
-def _read(source: NgffSource, level: int, where: tuple[Any, ...]) -> Any:
-    if is_remote(source.path):
-        return asked(source.path, lambda *_: _arrays(source)[level][where], tries=1)
-    return _arrays(source)[level][where]
 
 
 def marker_of(path: str) -> str | None:

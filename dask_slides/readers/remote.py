@@ -1,13 +1,14 @@
 """Objects of another machine: s3:// and http(s):// addresses, asked for by byte ranges.
 
 obstore does the requests, and lets go of a server that says nothing. Here is which store an
-address means, how often a request is repeated, and what each way of failing is called. Every
-request that is made is one that may be made twice. Credentials come from the environment of the
+address means, how often a request is made again, and what each way of failing is called. Every one
+that is made is one that may be made twice. Credentials come from the environment of the
 process that asks, never from an address, so nothing that is pickled, printed or written holds any.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -64,33 +65,26 @@ def checked_address(url: str, schemes: tuple[str, ...] = SCHEMES) -> str:
     return url.rstrip("/")
 
 
-def located(url: str, retries: int = 0) -> tuple[Any, str]:
-    """Return the store of obstore that holds `url`, and its key there.
-
-    With `retries` it repeats requests by itself: for Zarr, which asks it behind our back.
-    """
+def located(url: str) -> tuple[Any, str]:
+    """Return the store of obstore that holds `url`, and its key there."""
     scheme, _, rest = url.partition("://")
     root, _, key = rest.partition("/")
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    store = _store(scheme, root, retries, tuple(sorted(environment.items())))
+    store = _store(scheme, root, tuple(sorted(environment.items())))
     return store, key if scheme == "s3" else unquote(key)
 
 
 @lru_cache(maxsize=16)
-def _store(scheme: str, root: str, retries: int, environment: tuple[tuple[str, str], ...]) -> Any:
+def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> Any:
     try:
         from obstore.store import HTTPStore, S3Store
     except ImportError:
         raise SlideUnsupportedError(
             f"{scheme}://{root}: remote slides need obstore; pip install 'dask-slides[cloud]'"
         ) from None
-    first, last = (timedelta(seconds=wait) for wait in WAITS)
     options: dict[str, Any] = {
         "client_options": {"timeout": timedelta(seconds=TIMEOUT), "allow_http": scheme == "http"},
-        "retry_config": {
-            "max_retries": retries,
-            "backoff": {"init_backoff": first, "max_backoff": last, "base": 2},
-        },
+        "retry_config": {"max_retries": 0},  # it does not repeat all that fails
     }
     if scheme != "s3":
         return HTTPStore(f"{scheme}://{root}", **options)
@@ -102,34 +96,38 @@ def _store(scheme: str, root: str, retries: int, environment: tuple[tuple[str, s
     return S3Store(root, **options)
 
 
-def asked(url: str, request: Callable[[Any, str], Answer], tries: int | None = None) -> Answer:
+def asked(url: str, request: Callable[[Any, str], Answer]) -> Answer:
     """Return what `request` of store and key gives, or raise an error of ours.
 
-    It is made again if it failed for a reason that may pass, `tries` times in all.
+    It is made again as long as it fails for a reason that may pass.
     """
     store, key = located(url)
     from obstore.exceptions import BaseError
 
-    for left in reversed(range(RETRIES + 1 if tries is None else tries)):
+    for done in itertools.count():
         try:
             return request(store, key)
         except (BaseError, FileNotFoundError) as error:
-            failure = _failure(url, error)
+            failure = failure_of(url, error)
         # out of the block: the message of obstore's error may quote what the server was sent
-        if not left or not _may_pass(failure):
-            raise failure
-        done = RETRIES - left
-        time.sleep(min(WAITS[1], WAITS[0] * 2**done) * random.uniform(0.5, 1))
+        time.sleep(pause(failure, done))
     raise AssertionError("unreachable")
 
 
-def _may_pass(failure: Exception) -> bool:
-    """Return whether the same request may succeed: not what the server refuses."""
+def pause(failure: Exception, done: int) -> float:
+    """Return how long to wait before a request is made again, or raise why it is not.
+
+    `done` says how often it was made again already.
+    """
     refused = re.search(r"the server answers 4(?!08|29)", str(failure))
-    return isinstance(failure, RemoteError) and refused is None
+    if done >= RETRIES or refused is not None or not isinstance(failure, RemoteError):
+        raise failure
+    longest: float = min(WAITS[1], WAITS[0] * 2**done)
+    return longest * random.uniform(0.5, 1)
 
 
-def _failure(url: str, error: Exception) -> Exception:
+def failure_of(url: str, error: Exception) -> Exception:
+    """Return the error of ours that says what went wrong with `url`."""
     from obstore import exceptions as kinds
 
     if isinstance(error, FileNotFoundError):
@@ -162,9 +160,13 @@ def _reason(text: str) -> str:
 
 def head(url: str) -> tuple[int, int, str]:
     """Return bytes, time of change in nanoseconds, and version of the object at `url`."""
-    import obstore
 
-    return _facts(asked(url, obstore.head))
+    def request(store: Any, key: str) -> Any:
+        import obstore
+
+        return obstore.head(store, key)
+
+    return _facts(asked(url, request))
 
 
 def _facts(meta: Mapping[str, Any]) -> tuple[int, int, str]:
@@ -215,10 +217,14 @@ def fetch_whole(url: str) -> bytes:
 
 def listed(url: str) -> Iterator[tuple[str, int]]:
     """Yield name below `url`, and bytes, of every object there."""
-    import obstore
+
+    def request(store: Any, key: str) -> Any:
+        import obstore
+
+        return obstore.list(store, key).collect()
 
     _, prefix = located(url)
-    found = asked(url, lambda store, key: obstore.list(store, key).collect())
+    found = asked(url, request)
     yield from ((one["path"][len(prefix) + 1 :], one["size"]) for one in found)
 
 
@@ -226,16 +232,16 @@ def zarr_place(path: str) -> Any:
     """Return what Zarr opens to read the store at `path`, a folder or an address."""
     if not is_remote(path):
         return path
-    from zarr.storage import ObjectStore, StorePath
+    from zarr.storage import StorePath
 
-    store, key = located(path, RETRIES)
-    return StorePath(ObjectStore(store, read_only=True), key)
+    from dask_slides.readers.remote_zarr import AskedStore
+
+    store, key = located(path)
+    return StorePath(AskedStore(store, path), key)
 
 
 def group_at(path: str) -> Any:
     """Open the Zarr group at `path`, a folder or an address, to read it."""
     import zarr
 
-    if not is_remote(path):
-        return zarr.open_group(path, mode="r")
-    return asked(path, lambda *_: zarr.open_group(zarr_place(path), mode="r"), tries=1)
+    return zarr.open_group(zarr_place(path), mode="r")

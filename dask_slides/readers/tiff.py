@@ -54,6 +54,9 @@ Item = TypeVar("Item", bound=tuple[Any, ...])
 OPEN_FILES = 16
 """Slides that one process keeps open."""
 
+_LARGEST_PIECE = 2**26
+"""Bytes of a strip that may be fetched for one row of it: some writers make one of all."""
+
 
 @dataclass(frozen=True)
 class TiffSource:
@@ -283,10 +286,11 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
     full = (sizes["Y"], sizes["X"])
     levels = []
     for number, level in enumerate(series.levels):
-        if is_remote(path) and len(level.pages) == 1 and is_mapped(level.keyframe):
+        piece = max(level.keyframe.databytecounts)
+        if is_remote(path) and piece > _LARGEST_PIECE:
             raise SlideUnsupportedError(
-                f"{path}: level {number} lies uncompressed in one piece, of which no part can be "
-                "fetched well; fetch the file first, or save it in tiles"
+                f"{path}: level {number} lies in pieces of {piece / 1e6:,.0f} MB, which can only "
+                "be fetched whole; fetch the file first, or save it in tiles"
             )
         size = dict(zip(level.axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])

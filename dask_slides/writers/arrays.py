@@ -13,7 +13,7 @@ from typing import Any
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.readers.protocol import Identity, identify
-from dask_slides.readers.remote import asked, exists, is_remote, zarr_place
+from dask_slides.readers.remote import exists, is_remote, zarr_place
 from dask_slides.writers.records import Record, place_of, record, record_of
 
 VERSIONS = ("0.5", "0.4")
@@ -154,12 +154,6 @@ def shards_of(store: str, name: str) -> int:
 def get(path: str, index: Any) -> Any:
     """Return ``array[index]`` of the array at `path`, read in this thread."""
     array = writable(path)
-    if is_remote(path):
-        return asked(path, lambda *_: _got(array, index), tries=1)
-    return _got(array, index)
-
-
-def _got(array: Any, index: Any) -> Any:
     return array[index] if _runs_a_loop() else _run(array.async_array.getitem(index))
 
 

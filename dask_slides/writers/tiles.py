@@ -26,7 +26,7 @@ from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import MAX_TASKS, task_bytes
 from dask_slides.pack import TASK_BYTES, SlideTiles, TilePack
 from dask_slides.readers.protocol import Identity, check_identity, identify
-from dask_slides.readers.remote import asked, group_at, is_remote, zarr_place
+from dask_slides.readers.remote import group_at, is_remote, zarr_place
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
 from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.mark import MARK, Target, marked, place_text
@@ -186,8 +186,6 @@ class StoredTiles:
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop)."""
         try:
-            if is_remote(self.path):
-                return asked(self.path, lambda *_: np.asarray(_readable(self)[start:stop]), tries=1)
             return np.asarray(_readable(self)[start:stop])
         except SlideError:
             raise
