@@ -2,6 +2,7 @@
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap, blank_map
+from dask_slides.check import SlideCheck, check_slide
 from dask_slides.crops import random_crops
 from dask_slides.cutoff import Cutoff, cutoff_resize
 from dask_slides.detectors import (
@@ -31,6 +32,7 @@ from dask_slides.errors import (
     TileDecodeError,
 )
 from dask_slides.pack import TilePack, pack_tiles
+from dask_slides.readers.bad_tiles import BadTile
 from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
 from dask_slides.slide import Slide, from_dask, open_slide
@@ -43,6 +45,7 @@ from dask_slides.writers.write import write
 __all__ = [
     "AllOf",
     "AnyOf",
+    "BadTile",
     "BlankMap",
     "BlankSlideError",
     "BlankSlideWarning",
@@ -59,6 +62,7 @@ __all__ = [
     "Slide",
     "SlideArgumentError",
     "SlideChangedError",
+    "SlideCheck",
     "SlideError",
     "SlideFormatError",
     "SlideMemoryError",
@@ -71,6 +75,7 @@ __all__ = [
     "Verified",
     "__version__",
     "blank_map",
+    "check_slide",
     "cutoff_resize",
     "from_dask",
     "open_pack",

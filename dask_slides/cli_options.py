@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Any
 
@@ -21,8 +21,9 @@ from dask_slides.display import bytes_text
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError, SlideError
 from dask_slides.estimate import Estimate
 from dask_slides.progress import progress_for
+from dask_slides.readers.bad_tiles import CORRUPT, MODES, BadTile
 from dask_slides.slide import Slide, open_slide
-from dask_slides.writers.store import check_target
+from dask_slides.writers.store import bad_tiles_in, check_target
 
 Command = Callable[..., Any]
 
@@ -49,10 +50,46 @@ class Shared:
             for line in lines:
                 click.echo(line)
 
+    def finish_store(self, path: str, facts: dict[str, Any], line: str) -> None:
+        """Print what was written to `path`; exit with 3 if it masks corrupt tiles, naming them."""
+        bad_tiles = bad_tiles_in(path)
+        if bad_tiles:
+            facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
+        self.finish({"path": path} | facts, [line])
+        end_named(bad_tiles)
+
+
+@dataclass(frozen=True)
+class Given:
+    """SLIDE and how it is to be opened."""
+
+    path: str
+    mpp: float | None
+    on_bad_tile: str
+
+    def open(self) -> Slide:
+        """Open it."""
+        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile)
+
 
 def px(shape: Any) -> str:
     """Return a shape as text."""
     return " x ".join(f"{side:,}" for side in shape)
+
+
+NAMED = 20
+"""Bad tiles that are named line by line; all of them are in the store and in JSON."""
+
+
+def end_named(bad_tiles: tuple[BadTile, ...]) -> None:
+    """Name the corrupt ones of `bad_tiles` on stderr and exit with 3; absent ones are legal."""
+    corrupt = [tile for tile in bad_tiles if tile.status == CORRUPT]
+    for tile in corrupt[:NAMED]:
+        click.echo(f"dask-slides: {tile}", err=True)
+    if len(corrupt) > NAMED:
+        click.echo(f"dask-slides: and {len(corrupt) - NAMED:,} more corrupt tiles", err=True)
+    if corrupt:
+        sys.exit(3)
 
 
 def failing_softly(command: Command) -> Command:
@@ -191,11 +228,22 @@ def _address_in(path: str) -> str:
 
 
 def slide_options(command: Command) -> Command:
-    """Add the slide and how it is opened."""
-    command = click.option("--slide-mpp", type=float, help="micrometres per pixel of the slide")(
-        command
-    )
-    return click.argument("slide", metavar="SLIDE")(command)
+    """Add the slide and how it is opened, and hand it over as one value."""
+
+    @wraps(command)
+    def run(slide: str, slide_mpp: float | None, on_bad_tile: str, **kwargs: Any) -> Any:
+        return command(slide=Given(slide, slide_mpp, on_bad_tile), **kwargs)
+
+    options = [
+        click.argument("slide", metavar="SLIDE"),
+        click.option("--slide-mpp", type=float, help="micrometres per pixel of the slide"),
+        click.option("--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True,
+                     help="fail at a tile that cannot be decoded, or fill it, name it and exit 3"),
+    ]  # fmt: skip
+    decorated: Command = run
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
 
 
 def output_argument(command: Command) -> Command:
@@ -257,11 +305,6 @@ def scale_of(options: dict[str, Any]) -> dict[str, Any]:
     names = ("downsample", "mpp", "max_size", "shape", "kernel")
     scale = {name: options.pop(name) for name in names}
     return scale | {"gap": _gap(options.pop("gap"))}
-
-
-def opened(slide: str, slide_mpp: float | None) -> Slide:
-    """Open SLIDE with --slide-mpp."""
-    return open_slide(slide, mpp=slide_mpp)
 
 
 def check_out(out: str, shared: Shared) -> None:

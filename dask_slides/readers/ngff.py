@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.bad_tiles import MARK, Hole, holes_of, within
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.units import Units, shown
 
 Array = NDArray[Any]
 
@@ -35,6 +37,11 @@ class NgffSource:
     levels: tuple[Level, ...]
     channels: int
     dtype: np.dtype[Any]
+    background: float = 255
+    """What masked pixels show, in units of the dtype."""
+    on_bad_tile: str = "raise"
+    recorded: tuple[Hole, ...] = ()
+    """What a store of ours says that it shows the fill for, in pixels of level 0."""
 
     @property
     def name(self) -> str:
@@ -43,17 +50,46 @@ class NgffSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
+        check_identity(self.metadata, self.identity)
+        if self.on_bad_tile == "raise":
+            return decoded(self.path, level, region, lambda: self._pixels(level, region))
+        read, units = partial(self._pixels, level), _units(self, level)
+        whole = partial(units.masked, region, read, self.channels, self.fill)
+        return decoded(self.path, level, region, whole)
+
+    def _pixels(self, level: int, region: Region) -> Array:
         rows, columns = region.slices()
         index = {"y": rows, "x": columns, "c": slice(None)}
-        check_identity(self.metadata, self.identity)
-        where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: _arrays(self)[level][where])
+        stored = _arrays(self)[level][tuple(index.get(axis, 0) for axis in self.axes)]
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
             kept.append("c")
             pixels = pixels[..., None]
         return pixels.transpose([kept.index(axis) for axis in "yxc"])
+
+    @property
+    def fill(self) -> Any:
+        """What a masked pixel shows."""
+        return shown(self.background, self.dtype)
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the parts of `region` that are masked, or that the store says show the fill.
+
+        A chunk that is missing is no hole: it is how Zarr writes one that is all fill value.
+        """
+        found = within(self.recorded, region, round(max(self.levels[level].downsample)))
+        if self.on_bad_tile == "raise":
+            return found
+        units = _units(self, level)
+        for part in units.unknown(region):
+            self.read(level, part)
+        return found + units.holes(region)
+
+
+@lru_cache(maxsize=64)
+def _units(source: NgffSource, level: int) -> Units:
+    return Units(level, source.levels[level].shape, source.levels[level].tile)
 
 
 @lru_cache(maxsize=16)
@@ -64,7 +100,9 @@ def _arrays(source: NgffSource) -> list[Any]:
     return [group[name] for name in source.arrays]
 
 
-def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
+def open_ngff(
+    path: str, fill: float = 255
+) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
     path, group, attributes = _image_group(path)
     try:
@@ -76,6 +114,7 @@ def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[s
             path, axes, [a.shape for a in arrays], [a.chunks for a in arrays]
         )
         mpp = _mpp(multiscale)
+        recorded = _recorded(attributes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, SlideFormatError):
             raise
@@ -94,9 +133,17 @@ def open_ngff(path: str) -> tuple[NgffSource, tuple[float, float] | None, dict[s
     metadata = os.path.join(path, marker)
     version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
     source = NgffSource(
-        path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("=")
-    )
+        path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
+        background=fill, recorded=recorded,
+    )  # fmt: skip
     return source, mpp, {"format": f"OME-Zarr {version}"}
+
+
+def _recorded(attributes: Mapping[str, Any]) -> tuple[Hole, ...]:
+    """Return the holes that a store of ours has in its attributes."""
+    mark = attributes.get(MARK)
+    rows = mark.get("holes", ()) if isinstance(mark, Mapping) else ()
+    return holes_of(rows)
 
 
 def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:

@@ -25,7 +25,7 @@ def _is_tiff(path: str, head: bytes) -> bool:
 
 
 def _ngff(path: str, fill: float) -> Opened:
-    return open_ngff(path)
+    return open_ngff(path, fill)
 
 
 def _raster(path: str, fill: float) -> Opened:

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,11 +25,26 @@ from dask_slides.errors import (
     SlideUnsupportedError,
 )
 from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.pixels import Conversion
-from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.protocol import (
+    Identity,
+    Level,
+    check_identity,
+    decoded,
+    fill_holes,
+    identify,
+)
 from dask_slides.readers.tiff_image import check_level, conversion_of, largest_series
-from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
+from dask_slides.readers.tiff_tags import (
+    absent_units,
+    is_mapped,
+    mpp_of,
+    properties_of,
+    tile_of,
+)
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, is_plain_tiled
+from dask_slides.readers.units import Units, shown
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
@@ -55,6 +70,7 @@ class TiffSource:
     """Of each level, the reductions at which it can be read."""
     coarse: tuple[int, ...]
     """Of each level, how many times coarser the colours of a reduced image are."""
+    on_bad_tile: str = "raise"
 
     @property
     def name(self) -> str:
@@ -71,19 +87,46 @@ class TiffSource:
         """Type of a sample after the conversion."""
         return self.conversion.dtype(self.stored_dtype)
 
+    @property
+    def fill(self) -> Any:
+        """What a pixel shows that no tile holds."""
+        return shown(self.conversion.fill, self.dtype)
+
+    def _file(self) -> _Opened:
+        check_identity(self.path, self.identity)  # each time: an open file may be overwritten
+        masks = self.on_bad_tile == "mask"
+        return _opened(self.path, self.identity, self.series, self.conversion.fill, masks)
+
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
-        rows, columns = region.slices()
-        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
-        check_identity(self.path, self.identity)  # each time: an open file may be overwritten
-        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
-        where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: opened.array(level)[where])
-        pixels = self.conversion(channels_last(np.asarray(stored), self.axes))
+        opened = self._file()
+        units = opened.units(level)
+
+        def read(part: Region) -> Array:
+            rows, columns = part.slices()
+            index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+            where = tuple(index.get(axis, 0) for axis in self.axes)
+            return channels_last(np.asarray(opened.array(level)[where]), self.axes)
+
+        if opened.masks:
+            whole = partial(
+                units.masked, region, lambda p: self.conversion(read(p)), self.channels, self.fill
+            )
+            pixels = decoded(self.path, level, region, whole)
+        else:
+            pixels = self.conversion(decoded(self.path, level, region, lambda: read(region)))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
-            for hole in holes(opened.page(level), region):
-                pixels[hole.slices(region.y, region.x)] = min(self.conversion.fill, 255)
+            fill_holes(self, units.holes(region), region, pixels)
         return pixels
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the parts of `region` of `level` whose tiles are absent or masked."""
+        opened = self._file()
+        units = opened.units(level)
+        if opened.masks:
+            for part in units.unknown(region):
+                self.read(level, part)
+        return units.holes(region)
 
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
@@ -95,8 +138,7 @@ class TiffSource:
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`."""
-        check_identity(self.path, self.identity)
-        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        opened = self._file()
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
         return decoded(self.path, level, place, lambda: opened.array(level).read(region, factor))
 
@@ -121,8 +163,7 @@ class TiffSource:
         self, level: int, around: Region, found: Callable[[TiledPage], Iterator[Item]]
     ) -> Iterator[Item]:
         """Yield what is found in the page of `level`; an error says that it lies in `around`."""
-        check_identity(self.path, self.identity)
-        opened = _opened(self.path, self.identity, self.series, self.conversion.fill)
+        opened = self._file()
         items = found(opened.array(level))
         while item := decoded(self.path, level, around, lambda: next(items, None)):
             yield item
@@ -140,17 +181,31 @@ def channels_last(stored: Array, axes: str) -> Array:
 class _Opened:
     """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
 
-    def __init__(self, path: str, identity: Identity, series: int, fill: float) -> None:
+    def __init__(
+        self, path: str, identity: Identity, series: int, fill: float, masks: bool = False
+    ) -> None:
         self._path = path
         self._tiff = _tiff_file(path)
         self._close = weakref.finalize(self, self._tiff.close)
         self._series = self._tiff.series[series]
         self._fill = fill
+        self.masks = masks
         self._arrays: dict[int, Any] = {}
+        self._units: dict[int, Units] = {}
         self._lock = threading.Lock()
 
-    def page(self, level: int) -> Any:
-        return self._series.levels[level].keyframe
+    def units(self, level: int) -> Units:
+        with self._lock:
+            return self._units_of(level)
+
+    def _units_of(self, level: int) -> Units:
+        if level not in self._units:
+            this = self._series.levels[level]
+            size = dict(zip(this.axes, this.shape, strict=True))
+            shape = (size["Y"], size["X"])
+            tables = absent_units(this, shape) or (None, None)
+            self._units[level] = Units(level, shape, tile_of(this.keyframe, shape), *tables)
+        return self._units[level]
 
     def array(self, level: int) -> Any:
         with self._lock:
@@ -170,7 +225,8 @@ class _Opened:
         # absent tiles are legal and read as the fill, not as black tissue
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
-            return TiledPage(self._path, page, fill, keep=level > 0)
+            masked = self._units_of(level) if self.masks else None
+            return TiledPage(self._path, page, fill, keep=level > 0, masked=masked)
         # without workers tifffile decodes on Zarr's single event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dask_slides.readers.bad_tiles import STATUSES, BadTile, Hole, holes_of, in_order, rows_of
+
 JOURNAL = ".journal"
 """Folder of the records of tasks, in the hidden folder of a store that is being written."""
 MANIFEST = "manifest.json"
@@ -35,7 +37,8 @@ class Record:
     """Bytes."""
     sha256: str
     status: str = ""
-    """Of a shard: "ok", or "blank" where all of its pixels are the same."""
+    """Of a shard: "corrupt" or "absent" where pixels show the fill for such a tile of the slide,
+    "blank" where all of them are the same, else "ok"."""
 
 
 def record(store: str, file: str, status: str = "") -> Record:
@@ -46,10 +49,19 @@ def record(store: str, file: str, status: str = "") -> Record:
         return Record(file, stream.tell(), digest, status)
 
 
-def keep(store: str, task: str, pixels: int, records: Iterable[Record]) -> None:
-    """Record that `task` is done: `pixels` are written, in the files of `records`."""
+def keep(
+    store: str, task: str, pixels: int, records: Iterable[Record], holes: Iterable[Hole] = ()
+) -> None:
+    """Record that `task` is done: `pixels` are written, in the files of `records`.
+
+    `holes` are those of the image, in pixels of level 0.
+    """
     folder = os.path.join(store, JOURNAL)
-    text = json.dumps({"pixels": pixels, "files": [asdict(one) for one in records]})
+    done: dict[str, Any] = {"pixels": pixels, "files": [asdict(one) for one in records]}
+    if holes := tuple(holes):
+        done["holes"] = rows_of(holes)
+        done["bad_tiles"] = [asdict(tile) for tile in in_order(hole.tile for hole in holes)]
+    text = json.dumps(done)
     write_whole(os.path.join(folder, f"{task}.json"), text.encode())
 
 
@@ -62,12 +74,22 @@ def kept(store: str, task: str) -> int | None:
         return None
 
 
-def _all_kept(store: str) -> Iterator[Record]:
+def _all_kept(store: str) -> Iterator[dict[str, Any]]:
     folder = os.path.join(store, JOURNAL)
     for name in sorted(os.listdir(folder)):
         if name.endswith(".json"):
             with open(os.path.join(folder, name), "rb") as stream:
-                yield from (Record(**one) for one in json.load(stream)["files"])
+                yield json.load(stream)
+
+
+def kept_holes(store: str) -> tuple[tuple[Hole, ...], tuple[BadTile, ...]]:
+    """Return the holes of what the tasks wrote, and the tiles of the slide that made them."""
+    rows: list[list[Any]] = []
+    tiles: list[BadTile] = []
+    for done in _all_kept(store):
+        rows += done.get("holes", ())
+        tiles += (BadTile(**one) for one in done.get("bad_tiles", ()))
+    return holes_of(rows), in_order(tiles)
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -102,9 +124,12 @@ def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
     for file in [one for one in present if one.endswith(".partial")]:  # of a killed worker
         os.unlink(os.path.join(store, file))
         present.remove(file)
-    records = {one.file: one for one in _all_kept(store) if one.file in present}
+    kept = (Record(**one) for done in _all_kept(store) for one in done["files"])
+    records = {one.file: one for one in kept if one.file in present}
     for name, expected in shards.items():
-        found = sum(file.startswith(f"{name}/") for file in records)
+        own = (one for file, one in records.items() if file.startswith(f"{name}/"))
+        statuses = Counter(one.status for one in own)
+        found = sum(statuses[status] for status in STATUSES)
         if found != expected:
             raise AssertionError(f"{store}: {found} shards of {name} are recorded of {expected}")
     for file in present - set(records):
@@ -115,7 +140,8 @@ def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
     listed = [asdict(records[file]) for file in sorted(records)]
     data = json.dumps({"files": listed}, indent=0).encode()
     write_whole(os.path.join(store, path), data)
-    return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}
+    total = sum(shards.values())
+    return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "shards": total}
 
 
 def flush_folders(store: str) -> None:
@@ -144,7 +170,14 @@ class Verified:
     files: int
     nbytes: int
     statuses: dict[str, int]
-    """Shards by status."""
+    """Shards by status: "ok", "blank", "absent" and "corrupt" are all of them."""
+
+
+def statuses_in(store: str, manifest: dict[str, Any]) -> dict[str, int]:
+    """Return how many shards of a store its manifest says to have each status."""
+    with open(os.path.join(store, manifest["path"]), "rb") as stream:
+        files = json.load(stream)["files"]
+    return dict(Counter(one["status"] for one in files if one["status"]))
 
 
 def check(store: str, manifest: dict[str, Any]) -> tuple[Verified, list[str]]:
@@ -163,6 +196,10 @@ def check(store: str, manifest: dict[str, Any]) -> tuple[Verified, list[str]]:
         found = pool.map(lambda one: _difference(store, one), records)
         wrong += [one for one in found if one is not None]
     statuses = Counter(one.status for one in records if one.status)
+    told = sum(statuses[status] for status in STATUSES)
+    expected = manifest.get("shards", told)  # older stores do not say
+    if told != expected:
+        wrong.append(f"{told:,} shards of {expected:,} have a status")
     return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong
 
 

@@ -25,10 +25,9 @@ from dask_slides.errors import (
     SlideNotFoundError,
     StoreDamagedError,
 )
+from dask_slides.readers.bad_tiles import MARK, BadTile
 from dask_slides.writers import records
 
-MARK = "dask_slides"
-"""Attribute that tells a store of ours from anybody else's."""
 _LOCK = ".lock"
 _KEY = ".key.json"
 """What a partial store is of; there once its arrays are made."""
@@ -48,6 +47,21 @@ def mark_of(path: str) -> Mapping[str, Any] | None:
     except Exception:  # zarr has no one class for "not a group"; then it is not ours
         return None
     return mark if isinstance(mark, Mapping) else None
+
+
+def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
+    """Return the bad tiles of its slide that the store at `path` names."""
+    import zarr
+
+    attributes = zarr.open_group(path, mode="r").attrs.asdict()
+    rows = attributes.get("bad_tiles") or attributes.get(MARK, {}).get("bad_tiles", ())
+    return tuple(BadTile(**row) for row in rows)
+
+
+def statuses_of(path: str, mark: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many shards of the store at `path` have each status, as its manifest says."""
+    manifest = mark.get("manifest")
+    return {} if manifest is None else records.statuses_in(path, manifest)
 
 
 def check_target(path: str, overwrite: bool) -> None:
@@ -291,7 +305,8 @@ def verify(path: Any) -> records.Verified:
     Returns
     -------
     Verified
-        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok and how many blank.
+        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok, blank, absent and
+        corrupt.
 
     Raises
     ------

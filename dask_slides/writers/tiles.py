@@ -23,10 +23,11 @@ from dask_slides.errors import (
 from dask_slides.geometry import bounds, even_pieces
 from dask_slides.graph import MAX_TASKS
 from dask_slides.pack import TASK_BYTES, TilePack
+from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
 from dask_slides.writers.records import keep, kept
-from dask_slides.writers.store import MARK, Partial, Target, facts_of, marked, new_store
+from dask_slides.writers.store import Partial, Target, facts_of, marked, new_store
 
 Array = NDArray[Any]
 
