@@ -2,6 +2,7 @@
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap, blank_map
+from dask_slides.check import SlideCheck, check_slide
 from dask_slides.cohort.run import CohortResult, run_cohort
 from dask_slides.crops import random_crops
 from dask_slides.cutoff import Cutoff, cutoff_resize
@@ -41,6 +42,7 @@ from dask_slides.errors import (
     WorkerKilledError,
 )
 from dask_slides.pack import TilePack, pack_tiles
+from dask_slides.readers.bad_tiles import BadTile
 from dask_slides.readers.limits import Limits
 from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
@@ -54,6 +56,7 @@ from dask_slides.writers.write import write
 __all__ = [
     "AllOf",
     "AnyOf",
+    "BadTile",
     "BlankMap",
     "BlankSlideError",
     "BlankSlideWarning",
@@ -78,6 +81,7 @@ __all__ = [
     "Slide",
     "SlideArgumentError",
     "SlideChangedError",
+    "SlideCheck",
     "SlideError",
     "SlideFormatError",
     "SlideLimitError",
@@ -93,6 +97,7 @@ __all__ = [
     "WorkerKilledError",
     "__version__",
     "blank_map",
+    "check_slide",
     "cutoff_resize",
     "from_dask",
     "open_pack",

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from dask_slides import display
 from dask_slides.cluster import check_memory, compute
+from dask_slides.damage import bad_tiles_of_cells
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.errors import SlideArgumentError
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import Block, map_blocks
 from dask_slides.grid import TileGrid, cells_a_side, tile_pair
+from dask_slides.readers.bad_tiles import BadTile
 from dask_slides.readers.protocol import Source
 from dask_slides.slide import Slide, as_slide
 from dask_slides.stats import (
@@ -50,7 +52,8 @@ class BlankBlock:
 
     def __call__(self, source: Source, block: Block) -> Array:
         """Return (rows, cols) bool."""
-        return self.detector(unpacked(self.stats(source, block), self.stats.fields))
+        stats = unpacked(self.stats(source, block), self.stats.fields)
+        return self.detector(stats) & stats.whole
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ class BlankMap:
     """
 
     blank: Any = field(repr=False)
-    """(rows, cols) bool, True = blank: a dask array, or numpy once computed."""
+    """(rows, cols) bool, True = blank: a dask array, or numpy once computed.
+
+    A cell that touches an absent or corrupt tile is never blank: nobody saw all of it.
+    """
     statistics: Any = field(repr=False)
     """(rows, cols, record) float64: dask or numpy; `stats` unpacks it."""
     grid: TileGrid
@@ -73,6 +79,10 @@ class BlankMap:
     mpp_yx: tuple[float, float] | None = None
     task_bytes: int = field(repr=False, default=0)
     """Peak bytes of a task of the statistics."""
+    source: Source | None = field(repr=False, default=None)
+    """What the statistics are of."""
+    bad_tiles: tuple[BadTile, ...] = field(repr=False, default=())
+    """The absent and corrupt tiles that cells touch, once computed."""
 
     @property
     def computed(self) -> bool:
@@ -91,9 +101,20 @@ class BlankMap:
 
     @property
     def tissue_share(self) -> float:
-        """Share of the cells that are not blank."""
-        blank = np.asarray(self.compute().blank)
-        return 1.0 - float(blank.mean()) if blank.size else 0.0
+        """Share of the cells that are tissue: neither blank nor unknown."""
+        found = self.compute()
+        tissue = ~(found.blank | found.unknown)
+        return float(tissue.mean()) if tissue.size else 0.0
+
+    @property
+    def unknown(self) -> Any:
+        """(rows, cols) bool: cells of which a part was not seen, and the rest shows no tissue.
+
+        A dask array, or numpy once computed.
+        """
+        if self.computed:
+            return _judge_records(self.statistics, self.detector, self.fields, whole=False)
+        return _judged_lazily(self.detector, self.statistics, self.fields, whole=False)
 
     def compute(self, **kwargs: Any) -> BlankMap:
         """Return the map in memory; the slide is read once.
@@ -107,9 +128,14 @@ class BlankMap:
             return self
         with dask.config.set(**kwargs):
             check_memory(self.task_bytes, self.name)
-            return self.with_statistics(
+            found = self.with_statistics(
                 compute(self.statistics, "blank map", None, self._place_of_block)
             )
+            if self.source is None:
+                return found
+            chunks = self.statistics.chunks[:2]
+            bad_tiles = bad_tiles_of_cells(self.source, self.grid, chunks, found.stats.whole)
+            return replace(found, bad_tiles=bad_tiles)
 
     def _place_of_block(self, block: Block) -> str:
         rows, columns = (bounds(lengths) for lengths in self.statistics.chunks[:2])
@@ -119,7 +145,7 @@ class BlankMap:
 
     def with_statistics(self, statistics: Array) -> BlankMap:
         """Return the map in memory that these statistics make."""
-        blank = _judged(self.detector, unpacked(statistics, self.fields))
+        blank = _judge_records(statistics, self.detector, self.fields)
         return replace(self, statistics=statistics, blank=blank)
 
     def with_detector(self, detector: Detector) -> BlankMap:
@@ -158,29 +184,37 @@ class BlankMap:
             facts["tasks"] = f"{self.blank.npartitions:,}"
             return display.facts_html(f"Blank map of {self.name}, not computed", facts, None)
         facts["tissue"] = f"{self.tissue_share:.1%} of the cells"
+        if self.unknown.any():
+            facts["unknown"] = f"{self.unknown.mean():.1%} of the cells, of absent or corrupt tiles"
         facts["memory"] = display.bytes_text(self.statistics.nbytes)
         picture = display.grid_picture(self.blank, side=256) if self.blank.size else None
         return display.facts_html(f"Blank map of {self.name}", facts, picture)
 
 
-def _judged(detector: Detector, stats: CellStats) -> Array:
-    return detector.fit(stats)(stats)
+def _judge_records(
+    records: Array, detector: Detector, fields: tuple[str, ...], whole: bool = True
+) -> Array:
+    """Return where the detector sees nothing: in cells seen `whole`, or in the others."""
+    stats = unpacked(records, fields)
+    return np.asarray(detector.fit(stats)(stats) & (stats.whole == whole))
 
 
-def _judge_records(records: Array, detector: Detector, fields: tuple[str, ...]) -> Array:
-    return _judged(detector, unpacked(records, fields))
-
-
-def _judged_lazily(detector: Detector, statistics: Any, fields: tuple[str, ...]) -> da.Array:
+def _judged_lazily(
+    detector: Detector, statistics: Any, fields: tuple[str, ...], whole: bool = True
+) -> da.Array:
     if detector.pooled:  # it must see every cell at once
         statistics = statistics.rechunk(statistics.shape)
     return statistics.rechunk({2: -1}).map_blocks(
-        _judge_records, detector, fields, drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool)
-    )
+        _judge_records, detector, fields, whole,
+        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool),
+    )  # fmt: skip
 
 
 def blank_map(slide: Any, tile_size: Any = None, detector: Detector = Contrast(0.05)) -> BlankMap:
     """Find the blank cells of a slide, exactly, at level 0.
+
+    A cell is judged by the pixels that the file holds. Where tiles are absent, or corrupt and
+    masked, it is blank for nobody: ``.unknown`` says where the rest of it shows no tissue.
 
     Parameters
     ----------
@@ -251,5 +285,5 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
         )
     return BlankMap(
         blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx,
-        stats_bytes_of_task(grid, slide.source),
+        stats_bytes_of_task(grid, slide.source), slide.source,
     )  # fmt: skip

@@ -17,16 +17,18 @@ import click
 
 from dask_slides._version import __version__
 from dask_slides.blank import blank_map
+from dask_slides.check import check_slide
 from dask_slides.cli_cohort import run
-from dask_slides.cli_endings import failing_softly
+from dask_slides.cli_endings import end_named, failing_softly
+from dask_slides.cli_info import shown_statuses, slide_facts, store_facts
 from dask_slides.cli_options import (
+    Given,
     Shared,
     cell_options,
     check_out,
     chosen_detector,
     detector_options,
     megapixels,
-    opened,
     output_argument,
     pack_options,
     px,
@@ -44,6 +46,7 @@ from dask_slides.display import bytes_text
 from dask_slides.doctor import examine
 from dask_slides.estimate import estimate_blank_map, estimate_image, estimate_tiles
 from dask_slides.pack import TilePack, pack_tiles, plan_pack
+from dask_slides.readers.bad_tiles import BadTile
 from dask_slides.resize import resize as resized
 from dask_slides.sample import sample_slide
 from dask_slides.slide import Slide
@@ -59,35 +62,28 @@ def main() -> None:
 
 @main.command()
 @slide_options
+@click.option("--check", is_flag=True, help="decode every tile and name the bad ones; exit 3")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @failing_softly
-def info(slide: str, slide_mpp: float | None, as_json: bool) -> None:
-    """Tell what SLIDE is; no pixel is read."""
-    this = opened(slide, slide_mpp)
-    estimate = estimate_image(this, this)
-    facts = {
-        "path": this.path,
-        "shape": list(this.shape),
-        "dtype": str(this.dtype),
-        "mpp": this.mpp,
-        "levels": [
-            {"shape": list(lv.shape), "downsample": list(lv.downsample), "tile": list(lv.tile)}
-            for lv in this.levels
-        ],
-        "task_bytes": estimate.task_bytes,
-        "properties": dict(this.properties),
-    }
+def info(slide: Given, check: bool, as_json: bool) -> None:
+    """Tell what SLIDE is, a file or a store; no pixel is read without --check."""
+    facts, lines = store_facts(slide.path)
+    if facts.get("kind") != "pack":
+        this = slide.open()
+        shape_facts, shape_lines = slide_facts(this)
+        facts, lines = shape_facts | facts, shape_lines + lines
+    bad_tiles: tuple[BadTile, ...] = ()
+    if check:
+        found = check_slide(slide.open())
+        bad_tiles = found.bad_tiles
+        facts |= {"tiles": found.statuses, "bad_tiles": [asdict(tile) for tile in bad_tiles]}
+        lines.append(f"tiles    {shown_statuses(found.statuses)}")
     if as_json:
         click.echo(json.dumps(facts))
-        return
-    click.echo(f"{this.name}: {px(this.shape)} {this.dtype}")
-    click.echo(f"mpp      {'not known' if this.mpp is None else f'{this.mpp:.4g} µm'}")
-    for number, level in enumerate(this.levels):
-        tile = px(level.tile)
-        click.echo(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
-    click.echo(f"memory   {bytes_text(estimate.task_bytes)} a thread to write it whole")
-    for key, value in this.properties.items():
-        click.echo(f"{key}: {' '.join(value.split())}")
+    else:
+        for line in lines:
+            click.echo(line)
+    end_named(bad_tiles)
 
 
 @main.command()
@@ -153,11 +149,9 @@ def demo(folder: str, size: int, shared: Shared) -> None:
 @output_argument
 @scale_options
 @shared_options
-def resize(
-    slide: str, out: str, slide_mpp: float | None, ome_zarr: str, shared: Shared, **options: Any
-) -> None:
+def resize(slide: Given, out: str, ome_zarr: str, shared: Shared, **options: Any) -> None:
     """Resize SLIDE as a whole and write it to OUT.ome.zarr."""
-    source = opened(slide, slide_mpp)
+    source = slide.open()
     result = resized(source, **scale_of(options))
     check_out(out, shared)
     if shared.dry_run:
@@ -165,8 +159,8 @@ def resize(
         return
     with running(shared, megapixels(source)):
         path = write(result, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
-    facts = {"path": path, "shape": list(result.shape), "mpp": result.mpp}
-    shared.finish(facts, [f"{out}: {px(result.shape)} px"])
+    facts = {"shape": list(result.shape), "mpp": result.mpp}
+    shared.finish_store(path, facts, f"{out}: {px(result.shape)} px")
 
 
 @main.command()
@@ -176,9 +170,8 @@ def resize(
 @click.option("--ome-zarr", "ome_zarr", default="0.5", show_default=True)
 @shared_options
 def mask(
-    slide: str,
+    slide: Given,
     out: str,
-    slide_mpp: float | None,
     tile_size: int | None,
     detector: str,
     ratio: float,
@@ -186,7 +179,7 @@ def mask(
     shared: Shared,
 ) -> None:
     """Find the blank cells of SLIDE and write the map to OUT.ome.zarr."""
-    source = opened(slide, slide_mpp)
+    source = slide.open()
     found = blank_map(source, tile_size, chosen_detector(detector, ratio))
     check_out(out, shared)
     if shared.dry_run:
@@ -195,9 +188,12 @@ def mask(
     with running(shared, megapixels(source)):
         found = found.compute()
         path = write(found, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
-    blank = int(found.blank.sum())
-    facts = {"path": path, "cells": list(found.shape), "blank": blank}
-    shared.finish(facts, [f"{out}: {blank:,} of {found.blank.size:,} cells are blank"])
+    blank, unknown = int(found.blank.sum()), int(found.unknown.sum())
+    facts = {"cells": list(found.shape), "blank": blank, "unknown": unknown}
+    line = f"{out}: {blank:,} of {found.blank.size:,} cells are blank"
+    if unknown:
+        line += f", {unknown:,} unknown: tiles of theirs are absent or corrupt"
+    shared.finish_store(path, facts, line)
 
 
 @main.command()
@@ -207,9 +203,8 @@ def mask(
 @cell_options()
 @shared_options
 def cutoff(
-    slide: str,
+    slide: Given,
     out: str,
-    slide_mpp: float | None,
     tile_size: int | None,
     detector: str,
     ratio: float,
@@ -218,7 +213,7 @@ def cutoff(
     **options: Any,
 ) -> None:
     """Cut blank rows and columns of SLIDE off, resize the rest, write OUT.ome.zarr."""
-    source = opened(slide, slide_mpp)
+    source = slide.open()
     scale = scale_of(options)
     largest = resized(source, **scale)
     found = blank_map(source, tile_size, chosen_detector(detector, ratio))
@@ -230,9 +225,9 @@ def cutoff(
         cut = cutoff_resize(source, **scale, blank_map=found)
         path = write(cut, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     shape = cut.image.shape
-    facts = {"path": path, "shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
+    facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {px(shape)} px, {cut.gain:.2f} times finer at the same longest side"
-    shared.finish(facts, [line])
+    shared.finish_store(path, facts, line)
 
 
 @main.command()
@@ -241,16 +236,15 @@ def cutoff(
 @pack_options()
 @shared_options
 def pack(
-    slide: str,
+    slide: Given,
     out: str,
-    slide_mpp: float | None,
     detector: str,
     ratio: float,
     shared: Shared,
     **options: Any,
 ) -> None:
     """Pack the dense tiles of SLIDE into OUT.tiles.zarr."""
-    source = opened(slide, slide_mpp)
+    source = slide.open()
     options["detector"] = chosen_detector(detector, ratio)
     check_out(out, shared)
     if shared.dry_run:
@@ -273,16 +267,15 @@ def pack(
 @detector_options(0.35)
 @shared_options
 def crops(
-    slide: str,
+    slide: Given,
     out: str,
-    slide_mpp: float | None,
     detector: str,
     ratio: float,
     shared: Shared,
     **options: Any,
 ) -> None:
     """Draw random crops from the dense areas of SLIDE into OUT.tiles.zarr."""
-    source = opened(slide, slide_mpp)
+    source = slide.open()
     options["detector"] = chosen_detector(detector, ratio)
     check_out(out, shared)
     if shared.dry_run:
@@ -303,9 +296,8 @@ def verify_store(store: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
-    shards = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()))
     whole = f"{found.files:,} files, {bytes_text(found.nbytes)}"
-    click.echo(f"{store}: {whole}, all as written; shards: {shards or 'none'}")
+    click.echo(f"{store}: {whole}, all as written; shards: {shown_statuses(found.statuses)}")
 
 
 main.add_command(run)
@@ -317,8 +309,12 @@ def _write_tiles(
     with running(shared, megapixels(source)):
         tiles = make(source, **options)
         path = write(tiles, out, shared.overwrite, resume=shared.resume)
-    facts = {"path": path, "shape": list(tiles.tiles.shape)}
-    shared.finish(facts, [f"{out}: {px(tiles.tiles.shape)}"])
+    facts: dict[str, Any] = {"shape": list(tiles.tiles.shape)}
+    line = f"{out}: {px(tiles.tiles.shape)}"
+    if skipped := tiles.attributes.get("skipped"):
+        facts["skipped"] = skipped
+        line += f"; {skipped:,} skipped, as tiles of the slide there are absent or corrupt"
+    shared.finish_store(path, facts, line)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from dask_slides.errors import (
     SlideError,
     WorkerKilledError,
 )
+from dask_slides.readers.bad_tiles import CORRUPT, BadTile
 
 
 def failing_softly(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,6 +43,21 @@ def failing_softly(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(_exit_code(error))
 
     return run
+
+
+NAMED = 20
+"""Bad tiles that are named line by line; all of them are in the store and in JSON."""
+
+
+def end_named(bad_tiles: tuple[BadTile, ...]) -> None:
+    """Name the corrupt ones of `bad_tiles` on stderr and exit with 3; absent ones are legal."""
+    corrupt = [tile for tile in bad_tiles if tile.status == CORRUPT]
+    for tile in corrupt[:NAMED]:
+        click.echo(f"dask-slides: {tile}", err=True)
+    if len(corrupt) > NAMED:
+        click.echo(f"dask-slides: and {len(corrupt) - NAMED:,} more corrupt tiles", err=True)
+    if corrupt:
+        sys.exit(3)
 
 
 class Terminated(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any
@@ -16,20 +16,19 @@ import click
 import dask
 from dask.utils import parse_bytes
 
-from dask_slides.cli_endings import failing_softly
+from dask_slides.cli_endings import end_named, failing_softly
 from dask_slides.cluster import MEMORY, check_memory, local_cluster, reporting
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.display import bytes_text
 from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
 from dask_slides.progress import progress_for
+from dask_slides.readers.bad_tiles import MODES
 from dask_slides.slide import Slide, open_slide
 from dask_slides.writers.mark import place_text
-from dask_slides.writers.store import check_target
+from dask_slides.writers.store import bad_tiles_in, check_target
 
 Command = Callable[..., Any]
-
-_VERIFY_HASH = "dask_slides.verify_hash"
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,28 @@ class Shared:
         elif not self.quiet:
             for line in lines:
                 click.echo(line)
+
+    def finish_store(self, path: str, facts: dict[str, Any], line: str) -> None:
+        """Print what was written to `path`; exit with 3 if it masks corrupt tiles, naming them."""
+        bad_tiles = bad_tiles_in(path)
+        if bad_tiles:
+            facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
+        self.finish({"path": path} | facts, [line])
+        end_named(bad_tiles)
+
+
+@dataclass(frozen=True)
+class Given:
+    """SLIDE and how it is to be opened."""
+
+    path: str
+    mpp: float | None
+    on_bad_tile: str
+    sha256: str | None
+
+    def open(self) -> Slide:
+        """Open it."""
+        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile, sha256=self.sha256)
 
 
 def px(shape: Any) -> str:
@@ -225,12 +246,30 @@ def slide_mpp_option(command: Command) -> Command:
 
 
 def slide_options(command: Command) -> Command:
-    """Add the slide and how it is opened."""
-    command = click.option(
-        "--verify-hash", metavar="SHA256", expose_value=False, callback=_for_opening,
-        help="read the whole file first, and refuse it if it has another checksum",
-    )(slide_mpp_option(command))  # fmt: skip
-    return click.argument("slide", metavar="SLIDE")(command)
+    """Add the slide and how it is opened, and hand it over as one value."""
+
+    @wraps(command)
+    def run(
+        slide: str,
+        slide_mpp: float | None,
+        on_bad_tile: str,
+        verify_hash: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        return command(slide=Given(slide, slide_mpp, on_bad_tile, verify_hash), **kwargs)
+
+    options = [
+        click.argument("slide", metavar="SLIDE"),
+        slide_mpp_option,
+        click.option("--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True,
+                     help="fail at a tile that cannot be decoded, or fill it, name it and exit 3"),
+        click.option("--verify-hash", metavar="SHA256",
+                     help="read the whole file first, and refuse it if it has another checksum"),
+    ]  # fmt: skip
+    decorated: Command = run
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
 
 
 def output_argument(command: Command) -> Command:
@@ -325,17 +364,6 @@ def scale_of(options: dict[str, Any]) -> dict[str, Any]:
     names = ("downsample", "mpp", "max_size", "shape", "kernel")
     scale = {name: options.pop(name) for name in names}
     return scale | {"gap": _gap(options.pop("gap"))}
-
-
-def _for_opening(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    """Keep an option of every command on slides for `opened`."""
-    context.meta[_VERIFY_HASH] = value
-
-
-def opened(slide: str, slide_mpp: float | None) -> Slide:
-    """Open SLIDE with --slide-mpp and --verify-hash."""
-    sha256 = click.get_current_context().meta.get(_VERIFY_HASH)
-    return open_slide(slide, mpp=slide_mpp, sha256=sha256)
 
 
 def check_out(out: str, shared: Shared) -> None:

@@ -24,9 +24,9 @@ from dask_slides.pack import (
     tile_block,
     warn_blank,
 )
-from dask_slides.readers.protocol import Source
+from dask_slides.readers.protocol import Source, holes_in
 from dask_slides.slide import Mpp, Slide, as_slide
-from dask_slides.stats import CellStats, record_length, record_of, unpacked
+from dask_slides.stats import CellStats, record_length, record_of, seen_of, unpacked
 
 Array = NDArray[Any]
 
@@ -50,7 +50,14 @@ class RecordBlock:
 
     def __call__(self, source: Source, block: Block) -> Array:
         """Return (n, record)."""
-        return np.stack([record_of(tile, self.fields) for tile in self.tiles(source, block)])
+        start, stop = self.tiles.starts[block[0] : block[0] + 2]
+        regions = self.tiles.regions(source, start, stop)
+        pixels = self.tiles(source, block)
+        records = []
+        for region, tile in zip(regions, pixels, strict=True):
+            seen = seen_of(region, holes_in(source, 0, region))
+            records.append(record_of(tile, self.fields, seen=seen))
+        return np.stack(records)
 
 
 def _stats_at(
@@ -115,7 +122,8 @@ def random_crops(
     """Draw crops from the dense areas of a slide.
 
     The centre of a crop lies in a dense cell of a grid of the crop's size, anywhere in it,
-    and the crop itself is not blank under the detector. The same seed draws the same crops
+    and the crop itself is not blank under the detector. Neither touches an absent or a masked
+    corrupt tile of the slide. The same seed draws the same crops
     under any scheduler and chunking. The places are found here; the pixels stay lazy.
 
     Parameters
@@ -154,8 +162,8 @@ def random_crops(
     order = _reading_order(yx)
     yx, score = yx[order], score[order]
     if not len(yx):
-        warn_blank(slide, found.detector)
-    attributes = pack_attributes(slide, image, grid.tile, None, found.detector)
+        warn_blank(slide, found)
+    attributes = pack_attributes(slide, image, found, None)
     attributes["seed"] = int(seed)
     return pack_at(slide, image, yx, grid.tile, score, attributes, 0, MIN_TASKS)
 
@@ -165,7 +173,7 @@ def _dense_places(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return n corners of crops that are dense themselves, and their scores."""
     grid = found.grid
-    dense = np.argwhere(~np.asarray(found.blank))
+    dense = np.argwhere(found.stats.whole & ~found.blank)
     if not len(dense):
         return np.empty((0, 2), np.int64), np.empty(0)
     cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
@@ -174,7 +182,7 @@ def _dense_places(
     for _ in range(ROUNDS):
         candidates = _draw(rng, cells, missing, grid)
         stats = _stats_at(image, candidates, grid.tile, found.fields)
-        good = ~judge(stats)
+        good = stats.whole & ~judge(stats)
         corners.append(candidates[good])
         scores.append(stats.std[good])
         missing -= int(good.sum())

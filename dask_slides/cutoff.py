@@ -17,7 +17,8 @@ from dask_slides.blank import blank_map as make_blank_map
 from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.geometry import Region, reduced_size
-from dask_slides.readers.protocol import Level, Shrinking, Source
+from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.protocol import Level, Shrinking, Source, holes_in
 from dask_slides.resize import output_shape, resized
 from dask_slides.runs import Runs, kept_runs
 from dask_slides.slide import Mpp, Slide, as_slide
@@ -87,6 +88,18 @@ class CutSource:
         """Read the pieces of `region` that lie together in the parent."""
         number, rows, columns = self._kept[level]
         return self._joined(rows, columns, region, partial(self.parent.read, number))
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return what is kept of the holes of the parent."""
+        number, rows, columns = self._kept[level]
+        found = []
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
+                for hole in holes_in(self.parent, number, Region(top, left, height, width)):
+                    own = hole.region
+                    place = replace(own, y=own.y - top + y, x=own.x - left + x)
+                    found.append(Hole(place, hole.tile))
+        return tuple(found)
 
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions of the parent at which every cut falls between pixels."""

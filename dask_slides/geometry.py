@@ -6,7 +6,7 @@ The one rule for the size of a level, the one rule for cutting a region into str
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -87,6 +87,34 @@ def reduced_size(size: int, factor: int) -> int:
 def halved(size: int, times: int = 1) -> int:
     """Pixels along an axis after halving it `times` times, a partial last pixel kept."""
     return -(-size // (1 << times))
+
+
+def shrunk(region: Region, factor: int) -> Region:
+    """Return the pixels of an image `factor` times smaller that `region` has a part of."""
+    y, x = region.y // factor, region.x // factor
+    return Region(y, x, -(-region.stop_y // factor) - y, -(-region.stop_x // factor) - x)
+
+
+def joined(regions: Iterable[Region]) -> list[Region]:
+    """Return fewer regions of the same pixels: those side by side are one, then equal rows."""
+    rows = _joined_along_x(regions)
+    return [_turned(one) for one in _joined_along_x(_turned(row) for row in rows)]
+
+
+def _joined_along_x(regions: Iterable[Region]) -> list[Region]:
+    out: list[Region] = []
+    for one in sorted(regions, key=lambda r: (r.y, r.height, r.x)):
+        last = out[-1] if out else None
+        if last and (last.y, last.height) == (one.y, one.height) and one.x <= last.stop_x:
+            right = max(last.stop_x, one.stop_x)
+            out[-1] = Region(last.y, last.x, last.height, right - last.x)
+        else:
+            out.append(one)
+    return out
+
+
+def _turned(region: Region) -> Region:
+    return Region(region.x, region.y, region.width, region.height)
 
 
 def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region]:

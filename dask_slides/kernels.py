@@ -140,6 +140,14 @@ class Axis:
         _, high = self.taps(stop - 1, stop)
         return int(low[0]), int(high[0])
 
+    def reached(self, start: int, stop: int, low: int, high: int) -> tuple[int, int]:
+        """Return the range of outputs [start, stop) that need an input of [low, high)."""
+        first, last = self.taps(start, stop)
+        return (
+            start + int(np.searchsorted(last, low, side="right")),
+            start + int(np.searchsorted(first, high, side="left")),
+        )
+
     def weights(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return first input pixel (n,) and weights (n, taps), zero past the last tap."""
         first, last = self.taps(start, stop)

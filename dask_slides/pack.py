@@ -20,6 +20,7 @@ from dask_slides.graph import MAX_TASKS, Block, map_blocks
 from dask_slides.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
 from dask_slides.places import Places
 from dask_slides.readers.array import ArraySource
+from dask_slides.readers.bad_tiles import listed
 from dask_slides.readers.protocol import Source, read_each, root_of
 from dask_slides.resize import output_shape, resized
 from dask_slides.slide import Mpp, Slide, as_slide
@@ -44,7 +45,8 @@ class TileBlock:
     """Tiles at which blocks begin, and the end."""
     fill: float
 
-    def _regions(self, source: Source, start: int, stop: int) -> list[Region]:
+    def regions(self, source: Source, start: int, stop: int) -> list[Region]:
+        """Return what of the image tiles [start, stop) lie over."""
         image = Region(0, 0, *source.levels[0].shape)
         return [
             Region(int(y), int(x), *self.tile).intersect(image)
@@ -65,7 +67,7 @@ class TileBlock:
     def tiles(self, source: Source, start: int, stop: int) -> Array:
         """Read tiles [start, stop); what lies outside of the image is the fill."""
         out = np.empty((stop - start, *self.tile, source.channels), source.dtype)
-        regions = self._regions(source, start, stop)
+        regions = self.regions(source, start, stop)
         for number, region in enumerate(regions):
             if (region.height, region.width) != self.tile:
                 out[number] = self.fill
@@ -106,7 +108,11 @@ class TilePack:
     score: NDArray[np.float64] = field(repr=False)
     """(n,) standard deviation of the samples of each tile: more is more informative."""
     attributes: Mapping[str, Any] = field(repr=False)
-    """source, source_shape, mpp, downsample, tile_size, stride, detector, version."""
+    """source, source_shape, mpp, downsample, tile_size, stride, detector, version.
+
+    And where tiles of the slide are absent or corrupt, how many tiles were `skipped` as they
+    touch one, and the list of those, `bad_tiles`.
+    """
     reader: Any = field(repr=False, default=None)
     """What a worker reads tiles with (TileReader); None reads through `tiles`."""
 
@@ -213,22 +219,24 @@ def _factors(slide: Slide, image: Slide) -> list[float]:
     return [a / b if b else 1.0 for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
 
 
-def pack_attributes(
-    slide: Slide, image: Slide, tile: tuple[int, int], stride: Any, detector: Detector
-) -> dict[str, Any]:
+def pack_attributes(slide: Slide, image: Slide, found: BlankMap, stride: Any) -> dict[str, Any]:
     """Return what a pack says of itself; plain values for JSON."""
     from dask_slides._version import __version__
 
-    return {
+    attributes = {
         "source": slide.name,
         "source_shape": list(slide.shape),
         "mpp": image.mpp,
         "downsample": _factors(slide, image),
-        "tile_size": list(tile),
+        "tile_size": list(found.grid.tile),
         "stride": stride,
-        "detector": repr(detector),
+        "detector": repr(found.detector),
         "version": __version__,
     }
+    skipped = int(np.count_nonzero(~found.stats.whole))
+    if skipped:
+        attributes |= {"skipped": skipped, "bad_tiles": listed(found.bad_tiles)}
+    return attributes
 
 
 def pack_image(slide: Slide, downsample: float | None, mpp: Mpp) -> Slide:
@@ -279,7 +287,8 @@ def pack_tiles(
 ) -> TilePack:
     """Pack the tiles of a slide that are not blank.
 
-    The statistics of the tiles are computed here, in one pass; the tiles stay lazy.
+    The statistics of the tiles are computed here, in one pass; the tiles stay lazy. A tile that
+    touches an absent or a masked corrupt tile of the slide is never packed.
 
     Parameters
     ----------
@@ -325,16 +334,16 @@ def pack_tiles(
     _check_fill(slide, fill)
     known = None if image is not slide else _statistics_of(blank_map, grid, detector)
     found = known or map_of_grid(image, grid, detector).compute()
-    kept = np.flatnonzero(~np.asarray(found.blank).reshape(-1))
+    kept = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
     score = found.stats.std.reshape(-1)[kept]
     if top_k is not None:
         best = np.sort(np.argsort(-score, kind="stable")[:top_k])
         kept, score = kept[best], score[best]
     if not len(kept):
-        warn_blank(slide, found.detector)
+        warn_blank(slide, found)
     rows, columns = np.divmod(kept, max(1, grid.cols))
     yx = np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
-    attributes = pack_attributes(slide, image, grid.tile, list(grid.stride), found.detector)
+    attributes = pack_attributes(slide, image, found, list(grid.stride))
     attributes["edge"] = edge
     return pack_at(slide, image, yx, grid.tile, score, attributes, fill)
 
@@ -353,10 +362,11 @@ def _statistics_of(
     return replace(blank_map, grid=grid, detector=detector).with_statistics(statistics)
 
 
-def warn_blank(slide: Slide, detector: Detector) -> None:
+def warn_blank(slide: Slide, found: BlankMap) -> None:
     """Tell the caller of a public function that nothing was found."""
+    bad = "" if found.stats.whole.all() else " or touches absent or corrupt tiles of the slide"
     warnings.warn(
-        f"{slide.name}: every tile is blank under {detector}; the pack is empty",
+        f"{slide.name}: every tile is blank under {found.detector}{bad}; the pack is empty",
         BlankSlideWarning,
         stacklevel=3,
     )

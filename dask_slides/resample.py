@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region, reduced_size, strips
+from dask_slides.geometry import Region, reduced_size, shrunk, strips
 from dask_slides.kernels import ROWS, Axis, resample_columns, resample_rows
-from dask_slides.readers.protocol import Level, Shrinking, Source
+from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.protocol import Level, Shrinking, Source, fill_holes, holes_in
 from dask_slides.shrink import buffer_bytes, shrink
 
 Array = NDArray[Any]
@@ -157,7 +158,25 @@ class ResizedSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Resample `region`, strip by strip while reading."""
-        return self._rows_first(region) if self._is_fast else self._columns_first(region)
+        out = self._rows_first(region) if self._is_fast else self._columns_first(region)
+        fill_holes(self, self.holes(level, region), region, out)
+        return out
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the pixels of `region` that need a pixel of a hole: none is half of the fill."""
+        found = holes_in(self.parent, *self.window(level, region))
+        if not found:
+            return ()
+        rows, columns = self.axes()
+        holes = []
+        for hole in found:
+            read = shrunk(hole.region, self.factor)
+            top, bottom = rows.reached(region.y, region.stop_y, read.y, read.stop_y)
+            left, right = columns.reached(region.x, region.stop_x, read.x, read.stop_x)
+            if top < bottom and left < right:
+                place = Region(top, left, bottom - top, right - left)
+                holes.append(Hole(place, hole.tile))
+        return tuple(holes)
 
     def _columns_first(self, region: Region) -> Array:
         """Resample columns while reading, then rows: the order of the whole-image resize."""

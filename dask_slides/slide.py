@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from dask_slides import display
 from dask_slides.cluster import compute
+from dask_slides.damage import bad_tiles_of_level
 from dask_slides.errors import SlideArgumentError, SlideMppError
 from dask_slides.geometry import Region, level_size
 from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
 from dask_slides.readers.array import array_source
+from dask_slides.readers.bad_tiles import MODES, BadTile
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Level, Source, check_identity
 from dask_slides.readers.ranges import check_digest
@@ -163,6 +165,24 @@ class Slide:
             source = ResizedSource(source, size, "lanczos", 1.0)
         return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
 
+    def bad_tiles(self, level: int = 0) -> tuple[BadTile, ...]:
+        """Find the tiles of the file that this image shows the fill for.
+
+        With ``on_bad_tile="raise"`` those are the absent ones, which stand in the file's tables;
+        with "mask" the corrupt ones too, for which every tile is decoded that was not yet.
+
+        Parameters
+        ----------
+        level : int
+            Which of `levels`.
+
+        Returns
+        -------
+        tuple of BadTile
+            In order; of a resized or cut image the tiles of the slide that it needs.
+        """
+        return bad_tiles_of_level(self.source, self._level(level))
+
     def require_mpp(self, argument: str = "mpp") -> tuple[float, float]:
         """Return micrometres per pixel (y, x), or raise SlideMppError naming the cure."""
         if self.mpp_yx is None:
@@ -223,8 +243,11 @@ def open_slide(
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float
         What transparent and absent pixels show, in units of the dtype.
-    on_bad_tile : {"raise"}
-        A tile that cannot be decoded raises TileDecodeError where its pixels are read.
+    on_bad_tile : {"raise", "mask"}
+        What becomes of a tile that cannot be decoded: it raises TileDecodeError where its pixels
+        are read, or shows `fill` and is named by `Slide.bad_tiles`, blank maps, packs and what is
+        written. Absent tiles are legal and show `fill` either way. No statistic counts a pixel
+        of a bad tile, no pack or crop touches one, and a resized pixel that needs one is `fill`.
     limits : Limits
         How much a TIFF may declare before it is refused.
     sha256 : str, optional
@@ -259,8 +282,8 @@ def open_slide(
     >>> slide.shape, slide.mpp  # doctest: +SKIP
     ((102400, 102400, 3), 0.25)
     """
-    if on_bad_tile != "raise":
-        raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise'")
+    if on_bad_tile not in MODES:
+        raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise' or 'mask'")
     if not isinstance(fill, int | float) or not 0 <= fill < math.inf:
         raise SlideArgumentError(f"fill={fill!r} is not a grey level; give a number from 0 up")
     text = os.fspath(path)
@@ -270,6 +293,8 @@ def open_slide(
     source, found, properties = open_source(text, fill, limits)
     if identity is not None:
         check_identity(text, identity)
+    if on_bad_tile == "mask":
+        source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
     return Slide(source, Path(text).name, given or found, text, tuple(properties.items()))
 

@@ -18,6 +18,7 @@ from dask_slides.counting import BINS, byte_sums, bytes_counted, moments_of
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import MAX_TASKS, Block, task_bytes, task_side
 from dask_slides.grid import TileGrid
+from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.protocol import Source, pieces
 from dask_slides.resample import STRIP_PIXELS
 
@@ -45,6 +46,13 @@ class CellStats:
     """(rows, cols, 256): samples by brightness, the dtype's range in 256 steps."""
     saturation: Array | None = None
     """(rows, cols, 256): pixels by HSV saturation in 256 steps; zero for images not RGB."""
+    missing: Array | None = None
+    """Pixels that no tile holds, absent or corrupt: they are in none of the others. None is 0."""
+
+    @property
+    def whole(self) -> Array:
+        """(rows, cols) bool: whether every pixel of a cell was seen."""
+        return np.ones(self.count.shape, bool) if self.missing is None else self.missing == 0
 
     @property
     def mean(self) -> Array:
@@ -58,15 +66,17 @@ class CellStats:
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
     def packed(self) -> Array:
-        """Return one float64 array (rows, cols, 3 + 256 for each field)."""
+        """Return one float64 array (rows, cols, 3 + 256 for each field + 1)."""
+        missing = np.zeros(self.count.shape) if self.missing is None else self.missing
         parts = [self.count[..., None], self.total[..., None], self.squares[..., None]]
         parts += [part for part in (self.histogram, self.saturation) if part is not None]
+        parts.append(missing[..., None])
         return np.concatenate(parts, axis=-1, dtype=np.float64)
 
 
 def record_length(fields: tuple[str, ...]) -> int:
     """Return the length of a packed record with `fields`."""
-    return 3 + BINS * len(fields)
+    return 3 + BINS * len(fields) + 1
 
 
 def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
@@ -75,26 +85,38 @@ def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
         name: records[..., 3 + BINS * i : 3 + BINS * (i + 1)]
         for i, name in enumerate(name for name in FIELDS if name in fields)
     }
+    if records.shape[-1] == record_length(fields):
+        parts["missing"] = records[..., -1]
     return CellStats(records[..., 0], records[..., 1], records[..., 2], **parts)
 
 
-def record_of(pixels: Array, fields: tuple[str, ...], above: Array | None = None) -> Array:
-    """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`."""
+def record_of(
+    pixels: Array,
+    fields: tuple[str, ...],
+    above: Array | None = None,
+    seen: Array | None = None,
+) -> Array:
+    """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`.
+
+    `seen` (h, w) bool leaves out the pixels that no tile holds, and counts them; None is all.
+    """
     record: Array = np.zeros(record_length(fields)) if above is None else above.copy()
+    valid = pixels if seen is None else pixels[seen][None]
     if pixels.dtype == np.uint8:
-        histogram = bytes_counted(pixels).astype(np.float64)
+        histogram = bytes_counted(valid).astype(np.float64) if valid.size else np.zeros(BINS)
         moments = moments_of(histogram)
     elif pixels.dtype == np.uint16:
-        moments, histogram = _short_moments(pixels)
+        moments, histogram = _short_moments(valid)
     else:
-        moments, histogram = _wide_moments(pixels, record[:3])
+        moments, histogram = _wide_moments(pixels, record[:3], seen)
         record[:3] = 0.0  # they are in the moments
     parts = [moments]
     if "histogram" in fields:
         parts.append(histogram)
     if "saturation" in fields:
-        parts.append(_saturation(pixels))
-    record += np.concatenate(parts)
+        parts.append(_saturation(valid))
+    record[:-1] += np.concatenate(parts)
+    record[-1] += 0 if seen is None else seen.size - np.count_nonzero(seen)
     return record
 
 
@@ -103,10 +125,12 @@ def _short_moments(pixels: Array) -> tuple[Array, Array]:
     return moments_of(histogram), histogram.reshape(BINS, -1).sum(axis=1).astype(np.float64)
 
 
-def _wide_moments(pixels: Array, before: Array) -> tuple[Array, Array]:
+def _wide_moments(pixels: Array, before: Array, seen: Array | None) -> tuple[Array, Array]:
     """Add other dtypes to the moments `before`, row by row: the bits of strips of any height."""
     rows = pixels.reshape(len(pixels), -1).astype(np.float64)
     finite = np.isfinite(rows)
+    if seen is not None:
+        finite &= np.repeat(seen, pixels.shape[2], axis=1)
     rows[~finite] = 0.0
     sums = np.stack((finite.sum(axis=1), rows.sum(axis=1), (rows**2).sum(axis=1)))
     moments = np.add.accumulate(np.column_stack((before, sums)), axis=1)[:, -1]
@@ -153,26 +177,46 @@ class StatsBlock:
         """Return (rows, cols, record) float64."""
         row0, row1, col0, col1 = self._cells(block)
         shape = (row1 - row0, col1 - col0)
+        unseen = self._areas(block)
         if source.dtype == np.uint8 and "saturation" not in self.fields:
             samples = math.prod(self.grid.shape) * source.channels
             sums = byte_sums(shape, bool(self.fields), samples)
-            for row, col, part in self._parts(source, block):
-                sums.add((row - row0, col - col0), part)
+            for cell, part, seen in self._parts(source, block):
+                valid = part if seen is None else part[seen][None]
+                unseen[cell] -= valid.shape[0] * valid.shape[1]
+                if valid.size:
+                    sums.add(cell, valid)
             kept = sums.counts()[..., : BINS * len(self.fields)]
-            return np.concatenate((sums.moments(), kept), axis=-1, dtype=np.float64)
+            return np.concatenate(
+                (sums.moments(), kept, unseen[..., None]), axis=-1, dtype=np.float64
+            )
         records = np.zeros((*shape, record_length(self.fields)))
-        for row, col, part in self._parts(source, block):
-            cell = records[row - row0, col - col0]
-            cell[:] = record_of(part, self.fields, cell)
+        for cell, part, seen in self._parts(source, block):
+            records[cell] = record_of(part, self.fields, records[cell], seen)
+            unseen[cell] -= part.shape[0] * part.shape[1] if seen is None else seen.sum()
+        records[..., -1] = unseen
         return records
 
-    def _parts(self, source: Source, block: Block) -> Iterator[tuple[int, int, Array]]:
-        """Yield what each piece that is read holds of each cell, as row, col and pixels."""
+    def _areas(self, block: Block) -> NDArray[np.int64]:
+        """Return the pixels of each cell."""
         row0, row1, col0, col1 = self._cells(block)
-        rows = [(n, self.grid.span(n, n + 1, col0, col0 + 1)) for n in range(row0, row1)]
-        columns = [(n, self.grid.span(row0, row0 + 1, n, n + 1)) for n in range(col0, col1)]
+        heights = [self.grid.region(row, col0).height for row in range(row0, row1)]
+        widths = [self.grid.region(row0, col).width for col in range(col0, col1)]
+        return np.multiply.outer(heights, widths).astype(np.int64)
+
+    def _parts(
+        self, source: Source, block: Block
+    ) -> Iterator[tuple[tuple[int, int], Array, Array | None]]:
+        """Yield what each piece that is read holds of each cell, as cell of the block and pixels.
+
+        And which of the pixels (h, w) were seen, None if all of them were.
+        """
+        row0, row1, col0, col1 = self._cells(block)
+        rows = [(n - row0, self.grid.span(n, n + 1, col0, col0 + 1)) for n in range(row0, row1)]
+        columns = [(n - col0, self.grid.span(row0, row0 + 1, n, n + 1)) for n in range(col0, col1)]
         _, region = self.window(block)
-        for place, pixels in pieces(source, 0, region, STRIP_PIXELS):
+        for place, pixels, holes in pieces(source, 0, region, STRIP_PIXELS):
+            seen = seen_of(place, holes)
             across = [
                 (col, max(place.x, cell.x) - place.x, min(place.stop_x, cell.stop_x) - place.x)
                 for col, cell in columns
@@ -182,7 +226,18 @@ class StatsBlock:
                 top, bottom = max(place.y, cell.y), min(place.stop_y, cell.stop_y)
                 if top < bottom:
                     for col, left, right in across:
-                        yield row, col, pixels[top - place.y : bottom - place.y, left:right]
+                        part = slice(top - place.y, bottom - place.y), slice(left, right)
+                        yield (row, col), pixels[part], None if seen is None else seen[part]
+
+
+def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:
+    """Return which pixels (h, w) of `region` lie in none of its `holes`; None if all do."""
+    if not holes:
+        return None
+    seen = np.ones((region.height, region.width), bool)
+    for hole in holes:
+        seen[hole.region.slices(region.y, region.x)] = False
+    return seen
 
 
 def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,11 @@ from dask_slides.errors import (
     SlideUnsupportedError,
 )
 from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.bad_tiles import MARK, Hole, holes_of, within
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.remote import exists, group_at, is_remote
+from dask_slides.readers.units import Units, shown
 
 Array = NDArray[Any]
 
@@ -44,6 +46,11 @@ class NgffSource:
     levels: tuple[Level, ...]
     channels: int
     dtype: np.dtype[Any]
+    background: float = 255
+    """What masked pixels show, in units of the dtype."""
+    on_bad_tile: str = "raise"
+    recorded: tuple[Hole, ...] = ()
+    """What a store of ours says that it shows the fill for, in pixels of level 0."""
 
     @property
     def name(self) -> str:
@@ -52,17 +59,46 @@ class NgffSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
+        check_identity(self.metadata, self.identity)
+        if self.on_bad_tile == "raise":
+            return decoded(self.path, level, region, lambda: self._pixels(level, region))
+        read, units = partial(self._pixels, level), _units(self, level)
+        whole = partial(units.masked, region, read, self.channels, self.fill)
+        return decoded(self.path, level, region, whole)
+
+    def _pixels(self, level: int, region: Region) -> Array:
         rows, columns = region.slices()
         index = {"y": rows, "x": columns, "c": slice(None)}
-        check_identity(self.metadata, self.identity)
-        where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: _arrays(self)[level][where])
+        stored = _arrays(self)[level][tuple(index.get(axis, 0) for axis in self.axes)]
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
             kept.append("c")
             pixels = pixels[..., None]
         return pixels.transpose([kept.index(axis) for axis in "yxc"])
+
+    @property
+    def fill(self) -> Any:
+        """What a masked pixel shows."""
+        return shown(self.background, self.dtype)
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the parts of `region` that are masked, or that the store says show the fill.
+
+        A chunk that is missing is no hole: it is how Zarr writes one that is all fill value.
+        """
+        found = within(self.recorded, region, round(max(self.levels[level].downsample)))
+        if self.on_bad_tile == "raise":
+            return found
+        units = _units(self, level)
+        for part in units.unknown(region):
+            self.read(level, part)
+        return found + units.holes(region)
+
+
+@lru_cache(maxsize=64)
+def _units(source: NgffSource, level: int) -> Units:
+    return Units(level, source.levels[level].shape, source.levels[level].tile)
 
 
 @lru_cache(maxsize=16)
@@ -79,7 +115,7 @@ def marker_of(path: str) -> str | None:
 
 
 def open_ngff(
-    path: str, limits: Limits
+    path: str, fill: float, limits: Limits
 ) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
     path, group, attributes = _image_group(path)
@@ -95,6 +131,7 @@ def open_ngff(
         version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
         dtype = np.dtype(arrays[0].dtype)
         _check_limits(path, levels, channels * dtype.itemsize, limits)
+        recorded = _recorded(attributes)
     except SlideError:
         raise
     except Exception as error:  # metadata can be anything, and zarr has errors of its own
@@ -107,8 +144,9 @@ def open_ngff(
     metadata = marker_of(path)
     assert metadata is not None  # Zarr has just read it
     source = NgffSource(
-        path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("=")
-    )
+        path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
+        background=fill, recorded=recorded,
+    )  # fmt: skip
     return source, mpp, {"format": f"OME-Zarr {version}"}
 
 
@@ -126,6 +164,13 @@ def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limi
                 f"{path}: level {number} declares {height:,} x {width:,} px in chunks of {rows:,} "
                 f"x {columns:,}; if that is right, open it with limits=Limits(...)"
             )
+
+
+def _recorded(attributes: Mapping[str, Any]) -> tuple[Hole, ...]:
+    """Return the holes that a store of ours has in its attributes."""
+    mark = attributes.get(MARK)
+    rows = mark.get("holes", ()) if isinstance(mark, Mapping) else ()
+    return holes_of(rows)
 
 
 def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from dask_slides.errors import (
     TileDecodeError,
 )
 from dask_slides.geometry import Region, strips
+from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.remote import head, is_remote
 
 Array = NDArray[Any]
@@ -96,7 +97,8 @@ class Tiled(Source, Protocol):
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles hold of `region`, with their places; None if it has none.
 
-        An array is overwritten when the next one is asked for.
+        Those that are absent or corrupt are left out. An array is overwritten when the next one
+        is asked for.
         """
         ...
 
@@ -117,6 +119,52 @@ class Spanning(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Checked(Source, Protocol):
+    """A source that knows which of its pixels no tile holds: they show the fill."""
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the parts of `region` of `level` that show the fill.
+
+        Of what was read in this process nothing is read again; it decodes what was not, if
+        corrupt tiles are masked.
+        """
+        ...
+
+
+@runtime_checkable
+class Filling(Checked, Protocol):
+    """The root of such a source: a file or store."""
+
+    @property
+    def fill(self) -> Any:
+        """What a pixel shows that no tile holds; of the dtype."""
+        ...
+
+
+@runtime_checkable
+class Masking(Filling, Protocol):
+    """A file or store that reads on where a tile is corrupt, if that is wanted."""
+
+    @property
+    def on_bad_tile(self) -> str:
+        """Whether a corrupt tile raises, or is masked by the fill: "raise" or "mask"."""
+        ...
+
+
+def holes_in(source: Source, level: int, region: Region) -> tuple[Hole, ...]:
+    """Return the holes of any source; arrays have none."""
+    return source.holes(level, region) if isinstance(source, Checked) else ()
+
+
+def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: Array) -> None:
+    """Let the `pixels` of `region` of `source` show the fill in its `holes`."""
+    for hole in holes:
+        root = root_of(source)
+        assert isinstance(root, Filling)
+        pixels[hole.region.slices(region.y, region.x)] = root.fill
+
+
 def read_each(source: Source, level: int, regions: list[Region], out: Array) -> None:
     """Read `regions` into `out` (n, h, w, c), each at the top left of its own."""
     parts = source.gather(level, regions) if isinstance(source, Tiled) else None
@@ -130,17 +178,19 @@ def read_each(source: Source, level: int, regions: list[Region], out: Array) -> 
 
 def pieces(
     source: Source, level: int, region: Region, max_pixels: int
-) -> Iterator[tuple[Region, Array]]:
+) -> Iterator[tuple[Region, Array, tuple[Hole, ...]]]:
     """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
 
-    An array may be overwritten when the next one is asked for.
+    With each piece come the parts of it that no tile holds; tiles that are bad are left out. An
+    array may be overwritten when the next one is asked for.
     """
     tiles = source.tiles(level, region) if isinstance(source, Tiled) else None
     if tiles is not None:
-        yield from tiles
+        for place, pixels in tiles:
+            yield place, pixels, ()
         return
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
-        yield strip, source.read(level, strip)
+        yield strip, source.read(level, strip), holes_in(source, level, strip)
 
 
 @runtime_checkable

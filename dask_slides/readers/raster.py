@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.geometry import Region
+from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.ranges import stream
+from dask_slides.readers.units import Units, shown
 
 Array = NDArray[Any]
 
@@ -39,6 +41,7 @@ class RasterSource:
     shape: tuple[int, int]
     mode: str
     conversion: Conversion
+    on_bad_tile: str = "raise"
 
     @property
     def name(self) -> str:
@@ -64,7 +67,31 @@ class RasterSource:
         """Return the pixels of `region`."""
         assert level == 0
         check_identity(self.path, self.identity)
-        return decoded(self.path, level, region, lambda: _pixels(self)[region.slices()])
+        if self.on_bad_tile == "raise":
+            return decoded(self.path, level, region, lambda: self._part(region))
+        whole = partial(_units(self).masked, region, self._part, self.channels, self.fill)
+        return decoded(self.path, level, region, whole)
+
+    def _part(self, region: Region) -> Array:
+        return _pixels(self)[region.slices()]
+
+    @property
+    def fill(self) -> Any:
+        """What a masked pixel shows."""
+        return shown(self.conversion.fill, self.dtype)
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return `region` if the image cannot be decoded, and is masked."""
+        if self.on_bad_tile == "raise":
+            return ()
+        for part in _units(self).unknown(region):
+            self.read(level, part)
+        return _units(self).holes(region)
+
+
+@lru_cache(maxsize=16)
+def _units(source: RasterSource) -> Units:
+    return Units(0, source.shape, source.shape)
 
 
 @lru_cache(maxsize=1)

@@ -29,7 +29,7 @@ def _is_tiff(path: str, first: bytes | None) -> bool:
 
 
 def _ngff(path: str, fill: float, limits: Limits) -> Opened:
-    return open_ngff(path, limits)
+    return open_ngff(path, fill, limits)
 
 
 def _raster(path: str, fill: float, limits: Limits) -> Opened:

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,10 +25,18 @@ from dask_slides.errors import (
     SlideUnsupportedError,
 )
 from dask_slides.geometry import Region, snapped_factor
+from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.preflight import Structure, structure_of
-from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.protocol import (
+    Identity,
+    Level,
+    check_identity,
+    decoded,
+    fill_holes,
+    identify,
+)
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
@@ -39,7 +47,13 @@ from dask_slides.readers.tiff_image import (
     conversion_of,
     largest_series,
 )
-from dask_slides.readers.tiff_tags import holes, is_mapped, mpp_of, properties_of, tile_of
+from dask_slides.readers.tiff_tags import (
+    absent_units,
+    is_mapped,
+    mpp_of,
+    properties_of,
+    tile_of,
+)
 from dask_slides.readers.tiles import (
     TiledPage,
     coarseness_of,
@@ -47,6 +61,7 @@ from dask_slides.readers.tiles import (
     is_plain_tiled,
     span_of,
 )
+from dask_slides.readers.units import Units, shown
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
@@ -77,6 +92,7 @@ class TiffSource:
     """Of each level, how many times coarser the colours of a reduced image are."""
     spans: tuple[int, ...]
     """Of each level, pixels along x whose tiles are a request of a good size; 0 of a file here."""
+    on_bad_tile: str = "raise"
 
     @property
     def name(self) -> str:
@@ -93,24 +109,48 @@ class TiffSource:
         """Type of a sample after the conversion."""
         return self.conversion.dtype(self.stored_dtype)
 
+    @property
+    def fill(self) -> Any:
+        """What a pixel shows that no tile holds."""
+        return shown(self.conversion.fill, self.dtype)
+
     def _open(self) -> _Opened:
         """Return the file open; each time it is looked whether it was overwritten."""
         if not is_remote(self.path):  # there every request for bytes does
             check_identity(self.path, self.identity)
-        return _opened(self.path, self.identity, self.series, self.conversion.fill)
+        masks = self.on_bad_tile == "mask"
+        return _opened(self.path, self.identity, self.series, self.conversion.fill, masks)
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
-        rows, columns = region.slices()
-        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
         this = self._open()
-        where = tuple(index.get(axis, 0) for axis in self.axes)
-        stored = decoded(self.path, level, region, lambda: this.array(level)[where])
-        pixels = self.conversion(channels_last(np.asarray(stored), self.axes))
+        units = this.units(level)
+
+        def read(part: Region) -> Array:
+            rows, columns = part.slices()
+            index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+            where = tuple(index.get(axis, 0) for axis in self.axes)
+            return channels_last(np.asarray(this.array(level)[where]), self.axes)
+
+        if this.masks:
+            whole = partial(
+                units.masked, region, lambda p: self.conversion(read(p)), self.channels, self.fill
+            )
+            pixels = decoded(self.path, level, region, whole)
+        else:
+            pixels = self.conversion(decoded(self.path, level, region, lambda: read(region)))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
-            for hole in holes(this.page(level), region):
-                pixels[hole.slices(region.y, region.x)] = min(self.conversion.fill, 255)
+            fill_holes(self, units.holes(region), region, pixels)
         return pixels
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the parts of `region` of `level` whose tiles are absent or masked."""
+        this = self._open()
+        units = this.units(level)
+        if this.masks:
+            for part in units.unknown(region):
+                self.read(level, part)
+        return units.holes(region)
 
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
@@ -165,7 +205,9 @@ def channels_last(stored: Array, axes: str) -> Array:
 class _Opened:
     """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
 
-    def __init__(self, path: str, identity: Identity, series: int, fill: float) -> None:
+    def __init__(
+        self, path: str, identity: Identity, series: int, fill: float, masks: bool = False
+    ) -> None:
         self._path = path
         self._identity = identity
         self._tiff = _tiff_file(path)
@@ -174,11 +216,23 @@ class _Opened:
         self._close = weakref.finalize(self, self._tiff.close)
         self._series = self._tiff.series[series]
         self._fill = fill
+        self.masks = masks
         self._arrays: dict[int, Any] = {}
+        self._units: dict[int, Units] = {}
         self._lock = threading.Lock()
 
-    def page(self, level: int) -> Any:
-        return self._series.levels[level].keyframe
+    def units(self, level: int) -> Units:
+        with self._lock:
+            return self._units_of(level)
+
+    def _units_of(self, level: int) -> Units:
+        if level not in self._units:
+            this = self._series.levels[level]
+            size = dict(zip(this.axes, this.shape, strict=True))
+            shape = (size["Y"], size["X"])
+            tables = absent_units(this, shape) or (None, None)
+            self._units[level] = Units(level, shape, tile_of(this.keyframe, shape), *tables)
+        return self._units[level]
 
     def array(self, level: int) -> Any:
         with self._lock:
@@ -197,7 +251,8 @@ class _Opened:
         fill = _fill_of(page, self._fill)
         if is_plain_tiled(this):
             file = byte_file(self._path, self._identity)
-            return TiledPage(file, page, fill, keep=level > 0)
+            masked = self._units_of(level) if self.masks else None
+            return TiledPage(file, page, fill, keep=level > 0, masked=masked)
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store asks the page for it
         import zarr  # only here: it loads for as long as a small slide is read

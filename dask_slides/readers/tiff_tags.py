@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from dask_slides.geometry import Region
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 _MAPPED_ROWS = 64
 """Rows read at a time of an image that lies in the file as in memory."""
@@ -32,17 +35,21 @@ def tile_of(page: Any, shape: tuple[int, int]) -> tuple[int, int]:
     return (min(page.rowsperstrip, shape[0]), shape[1])
 
 
-def holes(page: Any, region: Region) -> Iterator[Region]:
-    """Yield the parts of `region` whose tiles the file lacks; of an image of one plane."""
-    if is_mapped(page):
-        return
-    height, width = tile_of(page, (page.imagelength, page.imagewidth))
-    across = -(-page.imagewidth // width)
-    for row in range(region.y // height, -(-region.stop_y // height)):
-        for column in range(region.x // width, -(-region.stop_x // width)):
-            at = row * across + column
-            if not page.databytecounts[at] or not page.dataoffsets[at]:
-                yield Region(row * height, column * width, height, width).intersect(region)
+def absent_units(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
+    """Return which units of a level the file lacks, and where they begin: (rows, columns) each.
+
+    Of several planes a unit is absent that lacks one of them. None for an image that lies in
+    the file as in memory.
+    """
+    if len(level.pages) == 1 and is_mapped(level.keyframe):
+        return None
+    height, width = tile_of(level.keyframe, shape)
+    counts = (-1, -(-shape[0] // height), -(-shape[1] // width))
+    offsets, nbytes = (
+        np.array([getattr(page, name) for page in level.pages], np.int64).reshape(counts)
+        for name in ("dataoffsets", "databytecounts")
+    )
+    return ((offsets == 0) | (nbytes == 0)).any(axis=0), offsets[0]
 
 
 def properties_of(tiff: Any, series: Any) -> dict[str, str]:

@@ -21,9 +21,10 @@ from dask_slides.memory import POOL
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
 from dask_slides.readers.kept import KEPT
-from dask_slides.readers.ranges import ByteFile
+from dask_slides.readers.ranges import ByteFile, Data
 from dask_slides.readers.stored import StoredTiles
 from dask_slides.readers.tiff_tags import is_mapped
+from dask_slides.readers.units import Units
 
 Array = NDArray[Any]
 
@@ -91,13 +92,24 @@ class TiledPage:
     like the Zarr array that serves the other layouts. Threads may share it.
     """
 
-    def __init__(self, file: ByteFile, page: Any, fill: Any, keep: bool = False) -> None:
-        """Read `page` of `file`; with `keep` its full-size tiles are kept too."""
+    def __init__(
+        self,
+        file: ByteFile,
+        page: Any,
+        fill: Any,
+        keep: bool = False,
+        masked: Units | None = None,
+    ) -> None:
+        """Read `page` of `file`; with `keep` its full-size tiles are kept too.
+
+        With `masked` a tile that cannot be decoded is told there and reads like an absent one.
+        """
         self._stored = StoredTiles(file, page)
         self.decoder = TileDecoder(page, self._stored)
         self._page = page
         self._fill = fill
         self._keep = keep
+        self._masked = masked
         self._across = -(-page.imagewidth // page.tilewidth)
         self._serial = next(_serial)
 
@@ -121,21 +133,24 @@ class TiledPage:
         return out
 
     def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
-        """Yield what each tile holds of `region`; the next one overwrites the array."""
+        """Yield what each tile that is not bad holds of `region`; the next one overwrites it."""
         for (rows, columns), samples in self._parts(region, 1, keep=False):
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            place = Region(region.y + rows.start, region.x + columns.start, height, width)
-            yield place, self._absent(place) if samples is None else samples
+            if samples is not None:
+                height, width = rows.stop - rows.start, columns.stop - columns.start
+                yield (
+                    Region(region.y + rows.start, region.x + columns.start, height, width),
+                    samples,
+                )
 
     def _absent(self, place: Region) -> Array:
-        """Return what stands for the samples of a tile that the file does not hold."""
+        """Return what stands for the samples of a tile that is absent or masked."""
         shape = (place.height, place.width, self._page.samplesperpixel)
         return np.full(shape, self._fill, self._page.dtype)
 
     def _parts(
         self, region: Region, factor: int, keep: bool
     ) -> Iterator[tuple[tuple[slice, slice], Array | None]]:
-        """Yield where in `region` a tile lies, and what it holds there; None if it is absent."""
+        """Yield where in `region` a tile lies, and what it holds there; None if it is bad."""
         page = self._page
         rows = _spans(page.tilelength // factor, region.y, region.stop_y)
         columns = _spans(page.tilewidth // factor, region.x, region.stop_x)
@@ -185,11 +200,49 @@ class TiledPage:
                 missing.append(number)
             else:
                 yield number, tile
-        for number, data in self._stored.fetch(missing):
-            tile = None if data is None else self.decoder(number, data, factor)
+        for number, data in self._fetched(missing):
+            tile = None if data is None else self._decoded(number, data, factor)
             if tile is not None and uses[number]:
                 KEPT.keep((self._serial, number, factor), tile, uses[number])
             yield number, tile
+
+    def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
+        """Yield the bytes of tiles; None where the file holds none, or they are masked."""
+        if self._masked is None:
+            yield from self._stored.fetch(numbers)
+            return
+        left = dict.fromkeys(numbers)
+        together = self._stored.fetch(numbers)
+        while left:
+            try:
+                number, data = next(together)
+            except Exception:  # of one of them: which one is told below
+                break
+            del left[number]
+            yield number, data
+        for number in left:
+            try:
+                ((_, data),) = self._stored.fetch([number])
+            except Exception as error:
+                data = None
+                self._masked.spoil(self._corner(number), error)
+            yield number, data
+
+    def _decoded(self, number: int, data: Data, factor: int) -> Array | None:
+        """Return the samples of a tile; None if it is masked."""
+        if self._masked is None:
+            return self.decoder(number, data, factor)
+        try:
+            tile = self.decoder(number, data, factor)
+        except Exception as error:
+            self._masked.spoil(self._corner(number), error)
+            return None
+        self._masked.saw(self._corner(number))
+        return tile
+
+    def _corner(self, number: int) -> Region:
+        row, column = divmod(number, self._across)
+        return Region(row * self._page.tilelength, column * self._page.tilewidth, 1, 1)
 
 
 def _spans(size: int, start: int, stop: int) -> dict[int, tuple[slice, slice]]:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from dask_slides.errors import SlideArgumentError
+from dask_slides.geometry import Region
+from dask_slides.readers.bad_tiles import BLANK, OK, Hole, status_of
 from dask_slides.readers.protocol import Identity, identify
 from dask_slides.readers.remote import exists, is_remote, zarr_place
 from dask_slides.writers.records import Record, place_of, record, record_of
@@ -112,8 +114,13 @@ def _encoded(path: str, index: Any, values: Any) -> dict[str, bytes]:
     return {name: buffer.to_bytes() for name, buffer in files.items()}
 
 
-def put_shards(store: str, name: str, index: tuple[slice, ...], values: Any) -> list[Record]:
-    """Set whole shards of the array `name` of `store`; return the records of their files."""
+def put_shards(
+    store: str, name: str, index: tuple[slice, ...], values: Any, holes: tuple[Hole, ...] = ()
+) -> list[Record]:
+    """Set whole shards of the array `name` of `store`; return the records of their files.
+
+    `holes` of an array (..., y, x) are the parts of it that show the fill.
+    """
     path = f"{store}/{name}"
     files: dict[str, bytes] = {}
     if is_remote(store):
@@ -134,7 +141,11 @@ def put_shards(store: str, name: str, index: tuple[slice, ...], values: Any) -> 
             for n, side, part in zip(place, sides, index, strict=True)
         )
         pixels = values[inside]
-        status = "blank" if pixels.min() == pixels.max() else "ok"
+        status = BLANK if pixels.min() == pixels.max() else OK
+        if holes:
+            height, width = sides[-2:]
+            shard = Region(place[-2] * height, place[-1] * width, height, width)
+            status = status_of(holes, shard) or status
         chunk = array.metadata.encode_chunk_key(place)
         file = f"{name}/{chunk}"
         if chunk in files:

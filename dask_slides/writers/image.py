@@ -18,8 +18,9 @@ from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks, read_span, task_bytes
 from dask_slides.kernels import area_levels, sum_dtype
+from dask_slides.readers.bad_tiles import Hole, listed, rows_of, within
 from dask_slides.readers.kept import KEPT, LIMIT
-from dask_slides.readers.protocol import Level, Source
+from dask_slides.readers.protocol import Level, Source, fill_holes, holes_in, root_of
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
@@ -29,7 +30,7 @@ from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mark import Target, marked
 from dask_slides.writers.mask import write_grid
 from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
-from dask_slides.writers.records import Record, keep, kept, place_of
+from dask_slides.writers.records import Record, keep, kept, kept_holes, place_of
 from dask_slides.writers.store import Partial, facts_of, new_store
 
 Array = NDArray[Any]
@@ -53,6 +54,12 @@ class LevelSource:
     shape: tuple[int, int]
     channels: int
     dtype: np.dtype[Any]
+    factor: int
+    """Pixels of level 0 along a side of one of these."""
+    known: tuple[Hole, ...]
+    """Holes of level 0."""
+    fill: Any
+    """What their pixels show."""
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -63,6 +70,10 @@ class LevelSource:
         """Read `region` back."""
         rows, columns = region.slices()
         return np.asarray(get(self.path, (slice(None), rows, columns))).transpose(1, 2, 0)
+
+    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
+        """Return the pixels of `region` that are sums of a part of a hole."""
+        return within(self.known, region, self.factor)
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ class WriteBlock:
         # what is fetched again costs more than what is decoded again
         with KEPT.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES):
             sums = source.read(0, region)
+            holes = holes_in(source, 0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
             self._covered(1, region.x, region.stop_x),
@@ -128,21 +140,25 @@ class WriteBlock:
                 image, sums = next(made)
             shift = number - before
             place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
-            records += _put(self.path, str(number), place, image)
+            own = within(holes, place, 2**shift)
+            fill_holes(source, own, place, image)  # no mean is half of the fill
+            records += _put(self.path, str(number), place, image, own)
             if self.label is not None:
                 label = self.label.pixels(number, place)
                 records += put_shards(self.path, f"{LABEL}/{number}", place.slices(), label)
             written += place.area
         if not self.last:
             records += _put(self.path, f"{SUMS}/{number}", place, sums)
-        keep(self.path, task, written, records)
+        keep(self.path, task, written, records, () if self.stage.first else holes)
         return written
 
 
-def _put(store: str, name: str, place: Region, image: Array) -> list[Record]:
+def _put(
+    store: str, name: str, place: Region, image: Array, holes: tuple[Hole, ...] = ()
+) -> list[Record]:
     rows, columns = place.slices()
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return put_shards(store, name, (slice(None), rows, columns), pixels)
+    return put_shards(store, name, (slice(None), rows, columns), pixels, holes)
 
 
 def check_fit(plan: ImagePlan) -> None:
@@ -225,9 +241,21 @@ def write_image(
         shards = {name: shards_of(store, name) for name in names}
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
-        attributes = metadata.attributes(version, parts) | marked(**facts)
+        attributes = metadata.attributes(version, parts) | marked(
+            **facts, **_damage(store, blank_map)
+        )
         unfinished.finish("0", shards, attributes)
     return target.place
+
+
+def _damage(store: str, blank_map: BlankMap | None) -> dict[str, Any]:
+    """Return what the mark of a store says of bad tiles: nothing where there are none."""
+    holes, tiles = kept_holes(store)
+    if blank_map is not None:
+        tiles += blank_map.bad_tiles
+    if not tiles:
+        return {}
+    return {"bad_tiles": listed(tiles), "holes": rows_of(holes)}
 
 
 def _create(
@@ -245,7 +273,7 @@ def _create(
     if len(plan.stages) > 1:
         _create_sums(group, plan, slide)
     if label is not None:
-        _create_labels(group, plan, slide, version)
+        _create_labels(group, plan, slide, version, label)
     if blank_map is not None:
         write_grid(group, blank_map)
     partial.ready()
@@ -261,14 +289,16 @@ def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
         create_level(sums, str(number), shape, (level.chunk, level.shard), dtype, "cyx")
 
 
-def _create_labels(group: Any, plan: ImagePlan, slide: Slide, version: str) -> None:
+def _create_labels(
+    group: Any, plan: ImagePlan, slide: Slide, version: str, label: TissueLabel
+) -> None:
     labels = group.create_group("labels")
     labels.attrs.update(metadata.attributes(version, {"labels": ["tissue"]}))
     tissue = labels.create_group("tissue")
     for number, level in enumerate(plan.levels):
         create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
     scales = metadata.multiscales("tissue", "yx", slide.mpp_yx, len(plan.levels))
-    parts = {"multiscales": scales, "image-label": metadata.image_label()}
+    parts = {"multiscales": scales, "image-label": metadata.image_label(label.has_unknown)}
     tissue.attrs.update(metadata.attributes(version, parts))
 
 
@@ -320,6 +350,9 @@ def _run_stages(
                 plan.levels[number].shape,
                 slide.shape[2],
                 sum_dtype(slide.dtype, number),
+                2**number,
+                kept_holes(path)[0],
+                getattr(root_of(slide.source), "fill", None),
             )
         parts = (plan, stage, source, path, label, slide.dtype)
         blocks, task = stage_array(*parts), stage_task(*parts)

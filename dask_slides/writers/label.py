@@ -28,12 +28,18 @@ class TissueLabel:
     """Rows and columns of cells."""
     blank: bytes
     """The blank map, a bit a cell."""
+    unknown: bytes
+    """The cells that nobody can tell of, a bit a cell."""
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether there is any such cell."""
+        return any(self.unknown)
 
     def pixels(self, level: int, region: Region) -> Array:
-        """Return the label of `region` of `level`, (h, w) uint8: 1 is tissue."""
-        count = self.shape[0] * self.shape[1]
-        bits = np.unpackbits(np.frombuffer(self.blank, np.uint8), count=count)
-        tissue = (1 - bits).astype(np.uint8).reshape(self.shape)
+        """Return the label of `region` of `level`, (h, w) uint8: 1 tissue, 2 unknown."""
+        blank, unknown = (_unpacked(bits, self.shape) for bits in (self.blank, self.unknown))
+        tissue = (1 - blank + unknown).astype(np.uint8)
         rows = self._cells(0, region.y, region.stop_y, level)
         columns = self._cells(1, region.x, region.stop_x, level)
         result: Array = tissue[np.ix_(rows, columns)]
@@ -51,5 +57,13 @@ def tissue_label(
     blank_map: BlankMap, rows: Runs, columns: Runs, factors: tuple[float, float]
 ) -> TissueLabel:
     """Return the label that `blank_map` makes of an image with these kept runs."""
-    bits = np.packbits(np.asarray(blank_map.blank).reshape(-1)).tobytes()
-    return TissueLabel(rows, columns, factors, blank_map.grid.tile, blank_map.shape, bits)
+    blank, unknown = (
+        np.packbits(np.asarray(cells).reshape(-1)).tobytes()
+        for cells in (blank_map.blank, blank_map.unknown)
+    )
+    return TissueLabel(rows, columns, factors, blank_map.grid.tile, blank_map.shape, blank, unknown)
+
+
+def _unpacked(bits: bytes, shape: tuple[int, int]) -> Array:
+    count = shape[0] * shape[1]
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).reshape(shape)

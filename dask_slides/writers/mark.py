@@ -19,10 +19,9 @@ from dask_slides.errors import (
     SlideArgumentError,
     WorkerKilledError,
 )
+from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.remote import checked_address, group_at, is_remote
 
-MARK = "dask_slides"
-"""Attribute that tells a store of ours from anybody else's."""
 LOCK = ".lock"
 """Of a store that is being written: who writes it."""
 KEY = ".key.json"

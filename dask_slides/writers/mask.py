@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
+from dask_slides.readers.bad_tiles import listed
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, put
 from dask_slides.writers.mark import Target, marked
@@ -21,6 +22,7 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
     v3 = group.metadata.zarr_format == 3
     for name, values, dims in (
         ("blank", np.asarray(blank_map.blank), ["row", "col"]),
+        ("unknown", np.asarray(blank_map.unknown), ["row", "col"]),
         ("statistics", np.asarray(blank_map.statistics), ["row", "col", "field"]),
     ):
         chunks = tuple(max(1, n) for n in values.shape)
@@ -34,7 +36,7 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
             "tile_size": list(blank_map.grid.tile),
             "source_shape": list(blank_map.grid.shape),
             "detector": repr(blank_map.detector),
-            "statistics": ["count", "sum", "sum of squares", *blank_map.fields],
+            "statistics": ["count", "sum", "sum of squares", *blank_map.fields, "missing"],
         }
     )
 
@@ -46,7 +48,7 @@ def bytes_of_map(blank_map: BlankMap) -> int:
 
 
 def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
-    """Write a blank map as an image of one pixel a cell: 255 tissue, 0 blank."""
+    """Write a blank map as an image of one pixel a cell: 255 tissue, 128 unknown, 0 blank."""
     check_version(version)
     key: dict[str, Any] = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
@@ -55,17 +57,18 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     with new_store(replace(target, resume=False), key, bytes_of_map(blank_map)) as partial:
         hidden = partial.path
         blank_map = blank_map.compute()
-        tissue = ~np.asarray(blank_map.blank)
+        kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
+        shades = np.array([0, 255, 128], np.uint8)
         group = partial.create(2 if version == "0.4" else 3)
-        side = max(256, *tissue.shape)
-        create_level(group, "0", (1, *tissue.shape), (side, side), "uint8", "cyx")
+        side = max(256, *kinds.shape)
+        create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx")
         labels = group.create_group("labels")
         labels.attrs.update(metadata.attributes(version, {"labels": ["tissue"]}))
         label = labels.create_group("tissue")
-        create_level(label, "0", tissue.shape, (side, side), "uint8", "yx")
+        create_level(label, "0", kinds.shape, (side, side), "uint8", "yx")
         partial.ready()
-        put(f"{hidden}/0", 0, tissue.astype(np.uint8) * 255)
-        put(f"{hidden}/labels/tissue/0", ..., tissue.astype(np.uint8))
+        put(f"{hidden}/0", 0, shades[kinds])
+        put(f"{hidden}/labels/tissue/0", ..., kinds)
         write_grid(group, blank_map)
         pixel = None
         if blank_map.mpp_yx is not None:
@@ -73,12 +76,15 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
             pixel = (blank_map.mpp_yx[0] * tile[0], blank_map.mpp_yx[1] * tile[1])
         name = blank_map.name
         scales = metadata.multiscales("tissue", "yx", pixel, 1)
-        parts: dict[str, Any] = {"multiscales": scales, "image-label": metadata.image_label()}
+        meaning = metadata.image_label(bool(blank_map.unknown.any()))
+        parts: dict[str, Any] = {"multiscales": scales, "image-label": meaning}
         label.attrs.update(metadata.attributes(version, parts))
         parts = {
             "multiscales": metadata.multiscales(name, "cyx", pixel, 1),
             "omero": metadata.omero(1, np.dtype(np.uint8)),
         }
-        attributes = metadata.attributes(version, parts) | marked("blank map", source=name)
+        bad_tiles = listed(blank_map.bad_tiles)
+        mark = marked("blank map", source=name, **({"bad_tiles": bad_tiles} if bad_tiles else {}))
+        attributes = metadata.attributes(version, parts) | mark
         partial.finish("0", {}, attributes)
     return target.place

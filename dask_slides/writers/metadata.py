@@ -49,17 +49,20 @@ def omero(channels: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     }
 
 
-def image_label() -> dict[str, Any]:
-    """Return what the label image of the tissue says of itself."""
+KINDS = (
+    ("blank", [0, 0, 0, 0]),
+    ("tissue", [120, 60, 130, 128]),
+    ("unknown", [220, 160, 40, 128]),
+)
+"""What the values of the label image of the tissue mean, and their colour."""
+
+
+def image_label(unknown: bool) -> dict[str, Any]:
+    """Return what the label image of the tissue says of itself, with `unknown` cells or without."""
+    kinds = KINDS if unknown else KINDS[:2]
     return {
-        "colors": [
-            {"label-value": 0, "rgba": [0, 0, 0, 0]},
-            {"label-value": 1, "rgba": [120, 60, 130, 128]},
-        ],
-        "properties": [
-            {"label-value": 0, "name": "blank"},
-            {"label-value": 1, "name": "tissue"},
-        ],
+        "colors": [{"label-value": n, "rgba": colour} for n, (_, colour) in enumerate(kinds)],
+        "properties": [{"label-value": n, "name": name} for n, (name, _) in enumerate(kinds)],
         "source": {"image": "../../"},
     }
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from dask_slides.errors import RemoteAccessError, RemoteError
+from dask_slides.readers.bad_tiles import STATUSES, BadTile, Hole, holes_of, in_order, rows_of
 from dask_slides.readers.remote import is_remote
 from dask_slides.writers.bucket import Prefix
 
@@ -41,7 +42,8 @@ class Record:
     """Bytes."""
     sha256: str
     status: str = ""
-    """Of a shard: "ok", or "blank" where all of its pixels are the same."""
+    """Of a shard: "corrupt" or "absent" where pixels show the fill for such a tile of the slide,
+    "blank" where all of them are the same, else "ok"."""
 
 
 class Place(Protocol):
@@ -129,10 +131,18 @@ def record_of(store: str, file: str, data: bytes, status: str = "") -> Record:
     return Record(file, len(data), hashlib.sha256(data).hexdigest(), status)
 
 
-def keep(store: str, task: str, pixels: int, records: Iterable[Record]) -> None:
-    """Record that `task` is done: `pixels` are written, in the files of `records`."""
-    text = json.dumps({"pixels": pixels, "files": [asdict(one) for one in records]})
-    place_of(store).write(f"{JOURNAL}/{task}.json", text.encode())
+def keep(
+    store: str, task: str, pixels: int, records: Iterable[Record], holes: Iterable[Hole] = ()
+) -> None:
+    """Record that `task` is done: `pixels` are written, in the files of `records`.
+
+    `holes` are those of the image, in pixels of level 0.
+    """
+    done: dict[str, Any] = {"pixels": pixels, "files": [asdict(one) for one in records]}
+    if holes := tuple(holes):
+        done["holes"] = rows_of(holes)
+        done["bad_tiles"] = [asdict(tile) for tile in in_order(hole.tile for hole in holes)]
+    place_of(store).write(f"{JOURNAL}/{task}.json", json.dumps(done).encode())
 
 
 def kept(store: str, task: str) -> int | None:
@@ -143,12 +153,23 @@ def kept(store: str, task: str) -> int | None:
         return None
 
 
-def _all_kept(place: Place, names: Iterable[str]) -> Iterator[Record]:
+def _all_kept(place: Place, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Return what the tasks recorded, `names` those of all files."""
     tasks = sorted(n for n in names if n.startswith(f"{JOURNAL}/") and n.endswith(".json"))
     with ThreadPoolExecutor() as pool:  # of a bucket each is a request
         for data in pool.map(place.read, tasks):
-            yield from (Record(**one) for one in json.loads(data)["files"])
+            yield json.loads(data)
+
+
+def kept_holes(store: str) -> tuple[tuple[Hole, ...], tuple[BadTile, ...]]:
+    """Return the holes of what the tasks wrote, and the tiles of the slide that made them."""
+    place = place_of(store)
+    rows: list[list[Any]] = []
+    tiles: list[BadTile] = []
+    for done in _all_kept(place, (file for file, _ in place.files())):
+        rows += done.get("holes", ())
+        tiles += (BadTile(**one) for one in done.get("bad_tiles", ()))
+    return holes_of(rows), in_order(tiles)
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -184,9 +205,12 @@ def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
     left = {file for file in present if file.endswith(".partial")}  # of a killed worker
     place.remove(left)
     present -= left
-    records = {one.file: one for one in _all_kept(place, sizes) if one.file in present}
+    kept = (Record(**one) for done in _all_kept(place, sizes) for one in done["files"])
+    records = {one.file: one for one in kept if one.file in present}
     for name, expected in shards.items():
-        found = sum(file.startswith(f"{name}/") for file in records)
+        own = (one for file, one in records.items() if file.startswith(f"{name}/"))
+        statuses = Counter(one.status for one in own)
+        found = sum(statuses[status] for status in STATUSES)
         if found != expected:
             raise AssertionError(f"{store}: {found} shards of {name} are recorded of {expected}")
     for file in present - set(records):
@@ -197,7 +221,8 @@ def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
     listed = [asdict(records[file]) for file in sorted(records)]
     data = json.dumps({"files": listed}, indent=0).encode()
     place.write(path, data)
-    return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}
+    total = sum(shards.values())
+    return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "shards": total}
 
 
 def flush_folders(store: str) -> None:
@@ -226,7 +251,13 @@ class Verified:
     files: int
     nbytes: int
     statuses: dict[str, int]
-    """Shards by status."""
+    """Shards by status: "ok", "blank", "absent" and "corrupt" are all of them."""
+
+
+def statuses_in(store: str, manifest: dict[str, Any]) -> dict[str, int]:
+    """Return how many shards of a store its manifest says to have each status."""
+    files = json.loads(place_of(store).read(manifest["path"]))["files"]
+    return dict(Counter(one["status"] for one in files if one["status"]))
 
 
 def _is_inside(path: Any) -> bool:
@@ -265,6 +296,10 @@ def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
         found = pool.map(lambda one: _difference(place, one), records)
         wrong += [one for one in found if one is not None]
     statuses = Counter(one.status for one in records if one.status)
+    counted = sum(statuses[status] for status in STATUSES)
+    expected = told.get("shards", counted)  # older stores do not say
+    if counted != expected:
+        wrong.append(f"{counted:,} shards of {expected:,} have a status")
     return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong
 
 

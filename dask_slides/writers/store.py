@@ -23,6 +23,7 @@ from dask_slides.errors import (
     SlideNotFoundError,
     StoreDamagedError,
 )
+from dask_slides.readers.bad_tiles import MARK, BadTile
 from dask_slides.readers.remote import group_at, is_remote
 from dask_slides.writers import records
 from dask_slides.writers.claimed import Claimed, bucket_store, check_bucket
@@ -40,6 +41,19 @@ from dask_slides.writers.mark import (
     taken,
 )
 from dask_slides.writers.room import check_writable, telling_of_room, warn_if_short
+
+
+def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
+    """Return the bad tiles of its slide that the store at `path` names."""
+    attributes = group_at(path).attrs.asdict()
+    rows = attributes.get("bad_tiles") or attributes.get(MARK, {}).get("bad_tiles", ())
+    return tuple(BadTile(**row) for row in rows)
+
+
+def statuses_of(path: str, mark: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many shards of the store at `path` have each status, as its manifest says."""
+    manifest = mark.get("manifest")
+    return {} if manifest is None else records.statuses_in(path, manifest)
 
 
 def check_target(path: str, overwrite: bool) -> None:
@@ -279,7 +293,8 @@ def verify(path: Any) -> records.Verified:
     Returns
     -------
     Verified
-        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok and how many blank.
+        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok, blank, absent and
+        corrupt.
 
     Raises
     ------

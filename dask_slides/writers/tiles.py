@@ -25,11 +25,12 @@ from dask_slides.errors import (
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import MAX_TASKS, task_bytes
 from dask_slides.pack import TASK_BYTES, SlideTiles, TilePack
+from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.readers.remote import group_at, is_remote, zarr_place
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
 from dask_slides.writers.claimed import Claimed
-from dask_slides.writers.mark import MARK, Target, marked, place_text
+from dask_slides.writers.mark import Target, marked, place_text
 from dask_slides.writers.records import keep, kept
 from dask_slides.writers.store import Partial, facts_of, new_store
 

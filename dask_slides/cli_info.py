@@ -1,0 +1,57 @@
+"""What `dask-slides info` tells: of a slide from its tags, of a store from its attributes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dask_slides.cli_options import px
+from dask_slides.display import bytes_text
+from dask_slides.estimate import estimate_image
+from dask_slides.slide import Slide
+from dask_slides.writers.mark import mark_of
+from dask_slides.writers.store import bad_tiles_in, statuses_of
+
+
+def shown_statuses(statuses: Mapping[str, int]) -> str:
+    """Return counts by status as text."""
+    return ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items()) if n) or "none"
+
+
+def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
+    """Return what a slide is, for JSON and as lines."""
+    peak = estimate_image(slide, slide).task_bytes
+    facts = {
+        "path": slide.path,
+        "shape": list(slide.shape),
+        "dtype": str(slide.dtype),
+        "mpp": slide.mpp,
+        "levels": [
+            {"shape": list(lv.shape), "downsample": list(lv.downsample), "tile": list(lv.tile)}
+            for lv in slide.levels
+        ],
+        "task_bytes": peak,
+        "properties": dict(slide.properties),
+    }
+    lines = [
+        f"{slide.name}: {px(slide.shape)} {slide.dtype}",
+        f"mpp      {'not known' if slide.mpp is None else f'{slide.mpp:.4g} µm'}",
+    ]
+    for number, level in enumerate(slide.levels):
+        tile = px(level.tile)
+        lines.append(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
+    lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
+    lines += [f"{key}: {' '.join(value.split())}" for key, value in slide.properties.items()]
+    return facts, lines
+
+
+def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a store of dask_slides says of itself; nothing of anything else."""
+    mark = mark_of(path) if os.path.isdir(path) else None
+    if mark is None:
+        return {}, []
+    statuses, bad_tiles = statuses_of(path, mark), bad_tiles_in(path)
+    facts = {"kind": mark["kind"], "shards": statuses, "of_bad_tiles": [str(t) for t in bad_tiles]}
+    lines = [f"store    {mark['kind']}, shards: {shown_statuses(statuses)}"]
+    return facts, lines + [f"of       {tile}" for tile in bad_tiles]

@@ -1,0 +1,110 @@
+"""Tiles that hold no pixels, absent or corrupt, and where in an image that shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dask_slides.geometry import Region, joined, shrunk
+
+OK, BLANK, ABSENT, CORRUPT = "ok", "blank", "absent", "corrupt"
+STATUSES = (OK, BLANK, ABSENT, CORRUPT)
+"""What is said of tiles, and of the shards of a store; blank of shards only."""
+MODES = ("raise", "mask")
+"""What becomes of a tile that cannot be decoded."""
+MARK = "dask_slides"
+"""Attribute that tells a store of ours from anybody else's; it names the holes too."""
+
+
+@dataclass(frozen=True)
+class BadTile:
+    """A unit of storage of a slide that holds no pixels; absent neighbours may be told as one."""
+
+    level: int
+    y: int
+    """Top, in pixels of the level."""
+    x: int
+    """Left, in pixels of the level."""
+    height: int
+    width: int
+    status: str
+    """"absent": the file does not hold it, which is legal; "corrupt": it cannot be decoded."""
+    reason: str
+    offset: int | None = None
+    """Where it begins in the file; None if it is absent or not known."""
+
+    @property
+    def region(self) -> Region:
+        """Its place in the level."""
+        return Region(self.y, self.x, self.height, self.width)
+
+    def __str__(self) -> str:
+        """Return one line."""
+        place = f"level {self.level}, y {self.y}, x {self.x}, {self.height} x {self.width} px"
+        offset = "" if self.offset is None else f", offset {self.offset}"
+        return f"{place}{offset}: {self.status} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A part of an image that shows the fill, as a tile of the file holds no pixels."""
+
+    region: Region
+    """In pixels of the level that was asked for."""
+    tile: BadTile
+
+
+def in_order(tiles: Iterable[BadTile]) -> tuple[BadTile, ...]:
+    """Return each of `tiles` once, by level and place."""
+    return tuple(sorted(set(tiles), key=lambda tile: (tile.level, tile.y, tile.x, tile.status)))
+
+
+def listed(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
+    """Return the list of `tiles` that a store keeps: plain values, absent neighbours as one."""
+    tiles = set(tiles)
+    whole = [tile for tile in tiles if tile.status != ABSENT]
+    absent: dict[tuple[int, str], list[Region]] = {}
+    for tile in tiles - set(whole):
+        absent.setdefault((tile.level, tile.reason), []).append(tile.region)
+    for (level, reason), regions in absent.items():
+        for one in joined(regions):
+            whole.append(BadTile(level, one.y, one.x, one.height, one.width, ABSENT, reason))
+    return [asdict(tile) for tile in in_order(whole)]
+
+
+def rows_of(holes: Iterable[Hole]) -> list[list[Any]]:
+    """Return where `holes` are and why, [y, x, height, width, status] each, neighbours as one."""
+    by_status: dict[str, list[Region]] = {}
+    for hole in holes:
+        by_status.setdefault(hole.tile.status, []).append(hole.region)
+    return [
+        [one.y, one.x, one.height, one.width, status]
+        for status, regions in sorted(by_status.items())
+        for one in joined(regions)
+    ]
+
+
+def holes_of(rows: Iterable[Sequence[Any]]) -> tuple[Hole, ...]:
+    """Return the holes that `rows_of` made plain values of; their tiles are those of a store."""
+    holes = []
+    for *numbers, status in rows:
+        y, x, height, width = (int(n) for n in numbers)
+        if status not in (ABSENT, CORRUPT):
+            raise ValueError(f"holes are absent or corrupt, not {status!r}")
+        reason = f"written where the source was {status}"
+        tile = BadTile(0, y, x, height, width, status, reason)
+        holes.append(Hole(tile.region, tile))
+    return tuple(holes)
+
+
+def within(holes: Iterable[Hole], region: Region, factor: int = 1) -> tuple[Hole, ...]:
+    """Return what `region` of an image `factor` times smaller holds of `holes`."""
+    parts = (Hole(shrunk(hole.region, factor).intersect(region), hole.tile) for hole in holes)
+    return tuple(part for part in parts if part.region.area)
+
+
+def status_of(holes: Iterable[Hole], region: Region) -> str | None:
+    """Return what `holes` make of the pixels of `region`; None if they touch none of them."""
+    found = {hole.tile.status for hole in holes if hole.region.intersect(region).area}
+    return next((status for status in (CORRUPT, ABSENT) if status in found), None)

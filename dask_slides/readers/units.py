@@ -1,0 +1,141 @@
+"""What a process knows of the units of storage of a level: tiles, strips or chunks.
+
+That a unit is absent stands in the file's tables. Whether one is corrupt shows when it is
+decoded, and is remembered, so that who asks after the pixels were read decodes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.errors import SlideError, TileDecodeError
+from dask_slides.geometry import Region
+from dask_slides.readers.bad_tiles import ABSENT, CORRUPT, BadTile, Hole
+
+Array = NDArray[Any]
+
+
+class Units:
+    """The units of one level, in rows from the top left.
+
+    Threads share it: what is set is a fact about the file, the same whoever finds it.
+    """
+
+    def __init__(
+        self,
+        level: int,
+        shape: tuple[int, int],
+        tile: tuple[int, int],
+        absent: Array | None = None,
+        offsets: Array | None = None,
+    ) -> None:
+        """Begin with what the tables say: `absent` (rows, cols) bool, `offsets` in the file."""
+        self._level = level
+        self._image = Region(0, 0, *shape)
+        self._tile = tile
+        counts = [-(-n // side) for n, side in zip(shape, tile, strict=True)]
+        self._bad: Array = np.zeros(counts, bool) if absent is None else absent.reshape(counts)
+        self._any = bool(self._bad.any())
+        self._known = self._bad.copy()
+        self._offsets = offsets
+        self._reasons: dict[tuple[int, int], str] = {}
+
+    def _span(self, region: Region) -> tuple[slice, slice]:
+        height, width = self._tile
+        return (
+            slice(region.y // height, -(-region.stop_y // height)),
+            slice(region.x // width, -(-region.stop_x // width)),
+        )
+
+    def _place(self, row: int, column: int) -> Region:
+        height, width = self._tile
+        return Region(row * height, column * width, height, width).intersect(self._image)
+
+    def _where(self, marks: Array, region: Region) -> list[tuple[int, int]]:
+        span = self._span(region)
+        rows, columns = np.nonzero(marks[span])
+        return [
+            (int(row) + span[0].start, int(column) + span[1].start)
+            for row, column in zip(rows, columns, strict=True)
+        ]
+
+    def parts(self, region: Region) -> Iterator[Region]:
+        """Yield what each unit holds of `region`."""
+        rows, columns = self._span(region)
+        for row in range(rows.start, rows.stop):
+            for column in range(columns.start, columns.stop):
+                yield self._place(row, column).intersect(region)
+
+    def unknown(self, region: Region) -> list[Region]:
+        """Return the units of `region` that nobody has decoded in this process."""
+        return [self._place(*at) for at in self._where(~self._known, region)]
+
+    def holes(self, region: Region) -> tuple[Hole, ...]:
+        """Return the parts of `region` whose units are known to hold no pixels."""
+        if not self._any:
+            return ()
+        return tuple(
+            Hole(self._place(*at).intersect(region), self._told(*at))
+            for at in self._where(self._bad, region)
+        )
+
+    def _told(self, row: int, column: int) -> BadTile:
+        place = self._place(row, column)
+        facts = (self._level, place.y, place.x, place.height, place.width)
+        reason = self._reasons.get((row, column))
+        if reason is None:
+            return BadTile(*facts, ABSENT, "the file does not hold it")
+        offset = None if self._offsets is None else int(self._offsets[row, column])
+        return BadTile(*facts, CORRUPT, reason, offset)
+
+    def saw(self, region: Region) -> None:
+        """Remember that every unit of `region` was decoded, or found to be bad."""
+        self._known[self._span(region)] = True
+
+    def spoil(self, region: Region, error: Exception) -> None:
+        """Remember that the unit that holds `region` is corrupt; raise what is no damage."""
+        if not is_damage(error):
+            raise error
+        row, column = (span.start for span in self._span(region))
+        self._reasons[row, column] = " ".join(str(error).split()) or type(error).__name__
+        self._bad[row, column] = True
+        self._any = True
+        self._known[row, column] = True  # last: who finds it known asks whether it is bad
+
+    def masked(
+        self, region: Region, read: Callable[[Region], Array], channels: int, fill: np.generic
+    ) -> Array:
+        """Return what `read` gives of `region`, (h, w, channels); `fill` where a unit cannot be."""
+        try:
+            pixels = read(region)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+        else:
+            self.saw(region)
+            return pixels
+        out = np.full((region.height, region.width, channels), fill)
+        for part in self.parts(region):
+            try:
+                out[part.slices(region.y, region.x)] = read(part)
+                self.saw(part)
+            except Exception as error:
+                self.spoil(part, error)
+        return out
+
+
+def is_damage(error: Exception) -> bool:
+    """Return whether `error` says that bytes are wrong, and not that they could not be had."""
+    if isinstance(error, SlideError):
+        return isinstance(error, TileDecodeError)
+    from_system = isinstance(error, OSError) and error.errno is not None
+    return not (from_system or isinstance(error, MemoryError | ConnectionError | TimeoutError))
+
+
+def shown(fill: float, dtype: np.dtype[Any]) -> Any:
+    """Return the value of `dtype` that the fill shows as."""
+    return dtype.type(fill if dtype.kind == "f" else min(fill, np.iinfo(dtype).max))
