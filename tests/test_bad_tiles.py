@@ -10,7 +10,7 @@ import oracle
 import pytest
 import tifffile
 import zarr
-from damage import KINDS, TILE, mask_of, picture, places, spoil, written
+from bad_tiles import KINDS, TILE, mask_of, picture, places, spoil, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

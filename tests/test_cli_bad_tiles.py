@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
+from bad_tiles import picture, spoil, written
 from click.testing import CliRunner
-from damage import picture, spoil, written
 
 import dask_slides as ds
 from dask_slides.cli import main

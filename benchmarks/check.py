@@ -1,0 +1,77 @@
+"""``python -m benchmarks.check``: what the check of a whole slide costs beside decoding it.
+
+Every way decodes all tiles once on two threads; rounds are interleaved, the least of each counts.
+Seconds of CPU are told too, as they hold on a machine that does other work. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import decode_all, tifffiles, turbo
+from benchmarks.scenarios import THREADS, Job
+
+SLIDES = {
+    "JPEG, 256 px tiles": ({"tile": 256}, partial(turbo, 1)),
+    "JPEG, 512 px tiles": ({"tile": 512}, partial(turbo, 1)),
+    "deflate, 256 px tiles": ({"tile": 256, "compression": "deflate"}, tifffiles),
+    "LZW, 256 px tiles": ({"tile": 256, "compression": "lzw"}, tifffiles),
+}
+
+
+def ways(path: str, size: int, decoder: Any) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by name."""
+    import dask_slides as ds
+
+    return {
+        "bare decode": lambda: decode_all(Job(path, size, "", "", ""), decoder),
+        "check": lambda: ds.check_slide(path),
+        "blank map, raise": lambda: ds.blank_map(path).compute(),
+        "blank map, mask": lambda: ds.blank_map(ds.open_slide(path, on_bad_tile="mask")).compute(),
+    }
+
+
+def main() -> None:
+    """Print a table."""
+    import dask
+
+    import dask_slides as ds
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=10_240, help="pixels a side")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print("| slide | way | seconds | to bare decode | CPU seconds | to bare decode |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dask.config.set(scheduler="threads", num_workers=THREADS),
+    ):
+        for title, (made, decoder) in SLIDES.items():
+            shape = (options.size, options.size)
+            path = str(ds.sample_slide(Path(folder) / "slide.tif", shape, overwrite=True, **made))
+            timed = ways(path, options.size, decoder)
+            least = {name: [float("inf")] * 2 for name in timed}
+            for _ in range(options.rounds):
+                for name, way in timed.items():
+                    before = time.perf_counter(), time.process_time()
+                    way()
+                    after = time.perf_counter(), time.process_time()
+                    spent = [b - a for a, b in zip(before, after, strict=True)]
+                    least[name] = [min(pair) for pair in zip(least[name], spent, strict=True)]
+            wall, cpu = least["bare decode"]
+            for name, (seconds, used) in least.items():
+                cells = f"{seconds:.2f} | {seconds / wall:.2f} | {used:.2f} | {used / cpu:.2f}"
+                print(f"| {title} | {name} | {cells} |")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
