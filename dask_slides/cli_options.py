@@ -258,7 +258,7 @@ def slide_options(command: Command) -> Command:
     ) -> Any:
         return command(slide=Given(slide, slide_mpp, on_bad_tile, verify_hash), **kwargs)
 
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.argument("slide", metavar="SLIDE"),
         slide_mpp_option,
         click.option("--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True,
