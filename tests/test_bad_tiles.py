@@ -556,9 +556,9 @@ def test_a_write_that_goes_on_after_a_failure_tells_all_tiles(tmp_path, monkeypa
     path, *_ = made(tmp_path / "a", "deflate", {2}, {100, 333}, shape=(1500, 1100))
     slide = ds.open_slide(path, on_bad_tile="mask")
     whole = zarr.open_group(ds.write(slide, tmp_path / "whole.zarr"), mode="r")
-    from dask_slides.writers import image
+    from dask_slides.writers import stages
 
-    put, calls = image._put, []
+    put, calls = stages._put, []
 
     def failing(*args):
         calls.append(1)
@@ -567,7 +567,7 @@ def test_a_write_that_goes_on_after_a_failure_tells_all_tiles(tmp_path, monkeypa
         return put(*args)
 
     with monkeypatch.context() as patch, pytest.raises(ds.TileDecodeError):
-        patch.setattr(image, "_put", failing)
+        patch.setattr(stages, "_put", failing)
         ds.write(slide, tmp_path / "b.zarr", resume=True)
     again = zarr.open_group(ds.write(slide, tmp_path / "b.zarr", resume=True), mode="r")
     one, two = (group.attrs["dask_slides"] for group in (whole, again))

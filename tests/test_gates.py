@@ -71,9 +71,9 @@ def counting(monkeypatch):
             counts.nbytes += count
             return pread(file, count, offset)
 
-        def count_open(path):
+        def count_open(*args):
             counts.opened += 1
-            return tiff_file(path)
+            return tiff_file(*args)
 
         def count_empty(*args, **kwargs):
             array = empty(*args, **kwargs)

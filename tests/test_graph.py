@@ -15,9 +15,9 @@ import dask_slides as ds
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import ReadBlock, default_chunks, task_bytes
 from dask_slides.pack import pack_at
-from dask_slides.writers.image import stage_array
 from dask_slides.writers.label import tissue_label
 from dask_slides.writers.plan import plan_image
+from dask_slides.writers.stages import stage_array
 from dask_slides.writers.tiles import _shards
 
 ATLAS = 102_400

@@ -80,6 +80,7 @@ LAYERS = [
     ["writers.arrays", "writers.claimed"],
     ["writers.store"],
     ["writers.label", "writers.mask", "writers.tiles"],
+    ["writers.stages"],
     ["writers.image"],
     ["writers.write"],
     ["estimate", "cohort.names"],

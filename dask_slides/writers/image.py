@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import dask.array as da
-import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides._version import __version__
@@ -15,150 +12,32 @@ from dask_slides.blank import BlankMap
 from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
-from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import Block, ReadBlock, input_ratio, map_blocks, read_span, task_bytes
-from dask_slides.kernels import area_levels, sum_dtype
-from dask_slides.readers.bad_tiles import Hole, listed, rows_of, within
-from dask_slides.readers.kept import KEPT, LIMIT
-from dask_slides.readers.protocol import Level, Source, fill_holes, holes_in, root_of
+from dask_slides.geometry import Region
+from dask_slides.graph import Block, input_ratio, read_span, task_bytes
+from dask_slides.kernels import sum_dtype
+from dask_slides.readers.bad_tiles import listed, rows_of
+from dask_slides.readers.protocol import Source, root_of
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
-from dask_slides.writers.arrays import check_version, create_level, get, put_shards, shards_of
+from dask_slides.writers.arrays import check_version, create_level, shards_of
 from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mark import Target, marked
 from dask_slides.writers.mask import write_grid
-from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
-from dask_slides.writers.records import Record, keep, kept, kept_holes, place_of
+from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, plan_image
+from dask_slides.writers.records import kept_holes, place_of
+from dask_slides.writers.stages import (
+    LABEL,
+    SUMS,
+    LevelSource,
+    WriteBlock,
+    stage_array,
+    stage_task,
+)
 from dask_slides.writers.store import Partial, facts_of, new_store
 
 Array = NDArray[Any]
-
-
-KEPT_IN_WRITES = 2**23
-"""Bytes of tiles that a write keeps for the next task: those of the one beside it, not a whole
-row of them, so that wider slides take no more memory."""
-LABEL = "labels/tissue"
-"""Group of the tissue label."""
-SUMS = "sums"
-"""Group of the sums that a later stage goes on from; gone when the store is published."""
-
-
-@dataclass(frozen=True)
-class LevelSource:
-    """The sums of a level of a store that is being written."""
-
-    path: str
-    name: str
-    shape: tuple[int, int]
-    channels: int
-    dtype: np.dtype[Any]
-    factor: int
-    """Pixels of level 0 along a side of one of these."""
-    known: tuple[Hole, ...]
-    """Holes of level 0."""
-    fill: Any
-    """What their pixels show."""
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """One level."""
-        return (Level(self.shape, (1.0, 1.0), (256, 256)),)
-
-    def read(self, level: int, region: Region) -> Array:
-        """Read `region` back."""
-        rows, columns = region.slices()
-        return np.asarray(get(self.path, (slice(None), rows, columns))).transpose(1, 2, 0)
-
-    def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
-        """Return the pixels of `region` that are sums of a part of a hole."""
-        return within(self.known, region, self.factor)
-
-
-@dataclass(frozen=True)
-class WriteBlock:
-    """Reads a block and writes it as whole shards of the levels of a stage."""
-
-    path: str
-    stage: Stage
-    blocks: ReadBlock
-    """What is read, block by block."""
-    label: TissueLabel | None
-    full: tuple[int, int]
-    """Height and width of level 0."""
-    dtype: np.dtype[Any]
-    """Of the image; what a later stage reads are sums."""
-    last: bool
-    """Whether no stage goes on from the sums of this one."""
-
-    def window(self, block: Block) -> tuple[int, Region]:
-        """Return what `block` reads."""
-        return self.blocks.window(block)
-
-    def _covered(self, axis: int, start: int, stop: int) -> Array:
-        """Return how many pixels of level 0 each pixel of what is read stands for."""
-        size = 2 ** (self.stage.levels[0] - self.stage.first)
-        first = np.arange(start, stop, dtype=np.int64) * size
-        return np.asarray(np.minimum(size, self.full[axis] - first))
-
-    def place(self, block: Block) -> str:
-        """Return in words what `block` writes."""
-        _, region = self.window(block)
-        shift = self.stage.first
-        height, width = (-(-n // 2**shift) for n in (region.height, region.width))
-        return (
-            f"level {self.stage.levels[0]}, y {region.y >> shift}, x {region.x >> shift}, "
-            f"{height} x {width} px"
-        )
-
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Write `block`, if a run before this one did not; return the pixels written, (1, 1)."""
-        task = "-".join(str(n) for n in (self.stage.levels[0], *block[:2]))
-        done = kept(self.path, task)
-        if done is None:
-            done = self._write(source, block, task)
-        return np.full((1, 1), done, np.int64)
-
-    def _write(self, source: Source, block: Block, task: str) -> int:
-        _, region = self.window(block)
-        # what is fetched again costs more than what is decoded again
-        with KEPT.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES):
-            sums = source.read(0, region)
-            holes = holes_in(source, 0, region)
-        covered = (
-            self._covered(0, region.y, region.stop_y),
-            self._covered(1, region.x, region.stop_x),
-        )
-        before = self.stage.levels[0] - self.stage.first  # the level that is read
-        made = area_levels(sums, covered, self.dtype, range(before + 1, self.stage.levels[-1] + 1))
-        written = 0
-        records = []
-        for number in self.stage.levels:
-            image = sums
-            if number > before:
-                image, sums = next(made)
-            shift = number - before
-            place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
-            own = within(holes, place, 2**shift)
-            fill_holes(source, own, place, image)  # no mean is half of the fill
-            records += _put(self.path, str(number), place, image, own)
-            if self.label is not None:
-                label = self.label.pixels(number, place)
-                records += put_shards(self.path, f"{LABEL}/{number}", place.slices(), label)
-            written += place.area
-        if not self.last:
-            records += _put(self.path, f"{SUMS}/{number}", place, sums)
-        keep(self.path, task, written, records, () if self.stage.first else holes)
-        return written
-
-
-def _put(
-    store: str, name: str, place: Region, image: Array, holes: tuple[Hole, ...] = ()
-) -> list[Record]:
-    rows, columns = place.slices()
-    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return put_shards(store, name, (slice(None), rows, columns), pixels, holes)
 
 
 def check_fit(plan: ImagePlan) -> None:
@@ -300,40 +179,6 @@ def _create_labels(
     scales = metadata.multiscales("tissue", "yx", slide.mpp_yx, len(plan.levels))
     parts = {"multiscales": scales, "image-label": metadata.image_label(label.has_unknown)}
     tissue.attrs.update(metadata.attributes(version, parts))
-
-
-def stage_task(
-    plan: ImagePlan,
-    stage: Stage,
-    source: Source,
-    path: str,
-    label: TissueLabel | None,
-    dtype: np.dtype[Any],
-) -> WriteBlock:
-    """Return what each task of a stage does."""
-    rows, columns = _stage_chunks(stage, source)
-    reading = ReadBlock(0, bounds(rows), bounds(columns))
-    last = stage == plan.stages[-1]
-    return WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
-
-
-def _stage_chunks(stage: Stage, source: Source) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    height, width = source.levels[0].shape
-    return even_pieces(height, stage.side), even_pieces(width, stage.side * stage.wide)
-
-
-def stage_array(
-    plan: ImagePlan,
-    stage: Stage,
-    source: Source,
-    path: str,
-    label: TissueLabel | None,
-    dtype: np.dtype[Any],
-) -> da.Array:
-    """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
-    task = stage_task(plan, stage, source, path, label, dtype)
-    rows, columns = ((1,) * len(lengths) for lengths in _stage_chunks(stage, source))
-    return map_blocks(task, source, (rows, columns), np.dtype(np.int64), "write")
 
 
 def _run_stages(
