@@ -22,6 +22,7 @@ from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.display import bytes_text
 from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
+from dask_slides.memory import LIMIT as WAITING
 from dask_slides.progress import progress_for
 from dask_slides.slide import Slide, open_slide
 from dask_slides.writers.store import check_target
@@ -117,14 +118,18 @@ def running(shared: Shared, megapixels: float) -> Iterator[None]:
             with dask.config.set(scheduler="threads"):
                 yield
             return
-        if shared.scheduler == "processes":
-            _check_distributed(shared.scheduler)
-            silence = logging.WARNING if shared.verbose else logging.CRITICAL
-            with local_cluster(shared.threads, _memory_of(shared), silence):
-                yield
-            return
-        with _client(shared.scheduler, shared.insecure):
+        level = logging.WARNING if shared.verbose else logging.CRITICAL
+        with _client(shared, level), _quiet(level):
             yield
+
+
+@contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
+    from distributed.utils import silence_logging_cmgr
+
+    with silence_logging_cmgr(level):
+        yield
 
 
 def _on_this_machine(command: Command) -> Command:
@@ -175,7 +180,11 @@ def _check_safe(address: str, where: str) -> None:
         )
 
 
-def _client(address: str, insecure: bool) -> Any:
+def _client(shared: Shared, level: int) -> Any:
+    address = shared.scheduler
+    if address == "processes":
+        _check_distributed(address)
+        return local_cluster(shared.threads, _memory_of(shared), level)
     if not ("://" in address or address.endswith(".json")):
         raise SlideArgumentError(
             f"--scheduler {address!r} is not known; use threads, processes, tcp://HOST:PORT "
@@ -187,13 +196,12 @@ def _client(address: str, insecure: bool) -> Any:
     is_file = address.endswith(".json")
     if is_file and not os.path.exists(address):
         raise SlideArgumentError(f"--scheduler {address}: there is no such file")
-    if not insecure:
+    if not shared.insecure:
         _check_safe(address, _address_in(address) if is_file else address)
-    if is_file:
-        return Client(scheduler_file=address, timeout="10s")
+    where = {"scheduler_file": address} if is_file else {"address": address}
     try:
-        return Client(address, timeout="10s")
-    except (OSError, ValueError) as error:
+        return Client(**where, timeout="10s")
+    except (OSError, ValueError, TypeError) as error:  # the last without certificates for TLS
         reason = " ".join(str(error).split())
         raise SlideArgumentError(f"--scheduler {address} cannot be reached ({reason})") from error
 
@@ -303,6 +311,7 @@ def tell_estimate(shared: Shared, estimate: Estimate) -> None:
         f"output   {most}{px(estimate.output_shape)}",
         f"tasks    {most}{estimate.tasks:,}",
         f"write    {most}{bytes_text(estimate.bytes_to_write)} before compression",
-        f"memory   {bytes_text(peak)} a worker of {threads} threads",
+        f"memory   {bytes_text(peak)} a worker of {threads} threads, and up to "
+        f"{bytes_text(WAITING)} that it keeps for the next task",
     ]
     shared.finish(facts, lines)

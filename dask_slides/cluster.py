@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -19,10 +19,20 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
-from dask_slides.errors import ClusterLostError, SlideMemoryError, WorkerKilledError
+from dask_slides.errors import (
+    ClusterLostError,
+    SlideError,
+    SlideMemoryError,
+    WorkerKilledError,
+)
+from dask_slides.geometry import bounds
 
 MEMORY = "dask-slides.memory"
 """Key in the configuration of dask: bytes that all threads or processes may take together."""
+NO_WORKERS = "60s"
+"""How long a cluster of this machine is waited for when none of its processes is left."""
+NAMED = 3
+"""Blocks that an error names, at the most; it has the numbers of all."""
 
 Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
@@ -65,7 +75,10 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
     """
     from distributed import Client, LocalCluster
 
+    # dask gives a process up that ends while it starts: without any, nothing would ever end
+    limits = {"distributed.scheduler.no-workers-timeout": NO_WORKERS}
     with (
+        dask.config.set(limits),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -186,57 +199,57 @@ def _compute_remote(
     client: Any, array: da.Array, total: int, progress: Progress, place: Callable[[Block], str]
 ) -> NDArray[Any]:
     from distributed import as_completed, futures_of
-
-    futures: list[Any] = []
-    try:
-        persisted = array.persist()
-        futures = futures_of(persisted)
-        given_up = []
-        for done, future in enumerate(as_completed(futures), 1):
-            if future.status == "cancelled":
-                raise ClusterLostError(_lost(client))
-            if future.status == "error":
-                if not _killed(future):
-                    break  # compute raises what the task raised
-                given_up.append(future)
-                continue
-            progress(done - len(given_up), total)
-        killers = [future for future in given_up if not _ends_well(client, future)]
-        if killers:
-            raise _named(killers, place)
-        return np.asarray(persisted.compute())
-    except BaseException as error:
-        if client.status != "running" and not isinstance(error, KeyboardInterrupt | SystemExit):
-            raise ClusterLostError(_lost(client)) from error
-        with suppress(Exception):  # lost meanwhile: then there is nothing to cancel
-            client.cancel(futures)
-        raise
-
-
-def _killed(future: Any) -> bool:
-    """Return whether dask gave `future` up: more than `allowed-failures` workers ended in it."""
     from distributed.scheduler import KilledWorker
 
-    return isinstance(future.exception(), KilledWorker)
+    result = np.empty(array.shape, array.dtype)
+    starts = [bounds(lengths) for lengths in array.chunks]
+    waiting: dict[Any, Any] = {}
+
+    def keep(future: Any) -> bool:
+        """Take a block home, as a worker that ends loses it; False if it was given up."""
+        try:
+            block = future.result()
+        except KilledWorker:  # more than `allowed-failures` of them
+            return False
+        numbers = zip(starts, future.key[1:], strict=True)
+        result[tuple(slice(edges[n], edges[n + 1]) for edges, n in numbers)] = block
+        del waiting[future.key]
+        progress(total - len(waiting), total)
+        return True
+
+    try:
+        waiting = {future.key: future for future in futures_of(array.persist())}
+        given_up = [one for one in as_completed(list(waiting.values())) if not keep(one)]
+        for future in given_up:  # alone: dask blames every task that a worker had
+            client.retry([future])
+            keep(future)
+        if waiting:
+            raise _named(waiting, place)
+    except BaseException as error:
+        with suppress(Exception):  # lost meanwhile: then there is nothing to cancel
+            client.cancel(list(waiting.values()))
+        if _is_lost(client, error):
+            raise ClusterLostError(_lost(client)) from error
+        raise
+    return result
 
 
-def _ends_well(client: Any, future: Any) -> bool:
-    """Run a task that was given up once more, alone: it may only have been beside one that kills.
+def _is_lost(client: Any, error: BaseException) -> bool:
+    """Return whether `error` is one of a cluster that is gone, or has nobody left to work."""
+    from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-    Dask blames every task that a worker had, those that waited included.
-    """
-    from distributed import wait
-
-    client.retry([future])
-    wait([future])
-    return bool(future.status == "finished")
+    if isinstance(error, CancelledError | NoValidWorkerError | NoWorkerError):
+        return True
+    ours = isinstance(error, SlideError | KeyboardInterrupt | SystemExit)
+    return client.status != "running" and not ours
 
 
-def _named(killers: list[Any], place: Callable[[Block], str]) -> WorkerKilledError:
-    blocks = sorted(tuple(future.key[1:]) for future in killers)
-    more = f" and {len(blocks) - 1:,} more" if len(blocks) > 1 else ""
+def _named(keys: Iterable[Any], place: Callable[[Block], str]) -> WorkerKilledError:
+    blocks = sorted(tuple(key[1:]) for key in keys)
+    named = "; ".join(place(block) for block in blocks[:NAMED])
+    more = f" and {len(blocks) - NAMED:,} more" if len(blocks) > NAMED else ""
     error = WorkerKilledError(
-        f"{place(blocks[0])}{more}: every worker ended in it, and all the rest is done: out of "
+        f"{named}{more}: every worker ended in it, and all the rest is done: out of "
         "memory, or a tile that its codec crashes on; give each worker fewer threads or more "
         "memory, or repair the slide, then resume"
     )
@@ -247,8 +260,8 @@ def _named(killers: list[Any], place: Callable[[Block], str]) -> WorkerKilledErr
 def _lost(client: Any) -> str:
     where = getattr(client.scheduler, "address", None) or "the scheduler"
     return (
-        f"{where}: the scheduler was lost, or dropped the work; see that it runs, connect again, "
-        "then resume"
+        f"{where}: the scheduler was lost, or has no worker any more; see that they run, connect "
+        "again, then resume"
     )
 
 

@@ -37,6 +37,12 @@ def write(kind, source, out, **options):
         return ds.write(made(kind, source), out, **options)
 
 
+def write_threaded(source, out):
+    """Write to resume, with two threads."""
+    with dask.config.set(scheduler="threads", num_workers=2):
+        ds.write(ds.open_slide(source), out)
+
+
 def contents(folder):
     """Return the files of a store, by name; hidden ones of its root excepted."""
     return {

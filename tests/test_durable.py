@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import signal
-import threading
 from pathlib import Path
 
 import dask
@@ -307,57 +306,3 @@ def test_a_partial_store_is_no_image(tmp_path, source):
         ds.open_slide(left)
     with pytest.raises(ds.SlideFormatError):
         ds.verify(left)
-
-
-def _kill_workers(cluster, stop, killed, count):
-    """Kill one worker process after another, as the system does when memory is short.
-
-    At a random moment after all of them are there again: faster than they start, nothing
-    would ever be done.
-    """
-    chance = random.Random(1)
-    while len(killed) < count and not stop.wait(chance.uniform(0.05, 0.8)):
-        workers = [one.process.process.pid for one in cluster.workers.values() if one.process]
-        if len(cluster.scheduler_info["workers"]) == len(cluster.workers) == len(workers):
-            victim = chance.choice(workers)
-            os.kill(victim, signal.SIGKILL)
-            killed.append(victim)
-
-
-def kills(tmp_path, source, expected, count):
-    """Write again and again while workers are killed; return how many were, and the writes."""
-    distributed = pytest.importorskip("distributed")
-    stop, killed, writes = threading.Event(), [], 0
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 100}),
-        distributed.LocalCluster(
-            n_workers=3,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # None is port 8787
-            host="127.0.0.1",
-            silence_logs=50,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-        client.as_current(),
-    ):
-        thread = threading.Thread(target=_kill_workers, args=(cluster, stop, killed, count))
-        thread.start()
-        try:
-            while len(killed) < count:
-                out = tmp_path / f"{writes}.zarr"
-                ds.write(work.made("image", source), out, resume=True)
-                ds.verify(out)
-                assert contents(out) == expected
-                writes += 1
-        finally:
-            stop.set()
-            thread.join()
-    assert sorted(os.listdir(tmp_path)) == sorted(f"{n}.zarr" for n in range(writes))
-    return len(killed), writes
-
-
-def test_killed_workers(tmp_path, source, expected):
-    killed, writes = kills(tmp_path, source, expected["image"], 4)
-    assert killed >= 4
-    assert writes

@@ -1,0 +1,191 @@
+"""The recipes of docs/clusters.md, as far as they can be run here."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import durable_work as work
+import fault_work
+import pytest
+from click.testing import CliRunner
+from durable_work import contents
+from fault_work import wait_until
+
+import dask_slides as ds
+from dask_slides.cli import main
+from dask_slides.cluster import local_cluster
+
+pytest.importorskip("distributed")
+
+DOCS = Path(ds.__file__).parents[1] / "docs" / "clusters.md"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return work.slide_file(tmp_path_factory.mktemp("clusters") / "s.tif")
+
+
+def blocks(kind):
+    """Return the code blocks of the page; skip where only the package is installed."""
+    if not DOCS.exists():
+        pytest.skip("the docs are not here")
+    return re.findall(rf"^```{kind}[^\n]*\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_a_cluster_of_the_command_line_is_reached_by_nobody_else():
+    """Every port of every process of it listens on 127.0.0.1, those of dashboards included."""
+    import psutil
+
+    before = {one.laddr for one in psutil.Process().net_connections("inet")}
+    with local_cluster(2, None, 50):
+        found = []
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            found += [one for one in process.net_connections("inet") if one.laddr not in before]
+    listening = [one.laddr for one in found if one.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 4  # scheduler, dashboard, two workers
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_a_command_on_processes_names_what_kills_them(tmp_path, source, monkeypatch):
+    """The cluster that it makes starts processes again; exit 3 is all done but what is named."""
+    switch = tmp_path / "switch"
+    switch.touch()
+    slide = fault_work.faulty(source, [(700, 1100)], "killed", switch)
+    monkeypatch.setattr("dask_slides.cli.opened", lambda *_: slide)
+    out = tmp_path / "out" / "a.zarr"
+    out.parent.mkdir()
+    words = ["resize", source, out, "--downsample", 1, "--scheduler", "processes", "--workers", 2]
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        result = CliRunner().invoke(main, [*map(str, words), "-q"])
+    assert result.exit_code == 3, result.stderr
+    assert re.fullmatch(r"dask-slides: s\.tif: level 0, y 512, x 1024, .*\n", result.stderr)
+    assert not out.exists()
+    assert len(list(out.parent.glob(".*/.journal/*.json"))) == 9 - 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--memory", "1MB"], 1, "needs"),
+        (["--memory", "much"], 2, "8GB"),
+        (["--memory", "-1"], 2, "8GB"),
+        (["--memory", "1GB", "--scheduler", "tcp://127.0.0.1:1"], 2, "limits of their own"),
+    ],
+)
+@pytest.mark.parametrize("dry", [False, True])
+def test_memory_that_is_given_is_kept_to(tmp_path, source, words, code, said, dry):
+    out = str(tmp_path / "a.ome.zarr")
+    words = ["resize", str(source), out, "--downsample", "2", *words, *["--dry-run"] * dry]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_tls(tmp_path, source):
+    """A real scheduler and worker that speak TLS; who has no certificate is not let in."""
+    pytest.importorskip("cryptography")
+    from distributed.security import Security
+
+    made = Security.temporary().get_tls_config_for_role("client")
+    names = {"ca_file": "ca.pem", "cert": "dask.pem", "key": "dask.key"}
+    for part, name in names.items():
+        (tmp_path / name).write_text(made[part])
+    tls = {"ca_file": str(tmp_path / "ca.pem")}
+    pair = {"cert": str(tmp_path / "dask.pem"), "key": str(tmp_path / "dask.key")}
+    env = dict(os.environ, DASK_DISTRIBUTED__COMM__TLS__CA_FILE=tls["ca_file"])
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        for part, path in pair.items():
+            env[f"DASK_DISTRIBUTED__COMM__TLS__{role}__{part.upper()}"] = path
+    where = tmp_path / "scheduler.json"
+    quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    module = [sys.executable, "-m"]
+    words = ["--protocol", "tls", "--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard"]
+    processes = [
+        subprocess.Popen(
+            [*module, "distributed.cli.dask_scheduler", *words, "--scheduler-file", str(where)],
+            **quiet,
+        )
+    ]
+    try:
+        wait_until(where.exists)
+        words = ["--scheduler-file", str(where), "--nthreads", "1", "--no-dashboard"]
+        processes.append(
+            subprocess.Popen([*module, "distributed.cli.dask_worker", *words], **quiet)
+        )
+        out = tmp_path / "a.zarr"
+        command = [*module, "dask_slides.cli", "resize", str(source), str(out), "--downsample", "1",
+                   "--scheduler", str(where), "-q"]  # fmt: skip
+        bare = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert bare.returncode != 0
+        assert "Traceback" not in bare.stderr
+        assert not out.exists()
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+    finally:
+        for one in processes:
+            one.kill()
+            one.wait()
+    work.write("image", source, tmp_path / "b.zarr")
+    assert contents(out) == contents(tmp_path / "b.zarr")
+
+
+def test_the_recipe_for_slurm_makes_the_job_it_says():
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    (code,) = [one for one in blocks("python") if "SLURMCluster" in one]
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "SLURMCluster"
+    ]
+    options = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+    del options["interface"]  # of their network
+    options["scheduler_options"] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with jobqueue.SLURMCluster(**options) as cluster:
+        script = cluster.job_script()
+    for line in ("-p normal", "-n 1", "--cpus-per-task=8", "-t 04:00:00"):
+        assert f"#SBATCH {line}\n" in script
+    assert re.search(r"#SBATCH --mem=30G\n", script)  # 32 GB in units of 1024
+    command = script.splitlines()[-1]
+    for words in ("--nthreads 1", "--nworkers 8", "--lifetime 235m", "--lifetime-stagger 4m"):
+        assert words in command
+    assert re.search(r"--memory-limit 3\.\d+GiB", command)
+
+
+def test_the_manifest_for_kubernetes_agrees_with_itself():
+    import yaml
+
+    (manifest,) = [one for one in map(yaml.safe_load, blocks("yaml")) if "kind" in one]
+    assert (manifest["apiVersion"], manifest["kind"]) == ("kubernetes.dask.org/v1", "DaskCluster")
+    spec, name = manifest["spec"], manifest["metadata"]["name"]
+    assert spec["scheduler"]["service"]["selector"]["dask.org/cluster-name"] == name
+    assert f"tcp://{name}-scheduler:8786" in DOCS.read_text()
+    (scheduler,) = spec["scheduler"]["spec"]["containers"]
+    (worker,) = spec["worker"]["spec"]["containers"]
+    ports = {one["name"] for one in scheduler["ports"]}
+    assert {one["targetPort"] for one in spec["scheduler"]["service"]["ports"]} <= ports
+    mounted = {one["name"] for one in worker["volumeMounts"]}
+    assert mounted == {one["name"] for one in spec["worker"]["spec"]["volumes"]}
+    assert worker["resources"]["requests"] == worker["resources"]["limits"]  # never evicted for it
+    limit = dask.utils.parse_bytes(worker["args"][worker["args"].index("--memory-limit") + 1])
+    assert limit <= dask.utils.parse_bytes(worker["resources"]["limits"]["memory"] + "B")
+    assert len(worker["args"]) == 7
+
+
+def test_the_settings_for_tls_are_those_that_dask_has():
+    import yaml
+
+    (settings,) = [one for one in map(yaml.safe_load, blocks("yaml")) if "distributed" in one]
+    import distributed  # noqa: F401 - its defaults join the configuration
+
+    known = dask.config.get("distributed.comm")
+    comm = settings["distributed"]["comm"]
+    assert set(comm) <= set(known)
+    assert set(comm["tls"]) <= set(known["tls"])
+    for role in ("scheduler", "worker", "client"):
+        assert set(comm["tls"][role]) <= set(known["tls"][role])
