@@ -1,0 +1,100 @@
+"""``python -m benchmarks.cluster SLIDE``: a resize to Zarr on threads and on local processes.
+
+Ways are interleaved, each run writes a new store on a cluster that is up already, and the median
+counts. Prints Markdown and writes JSON: wall of 1 and 2 processes and of 2 threads, and the
+processor time of the scheduler, which runs in this process beside the client, as a share of wall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import dask
+
+import dask_slides as ds
+
+RESULTS = Path(__file__).resolve().parent / "results" / "raw"
+LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler share": 0.05}
+
+
+def timed(slide: str, folder: Path) -> dict[str, float]:
+    """Resize to 1/10 into a new store; return wall and the processor time of this process."""
+    out = folder / "out.ome.zarr"
+    wall, cpu = time.perf_counter(), time.process_time()
+    ds.write(ds.resize(slide, downsample=10), out)
+    found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    shutil.rmtree(out)
+    return found
+
+
+def on_threads(slide: str, folder: Path) -> dict[str, float]:
+    """Two threads of this process."""
+    with dask.config.set(scheduler="threads", num_workers=2):
+        return timed(slide, folder)
+
+
+def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
+    """`count` processes of one thread; each has done a small write before."""
+    import distributed
+
+    with (
+        distributed.LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        ds.write(ds.resize(slide, max_size=2048), folder / "warm.ome.zarr", overwrite=True)
+        return timed(slide, folder)
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slide", help="a flat slide; 61,440 px a side for the docs")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    ways: dict[str, Any] = {
+        "2 threads": on_threads,
+        "1 process": lambda *args: on_processes(1, *args),
+        "2 processes": lambda *args: on_processes(2, *args),
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory(prefix="dask-slides-cluster-") as name:
+        for _ in range(given.rounds):
+            for way, run in ways.items():
+                runs[way].append(run(given.slide, Path(name)))
+    wall = {way: median(run["wall"] for run in some) for way, some in runs.items()}
+    figures = {
+        "2 processes to 1": wall["1 process"] / wall["2 processes"],
+        "2 processes to 2 threads": wall["2 processes"] / wall["2 threads"],
+        "scheduler share": median(run["cpu"] / run["wall"] for run in runs["2 processes"]),
+    }
+    shape = ds.open_slide(given.slide).shape
+    facts = {"slide": list(shape), "load": os.getloadavg(), "cores": os.cpu_count()}
+    given.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(facts | {"runs": runs, "wall": wall, "figures": figures}, indent=1)
+    (given.out / "cluster.json").write_text(text)
+    print("| way | wall, s |\n| --- | ---: |")
+    for way, seconds in wall.items():
+        print(f"| {way} | {seconds:.1f} |")
+    print("\n| figure | asked for | measured |\n| --- | ---: | ---: |")
+    for name, value in figures.items():
+        sign = "at least" if name == "2 processes to 1" else "at most"
+        print(f"| {name} | {sign} {LIMITS[name]:g} | {value:.3g} |")
+
+
+if __name__ == "__main__":
+    main()
