@@ -302,7 +302,7 @@ def tell_estimate(shared: Shared, estimate: Estimate) -> None:
     """Print an estimate: the answer of --dry-run."""
     most = "at most " if estimate.upper_bound else ""
     threads = 1 if shared.scheduler == "processes" else shared.threads
-    if shared.scheduler in ("threads", "processes"):
+    if shared.scheduler in ("threads", "processes") and not estimate.upper_bound:
         check_memory(estimate.task_bytes, "this plan")
     peak = threads * estimate.task_bytes
     facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}

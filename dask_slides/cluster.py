@@ -29,8 +29,12 @@ from dask_slides.geometry import bounds
 
 MEMORY = "dask-slides.memory"
 """Key in the configuration of dask: bytes that all threads or processes may take together."""
-NO_WORKERS = "60s"
-"""How long a cluster of this machine is waited for when none of its processes is left."""
+PATIENCE = {
+    "distributed.deploy.lost-worker-timeout": "10m",
+    "distributed.scheduler.no-workers-timeout": "2m",
+}
+"""Of a cluster of this machine. Dask closes what would start a process again if that takes more
+than 15 s, and then waits for ever."""
 NAMED = 3
 """Blocks that an error names, at the most; it has the numbers of all."""
 
@@ -75,10 +79,8 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
     """
     from distributed import Client, LocalCluster
 
-    # dask gives a process up that ends while it starts: without any, nothing would ever end
-    limits = {"distributed.scheduler.no-workers-timeout": NO_WORKERS}
     with (
-        dask.config.set(limits),
+        dask.config.set(PATIENCE),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

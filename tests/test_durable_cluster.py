@@ -15,6 +15,7 @@ from durable_work import contents
 from rw_fixtures import one_line
 
 import dask_slides as ds
+from dask_slides.cluster import PATIENCE
 
 distributed = pytest.importorskip("distributed")
 Status = distributed.core.Status
@@ -37,7 +38,7 @@ def cluster_of(workers, failures=0, **options):
         dask.config.set(
             {
                 "distributed.scheduler.allowed-failures": failures,
-                "distributed.scheduler.no-workers-timeout": "60s",
+                **PATIENCE,
             }
         ),
         distributed.LocalCluster(
@@ -140,7 +141,7 @@ def _kill_workers(cluster, chance, stop, killed, count):
     """Kill `count` workers, one after another, as the system does when memory is short.
 
     At a random moment after all of them are there again: faster than they start, nothing
-    would ever be done, and dask gives up those that end while they start.
+    would ever be done, and dask gives those up that end while they start.
     """
     left, limit = count, time.monotonic() + 60
     while left and time.monotonic() < limit and not stop.wait(chance.uniform(0.05, 0.8)):
