@@ -123,6 +123,13 @@ class BlankMap:
         ----------
         **kwargs
             Of dask's configuration while computing, such as ``scheduler="threads"``.
+
+        Raises
+        ------
+        SlideMemoryError
+            A task would need more memory than a thread of a worker has.
+        WorkerKilledError, ClusterLostError
+            Tasks ended every worker that took them, or the scheduler was lost.
         """
         if self.computed:
             return self

@@ -22,6 +22,7 @@ from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.display import bytes_text
 from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
+from dask_slides.memory import LIMIT as WAITING
 from dask_slides.progress import progress_for
 from dask_slides.readers.bad_tiles import MODES
 from dask_slides.slide import Slide, open_slide
@@ -221,11 +222,10 @@ def _client(shared: Shared, level: int) -> Any:
         raise SlideArgumentError(f"--scheduler {address}: there is no such file")
     if not shared.insecure:
         _check_safe(address, _address_in(address) if is_file else address)
-    if is_file:
-        return Client(scheduler_file=address, timeout="10s")
+    where = {"scheduler_file": address} if is_file else {"address": address}
     try:
-        return Client(address, timeout="10s")
-    except (OSError, ValueError) as error:
+        return Client(**where, timeout="10s")
+    except (OSError, ValueError, TypeError) as error:  # the last without certificates for TLS
         reason = " ".join(str(error).split())
         raise SlideArgumentError(f"--scheduler {address} cannot be reached ({reason})") from error
 
@@ -380,7 +380,7 @@ def tell_estimate(shared: Shared, estimate: Estimate) -> None:
     """Print an estimate: the answer of --dry-run."""
     most = "at most " if estimate.upper_bound else ""
     threads = 1 if shared.scheduler == "processes" else shared.threads
-    if shared.scheduler in ("threads", "processes"):
+    if shared.scheduler in ("threads", "processes") and not estimate.upper_bound:
         check_memory(estimate.task_bytes, "this plan")
     peak = threads * estimate.task_bytes
     facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}
@@ -389,6 +389,7 @@ def tell_estimate(shared: Shared, estimate: Estimate) -> None:
         f"output   {most}{px(estimate.output_shape)}",
         f"tasks    {most}{estimate.tasks:,}",
         f"write    {most}{bytes_text(estimate.bytes_to_write)} before compression",
-        f"memory   {bytes_text(peak)} a worker of {threads} threads",
+        f"memory   {bytes_text(peak)} a worker of {threads} threads, and up to "
+        f"{bytes_text(WAITING)} that it keeps for the next task",
     ]
     shared.finish(facts, lines)

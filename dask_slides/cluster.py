@@ -30,8 +30,14 @@ from dask_slides.geometry import bounds
 
 MEMORY = "dask-slides.memory"
 """Key in the configuration of dask: bytes that all threads or processes may take together."""
-NO_WORKERS = "60s"
-"""How long a cluster of this machine is waited for when none of its processes is left."""
+PATIENCE = {
+    "distributed.deploy.lost-worker-timeout": "10m",
+    "distributed.scheduler.no-workers-timeout": "2m",
+}
+"""Of a cluster of this machine. Dask closes what would start a process again if that takes more
+than 15 s, and then waits for ever."""
+NAMED = 3
+"""Blocks that an error names, at the most; it has the numbers of all."""
 
 Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
@@ -88,10 +94,8 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
     """
     from distributed import Client, LocalCluster
 
-    # dask gives a process up that ends while it starts: without any, nothing would ever end
-    limits = {"distributed.scheduler.no-workers-timeout": NO_WORKERS}
     with (
-        dask.config.set(limits),
+        dask.config.set(PATIENCE),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -277,9 +281,10 @@ def _is_lost(client: Any, error: BaseException) -> bool:
 
 def _named(keys: Iterable[Any], place: Callable[[Block], str]) -> WorkerKilledError:
     blocks = sorted(tuple(key[1:]) for key in keys)
-    more = f" and {len(blocks) - 1:,} more" if len(blocks) > 1 else ""
+    named = "; ".join(place(block) for block in blocks[:NAMED])
+    more = f" and {len(blocks) - NAMED:,} more" if len(blocks) > NAMED else ""
     error = WorkerKilledError(
-        f"{place(blocks[0])}{more}: every worker ended in it, and all the rest is done: out of "
+        f"{named}{more}: every worker ended in it, and all the rest is done: out of "
         "memory, or a tile that its codec crashes on; give each worker fewer threads or more "
         "memory, or repair the slide, then resume"
     )

@@ -15,8 +15,10 @@ from durable_work import contents
 from rw_fixtures import one_line
 
 import dask_slides as ds
+from dask_slides.cluster import PATIENCE
 
 distributed = pytest.importorskip("distributed")
+Status = distributed.core.Status
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,12 @@ def expected(source, tmp_path_factory):
 def cluster_of(workers, failures=0, **options):
     """A cluster of processes that gives a task up when more than `failures` workers ended in it."""
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": failures}),
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": failures,
+                **PATIENCE,
+            }
+        ),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -82,7 +89,7 @@ def test_several_such_tiles_and_a_pack(tmp_path, source):
     switch.touch()
     slide = fault_work.faulty(source, [(0, 0), (1400, 1400)], "killed", switch)
     with cluster_of(2):
-        with pytest.raises(ds.WorkerKilledError, match="and 1 more") as error:
+        with pytest.raises(ds.WorkerKilledError, match=r"y 0, x 0, .*; .*y 1024, x 1024") as error:
             ds.write(slide, tmp_path / "a.zarr", resume=True)
         assert error.value.blocks == ((0, 0), (2, 2))
         with pytest.raises(ds.WorkerKilledError, match=r"s\.tif: level 0, y 0, x 0, "):
@@ -134,14 +141,14 @@ def _kill_workers(cluster, chance, stop, killed, count):
     """Kill `count` workers, one after another, as the system does when memory is short.
 
     At a random moment after all of them are there again: faster than they start, nothing
-    would ever be done. Ends too when one does not come back, as dask gives those up that end
-    while they start.
+    would ever be done, and dask gives those up that end while they start.
     """
     left, limit = count, time.monotonic() + 60
     while left and time.monotonic() < limit and not stop.wait(chance.uniform(0.05, 0.8)):
-        workers = [one.process.process.pid for one in cluster.workers.values() if one.process]
-        if len(cluster.scheduler_info["workers"]) == len(cluster.workers) == len(workers):
-            victim = chance.choice(workers)
+        nannies = [one.process for one in cluster.workers.values() if one.process]
+        running = [one for one in nannies if one.status == Status.running and one.pid]
+        if len(cluster.scheduler.workers) == len(cluster.workers) == len(running):
+            victim = chance.choice(running).pid
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
             left, limit = left - 1, time.monotonic() + 60

@@ -9,6 +9,7 @@ from statistics import median
 import pytest
 
 import dask_slides as ds
+from dask_slides.memory import LIMIT
 
 CODE = """
 import json, sys
@@ -31,6 +32,55 @@ with dask.config.set(scheduler="threads", num_workers=2):
     ds.write(ds.resize(slide, 10), sys.argv[2])
 print(json.dumps([before, resident("VmHWM")]))
 """
+
+
+PLANNED = """
+import json, sys
+import dask, imagecodecs, numpy, PIL.Image, scipy.sparse, tifffile, zarr
+import zarr.codecs
+import dask_slides as ds
+from dask_slides import estimate
+from dask_slides.pack import plan_pack
+
+def resident(what):
+    text = open("/proc/self/status").read()
+    return int(text.split(what + ":")[1].split()[0]) * 1024
+
+path, out, kind = sys.argv[1:]
+slide = ds.open_slide(path)
+slide.read(0, 0, 16, 16)
+before = resident("VmRSS")
+with dask.config.set(scheduler="threads", num_workers=2):
+    if kind == "pack":
+        image, grid = plan_pack(slide, 256, None, None, None, "drop")
+        plan = estimate.estimate_tiles(grid.rows * grid.cols, grid, image, slide)
+        ds.write(ds.pack_tiles(slide, 256, detector=ds.Contrast(0.05)), out)
+    elif kind == "blank map":
+        found = ds.blank_map(slide)
+        plan = estimate.estimate_blank_map(found, slide)
+        ds.write(found, out)
+    else:
+        image = ds.resize(slide, {"resize": 4, "whole": 1}[kind])
+        plan = estimate.estimate_image(image, slide)
+        ds.write(image, out)
+print(json.dumps([resident("VmHWM") - before, plan.task_bytes]))
+"""
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "lzw"])
+@pytest.mark.parametrize("kind", ["resize", "whole", "blank map", "pack"])
+def test_the_peak_stays_under_the_plan(tmp_path, kind, compression):
+    """Of a small slide: two tasks, and what a process keeps for the next ones."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not tell the peak of a process")
+    path = tmp_path / "s.tif"
+    ds.sample_slide(path, (6144, 6144), compression=compression)
+    args = [sys.executable, "-c", PLANNED, str(path), str(tmp_path / "out.zarr"), kind]
+    result = subprocess.run(args, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    grown, task = json.loads(result.stdout.splitlines()[-1])
+    print(f"{kind} of {compression}: {grown / 1e6:.0f} MB, planned {task / 1e6:.0f} MB a task")
+    assert grown <= 2 * task + LIMIT
 
 
 def growth(path, out):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -323,6 +324,44 @@ def test_a_plan_that_cannot_fit_is_refused_before_anything_is_made(tmp_path):
         ds.write(slide, tmp_path / "a.zarr")
     with dask.config.set(scheduler="sync"):
         ds.write(slide, tmp_path / "a.zarr")
+
+
+def test_shards_are_smaller_where_memory_is_short(tmp_path):
+    """The pixels are the same, a shard at a time fits, and less than the least is refused."""
+    slide = ds.from_dask(da.from_array(noise(5000, 5000, 3), chunks=256))
+    stored, shards = [], []
+    with dask.config.set(scheduler="threads", num_workers=2):
+        for memory in ("8GB", "20MB"):
+            with dask.config.set({"dask-slides.memory": memory}):
+                out = ds.write(slide, tmp_path / f"{memory}.zarr")
+            array = zarr.open_array(f"{out}/0", mode="r")
+            shards.append(array.shards[-1])
+            stored.append(array[...])
+        np.testing.assert_array_equal(stored[0], stored[1])
+        assert shards[1] < shards[0]
+        with (
+            dask.config.set({"dask-slides.memory": "4MB"}),
+            pytest.raises(ds.SlideMemoryError, match="needs 5 MB and a thread has 2 MB"),
+        ):
+            ds.write(slide, tmp_path / "none.zarr")
+        with (
+            dask.config.set({"dask-slides.memory": "4MB"}),
+            pytest.raises(ds.SlideMemoryError, match="a thread has 2 MB"),
+        ):
+            ds.blank_map(slide, 500).compute()
+
+
+def test_shards_of_a_pack_are_smaller_where_memory_is_short(tmp_path, tissue_file):
+    pack = ds.pack_tiles(tissue_file, 64, detector=ds.Contrast(0.0))
+    tiles = []
+    for memory in ("8GB", "2200kB"):
+        with dask.config.set({"dask-slides.memory": memory, "num_workers": 1}):
+            out = ds.write(pack, tmp_path / f"{memory}.zarr")
+        array = zarr.open_array(f"{out}/tiles", mode="r")
+        tiles.append((array.shards or array.chunks)[0])
+    assert tiles[1] < tiles[0]
+    one, two = (ds.open_pack(tmp_path / f"{memory}.zarr") for memory in ("8GB", "2200kB"))
+    np.testing.assert_array_equal(one.tiles.compute(), two.tiles.compute())
 
 
 def test_the_same_path_for_grids_of_two_sizes(tmp_path):

@@ -11,6 +11,7 @@ from dask_slides.graph import default_chunks
 from dask_slides.grid import TileGrid
 from dask_slides.readers.protocol import Level
 from dask_slides.stats import cell_chunks
+from dask_slides.writers.image import check_fit
 from dask_slides.writers.plan import plan_image
 
 ATLAS = 102_400
@@ -181,3 +182,14 @@ def test_small_and_square(size):
     assert plan.levels[0].shape == (size, size)
     counted = [k for k in range(20) if k == 0 or -(-size // 2**k) >= 256]
     assert len(plan.levels) == len(counted)
+
+
+@given(st.tuples(sides, sides), ratios, st.sampled_from([512, 1024, 2048]))
+def test_shards_can_be_made_smaller(shape, ratio, largest):
+    """Where memory is short; every block still begins where a shard begins."""
+    plan = plan_image(shape, ratio, largest)
+    assert plan.stages[0].side <= largest
+    assert [level.shape for level in plan.levels] == [
+        level.shape for level in plan_image(shape, ratio).levels
+    ]
+    check_fit(plan)

@@ -68,17 +68,17 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
 
 
 def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan of the largest shards whose tasks fit `available` bytes.
+    """Return the plan of the largest shards, up to the usual ones, that fit `available` bytes.
 
-    If none fits, or None is known, the usual one: only where memory is short do the shards of a
-    store depend on it, and its pixels never do.
+    If none does, that of the smallest. Only where memory is short do the shards of a store
+    depend on it, and its pixels never do.
     """
     ratio, span = max(input_ratio(slide.source)), read_span(slide.source, 0)
-    usual = plan = plan_image(slide.shape[:2], ratio, span=span)
+    plan = plan_image(slide.shape[:2], ratio, span=span)
     while available is not None and write_bytes_of_task(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
-            return usual
+            break
         plan = plan_image(slide.shape[:2], ratio, side, span)
     return plan
 

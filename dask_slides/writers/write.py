@@ -46,7 +46,8 @@ def write(
         at the path is never touched.
     resume : bool
         Go on from where the same call was killed or failed: shards that it finished are not
-        made again. What a failure leaves is then kept, hidden beside `path`.
+        made again. What a failure leaves is then kept, hidden beside `path`; what a failure of
+        the cluster leaves always is.
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
     blank_map : BlankMap, optional
@@ -69,6 +70,16 @@ def write(
         Another process is writing the same to this path.
     ResumeError
         What was begun at the path differs from what is asked for; the message says in what.
+    OutputFullError
+        The disk is full, a quota is used up, or a file would be too large.
+    OutputDeniedError
+        The folder is read-only, or there is no permission to write to it.
+    SlideMemoryError
+        A task would need more memory than a thread of a worker has.
+    WorkerKilledError
+        Tasks ended every worker that took them; all others are done. `blocks` are their numbers.
+    ClusterLostError
+        The scheduler of the cluster cannot be reached any more.
     BlankSlideError
         A cut-off of a slide that is blank all over has no image.
     """
