@@ -1,6 +1,6 @@
 """A run over many small slides on a cluster of processes: its memory, its window, its kills.
 
-    python -m benchmarks.cohort --slides 1000 --kills 5
+    python -m benchmarks.cohort --slides 1000 --kills 5 --steps mask,resize,cutoff,pack
 
 A scheduler, two workers and a client, each a process of its own. The first run is left alone
 while the memory of client and scheduler is looked at; the client of the second one is killed
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,8 @@ import tifffile
 from distributed import Client
 
 SIDE = 512
-STEPS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", "64",
-         "--pack-ratio", "0.2"]  # fmt: skip
-STORES = 4
-"""Of each slide."""
+ARGUMENTS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", "64",
+             "--pack-ratio", "0.2"]  # fmt: skip
 
 
 def make_slides(folder: Path, count: int) -> None:
@@ -78,9 +77,27 @@ def start_cluster(folder: Path, journal: Path) -> tuple[list[subprocess.Popen[by
     return processes, file
 
 
-def start_run(slides: Path, job: Path, scheduler: str) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "dask_slides.cli", "run", str(slides), "-o", str(job), *STEPS]
-    return subprocess.Popen([*words, "--scheduler", scheduler, "-q"])
+@dataclass(frozen=True)
+class Setting:
+    """What every run here has."""
+
+    slides: Path
+    steps: str
+    file: str
+    """Of the scheduler."""
+    cluster: Client
+    count: int
+    """Slides."""
+
+    def start(self, job: Path) -> subprocess.Popen[bytes]:
+        """Start the client of a run."""
+        words = [sys.executable, "-m", "dask_slides.cli", "run", str(self.slides), "-o", str(job)]
+        words += [*ARGUMENTS, "--steps", self.steps, "--scheduler", self.file, "-q"]
+        return subprocess.Popen(words)
+
+    def flying(self) -> int:
+        """Return how many slides the scheduler knows of."""
+        return int(self.cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
 
 def finished(job: Path) -> int:
@@ -92,31 +109,33 @@ def finished(job: Path) -> int:
 def watch(
     process: subprocess.Popen[bytes], until: Callable[[], bool], look: Callable[[], None]
 ) -> None:
-    """Call `look` ten times a second until something holds or `process` has ended."""
+    """Call `look` every second until something holds or `process` has ended."""
+    due = 0.0
     while process.poll() is None and not until():
-        look()
-        time.sleep(0.1)
+        if time.monotonic() >= due:
+            look()
+            due = time.monotonic() + 1
+        time.sleep(0.01)
 
 
-def memory_of(
-    slides: Path, job: Path, scheduler: int, file: str, cluster: Client, count: int
-) -> list[str]:
+def memory_of(setting: Setting, job: Path, scheduler: int) -> list[str]:
     """Leave a run alone, and say what it took."""
     seen: list[tuple[int, int, int]] = []
     flying: list[int] = []
     start = time.monotonic()
-    process = start_run(slides, job, file)
+    process = setting.start(job)
 
     def look() -> None:
         try:
             seen.append((finished(job), resident(process.pid), resident(scheduler)))
         except (FileNotFoundError, IndexError):  # it has just ended
             return
-        flying.append(cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+        flying.append(setting.flying())
 
     watch(process, lambda: False, look)
     seconds = time.monotonic() - start
     assert process.returncode == 0
+    count = setting.count
 
     def around(done: int, column: int) -> float:
         near = [row[column] for row in seen if abs(row[0] - done) <= max(5, count // 50)]
@@ -133,31 +152,29 @@ def memory_of(
     ]
 
 
-def kills_of(
-    slides: Path, job: Path, journal: Path, file: str, cluster: Client, count: int, kills: int
-) -> list[str]:
+def kills_of(setting: Setting, job: Path, journal: Path, kills: int) -> list[str]:
     """Kill the client of a run at random moments, and say what was made how often."""
-    chance = random.Random(1)
     before = lines(journal)
-    at = sorted(chance.sample(range(STORES * count // 20, STORES * count * 19 // 20), kills))
+    stores = setting.count * len(setting.steps.split(","))
+    at = sorted(random.Random(1).sample(range(stores // 20, stores * 19 // 20), kills))
     flying: list[int] = []
 
     def look() -> None:
-        flying.append(cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+        flying.append(setting.flying())
 
-    for stores in at:
-        process = start_run(slides, job, file)
-        watch(process, lambda stores=stores: lines(journal) - before >= stores, look)
+    for many in at:
+        process = setting.start(job)
+        watch(process, lambda many=many: lines(journal) - before >= many, look)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    process = start_run(slides, job, file)
+    process = setting.start(job)
     watch(process, lambda: False, look)
     assert process.returncode == 0
     made = Counter(journal.read_text().splitlines()[before:])
     twice = sum(times > 1 for times in made.values())
     return [
         f"The client was killed {kills} times, after {', '.join(f'{n:,}' for n in at)} of "
-        f"{STORES * count:,} stores: {len(made):,} stores were made, {twice} of them twice; "
+        f"{stores:,} stores: {len(made):,} stores were made, {twice} of them twice; "
         f"slides in flight at the most: {max(flying)}.",
     ]
 
@@ -166,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slides", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--steps", default="mask,resize,cutoff,pack")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
@@ -175,13 +193,13 @@ def main() -> None:
         try:
             with Client(scheduler_file=file) as cluster:
                 cluster.wait_for_workers(2)
-                print(f"# A run over {options.slides:,} slides of {SIDE} x {SIDE} px\n")
-                alone = [folder / "slides", folder / "alone"]
-                told = memory_of(*alone, processes[0].pid, file, cluster, options.slides)
+                setting = Setting(folder / "slides", options.steps, file, cluster, options.slides)
+                print(f"{options.slides:,} slides of {SIDE} x {SIDE} px, {options.steps}\n")
+                told = memory_of(setting, folder / "alone", processes[0].pid)
                 print("\n".join(told), flush=True)
-                killed = [folder / "slides", folder / "killed", journal]
-                told = kills_of(*killed, file, cluster, options.slides, options.kills)
-                print("\n" + "\n".join(told), flush=True)
+                told = kills_of(setting, folder / "killed", journal, options.kills)
+                load = f"The load of the machine was {os.getloadavg()[2]:.1f} at the end."
+                print("\n" + "\n".join(told) + f"\n\n{load}", flush=True)
         finally:
             for process in processes:
                 process.terminate()
