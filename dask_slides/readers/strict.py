@@ -15,8 +15,8 @@ import numpy as np
 
 from dask_slides.readers.frames import END, JPEG, READ, START, Data, Frame, has_end
 
-_LZW = 5
-BYTES = frozenset({_LZW, 8, 32773, 32946, 34925, 34926, 50000, 50013})
+_LZW, _LZMA = 5, 34925
+BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
 """Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
 _FAX = frozenset({2, 3, 4})
 """CCITT, which is told its size and fills no other."""
@@ -190,9 +190,13 @@ class _StrictBytes:
         self._most = tile_bytes(page, *self._sizes.full)
         self._row = tile_bytes(page, 1, self._sizes.full[1])
         self._lzw = int(page.compression) == _LZW
+        # these say nothing where they stop before the end, the others raise
+        stops = self._lzw or int(page.compression) == _LZMA
+        self._room = self._most + self._row * stops
         self._turned = page.fillorder == 2
         plain = copy.copy(page)
-        plain.__dict__.pop("decode", None)
+        for cached in ("decode", "hash"):
+            plain.__dict__.pop(cached, None)
         plain.compression, plain.fillorder = tifffile.COMPRESSION.NONE, 1
         self._decode = plain.decode
 
@@ -208,8 +212,7 @@ class _StrictBytes:
             data = imagecodecs.bitorder_decode(data)
         if self._lzw and not _lzw_ends(data):
             raise ValueError(f"the LZW stream of tile {number} has no end")
-        # more than there may be: LZW and LZMA say nothing where they stop before the end
-        found = self._decompress(data, out=self._most + self._row)
+        found = self._decompress(data, out=self._room)
         length = len(found)
         if length == self._most:
             return found
@@ -217,7 +220,7 @@ class _StrictBytes:
         # scanners write LZW strips with a few bytes too many, libtiff leaves those out too
         slack = self._row if self._lzw else 1
         if not any(size <= length < size + slack for size in allowed):
-            more = "or more " * (length >= self._most + self._row)
+            more = "or more " * (length >= self._room)
             raise ValueError(
                 f"tile {number} holds {length} bytes {more}where the page says {max(allowed)}"
             )

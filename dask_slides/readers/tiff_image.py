@@ -130,6 +130,8 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     if min(offsets.min(), nbytes.min()) < 0:
         raise SlideFormatError(f"{where} has tiles at negative offsets; fetch the file again")
     there = np.flatnonzero((offsets > 0) & (nbytes > 0))
+    if not len(there):
+        return
     beyond = there[offsets[there] + nbytes[there] > file.size]
     if len(beyond):
         first = int(beyond[0])
@@ -138,18 +140,20 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
             f"{first} at byte {offsets[first]:,} first; the file was cut short, fetch it again"
         )
     # glass that was not scanned is often one tile, named again and again: those are the same
-    places = np.unique(np.stack((offsets[there], nbytes[there]), axis=1), axis=0)
-    overlap = np.flatnonzero(places[1:, 0] < places[:-1].sum(axis=1))
+    order = there[np.argsort(offsets[there], kind="stable")]
+    starts, stops = offsets[order], offsets[order] + nbytes[order]
+    same = (starts[1:] == starts[:-1]) & (stops[1:] == stops[:-1])
+    overlap = np.flatnonzero((starts[1:] < stops[:-1]) & ~same)
     if len(overlap):
         raise SlideFormatError(
-            f"{where}: the tile at byte {places[overlap[0] + 1, 0]:,} begins within the one before "
+            f"{where}: the tile at byte {starts[overlap[0] + 1]:,} begins within the one before "
             "it; the file is damaged, fetch it again"
         )
-    before = np.searchsorted(places[:, 0], file.taken[:, 1]) - 1  # the last that begins in time
-    inside = before[(before >= 0) & (places[before].sum(axis=1) > file.taken[:, 0])]
+    before = np.searchsorted(starts, file.taken[:, 1]) - 1  # the last that begins in time
+    inside = before[(before >= 0) & (stops[before] > file.taken[:, 0])]
     if len(inside):
         raise SlideFormatError(
-            f"{where}: the tile at byte {places[inside[0], 0]:,} lies where a table or a "
+            f"{where}: the tile at byte {starts[inside[0]]:,} lies where a table or a "
             "directory lies; the file is damaged, fetch it again"
         )
     if page.compression == 1 and len(nbytes) == expected:

@@ -1,0 +1,210 @@
+"""``python -m benchmarks.damage``: the damaged files of the tests through other readers too.
+
+Every reader reads every file in a process of its own that may use a gigabyte and 30 seconds;
+a process that dies is a crash, one that says nothing is a hang. Prints Markdown. A reader is
+not asked for the codecs that it does not read undamaged. openslide-python, openslide-bin and
+pyvips are optional.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SECONDS = 30
+MEMORY = 2**30
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+NEAR = 4.0
+"""Mean grey levels by which decoders of JPEG may differ in a tile."""
+
+
+def with_tifffile(path: str, checksum: str) -> Any:
+    import dask.array as da
+    import tifffile
+
+    return da.from_zarr(tifffile.imread(path, aszarr=True)).compute(scheduler="sync")
+
+
+def with_openslide(path: str, checksum: str) -> Any:
+    import openslide
+
+    with openslide.OpenSlide(path) as slide:
+        pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))
+    return np.where(pixels[..., 3:] == 0, 255, pixels[..., :3])
+
+
+def with_vips(path: str, checksum: str) -> Any:
+    import pyvips
+
+    return pyvips.Image.new_from_file(path).numpy()
+
+
+def with_strict_vips(path: str, checksum: str) -> Any:
+    import pyvips
+
+    return pyvips.Image.new_from_file(path, fail_on="warning").numpy()
+
+
+def with_ours(path: str, checksum: str) -> Any:
+    import dask_slides as ds
+
+    return ds.open_slide(path).data.compute(scheduler="sync")
+
+
+def with_ours_and_checksum(path: str, checksum: str) -> Any:
+    import dask_slides as ds
+
+    return ds.open_slide(path, sha256=checksum).data.compute(scheduler="sync")
+
+
+READERS: dict[str, Callable[[str, str], Any]] = {
+    "tifffile and dask": with_tifffile,
+    "OpenSlide": with_openslide,
+    "libvips": with_vips,
+    'libvips, `fail_on="warning"`': with_strict_vips,
+    "dask_slides": with_ours,
+    "dask_slides, `sha256=`": with_ours_and_checksum,
+}
+
+
+def corpus() -> Any:
+    """Return the module of the tests that makes the files."""
+    sys.path.insert(0, str(TESTS))
+    import damage
+
+    return damage
+
+
+def is_right(found: Any, right: Any, absent: int | None, side: int) -> bool:
+    """Return whether pixels are the undamaged ones; an absent tile may be of any one colour."""
+    if found.shape != right.shape:
+        return False
+    for number in range((right.shape[0] // side) ** 2):
+        row, column = (n * side for n in divmod(number, right.shape[1] // side))
+        place = slice(row, row + side), slice(column, column + side)
+        error = np.abs(found[place].astype(int) - right[place]).mean()
+        if number == absent:
+            if len(np.unique(found[place].reshape(-1, 3), axis=0)) > 1:
+                return False
+        elif error > NEAR:
+            return False
+    return True
+
+
+def work(reader: str, folder: Path, first: int) -> None:
+    """Read the files from number `first` on; print what came of each."""
+    import logging
+    import resource
+    import warnings
+
+    damage = corpus()
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    read, cases = READERS[reader], damage.cases()
+    rights = {}
+    for codec in damage.CODECS:
+        path = folder / f"sound-{codec}.tif"
+        try:
+            found = read(str(path), damage.Case("", codec, False, None).checksum())
+        except Exception:
+            continue  # a codec that the reader does not read
+        right = np.load(folder / f"{codec}.npy")
+        if is_right(found, right, None, damage.TILE):
+            rights[codec] = right
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number, case in enumerate(cases[first:], first):
+        print("at", number, flush=True)
+        if case.codec not in rights:
+            result = "not read"
+        else:
+            absent = case.tile if case.outcome == "fill" else None
+            try:
+                found = read(str(folder / f"{number}.tif"), case.checksum())
+                good = is_right(found, rights[case.codec], absent, damage.TILE)
+                result = "right" if good else "wrong"
+            except Exception:
+                result = "raised"
+        print("is", result, flush=True)
+
+
+def tried(reader: str, folder: Path, count: int) -> list[str]:
+    """Return what came of each file with a reader, starting it again where it dies."""
+    results: list[str] = []
+    while len(results) < count:
+        code = "from benchmarks.damage import work; from pathlib import Path; "
+        code += f"work({reader!r}, Path({str(folder)!r}), {len(results)})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, cwd=TESTS.parent,
+        )  # fmt: skip
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=_lines, args=(process, lines), daemon=True).start()
+        begun = False
+        while True:
+            try:
+                # the imports of a process take a while where others work too
+                word, _, rest = lines.get(timeout=SECONDS if begun else 300).partition(" ")
+            except queue.Empty:
+                process.kill()
+                results.append("hung")
+                break
+            if word == "is":
+                results.append(rest.strip())
+            elif word == "end":
+                if len(results) < count and not begun:
+                    raise SystemExit(f"{reader} did not begin: code {process.wait()}")
+                if len(results) < count:
+                    results.append("crashed")
+                break
+            begun = True
+        process.wait()
+    return results
+
+
+def _lines(process: Any, lines: queue.Queue[str]) -> None:
+    for line in process.stdout:
+        lines.put(line)
+    lines.put("end")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.damage", description=__doc__)
+    parser.add_argument("--only", action="append", choices=READERS, help="one reader; repeats")
+    given = parser.parse_args()
+    damage = corpus()
+    cases = damage.cases()
+    columns = ("raised", "right", "wrong", "crashed", "hung", "not read")
+    print("| reader | raised | right | silently wrong | crashed | hung | codec not read |")
+    print("| --- |" + " ---: |" * len(columns))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for codec in damage.CODECS:
+            path = folder / f"sound-{codec}.tif"
+            path.write_bytes(damage.sound(codec, False))
+            np.save(folder / f"{codec}.npy", with_tifffile(str(path), ""))
+        for number, case in enumerate(cases):
+            (folder / f"{number}.tif").write_bytes(case.data())
+        for reader in given.only or READERS:
+            results = tried(reader, folder, len(cases))
+            counts = Counter(results)
+            print(f"| {reader} | " + " | ".join(f"{counts[c]:,}" for c in columns) + " |")
+            for case, result in zip(cases, results, strict=True):
+                if result in ("crashed", "hung"):
+                    print(f"{reader}: {case.name}: {result}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""``python -m benchmarks.trust``: what being strict costs, and what of damaged JPEG it finds.
+
+Prints Markdown: the time to look at the tables of 40,000 tiles, the share of a decode that the
+checks of a stream take, and how many of many mutants of a JPEG tile are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROUNDS = 7
+
+
+def seconds(work: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    """Return the least processor time of several runs: others may work here too."""
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def tissue() -> Any:
+    """Return stained tissue (512, 512, 3)."""
+    import skimage.data
+
+    return np.ascontiguousarray(skimage.data.immunohistochemistry())
+
+
+def preflight(folder: Path) -> list[str]:
+    """Time opening a slide of 40,000 tiles, and what of it is the look at its structure."""
+    import tifffile
+
+    import dask_slides as ds
+    from dask_slides.readers.limits import Limits
+    from dask_slides.readers.preflight import structure_of
+    from dask_slides.readers.tiff_image import check_declared, check_level, check_tables
+
+    path = folder / "tiles.tif"
+    tile = tissue()[:256, :256]
+    tifffile.imwrite(
+        path, (tile for _ in range(40_000)), shape=(51_200, 51_200, 3), dtype="uint8",
+        tile=(256, 256), photometric="rgb", compression="jpeg", metadata=None,
+    )  # fmt: skip
+    limits, size = Limits(), path.stat().st_size
+
+    def structure() -> Any:
+        with open(path, "rb") as file:
+            return structure_of(str(path), file, size, limits)
+
+    found = structure()
+    with tifffile.TiffFile(path) as tiff:
+        level = tiff.series[0]
+
+        def checks() -> None:
+            check_level("", level)
+            check_declared("", level.keyframe, limits)
+            check_tables("", level.keyframe, level.pages[0], found)
+
+        checked = seconds(checks)
+    whole, looked = seconds(lambda: ds.open_slide(path)), seconds(structure)
+    return [
+        "| 40,000 tiles of 256 px | ms |",
+        "| --- | ---: |",
+        f"| structure of the file | {1e3 * looked:.1f} |",
+        f"| tables and declared sizes | {1e3 * checked:.1f} |",
+        f"| `open_slide`, all of it | {1e3 * whole:.1f} |",
+    ]
+
+
+def strictness(folder: Path) -> list[str]:
+    """Time the checks of a tile against its decode, codec by codec."""
+    import tifffile
+
+    from dask_slides.readers.strict import strict_decode
+    from dask_slides.readers.tiles import TiledPage
+
+    rows = ["| codec, 256 px tiles | decode, µs a tile | checks, µs | share |",
+            "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    for codec in ("jpeg", "jpeg2000", "webp", "lzw", "zlib", "zstd"):
+        path = folder / f"{codec}.tif"
+        tifffile.imwrite(path, tissue(), tile=(256, 256), photometric="rgb", compression=codec)
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            with open(path, "rb") as file:
+                file.seek(page.dataoffsets[0])
+                data = file.read(page.databytecounts[0])
+            if codec == "jpeg":
+                decoder = TiledPage(str(path), page, 255).decoder
+                fast: Any = decoder.fast()
+                bare = each_call(lambda fast=fast, data=data: fast(data))
+                check: Any = decoder._check
+                extra = each_call(lambda check=check, data=data: check(0, data), 10_000)
+            else:
+                plain, strict = page.decode, strict_decode(page)
+                bare, full = interleaved(
+                    lambda plain=plain, data=data: plain(data, 0, _fullsize=True),
+                    lambda strict=strict, data=data: strict(data, 0, _fullsize=True),
+                )
+                extra = full - bare
+        rows.append(f"| {codec} | {1e6 * bare:.0f} | {1e6 * extra:.1f} | {extra / bare:.1%} |")
+    return rows
+
+
+def interleaved(*works: Callable[[], Any], count: int = 300) -> list[float]:
+    """Return the least processor time of each work, done in turn."""
+    found: list[list[float]] = [[] for _ in works]
+    for _ in range(count):
+        for one, times in zip(works, found, strict=True):
+            start = time.thread_time()
+            one()
+            times.append(time.thread_time() - start)
+    return [min(times) for times in found]
+
+
+def each_call(work: Callable[[], Any], count: int = 300) -> float:
+    """Return the least processor time of one call."""
+    found = []
+    for _ in range(ROUNDS):
+        start = time.thread_time()
+        for _ in range(count):
+            work()
+        found.append((time.thread_time() - start) / count)
+    return min(found)
+
+
+def damaged(stream: bytes, kind: str, rng: Any) -> bytes:
+    """Return a mutant of a JPEG stream."""
+    data = bytearray(stream)
+    at = int(rng.integers(1, len(data)))
+    if kind == "cut off":
+        del data[at:]
+    elif kind == "zeros to the end":
+        data[at:] = bytes(len(data) - at)
+    elif kind == "200 random bytes":
+        at = int(rng.integers(0, len(data) - 200))
+        data[at : at + 200] = rng.bytes(200)
+    elif kind == "one random byte":
+        data[at] = (data[at] + int(rng.integers(1, 256))) % 256
+    else:
+        data[at] ^= 1 << int(rng.integers(8))
+    return bytes(data)
+
+
+KINDS = ("cut off", "zeros to the end", "200 random bytes", "one random byte", "one bit")
+
+
+def mutants(folder: Path, count: int) -> list[str]:
+    """Read mutants of JPEG tiles; count what is refused, right and silently wrong."""
+    import tifffile
+
+    import dask_slides as ds
+
+    rows = ["| damage of one JPEG tile | tile | refused | right pixels | wrong pixels |",
+            "| --- | --- | ---: | ---: | ---: |"]  # fmt: skip
+    for side in (256, 512):
+        path = folder / "one.tif"
+        pixels = tissue()[:side, :side]
+        tifffile.imwrite(
+            path, pixels, tile=(side, side), photometric="rgb", compression="jpeg",
+            compressionargs={"level": 85}, metadata=None,
+        )  # fmt: skip
+        whole = path.read_bytes()
+        right = ds.open_slide(path).read(0, 0, side, side)
+        with tifffile.TiffFile(path) as tiff:
+            offset, length = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+        for kind in KINDS:
+            refused = good = wrong = 0
+            for seed in range(count):
+                mutant = damaged(whole[offset : offset + length], kind, np.random.default_rng(seed))
+                data = bytearray(whole)
+                data[offset : offset + length] = mutant.ljust(length, b"\0")
+                one = folder / f"{side}-{kind}-{seed}.tif"
+                one.write_bytes(data)
+                if kind == "cut off":
+                    with tifffile.TiffFile(one, mode="r+") as tiff:
+                        tiff.pages[0].tags[325].overwrite(len(mutant))
+                try:
+                    found = ds.open_slide(one).read(0, 0, side, side)
+                except ds.SlideError:
+                    refused += 1
+                else:
+                    same = np.array_equal(found, right)
+                    good, wrong = good + same, wrong + (not same)
+                one.unlink()
+            rows.append(
+                f"| {kind} | {side} px | {refused / count:.1%} | {good / count:.1%} | "
+                f"{wrong / count:.1%} |"
+            )
+    return rows
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
+    parser.add_argument("--mutants", type=int, default=1000, help="of each kind; 1000 by default")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for rows in (preflight(folder), strictness(folder), mutants(folder, given.mutants)):
+            print("\n".join(rows), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
