@@ -57,7 +57,7 @@ class Claimed:
         """Send what was made but for the root: from now on tasks may write."""
         for file, buffer in self.made.items():
             data = buffer.to_bytes()
-            if records.belongs(file) and self.sent.get(file) != data:
+            if file not in records.ROOT and self.sent.get(file) != data:
                 Prefix(self.path).write(file, data)
                 self.sent[file] = data
 
@@ -87,7 +87,7 @@ def check_bucket(url: str, overwrite: bool) -> None:
             raise taken(url)
         if mark_of(url) is None:
             raise foreign(url)
-    elif names and not names & {KEY, LOCK}:
+    elif names - {LOCK} and KEY not in names:
         raise foreign(url)
 
 
@@ -114,15 +114,16 @@ def bucket_store(target: Target, key: Mapping[str, Any]) -> Iterator[Claimed]:
         try:
             yield store
             if not is_ours():
-                raise OutputBusyError(
-                    f"{url}: was taken over by another process that resumed it; wait for it"
-                )
+                raise _taken_over(url)
             if replaces:
                 keeps = True  # from here on the old one is gone
                 _replace(final, aside, key)
             store.publish(final)
-        except BaseException:
-            if not keeps and is_ours():
+        except BaseException as error:
+            ours = is_ours()
+            if isinstance(error, Exception) and not ours:  # what failed was another's doing
+                raise _taken_over(url) from error
+            if ours and not keeps:
                 _empty(place)
                 place.remove([KEY])
             raise
@@ -196,6 +197,10 @@ def _claim(place: Prefix, target: Target, key: Mapping[str, Any]) -> Iterator[An
 def _holds(place: Prefix, mine: bytes) -> bool:
     found = place.claimed(LOCK)
     return found is not None and found[0] == mine
+
+
+def _taken_over(url: str) -> OutputBusyError:
+    return OutputBusyError(f"{url}: was taken over by another process that resumed it; wait for it")
 
 
 def _busy(url: str, other: tuple[bytes, str] | None) -> str:
