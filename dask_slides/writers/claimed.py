@@ -152,13 +152,17 @@ def _key_of(place: Prefix) -> Mapping[str, Any] | None:
 
 
 def _empty(place: Prefix) -> None:
-    """Remove all that was written, but for what says that it is ours."""
+    """Remove all that was written, but for what says that it is ours.
+
+    What tells that a task is done goes first: nothing is taken for done that is gone.
+    """
+    place.remove_folder(records.JOURNAL)
     place.remove([file for file, _ in place.files() if file not in (KEY, LOCK)])
 
 
 def _tidy(place: Prefix) -> None:
     """Remove what a store needed while it was written."""
-    place.remove([file for file, _ in place.files() if file.startswith(f"{records.JOURNAL}/")])
+    place.remove_folder(records.JOURNAL)
     place.remove([KEY])
 
 
