@@ -238,7 +238,8 @@ def open_slide(
     Parameters
     ----------
     path : str or path
-        The file, or the folder of an OME-Zarr store.
+        The file, or the folder of an OME-Zarr store; or the ``s3://``, ``http://`` or ``https://``
+        address of one, with the extra ``cloud``.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float
@@ -274,6 +275,8 @@ def open_slide(
         The file does not have the checksum `sha256`.
     SlideUnsupportedError
         The image is of a kind that would not be read right.
+    RemoteError, RemoteAccessError
+        The server of an address does not answer right, or does not allow it.
 
     Examples
     --------

@@ -148,33 +148,30 @@ def killed_at(bucket, processes, step, source, name, before, expected, **options
     return code != 0
 
 
-STEPS = [2, 9, 24, 33]
+# among the shards, before the root; while the old store is removed, and while the new one is copied
+STEPS = [(24, False), (64, False), (70, True), (100, True)]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_while_writing(
-    bucket,
-    processes,
-    source,
-    expected,
-    name,
-    step,
-):
-    assert killed_at(bucket, processes, step, source, name, None, expected["image"])
+@pytest.mark.parametrize(("step", "overwrite"), STEPS)
+def test_killed_at_a_step(bucket, processes, source, expected, name, step, overwrite):
+    assert killed_over(bucket, processes, step, source, name, expected, overwrite)
+
+
+def killed_over(bucket, processes, step, source, name, expected, overwrite):
+    """Kill a write to a free name, or one that replaces a store."""
+    before, options = None, {}
+    if overwrite:
+        write("cutoff", source, at(name))
+        before, options = bucket.contents(name), {"overwrite": True}
+    image = expected["image"]
+    return killed_at(bucket, processes, step, source, name, before, image, **options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_killed_at_every_step(bucket, processes, source, expected, overwrite):
     for step in itertools.count(1):
-        name, before = next(_names), None
-        if overwrite:
-            write("cutoff", source, at(name))
-            before = bucket.contents(name)
-        options = {"overwrite": True} if overwrite else {}
-        if not killed_at(
-            bucket, processes, step, source, name, before, expected["image"], **options
-        ):
+        if not killed_over(bucket, processes, step, source, next(_names), expected, overwrite):
             break
     assert step > 30
 
@@ -311,23 +308,25 @@ def test_a_claim_whose_answer_was_lost_is_ones_own(bucket, name):
 
 
 def test_every_damage_is_found(bucket, source, expected, name):
-    write("image", source, at(name))
-    files = expected["image"]
+    write("pack", source, at(name))
+    files = expected["pack"]
+    kinds = itertools.cycle(("changed", "cut short", "gone"))
     for file in sorted(set(files) - {"zarr.json"}):
         good = files[file]
         changed = bytearray(good)
         changed[random.Random(file).randrange(len(good))] ^= 4
         key = {"Bucket": servers.BUCKET, "Key": f"{name}/{file}"}
-        for bad in (bytes(changed), good[:-1], None):
-            if bad is None:
-                bucket.client.delete_object(**key)
-            else:
-                bucket.client.put_object(**key, Body=bad)
-            with pytest.raises(ds.StoreDamagedError, match=file):
-                ds.verify(at(name))
+        kind = next(kinds)
+        if kind == "gone":
+            bucket.client.delete_object(**key)
+        else:
+            bad = bytes(changed) if kind == "changed" else good[:-1]
+            bucket.client.put_object(**key, Body=bad)
+        with pytest.raises(ds.StoreDamagedError, match=file):
+            ds.verify(at(name))
         bucket.client.put_object(**key, Body=good)
-    bucket.client.put_object(Bucket=servers.BUCKET, Key=f"{name}/0/c/more", Body=b"x")
-    with pytest.raises(ds.StoreDamagedError, match="0/c/more was added"):
+    bucket.client.put_object(Bucket=servers.BUCKET, Key=f"{name}/tiles/more", Body=b"x")
+    with pytest.raises(ds.StoreDamagedError, match="tiles/more was added"):
         ds.verify(at(name))
 
 

@@ -58,7 +58,7 @@ class Claimed:
         """Send what was made but for the root: from now on tasks may write."""
         for file, buffer in self.made.items():
             data = buffer.to_bytes()
-            if records.belongs(file) and self.sent.get(file) != data:
+            if file not in records.ROOT and self.sent.get(file) != data:
                 Prefix(self.path).write(file, data)
                 self.sent[file] = data
 
@@ -88,7 +88,7 @@ def check_bucket(url: str, overwrite: bool) -> None:
             raise taken(url)
         if mark_of(url) is None:
             raise foreign(url)
-    elif names and not names & {KEY, LOCK}:
+    elif names - {LOCK} and KEY not in names:
         raise foreign(url)
 
 
@@ -116,15 +116,16 @@ def bucket_store(target: Target, key: Mapping[str, Any]) -> Iterator[Claimed]:
         try:
             yield store
             if not is_ours():
-                raise OutputBusyError(
-                    f"{url}: was taken over by another process that resumed it; wait for it"
-                )
+                raise _taken_over(url)
             if replaces:
                 keeps = True  # from here on the old one is gone
                 _replace(final, aside, key)
             store.publish(final)
         except BaseException as error:
-            if not (keeps or isinstance(error, KEEPING)) and is_ours():
+            ours = is_ours()
+            if isinstance(error, Exception) and not ours:  # what failed was another's doing
+                raise _taken_over(url) from error
+            if ours and not (keeps or isinstance(error, KEEPING)):
                 _empty(place)
                 place.remove([KEY])
             raise
@@ -153,13 +154,17 @@ def _key_of(place: Prefix) -> Mapping[str, Any] | None:
 
 
 def _empty(place: Prefix) -> None:
-    """Remove all that was written, but for what says that it is ours."""
+    """Remove all that was written, but for what says that it is ours.
+
+    What tells that a task is done goes first: nothing is taken for done that is gone.
+    """
+    place.remove_folder(records.JOURNAL)
     place.remove([file for file, _ in place.files() if file not in (KEY, LOCK)])
 
 
 def _tidy(place: Prefix) -> None:
     """Remove what a store needed while it was written."""
-    place.remove([file for file, _ in place.files() if file.startswith(f"{records.JOURNAL}/")])
+    place.remove_folder(records.JOURNAL)
     place.remove([KEY])
 
 
@@ -198,6 +203,10 @@ def _claim(place: Prefix, target: Target, key: Mapping[str, Any]) -> Iterator[An
 def _holds(place: Prefix, mine: bytes) -> bool:
     found = place.claimed(LOCK)
     return found is not None and found[0] == mine
+
+
+def _taken_over(url: str) -> OutputBusyError:
+    return OutputBusyError(f"{url}: was taken over by another process that resumed it; wait for it")
 
 
 def _busy(url: str, other: tuple[bytes, str] | None) -> str:

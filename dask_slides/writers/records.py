@@ -102,8 +102,9 @@ class Folder:
         for folder, _, names in os.walk(self.path):
             inside = os.path.relpath(folder, self.path).replace(os.sep, "/")
             for name in names:
-                size = os.path.getsize(os.path.join(folder, name))
-                yield name if inside == "." else f"{inside}/{name}", size
+                with suppress(FileNotFoundError):  # one that had its name for a moment
+                    size = os.path.getsize(os.path.join(folder, name))
+                    yield name if inside == "." else f"{inside}/{name}", size
 
     def remove(self, files: Iterable[str]) -> None:
         """Delete `files`."""

@@ -27,8 +27,9 @@ KEPT_IN_WRITES = 2**23
 row of them, so that wider slides take no more memory."""
 LABEL = "labels/tissue"
 """Group of the tissue label."""
-SUMS = "sums"
-"""Group of the sums that a later stage goes on from; gone when the store is published."""
+SUMS = ".sums"
+"""Group of the sums that a later stage goes on from; gone when the store is published. Hidden, so
+that one written late, by a task that nobody waits for any more, is no part of a store."""
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ def open_pack(path: Any) -> TilePack:
     Parameters
     ----------
     path : str or path
-        The ``*.tiles.zarr`` folder.
+        The ``*.tiles.zarr`` folder, or its ``s3://`` address.
 
     Returns
     -------

@@ -39,8 +39,8 @@ def write(
     obj : Slide, Cutoff, BlankMap or TilePack
         What to write.
     path : str or path
-        ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster: a folder that
-        every worker sees.
+        ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster: in a folder that
+        every worker sees. Or ``s3://BUCKET/NAME.ome.zarr``, with the extra ``cloud``.
     overwrite : bool
         Replace a store that dask_slides wrote, once the new one is complete. Anything else
         at the path is never touched.
@@ -60,7 +60,7 @@ def write(
     Returns
     -------
     str
-        The absolute path written.
+        The absolute path written, or the address.
 
     Raises
     ------
@@ -80,6 +80,8 @@ def write(
         Tasks ended every worker that took them; all others are done. `blocks` are their numbers.
     ClusterLostError
         The scheduler of the cluster cannot be reached any more.
+    RemoteError, RemoteAccessError
+        The server of a bucket does not answer right, or does not allow it.
     BlankSlideError
         A cut-off of a slide that is blank all over has no image.
     """
