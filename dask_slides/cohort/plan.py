@@ -48,7 +48,7 @@ class Cohort:
             for step in self.steps:
                 key = key_of(entry.path, identity, entry.mpp, step)
                 found = finished_step(record, self.folder, name, step, key, self.overwrite)
-                if found is None:
+                if found is None or not found.done:  # who works on it says so in its record
                     return None
                 counts |= {f"{step.name}_{count}": value for count, value in found.counts.items()}
                 seconds += found.seconds or 0.0
