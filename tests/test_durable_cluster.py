@@ -61,7 +61,7 @@ def journal(folder):
     return len([one for one in folder.glob(".*.partial/.journal/*.json")])
 
 
-@pytest.mark.parametrize("fault", ["killed", "segfault"])
+@pytest.mark.parametrize("fault", ["killed", pytest.param("segfault", marks=pytest.mark.slow)])
 def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, source, fault):
     switch = tmp_path / "switch"
     switch.touch()
@@ -84,6 +84,7 @@ def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, so
     assert contents(out) == contents(tmp_path / "b.zarr")
 
 
+@pytest.mark.slow
 def test_several_such_tiles_and_a_pack(tmp_path, source):
     switch = tmp_path / "switch"
     switch.touch()
@@ -96,6 +97,7 @@ def test_several_such_tiles_and_a_pack(tmp_path, source):
             ds.blank_map(slide, 100).compute()
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_all_memory_is_named(tmp_path, source):
     switch = tmp_path / "switch"
     switch.touch()
@@ -110,6 +112,7 @@ def test_a_task_that_takes_all_memory_is_named(tmp_path, source):
     assert not (tmp_path / "a.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_process_of_a_pool_that_ends(tmp_path, source):
     """Dask's own processes are no cluster: none is started again."""
     switch = tmp_path / "switch"

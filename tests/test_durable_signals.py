@@ -55,7 +55,7 @@ def ended(process, folder, number, group):
         (signal.SIGTERM, False, 143, "terminated"),
     ],
 )
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("resume", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_command_that_is_told_to_end(
     tmp_path, source, expected, number, group, code, word, resume
 ):
@@ -172,6 +172,7 @@ def test_a_scheduler_that_is_killed(tmp_path, source, expected):
     assert os.listdir(out.parent) == ["a.zarr"]
 
 
+@pytest.mark.slow
 def test_a_command_whose_scheduler_is_killed(tmp_path, source):
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()

@@ -10,12 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dask_slides.display import bytes_text
-from dask_slides.errors import (
-    OutputDeniedError,
-    OutputFullError,
-    OutputRoomWarning,
-    SlideError,
-)
+from dask_slides.errors import OutputDeniedError, OutputFullError, OutputRoomWarning
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -60,9 +55,7 @@ def telling_of_room(path: str, parent: str, nbytes: int) -> Iterator[None]:
     """
     try:
         yield
-    except SlideError:
-        raise
-    except OSError as error:
+    except OSError as error:  # those of ours have no number
         if error.errno in _FULL:
             raise OutputFullError(
                 f"{path}: {_FULL[error.errno]}: up to {bytes_text(nbytes)} before compression are "
