@@ -25,6 +25,7 @@ from dask_slides.cli_options import (
     megapixels,
     opened,
     output_argument,
+    printable,
     px,
     running,
     scale_of,
@@ -83,7 +84,7 @@ def info(slide: str, slide_mpp: float | None, as_json: bool) -> None:
         click.echo(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
     click.echo(f"memory   {bytes_text(estimate.task_bytes)} a thread to write it whole")
     for key, value in this.properties.items():
-        click.echo(f"{key}: {' '.join(value.split())}")
+        click.echo(f"{key}: {printable(value)}")
 
 
 @main.command()

@@ -57,6 +57,11 @@ def px(shape: Any) -> str:
     return " x ".join(f"{side:,}" for side in shape)
 
 
+def printable(text: str) -> str:
+    """Return what a file says as one line without the characters that command a terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
 def failing_softly(command: Command) -> Command:
     """Turn errors of ours into one line on stderr and an exit code."""
 
