@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dask_slides.cli_options import px
+from dask_slides.cli_options import printable, px
 from dask_slides.display import bytes_text
 from dask_slides.estimate import estimate_image
 from dask_slides.slide import Slide
@@ -42,7 +42,7 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         tile = px(level.tile)
         lines.append(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
     lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
-    lines += [f"{key}: {' '.join(value.split())}" for key, value in slide.properties.items()]
+    lines += [f"{key}: {printable(value)}" for key, value in slide.properties.items()]
     return facts, lines
 
 

@@ -88,6 +88,11 @@ def px(shape: Any) -> str:
     return " x ".join(f"{side:,}" for side in shape)
 
 
+def printable(text: str) -> str:
+    """Return what a file says as one line without the characters that command a terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
 def shared_options(command: Command) -> Command:
     """Add the options of `Shared`, and hand them over as one value."""
 

@@ -212,7 +212,8 @@ class _StrictBytes:
             data = imagecodecs.bitorder_decode(data)
         if self._lzw and not _lzw_ends(data):
             raise ValueError(f"the LZW stream of tile {number} has no end")
-        found = self._decompress(data, out=self._room)
+        # into an array of ours: of bytes with room to spare the codecs return a copy
+        found = self._decompress(data, out=np.empty(self._room, np.uint8))
         length = len(found)
         if length == self._most:
             return found

@@ -23,6 +23,8 @@ from dask_slides.readers.tiff_tags import is_mapped
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
 """Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
+_BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
+"""Series that are no slide, in small letters: some show a person's name."""
 _BITS = {1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64}
 _TABLES = (273, 279, 324, 325)
 """Tags of the offsets and byte counts of strips and tiles."""
@@ -32,7 +34,7 @@ def largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
     """Return the series that is the slide: not label, macro or thumbnail, most pixels."""
     best: tuple[int, int, Any] | None = None
     for index, series in enumerate(all_series):
-        if series.name.lower() in {"label", "macro", "thumbnail"} or 0 in series.shape:
+        if series.name.lower() in _BESIDE or 0 in series.shape:
             continue
         sizes = dict(zip(series.axes, series.shape, strict=True))
         area = sizes.get("Y", 0) * sizes.get("X", 0)
