@@ -7,13 +7,12 @@ from typing import Any
 
 from dask_slides.blank import BlankMap
 from dask_slides.geometry import Region
-from dask_slides.graph import input_ratio, task_bytes
+from dask_slides.graph import task_bytes
 from dask_slides.grid import TileGrid
 from dask_slides.resample import STRIP_PIXELS
 from dask_slides.slide import Slide
 from dask_slides.stats import cell_chunks
-from dask_slides.writers.image import write_bytes_of_task
-from dask_slides.writers.plan import plan_image
+from dask_slides.writers.image import plan_of, write_bytes_of_task
 from dask_slides.writers.tiles import tiles_a_shard
 
 
@@ -38,9 +37,8 @@ class Estimate:
 
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
     """Return what writing `slide`, made of `source`, would do."""
-    height, width, channels = slide.shape
-    plan = plan_image((height, width), max(input_ratio(slide.source)))
-    written = plan.pixels * channels * slide.dtype.itemsize
+    plan = plan_of(slide)
+    written = plan.pixels * slide.shape[2] * slide.dtype.itemsize
     peak = write_bytes_of_task(plan, slide)
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)
 

@@ -145,6 +145,12 @@ def check_fit(plan: ImagePlan) -> None:
                 raise AssertionError(f"blocks of {side} px do not fit shards of {level}")
 
 
+def plan_of(slide: Slide) -> ImagePlan:
+    """Return how `slide` is written."""
+    source = slide.source
+    return plan_image(slide.shape[:2], max(input_ratio(source)), read_span(source, 0))
+
+
 def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
     """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
     height, width, channels = slide.shape
@@ -174,8 +180,7 @@ def write_image(
             f"{slide.name}: every cell is blank, so no image is left to write; "
             "use a smaller ratio, or write the blank map"
         )
-    span = read_span(slide.source, 0)
-    plan = plan_image((height, width), max(input_ratio(slide.source)), span)
+    plan = plan_of(slide)
     check_fit(plan)
     check_memory(write_bytes_of_task(plan, slide), slide.name)
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")
