@@ -76,8 +76,9 @@ def test_a_store_has_the_bytes_of_one_on_a_disk(bucket, source, expected, kind, 
 
 
 def test_ome_zarr_0_4(bucket, source, name, tmp_path):
-    write("image", source, at(name), ome_zarr="0.4")
-    write("image", source, tmp_path / "a.zarr", ome_zarr="0.4")
+    small = ds.resize(source, downsample=3)
+    for out in (at(name), tmp_path / "a.zarr"):
+        ds.write(small, out, ome_zarr="0.4")
     found = {n: d for n, d in bucket.contents(name).items() if not n.startswith(".z")}
     assert found == contents(tmp_path / "a.zarr")
     for root in (".zgroup", ".zattrs"):
@@ -148,8 +149,8 @@ def killed_at(bucket, processes, step, source, name, before, expected, **options
     return code != 0
 
 
-# among the shards, before the root; while the old store is removed, and while the new one is copied
-STEPS = [(24, False), (64, False), (70, True), (100, True)]
+# before the root; while the old store is removed, and while the new one is copied
+STEPS = [(64, False), (70, True), (100, True)]
 
 
 @pytest.mark.parametrize(("step", "overwrite"), STEPS)
@@ -273,7 +274,7 @@ def test_one_that_was_taken_over_gives_up(bucket, source, expected, name):
     ds.verify(at(name))
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_two_writers_have_one_winner(
     bucket,
     processes,

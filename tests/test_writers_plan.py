@@ -47,27 +47,29 @@ def halved(size, times):
     return size
 
 
-@given(st.tuples(sides, sides), ratios)
-@example((MILLION, MILLION), 1.0)
-@example((ATLAS, ATLAS), 1.0)
-@example((10_240, 10_240), 10.0)
-@example((1, MILLION), 3.7)
-@example((9001, 203), 1.0)
-def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio):
-    plan = plan_image(shape, ratio)
+@given(st.tuples(sides, sides), ratios, st.integers(0, 40_000))
+@example((MILLION, MILLION), 1.0, 0)
+@example((ATLAS, ATLAS), 1.0, 35_000)
+@example((10_240, 10_240), 10.0, 0)
+@example((10_240, 10_240), 10.0, 3431)
+@example((1, MILLION), 3.7, 0)
+@example((9001, 203), 1.0, 0)
+def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span):
+    plan = plan_image(shape, ratio, span)
+    assert max(stage.side**2 * stage.wide for stage in plan.stages) <= 4096**2
     written = []
     for stage in plan.stages:
         base = stage.levels[0] - stage.first
         assert base == (written[-1] if stage.first else 0)
         for axis in (0, 1):
             size = plan.levels[base].shape[axis]
-            blocks = range(0, size, stage.side)
+            step = stage.side * (stage.wide if axis else 1)
+            blocks = range(0, size, step)
             for number in stage.levels:
                 level = plan.levels[number]
                 times = number - base
                 pieces = [
-                    (start >> times, halved(min(stage.side, size - start), times))
-                    for start in blocks
+                    (start >> times, halved(min(step, size - start), times)) for start in blocks
                 ]
                 assert pieces[0][0] == 0
                 for (start, length), (after, _) in pairwise(pieces):
