@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from dask_slides.cli_options import printable, px
@@ -52,6 +53,7 @@ def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     if mark is None:
         return {}, []
     statuses, bad_tiles = statuses_of(path, mark), bad_tiles_in(path)
-    facts = {"kind": mark["kind"], "shards": statuses, "of_bad_tiles": [str(t) for t in bad_tiles]}
+    named = [asdict(tile) for tile in bad_tiles]
+    facts = {"kind": mark["kind"], "shards": statuses, "bad_tiles_of_source": named}
     lines = [f"store    {mark['kind']}, shards: {shown_statuses(statuses)}"]
-    return facts, lines + [f"of       {tile}" for tile in bad_tiles]
+    return facts, lines + [f"source   {tile}" for tile in bad_tiles]

@@ -60,6 +60,7 @@ def filled(pixels, mask, fill=255):
 # ---------------------------------------------------------------- reading
 
 
+@settings(max_examples=15)
 @given(damage(), st.sampled_from([255, 7]), st.data())
 def test_what_is_bad_reads_as_the_fill_and_all_else_as_it_is(tmp_path, how, fill, data):
     path, pixels, mask = made(tmp_path / "a", *how)
@@ -73,6 +74,7 @@ def test_what_is_bad_reads_as_the_fill_and_all_else_as_it_is(tmp_path, how, fill
     np.testing.assert_array_equal(part, expected[y : y + height, x : x + width])
 
 
+@settings(max_examples=12)
 @given(damage())
 def test_bad_tiles_are_named_with_their_place_and_state(tmp_path, how):
     kind, absent, corrupt = how
@@ -278,7 +280,7 @@ def footprint(slide, shape):
     return mask
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(
     damage(("deflate", "jpeg", "strips", "uint16", "float")),
     st.sampled_from([1.3, 2, 3.7, 0.8]),

@@ -59,7 +59,9 @@ def test_a_command_over_a_damaged_slide_names_the_tiles_and_ends_with_3(run, com
     told = CliRunner().invoke(main, ["info", facts["path"]])
     assert told.exit_code == 0, told.stderr
     assert told.stdout.count(": corrupt (") == 2 and told.stdout.count(": absent (") == 1
-    assert json.loads(CliRunner().invoke(main, ["info", facts["path"], "--json"]).stdout)["kind"]
+    stored = json.loads(CliRunner().invoke(main, ["info", facts["path"], "--json"]).stdout)
+    assert stored["bad_tiles_of_source"] == facts["bad_tiles"]
+    assert stored["shards"] == ds.verify(facts["path"]).statuses
 
 
 @pytest.mark.parametrize("command", COMMANDS)
