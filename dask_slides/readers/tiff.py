@@ -305,6 +305,7 @@ def open_tiff(
     identity = identify(path)
     with stream(path) as file:
         structure = structure_of(path, file, identity.size, limits)
+        file.seek(0)  # tifffile takes where it stands for the beginning
         with _tiff_file(path, file) as tiff:
             try:
                 index, series = largest_series(path, tiff.series)
