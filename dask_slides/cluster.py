@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
@@ -105,9 +106,24 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
             memory_limit="auto" if memory is None else memory // workers,
             silence_logs=silence,
         ) as cluster,
-        Client(cluster),
+        Client(cluster) as client,
     ):
+        client.register_plugin(_without_interrupts())
         yield
+
+
+def _without_interrupts() -> Any:
+    """Return a plugin of workers that ends no work at Ctrl-C: a terminal sends it to all of us.
+
+    The process that made the cluster ends them.
+    """
+    from distributed import WorkerPlugin
+
+    class WithoutInterrupts(WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return WithoutInterrupts()
 
 
 def memory_a_thread() -> int | None:

@@ -451,7 +451,9 @@ def everything(path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes", "cluster"])
+@pytest.mark.parametrize(
+    "scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow), "cluster"]
+)
 def test_every_scheduler_finds_the_same(tmp_path, request, scheduler):
     path, *_ = made(tmp_path / "a", "jpeg", {4, 5}, {11, 20})
     expected = everything(path)

@@ -205,7 +205,7 @@ def test_a_bad_slide_stops_no_other_one(mixed, tmp_path, threads, caplog):
         result = ds.run_cohort(mixed, job, work.STEPS)
     assert (result.done, result.failed, result.todo) == (4, 2, 0)
     rows = work.table(job)
-    assert rows["s0001"]["error"] == "SlideFormatError"
+    assert rows["s0001"]["error"] == "SlideTruncatedError"
     assert rows["s0003"]["error"] == "TileDecodeError"
     assert "s0003.tif" in rows["s0003"]["message"]
     assert "s0003: failed, TileDecodeError" in (job / "cohort.log").read_text()

@@ -150,7 +150,11 @@ def killed_at(bucket, processes, step, source, name, before, expected, **options
 
 
 # before the root; while the old store is removed, and while the new one is copied
-STEPS = [(64, False), (70, True), (100, True)]
+STEPS = [
+    (64, False),
+    pytest.param(70, True, marks=pytest.mark.slow),
+    pytest.param(100, True, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("step", "overwrite"), STEPS)

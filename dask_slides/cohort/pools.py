@@ -27,6 +27,9 @@ from dask_slides.errors import ClusterLostError, WorkerKilledError
 
 AHEAD = 2
 """Slides in flight for each thread, so that none waits for the next one to be sent."""
+STOP_SECONDS = 10.0
+"""How long a cluster is waited for at the end: work stops at its next block, and what is done by
+then is told as done."""
 LOOK_SECONDS = 5.0
 """Between looks whether the scheduler is there: what it was sent may never be heard of again."""
 LOST = "the scheduler was lost; what is done is recorded: connect again and run the same again"
@@ -169,5 +172,6 @@ class Pool:
         executor, self._executor = self._executor, None
         if isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor):
             executor.shutdown(wait=True, cancel_futures=True)
-        elif executor is not None:  # of a cluster
+        elif executor is not None:  # of a cluster, which may be lost
+            wait(self._flying, STOP_SECONDS)
             executor.shutdown(wait=False)
