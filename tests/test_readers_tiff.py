@@ -669,13 +669,6 @@ def test_a_file_that_changed(tmp_path, change, before):
     assert str(path) in one_line(error)
 
 
-def test_remote_addresses():
-    for address in ("s3://bucket/a.svs", "https://example.org/a.tif"):
-        with pytest.raises(ds.SlideUnsupportedError) as error:
-            ds.open_slide(address)
-        assert address in one_line(error)
-
-
 @pytest.mark.parametrize(
     "options",
     [{"mpp": 0}, {"mpp": -1}, {"mpp": float("nan")}, {"mpp": "big"}, {"mpp": (1, 2, 3)},

@@ -40,6 +40,8 @@ WAITS = (0.1, 5.0)
 """Seconds before the first and the last of them; each wait is twice the one before."""
 TIMEOUT = 30.0
 """Seconds that one request may take; the largest are of 4 MB when reading, a shard when writing."""
+_REFUSED = re.compile(r"the server answers 4(?!08|29)")
+"""Answers that do not change when the same is asked again."""
 
 
 def is_remote(path: str) -> bool:
@@ -119,7 +121,7 @@ def pause(failure: Exception, done: int) -> float:
 
     `done` says how often it was made again already.
     """
-    refused = re.search(r"the server answers 4(?!08|29)", str(failure))
+    refused = _REFUSED.search(str(failure))
     if done >= RETRIES or refused is not None or not isinstance(failure, RemoteError):
         raise failure
     longest: float = min(WAITS[1], WAITS[0] * 2**done)
@@ -142,8 +144,11 @@ def failure_of(url: str, error: Exception) -> Exception:
         return RemoteAccessError(
             f"{url}: the server does not allow it; give credentials that do by the environment"
         )
+    reason = _reason(str(error))
+    if _REFUSED.search(reason):
+        return RemoteError(f"{url}: {reason}; check the address and the credentials")
     return RemoteError(
-        f"{url}: {_reason(str(error))}, however often it was asked; "
+        f"{url}: {reason}, however often it was asked; "
         "try again later, or see to the server and the network"
     )
 
