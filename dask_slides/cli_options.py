@@ -17,7 +17,7 @@ import dask
 from dask.utils import parse_bytes
 
 from dask_slides.cli_endings import end_named, failing_softly
-from dask_slides.cluster import MEMORY, check_memory, local_cluster, reporting
+from dask_slides.cluster import MEMORY, check_memory, local_cluster, quietly, reporting
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.display import bytes_text
 from dask_slides.errors import SlideArgumentError
@@ -148,17 +148,8 @@ def running(shared: Shared, megapixels: float) -> Iterator[None]:
                 yield
             return
         level = logging.WARNING if shared.verbose else logging.CRITICAL
-        with _client(shared, level), _quiet(level):
+        with quietly(level), _client(shared, level):  # it tells of a lost scheduler when it closes
             yield
-
-
-@contextmanager
-def _quiet(level: int) -> Iterator[None]:
-    """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
-    from distributed.utils import silence_logging_cmgr
-
-    with silence_logging_cmgr(level):
-        yield
 
 
 def _on_this_machine(command: Command) -> Command:

@@ -10,6 +10,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecuto
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import dask
@@ -109,6 +110,18 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
         Client(cluster) as client,
     ):
         client.register_plugin(_without_interrupts())
+        yield
+
+
+@contextmanager
+def quietly(level: int) -> Iterator[None]:
+    """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
+    if find_spec("distributed") is None:
+        yield
+        return
+    from distributed.utils import silence_logging_cmgr
+
+    with silence_logging_cmgr(level):
         yield
 
 

@@ -192,6 +192,6 @@ def test_a_command_whose_scheduler_is_killed(tmp_path, source):
             one.wait()
     if run.returncode:  # it may have been done before
         assert run.returncode == 1
-        assert "Traceback" not in "".join(said)
+        assert "Traceback" not in "\n".join(said), "\n".join(said)
         assert "the scheduler was lost" in said[-1]
         assert not out.exists()

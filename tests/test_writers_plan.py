@@ -55,7 +55,7 @@ def halved(size, times):
 @example((1, MILLION), 3.7, 0)
 @example((9001, 203), 1.0, 0)
 def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span):
-    plan = plan_image(shape, ratio, span)
+    plan = plan_image(shape, ratio, span=span)
     assert max(stage.side**2 * stage.wide for stage in plan.stages) <= 4096**2
     written = []
     for stage in plan.stages:

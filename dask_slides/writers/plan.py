@@ -95,7 +95,7 @@ def plan_image(
     side = 2 * chunk
     while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:
         side *= 2
-    while _blocks(shape, side) > MAX_TASKS * 3 // 4 and side < largest:
+    while _blocks(shape, side) > MAX_TASKS * 2 // 3 and side < largest:
         side *= 2
     wide = max(1, min(-(-span // side), largest**2 // side**2))
     stages: list[Stage] = []
