@@ -61,8 +61,8 @@ def undisturbed(source, folder):
     return found
 
 
-def write_until(step, kind, source, out, options):
-    """Write, and be killed by the system just before touching the disk for the `step`th time."""
+def killing_at(step):
+    """Return what makes the system kill this process before the `step`th call of its functions."""
     count = 0
 
     def counted(function):
@@ -75,6 +75,12 @@ def write_until(step, kind, source, out, options):
 
         return call
 
+    return counted
+
+
+def write_until(step, kind, source, out, options):
+    """Write, and be killed by the system just before touching the disk for the `step`th time."""
+    counted = killing_at(step)
     for module, name in [
         (os, "rename"), (os, "replace"), (os, "unlink"), (os, "fsync"), (os, "makedirs"),
         (shutil, "rmtree"),

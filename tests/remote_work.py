@@ -1,7 +1,6 @@
 """What the processes of test_remote_stores.py do; importable, as they are made from nothing."""
 
 import os
-import signal
 
 import durable_work as work
 
@@ -11,18 +10,7 @@ def write_until(step, environment, kind, source, url, options):
     os.environ.update(environment)
     import obstore
 
-    count = 0
-
-    def counted(function):
-        def call(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return call
-
+    counted = work.killing_at(step)
     for name in ("put", "delete", "copy"):
         setattr(obstore, name, counted(getattr(obstore, name)))
     work.write(kind, source, url, **options)

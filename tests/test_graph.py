@@ -17,7 +17,7 @@ from dask_slides.graph import ReadBlock, default_chunks, task_bytes
 from dask_slides.pack import pack_at
 from dask_slides.writers.label import tissue_label
 from dask_slides.writers.plan import plan_image
-from dask_slides.writers.stages import stage_array
+from dask_slides.writers.stages import stage_array, stage_task
 from dask_slides.writers.tiles import _shards
 
 ATLAS = 102_400
@@ -122,7 +122,8 @@ def test_writing_the_atlas(atlas, atlas_map):
             (cut.image, tissue_label(atlas_map, cut.rows, cut.columns, cut.factors)),
         ]:
             plan = plan_image(slide.shape[:2])
-            blocks = stage_array(plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)
+            parts = (plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)
+            blocks = stage_array(stage_task(*parts), slide.source)
             check(blocks)
             assert plan.tasks <= 1000
 

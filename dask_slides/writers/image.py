@@ -199,8 +199,8 @@ def _run_stages(
                 kept_holes(path)[0],
                 getattr(root_of(slide.source), "fill", None),
             )
-        parts = (plan, stage, source, path, label, slide.dtype)
-        blocks, task = stage_array(*parts), stage_task(*parts)
+        task = stage_task(plan, stage, source, path, label, slide.dtype)
+        blocks = stage_array(task, source)
         report = None if progress is None else _later(progress, done, plan.tasks)
         written = compute(blocks, "write", report, partial(_place, slide.name, task))
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)

@@ -157,26 +157,14 @@ def stage_task(
     dtype: np.dtype[Any],
 ) -> WriteBlock:
     """Return what each task of a stage does."""
-    rows, columns = _stage_chunks(stage, source)
+    height, width = source.levels[0].shape
+    rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.side * stage.wide)
     reading = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
     return WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
 
 
-def _stage_chunks(stage: Stage, source: Source) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    height, width = source.levels[0].shape
-    return even_pieces(height, stage.side), even_pieces(width, stage.side * stage.wide)
-
-
-def stage_array(
-    plan: ImagePlan,
-    stage: Stage,
-    source: Source,
-    path: str,
-    label: TissueLabel | None,
-    dtype: np.dtype[Any],
-) -> da.Array:
+def stage_array(task: WriteBlock, source: Source) -> da.Array:
     """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
-    task = stage_task(plan, stage, source, path, label, dtype)
-    rows, columns = ((1,) * len(lengths) for lengths in _stage_chunks(stage, source))
+    rows, columns = ((1,) * (len(ends) - 1) for ends in (task.blocks.rows, task.blocks.columns))
     return map_blocks(task, source, (rows, columns), np.dtype(np.int64), "write")
