@@ -170,7 +170,14 @@ def limited(size, source, out, results):
 
 
 def as_nobody(source, out, results):
-    """Write as a user who is not root."""
+    """Write as a user who is not root.
+
+    Another slide is written before: modules are imported at their first use, and nobody may be
+    kept out of the environment that they are in.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        slide = work.slide_file(Path(folder) / "t.tif")
+        work.write("image", slide, Path(folder) / "t.zarr", resume=True)
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
