@@ -163,6 +163,50 @@ def test_strict_decoding_gives_what_tifffile_gives(tmp_path, codec, planar):
             assert found[1:] == expected[1:]
 
 
+STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}
+
+
+@pytest.mark.parametrize("layout", STRIPS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"photometric": "rgb"},
+        {"photometric": "rgb", "subsampling": (2, 2)},
+        {"photometric": "rgb", "compressionargs": {"outcolorspace": "rgb"}},
+        {"photometric": "minisblack"},
+    ],
+    ids=["ycbcr", "subsampled", "rgb", "grey"],
+)
+def test_jpeg_of_any_layout_is_decoded_once(tmp_path, layout, how, monkeypatch):
+    """Strictly, with the pixels of tifffile, whose decoder is asked until a tile shows colours."""
+    data = smooth(160, 120)
+    data[:16] = data[:16, :, :1]  # grey tells nothing about colours
+    if how["photometric"] == "minisblack":
+        data = np.ascontiguousarray(data[..., 0])
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, compression="jpeg", **STRIPS[layout], **how)
+    np.testing.assert_array_equal(
+        ds.open_slide(path).read(0, 0, *data.shape[:2]).squeeze(), tifffile.imread(path)
+    )
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        decode, strict, asked = page.decode, strict_decode(page), []
+        monkeypatch.setattr(
+            strict, "_decode", lambda *a, **k: asked.append(a[1]) or decode(*a, **k)
+        )
+        for number, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts,
+                                                     strict=True)):  # fmt: skip
+            tiff.filehandle.seek(offset)
+            stored = tiff.filehandle.read(count)
+            np.testing.assert_array_equal(strict(stored, number)[0], decode(stored, number)[0])
+    assert asked == ([0] if data.ndim == 2 or layout == "odd tiles" else [0, 1])
+    stored = bytearray(path.read_bytes())
+    stored[offset + count // 2 : offset + count - 2] = bytes(count - 2 - count // 2)
+    path.write_bytes(stored)
+    with pytest.raises(ds.TileDecodeError):
+        ds.open_slide(path).read(0, 0, *data.shape[:2])
+
+
 def test_codecs_that_do_not_tell_their_size_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(32, 32, 3), photometric="rgb", tile=(32, 32), compression="jpegxr")

@@ -99,25 +99,30 @@ def coarseness(stream: bytes) -> int:
     return 2  # not told: what does no harm
 
 
+def headers(page: Any, samples: int) -> list[bytes]:
+    """Return what the streams of a page may have to begin with, for their first two bytes.
+
+    They are of `samples` a pixel. What a stream means is not told by the stream alone: tables
+    lie apart, and components without a marker are taken for YCbCr, which those of Aperio are
+    not. The likely one is first; empty is the stream as it is.
+    """
+    tables = (page.jpegtables or b"")[2:].removesuffix(END)
+    plain = START + tables if tables else b""
+    if samples != 3:
+        return [plain]
+    as_rgb, as_ycbcr = (START + _ADOBE + kind + tables for kind in (b"\0", b"\1"))
+    return [as_rgb, plain, as_ycbcr] if page.photometric == 2 else [plain, as_ycbcr, as_rgb]
+
+
 def jpeg_tiles(
     page: Any, data: bytes | memoryview, expected: Array, whole: bool
 ) -> JpegTiles | None:
     """Return the decoder that makes `expected` (h, w, s) of the tile `data`, if there is one.
 
-    What a stream means is not told by the stream alone: tables lie apart, and components
-    without a marker are taken for YCbCr, which those of Aperio are not. So each reading is
-    tried on a real tile, and none that is off by a bit is used. A tile that is `whole`, none of
-    it padding, must be right at 1/2 too; only such tiles are decoded smaller.
+    Each of the `headers` is tried on a real tile, and none that is off by a bit is used. A tile
+    that is `whole`, none of it padding, must be right at 1/2 too; only such are decoded smaller.
     """
-    tables = (page.jpegtables or b"")[2:]
-    if tables.endswith(END):
-        tables = tables[:-2]
-    plain = START + tables if tables else b""
-    readings = [plain]
-    if page.samplesperpixel == 3:
-        as_rgb, as_ycbcr = (START + _ADOBE + kind + tables for kind in (b"\0", b"\1"))
-        readings = [as_rgb, plain, as_ycbcr] if page.photometric == 2 else [plain, as_ycbcr, as_rgb]
-    for header in readings:
+    for header in headers(page, page.samplesperpixel):
         tiles = JpegTiles(header, (page.tilelength, page.tilewidth, page.samplesperpixel))
         if _agrees(tiles, data, expected) and (not whole or _is_near(tiles, data, expected)):
             return tiles

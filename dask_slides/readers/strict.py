@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from dask_slides.readers.frames import END, JPEG, READ, START, Data, Frame, has_end
+from dask_slides.readers.frames import JPEG, READ, Data, Frame, has_end
+from dask_slides.readers.jpeg import headers
 
 _LZW, _LZMA = 5, 34925
 BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
 """Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
 _FAX = frozenset({2, 3, 4})
 """CCITT, which is told its size and fills no other."""
+_TRIES = 4
+"""JPEG tiles of a page on which simplejpeg may prove that it decodes them as tifffile does."""
 DECODED = BYTES | _FAX | READ.keys() | {1}
 """Compression tags that are read; of all others the size is not known before they are decoded."""
 
@@ -139,32 +143,76 @@ class _StrictImage:
 class _StrictJpeg:
     """Decodes JPEG by tifffile, whose decoder keeps the warnings of libjpeg to itself.
 
-    simplejpeg raises them. It goes through the stream at 1/8 before, as it has to read every
+    simplejpeg raises them. Once it made of a tile what tifffile makes of it, it decodes the
+    others alone. Until then it goes through each stream at 1/8 before, as it has to read every
     coefficient for that, and transforms few.
     """
 
     def __init__(self, page: Any) -> None:
         self._decode = page.decode
         self._check = FrameCheck(page)
+        samples = samples_of(page)
         colours = {1: "GRAY", 3: "RGB", 4: "CMYK"}
-        self._colours = colours.get(samples_of(page)) if page.bitspersample == 8 else None
+        self._colours = colours.get(samples) if page.bitspersample == 8 else None
+        self._headers = headers(page, samples)
+        self._proven: bytes | None = None
+        self._tries = _TRIES
+        # of streams that are decoded nothing is left to be told about their colours
+        self._samples = _uncompressed(page, photometric=2 if samples == 3 else 1, subsampling=None)
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         # NDPI has one stream with restart intervals, whose tables and size lie in its header
-        if data is not None and options.get("jpegheader") is None:
-            self._check(number, data)
-            if not has_end(data):
-                raise ValueError(f"the JPEG stream of tile {number} has no end")
-            if self._colours is not None:
-                self._warned(data, options.get("jpegtables") or b"")
-        return self._decode(data, number, **options)
+        if data is None or options.get("jpegheader") is not None:
+            return self._decode(data, number, **options)
+        self._check(number, data)
+        if not has_end(data):
+            raise ValueError(f"the JPEG stream of tile {number} has no end")
+        if self._colours is None:
+            return self._decode(data, number, **options)
+        if self._proven is not None:
+            return self._decoded(self._proven, data, number, options)
+        self._pixels(self._headers[0], data, least=1)
+        found = self._decode(data, number, **options)
+        if self._tries:
+            self._tries -= 1
+            self._proven = self._proof(found, data, number, options)
+        return found
 
-    def _warned(self, data: bytes, tables: bytes) -> None:
+    def _pixels(self, header: bytes, data: bytes, least: int | None = None) -> Any:
+        """Return the samples (h, w, s); with sides of at `least` so much, at 1/8 if it can be."""
         import simplejpeg
 
-        if tables:
-            data = b"".join((START, tables[2:].removesuffix(END), data[2:]))
-        simplejpeg.decode_jpeg(data, self._colours, min_height=1, min_width=1, min_factor=1)
+        if header:
+            data = b"".join((header, memoryview(data)[2:]))
+        sides = {} if least is None else {"min_height": least, "min_width": least, "min_factor": 1}
+        return simplejpeg.decode_jpeg(data, self._colours, **sides)
+
+    def _decoded(self, header: bytes, data: bytes, number: int, options: dict[str, Any]) -> Any:
+        return self._samples(self._pixels(header, data).reshape(-1).data, number, **options)
+
+    def _proof(self, found: Any, data: bytes, number: int, options: dict[str, Any]) -> bytes | None:
+        """Return the header with which the tile comes out as `found`, if its colours tell."""
+        if found[0] is None or (self._colours == "RGB" and not np.ptp(found[0], axis=-1).any()):
+            return None  # grey is grey with any of them
+        for header in self._headers:
+            with suppress(Exception):  # a stream that simplejpeg does not take, or a page
+                tile, *place = self._decoded(header, data, number, options)
+                if place == list(found[1:]) and np.array_equal(tile, found[0]):
+                    return header
+        return None
+
+
+def _uncompressed(page: Any, **tags: Any) -> Any:
+    """Return the `decode` of a page like `page`, with other `tags`, that is not compressed."""
+    import tifffile
+
+    plain = copy.copy(page)
+    for cached in ("decode", "hash"):
+        plain.__dict__.pop(cached, None)
+    plain.compression, plain.fillorder = tifffile.COMPRESSION.NONE, 1
+    for name, value in tags.items():
+        setattr(plain, name, value)
+    return plain.decode
 
 
 def _lzw_ends(data: Any) -> bool:
@@ -194,11 +242,7 @@ class _StrictBytes:
         stops = self._lzw or int(page.compression) == _LZMA
         self._room = self._most + self._row * stops
         self._turned = page.fillorder == 2
-        plain = copy.copy(page)
-        for cached in ("decode", "hash"):
-            plain.__dict__.pop(cached, None)
-        plain.compression, plain.fillorder = tifffile.COMPRESSION.NONE, 1
-        self._decode = plain.decode
+        self._decode = _uncompressed(page)
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         if data is not None:
