@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -251,12 +252,17 @@ def _threads_of_our_own() -> Iterator[None]:
         yield
         return
     workers = dask.config.get("num_workers", None) or CPU_COUNT
-    pool = ThreadPoolExecutor(workers)
+    threads: list[threading.Thread] = []
+    pool = ThreadPoolExecutor(
+        workers, initializer=lambda: threads.append(threading.current_thread())
+    )
     try:
         with dask.config.set(pool=pool):
             yield
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        for thread in threads:  # the pool forgets one if an interrupt comes while it starts
+            thread.join()
 
 
 def _compute_remote(

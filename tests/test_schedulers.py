@@ -1,5 +1,6 @@
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -8,6 +9,7 @@ import oracle
 import pytest
 
 import dask_slides as ds
+from dask_slides.cluster import compute
 
 CHUNKS = 111
 """Many blocks, none of them in line with the tiles of the file or of the grid."""
@@ -111,3 +113,33 @@ def test_a_cluster_gives_the_errors_of_this_machine(client, tmp_path, tissue):
     path.write_bytes(b"II*\0")
     with pytest.raises(ds.SlideError, match=r"gone\.tif"):
         lazy.compute()
+
+
+def test_an_interrupt_while_a_thread_starts_waits_for_its_task(monkeypatch):
+    """Ctrl-C may come while the main thread starts one: its pool then knows nothing of it."""
+    began, go, done = threading.Event(), threading.Event(), []
+    start, shutdown = threading.Thread.start, ThreadPoolExecutor.shutdown
+
+    def interrupted(self):
+        start(self)
+        assert began.wait(60)
+        raise KeyboardInterrupt
+
+    def shut(self, **how):
+        shutdown(self, **how)
+        go.set()
+
+    def task(block):
+        began.set()
+        assert go.wait(60)
+        for _ in range(200):
+            block = np.sort(block)
+        done.append(block)
+        return block
+
+    array = da.ones((20, 10_000), chunks=10_000).map_blocks(task, meta=np.ones((0, 0)))
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shut)
+    with pytest.raises(KeyboardInterrupt):
+        compute(array, "")
+    assert len(done) == 1
