@@ -15,6 +15,9 @@ Array = NDArray[Any]
 BINS = 256
 SAVED = 0.45e-9
 """Seconds a sample that the compiled loops are faster."""
+_MANY = 2**18
+"""Samples from which four tables, none of which waits for the last addition to another, save more
+than their numbers cost to hand over."""
 _TABLE = 2**31
 """Samples after which tables of 32 bits are emptied, at the latest."""
 
@@ -36,9 +39,12 @@ def _rows_counted(pixels: Array, pitch: int) -> Array:
     from PIL import Image
 
     height, width, channels = pixels.shape
+    samples = width * channels
+    mode, bands = ("RGBX", 4) if samples % 4 == 0 and samples * height >= _MANY else ("L", 1)
     lent = as_strided(pixels, (pitch * height,), (1,), writeable=False)
-    image = Image.frombuffer("L", (width * channels, height), lent, "raw", "L", pitch, 1)
-    return np.array(image.histogram(), np.int64)
+    image = Image.frombuffer(mode, (samples // bands, height), lent, "raw", mode, pitch, 1)
+    counts: Array = np.array(image.histogram(), np.int64).reshape(bands, BINS).sum(axis=0)
+    return counts
 
 
 def moments_of(histogram: Array) -> Array:

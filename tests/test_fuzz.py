@@ -16,6 +16,8 @@ FOUND = {
     # 34,892 and 65,535 samples a pixel: minutes in the general path, chunk by chunk
     "many samples": ("tiff", 1001352),
     "many samples, LZMA": ("tiff", 1001915),
+    # a level that tifffile finds no page for
+    "level of nothing": ("tiff", 6005347),
     # a manifest that is a number, a list; scales that are no mappings; chunks of no tiles
     "manifest of a number": ("store", 17),
     "scale of a number": ("store", 26),

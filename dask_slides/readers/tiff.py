@@ -323,7 +323,7 @@ def _check(where: str, level: Any, structure: Structure, limits: Limits) -> None
     """Refuse a level that would not be read right."""
     check_level(where, level)
     check_declared(where, level.keyframe, limits)
-    for page in level.pages:
+    for page in level.pages or (None,):
         check_tables(where, level.keyframe, page, structure)
 
 
