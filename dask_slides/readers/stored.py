@@ -26,8 +26,12 @@ class StoredTiles:
     def fetch(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
         """Yield the bytes of tiles, None if the file does not hold them; few, long reads."""
         offsets, counts = self._offsets, self._counts
-        present = [number for number in numbers if offsets[number] and counts[number]]
-        yield from ((number, None) for number in numbers if number not in set(present))
+        present = []
+        for number in numbers:
+            if offsets[number] and counts[number]:
+                present.append(number)
+            else:
+                yield number, None
         groups = _runs(present, offsets, counts)
         ranges = [(offsets[one[0]], offsets[one[-1]] + counts[one[-1]]) for one in groups]
         for group, (start, _), read in zip(groups, ranges, self._file.ranges(ranges), strict=True):
