@@ -2,13 +2,15 @@
 
 Ways are interleaved, each run writes a new store on a cluster that is up already, and the median
 counts. Prints Markdown and writes JSON: wall of 1 and 2 processes and of 2 threads, and the
-processor time of the scheduler, which runs in this process beside the client, as a share of wall.
+processor time of scheduler, nannies and client, which run in this process, as a share of wall.
+The processes are those of ``--scheduler processes``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,7 +22,11 @@ from typing import Any
 import dask
 
 import dask_slides as ds
+from dask_slides.cluster import active_client, local_cluster
+from dask_slides.compiled import loops
 
+LONG = 99.0
+"""Seconds that a job would save by the compiled loops: more than it takes to load them."""
 RESULTS = Path(__file__).resolve().parent / "results" / "raw"
 LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler share": 0.05}
 
@@ -28,7 +34,7 @@ LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler 
 def timed(slide: str, folder: Path) -> dict[str, float]:
     """Resize to 1/10 into a new store; return wall and the processor time of this process.
 
-    A small write before it imports and opens what is needed.
+    A small write before it imports and opens what is needed; the compiled loops are loaded.
     """
     out = folder / "out.ome.zarr"
     ds.write(ds.resize(slide, max_size=2048), folder / "warm.ome.zarr", overwrite=True)
@@ -41,24 +47,15 @@ def timed(slide: str, folder: Path) -> dict[str, float]:
 
 def on_threads(slide: str, folder: Path) -> dict[str, float]:
     """Two threads of this process."""
+    loops(LONG)
     with dask.config.set(scheduler="threads", num_workers=2):
         return timed(slide, folder)
 
 
 def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
     """`count` processes of one thread."""
-    import distributed
-
-    with (
-        distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+    with local_cluster(count, None, logging.WARNING):
+        active_client().run(loops, LONG)
         return timed(slide, folder)
 
 

@@ -80,6 +80,8 @@ def strictness(folder: Path) -> list[str]:
     """Time the checks of a tile against its decode, codec by codec."""
     import tifffile
 
+    from dask_slides.readers.protocol import identify
+    from dask_slides.readers.ranges import byte_file
     from dask_slides.readers.strict import FrameCheck, strict_decode
     from dask_slides.readers.tiles import TiledPage
 
@@ -101,7 +103,7 @@ def strictness(folder: Path) -> list[str]:
                 bare = each_call(lambda decode=decode, data=data: decode(data, 0), 30)
                 extra = each_call(lambda check=check, data=data: check(0, data), 10_000)
             elif codec == "jpeg":
-                decoder = TiledPage(str(path), page, 255).decoder
+                decoder = TiledPage(byte_file(str(path), identify(str(path))), page, 255).decoder
                 fast: Any = decoder.fast()
                 bare = each_call(lambda fast=fast, data=data: fast(data))
                 check = decoder._check

@@ -14,6 +14,7 @@ import click
 
 from dask_slides.cli_options import (
     Shared,
+    bad_tile_option,
     cell_options,
     chosen_detector,
     pack_options,
@@ -38,6 +39,7 @@ from dask_slides.display import bytes_text
 @click.option("-o", "--out", "job", metavar="JOB", required=True, help="folder to fill")
 @click.option("--steps", default=",".join(STEPS), show_default=True, help="what is made")
 @slide_mpp_option
+@bad_tile_option
 @scale_options
 @cell_options("mask-")
 @pack_options("pack-")
@@ -54,6 +56,7 @@ def run(
     job: str,
     steps: str,
     slide_mpp: float | None,
+    on_bad_tile: str,
     keep_going: bool,
     limit: int | None,
     window: int | None,
@@ -65,8 +68,8 @@ def run(
 
     SLIDES are files, folders, patterns such as 'slides/*.svs', or a .csv with the columns
     path, mpp, name. The scale options are those of resize and cutoff, --mask-... those of the
-    blank map of mask and cutoff. Exits with 3 if a slide failed; JOB/process_list.csv says
-    which, and why.
+    blank map of mask and cutoff. Exits with 3 if a slide failed, or has tiles that were filled
+    as they are corrupt; JOB/process_list.csv says which, and why.
     """
     chosen = _chosen(steps, options)
     with running(replace(shared, quiet=True), 0.0):
@@ -76,8 +79,9 @@ def run(
         with _lines(shared.quiet or shared.as_json):
             try:
                 result = run_cohort(
-                    slides, job, chosen, mpp=slide_mpp, overwrite=shared.overwrite,
-                    keep_going=keep_going, limit=limit, window=window, whole_below=whole_below,
+                    slides, job, chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
+                    overwrite=shared.overwrite, keep_going=keep_going, limit=limit,
+                    window=window, whole_below=whole_below,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 done = "what is done is recorded; the same command again goes on"
@@ -85,10 +89,14 @@ def run(
                 raise
     line = f"{job}: {result.done:,} done, {result.failed:,} failed, {result.todo:,} left"
     shared.finish(asdict(result), [line])
+    where = os.path.join(job, PROCESS_LIST)
     if result.failed:
-        where = os.path.join(job, PROCESS_LIST)
         count = f"{result.failed:,} of {result.slides:,}"
         click.echo(f"dask-slides: {count} slides failed; {where} says why", err=True)
+    if result.filled:
+        count = f"corrupt tiles of {result.filled:,} of {result.slides:,} slides were filled"
+        click.echo(f"dask-slides: {count}; {where} says how many", err=True)
+    if result.failed or result.filled:
         sys.exit(3)
 
 

@@ -241,6 +241,14 @@ def slide_mpp_option(command: Command) -> Command:
     )
 
 
+def bad_tile_option(command: Command) -> Command:
+    """Add what becomes of corrupt tiles."""
+    told = "fail at a tile that cannot be decoded, or fill it, name it and exit 3"
+    return click.option(
+        "--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True, help=told
+    )(command)
+
+
 def slide_options(command: Command) -> Command:
     """Add the slide and how it is opened, and hand it over as one value."""
 
@@ -257,8 +265,7 @@ def slide_options(command: Command) -> Command:
     options: list[Callable[[Command], Command]] = [
         click.argument("slide", metavar="SLIDE"),
         slide_mpp_option,
-        click.option("--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True,
-                     help="fail at a tile that cannot be decoded, or fill it, name it and exit 3"),
+        bad_tile_option,
         click.option("--verify-hash", metavar="SHA256",
                      help="read the whole file first, and refuse it if it has another checksum"),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ The one rule for the size of a level, the one rule for cutting a region into str
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -93,6 +93,13 @@ def shrunk(region: Region, factor: int) -> Region:
     """Return the pixels of an image `factor` times smaller that `region` has a part of."""
     y, x = region.y // factor, region.x // factor
     return Region(y, x, -(-region.stop_y // factor) - y, -(-region.stop_x // factor) - x)
+
+
+def hull(regions: Sequence[Region]) -> Region:
+    """Return the smallest region that holds all of `regions`."""
+    top, left = min(r.y for r in regions), min(r.x for r in regions)
+    bottom, right = max(r.stop_y for r in regions), max(r.stop_x for r in regions)
+    return Region(top, left, bottom - top, right - left)
 
 
 def joined(regions: Iterable[Region]) -> list[Region]:

@@ -3,8 +3,12 @@
 import ast
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import dask
@@ -133,6 +137,62 @@ def test_tls(tmp_path, source):
             one.wait()
     work.write("image", source, tmp_path / "b.zarr")
     assert contents(out) == contents(tmp_path / "b.zarr")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_the_recipe_for_ssh(tmp_path, source):
+    """`dask-ssh` itself, over a real SSH connection: two hosts that are this machine."""
+    asyncssh = pytest.importorskip("asyncssh")
+    pytest.importorskip("paramiko")
+    (recipe,) = [one for one in blocks("sh") if "dask-ssh" in one]
+    words = recipe.split("\n", 1)[0].split()
+    assert words[1:3] == ["--hostfile", "hosts.txt"]
+    (tmp_path / "hosts.txt").write_text("127.0.0.1\nlocalhost\n")
+    asyncssh.generate_private_key("ssh-rsa").write_private_key(tmp_path / "key")
+    ports = tmp_path / "port"
+    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = [sys.executable, str(Path(__file__).with_name("ssh_server.py")), str(ports)]
+    processes = [subprocess.Popen(server, **quiet)]
+    try:
+        wait_until(lambda: ports.exists() and ports.read_text())
+        port, sizes = free_port(), {"--nworkers": "1", "--memory-limit": "1GB"}
+        given = [sizes.get(before, word) for before, word in pairwise(words)]
+        here = ["--scheduler-port", str(port), "--ssh-port", ports.read_text(), "--ssh-username",
+                "x", "--ssh-private-key", str(tmp_path / "key"),
+                "--remote-python", sys.executable]  # fmt: skip
+        command = [sys.executable, "-m", "distributed.cli.dask_ssh", *given, *here]
+        processes.append(subprocess.Popen(command, **quiet))
+        from distributed import Client
+
+        address = f"tcp://127.0.0.1:{port}"
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        out = tmp_path / "a.zarr"
+        command = [sys.executable, "-m", "dask_slides.cli", "resize", str(source), str(out),
+                   "--downsample", "1", "--scheduler", address, "-q"]  # fmt: skip
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+    finally:
+        for one in reversed(processes):  # the server ends what it started when a client is gone
+            one.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                one.wait(20)
+            one.kill()
+            one.wait()
+    work.write("image", source, tmp_path / "b.zarr")
+    assert contents(out) == contents(tmp_path / "b.zarr")
+    wait_until(lambda: not answers(port))
+
+
+def answers(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_recipe_for_slurm_makes_the_job_it_says():

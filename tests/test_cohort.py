@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import dask_slides as ds
+from dask_slides.cohort.listing import Entry
 from dask_slides.cohort.pools import Pool
 from dask_slides.cohort.work import RUN, Outcome, SlideJob
 from dask_slides.readers.protocol import identify
@@ -188,6 +189,33 @@ def test_a_store_that_is_being_replaced_is_not_taken_for_the_new_one(tmp_path, s
     assert ds.open_slide(store).shape == (80, 80, 3)
 
 
+def test_corrupt_tiles_are_filled_where_it_is_asked_for(mixed, tmp_path, threads):
+    """What failed is done then, what was done stays; what is filled is not taken for whole."""
+    job = tmp_path / "job"
+    assert ds.run_cohort(mixed, job, work.STEPS).failed == 2
+    before = work.stores(job)
+    result = ds.run_cohort(mixed, job, work.STEPS, on_bad_tile="mask")
+    assert (result.done, result.failed, result.filled, result.worked_on) == (5, 1, 1, 2)
+    assert work.stores(job).items() >= before.items()
+    rows = work.table(job)
+    slide = ds.open_slide(mixed / "s0003.tif", on_bad_tile="mask")
+    checked = ds.check_slide(mixed / "s0003.tif").bad_tiles
+    corrupt = sum(tile.status == "corrupt" for tile in checked)
+    found = {int(rows["s0003"][f"{step}_corrupt"]) for step in ("mask", "resize", "cutoff")}
+    assert found == {corrupt} and corrupt
+    assert rows["s0000"]["mask_corrupt"] == "0"
+    store = job / "s0003" / "s0003.resize.ome.zarr"
+    expected = ds.resize(slide, **work.STEPS["resize"]).data.compute()
+    np.testing.assert_array_equal(ds.open_slide(store).data.compute(), expected)
+    ds.verify(store)
+    again = ds.run_cohort(mixed, job, work.STEPS)
+    assert (again.done, again.filled) == (4, 0)
+    assert work.table(job)["s0003"]["error"] == "ResumeError"
+    assert "on_bad_tile" in work.table(job)["s0003"]["message"]
+    last = ds.run_cohort(mixed, job, work.STEPS, on_bad_tile="mask")
+    assert (last.done, last.worked_on) == (5, 1)
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Six slides, of which the second and the fourth cannot be read whole."""
@@ -251,7 +279,10 @@ def test_no_more_slides_than_the_window_are_in_flight(slides, tmp_path, threads)
             assert sent - ended <= 3
             sent += 1
             step = work.Killing()
-            yield SlideJob(str(tmp_path), f"n{number}", slide, None, identity, (step,), "1")
+            yield SlideJob(
+                str(tmp_path), Entry(str(slide.path), name=f"n{number}"), slide, identity,
+                (step,), "1",
+            )  # fmt: skip
 
     pool = Pool(window=3)
     for outcome in pool.outcomes(jobs()):
@@ -283,8 +314,8 @@ def check_killer_is_named(slides, tmp_path):
     killer = shutil.copy(slides / "s0000.tif", tmp_path / "killer.tif")
     paths = [slides / "s0000.tif", slides / "s0001.tif", killer, slides / "s0002.tif"]
     jobs = [
-        SlideJob(str(tmp_path), Path(path).stem, ds.open_slide(path), None, identify(path),
-                 (work.Killing(),), "1")
+        SlideJob(str(tmp_path), Entry(path, name=Path(path).stem), ds.open_slide(path),
+                 identify(path), (work.Killing(),), "1")
         for path in map(str, paths)
     ]  # fmt: skip
     pool = Pool(window=None)
@@ -298,7 +329,7 @@ def check_killer_is_named(slides, tmp_path):
 
 
 def test_work_of_a_run_that_has_ended_stops(slides, tmp_path):
-    job = SlideJob(str(tmp_path), "x", ds.open_slide(slides / "s0000.tif"), None,
+    job = SlideJob(str(tmp_path), Entry("x", name="x"), ds.open_slide(slides / "s0000.tif"),
                    identify(str(slides / "s0000.tif")), (work.Killing(),), "1")  # fmt: skip
     with dask.config.set(scheduler="threads", num_workers=1):
         for text in (None, "2"):

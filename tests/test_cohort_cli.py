@@ -58,6 +58,21 @@ def test_a_failed_slide_is_exit_code_3(slides, tmp_path):
     assert run(slides, "-o", job, "--steps", "mask").exit_code == 0
 
 
+def test_filled_tiles_are_exit_code_3(tmp_path):
+    slides = work.slide_files(tmp_path / "s", 2)
+    data = bytearray((slides / "s0001.tif").read_bytes())
+    data[2000:30000] = bytes(28000)  # tiles, not tags
+    (slides / "s0001.tif").write_bytes(data)
+    job = tmp_path / "job"
+    words = (slides, "-o", job, "--steps", "mask", "-q", "--on-bad-tile", "mask")
+    for _ in range(2):
+        result = run(*words)
+        assert result.exit_code == 3
+        told = f"corrupt tiles of 1 of 2 slides were filled; {job}/process_list.csv says how many"
+        assert result.stderr == f"dask-slides: {told}\n"
+        assert work.table(job)["s0001"]["status"] == "done"
+
+
 def test_failing_fast_leaves_the_others(tmp_path):
     slides = work.slide_files(tmp_path / "s", 2)
     (slides / "a.tif").write_bytes(b"II*\0")

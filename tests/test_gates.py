@@ -17,7 +17,7 @@ import tifffile
 
 import dask_slides as ds
 from dask_slides.geometry import Region
-from dask_slides.readers import tiff
+from dask_slides.readers import tiff, tiff_file
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.kept import KEPT
 
@@ -58,9 +58,9 @@ def counting(monkeypatch):
     def block():
         counts = Counts()
         KEPT.clear()
-        tiff._opened.cache_clear()
+        tiff_file.opened.cache_clear()
         decoded, pread = TileDecoder.__call__, os.pread
-        tiff_file, empty = tiff._tiff_file, np.empty
+        open_file, empty = tiff_file.tiff_file, np.empty
 
         def count_decode(self, number, data, factor):
             counts.decoded[number, factor] += 1
@@ -73,7 +73,7 @@ def counting(monkeypatch):
 
         def count_open(*args):
             counts.opened += 1
-            return tiff_file(*args)
+            return open_file(*args)
 
         def count_empty(*args, **kwargs):
             array = empty(*args, **kwargs)
@@ -83,10 +83,11 @@ def counting(monkeypatch):
         with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
             patch.setattr(TileDecoder, "__call__", count_decode)
             patch.setattr(os, "pread", count_read)
-            patch.setattr(tiff, "_tiff_file", count_open)
+            for module in (tiff, tiff_file):
+                patch.setattr(module, "tiff_file", count_open)
             patch.setattr(np, "empty", count_empty)
             yield counts
-        tiff._opened.cache_clear()
+        tiff_file.opened.cache_clear()
 
     return block
 

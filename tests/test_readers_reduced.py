@@ -13,7 +13,7 @@ from rw_fixtures import smooth
 
 import dask_slides as ds
 from dask_slides.geometry import Region
-from dask_slides.readers import frames, jpeg, tiff
+from dask_slides.readers import frames, jpeg, tiff_file
 from dask_slides.readers.kept import KEPT, Kept
 from dask_slides.readers.pixels import box_mean
 
@@ -57,7 +57,7 @@ def written(folder, name, kinds):
 
 def page_of(slide):
     source = slide.source
-    opened = tiff._opened(source.path, source.identity, source.series, source.conversion.fill)
+    opened = tiff_file.opened(source.path, source.identity, source.series, source.conversion.fill)
     return opened.array(0)
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_tile_is_told(tmp_path, factor):
     os.utime(slide.path, ns=(stat.mtime_ns, stat.mtime_ns))
     with pytest.raises(ds.TileDecodeError, match="tile 7 has no end"):
         whole(slide, factor)
-    tiff._opened.cache_clear()
+    tiff_file.opened.cache_clear()
 
 
 def test_what_is_not_plain_bytes_in_tiles_has_no_reductions(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 import dask_slides as ds
-from dask_slides.readers import tiff, tiles
+from dask_slides.readers import tiff_file, tiles
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.ranges import LocalFile
 
@@ -49,23 +49,23 @@ def regions():
 def test_the_samples_are_those_of_the_zarr_store(tmp_path, monkeypatch, name):
     path = written(tmp_path, name)
     straight = [ds.open_slide(path).read(*region) for region in regions()]
-    monkeypatch.setattr(tiff, "is_plain_tiled", lambda level: False)
-    tiff._opened.cache_clear()
+    monkeypatch.setattr(tiff_file, "is_plain_tiled", lambda level: False)
+    tiff_file.opened.cache_clear()
     for region, found in zip(regions(), straight, strict=True):
         np.testing.assert_array_equal(found, ds.open_slide(path).read(*region))
-    tiff._opened.cache_clear()
+    tiff_file.opened.cache_clear()
 
 
 def test_the_real_slides_are_those_of_the_zarr_store(test_data, monkeypatch):
     for name in ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jpeg.tiff", "TCGA-CR-7395.svs"):
         slide = ds.open_slide(test_data / "slides" / name)
-        tiff._opened.cache_clear()
+        tiff_file.opened.cache_clear()
         straight = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
         with monkeypatch.context() as patch:
-            patch.setattr(tiff, "is_plain_tiled", lambda level: False)
-            tiff._opened.cache_clear()
+            patch.setattr(tiff_file, "is_plain_tiled", lambda level: False)
+            tiff_file.opened.cache_clear()
             stored = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
-        tiff._opened.cache_clear()
+        tiff_file.opened.cache_clear()
         for one, other in zip(straight, stored, strict=True):
             np.testing.assert_array_equal(one, other)
 

@@ -178,9 +178,9 @@ STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}
     ids=["ycbcr", "subsampled", "rgb", "grey"],
 )
 def test_jpeg_of_any_layout_is_decoded_once(tmp_path, layout, how, monkeypatch):
-    """Strictly, with the pixels of tifffile, whose decoder is asked until a tile shows colours."""
+    """Strictly, with the pixels of tifffile, whose decoder is asked for two tiles."""
     data = smooth(160, 120)
-    data[:16] = data[:16, :, :1]  # grey tells nothing about colours
+    data[:32] = data[:32, :, :1]  # grey tells nothing about colours
     if how["photometric"] == "minisblack":
         data = np.ascontiguousarray(data[..., 0])
     path = tmp_path / "a.tif"
@@ -199,12 +199,46 @@ def test_jpeg_of_any_layout_is_decoded_once(tmp_path, layout, how, monkeypatch):
             tiff.filehandle.seek(offset)
             stored = tiff.filehandle.read(count)
             np.testing.assert_array_equal(strict(stored, number)[0], decode(stored, number)[0])
-    assert asked == ([0] if data.ndim == 2 or layout == "odd tiles" else [0, 1])
+    assert asked == [0, 1, 2] if layout == "strips" and data.ndim == 3 else [0, 1]
     stored = bytearray(path.read_bytes())
     stored[offset + count // 2 : offset + count - 2] = bytes(count - 2 - count // 2)
     path.write_bytes(stored)
     with pytest.raises(ds.TileDecodeError):
         ds.open_slide(path).read(0, 0, *data.shape[:2])
+
+
+LAYOUTS = {"tiles": {"tile": (64, 64)}, "strips": {"rowsperstrip": 32}}
+WAYS = {
+    "read": lambda slide: slide.read(10, 20, 240, 290),
+    "resize": lambda slide: ds.resize(slide, downsample=8).data.compute(),
+    "blank map": lambda slide: ds.blank_map(slide, 100).compute(),
+    "crops": lambda slide: ds.pack_tiles(slide, 50, detector=ds.Contrast(0)).tiles.compute(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("codec", ["jpeg", "zlib"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_error_names_the_tile_and_where_it_lies(tmp_path, layout, codec, way):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, smooth(256, 320), photometric="rgb", compression=codec,
+                     **LAYOUTS[layout])  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        number = 7 if layout == "tiles" else 4
+        offset, count = page.dataoffsets[number], page.databytecounts[number]
+    place = (64, 128, 64, 64) if layout == "tiles" else (128, 0, 32, 320)
+    stored = bytearray(path.read_bytes())
+    stored[offset + count // 2 : offset + count] = bytes(count - count // 2)
+    path.write_bytes(stored)
+    with pytest.raises(ds.TileDecodeError) as error:
+        WAYS[way](ds.open_slide(path))
+    y, x, height, width = place
+    assert (error.value.level, error.value.y, error.value.x) == (0, y, x)
+    assert error.value.offset == offset
+    told = f"rows {y} to {y + height}, columns {x} to {x + width}, at byte {offset},"
+    assert told in str(error.value)
+    one_line(error)
 
 
 def test_codecs_that_do_not_tell_their_size_are_refused(tmp_path):

@@ -7,7 +7,6 @@ from typing import Any
 
 from dask_slides.cohort.plan import Cohort
 from dask_slides.errors import SlideError
-from dask_slides.slide import open_slide
 
 RATES = {"mask": 168.0, "resize": 193.0, "cutoff": 117.0, "pack": 75.0}
 """Megapixels of a slide in a second, of one thread: "dask_slides, 1 thread" in
@@ -48,7 +47,7 @@ def estimate_cohort(cohort: Cohort, whole_below: float, threads: int) -> CohortE
     for entry in cohort.entries:
         before = cohort.before(entry)
         try:
-            slide = open_slide(entry.path, mpp=entry.mpp)
+            slide = entry.open()
             estimates = [step.estimate(slide) for step in cohort.steps]
         except SlideError:
             unreadable += 1

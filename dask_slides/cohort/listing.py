@@ -6,11 +6,12 @@ import csv
 import glob
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_slides.cohort.names import folded, safe_name
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".vsi", ".zarr",
@@ -29,9 +30,15 @@ class Entry:
     """Micrometres per pixel, instead of what the file says."""
     name: str | None = None
     """Asked for; None takes that of the file."""
+    on_bad_tile: str = "raise"
+    """What becomes of its corrupt tiles, as in `open_slide`."""
+
+    def open(self) -> Slide:
+        """Return the slide; no pixel is read."""
+        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile)
 
 
-def read_list(slides: Any, mpp: float | None = None) -> list[Entry]:
+def read_list(slides: Any, mpp: float | None = None, on_bad_tile: str = "raise") -> list[Entry]:
     """Return the slides that paths, folders, patterns and tables name, sorted, each once.
 
     Parameters
@@ -42,6 +49,8 @@ def read_list(slides: Any, mpp: float | None = None) -> list[Entry]:
         table are relative to its folder.
     mpp : float, optional
         For the slides whose table says none.
+    on_bad_tile : {"raise", "mask"}
+        For all of them.
 
     Raises
     ------
@@ -59,7 +68,9 @@ def read_list(slides: Any, mpp: float | None = None) -> list[Entry]:
         is_table = text.lower().endswith(".csv") and "://" not in text
         entries = _of_table(text) if is_table else map(Entry, _paths(text))
         for entry in entries:
-            entry = entry if entry.mpp is not None else Entry(entry.path, mpp, entry.name)
+            entry = replace(
+                entry, mpp=mpp if entry.mpp is None else entry.mpp, on_bad_tile=on_bad_tile
+            )
             if found.setdefault(entry.path, entry) != entry:
                 raise SlideArgumentError(
                     f"{entry.path}: is listed twice with another mpp or name; list it once"

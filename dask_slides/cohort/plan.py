@@ -46,7 +46,7 @@ class Cohort:
             counts: dict[str, Any] = {}
             seconds = 0.0
             for step in self.steps:
-                key = key_of(entry.path, identity, entry.mpp, step)
+                key = key_of(entry, identity, step)
                 found = finished_step(record, self.folder, name, step, key, self.overwrite)
                 if found is None or not found.done:  # who works on it says so in its record
                     return None

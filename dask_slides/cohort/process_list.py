@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dask_slides.cohort.names import PROCESS_LIST
+from dask_slides.cohort.records import CORRUPT_TILES
 from dask_slides.cohort.steps import Step
 from dask_slides.cohort.work import Outcome
 from dask_slides.writers.records import write_whole
@@ -36,6 +37,11 @@ class Row:
     error: str = ""
     message: str = ""
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether a result shows the fill for corrupt tiles."""
+        return any(n for count, n in self.counts.items() if count.endswith(f"_{CORRUPT_TILES}"))
+
 
 class ProcessList:
     """The rows of a run, and their table in the folder of the job."""
@@ -43,7 +49,9 @@ class ProcessList:
     def __init__(self, folder: str, rows: Iterable[Row], steps: Iterable[Step]) -> None:
         self.path = os.path.join(folder, PROCESS_LIST)
         self.rows = {row.name: row for row in rows}
-        self._counts = [f"{step.name}_{count}" for step in steps for count in step.counts]
+        self._counts = [
+            f"{step.name}_{count}" for step in steps for count in (*step.counts, CORRUPT_TILES)
+        ]
         self.tally = Counter(dict.fromkeys(STATUSES, 0))
         """How many slides have each status."""
         self.tally["todo"] = len(self.rows)

@@ -14,12 +14,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dask_slides._version import __version__
+from dask_slides.cohort.listing import Entry
 from dask_slides.cohort.steps import Step, store_of
 from dask_slides.errors import ResumeError, SlideFormatError
 from dask_slides.readers.protocol import Identity
 from dask_slides.writers.mark import mark_of
 from dask_slides.writers.records import write_whole
 from dask_slides.writers.store import facts_of
+
+MODE = "on_bad_tile"
+CORRUPT_TILES = "corrupt"
+"""Count of every step: tiles of the slide that were filled, as they cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Key:
     """Which slide, and what was said of it."""
     step: Mapping[str, Any]
     """Arguments and version."""
+
+    @property
+    def without_mode(self) -> Key:
+        """The same, whatever becomes of corrupt tiles: where there are none the result is one."""
+        return replace(self, slide={k: v for k, v in self.slide.items() if k != MODE})
 
 
 @dataclass(frozen=True)
@@ -56,10 +66,10 @@ class SlideRecord:
         return replace(self, steps={**self.steps, step.name: record})
 
 
-def key_of(path: str, identity: Identity, mpp: float | None, step: Step) -> Key:
-    """Return the key of `step` for the slide at `path`."""
-    slide = {"path": path, "size": identity.size, "time of change": identity.mtime_ns, "mpp": mpp}
-    return Key(slide, step_key(step))
+def key_of(entry: Entry, identity: Identity, step: Step) -> Key:
+    """Return the key of `step` for a slide of the list."""
+    facts = {"path": entry.path, "size": identity.size, "time of change": identity.mtime_ns}
+    return Key(facts | {"mpp": entry.mpp, MODE: entry.on_bad_tile}, step_key(step))
 
 
 def step_key(step: Step) -> Mapping[str, Any]:
@@ -112,6 +122,11 @@ def is_finished(record: StepRecord, path: str) -> bool:
     return store_digest(path) not in (None, record.before)
 
 
+def _filled(record: StepRecord) -> bool:
+    """Return whether the result depends on what becomes of corrupt tiles."""
+    return bool(record.counts.get(CORRUPT_TILES))
+
+
 def finished_step(
     record: SlideRecord | None, job: str, name: str, step: Step, key: Key, overwrite: bool
 ) -> StepRecord | None:
@@ -125,8 +140,11 @@ def finished_step(
     found = None if record is None else record.steps.get(step.name)
     if found is None:
         return None
+    whole = is_finished(found, store_of(job, name, step))
     if found.key == key:
-        return found if is_finished(found, store_of(job, name, step)) else None
+        return found if whole else None
+    if found.key.without_mode == key.without_mode and not (found.done and _filled(found)):
+        return found if found.done and whole else None
     if not overwrite:
         check_same(found.key.slide, key.slide, f"{name}: what {step.name} was done of")
         check_same(found.key.step, key.step, f"{name}: {step.name}")

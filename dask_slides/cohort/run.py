@@ -23,7 +23,6 @@ from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
 from dask_slides.errors import OutputBusyError, SlideArgumentError
 from dask_slides.readers.protocol import identify
-from dask_slides.slide import open_slide
 from dask_slides.writers.store import locked
 
 WHOLE_BELOW = 250.0
@@ -50,6 +49,8 @@ class CohortResult:
     failed: int
     todo: int
     """What was left: by a limit, or after a failure."""
+    filled: int
+    """Those done of which corrupt tiles were filled, with ``on_bad_tile="mask"``."""
     worked_on: int
     """Slides of this run."""
     seconds: float
@@ -147,11 +148,11 @@ class _Run:
     def _opened(self, entry: Entry) -> SlideJob:
         cohort = self._cohort
         identity = identify(entry.path)  # first: a change after this is noticed by the next run
-        slide = open_slide(entry.path, mpp=entry.mpp)
+        slide = entry.open()
         check_memory(max(one.estimate(slide).task_bytes for one in cohort.steps), slide.name)
         whole = slide.shape[0] * slide.shape[1] < self._manner.whole_below * 1e6
         return SlideJob(
-            cohort.folder, str(entry.name), slide, entry.mpp, identity, cohort.steps,
+            cohort.folder, entry, slide, identity, cohort.steps,
             self._number, cohort.overwrite, whole,
         )  # fmt: skip
 
@@ -220,6 +221,7 @@ def run_cohort(
     steps: Sequence[str] | Mapping[str, Mapping[str, Any]] = tuple(STEPS),
     *,
     mpp: float | None = None,
+    on_bad_tile: str = "raise",
     overwrite: bool = False,
     keep_going: bool = True,
     limit: int | None = None,
@@ -250,6 +252,10 @@ def run_cohort(
     mpp : float, optional
         Micrometres per pixel of the slides of which the table says none, instead of what
         their files say.
+    on_bad_tile : {"raise", "mask"}
+        Whether a slide with a tile that cannot be decoded fails, or the tile is filled, named in
+        the stores and counted in the process list, as in `open_slide`. A run with "mask" after
+        one with "raise" does the slides that failed.
     overwrite : bool
         Do again what was done with other arguments, another version, or of a slide that has
         changed.
@@ -282,12 +288,13 @@ def run_cohort(
     folder = job_folder(job)
     chosen = checked_steps(steps)
     manner = Manner(keep_going, limit, window, whole_below)
-    entries = read_list(slides, mpp)
+    entries = read_list(slides, mpp, on_bad_tile)
     with locked(folder, folder), _logged(folder), _ending_on_sigterm():
         run = _Run(named_cohort(folder, entries, chosen, overwrite), manner)
         run.go()
     tally = run.list.tally
     return CohortResult(
-        folder, len(entries), tally["done"], tally["failed"], tally["todo"], run.worked_on,
+        folder, len(entries), tally["done"], tally["failed"], tally["todo"],
+        sum(row.is_filled for row in run.list.rows.values()), run.worked_on,
         round(time.monotonic() - start, 3),
     )  # fmt: skip

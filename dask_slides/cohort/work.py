@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 
 from dask_slides.cluster import in_this_thread, reporting
+from dask_slides.cohort.listing import Entry
 from dask_slides.cohort.records import (
+    CORRUPT_TILES,
     SlideRecord,
     StepRecord,
     finished_step,
@@ -22,8 +24,10 @@ from dask_slides.cohort.records import (
 )
 from dask_slides.cohort.steps import Maps, Step, store_of
 from dask_slides.errors import ClusterLostError, SlideError
+from dask_slides.readers.bad_tiles import CORRUPT
 from dask_slides.readers.protocol import Identity
 from dask_slides.slide import Slide
+from dask_slides.writers.store import bad_tiles_in
 
 RUN = ".run"
 """File of a job that holds the number of its run: without it work stops at the next block."""
@@ -39,16 +43,20 @@ class SlideJob:
 
     folder: str
     """Of the job."""
-    name: str
+    entry: Entry
+    """The slide in the list, with the name that it has in the job."""
     slide: Slide
-    mpp: float | None
-    """That was given instead of what the file says."""
     identity: Identity
     steps: tuple[Step, ...]
     run: str
     overwrite: bool = False
     whole: bool = True
     """Whether one worker does all of it, in one thread."""
+
+    @property
+    def name(self) -> str:
+        """Of the slide in the job."""
+        return str(self.entry.name)
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,12 @@ def work_on(job: SlideJob) -> Outcome:
     return Outcome(job.name, "done", counts, seconds)
 
 
+def _filled(job: SlideJob, path: str) -> dict[str, int]:
+    """Return the count of corrupt tiles where the store at `path` shows the fill."""
+    found = bad_tiles_in(path) if job.entry.on_bad_tile == "mask" else ()
+    return {CORRUPT_TILES: sum(tile.status == CORRUPT for tile in found)}
+
+
 def _check_run(job: SlideJob, *_: object) -> None:
     try:
         with open(os.path.join(job.folder, RUN), encoding="ascii") as stream:
@@ -117,7 +131,7 @@ def _check_run(job: SlideJob, *_: object) -> None:
 
 def _do_step(job: SlideJob, step: Step, maps: Maps, record: SlideRecord) -> SlideRecord:
     _check_run(job)
-    key = key_of(str(job.slide.path), job.identity, job.mpp, step)
+    key = key_of(job.entry, job.identity, step)
     done = finished_step(record, job.folder, job.name, step, key, job.overwrite)
     path = store_of(job.folder, job.name, step)
     if done is None:
@@ -130,11 +144,11 @@ def _do_step(job: SlideJob, step: Step, maps: Maps, record: SlideRecord) -> Slid
         # what another key has begun is given up
         step.write(obj, path, job.overwrite, resume=before is None or before.key == key)
         seconds = round(time.monotonic() - start, 3)
-        done = StepRecord(key, counts, None, done=True, seconds=seconds)
+        done = StepRecord(key, counts | _filled(job, path), None, done=True, seconds=seconds)
     elif done.done:
         return record
     else:
-        done = StepRecord(key, done.counts, None, done=True)
+        done = StepRecord(key, {**done.counts, **_filled(job, path)}, None, done=True)
     record = record.holding(step, done)
     keep_record(job.folder, job.name, record)
     return record

@@ -265,8 +265,13 @@ def check_identity(path: str, identity: Identity) -> None:
         raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")
 
 
-def decoded(name: str, level: int, region: Region, fetch: Callable[[], Read]) -> Read:
-    """Return what `fetch` reads, or raise TileDecodeError: which pixels of which slide."""
+def decoded(
+    name: str, level: int, region: Region, fetch: Callable[[], Read], offset: int | None = None
+) -> Read:
+    """Return what `fetch` reads, or raise TileDecodeError: which pixels of which slide.
+
+    `offset` is that of the bytes in the file, where `region` is one tile.
+    """
     try:
         return fetch()
     except SlideError:
@@ -274,11 +279,13 @@ def decoded(name: str, level: int, region: Region, fetch: Callable[[], Read]) ->
     except Exception as error:  # each codec raises a kind of its own
         reason = " ".join(str(error).split()) or type(error).__name__
     # out of the block: a codec's error often cannot be pickled, and would travel with ours
+    at = "" if offset is None else f", at byte {offset},"
     raise TileDecodeError(
         f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
-        f"{region.stop_x} cannot be decoded ({reason}); the file may be damaged, "
+        f"{region.stop_x}{at} cannot be decoded ({reason}); the file may be damaged, "
         "fetch it again or export it anew",
         level,
         region.y,
         region.x,
+        offset,
     )

@@ -22,8 +22,9 @@ BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
 """Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
 _FAX = frozenset({2, 3, 4})
 """CCITT, which is told its size and fills no other."""
-_TRIES = 4
-"""JPEG tiles of a page on which simplejpeg may prove that it decodes them as tifffile does."""
+_TRIES = range(1, 5)
+"""JPEG tiles of a page on which simplejpeg may prove that it decodes them as tifffile does. Not the
+first one: of pages that are decoded otherwise no other is asked for."""
 DECODED = BYTES | _FAX | READ.keys() | {1}
 """Compression tags that are read; of all others the size is not known before they are decoded."""
 
@@ -156,7 +157,7 @@ class _StrictJpeg:
         self._colours = colours.get(samples) if page.bitspersample == 8 else None
         self._headers = headers(page, samples)
         self._proven: bytes | None = None
-        self._tries = _TRIES
+        self._count = 0
         # of streams that are decoded nothing is left to be told about their colours
         self._samples = _uncompressed(page, photometric=2 if samples == 3 else 1, subsampling=None)
 
@@ -173,9 +174,9 @@ class _StrictJpeg:
             return self._decoded(self._proven, data, number, options)
         self._pixels(self._headers[0], data, least=1)
         found = self._decode(data, number, **options)
-        if self._tries:
-            self._tries -= 1
+        if self._count in _TRIES:
             self._proven = self._proof(found, data, number, options)
+        self._count += 1
         return found
 
     def _pixels(self, header: bytes, data: bytes, least: int | None = None) -> Any:
@@ -192,14 +193,19 @@ class _StrictJpeg:
 
     def _proof(self, found: Any, data: bytes, number: int, options: dict[str, Any]) -> bytes | None:
         """Return the header with which the tile comes out as `found`, if its colours tell."""
-        if found[0] is None or (self._colours == "RGB" and not np.ptp(found[0], axis=-1).any()):
-            return None  # grey is grey with any of them
+        if found[0] is None or (self._colours == "RGB" and _is_grey(found[0])):
+            return None  # it is grey with any of them
         for header in self._headers:
             with suppress(Exception):  # a stream that simplejpeg does not take, or a page
                 tile, *place = self._decoded(header, data, number, options)
                 if place == list(found[1:]) and np.array_equal(tile, found[0]):
                     return header
         return None
+
+
+def _is_grey(tile: Any) -> bool:
+    """Return whether the three samples of every pixel are the same."""
+    return all(np.array_equal(tile[..., 0], tile[..., channel]) for channel in (1, 2))
 
 
 def _uncompressed(page: Any, **tags: Any) -> Any:

@@ -1,30 +1,21 @@
 """What tifffile knows: levels, meaning of the samples, micrometres per pixel, pixels.
 
 The pixels come through tifffile's Zarr store, which serves every layout and codec, but for
-plain tiled pages (`tiles`) and images that lie in the file as in memory. Nothing of this
-can be pickled, so each process opens the file itself and keeps a few open.
+plain tiled pages (`tiles`) and images that lie in the file as in memory.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import (
-    SlideError,
-    SlideFormatError,
-    SlideNotFoundError,
-    SlideUnsupportedError,
-)
-from dask_slides.geometry import Region, snapped_factor
+from dask_slides.errors import SlideError, SlideUnsupportedError, TileDecodeError
+from dask_slides.geometry import Region, hull, snapped_factor
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
@@ -37,9 +28,9 @@ from dask_slides.readers.protocol import (
     fill_holes,
     identify,
 )
-from dask_slides.readers.ranges import byte_file, stream
+from dask_slides.readers.ranges import stream
 from dask_slides.readers.remote import is_remote
-from dask_slides.readers.strict import strict_decode
+from dask_slides.readers.tiff_file import TiffFile, damaged, opened, tiff_file
 from dask_slides.readers.tiff_image import (
     check_declared,
     check_level,
@@ -47,27 +38,13 @@ from dask_slides.readers.tiff_image import (
     conversion_of,
     largest_series,
 )
-from dask_slides.readers.tiff_tags import (
-    absent_units,
-    is_mapped,
-    mpp_of,
-    properties_of,
-    tile_of,
-)
-from dask_slides.readers.tiles import (
-    TiledPage,
-    coarseness_of,
-    factors_of,
-    is_plain_tiled,
-    span_of,
-)
-from dask_slides.readers.units import Units, shown
+from dask_slides.readers.tiff_tags import mpp_of, properties_of, tile_of
+from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
+from dask_slides.readers.units import shown
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
-
-OPEN_FILES = 16
-"""Slides that one process keeps open."""
+Read = TypeVar("Read")
 
 _LARGEST_PIECE = 2**26
 """Bytes of a strip that may be fetched for one row of it: some writers make one of all."""
@@ -114,34 +91,47 @@ class TiffSource:
         """What a pixel shows that no tile holds."""
         return shown(self.conversion.fill, self.dtype)
 
-    def _open(self) -> _Opened:
+    def _open(self) -> TiffFile:
         """Return the file open; each time it is looked whether it was overwritten."""
         if not is_remote(self.path):  # there every request for bytes does
             check_identity(self.path, self.identity)
         masks = self.on_bad_tile == "mask"
-        return _opened(self.path, self.identity, self.series, self.conversion.fill, masks)
+        return opened(self.path, self.identity, self.series, self.conversion.fill, masks)
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
         this = self._open()
         units = this.units(level)
-
-        def read(part: Region) -> Array:
-            rows, columns = part.slices()
-            index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
-            where = tuple(index.get(axis, 0) for axis in self.axes)
-            return channels_last(np.asarray(this.array(level)[where]), self.axes)
-
+        read = partial(self._stored, this, level)
         if this.masks:
             whole = partial(
                 units.masked, region, lambda p: self.conversion(read(p)), self.channels, self.fill
             )
-            pixels = decoded(self.path, level, region, whole)
+            pixels = self._decoded(level, [region], whole)
         else:
-            pixels = self.conversion(decoded(self.path, level, region, lambda: read(region)))
+            pixels = self.conversion(self._decoded(level, [region], lambda: read(region)))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
             fill_holes(self, units.holes(region), region, pixels)
         return pixels
+
+    def _stored(self, this: TiffFile, level: int, region: Region) -> Array:
+        """Return what the file holds of `region`, (h, w, samples), before the conversion."""
+        rows, columns = region.slices()
+        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+        where = tuple(index.get(axis, 0) for axis in self.axes)
+        return channels_last(np.asarray(this.array(level)[where]), self.axes)
+
+    def _decoded(self, level: int, regions: list[Region], fetch: Callable[[], Read]) -> Read:
+        """Return what `fetch` reads of `regions`; an error names the tile that is its reason."""
+        try:
+            return decoded(self.path, level, hull(regions), fetch)
+        except TileDecodeError as error:
+            told = error
+        this = self._open()
+        for region in regions:
+            for tile, offset in this.units(level).whole(region):
+                decoded(self.path, level, tile, partial(self._stored, this, level, tile), offset)
+        raise told
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
         """Return the parts of `region` of `level` whose tiles are absent or masked."""
@@ -164,13 +154,13 @@ class TiffSource:
         """Return `region` of `level` reduced by `factor`."""
         this = self._open()
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
-        return decoded(self.path, level, place, lambda: this.array(level).read(region, factor))
+        return self._decoded(level, [place], lambda: this.array(level).read(region, factor))
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""
         if not self.reductions[level]:
             return None
-        return self._each(level, region, lambda page: page.tiles(region))
+        return self._each(level, [region], lambda page: page.tiles(region))
 
     def gather(
         self, level: int, regions: list[Region]
@@ -178,18 +168,15 @@ class TiffSource:
         """Return what the tiles of a plain tiled page hold of each of `regions`."""
         if not self.reductions[level]:
             return None
-        top, left = min(r.y for r in regions), min(r.x for r in regions)
-        bottom, right = max(r.stop_y for r in regions), max(r.stop_x for r in regions)
-        around = Region(top, left, bottom - top, right - left)
-        return self._each(level, around, lambda page: page.gather(regions))
+        return self._each(level, regions, lambda page: page.gather(regions))
 
     def _each(
-        self, level: int, around: Region, found: Callable[[TiledPage], Iterator[Item]]
+        self, level: int, regions: list[Region], found: Callable[[TiledPage], Iterator[Item]]
     ) -> Iterator[Item]:
-        """Yield what is found in the page of `level`; an error says that it lies in `around`."""
+        """Yield what is found of `regions` in the page of `level`."""
         this = self._open()
         items = found(this.array(level))
-        while item := decoded(self.path, level, around, lambda: next(items, None)):
+        while item := self._decoded(level, regions, lambda: next(items, None)):
             yield item
 
 
@@ -202,102 +189,6 @@ def channels_last(stored: Array, axes: str) -> Array:
     return stored.transpose([kept.index("Y"), kept.index("X"), kept.index(channel)])
 
 
-class _Opened:
-    """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
-
-    def __init__(
-        self, path: str, identity: Identity, series: int, fill: float, masks: bool = False
-    ) -> None:
-        self._path = path
-        self._identity = identity
-        self._tiff = _tiff_file(path)
-        if is_remote(path):  # what was read of it is of that version, and so is all that will be
-            check_identity(path, identity)
-        self._close = weakref.finalize(self, self._tiff.close)
-        self._series = self._tiff.series[series]
-        self._fill = fill
-        self.masks = masks
-        self._arrays: dict[int, Any] = {}
-        self._units: dict[int, Units] = {}
-        self._lock = threading.Lock()
-
-    def units(self, level: int) -> Units:
-        with self._lock:
-            return self._units_of(level)
-
-    def _units_of(self, level: int) -> Units:
-        if level not in self._units:
-            this = self._series.levels[level]
-            size = dict(zip(this.axes, this.shape, strict=True))
-            shape = (size["Y"], size["X"])
-            tables = absent_units(this, shape) or (None, None)
-            self._units[level] = Units(level, shape, tile_of(this.keyframe, shape), *tables)
-        return self._units[level]
-
-    def array(self, level: int) -> Any:
-        with self._lock:
-            if level not in self._arrays:
-                self._arrays[level] = self._open_array(level)
-            return self._arrays[level]
-
-    def _open_array(self, level: int) -> Any:
-        this = self._series.levels[level]
-        page = this.keyframe
-        if len(this.pages) == 1 and is_mapped(page):
-            # one strip may be the whole image: the Zarr store would read all of it
-            dtype = page.parent.byteorder + page.dtype.char
-            return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
-        # absent tiles are legal and read as the fill, not as black tissue
-        fill = _fill_of(page, self._fill)
-        if is_plain_tiled(this):
-            file = byte_file(self._path, self._identity)
-            masked = self._units_of(level) if self.masks else None
-            return TiledPage(file, page, fill, keep=level > 0, masked=masked)
-        for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
-            one.decode = strict_decode(one)  # the store asks the page for it
-        import zarr  # only here: it loads for as long as a small slide is read
-
-        # without workers tifffile decodes on Zarr's single event loop thread
-        workers = max(2, os.cpu_count() or 1)
-        store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
-        return zarr.open_array(store, mode="r")
-
-
-_opened = lru_cache(maxsize=OPEN_FILES)(_Opened)
-
-
-def _fill_of(page: Any, fill: float) -> Any:
-    """Return what an absent tile holds so that `fill` comes out of the conversion."""
-    if 1 in page.extrasamples[-1:]:
-        return 0  # transparent: alpha is premultiplied
-    if page.dtype.kind in "bf":
-        return page.dtype.type(fill)
-    top = int(np.iinfo(page.dtype).max)
-    value = int(min(fill, top))
-    return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
-
-
-def _tiff_file(path: str, file: Any = None) -> Any:
-    """Open `path` with tifffile; of another machine `file`, or a new stream of it."""
-    import tifffile
-
-    try:
-        here = (file or stream(path)) if is_remote(path) else path
-        # a companion file named inside an OME-TIFF is not followed: it may be any file
-        return tifffile.TiffFile(here, _multifile=False)
-    except SlideError:
-        raise
-    except OSError as error:
-        raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
-    except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: str, error: Exception) -> SlideFormatError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")
-
-
 def open_tiff(
     path: str, fill: float, limits: Limits
 ) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
@@ -306,7 +197,7 @@ def open_tiff(
     with stream(path) as file:
         structure = structure_of(path, file, identity.size, limits)
         file.seek(0)  # tifffile takes where it stands for the beginning
-        with _tiff_file(path, file) as tiff:
+        with tiff_file(path, file) as tiff:
             try:
                 index, series = largest_series(path, tiff.series)
                 for number, level in enumerate(series.levels):
@@ -316,7 +207,7 @@ def open_tiff(
             except SlideError:
                 raise
             except Exception as error:  # tags that contradict each other fail in many ways
-                raise _damaged(path, error) from None
+                raise damaged(path, error) from None
 
 
 def _check(where: str, level: Any, structure: Structure, limits: Limits) -> None:

@@ -70,6 +70,13 @@ class Units:
             for column in range(columns.start, columns.stop):
                 yield self._place(row, column).intersect(region)
 
+    def whole(self, region: Region) -> Iterator[tuple[Region, int | None]]:
+        """Yield the units that `region` touches, and where in the file each begins."""
+        rows, columns = self._span(region)
+        for row in range(rows.start, rows.stop):
+            for column in range(columns.start, columns.stop):
+                yield self._place(row, column), self._offset(row, column)
+
     def unknown(self, region: Region) -> list[Region]:
         """Return the units of `region` that nobody has decoded in this process."""
         return [self._place(*at) for at in self._where(~self._known, region)]
@@ -89,8 +96,10 @@ class Units:
         reason = self._reasons.get((row, column))
         if reason is None:
             return BadTile(*facts, ABSENT, "the file does not hold it")
-        offset = None if self._offsets is None else int(self._offsets[row, column])
-        return BadTile(*facts, CORRUPT, reason, offset)
+        return BadTile(*facts, CORRUPT, reason, self._offset(row, column))
+
+    def _offset(self, row: int, column: int) -> int | None:
+        return None if self._offsets is None else int(self._offsets[row, column])
 
     def saw(self, region: Region) -> None:
         """Remember that every unit of `region` was decoded, or found to be bad."""

@@ -30,6 +30,11 @@ class Prefix:
         """Return the bytes of `file`; FileNotFoundError without it."""
         return fetch_whole(self._of(file))
 
+    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
+        """Return the bytes of each of `files`."""
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return list(pool.map(self.read, files))
+
     def write(self, file: str, data: bytes) -> None:
         """Write `file`: an object is there whole, or not at all."""
         asked(self._of(file), lambda store, key: _put(store, key, data))
@@ -50,6 +55,10 @@ class Prefix:
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and bytes of every object."""
         return listed(self.url)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the objects below `folder`."""
+        return [f"{folder}/{name}" for name, _ in listed(self._of(folder))]
 
     def remove(self, files: Iterable[str]) -> None:
         """Delete `files`, those that are there."""

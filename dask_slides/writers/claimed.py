@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from dask_slides.errors import OutputBusyError
@@ -47,6 +48,11 @@ class Claimed:
     """Metadata and small arrays, as Zarr made them in memory."""
     sent: dict[str, bytes] = field(default_factory=dict)
 
+    @cached_property
+    def journal(self) -> records.Journal:
+        """What its tasks recorded."""
+        return records.Journal(self.path)
+
     def create(self, zarr_format: int) -> Any:
         """Return the root group, in memory."""
         import zarr
@@ -68,7 +74,7 @@ class Claimed:
         from zarr.storage import MemoryStore
 
         self.ready()
-        manifest = records.seal(self.path, first, shards)
+        manifest = records.seal(self.journal, first, shards)
         root = zarr.open_group(MemoryStore(self.made), mode="r+")
         root.attrs.update(sealed(attributes, manifest))
 

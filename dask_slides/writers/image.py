@@ -26,7 +26,7 @@ from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mark import Target, marked
 from dask_slides.writers.mask import write_grid
 from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, plan_image
-from dask_slides.writers.records import kept_holes, place_of
+from dask_slides.writers.records import Journal, place_of
 from dask_slides.writers.stages import (
     LABEL,
     SUMS,
@@ -111,7 +111,7 @@ def write_image(
         if not unfinished.resumed:
             _create(unfinished, plan, slide, version, label, blank_map)
         store = unfinished.path
-        _run_stages(plan, slide, store, label, progress)
+        _run_stages(plan, slide, unfinished.journal, label, progress)
         if len(plan.stages) > 1:
             place_of(store).remove_folder(SUMS)
         names = [str(number) for number in range(len(plan.levels))]
@@ -121,15 +121,15 @@ def write_image(
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(
-            **facts, **_damage(store, blank_map)
+            **facts, **_damage(unfinished.journal, blank_map)
         )
         unfinished.finish("0", shards, attributes)
     return target.place
 
 
-def _damage(store: str, blank_map: BlankMap | None) -> dict[str, Any]:
+def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
     """Return what the mark of a store says of bad tiles: nothing where there are none."""
-    holes, tiles = kept_holes(store)
+    holes, tiles = journal.holes()
     if blank_map is not None:
         tiles += blank_map.bad_tiles
     if not tiles:
@@ -182,9 +182,13 @@ def _create_labels(
 
 
 def _run_stages(
-    plan: ImagePlan, slide: Slide, path: str, label: TissueLabel | None, progress: Progress | None
+    plan: ImagePlan,
+    slide: Slide,
+    journal: Journal,
+    label: TissueLabel | None,
+    progress: Progress | None,
 ) -> None:
-    done = 0
+    done, path = 0, journal.store
     for stage in plan.stages:
         source: Source = slide.source
         if stage.first:
@@ -196,7 +200,7 @@ def _run_stages(
                 slide.shape[2],
                 sum_dtype(slide.dtype, number),
                 2**number,
-                kept_holes(path)[0],
+                journal.holes()[0],
                 getattr(root_of(slide.source), "fill", None),
             )
         task = stage_task(plan, stage, source, path, label, slide.dtype)

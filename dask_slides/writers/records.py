@@ -53,6 +53,10 @@ class Place(Protocol):
         """Return the bytes of `file`; FileNotFoundError without it."""
         ...
 
+    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
+        """Return the bytes of each of `files`."""
+        ...
+
     def write(self, file: str, data: bytes) -> None:
         """Write `file`, all of it or nothing."""
         ...
@@ -63,6 +67,10 @@ class Place(Protocol):
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and bytes of every file."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files of a folder; none without it."""
         ...
 
     def remove(self, files: Iterable[str]) -> None:
@@ -85,6 +93,10 @@ class Folder:
         with open(os.path.join(self.path, file), "rb") as stream:
             return stream.read()
 
+    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
+        """Return the bytes of each of `files`."""
+        return map(self.read, files)
+
     def write(self, file: str, data: bytes) -> None:
         """Write `file` under another name first, and flush it."""
         write_whole(os.path.join(self.path, file), data)
@@ -105,6 +117,13 @@ class Folder:
                 with suppress(FileNotFoundError):  # one that had its name for a moment
                     size = os.path.getsize(os.path.join(folder, name))
                     yield name if inside == "." else f"{inside}/{name}", size
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files of a folder; none without it."""
+        try:
+            return [f"{folder}/{name}" for name in os.listdir(os.path.join(self.path, folder))]
+        except FileNotFoundError:
+            return []
 
     def remove(self, files: Iterable[str]) -> None:
         """Delete `files`."""
@@ -154,23 +173,30 @@ def kept(store: str, task: str) -> int | None:
         return None
 
 
-def _all_kept(place: Place, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Return what the tasks recorded, `names` those of all files."""
-    tasks = sorted(n for n in names if n.startswith(f"{JOURNAL}/") and n.endswith(".json"))
-    with ThreadPoolExecutor() as pool:  # of a bucket each is a request
-        for data in pool.map(place.read, tasks):
-            yield json.loads(data)
+class Journal:
+    """What the tasks of a store recorded; each record is read once."""
 
+    def __init__(self, store: str) -> None:
+        self.store = store
+        self.place = place_of(store)
+        self._read: dict[str, dict[str, Any]] = {}
 
-def kept_holes(store: str) -> tuple[tuple[Hole, ...], tuple[BadTile, ...]]:
-    """Return the holes of what the tasks wrote, and the tiles of the slide that made them."""
-    place = place_of(store)
-    rows: list[list[Any]] = []
-    tiles: list[BadTile] = []
-    for done in _all_kept(place, (file for file, _ in place.files())):
-        rows += done.get("holes", ())
-        tiles += (BadTile(**one) for one in done.get("bad_tiles", ()))
-    return holes_of(rows), in_order(tiles)
+    def done(self) -> list[dict[str, Any]]:
+        """Return the records that are there."""
+        names = sorted(name for name in self.place.names(JOURNAL) if name.endswith(".json"))
+        new = [name for name in names if name not in self._read]
+        for name, data in zip(new, self.place.read_each(new), strict=True):
+            self._read[name] = json.loads(data)
+        return [self._read[name] for name in names]
+
+    def holes(self) -> tuple[tuple[Hole, ...], tuple[BadTile, ...]]:
+        """Return the holes of what the tasks wrote, and the tiles of the slide that made them."""
+        rows: list[list[Any]] = []
+        tiles: list[BadTile] = []
+        for done in self.done():
+            rows += done.get("holes", ())
+            tiles += (BadTile(**one) for one in done.get("bad_tiles", ()))
+        return holes_of(rows), in_order(tiles)
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -193,20 +219,20 @@ def belongs(file: str) -> bool:
     return not file.startswith(".") and file not in ROOT
 
 
-def seal(store: str, first: str, shards: dict[str, int]) -> dict[str, Any]:
+def seal(journal: Journal, first: str, shards: dict[str, int]) -> dict[str, Any]:
     """Make the manifest of a store from the records of its tasks; return what tells of it.
 
     `first` is the array that keeps it, `shards` says how many of them each array has. Other
     files, metadata and small arrays, are recorded here.
     """
     path = f"{first}/{MANIFEST}"
-    place = place_of(store)
+    store, place = journal.store, journal.place
     sizes = dict(place.files())
     present = {file for file in sizes if belongs(file)} - {path}
     left = {file for file in present if file.endswith(".partial")}  # of a killed worker
     place.remove(left)
     present -= left
-    kept = (Record(**one) for done in _all_kept(place, sizes) for one in done["files"])
+    kept = (Record(**one) for done in journal.done() for one in done["files"])
     records = {one.file: one for one in kept if one.file in present}
     for name, expected in shards.items():
         own = (one for file, one in records.items() if file.startswith(f"{name}/"))

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import dask.array as da
@@ -83,6 +84,11 @@ class Partial:
     """Whether its arrays are there, from a run before this one."""
     key: Mapping[str, Any]
 
+    @cached_property
+    def journal(self) -> records.Journal:
+        """What its tasks recorded."""
+        return records.Journal(self.path)
+
     def create(self, zarr_format: int) -> Any:
         """Return the root group, made anew."""
         import zarr
@@ -102,7 +108,7 @@ class Partial:
         """
         import zarr
 
-        manifest = records.seal(self.path, first, shards)
+        manifest = records.seal(self.journal, first, shards)
         zarr.open_group(self.path, mode="r+").attrs.update(sealed(attributes, manifest))
 
 

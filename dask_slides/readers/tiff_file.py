@@ -1,0 +1,126 @@
+"""The TIFF files that a process keeps open, and their levels as arrays.
+
+Nothing of this can be pickled, so each process opens the file itself and keeps a few open.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
+from dask_slides.readers.protocol import Identity, check_identity
+from dask_slides.readers.ranges import byte_file, stream
+from dask_slides.readers.remote import is_remote
+from dask_slides.readers.strict import strict_decode
+from dask_slides.readers.tiff_tags import absent_units, is_mapped, tile_of
+from dask_slides.readers.tiles import TiledPage, is_plain_tiled
+from dask_slides.readers.units import Units
+
+OPEN_FILES = 16
+"""Slides that one process keeps open."""
+
+
+class TiffFile:
+    """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
+
+    def __init__(
+        self, path: str, identity: Identity, series: int, fill: float, masks: bool = False
+    ) -> None:
+        self._path = path
+        self._identity = identity
+        self._tiff = tiff_file(path)
+        if is_remote(path):  # what was read of it is of that version, and so is all that will be
+            check_identity(path, identity)
+        self._close = weakref.finalize(self, self._tiff.close)
+        self._series = self._tiff.series[series]
+        self._fill = fill
+        self.masks = masks
+        self._arrays: dict[int, Any] = {}
+        self._units: dict[int, Units] = {}
+        self._lock = threading.Lock()
+
+    def units(self, level: int) -> Units:
+        """Return what this process knows of the tiles or strips of `level`."""
+        with self._lock:
+            return self._units_of(level)
+
+    def _units_of(self, level: int) -> Units:
+        if level not in self._units:
+            this = self._series.levels[level]
+            size = dict(zip(this.axes, this.shape, strict=True))
+            shape = (size["Y"], size["X"])
+            tables = absent_units(this, shape) or (None, None)
+            self._units[level] = Units(level, shape, tile_of(this.keyframe, shape), *tables)
+        return self._units[level]
+
+    def array(self, level: int) -> Any:
+        """Return the stored samples of `level`, to be indexed like a Zarr array."""
+        with self._lock:
+            if level not in self._arrays:
+                self._arrays[level] = self._open_array(level)
+            return self._arrays[level]
+
+    def _open_array(self, level: int) -> Any:
+        this = self._series.levels[level]
+        page = this.keyframe
+        if len(this.pages) == 1 and is_mapped(page):
+            # one strip may be the whole image: the Zarr store would read all of it
+            dtype = page.parent.byteorder + page.dtype.char
+            return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
+        # absent tiles are legal and read as the fill, not as black tissue
+        fill = _fill_of(page, self._fill)
+        if is_plain_tiled(this):
+            file = byte_file(self._path, self._identity)
+            masked = self._units_of(level) if self.masks else None
+            return TiledPage(file, page, fill, keep=level > 0, masked=masked)
+        for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
+            one.decode = strict_decode(one)  # the store asks the page for it
+        import zarr  # only here: it loads for as long as a small slide is read
+
+        # without workers tifffile decodes on Zarr's single event loop thread
+        workers = max(2, os.cpu_count() or 1)
+        store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
+        return zarr.open_array(store, mode="r")
+
+
+opened = lru_cache(maxsize=OPEN_FILES)(TiffFile)
+"""Returns the file open, of all threads one and the same."""
+
+
+def _fill_of(page: Any, fill: float) -> Any:
+    """Return what an absent tile holds so that `fill` comes out of the conversion."""
+    if 1 in page.extrasamples[-1:]:
+        return 0  # transparent: alpha is premultiplied
+    if page.dtype.kind in "bf":
+        return page.dtype.type(fill)
+    top = int(np.iinfo(page.dtype).max)
+    value = int(min(fill, top))
+    return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
+
+
+def tiff_file(path: str, file: Any = None) -> Any:
+    """Open `path` with tifffile; of another machine `file`, or a new stream of it."""
+    import tifffile
+
+    try:
+        here = (file or stream(path)) if is_remote(path) else path
+        # a companion file named inside an OME-TIFF is not followed: it may be any file
+        return tifffile.TiffFile(here, _multifile=False)
+    except SlideError:
+        raise
+    except OSError as error:
+        raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
+    except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
+        raise damaged(path, error) from None
+
+
+def damaged(path: str, error: Exception) -> SlideFormatError:
+    """Return what is said of a file that tifffile does not open, with its reason."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")
