@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 
 import asyncssh
+from asyncssh.connection import SSHConnection
+
+IGNORE = 2
+"""SSH_MSG_IGNORE, which paramiko fills with bytes that are no string: OpenSSH does not mind."""
 
 
 class Server(asyncssh.SSHServer):
@@ -44,11 +48,19 @@ async def run(process):
 async def main(port_file):
     key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.create_server(
-        Server, "127.0.0.1", 0, server_host_keys=[key], process_factory=run, encoding=None
+        Server,
+        "127.0.0.1",
+        0,
+        server_host_keys=[key],
+        process_factory=run,
+        encoding=None,
+        line_editor=False,
     )
     Path(port_file).write_text(str(server.get_port()))
     await server.wait_closed()
 
+
+SSHConnection._packet_handlers[IGNORE] = lambda *_: None
 
 if __name__ == "__main__":
     asyncio.run(main(sys.argv[1]))
