@@ -1,11 +1,16 @@
 """What a file declares and what its streams say, held against each other and against limits."""
 
+import os
 import struct
+import tracemalloc
 
+import google_crc32c
 import imagecodecs
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from rw_fixtures import noise, one_line, patch_tag, segments, smooth, sparse_tiff
@@ -245,6 +250,88 @@ def test_codecs_that_do_not_tell_their_size_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(32, 32, 3), photometric="rgb", tile=(32, 32), compression="jpegxr")
     with pytest.raises(ds.SlideUnsupportedError, match="JPEGXR") as error:
+        ds.open_slide(path)
+    one_line(error)
+
+
+CHUNKED = {
+    "zstd": (3, zarr.codecs.ZstdCodec()),
+    "gzip": (3, zarr.codecs.GzipCodec()),
+    "blosc": (3, zarr.codecs.BloscCodec()),
+    "zstd, 0.4": (2, numcodecs.Zstd()),
+    "zlib, 0.4": (2, numcodecs.Zlib()),
+    "lz4, 0.4": (2, numcodecs.LZ4()),
+    "blosc, 0.4": (2, numcodecs.Blosc()),
+}
+
+
+def ome_zarr(path, pixels, codec, zarr_format, **options):
+    """Write an image (y, x) of one level."""
+    group = zarr.create_group(path, zarr_format=zarr_format)
+    group.create_array("0", data=pixels, chunks=(64, 64), compressors=codec, **options)
+    scale = {"type": "scale", "scale": [1.0, 1.0]}
+    multiscales = [{
+        "axes": [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}],
+        "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+    }]  # fmt: skip
+    if zarr_format == 2:
+        group.attrs["multiscales"] = [{**multiscales[0], "version": "0.4"}]
+    else:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales}
+
+
+@pytest.mark.parametrize("kind", CHUNKED)
+def test_a_chunk_takes_no_more_memory_than_its_size(tmp_path, kind):
+    """One that decodes to 64 MB where its array says 4 kB, by its header or not."""
+    zarr_format, codec = CHUNKED[kind]
+    path = tmp_path / "a.zarr"
+    pixels = noise(128, 128)
+    ome_zarr(path, pixels, codec, zarr_format)
+    np.testing.assert_array_equal(ds.open_slide(path).read(0, 0, 128, 128)[..., 0], pixels)
+    inner = next((getattr(codec, one) for one in vars(codec) if one.endswith("_codec")), None)
+    inner = inner or getattr(codec, f"_{kind}_codec", codec)
+    bomb = bytes(inner.encode(np.zeros(2**26, np.uint8)))
+    assert len(bomb) < 2**20
+    chunk = path / "0" / ("1.1" if zarr_format == 2 else "c/1/1")
+    assert chunk.exists()
+    chunk.write_bytes(bomb)
+    os.utime(path / ("zarr.json" if zarr_format == 3 else ".zattrs"), (1, 1))
+    slide = ds.open_slide(path)
+    np.testing.assert_array_equal(slide.read(0, 0, 64, 128)[..., 0], pixels[:64])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ds.TileDecodeError):
+            slide.read(64, 64, 10, 10)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_chunks_in_shards_are_held_to_the_same(tmp_path):
+    path = tmp_path / "a.zarr"
+    ome_zarr(path, noise(128, 128), zarr.codecs.ZstdCodec(), 3, shards=(128, 128))
+    shard = path / "0" / "c" / "0" / "0"
+    stored = shard.read_bytes()
+    body, index = stored[:-68], np.frombuffer(stored[-68:-4], "<u8").reshape(4, 2).copy()
+    bomb = bytes(numcodecs.Zstd().encode(np.zeros(2**26, np.uint8)))
+    index[3] = len(body), len(bomb)
+    table = index.tobytes()
+    shard.write_bytes(body + bomb + table + google_crc32c.value(table).to_bytes(4, "little"))
+    slide = ds.open_slide(path)
+    assert slide.read(0, 0, 64, 64).any()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ds.TileDecodeError):
+            slide.read(64, 64, 10, 10)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_codec_that_tells_no_size_is_refused(tmp_path):
+    path = tmp_path / "a.zarr"
+    ome_zarr(path, noise(64, 64), numcodecs.BZ2(), 2)
+    with pytest.raises(ds.SlideUnsupportedError, match="bz2") as error:
         ds.open_slide(path)
     one_line(error)
 

@@ -25,6 +25,7 @@ from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.remote import exists, group_at, is_remote
 from dask_slides.readers.units import Units, shown
+from dask_slides.readers.zarr_bounds import bounded
 
 Array = NDArray[Any]
 
@@ -104,7 +105,7 @@ def _units(source: NgffSource, level: int) -> Units:
 @lru_cache(maxsize=16)
 def _arrays(source: NgffSource) -> list[Any]:
     group = group_at(source.path)
-    return [group[name] for name in source.arrays]
+    return [bounded(group[name], source.path) for name in source.arrays]
 
 
 def marker_of(path: str) -> str | None:
@@ -123,7 +124,7 @@ def open_ngff(
         multiscale = attributes.get("ome", attributes)["multiscales"][0]
         names = tuple(str(dataset["path"]) for dataset in multiscale["datasets"])
         axes = tuple(_axis_name(axis) for axis in multiscale["axes"])
-        arrays = [group[name] for name in names]
+        arrays = [bounded(group[name], path) for name in names]
         levels, channels = _levels(
             path, axes, [a.shape for a in arrays], [a.chunks for a in arrays]
         )

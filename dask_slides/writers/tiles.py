@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from dask_slides._version import __version__
 from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.errors import (
-    RemoteAccessError,
-    RemoteError,
     SlideError,
     SlideFormatError,
     SlideNotFoundError,
@@ -28,6 +26,7 @@ from dask_slides.pack import TASK_BYTES, SlideTiles, TilePack
 from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.readers.remote import group_at, is_remote, zarr_place
+from dask_slides.readers.zarr_bounds import bounded
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
 from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.mark import Target, marked, place_text
@@ -203,7 +202,8 @@ def _readable(reader: StoredTiles) -> Any:
     import zarr
 
     check_identity(f"{reader.path}/zarr.json", reader.identity)
-    return zarr.open_array(zarr_place(f"{reader.path}/tiles"), mode="r")
+    array = zarr.open_array(zarr_place(f"{reader.path}/tiles"), mode="r")
+    return bounded(array, reader.path)
 
 
 def _read_shard(reader: StoredTiles, starts: tuple[int, ...], block_id: Any) -> Array:
@@ -239,7 +239,7 @@ def open_pack(path: Any) -> TilePack:
         if attributes.pop(MARK)["kind"] != "pack":
             raise KeyError(MARK)
         stored = group["tiles"]
-        stored_at = [group[name] for name in ("y", "x", "score")]
+        stored_at = [bounded(group[name], target) for name in ("y", "x", "score")]
         if max(array.size for array in stored_at) > MOST_TILES or stored.ndim != 4:
             raise ValueError("tiles")
         y, x, score = (np.asarray(array[...]) for array in stored_at)
@@ -247,7 +247,7 @@ def open_pack(path: Any) -> TilePack:
             raise KeyError("tiles")
         lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
         float(attributes.get("mpp") or 0)
-    except (RemoteError, RemoteAccessError):
+    except SlideError:
         raise
     except Exception as error:  # zarr has no one class for what is not there
         raise SlideFormatError(
