@@ -39,7 +39,11 @@ PATIENCE = {
 }
 """Of a cluster of this machine. Dask closes what would start a process again if that takes more
 than 15 s, and then waits for ever."""
-CALM = {"distributed.admin.tick.interval": "500ms", "distributed.worker.profile.enabled": False}
+CALM = {
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.profile.enabled": False,
+}
 """Of the same. By default each process looks at its own loop fifty times a second, and each worker
 at its stack a hundred times: a fifth of the time of a resize, where all share two cores."""
 NAMED = 3
