@@ -76,6 +76,8 @@ def test_damage(folder, undamaged, case):
     copy = pickle.loads(pickle.dumps(error.value))
     assert (type(copy), str(copy)) == (type(error.value), message)
     if name == "TileDecodeError" and case.tile is not None:
+        place = tuple(n * damage.TILE for n in divmod(case.tile, 3))
+        assert (error.value.y, error.value.x) == place
         # what is around the damaged tile can still be read
         other = ds.open_slide(path).read(0, 64, 32, 32)
         np.testing.assert_array_equal(other, right[:32, 64:96])
@@ -87,7 +89,9 @@ def test_a_tile_error_says_where(tmp_path):
     with pytest.raises(ds.TileDecodeError) as error:
         ds.open_slide(path).read(32, 40, 20, 10)
     found = pickle.loads(pickle.dumps(error.value))
-    assert (found.level, found.y, found.x) == (0, 32, 40)
+    assert (found.level, found.y, found.x) == (0, 32, 32)  # the tile, not what was read of it
+    with tifffile.TiffFile(path) as tiff:
+        assert found.offset == tiff.pages[0].dataoffsets[4]
 
 
 LIMITED = """

@@ -129,7 +129,7 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
             "fetch the file again"
         )
     offsets, nbytes = np.array(one.dataoffsets, np.int64), np.array(one.databytecounts, np.int64)
-    if min(offsets.min(), nbytes.min()) < 0:
+    if (offsets < 0).any() or (nbytes < 0).any():
         raise SlideFormatError(f"{where} has tiles at negative offsets; fetch the file again")
     there = np.flatnonzero((offsets > 0) & (nbytes > 0))
     if not len(there):
