@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import dask
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 from remote_fixtures import bucket, quick_retries, served_bucket  # noqa: F401
 
 TEST_DATA = "DASK_SLIDES_TEST_DATA"
+
+# what a shell starts in the background ignores Ctrl-C, and all that it starts: tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "local",
