@@ -280,6 +280,16 @@ def ome_zarr(path, pixels, codec, zarr_format, **options):
         group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales}
 
 
+def check_refused_in_little_memory(slide):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ds.TileDecodeError):
+            slide.read(64, 64, 10, 10)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("kind", CHUNKED)
 def test_a_chunk_takes_no_more_memory_than_its_size(tmp_path, kind):
     """One that decodes to 64 MB where its array says 4 kB, by its header or not."""
@@ -298,13 +308,7 @@ def test_a_chunk_takes_no_more_memory_than_its_size(tmp_path, kind):
     os.utime(path / ("zarr.json" if zarr_format == 3 else ".zattrs"), (1, 1))
     slide = ds.open_slide(path)
     np.testing.assert_array_equal(slide.read(0, 0, 64, 128)[..., 0], pixels[:64])
-    tracemalloc.start()
-    try:
-        with pytest.raises(ds.TileDecodeError):
-            slide.read(64, 64, 10, 10)
-        assert tracemalloc.get_traced_memory()[1] < 2**23
-    finally:
-        tracemalloc.stop()
+    check_refused_in_little_memory(slide)
 
 
 def test_chunks_in_shards_are_held_to_the_same(tmp_path):
@@ -319,13 +323,7 @@ def test_chunks_in_shards_are_held_to_the_same(tmp_path):
     shard.write_bytes(body + bomb + table + google_crc32c.value(table).to_bytes(4, "little"))
     slide = ds.open_slide(path)
     assert slide.read(0, 0, 64, 64).any()
-    tracemalloc.start()
-    try:
-        with pytest.raises(ds.TileDecodeError):
-            slide.read(64, 64, 10, 10)
-        assert tracemalloc.get_traced_memory()[1] < 2**23
-    finally:
-        tracemalloc.stop()
+    check_refused_in_little_memory(slide)
 
 
 def test_a_codec_that_tells_no_size_is_refused(tmp_path):

@@ -46,10 +46,8 @@ class JpegTiles:
 
         height, width, samples = self._shape
         height, width = height // factor, width // factor
-        if self._header:
-            data = b"".join((self._header, memoryview(data)[2:]))
         tile: Array = simplejpeg.decode_jpeg(
-            data,
+            begun_with(self._header, data),
             "RGB" if samples == 3 else "GRAY",
             min_height=height,
             min_width=width,
@@ -97,6 +95,11 @@ def coarseness(stream: bytes) -> int:
             return int(max(max(ratio) / min(ratio) for ratio in ratios))
         at += 2 + length
     return 2  # not told: what does no harm
+
+
+def begun_with(header: bytes, data: bytes | memoryview) -> bytes | memoryview:
+    """Return a stream with another beginning, one of the `headers` of its page."""
+    return b"".join((header, memoryview(data)[2:])) if header else data
 
 
 def headers(page: Any, samples: int) -> list[bytes]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dask_slides.readers.frames import JPEG, READ, Data, Frame, has_end
-from dask_slides.readers.jpeg import headers
+from dask_slides.readers.jpeg import begun_with, headers
 
 _LZW, _LZMA = 5, 34925
 BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
@@ -158,8 +159,7 @@ class _StrictJpeg:
         self._headers = headers(page, samples)
         self._proven: bytes | None = None
         self._count = 0
-        # of streams that are decoded nothing is left to be told about their colours
-        self._samples = _uncompressed(page, photometric=2 if samples == 3 else 1, subsampling=None)
+        self._page = page
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         # NDPI has one stream with restart intervals, whose tables and size lie in its header
@@ -179,14 +179,19 @@ class _StrictJpeg:
         self._count += 1
         return found
 
+    @cached_property
+    def _samples(self) -> Any:
+        """What makes samples of a decoded stream; most pages need it not."""
+        # nothing is left to be told about the colours
+        photometric = 2 if self._colours == "RGB" else 1
+        return _uncompressed(self._page, photometric=photometric, subsampling=None)
+
     def _pixels(self, header: bytes, data: bytes, least: int | None = None) -> Any:
         """Return the samples (h, w, s); with sides of at `least` so much, at 1/8 if it can be."""
         import simplejpeg
 
-        if header:
-            data = b"".join((header, memoryview(data)[2:]))
         sides = {} if least is None else {"min_height": least, "min_width": least, "min_factor": 1}
-        return simplejpeg.decode_jpeg(data, self._colours, **sides)
+        return simplejpeg.decode_jpeg(begun_with(header, data), self._colours, **sides)
 
     def _decoded(self, header: bytes, data: bytes, number: int, options: dict[str, Any]) -> Any:
         return self._samples(self._pixels(header, data).reshape(-1).data, number, **options)

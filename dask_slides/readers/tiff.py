@@ -107,9 +107,9 @@ class TiffSource:
             whole = partial(
                 units.masked, region, lambda p: self.conversion(read(p)), self.channels, self.fill
             )
-            pixels = self._decoded(level, [region], whole)
+            pixels = self._decoded(level, region, whole)
         else:
-            pixels = self.conversion(self._decoded(level, [region], lambda: read(region)))
+            pixels = self.conversion(self._decoded(level, region, lambda: read(region)))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
             fill_holes(self, units.holes(region), region, pixels)
         return pixels
@@ -121,14 +121,23 @@ class TiffSource:
         where = tuple(index.get(axis, 0) for axis in self.axes)
         return channels_last(np.asarray(this.array(level)[where]), self.axes)
 
-    def _decoded(self, level: int, regions: list[Region], fetch: Callable[[], Read]) -> Read:
-        """Return what `fetch` reads of `regions`; an error names the tile that is its reason."""
+    def _decoded(
+        self,
+        level: int,
+        around: Region,
+        fetch: Callable[[], Read],
+        regions: list[Region] | None = None,
+    ) -> Read:
+        """Return what `fetch` reads of `regions` in `around`, by default of all of it.
+
+        An error names the tile that is its reason.
+        """
         try:
-            return decoded(self.path, level, hull(regions), fetch)
+            return decoded(self.path, level, around, fetch)
         except TileDecodeError as error:
             told = error
         this = self._open()
-        for region in regions:
+        for region in regions or [around]:
             for tile, offset in this.units(level).whole(region):
                 decoded(self.path, level, tile, partial(self._stored, this, level, tile), offset)
         raise told
@@ -154,7 +163,7 @@ class TiffSource:
         """Return `region` of `level` reduced by `factor`."""
         this = self._open()
         place = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
-        return self._decoded(level, [place], lambda: this.array(level).read(region, factor))
+        return self._decoded(level, place, lambda: this.array(level).read(region, factor))
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""
@@ -175,8 +184,8 @@ class TiffSource:
     ) -> Iterator[Item]:
         """Yield what is found of `regions` in the page of `level`."""
         this = self._open()
-        items = found(this.array(level))
-        while item := self._decoded(level, regions, lambda: next(items, None)):
+        items, around = found(this.array(level)), hull(regions)
+        while item := self._decoded(level, around, lambda: next(items, None), regions):
             yield item
 
 
