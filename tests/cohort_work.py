@@ -100,7 +100,7 @@ class Killing:
         return None, {"pid": os.getpid()}
 
     def write(self, obj, path, overwrite, resume):
-        os.mkdir(path)
+        os.makedirs(path, exist_ok=True)  # the killer may have ended this one after its write
 
 
 if __name__ == "__main__":
