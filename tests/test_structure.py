@@ -125,7 +125,7 @@ def test_there_are_no_circles():
 
 @pytest.mark.parametrize("name", [one for one in NAMES if ".readers." in one])
 def test_readers_know_nothing_of_what_is_done_with_pixels(name):
-    ground = ("errors", "geometry", "compiled", "memory")
+    ground = ("errors", "geometry", "compiled", "memory", "forks")
     allowed = ("dask_slides.readers.", *(f"dask_slides.{name}" for name in ground))
     assert all(other.startswith(allowed) for other in imports(name, top_only=False))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from dask_slides.forks import lock_of_one_process
 from dask_slides.memory import POOL
 
 Array = NDArray[Any]
@@ -31,7 +32,7 @@ class Kept:
         self._limit = limit
         self._tiles: OrderedDict[Hashable, tuple[Array, int]] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = lock_of_one_process()
         self._thread = threading.local()
 
     @contextmanager

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from dask_slides.errors import SlideChangedError, SlideNotFoundError
+from dask_slides.forks import not_inherited
 from dask_slides.readers.protocol import Identity, identify
 from dask_slides.readers.remote import fetch, is_remote
 
@@ -86,6 +87,7 @@ class RemoteFile:
         return fetch(self._url, start, stop, self._facts)
 
 
+@not_inherited
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_REQUESTS, "dask-slides-ranges")

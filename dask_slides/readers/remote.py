@@ -27,6 +27,7 @@ from dask_slides.errors import (
     SlideNotFoundError,
     SlideUnsupportedError,
 )
+from dask_slides.forks import in_child
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -72,6 +73,11 @@ def located(url: str) -> tuple[Any, str]:
     scheme, _, rest = url.partition("://")
     root, _, key = rest.partition("/")
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    if _cut_off:
+        raise SlideUnsupportedError(
+            f"{url}: this process was made by fork from one that had read from a server, and gets "
+            'no answers; make it by "spawn", or open what is remote only in the child'
+        )
     store = _store(scheme, root, tuple(sorted(environment.items())))
     return store, key if scheme == "s3" else unquote(key)
 
@@ -96,6 +102,18 @@ def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> 
         options["endpoint"] = endpoint
         options["client_options"]["allow_http"] = endpoint.startswith("http://")
     return S3Store(root, **options)
+
+
+_cut_off = False
+"""Whether the threads that would answer a request of this process were left behind by a fork."""
+
+
+def _left_behind() -> None:
+    global _cut_off
+    _cut_off = _cut_off or _store.cache_info().currsize > 0
+
+
+in_child(_left_behind)
 
 
 def asked(url: str, request: Callable[[Any, str], Answer]) -> Answer:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
+from dask_slides.forks import not_inherited
 from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
@@ -89,7 +90,7 @@ class TiffFile:
         return zarr.open_array(store, mode="r")
 
 
-opened = lru_cache(maxsize=OPEN_FILES)(TiffFile)
+opened = not_inherited(lru_cache(maxsize=OPEN_FILES)(TiffFile))
 """Returns the file open, of all threads one and the same."""
 
 

@@ -1,0 +1,43 @@
+"""What a process made by fork must not share with the one that made it.
+
+PyTorch's loaders and much else fork on Linux. A child has a copy of everything but the threads:
+a lock that one of them held stays locked, a pool of them does no work, and of an open file the
+place where it is read is the same for both, so that each reads what the other one wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+
+class _Cache(Protocol):
+    def cache_clear(self) -> None: ...
+
+
+Cached = TypeVar("Cached", bound=_Cache)
+
+
+def in_child(call: Callable[[], Any]) -> None:
+    """Make a child begin with `call`."""
+    if sys.platform != "win32":  # which has no fork
+        os.register_at_fork(after_in_child=call)
+
+
+def not_inherited(cache: Cached) -> Cached:
+    """Return `cache`, which a child begins empty: it opens files and starts threads itself."""
+    in_child(cache.cache_clear)
+    return cache
+
+
+def lock_of_one_process() -> threading.Lock:
+    """Return a lock that no fork happens under, so that a child finds it open."""
+    lock = threading.Lock()
+    if sys.platform != "win32":
+        os.register_at_fork(
+            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+        )
+    return lock

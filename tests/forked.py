@@ -1,0 +1,117 @@
+"""Run by `test_forks`: processes made by fork from one that has read, as PyTorch's loaders are.
+
+No test process forks itself: it has threads, and Python warns of that.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+
+import numpy as np
+import servers
+
+import dask_slides as ds
+from dask_slides.memory import POOL
+
+CHILDREN, READS = 4, 40
+SIZE = 2**21
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: that is the case
+forked = multiprocessing.get_context("fork")
+
+
+def wrong_reads(seed):
+    """Read at random places; return how many reads were not what `truth` holds there."""
+    rng = np.random.default_rng(seed)
+    tall, wide, _ = truth.shape
+    wrong = 0
+    for _ in range(READS):
+        height, width = (int(n) for n in rng.integers(1, 200, 2))
+        y, x = (int(rng.integers(0, n - m)) for n, m in ((tall, height), (wide, width)))
+        try:
+            found = slide.read(y, x, height, width)
+        except ds.SlideError:
+            wrong += 1
+            continue
+        wrong += not np.array_equal(found, truth[y : y + height, x : x + width])
+    return wrong
+
+
+def read_in_children(path, expected):
+    """Read in children and here at once."""
+    global slide, truth
+    slide, truth = ds.open_slide(path), np.load(expected)
+    assert wrong_reads(0) == 0
+    with forked.Pool(CHILDREN) as pool:
+        there = pool.map_async(wrong_reads, range(1, CHILDREN + 1), chunksize=1)
+        here = wrong_reads(0)
+        assert there.get(60) == [0] * CHILDREN
+    assert here == 0
+
+
+def memory_is_of_one_process():
+    """Fill memory that waited at the fork in a child, then look at it here."""
+    first = POOL.array((SIZE,), np.uint8)
+    first[:] = 0
+    del first
+    go, turn = os.pipe()
+    child = os.fork()
+    mine = POOL.array((SIZE,), np.uint8)
+    if not child:
+        os.read(go, 1)
+        mine[:] = 2
+        os._exit(0)
+    mine[:] = 1
+    os.write(turn, b"1")
+    assert os.waitpid(child, 0)[1] == 0
+    assert (mine == 1).all()
+
+
+def locks_are_open_in_a_child():
+    """Fork again and again while another thread takes and gives back memory."""
+    ended = threading.Event()
+
+    def lend():
+        while not ended.is_set():
+            POOL.array((SIZE,), np.uint8)
+
+    thread = threading.Thread(target=lend)
+    thread.start()
+    try:
+        for _ in range(100):
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # ends a child that waits for a lock
+                POOL.array((SIZE,), np.uint8)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        ended.set()
+        thread.join()
+
+
+def told(slide):
+    """Return what a read raises."""
+    try:
+        slide.read(0, 0, 10, 10)
+    except ds.SlideError as error:
+        return type(error).__name__, str(error)
+    return "nothing", ""
+
+
+def remote_is_refused_in_a_child(folder, name):
+    """Read from a server here, then there."""
+    with servers.web_server(folder) as (address, _):
+        slide = ds.open_slide(f"{address}/{name}")
+        assert told(slide) == ("nothing", "")
+        with forked.Pool(1) as pool:
+            kind, text = pool.apply_async(told, [slide]).get(60)
+        assert (kind, "spawn" in text, name in text) == ("SlideUnsupportedError", True, True)
+        assert told(slide) == ("nothing", "")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
