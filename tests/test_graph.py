@@ -15,8 +15,8 @@ import dask_slides as ds
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import ReadBlock, default_chunks, task_bytes
 from dask_slides.pack import pack_at
+from dask_slides.writers.image import plan_that_fits, write_bytes_of_task
 from dask_slides.writers.label import tissue_label
-from dask_slides.writers.plan import plan_image
 from dask_slides.writers.stages import stage_array, stage_task
 from dask_slides.writers.tiles import _shards
 
@@ -121,11 +121,22 @@ def test_writing_the_atlas(atlas, atlas_map):
             (image, None),
             (cut.image, tissue_label(atlas_map, cut.rows, cut.columns, cut.factors)),
         ]:
-            plan = plan_image(slide.shape[:2])
+            plan = plan_that_fits(slide, None)
             parts = (plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)
             blocks = stage_array(stage_task(*parts), slide.source)
             check(blocks)
             assert plan.tasks <= 1000
+
+
+def test_a_task_writes_shards_beside_each_other_and_one_where_memory_is_short(atlas):
+    """What is read at a fraction is little for a task; the store is the same."""
+    tenth = ds.resize(atlas, 10)
+    usual = plan_that_fits(tenth, None)
+    assert usual.stages[0].wide == 2
+    short = plan_that_fits(tenth, write_bytes_of_task(usual, tenth) - 1)
+    assert short.stages[0].wide == 1
+    assert short.levels == usual.levels
+    assert usual.tasks < 0.6 * short.tasks
 
 
 def test_a_block_of_the_atlas_is_computed_alone(atlas):

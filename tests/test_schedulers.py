@@ -115,6 +115,23 @@ def test_a_cluster_gives_the_errors_of_this_machine(client, tmp_path, tissue):
         lazy.compute()
 
 
+def test_blocks_of_a_cluster_are_fetched_together(client, monkeypatch):
+    fetched = []
+    gather = client.gather
+
+    def counted(futures, **options):
+        fetched.append(len(futures))
+        return gather(futures, **options)
+
+    monkeypatch.setattr(client, "gather", counted)
+    array = da.arange(40, chunks=1)
+    seen = []
+    assert np.array_equal(compute(array, "count", lambda *done: seen.append(done)), range(40))
+    assert sum(fetched) == 40
+    assert len(fetched) <= 20  # it takes milliseconds, and seconds on the slowest machine
+    assert seen == [(n, 40) for n in range(41)]
+
+
 def test_an_interrupt_while_a_thread_starts_waits_for_its_task(monkeypatch):
     """Ctrl-C may come while the main thread starts one: its pool then knows nothing of it."""
     began, go, done = threading.Event(), threading.Event(), []

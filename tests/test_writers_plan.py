@@ -47,15 +47,15 @@ def halved(size, times):
     return size
 
 
-@given(st.tuples(sides, sides), ratios, st.integers(0, 40_000))
-@example((MILLION, MILLION), 1.0, 0)
-@example((ATLAS, ATLAS), 1.0, 35_000)
-@example((10_240, 10_240), 10.0, 0)
-@example((10_240, 10_240), 10.0, 3431)
-@example((1, MILLION), 3.7, 0)
-@example((9001, 203), 1.0, 0)
-def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span):
-    plan = plan_image(shape, ratio, span=span)
+@given(st.tuples(sides, sides), ratios, st.integers(0, 40_000), st.sampled_from([4096, 8192]))
+@example((MILLION, MILLION), 1.0, 0, 8192)
+@example((ATLAS, ATLAS), 1.0, 35_000, 4096)
+@example((10_240, 10_240), 10.0, 0, 8192)
+@example((10_240, 10_240), 10.0, 3431, 8192)
+@example((1, MILLION), 3.7, 0, 8192)
+@example((9001, 203), 1.0, 0, 4096)
+def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span, aim):
+    plan = plan_image(shape, ratio, span=span, aim=aim)
     assert max(stage.side**2 * stage.wide for stage in plan.stages) <= 4096**2
     written = []
     for stage in plan.stages:
@@ -80,6 +80,19 @@ def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, s
                 assert all(start % level.shard == 0 for start, _ in pieces)
         written += stage.levels
     assert written == list(range(len(plan.levels)))
+
+
+@given(st.tuples(sides, sides), ratios, st.sampled_from([4096, 8192]))
+@example((6144, 6144), 10.0, 8192)
+@example((2048, 2048), 10.0, 8192)
+def test_a_task_takes_shards_beside_each_other_for_even_work(shape, ratio, aim):
+    plan, alone = plan_image(shape, ratio, aim=aim), plan_image(shape, ratio, aim=1)
+    assert plan.levels == alone.levels
+    stage = plan.stages[0]
+    if stage.wide > 1:
+        assert stage.side**2 * stage.wide * ratio**2 <= aim**2
+        rows, columns = plan.blocks(stage)
+        assert rows * columns >= 16  # enough for a few threads
 
 
 @given(st.tuples(sides, sides), ratios)

@@ -13,7 +13,7 @@ from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region
-from dask_slides.graph import Block, input_ratio, read_span, task_bytes
+from dask_slides.graph import Block, input_ratio, read_side, read_span, task_bytes
 from dask_slides.kernels import sum_dtype
 from dask_slides.readers.bad_tiles import listed, rows_of
 from dask_slides.readers.protocol import Source, root_of
@@ -25,7 +25,7 @@ from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mark import Target, marked
 from dask_slides.writers.mask import write_grid
-from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, plan_image
+from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
 from dask_slides.writers.records import Journal, place_of
 from dask_slides.writers.stages import (
     LABEL,
@@ -51,7 +51,7 @@ def check_fit(plan: ImagePlan) -> None:
 
 
 def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
-    """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
+    """Return the peak bytes of a task: reading, pyramid, encoding; or of one of a later stage."""
     height, width, channels = slide.shape
     side = plan.stages[0].side
     block = Region(0, 0, min(side, height), min(side * plan.stages[0].wide, width))
@@ -59,7 +59,16 @@ def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
     # sums of twice the width on a quarter of the pixels, a half of it between the axes;
     # then the channels apart, and the encoded shard
     pyramid, planes, encoded = pixels, pixels, pixels
-    return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
+    first = task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
+    return max([first, *(_bytes_of_later(plan, stage, slide) for stage in plan.stages[1:])])
+
+
+def _bytes_of_later(plan: ImagePlan, stage: Stage, slide: Slide) -> int:
+    """Return the peak bytes of a task of a stage that reads sums: as read and decoded."""
+    number = stage.levels[0] - stage.first
+    height, width = plan.levels[number].shape
+    area = min(stage.side, height) * min(stage.side, width)
+    return 2 * area * slide.shape[2] * sum_dtype(slide.dtype, number).itemsize
 
 
 def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
@@ -68,18 +77,22 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
 
 
 def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan of the largest shards, up to the usual ones, that fit `available` bytes.
+    """Return the plan of the widest tasks and largest shards that fit `available` bytes.
 
     If none does, that of the smallest. Only where memory is short do the shards of a store
     depend on it, and its pixels never do.
     """
-    ratio, span = max(input_ratio(slide.source)), read_span(slide.source, 0)
-    plan = plan_image(slide.shape[:2], ratio, span=span)
-    while available is not None and write_bytes_of_task(plan, slide) > available:
+    shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
+    span, aim = read_span(slide.source, 0), read_side(slide.source)
+    plan = plan_image(shape, ratio, span=span, aim=aim)
+    if available is None or write_bytes_of_task(plan, slide) <= available:
+        return plan
+    plan = plan_image(shape, ratio, aim=1)  # a shard a task
+    while write_bytes_of_task(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
             break
-        plan = plan_image(slide.shape[:2], ratio, side, span)
+        plan = plan_image(shape, ratio, side, aim=1)
     return plan
 
 

@@ -16,8 +16,9 @@ LARGEST_SHARD = 4096
 an image of a million pixels a side has more tasks instead."""
 SMALLEST_SHARD = 512
 """The same at the least, however short memory is."""
-STAGE_CHUNKS = 2
-"""Chunks a side that a task of a later stage reads back: it writes two levels of them."""
+STAGE_SIDE = 1024
+"""Pixels a side that a task of a later stage reads back, where memory is not short: the sums of
+two to four chunks."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,14 @@ def plan_image(
     input_ratio: float = 1.0,
     largest: int = LARGEST_SHARD,
     span: int = 0,
+    aim: int = TASK_SIDE,
 ) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
     shrinks much takes fewer output pixels. No shard is longer than `largest` a side. Tasks are
-    at least `span` pixels wide, as far as they stay small.
+    at least `span` pixels wide, as far as they stay small, and take shards beside each other up
+    to as many pixels of the file as `aim` x `aim`.
     """
     longest = max(shape)
     count = 1
@@ -97,7 +100,9 @@ def plan_image(
         side *= 2
     while _blocks(shape, side) > MAX_TASKS * 2 // 3 and side < largest:
         side *= 2
-    wide = max(1, min(-(-span // side), largest**2 // side**2))
+    work = int((aim / input_ratio / side) ** 2)
+    shared = _blocks(shape, side) // FEW_TASKS
+    wide = max(1, min(max(-(-span // side), min(work, shared)), largest**2 // side**2))
     stages: list[Stage] = []
     shards: list[int] = []
     first, base = 0, 0
@@ -109,7 +114,7 @@ def plan_image(
             fitting.append(len(shards))
             shards.append(max(chunk, side >> (first + len(fitting) - 1)))
         stages.append(Stage(side, first, tuple(fitting), 1 if stages else wide))
-        base, first, side = fitting[-1], 1, STAGE_CHUNKS * chunk
+        base, first, side = fitting[-1], 1, max(2 * chunk, min(STAGE_SIDE, largest))
     levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
     return ImagePlan(levels, tuple(stages))
 
