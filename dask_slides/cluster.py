@@ -323,10 +323,12 @@ def _compute_remote(
 
 
 def _together(arriving: Any) -> Iterator[list[Any]]:
-    """Yield what has ended, together with what ends within a moment after it."""
+    """Yield what has ended, together with what ends within a moment: none at the beginning."""
+    start = 0.0
     for first in arriving:
-        some = [first]
-        until = time.monotonic() + TOGETHER
+        some, now = [first], time.monotonic()
+        start = start or now
+        until = now + min(TOGETHER, (now - start) / 4)
         while not arriving.is_empty() and time.monotonic() < until:
             time.sleep(TOGETHER / 20)
             some += arriving.next_batch(block=False)

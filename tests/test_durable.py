@@ -53,7 +53,7 @@ def killed_at(processes, step, kind, source, out, expected, **options):
     return code != 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["image", "pack", pytest.param("cutoff", marks=pytest.mark.slow)])
 def test_killed_at_steps_of_writing_and_publishing(processes, tmp_path, source, expected, kind):
     steps = 0
     for step in itertools.count(1 + KINDS.index(kind), 11):

@@ -127,16 +127,15 @@ def test_a_process_of_a_pool_that_ends(tmp_path, source):
     ds.verify(tmp_path / "a.zarr")
 
 
-def test_the_slide_changes_while_a_cluster_reads_it(tmp_path, source):
-    copy = tmp_path / "s.tif"
-    copy.write_bytes(source.read_bytes())
+def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
+    slide = work.slide_file(tmp_path / "s.tif", side=3000)  # many blocks are left after the first
 
     def replaced(done, total):
         if done == 1:
-            os.utime(copy, ns=(1, 1))
+            os.utime(slide, ns=(1, 1))
 
     with cluster_of(1), pytest.raises(ds.SlideChangedError, match="changed since it was opened"):
-        ds.write(ds.open_slide(copy), tmp_path / "a.zarr", progress=replaced)
+        ds.write(ds.open_slide(slide), tmp_path / "a.zarr", progress=replaced)
     assert os.listdir(tmp_path) == ["s.tif"]
 
 

@@ -156,7 +156,10 @@ def test_a_real_slide_with_rgb_components_and_tables_apart(real_slide):
         assert np.abs(off).mean() < 2
 
 
-@pytest.mark.parametrize("name", ["CMU-1-Small-Region.jpeg.tiff", "TCGA-CR-7395.svs"])
+@pytest.mark.parametrize(
+    "name",
+    ["CMU-1-Small-Region.jpeg.tiff", pytest.param("TCGA-CR-7395.svs", marks=pytest.mark.slow)],
+)
 def test_other_real_slides_are_reduced_to_their_means(test_data, name):
     slide = ds.open_slide(test_data / "slides" / name)
     full = slide.read(0, 0, *slide.shape[:2])

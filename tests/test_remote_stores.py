@@ -56,7 +56,10 @@ def at(name):
     return f"s3://{servers.BUCKET}/{name}"
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(
+    "kind",
+    ["image", "pack", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cutoff", "map"))],
+)
 def test_a_store_has_the_bytes_of_one_on_a_disk(bucket, source, expected, kind, name):
     assert write(kind, source, at(name)) == at(name)
     assert bucket.contents(name) == expected[kind]
@@ -153,9 +156,9 @@ def killed_at(bucket, processes, step, source, name, before, expected, **options
 
 # before the root; while the old store is removed, and while the new one is copied
 STEPS = [
-    (64, False),
-    pytest.param(70, True, marks=pytest.mark.slow),
-    pytest.param(100, True, marks=pytest.mark.slow),
+    (48, False),
+    pytest.param(50, True, marks=pytest.mark.slow),
+    pytest.param(60, True, marks=pytest.mark.slow),
 ]
 
 

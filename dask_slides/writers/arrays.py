@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import SlideArgumentError, SlideNotFoundError
 from dask_slides.geometry import Region
 from dask_slides.readers.bad_tiles import BLANK, OK, Hole, status_of
 from dask_slides.readers.protocol import Identity, identify
-from dask_slides.readers.remote import exists, is_remote, zarr_place
+from dask_slides.readers.remote import is_remote, zarr_place
 from dask_slides.writers.records import Record, place_of, record, record_of
 
 VERSIONS = ("0.5", "0.4")
@@ -65,18 +65,19 @@ def create_level(
 def writable(path: str) -> Any:
     """Return the array at `path` of a store that is being written."""
     # the hidden folder of a store has the same name each time: another array may lie there now
-    there = exists if is_remote(path) else os.path.exists
-    metadata = (f"{path}/{name}" for name in ("zarr.json", ".zarray"))
-    return _opened(path, identify(next(filter(there, metadata), path)))
+    for version, name in ((3, "zarr.json"), (2, ".zarray")):
+        with suppress(SlideNotFoundError):
+            return _opened(path, identify(f"{path}/{name}"), version)
+    raise SlideNotFoundError(f"{path}: there is no array; somebody else removed it, write it again")
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, identity: Identity) -> Any:
+def _opened(path: str, identity: Identity, version: Any) -> Any:
     import zarr
 
     # the setting that the array was created with is not stored with it
     mode: Any = "r" if is_remote(path) else "r+"  # in a bucket its chunks are put one by one
-    array = zarr.open_array(zarr_place(path), mode=mode)
+    array = zarr.open_array(zarr_place(path), mode=mode, zarr_format=version)
     return array.with_config({"write_empty_chunks": True})
 
 
@@ -87,11 +88,12 @@ def put(path: str, index: Any, values: Any) -> None:
     the scheduler was given, each of which leaves holes in a heap of its own (measured: 64 MB
     instead of 55 for a slide of any size), while the worker's thread waits.
     """
+    array = writable(path)
     if is_remote(path):
-        for chunk, data in _encoded(path, index, values).items():
+        for chunk, data in _encoded(array, index, values).items():
             place_of(path).write(chunk, data)
     else:
-        _set(writable(path), index, values)
+        _set(array, index, values)
 
 
 def _set(array: Any, index: Any, values: Any) -> None:
@@ -101,16 +103,15 @@ def _set(array: Any, index: Any, values: Any) -> None:
         _run(array.async_array.setitem(index, values))
 
 
-def _encoded(path: str, index: Any, values: Any) -> dict[str, bytes]:
+def _encoded(array: Any, index: Any, values: Any) -> dict[str, bytes]:
     """Return the files that ``array[index] = values`` writes, by name below the array."""
     from zarr import Array, AsyncArray
     from zarr.storage import MemoryStore, StorePath
 
     files: dict[str, Any] = {}
-    stored = writable(path).async_array
     here: Any = StorePath(MemoryStore(files), "")
     config: Any = {"write_empty_chunks": True}
-    _set(Array(AsyncArray(stored.metadata, here, config)), index, values)
+    _set(Array(AsyncArray(array.metadata, here, config)), index, values)
     return {name: buffer.to_bytes() for name, buffer in files.items()}
 
 
@@ -121,13 +122,12 @@ def put_shards(
 
     `holes` of an array (..., y, x) are the parts of it that show the fill.
     """
-    path = f"{store}/{name}"
+    array = writable(f"{store}/{name}")  # looked for once: in a bucket that is a request
     files: dict[str, bytes] = {}
     if is_remote(store):
-        files = _encoded(path, index, values)
+        files = _encoded(array, index, values)
     else:
-        put(path, index, values)
-    array = writable(path)
+        _set(array, index, values)
     sides = array.shards or array.chunks
     # an axis that is not cut is one shard
     ranges = [
