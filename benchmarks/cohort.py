@@ -2,7 +2,8 @@
 
     python -m benchmarks.cohort --slides 1000 --kills 5 --steps mask,resize,cutoff,pack
 
-A scheduler, two workers and a client, each a process of its own. The first run is left alone
+A scheduler, two workers and a client, each a process of its own, with the settings for long runs
+of docs/clusters.md. The first run is left alone
 while the memory of client and scheduler is looked at; the client of the second one is killed
 with SIGKILL at random moments and started again. Every store that gets its name is a line of
 a journal that the workers append to, so a store that was made twice would be seen. Prints
@@ -29,6 +30,8 @@ from typing import Any
 import numpy as np
 import tifffile
 from distributed import Client
+
+from dask_slides.cluster import CALM
 
 SIDE = 512
 ARGUMENTS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", "64",
@@ -67,6 +70,8 @@ def start_cluster(folder: Path, journal: Path) -> tuple[list[subprocess.Popen[by
     worker = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "2", "--nthreads", "1"]
     worker += ["--preload", str(Path(__file__).with_name("journal.py"))]
     environment = os.environ | {"DASK_SLIDES_JOURNAL": str(journal)}
+    for key, value in CALM.items():
+        environment["DASK_" + key.upper().replace(".", "__").replace("-", "_")] = str(value)
     quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     processes = []
     for words in (scheduler, worker):

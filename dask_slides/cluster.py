@@ -44,9 +44,14 @@ CALM = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.log-length": 50,
+    "distributed.admin.log-length": 50,
+    "distributed.admin.low-level-log-length": 50,
+    "distributed.diagnostics.computations.max-history": 5,
 }
 """Of the same. By default each process looks at its own loop fifty times a second, and each worker
-at its stack a hundred times: a fifth of the time of a resize, where all share two cores."""
+at its stack a hundred times: a fifth of the time of a resize, where all share two cores. And its
+logs of thousands of entries fill for hours, so that a scheduler grows all the while."""
 TOGETHER = 0.5
 """Seconds within which blocks that end are fetched at once: one by one the messages for it were a
 quarter of what a scheduler did for a task."""

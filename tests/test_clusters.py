@@ -20,7 +20,7 @@ from durable_work import contents
 from fault_work import wait_until
 
 from dask_slides.cli import main
-from dask_slides.cluster import local_cluster
+from dask_slides.cluster import CALM, active_client, local_cluster
 
 pytest.importorskip("distributed")
 
@@ -237,7 +237,8 @@ def test_the_manifest_for_kubernetes_agrees_with_itself():
 def test_the_settings_for_tls_are_those_that_dask_has():
     import yaml
 
-    (settings,) = [one for one in map(yaml.safe_load, blocks("yaml")) if "distributed" in one]
+    (settings,) = [one for one in map(yaml.safe_load, blocks("yaml"))
+                   if "comm" in one.get("distributed", {})]  # fmt: skip
     import distributed  # noqa: F401 - its defaults join the configuration
 
     known = dask.config.get("distributed.comm")
@@ -246,3 +247,33 @@ def test_the_settings_for_tls_are_those_that_dask_has():
     assert set(comm["tls"]) <= set(known["tls"])
     for role in ("scheduler", "worker", "client"):
         assert set(comm["tls"][role]) <= set(known["tls"][role])
+
+
+def test_the_settings_for_long_runs_are_those_of_a_local_cluster():
+    import distributed  # noqa: F401 - its defaults join the configuration
+    import yaml
+
+    (settings,) = [one for one in map(yaml.safe_load, blocks("yaml"))
+                   if "admin" in one.get("distributed", {})]  # fmt: skip
+
+    def flat(tree, name=""):
+        if not isinstance(tree, dict):
+            return {name: tree}
+        return {k: v for key, one in tree.items()
+                for k, v in flat(one, f"{name}.{key}" if name else key).items()}  # fmt: skip
+
+    assert flat(settings) == CALM
+    for key, value in CALM.items():  # dask takes any name, also one that means nothing to it
+        assert type(dask.config.get(key)) is type(value), key
+
+
+def test_a_local_cluster_remembers_little():
+    with local_cluster(1, None, 50):
+        lengths = active_client().run_on_scheduler(
+            lambda dask_scheduler: (
+                dask_scheduler.transition_log.maxlen,
+                dask_scheduler.computations.maxlen,
+                dask_scheduler.monitor.quantities["cpu"].maxlen,
+            )
+        )
+    assert lengths == (50, 5, 50)
