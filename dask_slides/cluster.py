@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
+from dask_slides import machine
 from dask_slides.errors import (
     ClusterLostError,
     SlideError,
@@ -108,11 +108,12 @@ def active_client() -> Any | None:
 def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[None]:
     """Compute on `workers` processes of this machine, which nobody else can reach.
 
-    A process that ends is started again. `memory` is what all of them may take, None what the
-    machine has; messages of dask below the logging level `silence` are not shown.
+    A process that ends is started again. `memory` is what all of them may take, None what this
+    one may; messages of dask below the logging level `silence` are not shown.
     """
     from distributed import Client, LocalCluster
 
+    memory = memory or machine.memory()
     with (
         dask.config.set(PATIENCE | CALM),
         LocalCluster(
@@ -160,8 +161,8 @@ def memory_a_thread() -> int | None:
     """Return the bytes that the active scheduler has for a task; None if nobody knows.
 
     On a cluster the memory limit of the worker that has least for each of its threads, else
-    what ``dask.config`` has as ``dask-slides.memory`` (such as "8GB"), or this machine, for each
-    thread or process.
+    what ``dask.config`` has as ``dask-slides.memory`` (such as "8GB"), or this machine or the
+    container or batch job in it, for each thread or process.
     """
     if _alone.get():  # who gave the work to this thread has looked
         return None
@@ -170,7 +171,7 @@ def memory_a_thread() -> int | None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
         return min(limits, default=None)
-    memory = memory_of_machine()
+    memory = machine.memory()
     given = dask.config.get(MEMORY, None)
     if given is not None:
         memory = parse_bytes(given)
@@ -179,14 +180,6 @@ def memory_a_thread() -> int | None:
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         return memory
     return int(memory // (dask.config.get("num_workers", None) or CPU_COUNT))
-
-
-def memory_of_machine() -> int | None:
-    """Return the bytes of memory of this machine; None on a system that does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no such question
-        return None
 
 
 def check_memory(needed: int, name: str) -> None:

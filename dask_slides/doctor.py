@@ -11,7 +11,9 @@ from importlib import metadata
 from importlib.util import find_spec
 
 import numpy as np
+from dask.system import CPU_COUNT
 
+from dask_slides import machine
 from dask_slides._version import __version__
 
 REQUIRED = ("dask", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile", "zarr")
@@ -93,19 +95,16 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    cores = os.cpu_count() or 1
-    yield Finding("cores", True, str(cores))
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    yield Finding("cores", True, str(CPU_COUNT))
+    memory = machine.memory()
+    if memory is not None:
         yield Finding(
             "memory",
-            memory >= 2,
-            f"{memory:.1f} GB",
+            memory >= 2e9,
+            f"{memory / 1e9:.1f} GB",
             "2 GB or more are needed for work on large slides",
             needed=False,
         )
-    except (AttributeError, ValueError, OSError):  # not told on this system
-        pass
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     yield Finding("free disk here", free >= 1, f"{free:.1f} GB", "make room", needed=False)
 

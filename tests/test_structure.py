@@ -48,7 +48,7 @@ def top_level(tree):
 
 
 LAYERS = [
-    ["errors", "_version", "geometry", "loops", "memory"],
+    ["errors", "_version", "geometry", "loops", "machine", "memory"],
     ["compiled"],
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [
