@@ -102,14 +102,14 @@ def begun_with(header: bytes, data: bytes | memoryview) -> bytes | memoryview:
     return b"".join((header, memoryview(data)[2:])) if header else data
 
 
-def headers(page: Any, samples: int) -> list[bytes]:
+def headers(page: Any, samples: int, tables: bytes | None) -> list[bytes]:
     """Return what the streams of a page may have to begin with, for their first two bytes.
 
-    They are of `samples` a pixel. What a stream means is not told by the stream alone: tables
-    lie apart, and components without a marker are taken for YCbCr, which those of Aperio are
-    not. The likely one is first; empty is the stream as it is.
+    They are of `samples` a pixel, with the `tables` of the page. What a stream means is not told
+    by the stream alone: tables lie apart, and components without a marker are taken for YCbCr,
+    which those of Aperio are not. The likely one is first; empty is the stream as it is.
     """
-    tables = (page.jpegtables or b"")[2:].removesuffix(END)
+    tables = (tables or b"")[2:].removesuffix(END)
     plain = START + tables if tables else b""
     if samples != 3:
         return [plain]
@@ -125,7 +125,7 @@ def jpeg_tiles(
     Each of the `headers` is tried on a real tile, and none that is off by a bit is used. A tile
     that is `whole`, none of it padding, must be right at 1/2 too; only such are decoded smaller.
     """
-    for header in headers(page, page.samplesperpixel):
+    for header in headers(page, page.samplesperpixel, page.jpegtables):
         tiles = JpegTiles(header, (page.tilelength, page.tilewidth, page.samplesperpixel))
         if _agrees(tiles, data, expected) and (not whole or _is_near(tiles, data, expected)):
             return tiles

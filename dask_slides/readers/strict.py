@@ -8,6 +8,7 @@ its page before it is decoded, and what comes out must be as long as the page sa
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -153,12 +154,11 @@ class _StrictJpeg:
     def __init__(self, page: Any) -> None:
         self._decode = page.decode
         self._check = FrameCheck(page)
-        samples = samples_of(page)
         colours = {1: "GRAY", 3: "RGB", 4: "CMYK"}
-        self._colours = colours.get(samples) if page.bitspersample == 8 else None
-        self._headers = headers(page, samples)
-        self._proven: bytes | None = None
-        self._count = 0
+        self._colours = colours.get(samples_of(page)) if page.bitspersample == 8 else None
+        # planes are decoded by the page of the first of them, and may have other tables
+        self._proven: dict[bytes | None, bytes] = {}
+        self._count = Counter[bytes | None]()
         self._page = page
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
@@ -170,13 +170,17 @@ class _StrictJpeg:
             raise ValueError(f"the JPEG stream of tile {number} has no end")
         if self._colours is None:
             return self._decode(data, number, **options)
-        if self._proven is not None:
-            return self._decoded(self._proven, data, number, options)
-        self._pixels(self._headers[0], data, least=1)
+        tables = options.get("jpegtables")
+        if tables in self._proven:
+            return self._decoded(self._proven[tables], data, number, options)
+        possible = headers(self._page, samples_of(self._page), tables)
+        self._pixels(possible[0], data, least=1)
         found = self._decode(data, number, **options)
-        if self._count in _TRIES:
-            self._proven = self._proof(found, data, number, options)
-        self._count += 1
+        if self._count[tables] in _TRIES:
+            proven = self._proof(possible, found, data, number, options)
+            if proven is not None:
+                self._proven[tables] = proven
+        self._count[tables] += 1
         return found
 
     @cached_property
@@ -196,11 +200,13 @@ class _StrictJpeg:
     def _decoded(self, header: bytes, data: bytes, number: int, options: dict[str, Any]) -> Any:
         return self._samples(self._pixels(header, data).reshape(-1).data, number, **options)
 
-    def _proof(self, found: Any, data: bytes, number: int, options: dict[str, Any]) -> bytes | None:
+    def _proof(
+        self, possible: list[bytes], found: Any, data: bytes, number: int, options: dict[str, Any]
+    ) -> bytes | None:
         """Return the header with which the tile comes out as `found`, if its colours tell."""
         if found[0] is None or (self._colours == "RGB" and _is_grey(found[0])):
             return None  # it is grey with any of them
-        for header in self._headers:
+        for header in possible:
             with suppress(Exception):  # a stream that simplejpeg does not take, or a page
                 tile, *place = self._decoded(header, data, number, options)
                 if place == list(found[1:]) and np.array_equal(tile, found[0]):

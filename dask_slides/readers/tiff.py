@@ -32,6 +32,7 @@ from dask_slides.readers.ranges import stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.tiff_file import TiffFile, damaged, opened, tiff_file
 from dask_slides.readers.tiff_image import (
+    check_alike,
     check_declared,
     check_level,
     check_tables,
@@ -222,7 +223,8 @@ def open_tiff(
 def _check(where: str, level: Any, structure: Structure, limits: Limits) -> None:
     """Refuse a level that would not be read right."""
     check_level(where, level)
-    check_declared(where, level.keyframe, limits)
+    check_declared(where, level, limits)
+    check_alike(where, level)
     for page in level.pages or (None,):
         check_tables(where, level.keyframe, page, structure)
 
@@ -251,7 +253,7 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         size = dict(zip(level.axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
-        levels.append(Level(shape, factors, tile_of(level.keyframe, shape)))
+        levels.append(Level(shape, factors, tile_of(level, shape)))
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
     conversion = conversion_of(path, series.keyframe, channels, fill)
     reductions = tuple(factors_of(level) if conversion.plain else () for level in series.levels)

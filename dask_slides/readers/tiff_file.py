@@ -57,7 +57,7 @@ class TiffFile:
             size = dict(zip(this.axes, this.shape, strict=True))
             shape = (size["Y"], size["X"])
             tables = absent_units(this, shape) or (None, None)
-            self._units[level] = Units(level, shape, tile_of(this.keyframe, shape), *tables)
+            self._units[level] = Units(level, shape, tile_of(this, shape), *tables)
         return self._units[level]
 
     def array(self, level: int) -> Any:
@@ -70,7 +70,7 @@ class TiffFile:
     def _open_array(self, level: int) -> Any:
         this = self._series.levels[level]
         page = this.keyframe
-        if len(this.pages) == 1 and is_mapped(page):
+        if is_mapped(this):
             # one strip may be the whole image: the Zarr store would read all of it
             dtype = page.parent.byteorder + page.dtype.char
             return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)

@@ -80,8 +80,9 @@ def check_level(where: str, level: Any) -> None:
         )
 
 
-def check_declared(where: str, page: Any, limits: Limits) -> None:
+def check_declared(where: str, level: Any, limits: Limits) -> None:
     """Refuse sizes that are none, or beyond `limits`."""
+    page = level.keyframe
     height, width = tile_size(page)
     if min(height, width, page.samplesperpixel, page.imagelength, page.imagewidth) < 1:
         raise SlideFormatError(
@@ -99,7 +100,7 @@ def check_declared(where: str, page: Any, limits: Limits) -> None:
             "limits=Limits(channels=...)"
         )
     decoded = height * width * samples_of(page) * page.dtype.itemsize
-    if decoded > limits.tile_bytes and not is_mapped(page):
+    if decoded > limits.tile_bytes and not is_mapped(level):
         raise SlideLimitError(
             f"{where} has tiles of {height:,} x {width:,} px, {decoded:,} bytes each in memory; "
             "save it in smaller tiles, or open it with limits=Limits(tile_bytes=...)"
@@ -164,6 +165,18 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
             raise SlideFormatError(
                 f"{where}: tile {wrong[0]} has {wrong[1]:,} bytes, which is not what its pixels "
                 "take; fetch the file again"
+            )
+
+
+def check_alike(where: str, level: Any) -> None:
+    """Refuse pages that are not stored as the first one is, by which all of them are decoded."""
+    for number, page in enumerate(level.pages):
+        if page is None or page.is_virtual:  # without tags of its own
+            continue
+        if page.aspage().hash != level.keyframe.hash:
+            raise SlideUnsupportedError(
+                f"{where}: plane {number} is not stored as the first one is (size, tiles, codec, "
+                "bits or colour space); save all of them alike"
             )
 
 

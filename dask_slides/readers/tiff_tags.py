@@ -20,15 +20,23 @@ _PLAUSIBLE_MPP = (0.01, 20.0)
 """Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
 
 
-def is_mapped(page: Any) -> bool:
-    """Whether the image lies in the file as in memory, all of it."""
+def is_single(level: Any) -> bool:
+    """Whether a level of tifffile is one page, and lies in the slide's own file."""
+    page = level.keyframe
+    return len(level.pages) == 1 and page.parent is page.parent.root
+
+
+def is_mapped(level: Any) -> bool:
+    """Whether a level of tifffile lies in the slide's file as in memory, all of it."""
+    page = level.keyframe
     whole = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
-    return bool(whole and page.is_memmappable)
+    return bool(whole and page.is_memmappable and is_single(level))
 
 
-def tile_of(page: Any, shape: tuple[int, int]) -> tuple[int, int]:
+def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
     """Return height and width of what one decode gives of a level of `shape`."""
-    if is_mapped(page):
+    page = level.keyframe
+    if is_mapped(level):
         return (min(_MAPPED_ROWS, shape[0]), shape[1])
     if page.is_tiled:
         return (page.tilelength, page.tilewidth)
@@ -41,9 +49,9 @@ def absent_units(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | No
     Of several planes a unit is absent that lacks one of them. None for an image that lies in
     the file as in memory.
     """
-    if len(level.pages) == 1 and is_mapped(level.keyframe):
+    if is_mapped(level):
         return None
-    height, width = tile_of(level.keyframe, shape)
+    height, width = tile_of(level, shape)
     counts = (-1, -(-shape[0] // height), -(-shape[1] // width))
     offsets, nbytes = (
         np.array([getattr(page, name) for page in level.pages], np.int64).reshape(counts)

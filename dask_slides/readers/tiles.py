@@ -23,7 +23,7 @@ from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
 from dask_slides.readers.kept import KEPT
 from dask_slides.readers.ranges import ByteFile, Data
 from dask_slides.readers.stored import StoredTiles
-from dask_slides.readers.tiff_tags import is_mapped
+from dask_slides.readers.tiff_tags import is_mapped, is_single
 from dask_slides.readers.units import Units
 
 Array = NDArray[Any]
@@ -39,7 +39,7 @@ def is_plain_tiled(level: Any) -> bool:
     """Return whether a level of tifffile is one page of tiles (y, x) with all samples each."""
     page = level.keyframe
     return bool(
-        len(level.pages) == 1
+        is_single(level)
         and page.is_tiled
         and page.tiledepth == page.imagedepth == 1
         and (page.planarconfig == 1 or page.samplesperpixel == 1)
@@ -51,7 +51,7 @@ def is_plain_tiled(level: Any) -> bool:
 def factors_of(level: Any) -> tuple[int, ...]:
     """Return the reductions at which a level of tifffile can be read."""
     page = level.keyframe
-    if not is_plain_tiled(level) or is_mapped(page) or page.dtype != np.uint8:
+    if not is_plain_tiled(level) or is_mapped(level) or page.dtype != np.uint8:
         return ()
     return tuple(f for f in FACTORS if page.tilelength % f == page.tilewidth % f == 0)
 

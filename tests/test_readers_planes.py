@@ -1,0 +1,104 @@
+"""Channels in pages of their own, which are decoded as the first of them says."""
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from rw_fixtures import one_line
+from split_files import SHAPE, TILE, pixels_of, planes_of, xml_of
+
+import dask_slides as ds
+
+QUALITIES = (95, 40, 15)
+
+
+def one_file_xml(shape=SHAPE):
+    """Return metadata of three planes, which are the pages of the file."""
+    xml = xml_of([("", "")] * 3, None, shape=shape).replace('<UUID FileName=""></UUID>', "")
+    for plane in range(3):
+        xml = xml.replace(f'FirstC="{plane}" IFD="0"', f'FirstC="{plane}" IFD="{plane}"')
+    return xml
+
+
+def in_one_file(path, planes, options):
+    with tifffile.TiffWriter(path) as tiff:
+        for number, (plane, how) in enumerate(zip(planes, options, strict=True)):
+            text = one_file_xml(plane.shape) if number == 0 else None
+            how = {"photometric": "minisblack", "metadata": None} | how
+            tiff.write(plane, description=text, **how)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rowsperstrip": 16},
+        {"tile": (TILE, TILE)},
+        {"tile": (TILE, TILE), "compression": "lzw"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("height", [150, 100])
+def test_planes_of_one_file(tmp_path, options, height):
+    planes = planes_of()[:, :height]
+    path = in_one_file(tmp_path / "a.ome.tif", planes, [options] * 3)
+    slide = ds.open_slide(path)
+    expected = planes.transpose(1, 2, 0)
+    np.testing.assert_array_equal(slide.data.compute(), expected)
+    np.testing.assert_array_equal(slide.read(31, 40, 60, 99), expected[31:91, 40:139])
+    assert slide.bad_tiles() == ()
+
+
+def test_planes_that_are_stored_in_another_way_are_refused(tmp_path):
+    how = {"tile": (TILE, TILE), "compression": "zlib"}
+    path = in_one_file(tmp_path / "a.ome.tif", planes_of(), [how, how, how | {"predictor": True}])
+    with pytest.raises(ds.SlideUnsupportedError, match="plane 2") as error:
+        ds.open_slide(path)
+    assert str(path) in one_line(error)
+
+
+def abbreviated(stream):
+    """Return the tables of a JPEG stream, and the stream without them."""
+    tables, rest, at = b"", b"", 2
+    while stream[at + 1] != 0xDA:
+        stop = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if stream[at + 1] in (0xDB, 0xC4):
+            tables += stream[at:stop]
+        else:
+            rest += stream[at:stop]
+        at = stop
+    return b"\xff\xd8" + tables + b"\xff\xd9", b"\xff\xd8" + rest + stream[at:]
+
+
+def write_with_tables(tiff, plane, quality, **options):
+    """Write a plane whose JPEG tables lie apart from its tiles."""
+    padded = np.pad(plane, [(0, -side % TILE) for side in plane.shape], mode="edge")
+    tiles = [
+        np.ascontiguousarray(padded[y : y + TILE, x : x + TILE])
+        for y in range(0, padded.shape[0], TILE)
+        for x in range(0, padded.shape[1], TILE)
+    ]
+    encoded = [abbreviated(imagecodecs.jpeg_encode(one, level=quality)) for one in tiles]
+    (tables,) = {tables for tables, _ in encoded}
+    tiff.write(
+        iter([stream for _, stream in encoded]),
+        shape=plane.shape,
+        dtype=plane.dtype,
+        tile=(TILE, TILE),
+        compression="jpeg",
+        photometric="minisblack",
+        jpegtables=tables,
+        metadata=None,
+        **options,
+    )
+
+
+def test_each_plane_has_jpeg_tables_of_its_own(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for number, (plane, quality) in enumerate(zip(planes_of(), QUALITIES, strict=True)):
+            text = one_file_xml() if number == 0 else None
+            write_with_tables(tiff, plane, quality, description=text)
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), pixels_of(path))
+    assert np.abs(pixels_of(path).astype(int) - planes_of().transpose(1, 2, 0)).max() < 30
