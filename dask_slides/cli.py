@@ -22,7 +22,6 @@ from dask_slides.cli_cohort import run
 from dask_slides.cli_endings import end_named, failing_softly
 from dask_slides.cli_info import shown_statuses, slide_facts, store_facts
 from dask_slides.cli_options import (
-    Given,
     Shared,
     cell_options,
     check_out,
@@ -36,9 +35,9 @@ from dask_slides.cli_options import (
     scale_of,
     scale_options,
     shared_options,
-    slide_options,
     tell_estimate,
 )
+from dask_slides.cli_slide import Given, slide_options
 from dask_slides.crops import plan_crops, random_crops
 from dask_slides.cutoff import cutoff_resize
 from dask_slides.demo import run_demo

@@ -14,7 +14,6 @@ import click
 
 from dask_slides.cli_options import (
     Shared,
-    bad_tile_option,
     cell_options,
     chosen_detector,
     pack_options,
@@ -22,8 +21,8 @@ from dask_slides.cli_options import (
     scale_of,
     scale_options,
     shared_options,
-    slide_mpp_option,
 )
+from dask_slides.cli_slide import bad_tile_option, slide_mpp_option
 from dask_slides.cohort.estimate import estimate_cohort
 from dask_slides.cohort.listing import read_list
 from dask_slides.cohort.names import PROCESS_LIST

@@ -24,8 +24,7 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
 from dask_slides.memory import LIMIT as WAITING
 from dask_slides.progress import progress_for
-from dask_slides.readers.bad_tiles import MODES
-from dask_slides.slide import Slide, open_slide
+from dask_slides.slide import Slide
 from dask_slides.writers.mark import place_text
 from dask_slides.writers.store import bad_tiles_in, check_target
 
@@ -67,20 +66,6 @@ class Shared:
             facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
         self.finish({"path": path} | facts, [line])
         end_named(bad_tiles)
-
-
-@dataclass(frozen=True)
-class Given:
-    """SLIDE and how it is to be opened."""
-
-    path: str
-    mpp: float | None
-    on_bad_tile: str
-    sha256: str | None
-
-    def open(self) -> Slide:
-        """Open it."""
-        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile, sha256=self.sha256)
 
 
 def px(shape: Any) -> str:
@@ -232,47 +217,6 @@ def _address_in(path: str) -> str:
             return str(json.load(stream)["address"])
     except (ValueError, KeyError, TypeError) as error:
         raise SlideArgumentError(f"--scheduler {path}: is not a scheduler file") from error
-
-
-def slide_mpp_option(command: Command) -> Command:
-    """Add how slides are opened."""
-    return click.option("--slide-mpp", type=float, help="micrometres per pixel of the slide")(
-        command
-    )
-
-
-def bad_tile_option(command: Command) -> Command:
-    """Add what becomes of corrupt tiles."""
-    told = "fail at a tile that cannot be decoded, or fill it, name it and exit 3"
-    return click.option(
-        "--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True, help=told
-    )(command)
-
-
-def slide_options(command: Command) -> Command:
-    """Add the slide and how it is opened, and hand it over as one value."""
-
-    @wraps(command)
-    def run(
-        slide: str,
-        slide_mpp: float | None,
-        on_bad_tile: str,
-        verify_hash: str | None,
-        **kwargs: Any,
-    ) -> Any:
-        return command(slide=Given(slide, slide_mpp, on_bad_tile, verify_hash), **kwargs)
-
-    options: list[Callable[[Command], Command]] = [
-        click.argument("slide", metavar="SLIDE"),
-        slide_mpp_option,
-        bad_tile_option,
-        click.option("--verify-hash", metavar="SHA256",
-                     help="read the whole file first, and refuse it if it has another checksum"),
-    ]  # fmt: skip
-    decorated: Command = run
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated
 
 
 def output_argument(command: Command) -> Command:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dask_slides import display
 from dask_slides.cluster import compute
 from dask_slides.damage import bad_tiles_of_level
-from dask_slides.errors import SlideArgumentError, SlideMppError
+from dask_slides.errors import SlideArgumentError, SlideMppError, SlideUnsupportedError
 from dask_slides.geometry import Region, level_size
 from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
 from dask_slides.readers.array import array_source
@@ -229,6 +229,7 @@ def open_slide(
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
     sha256: str | None = None,
+    companions: bool = False,
 ) -> Slide:
     """Open an image of any size; no pixel is read.
 
@@ -254,6 +255,9 @@ def open_slide(
     sha256 : str, optional
         Checksum of the file in hexadecimal. All of the file is read once, and every damage
         found, also such that a codec cannot tell.
+    companions : bool
+        Whether an OME-TIFF may name files that hold other planes of it. They are opened only if
+        they lie beside it, on this machine; each is looked at like the slide itself.
 
     Returns
     -------
@@ -264,9 +268,9 @@ def open_slide(
     Raises
     ------
     SlideNotFoundError
-        There is nothing at the path.
+        There is nothing at the path, or a companion is missing.
     SlideFormatError
-        What is there is not an image, or contradicts itself.
+        What is there is not an image, contradicts itself, or names a companion elsewhere.
     SlideTruncatedError
         The file ends before its image does; a kind of SlideFormatError.
     SlideLimitError
@@ -289,11 +293,20 @@ def open_slide(
         raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise' or 'mask'")
     if not isinstance(fill, int | float) or not 0 <= fill < math.inf:
         raise SlideArgumentError(f"fill={fill!r} is not a grey level; give a number from 0 up")
+    if companions and sha256 is not None:
+        raise SlideArgumentError(
+            "sha256= is of one file, and companions=True reads others too; check all of them "
+            "before, and give one of the two"
+        )
     text = os.fspath(path)
     # a worker may run in another folder
     text = checked_address(text) if is_remote(text) else os.path.abspath(text)
+    if companions and is_remote(text):
+        raise SlideUnsupportedError(
+            f"{text}: companions are read on this machine only; fetch the slide and all of them"
+        )
     identity = None if sha256 is None else check_digest(text, sha256)
-    source, found, properties = open_source(text, fill, limits)
+    source, found, properties = open_source(text, fill, limits, companions)
     if identity is not None:
         check_identity(text, identity)
     if on_bad_tile == "mask":

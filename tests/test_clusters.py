@@ -56,7 +56,7 @@ def test_a_command_on_processes_names_what_kills_them(tmp_path, source, monkeypa
     switch = tmp_path / "switch"
     switch.touch()
     slide = fault_work.faulty(source, [(700, 1100)], "killed", switch)
-    monkeypatch.setattr("dask_slides.cli_options.Given.open", lambda _: slide)
+    monkeypatch.setattr("dask_slides.cli_slide.Given.open", lambda _: slide)
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
     words = ["resize", source, out, "--downsample", 1, "--scheduler", "processes", "--workers", 2]

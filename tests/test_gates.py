@@ -71,9 +71,9 @@ def counting(monkeypatch):
             counts.nbytes += count
             return pread(file, count, offset)
 
-        def count_open(*args):
+        def count_open(*args, **options):
             counts.opened += 1
-            return open_file(*args)
+            return open_file(*args, **options)
 
         def count_empty(*args, **kwargs):
             array = empty(*args, **kwargs)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 from rw_fixtures import one_line
-from split_files import SHAPE, TILE, pixels_of, planes_of, xml_of
+from split_files import NAMES, SHAPE, TILE, pixels_of, planes_of, uuid_of, xml_of
 
 import dask_slides as ds
 
@@ -102,3 +102,16 @@ def test_each_plane_has_jpeg_tables_of_its_own(tmp_path):
             write_with_tables(tiff, plane, quality, description=text)
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), pixels_of(path))
     assert np.abs(pixels_of(path).astype(int) - planes_of().transpose(1, 2, 0)).max() < 30
+
+
+def test_each_file_has_jpeg_tables_of_its_own(tmp_path):
+    files = [(name, uuid_of(number)) for number, name in enumerate(NAMES)]
+    for (name, uuid), plane, quality in zip(files, planes_of(), QUALITIES, strict=True):
+        with tifffile.TiffWriter(tmp_path / name) as tiff:
+            write_with_tables(tiff, plane, quality, description=xml_of(files, uuid), subifds=1)
+            write_with_tables(tiff, plane[::2, ::2], quality, subfiletype=1)
+    path = tmp_path / NAMES[0]
+    slide = ds.open_slide(path, companions=True)
+    assert slide.shape == (*SHAPE, 3)
+    for level in (0, 1):
+        np.testing.assert_array_equal(slide.to_dask(level).compute(), pixels_of(path, level))

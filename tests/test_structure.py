@@ -68,7 +68,7 @@ LAYERS = [
         "readers.jpeg",
         "readers.zarr_bounds",
     ],
-    ["readers.units", "readers.strict", "readers.ranges"],
+    ["readers.units", "readers.strict", "readers.ranges", "readers.companions"],
     ["readers.tiff_image", "readers.stored"],
     ["readers.decoder"],
     ["readers.tiles"],

@@ -34,6 +34,8 @@ _TEXTS = frozenset({270, 700})
 """Tags that hold XML in slides: description and XMP."""
 _SUB_DIRECTORIES = 330
 _MOST_TAGS = 4096
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins."""
 
 
 @dataclass(frozen=True)

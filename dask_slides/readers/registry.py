@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dask_slides.errors import SlideFormatError, SlideNotFoundError
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.ngff import marker_of, open_ngff
+from dask_slides.readers.preflight import MAGIC
 from dask_slides.readers.protocol import Source
 from dask_slides.readers.raster import open_raster
 from dask_slides.readers.remote import exists, fetch, head, is_remote
@@ -17,7 +18,6 @@ Opened = tuple[Source, tuple[float, float] | None, dict[str, str]]
 
 UNFINISHED = ".key.json"
 """What lies in a store that is being written, or was left so."""
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def _is_store(path: str, first: bytes | None) -> bool:
@@ -25,19 +25,19 @@ def _is_store(path: str, first: bytes | None) -> bool:
 
 
 def _is_tiff(path: str, first: bytes | None) -> bool:
-    return first is not None and first[:4] in _TIFF_MAGIC
+    return first is not None and first[:4] in MAGIC
 
 
-def _ngff(path: str, fill: float, limits: Limits) -> Opened:
+def _ngff(path: str, fill: float, limits: Limits, companions: bool) -> Opened:
     return open_ngff(path, fill, limits)
 
 
-def _raster(path: str, fill: float, limits: Limits) -> Opened:
+def _raster(path: str, fill: float, limits: Limits, companions: bool) -> Opened:
     source, properties = open_raster(path, fill)
     return source, None, properties
 
 
-Reader = Callable[[str, float, Limits], Opened]
+Reader = Callable[[str, float, Limits, bool], Opened]
 
 READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
     (_is_store, _ngff),
@@ -48,11 +48,14 @@ READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
 first match wins."""
 
 
-def open_source(path: str, fill: float, limits: Limits) -> Opened:
-    """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`."""
+def open_source(path: str, fill: float, limits: Limits, companions: bool = False) -> Opened:
+    """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`.
+
+    With `companions` the files beside it that hold planes of it are read too.
+    """
     first = _first_remote(path) if is_remote(path) else _first(path)
     reader = next(reader for takes, reader in READERS if takes(path, first))
-    return reader(path, fill, limits)
+    return reader(path, fill, limits, companions)
 
 
 def _first(path: str) -> bytes | None:

@@ -6,8 +6,8 @@ plain tiled pages (`tiles`) and images that lie in the file as in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +17,13 @@ from numpy.typing import NDArray
 from dask_slides.errors import SlideError, SlideUnsupportedError, TileDecodeError
 from dask_slides.geometry import Region, hull, snapped_factor
 from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.companions import (
+    Companion,
+    companions_of,
+    keep_open,
+    names_in,
+    structures_of,
+)
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.preflight import Structure, structure_of
@@ -71,6 +78,8 @@ class TiffSource:
     spans: tuple[int, ...]
     """Of each level, pixels along x whose tiles are a request of a good size; 0 of a file here."""
     on_bad_tile: str = "raise"
+    companions: tuple[Companion, ...] = ()
+    """Files beside it that hold planes of it."""
 
     @property
     def name(self) -> str:
@@ -96,8 +105,16 @@ class TiffSource:
         """Return the file open; each time it is looked whether it was overwritten."""
         if not is_remote(self.path):  # there every request for bytes does
             check_identity(self.path, self.identity)
-        masks = self.on_bad_tile == "mask"
-        return opened(self.path, self.identity, self.series, self.conversion.fill, masks)
+        for one in self.companions:
+            check_identity(one.path, one.identity)
+        return opened(
+            self.path,
+            self.identity,
+            self.series,
+            self.conversion.fill,
+            self.on_bad_tile == "mask",
+            self.companions,
+        )
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
@@ -200,33 +217,55 @@ def channels_last(stored: Array, axes: str) -> Array:
 
 
 def open_tiff(
-    path: str, fill: float, limits: Limits
+    path: str, fill: float, limits: Limits, companions: bool = False
 ) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
-    """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties."""
+    """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties.
+
+    With `companions` the files beside it are read too that its metadata name.
+    """
     identity = identify(path)
     with stream(path) as file:
         structure = structure_of(path, file, identity.size, limits)
         file.seek(0)  # tifffile takes where it stands for the beginning
-        with tiff_file(path, file) as tiff:
+        with tiff_file(path, file, companions) as tiff:
             try:
+                beside = companions_of(path, tiff) if companions else ()
+                structures = structures_of(path, structure, beside, limits)
                 index, series = largest_series(path, tiff.series)
+                keep_open(path, series, beside)
                 for number, level in enumerate(series.levels):
-                    _check(f"{path}: level {number}", level, structure, limits)
-                source = _source(path, identity, index, series, fill)
-                return source, mpp_of(tiff, series), properties_of(tiff, series)
+                    _check(path, number, level, structures, limits)
+                source = replace(_source(path, identity, index, series, fill), companions=beside)
+                told = properties_of(tiff, series) | _told(tiff, companions)
+                return source, mpp_of(tiff, series), told
             except SlideError:
                 raise
             except Exception as error:  # tags that contradict each other fail in many ways
                 raise damaged(path, error) from None
 
 
-def _check(where: str, level: Any, structure: Structure, limits: Limits) -> None:
-    """Refuse a level that would not be read right."""
+def _told(tiff: Any, read: bool) -> dict[str, str]:
+    """Return what is told of the files that the slide names, if there are any."""
+    names = ", ".join(names_in(tiff))
+    if not names:
+        return {}
+    return {"companions": names if read else f"{names}: not read, companions=True asks for them"}
+
+
+def _check(
+    path: str, number: int, level: Any, files: Mapping[str, Structure], limits: Limits
+) -> None:
+    """Refuse a level that would not be read right; `files` are those that its pages lie in."""
+    where = f"{path}: level {number}"
     check_level(where, level)
     check_declared(where, level, limits)
     check_alike(where, level)
     for page in level.pages or (None,):
-        check_tables(where, level.keyframe, page, structure)
+        if page is None or page.parent is page.parent.root:
+            check_tables(where, level.keyframe, page, files[path])
+        else:
+            of = page.parent.filehandle
+            check_tables(f"{where} in {of.name}", level.keyframe, page, files[of.path])
 
 
 def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:

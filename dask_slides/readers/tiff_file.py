@@ -15,6 +15,7 @@ import numpy as np
 
 from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
 from dask_slides.forks import not_inherited
+from dask_slides.readers.companions import Companion, check_known, keep_open
 from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
@@ -31,15 +32,26 @@ class TiffFile:
     """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
 
     def __init__(
-        self, path: str, identity: Identity, series: int, fill: float, masks: bool = False
+        self,
+        path: str,
+        identity: Identity,
+        series: int,
+        fill: float,
+        masks: bool = False,
+        companions: tuple[Companion, ...] = (),
     ) -> None:
         self._path = path
         self._identity = identity
-        self._tiff = tiff_file(path)
+        self._tiff = tiff_file(path, companions=bool(companions))
         if is_remote(path):  # what was read of it is of that version, and so is all that will be
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
+        if companions:
+            check_known(path, self._tiff, companions)
         self._series = self._tiff.series[series]
+        if companions:
+            keep_open(path, self._series, companions)
+        self._several = bool(companions)
         self._fill = fill
         self.masks = masks
         self._arrays: dict[int, Any] = {}
@@ -56,8 +68,10 @@ class TiffFile:
             this = self._series.levels[level]
             size = dict(zip(this.axes, this.shape, strict=True))
             shape = (size["Y"], size["X"])
-            tables = absent_units(this, shape) or (None, None)
-            self._units[level] = Units(level, shape, tile_of(this, shape), *tables)
+            absent, offsets = absent_units(this, shape) or (None, None)
+            if self._several:  # a byte of which file it is none can tell
+                offsets = None
+            self._units[level] = Units(level, shape, tile_of(this, shape), absent, offsets)
         return self._units[level]
 
     def array(self, level: int) -> Any:
@@ -105,14 +119,20 @@ def _fill_of(page: Any, fill: float) -> Any:
     return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
 
 
-def tiff_file(path: str, file: Any = None) -> Any:
-    """Open `path` with tifffile; of another machine `file`, or a new stream of it."""
+def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
+    """Open `path` with tifffile; of another machine `file`, or a new stream of it.
+
+    With `companions` tifffile will open the files that an OME-TIFF names when it is asked for the
+    series; not before, so they can be looked at.
+    """
     import tifffile
 
     try:
         here = (file or stream(path)) if is_remote(path) else path
-        # a companion file named inside an OME-TIFF is not followed: it may be any file
-        return tifffile.TiffFile(here, _multifile=False)
+        tiff = tifffile.TiffFile(here, _multifile=companions)
+        # of these two tifffile reads any file that an index in the folder names
+        tiff.is_mmstack = tiff.is_ndtiff = False
+        return tiff
     except SlideError:
         raise
     except OSError as error:

@@ -114,8 +114,8 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     """
     if one is None:
         raise SlideFormatError(
-            f"{where} lacks a page; where it names other files, which are not followed, save it as "
-            "one file"
+            f"{where} lacks a page that its metadata name; if that is in a file beside it, open it "
+            "with companions=True, or save all as one file"
         )
     counts = file.tags.get(one.offset, {})
     expected = math.prod(page.chunked)
