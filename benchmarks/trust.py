@@ -7,6 +7,7 @@ checks of a stream take, and how many of many mutants of a JPEG tile are refused
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 ROUNDS = 7
 
@@ -42,7 +45,12 @@ def preflight(folder: Path) -> list[str]:
     import dask_slides as ds
     from dask_slides.readers.limits import Limits
     from dask_slides.readers.preflight import structure_of
-    from dask_slides.readers.tiff_image import check_declared, check_level, check_tables
+    from dask_slides.readers.tiff_image import (
+        check_alike,
+        check_declared,
+        check_level,
+        check_tables,
+    )
 
     path = folder / "tiles.tif"
     tile = tissue()[:256, :256]
@@ -62,7 +70,8 @@ def preflight(folder: Path) -> list[str]:
 
         def checks() -> None:
             check_level("", level)
-            check_declared("", level.keyframe, limits)
+            check_declared("", level, limits)
+            check_alike("", level)
             check_tables("", level.keyframe, level.pages[0], found)
 
         checked = seconds(checks)
@@ -87,12 +96,15 @@ def strictness(folder: Path) -> list[str]:
 
     rows = ["| codec, tiles or strips of 65,536 px | decode, µs a tile | checks, µs | share |",
             "| --- | ---: | ---: | ---: |"]  # fmt: skip
-    for codec in ("jpeg", "jpeg2000", "webp", "lzw", "zlib", "zstd", "jpeg strips"):
+    for codec in ("jpeg", "jpeg2000", "webp", "lzw", "zlib", "zstd", "jpeg strips", "ndpi"):
         path = folder / f"{codec}.tif"
         layout: Any = {"rowsperstrip": 128} if "strips" in codec else {"tile": (256, 256)}
-        tifffile.imwrite(
-            path, tissue(), photometric="rgb", compression=codec.split()[0], **layout
-        )  # fmt: skip
+        if codec == "ndpi":  # 8 rows between restart markers
+            hamamatsu(path)
+        else:
+            tifffile.imwrite(
+                path, tissue(), photometric="rgb", compression=codec.split()[0], **layout
+            )  # fmt: skip
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             with open(path, "rb") as file:
@@ -110,13 +122,22 @@ def strictness(folder: Path) -> list[str]:
                 extra = each_call(lambda check=check, data=data: check(0, data), 10_000)
             else:
                 plain, strict = page.decode, strict_decode(page)
+                how = {"_fullsize": True, "jpegheader": page.jpegheader}
+                how = how if page.jpegheader else {"_fullsize": True}
                 bare, full = interleaved(
-                    lambda plain=plain, data=data: plain(data, 0, _fullsize=True),
-                    lambda strict=strict, data=data: strict(data, 0, _fullsize=True),
+                    lambda plain=plain, data=data, how=how: plain(data, 0, **how),
+                    lambda strict=strict, data=data, how=how: strict(data, 0, **how),
                 )
                 extra = full - bare
         rows.append(f"| {codec} | {1e6 * bare:.0f} | {1e6 * extra:.1f} | {extra / bare:.1%} |")
     return rows
+
+
+def hamamatsu(path: Path) -> None:
+    """Write an NDPI whose tiles are 8 rows of 8,192 px, 65,536 px each."""
+    from ndpi_files import ndpi
+
+    ndpi(path, np.tile(tissue()[:256], (1, 16, 1)), across=1)
 
 
 def interleaved(*works: Callable[[], Any], count: int = 300) -> list[float]:
@@ -207,6 +228,34 @@ def mutants(folder: Path, count: int) -> list[str]:
     return rows
 
 
+def mutants_of_ndpi(folder: Path, count: int) -> list[str]:
+    """Decode mutants of a restart interval; count what tifffile refuses, and what we do."""
+    import tifffile
+
+    from dask_slides.readers.strict import strict_decode
+
+    rows = ["| damage of one restart interval | tifffile refuses | refused |",
+            "| --- | ---: | ---: |"]  # fmt: skip
+    path = folder / "ndpi.tif"
+    hamamatsu(path)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        tiff.filehandle.seek(page.dataoffsets[0])
+        whole = tiff.filehandle.read(page.databytecounts[0])
+        ways = (page.decode, strict_decode(page))
+        for kind in KINDS:
+            refused = [0, 0]
+            for seed in range(count):
+                mutant = damaged(whole, kind, np.random.default_rng(seed))
+                for number, decode in enumerate(ways):
+                    try:
+                        decode(mutant, 0, jpegheader=page.jpegheader, _fullsize=True)
+                    except Exception:  # of any library
+                        refused[number] += 1
+            rows.append(f"| {kind} | {refused[0] / count:.1%} | {refused[1] / count:.1%} |")
+    return rows
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
@@ -214,7 +263,13 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for rows in (preflight(folder), strictness(folder), mutants(folder, given.mutants)):
+        tables = (
+            preflight(folder),
+            strictness(folder),
+            mutants(folder, given.mutants),
+            mutants_of_ndpi(folder, given.mutants),
+        )
+        for rows in tables:
             print("\n".join(rows), end="\n\n")
 
 

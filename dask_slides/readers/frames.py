@@ -18,6 +18,7 @@ START = b"\xff\xd8"
 END = b"\xff\xd9"
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of a JPEG frame header."""
+_RESTARTS = frozenset(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
 _MOST_SCANS = 64
 """Scans of a progressive JPEG: each is a pass over the whole tile, and takes ten bytes."""
 _ZEROS = bytes(32)
@@ -59,6 +60,18 @@ def jpeg_frame(data: Data) -> Frame:
 def has_end(data: Data) -> bool:
     """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing."""
     return data[-2:] == END or bytes(data).rstrip(b"\0").endswith(END)
+
+
+def between_restarts(header: bytes, data: Data) -> bytes:
+    """Return as a stream of its own what of a JPEG lies before a restart marker, or is its last.
+
+    NDPI keeps one JPEG, and where each of its restart intervals begins. `header` is that of the
+    whole with the size of one of them. Bytes that end otherwise have no end here either.
+    """
+    part = bytes(data)
+    if part[-2:] in _RESTARTS:
+        part = part[:-2] + END
+    return header + part
 
 
 def jpeg2000_frame(data: Data) -> Frame:

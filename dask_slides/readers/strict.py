@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.readers.frames import JPEG, READ, Data, Frame, has_end
+from dask_slides.readers.frames import JPEG, READ, Data, Frame, between_restarts, has_end
 from dask_slides.readers.jpeg import begun_with, headers
 
 _LZW, _LZMA = 5, 34925
@@ -162,22 +162,23 @@ class _StrictJpeg:
         self._page = page
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
-        # NDPI has one stream with restart intervals, whose tables and size lie in its header
-        if data is None or options.get("jpegheader") is not None:
+        if data is None:
             return self._decode(data, number, **options)
-        self._check(number, data)
-        if not has_end(data):
+        begin = options.get("jpegheader")
+        stream = data if begin is None else between_restarts(begin, data)
+        self._check(number, stream)
+        if not has_end(stream):
             raise ValueError(f"the JPEG stream of tile {number} has no end")
-        if self._colours is None:
+        if self._colours is None:  # no library that we have tells of warnings at 12 bits
             return self._decode(data, number, **options)
         tables = options.get("jpegtables")
         if tables in self._proven:
-            return self._decoded(self._proven[tables], data, number, options)
+            return self._decoded(self._proven[tables], stream, number, options)
         possible = headers(self._page, samples_of(self._page), tables)
-        self._pixels(possible[0], data, least=1)
+        self._pixels(possible[0], stream, least=1)
         found = self._decode(data, number, **options)
         if self._count[tables] in _TRIES:
-            proven = self._proof(possible, found, data, number, options)
+            proven = self._proof(possible, found, stream, number, options)
             if proven is not None:
                 self._proven[tables] = proven
         self._count[tables] += 1
