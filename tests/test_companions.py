@@ -464,7 +464,7 @@ def test_a_corrupt_tile_of_a_companion(tmp_path, kind):
     spoil(tmp_path / "c.ome.tif", corrupt=[5])
     with pytest.raises(ds.TileDecodeError) as error:
         opened(path).data.compute()
-    one_line(error)
+    assert one_line(error).startswith(f"{path}: companion c.ome.tif: level 0, rows 64 to 128")
     assert (error.value.y, error.value.x, error.value.offset) == (TILE, TILE, None)
     expected[tile_mask([5])] = 255
     slide = opened(path, on_bad_tile="mask")
@@ -473,6 +473,33 @@ def test_a_corrupt_tile_of_a_companion(tmp_path, kind):
     assert (tile.y, tile.x, tile.status, tile.offset) == (TILE, TILE, "corrupt", None)
     checked = ds.check_slide(opened(path))
     assert checked.statuses == {"ok": 11, "absent": 0, "corrupt": 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_corrupt_tile_of_a_lower_level_is_told_with_its_file(tmp_path, name):
+    path = split(tmp_path, levels=1)
+    with tifffile.TiffFile(tmp_path / name) as tiff:
+        page = tiff.pages[0].pages[0]
+        offset, count = page.dataoffsets[3], page.databytecounts[3]
+    with open(tmp_path / name, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\x01" * count)
+    slide = opened(path)
+    np.testing.assert_array_equal(slide.data.compute(), pixels_of(path))
+    with pytest.raises(ds.TileDecodeError) as error:
+        slide.to_dask(1).compute()
+    told = str(path) if name == path.name else f"{path}: companion {name}"
+    assert one_line(error).startswith(f"{told}: level 1, rows 64 to 75, columns 64 to 100 ")
+
+
+def test_a_corrupt_tile_of_a_slide_that_is_one_companion(tmp_path):
+    xml = xml_of([("b.ome.tif", uuid_of(1))], uuid_of(0))
+    write_plane(tmp_path / "a.ome.tif", planes_of()[0], xml, **KINDS["deflate"])
+    write_plane(tmp_path / "b.ome.tif", planes_of()[1], None, **KINDS["deflate"])
+    spoil(tmp_path / "b.ome.tif", corrupt=[0])
+    with pytest.raises(ds.TileDecodeError, match="companion b") as error:
+        opened(tmp_path / "a.ome.tif").data.compute()
+    assert "b.ome.tif: level 0, rows 0 to 64" in one_line(error)
 
 
 def test_a_jpeg_tile_of_a_companion_that_ends_early_is_not_grey(tmp_path):

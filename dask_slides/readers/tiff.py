@@ -132,10 +132,12 @@ class TiffSource:
             fill_holes(self, units.holes(region), region, pixels)
         return pixels
 
-    def _stored(self, this: TiffFile, level: int, region: Region) -> Array:
+    def _stored(
+        self, this: TiffFile, level: int, region: Region, channels: slice = slice(None)
+    ) -> Array:
         """Return what the file holds of `region`, (h, w, samples), before the conversion."""
         rows, columns = region.slices()
-        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+        index = {"Y": rows, "X": columns, "C": channels, "S": channels}
         where = tuple(index.get(axis, 0) for axis in self.axes)
         return channels_last(np.asarray(this.array(level)[where]), self.axes)
 
@@ -148,7 +150,7 @@ class TiffSource:
     ) -> Read:
         """Return what `fetch` reads of `regions` in `around`, by default of all of it.
 
-        An error names the tile that is its reason.
+        An error names the tile that is its reason, and the file if there are several.
         """
         try:
             return decoded(self.path, level, around, fetch)
@@ -157,7 +159,9 @@ class TiffSource:
         this = self._open()
         for region in regions or [around]:
             for tile, offset in this.units(level).whole(region):
-                decoded(self.path, level, tile, partial(self._stored, this, level, tile), offset)
+                for name, channels in this.parts(level):
+                    fetch_one = partial(self._stored, this, level, tile, channels)
+                    decoded(name, level, tile, fetch_one, offset)
         raise told
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:

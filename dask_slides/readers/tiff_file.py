@@ -20,7 +20,7 @@ from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
-from dask_slides.readers.tiff_tags import absent_units, is_mapped, tile_of
+from dask_slides.readers.tiff_tags import absent_units, is_mapped, is_single, tile_of
 from dask_slides.readers.tiles import TiledPage, is_plain_tiled
 from dask_slides.readers.units import Units
 
@@ -69,10 +69,21 @@ class TiffFile:
             size = dict(zip(this.axes, this.shape, strict=True))
             shape = (size["Y"], size["X"])
             absent, offsets = absent_units(this, shape) or (None, None)
-            if self._several:  # a byte of which file it is none can tell
+            if self._several and not is_single(this):  # a byte of which file it is none can tell
                 offsets = None
             self._units[level] = Units(level, shape, tile_of(this, shape), absent, offsets)
         return self._units[level]
+
+    def parts(self, level: int) -> list[tuple[str, slice]]:
+        """Return what messages call the files of `level`, and which channels are in each."""
+        if not self._several:
+            return [(self._path, slice(None))]
+        found = []
+        for number, page in enumerate(self._series.levels[level].pages):
+            beside = page.parent is not page.parent.root
+            name = f": companion {page.parent.filename}" if beside else ""
+            found.append((f"{self._path}{name}", slice(number, number + 1)))
+        return found if len(found) > 1 else [(found[0][0], slice(None))]
 
     def array(self, level: int) -> Any:
         """Return the stored samples of `level`, to be indexed like a Zarr array."""
