@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,25 @@ class TilePack:
         """Return the number of tiles."""
         return len(self.y)
 
+    def __getitem__(self, i: int) -> Array:
+        """Read tile `i` (h, w, c) now and alone, where a chunk of `tiles` holds many.
+
+        With this and its length a pack is a map-style dataset, as PyTorch's DataLoader takes it,
+        in workers of any kind.
+
+        Raises
+        ------
+        IndexError
+            The pack has fewer tiles.
+        """
+        number = operator.index(i)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"tile {number:,} of a pack of {len(self):,}")
+        number %= len(self)
+        if self.reader is None:
+            return np.asarray(self.tiles[number].compute(scheduler="sync"))
+        return np.asarray(self.reader(number, number + 1)[0])
+
     @property
     def mpp(self) -> float | None:
         """Micrometres per pixel of the tiles; None if not known."""
@@ -135,7 +155,7 @@ class TilePack:
         if not len(chosen):
             return []
         if self.reader is not None:
-            return [self.reader(int(i), int(i) + 1)[0] for i in chosen]
+            return [self[i] for i in chosen]
         return list(self.tiles[chosen].compute())
 
     def plot(self, ax: Any = None, count: int = 64) -> Any:

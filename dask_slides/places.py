@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,14 @@ class Places:
         return cls(len(yx), zlib.compress(planes.tobytes(), 6))
 
     def yx(self) -> NDArray[np.int64]:
-        """Return the positions (n, 2), int64."""
-        planes = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(8, -1)
-        steps = np.ascontiguousarray(planes.T).view("<i8").reshape(2, self.count).T
-        return np.cumsum(steps, axis=0, dtype=np.int64)
+        """Return the positions (n, 2), int64, not to be written to."""
+        return _unpacked(self)
+
+
+@lru_cache(maxsize=4)  # beside the value, which stays small to send: tiles are read one by one too
+def _unpacked(places: Places) -> NDArray[np.int64]:
+    planes = np.frombuffer(zlib.decompress(places.packed), np.uint8).reshape(8, -1)
+    steps = np.ascontiguousarray(planes.T).view("<i8").reshape(2, places.count).T
+    yx = np.cumsum(steps, axis=0, dtype=np.int64)
+    yx.flags.writeable = False
+    return yx

@@ -52,6 +52,22 @@ def read_in_children(path, expected):
     assert here == 0
 
 
+def tile(i):
+    """Return tile `i` of the pack."""
+    return pack[i]
+
+
+def tiles_in_children(path, expected):
+    """Read tiles here, then in children, as a loader does."""
+    global pack
+    pack, tiles = ds.open_pack(path), np.load(expected)
+    for i in range(len(pack)):
+        assert np.array_equal(pack[i], tiles[i])
+    with forked.Pool(CHILDREN) as pool:
+        there = pool.map_async(tile, range(len(pack)), chunksize=1)
+        assert np.array_equal(np.stack(there.get(60)), tiles)
+
+
 def memory_is_of_one_process():
     """Fill memory that waited at the fork in a child, then look at it here."""
     first = POOL.array((SIZE,), np.uint8)

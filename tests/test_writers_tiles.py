@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from rw_fixtures import noise, one_line, tissue
+from rw_fixtures import bytes_read, noise, one_line, tissue
 
 import dask_slides as ds
 from dask_slides.writers import tiles as writer
@@ -79,6 +79,35 @@ def test_the_store(tmp_path, slide):
             "version"} <= set(attributes)  # fmt: skip
     assert attributes["dask_slides"]["kind"] == "pack"
     assert "Contrast" in attributes["detector"]
+
+
+@pytest.mark.parametrize("source", ["file", "dask array", "store"])
+def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
+    """What torch.utils.data.DataLoader asks for: a length, and items by number."""
+    _, pixels = dense(64)
+    pack = ds.pack_tiles(ds.from_dask(IMAGE) if source == "dask array" else slide, 64)
+    if source == "store":
+        pack = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr"))
+    for i in (0, 7, np.int64(len(pixels) - 1), -1):
+        tile = pack[i]
+        np.testing.assert_array_equal(tile, pixels[i])
+        assert tile.flags.writeable  # a tensor may be made of it without a copy
+    for i in (len(pixels), -len(pixels) - 1):
+        with pytest.raises(IndexError, match=f"of a pack of {len(pixels)}"):
+            pack[i]
+    with pytest.raises(TypeError):
+        pack["0"]
+    if source == "store":  # what has a length and items is iterated too
+        np.testing.assert_array_equal(np.stack(list(pack)), pixels)
+
+
+def test_one_tile_of_a_stored_pack_is_one_chunk_of_its_shard(tmp_path, slide):
+    pack = ds.open_pack(ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.tiles.zarr"))
+    assert pack.tiles.npartitions == 1
+    pack[0]  # opens the array
+    before = bytes_read()
+    pack[3]
+    assert bytes_read() - before < 3 * pack[3].nbytes < pack.tiles.nbytes / 5
 
 
 @pytest.mark.parametrize("source", ["file", "dask array"])
