@@ -17,6 +17,7 @@ from dask_slides.graph import ReadBlock, default_chunks, task_bytes
 from dask_slides.pack import pack_at
 from dask_slides.writers.image import plan_that_fits, write_bytes_of_task
 from dask_slides.writers.label import tissue_label
+from dask_slides.writers.plan import plan_image
 from dask_slides.writers.stages import stage_array, stage_task
 from dask_slides.writers.tiles import _shards
 
@@ -128,15 +129,15 @@ def test_writing_the_atlas(atlas, atlas_map):
             assert plan.tasks <= 1000
 
 
-def test_a_task_writes_shards_beside_each_other_and_one_where_memory_is_short(atlas):
-    """What is read at a fraction is little for a task; the store is the same."""
+def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
+    """One after another: the scheduler has half as many tasks, and a task the memory of one."""
     tenth = ds.resize(atlas, 10)
     usual = plan_that_fits(tenth, None)
-    assert usual.stages[0].wide == 2
-    short = plan_that_fits(tenth, write_bytes_of_task(usual, tenth) - 1)
-    assert short.stages[0].wide == 1
-    assert short.levels == usual.levels
-    assert usual.tasks < 0.6 * short.tasks
+    assert (usual.stages[0].wide, usual.stages[0].turns) == (1, 2)
+    alone = plan_image(tenth.shape[:2], 10)
+    assert usual.levels == alone.levels
+    assert usual.tasks < 0.6 * alone.tasks
+    assert write_bytes_of_task(usual, tenth) == write_bytes_of_task(alone, tenth)
 
 
 def test_a_block_of_the_atlas_is_computed_alone(atlas):

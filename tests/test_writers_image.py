@@ -5,13 +5,15 @@ import os
 import warnings
 
 import dask.array as da
+import durable_work as work
 import numpy as np
 import pytest
 import tifffile
 import zarr
-from rw_fixtures import noise, smooth, tissue
+from rw_fixtures import noise, patch_tag, segments, smooth, tissue
 
 import dask_slides as ds
+from dask_slides.writers import plan
 from dask_slides.writers.plan import plan_image
 
 pytestmark = pytest.mark.usefixtures("sync")
@@ -433,3 +435,28 @@ def test_a_flipped_bit_is_noticed(tmp_path, share):
     with pytest.raises(ds.TileDecodeError) as error:
         ds.open_slide(path).data.compute()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("made", ["slide", "cutoff"])
+def test_a_task_that_writes_several_shards_makes_the_same_store(tmp_path, monkeypatch, sync, made):
+    path = work.slide_file(tmp_path / "s.tif", side=2100)
+    segment = segments(path)[40]  # a tile inside
+    absent = [(0, 0) if one == segment else one for one in segments(path)]
+    patch_tag(path, 324, [offset for offset, _ in absent])
+    patch_tag(path, 325, [count for _, count in absent])
+
+    def write(name):
+        slide, tasks = ds.open_slide(path), []
+        obj = slide if made == "slide" else ds.cutoff_resize(slide, downsample=1, tile_size=100)
+        out = tmp_path / name
+        ds.write(obj, out, progress=lambda *at: tasks.append(at), overwrite=True)
+        ds.verify(out)
+        return tasks[-1][1], work.contents(out)
+
+    monkeypatch.setattr(plan, "TASK_SIDE", 512)
+    alone, expected = write("a.zarr")
+    monkeypatch.setattr(plan, "FEW_TASKS", 1)
+    few, found = write("a.zarr")
+    assert few < alone
+    assert found == expected
+    assert ds.open_slide(tmp_path / "a.zarr").bad_tiles()

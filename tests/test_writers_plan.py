@@ -85,12 +85,13 @@ def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, s
 @given(st.tuples(sides, sides), ratios, st.sampled_from([4096, 8192]))
 @example((6144, 6144), 10.0, 8192)
 @example((2048, 2048), 10.0, 8192)
-def test_a_task_takes_shards_beside_each_other_for_even_work(shape, ratio, aim):
+def test_a_task_takes_shards_one_after_another_for_even_work(shape, ratio, aim):
     plan, alone = plan_image(shape, ratio, aim=aim), plan_image(shape, ratio, aim=1)
     assert plan.levels == alone.levels
     stage = plan.stages[0]
-    if stage.wide > 1:
-        assert stage.side**2 * stage.wide * ratio**2 <= aim**2
+    assert (stage.wide, alone.stages[0].turns) == (1, 1)
+    if stage.turns > 1:
+        assert stage.side**2 * stage.turns * ratio**2 <= aim**2
         rows, columns = plan.blocks(stage)
         assert rows * columns >= 16  # enough for a few threads
 

@@ -25,7 +25,7 @@ from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.label import TissueLabel, tissue_label
 from dask_slides.writers.mark import Target, marked
 from dask_slides.writers.mask import write_grid
-from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
+from dask_slides.writers.plan import SMALLEST_SHARD, ImagePlan, plan_image
 from dask_slides.writers.records import Journal, place_of
 from dask_slides.writers.stages import (
     LABEL,
@@ -51,7 +51,7 @@ def check_fit(plan: ImagePlan) -> None:
 
 
 def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
-    """Return the peak bytes of a task: reading, pyramid, encoding; or of one of a later stage."""
+    """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
     height, width, channels = slide.shape
     side = plan.stages[0].side
     block = Region(0, 0, min(side, height), min(side * plan.stages[0].wide, width))
@@ -59,16 +59,7 @@ def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
     # sums of twice the width on a quarter of the pixels, a half of it between the axes;
     # then the channels apart, and the encoded shard
     pyramid, planes, encoded = pixels, pixels, pixels
-    first = task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
-    return max([first, *(_bytes_of_later(plan, stage, slide) for stage in plan.stages[1:])])
-
-
-def _bytes_of_later(plan: ImagePlan, stage: Stage, slide: Slide) -> int:
-    """Return the peak bytes of a task of a stage that reads sums: as read and decoded."""
-    number = stage.levels[0] - stage.first
-    height, width = plan.levels[number].shape
-    area = min(stage.side, height) * min(stage.side, width)
-    return 2 * area * slide.shape[2] * sum_dtype(slide.dtype, number).itemsize
+    return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
 
 
 def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
@@ -77,7 +68,7 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
 
 
 def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan of the widest tasks and largest shards that fit `available` bytes.
+    """Return the plan of the largest shards, up to the usual ones, that fit `available` bytes.
 
     If none does, that of the smallest. Only where memory is short do the shards of a store
     depend on it, and its pixels never do.
@@ -85,14 +76,11 @@ def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
     plan = plan_image(shape, ratio, span=span, aim=aim)
-    if available is None or write_bytes_of_task(plan, slide) <= available:
-        return plan
-    plan = plan_image(shape, ratio, aim=1)  # a shard a task
-    while write_bytes_of_task(plan, slide) > available:
+    while available is not None and write_bytes_of_task(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
             break
-        plan = plan_image(shape, ratio, side, aim=1)
+        plan = plan_image(shape, ratio, side, span, aim)
     return plan
 
 

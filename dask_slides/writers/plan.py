@@ -16,9 +16,10 @@ LARGEST_SHARD = 4096
 an image of a million pixels a side has more tasks instead."""
 SMALLEST_SHARD = 512
 """The same at the least, however short memory is."""
+STAGE_CHUNKS = 2
+"""Chunks a side that a later stage reads back at once: it writes two levels of them."""
 STAGE_SIDE = 1024
-"""Pixels a side that a task of a later stage reads back, where memory is not short: the sums of
-two to four chunks."""
+"""Pixels a side that a task of it aims at."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,14 @@ class Stage:
     levels: tuple[int, ...]
     """Numbers of the levels written."""
     wide: int = 1
-    """Blocks beside each other that one task takes."""
+    """Blocks beside each other that are read at once."""
+    turns: int = 1
+    """Times that a task does so, one after another: few tasks, and the memory of one."""
+
+    @property
+    def across(self) -> int:
+        """Pixels along x that a task takes."""
+        return self.side * self.wide * self.turns
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class ImagePlan:
     def blocks(self, stage: Stage) -> tuple[int, int]:
         """Return how many blocks a stage has along y and x."""
         height, width = self.levels[stage.levels[0] - stage.first].shape
-        return -(-height // stage.side), -(-width // (stage.side * stage.wide))
+        return -(-height // stage.side), -(-width // stage.across)
 
     @property
     def pixels(self) -> int:
@@ -84,7 +92,7 @@ def plan_image(
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
     shrinks much takes fewer output pixels. No shard is longer than `largest` a side. Tasks are
-    at least `span` pixels wide, as far as they stay small, and take shards beside each other up
+    at least `span` pixels wide, as far as they stay small, and take shards one after another up
     to as many pixels of the file as `aim` x `aim`.
     """
     longest = max(shape)
@@ -100,9 +108,8 @@ def plan_image(
         side *= 2
     while _blocks(shape, side) > MAX_TASKS * 2 // 3 and side < largest:
         side *= 2
-    work = int((aim / input_ratio / side) ** 2)
-    shared = _blocks(shape, side) // FEW_TASKS
-    wide = max(1, min(max(-(-span // side), min(work, shared)), largest**2 // side**2))
+    wide = max(1, min(-(-span // side), largest**2 // side**2))
+    aim = int(aim / input_ratio)
     stages: list[Stage] = []
     shards: list[int] = []
     first, base = 0, 0
@@ -113,8 +120,10 @@ def plan_image(
             # a block that is the whole image writes all that is left, a chunk at the least
             fitting.append(len(shards))
             shards.append(max(chunk, side >> (first + len(fitting) - 1)))
-        stages.append(Stage(side, first, tuple(fitting), 1 if stages else wide))
-        base, first, side = fitting[-1], 1, max(2 * chunk, min(STAGE_SIDE, largest))
+        turns = min(aim**2 // side**2, _blocks(sizes[base], side) // FEW_TASKS) // wide
+        stages.append(Stage(side, first, tuple(fitting), wide, max(1, turns)))
+        base, first, side = fitting[-1], 1, STAGE_CHUNKS * chunk
+        wide, aim = 1, STAGE_SIDE
     levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
     return ImagePlan(levels, tuple(stages))
 

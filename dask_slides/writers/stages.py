@@ -109,6 +109,20 @@ class WriteBlock:
 
     def _write(self, source: Source, block: Block, task: str) -> int:
         _, region = self.window(block)
+        step = self.stage.side * self.stage.wide
+        written, records, holes = 0, list[Record](), list[Hole]()
+        for left in range(region.x, region.stop_x, step):
+            width = min(step, region.stop_x - left)
+            part = Region(region.y, left, region.height, width)
+            done, of_files, found = self._write_part(source, part)
+            written, records, holes = written + done, records + of_files, [*holes, *found]
+        keep(self.path, task, written, records, () if self.stage.first else holes)
+        return written
+
+    def _write_part(
+        self, source: Source, region: Region
+    ) -> tuple[int, list[Record], tuple[Hole, ...]]:
+        """Write what is read at once; return the pixels written, the files, the holes."""
         # what is fetched again costs more than what is decoded again
         with KEPT.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES):
             sums = source.read(0, region)
@@ -136,8 +150,7 @@ class WriteBlock:
             written += place.area
         if not self.last:
             records += _put(self.path, f"{SUMS}/{number}", place, sums)
-        keep(self.path, task, written, records, () if self.stage.first else holes)
-        return written
+        return written, records, holes
 
 
 def _put(
@@ -158,7 +171,7 @@ def stage_task(
 ) -> WriteBlock:
     """Return what each task of a stage does."""
     height, width = source.levels[0].shape
-    rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.side * stage.wide)
+    rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.across)
     reading = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
     return WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
