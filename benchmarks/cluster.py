@@ -2,8 +2,8 @@
 
 Ways are interleaved, each run writes a new store on a cluster that is up already, and the median
 counts. Prints Markdown and writes JSON: wall of 1 and 2 processes and of 2 threads, and the
-processor time of scheduler, nannies and client, which run in this process, as a share of wall.
-The processes are those of ``--scheduler processes``.
+processor time of a scheduler as a share of wall. The processes are those of ``--scheduler
+processes``; the scheduler has a process of its own, with the same settings.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +25,7 @@ from typing import Any
 import dask
 
 import dask_slides as ds
-from dask_slides.cluster import active_client, local_cluster
+from dask_slides.cluster import CALM, active_client, local_cluster
 from dask_slides.compiled import loops
 
 LONG = 99.0
@@ -31,16 +34,18 @@ RESULTS = Path(__file__).resolve().parent / "results" / "raw"
 LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler share": 0.05}
 
 
-def timed(slide: str, folder: Path) -> dict[str, float]:
-    """Resize to 1/10 into a new store; return wall and the processor time of this process.
+def timed(
+    slide: str, folder: Path, cpu_time: Callable[[], float] = time.process_time
+) -> dict[str, float]:
+    """Resize to 1/10 into a new store; return wall and the processor time that `cpu_time` tells.
 
     A small write before it imports and opens what is needed; the compiled loops are loaded.
     """
     out = folder / "out.ome.zarr"
     ds.write(ds.resize(slide, max_size=2048), folder / "warm.ome.zarr", overwrite=True)
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), cpu_time()
     ds.write(ds.resize(slide, downsample=10), out)
-    found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    found = {"wall": time.perf_counter() - wall, "cpu": cpu_time() - cpu}
     shutil.rmtree(out)
     return found
 
@@ -59,6 +64,34 @@ def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
         return timed(slide, folder)
 
 
+def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
+    """Two workers, each a process, and a scheduler that is one too: its processor time is `cpu`."""
+    import psutil
+    from distributed import Client
+
+    file = folder / "scheduler.json"
+    names = {"DASK_" + key.upper().replace(".", "__").replace("-", "_"): key for key in CALM}
+    environment = os.environ | {name: str(CALM[key]) for name, key in names.items()}
+    quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    processes = []
+    try:
+        for module in ("dask_scheduler", "dask_worker", "dask_worker"):
+            words = [sys.executable, "-m", f"distributed.cli.{module}", *here]
+            words += ["--port", "0"] if module == "dask_scheduler" else ["--nthreads", "1"]
+            processes.append(subprocess.Popen(words, env=environment, **quiet))
+        with Client(scheduler_file=str(file)) as client:
+            client.wait_for_workers(2)
+            client.run(loops, LONG)
+            times = psutil.Process(processes[0].pid).cpu_times
+            return timed(slide, folder, lambda: sum(times()[:2]))
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+        file.unlink(missing_ok=True)
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -70,6 +103,7 @@ def main() -> None:
         "2 threads": on_threads,
         "1 process": lambda *args: on_processes(1, *args),
         "2 processes": lambda *args: on_processes(2, *args),
+        "2 workers, a scheduler": beside_a_scheduler,
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory(prefix="dask-slides-cluster-") as name:
@@ -80,7 +114,9 @@ def main() -> None:
     figures = {
         "2 processes to 1": wall["1 process"] / wall["2 processes"],
         "2 processes to 2 threads": wall["2 processes"] / wall["2 threads"],
-        "scheduler share": median(run["cpu"] / run["wall"] for run in runs["2 processes"]),
+        "scheduler share": median(
+            run["cpu"] / run["wall"] for run in runs["2 workers, a scheduler"]
+        ),
     }
     shape = ds.open_slide(given.slide).shape
     facts = {"slide": list(shape), "load": os.getloadavg(), "cores": os.cpu_count()}
