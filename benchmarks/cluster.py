@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +23,8 @@ from typing import Any
 import dask
 
 import dask_slides as ds
-from dask_slides.cluster import CALM, active_client, local_cluster
+from benchmarks.processes import cluster_of_processes
+from dask_slides.cluster import active_client, local_cluster
 from dask_slides.compiled import loops
 
 LONG = 99.0
@@ -69,27 +68,14 @@ def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
     import psutil
     from distributed import Client
 
-    file = folder / "scheduler.json"
-    names = {"DASK_" + key.upper().replace(".", "__").replace("-", "_"): key for key in CALM}
-    environment = os.environ | {name: str(CALM[key]) for name, key in names.items()}
-    quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    processes = []
-    try:
-        for module in ("dask_scheduler", "dask_worker", "dask_worker"):
-            words = [sys.executable, "-m", f"distributed.cli.{module}", *here]
-            words += ["--port", "0"] if module == "dask_scheduler" else ["--nthreads", "1"]
-            processes.append(subprocess.Popen(words, env=environment, **quiet))
-        with Client(scheduler_file=str(file)) as client:
-            client.wait_for_workers(2)
-            client.run(loops, LONG)
-            times = psutil.Process(processes[0].pid).cpu_times
-            return timed(slide, folder, lambda: sum(times()[:2]))
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
-        file.unlink(missing_ok=True)
+    with (
+        cluster_of_processes(folder) as (scheduler, file),
+        Client(scheduler_file=file) as client,
+    ):
+        client.wait_for_workers(2)
+        client.run(loops, LONG)
+        times = psutil.Process(scheduler).cpu_times
+        return timed(slide, folder, lambda: sum(times()[:2]))
 
 
 def main() -> None:

@@ -25,13 +25,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 from distributed import Client
 
-from dask_slides.cluster import CALM
+from benchmarks.processes import cluster_of_processes
 
 SIDE = 512
 ARGUMENTS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", "64",
@@ -59,27 +58,6 @@ def resident(pid: int) -> int:
 
 def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def start_cluster(folder: Path, journal: Path) -> tuple[list[subprocess.Popen[bytes]], str]:
-    """Start a scheduler and two workers that keep the journal; return them and their file."""
-    file = str(folder / "scheduler.json")
-    here = ["--host", "127.0.0.1", "--no-dashboard"]
-    cli = [sys.executable, "-m"]
-    scheduler = [*cli, "distributed.cli.dask_scheduler", *here, "--port", "0"]
-    worker = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "2", "--nthreads", "1"]
-    worker += ["--preload", str(Path(__file__).with_name("journal.py"))]
-    environment = os.environ | {"DASK_SLIDES_JOURNAL": str(journal)}
-    for key, value in CALM.items():
-        environment["DASK_" + key.upper().replace(".", "__").replace("-", "_")] = str(value)
-    quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    processes = []
-    for words in (scheduler, worker):
-        words = [*words, "--scheduler-file", file]
-        processes.append(subprocess.Popen(words, env=environment, cwd=folder, **quiet))
-        while not os.path.exists(file):
-            time.sleep(0.1)
-    return processes, file
 
 
 @dataclass(frozen=True)
@@ -194,21 +172,20 @@ def main() -> None:
         folder = Path(text)
         make_slides(folder / "slides", options.slides)
         journal = folder / "journal"
-        processes, file = start_cluster(folder, journal)
-        try:
-            with Client(scheduler_file=file) as cluster:
-                cluster.wait_for_workers(2)
-                setting = Setting(folder / "slides", options.steps, file, cluster, options.slides)
-                print(f"{options.slides:,} slides of {SIDE} x {SIDE} px, {options.steps}\n")
-                told = memory_of(setting, folder / "alone", processes[0].pid)
-                print("\n".join(told), flush=True)
-                told = kills_of(setting, folder / "killed", journal, options.kills)
-                load = f"The load of the machine was {os.getloadavg()[2]:.1f} at the end."
-                print("\n" + "\n".join(told) + f"\n\n{load}", flush=True)
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait()
+        keeping = ["--preload", str(Path(__file__).with_name("journal.py"))]
+        told_where = {"DASK_SLIDES_JOURNAL": str(journal)}
+        with (
+            cluster_of_processes(folder, keeping, told_where) as (scheduler, file),
+            Client(scheduler_file=file) as cluster,
+        ):
+            cluster.wait_for_workers(2)
+            setting = Setting(folder / "slides", options.steps, file, cluster, options.slides)
+            print(f"{options.slides:,} slides of {SIDE} x {SIDE} px, {options.steps}\n")
+            told = memory_of(setting, folder / "alone", scheduler)
+            print("\n".join(told), flush=True)
+            told = kills_of(setting, folder / "killed", journal, options.kills)
+            load = f"The load of the machine was {os.getloadavg()[2]:.1f} at the end."
+            print("\n" + "\n".join(told) + f"\n\n{load}", flush=True)
 
 
 if __name__ == "__main__":

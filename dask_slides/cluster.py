@@ -171,10 +171,8 @@ def memory_a_thread() -> int | None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
         return min(limits, default=None)
-    memory = machine.memory()
     given = dask.config.get(MEMORY, None)
-    if given is not None:
-        memory = parse_bytes(given)
+    memory = machine.memory() if given is None else parse_bytes(given)
     if memory is None:
         return None
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):

@@ -83,6 +83,18 @@ def segments(path, page=0):
         return list(zip(one.dataoffsets, one.databytecounts, strict=True))
 
 
+def change_file(path, how):
+    """Change the time of a file alone, its size, or remove it."""
+    status = path.stat()
+    if how == "time":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    elif how == "size":
+        with open(path, "ab") as file:
+            file.write(b"\0")
+    else:
+        path.unlink()
+
+
 def bytes_read():
     """Return the bytes that this process has asked the system for so far."""
     try:

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from bad_tiles import spoil
 from click.testing import CliRunner
-from rw_fixtures import noise, one_line, patch_tag, segments
+from rw_fixtures import change_file, noise, one_line, patch_tag, segments
 from split_files import (
     KINDS,
     NAMES,
@@ -523,13 +523,7 @@ def test_a_companion_that_changed(tmp_path, before, change):
     slide = opened(path)
     if before:
         slide.read(0, 0, 10, 10)
-    if change == "time":
-        os.utime(beside, ns=(0, beside.stat().st_mtime_ns + 1_000_000))
-    elif change == "size":
-        with open(beside, "ab") as file:
-            file.write(b"\0")
-    else:
-        beside.unlink()
+    change_file(beside, change)
     kind = ds.SlideNotFoundError if change == "gone" else ds.SlideChangedError
     with pytest.raises(kind) as error:
         slide.data.compute()

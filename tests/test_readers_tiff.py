@@ -1,6 +1,5 @@
 """TIFF: every layout and codec against the array it was written from, or tifffile's own read."""
 
-import os
 import pickle
 import warnings
 from contextlib import suppress
@@ -12,6 +11,7 @@ import tifffile
 from odd_files import ODD_FILES
 from rw_fixtures import (
     bytes_read,
+    change_file,
     data_folder,
     noise,
     one_line,
@@ -654,14 +654,7 @@ def test_a_file_that_changed(tmp_path, change, before):
     slide = ds.open_slide(path)
     if before:
         slide.read(0, 0, 1, 1)  # the process keeps the file open
-    status = path.stat()
-    if change == "time":
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
-    elif change == "size":
-        with open(path, "ab") as file:
-            file.write(b"\0")
-    else:
-        path.unlink()
+    change_file(path, change)
     kind = ds.SlideNotFoundError if change == "gone" else ds.SlideChangedError
     with pytest.raises(kind) as error:
         slide.data.compute(scheduler="sync")

@@ -47,8 +47,10 @@ def names_in(tiff: Any) -> list[str]:
     DOCTYPE and texts of any size were refused when the structure was looked at.
     """
     root = _metadata_of(tiff)
-    if root is None:
-        return []
+    return [] if root is None else _names(root, tiff)
+
+
+def _names(root: Element, tiff: Any) -> list[str]:
     named = [(one.get("FileName", ""), one.text) for one in root.iter() if one.tag.endswith("UUID")]
     own = root.get("UUID")
     if own is not None:  # a slide that was renamed is still known by it
@@ -89,12 +91,14 @@ def companions_of(path: str, tiff: Any) -> tuple[Companion, ...]:
         The metadata lie in another file themselves.
     """
     root = _metadata_of(tiff)
-    if root is not None and any(one.tag.endswith("BinaryOnly") for one in root):
+    if root is None:
+        return ()
+    if any(one.tag.endswith("BinaryOnly") for one in root):
         raise SlideUnsupportedError(
             f"{path}: its metadata lie in another file, which is not read; open the OME-TIFF that "
             "holds them, or save all as one file"
         )
-    return tuple(_checked(path, tiff, name) for name in names_in(tiff))
+    return tuple(_checked(path, tiff, name) for name in _names(root, tiff))
 
 
 def _checked(path: str, tiff: Any, name: str) -> Companion:

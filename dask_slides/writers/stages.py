@@ -115,7 +115,9 @@ class WriteBlock:
             width = min(step, region.stop_x - left)
             part = Region(region.y, left, region.height, width)
             done, of_files, found = self._write_part(source, part)
-            written, records, holes = written + done, records + of_files, [*holes, *found]
+            written += done
+            records += of_files
+            holes += found
         keep(self.path, task, written, records, () if self.stage.first else holes)
         return written
 
