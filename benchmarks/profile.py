@@ -101,7 +101,7 @@ def profiled(job: Callable[[], Any]) -> dict[str, float]:
         (decoder.TileDecoder, "_general", "decode"),
         (decoder, "box_mean", "means"),
         (counting.Histograms, "add", "count"),
-        (counting._Pairs, "add", "count"),
+        (counting._Counted, "add", "count"),
         (counting._Sums, "add", "count"),
         (counting, "bytes_counted", "count"),
         (resample, "shrink", "weights"),

@@ -18,8 +18,6 @@ SAVED = 0.45e-9
 _MANY = 2**18
 """Samples from which four tables, none of which waits for the last addition to another, save more
 than their numbers cost to hand over."""
-_TABLE = 2**31
-"""Samples after which tables of 32 bits are emptied, at the latest."""
 
 
 def bytes_counted(pixels: Array) -> Array:
@@ -73,33 +71,21 @@ class Histograms:
         return self._counts
 
 
-class _Pairs(Histograms):
-    """The same with the compiled loops, which count two bytes at a time while in one cell."""
+class _Counted(Histograms):
+    """The same with the compiled loop."""
 
     def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
         super().__init__(shape)
         self._compiled = compiled
-        self._pairs = np.zeros((2, compiled.PAIRS), np.uint32)
-        self._cell = (0, 0)
-        self._held = 0
 
     def add(self, cell: tuple[int, int], pixels: Array) -> None:
         if pixels.strides[0] == 0:
             super().add(cell, pixels)
             return
-        if cell != self._cell or self._held + pixels.size > _TABLE:
-            self.counts()
-        self._cell = cell
-        self._held += pixels.size
         rows = pixels.reshape(len(pixels), -1)  # where they lie, if rows are whole
         whole = rows.shape[1] // 8 * 8
         words, rest = rows[:, :whole].view(np.uint64), rows[:, whole:]
-        self._compiled.count_pairs(words, rest, self._pairs, self._counts[cell])
-
-    def counts(self) -> Array:
-        self._compiled.split_pairs(self._pairs, self._counts[self._cell])
-        self._held = 0
-        return self._counts
+        self._compiled.count(words, rest, self._counts[cell])
 
 
 class _Sums(Histograms):
@@ -130,4 +116,4 @@ def byte_sums(shape: tuple[int, int], histogram: bool, samples: int) -> Histogra
     compiled = loops(samples * SAVED)
     if compiled is None:
         return Histograms(shape)
-    return _Pairs(shape, compiled) if histogram else _Sums(shape, compiled)
+    return _Counted(shape, compiled) if histogram else _Sums(shape, compiled)

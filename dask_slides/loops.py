@@ -36,6 +36,10 @@ def _compiled(signature: Any) -> Callable[[Any], Any]:
     return compiled
 
 
+def _inlined(function: Any) -> Any:
+    return njit(inline="always")(function)
+
+
 _PIECE = 2**15
 """Bytes whose squares sum up in 32 bits."""
 
@@ -208,47 +212,55 @@ def turn(words: Any, out: Any) -> None:
             out[at + 6, block], out[at + 7, block] = g, h
 
 
-PAIRS = 2**16
-"""Values of two bytes."""
-
-
-_TABLES = types.Array(types.uint32, 2, "C")
 _COUNTS = types.Array(types.int64, 1, "C")
 _ANYWHERE = types.Array(types.uint64, 2, "A", readonly=True, aligned=False)
 
 
-@_compiled(types.void(_ANYWHERE, _BYTES, _TABLES, _COUNTS))
-def count_pairs(words: Any, rest: Any, pairs: Any, counts: Any) -> None:
-    """Add to `pairs` (2, 65536) how often each two neighbouring bytes stand in rows of `words`.
+@_inlined
+def _add(tables: Any, word: Any, times: Any) -> None:
+    """Add the 8 bytes of `word` to a table each: none waits for the addition before it."""
+    byte = np.uint64(255)
+    tables[0, word & byte] += times
+    tables[1, word >> np.uint64(8) & byte] += times
+    tables[2, word >> np.uint64(16) & byte] += times
+    tables[3, word >> np.uint64(24) & byte] += times
+    tables[4, word >> np.uint64(32) & byte] += times
+    tables[5, word >> np.uint64(40) & byte] += times
+    tables[6, word >> np.uint64(48) & byte] += times
+    tables[7, word >> np.uint64(56)] += times
 
-    One addition for two bytes; and two tables, as of glass the same pair comes over and over
-    and an addition would wait for the one before. What is left of each row, `rest`, goes to
-    `counts` (256).
+
+@_compiled(types.void(_ANYWHERE, _BYTES, _COUNTS))
+def count(words: Any, rest: Any, counts: Any) -> None:
+    """Add to `counts` (256) how often each byte stands in rows of `words` and in their `rest`.
+
+    Three words are a row of 8 pixels of 3 channels, or of more of fewer. Of glass they come
+    over and over, as JPEG keeps little but the mean of a block: they are added once a run.
     """
-    even, odd = pairs[0], pairs[1]
-    one, pair = np.uint32(1), np.uint64(PAIRS - 1)
+    tables = np.zeros((8, 256), np.uint32)  # they stay in the first-level cache
+    one = np.uint32(1)
     for row in range(words.shape[0]):
         line = words[row]
-        for i in range(line.shape[0]):
-            word = line[i]
-            even[word & pair] += one
-            odd[(word >> np.uint64(16)) & pair] += one
-            even[(word >> np.uint64(32)) & pair] += one
-            odd[word >> np.uint64(48)] += one
+        groups = line.shape[0] // 3
+        if groups:
+            a, b, c = line[0], line[1], line[2]
+            times = np.uint32(0)
+            for group in range(groups):
+                x, y, z = line[3 * group], line[3 * group + 1], line[3 * group + 2]
+                if (x == a) & (y == b) & (z == c):
+                    times += one
+                else:
+                    _add(tables, a, times)
+                    _add(tables, b, times)
+                    _add(tables, c, times)
+                    a, b, c, times = x, y, z, one
+            _add(tables, a, times)
+            _add(tables, b, times)
+            _add(tables, c, times)
+        for i in range(3 * groups, line.shape[0]):
+            _add(tables, line[i], one)
         for value in rest[row]:
             counts[value] += 1
-
-
-@_compiled(types.void(_TABLES, _COUNTS))
-def split_pairs(pairs: Any, counts: Any) -> None:
-    """Add to `counts` (256) how often each byte stands in the pairs, and set `pairs` to 0."""
-    for high in range(256):
-        total = np.int64(0)
-        for low in range(256):
-            at = high * 256 + low
-            count = np.int64(pairs[0, at]) + np.int64(pairs[1, at])
-            counts[low] += count
-            total += count
-            pairs[0, at] = 0
-            pairs[1, at] = 0
-        counts[high] += total
+    for table in range(8):
+        for value in range(256):
+            counts[value] += tables[table, value]

@@ -46,24 +46,32 @@ def test_moments_of_the_largest_row():
     assert loops.moments(values) == (255 * 2**16, 255**2 * 2**16)
 
 
-@pytest.mark.parametrize("width", [8, 13, 40])
-def test_pairs(loop, width):
-    values = noise((5, width + 3), 2)[:, 3:]
-    pairs, counts = np.zeros((2, loops.PAIRS), np.uint32), np.zeros(256, np.int64)
-    whole = width // 8 * 8
+def counted(count, values):
+    counts, whole = np.zeros(256, np.int64), values.shape[1] // 8 * 8
     for _ in range(2):
-        loop("count_pairs")(values[:, :whole].view(np.uint64), values[:, whole:], pairs, counts)
-    loops.split_pairs(pairs, counts)
-    np.testing.assert_array_equal(counts, 2 * np.bincount(values.reshape(-1), minlength=256))
-    assert not pairs.any()
+        count(values[:, :whole].view(np.uint64), values[:, whole:], counts)
+    return counts
 
 
-def test_split_pairs_as_python():
-    pairs, counts = np.zeros((2, loops.PAIRS), np.uint32), np.zeros(256, np.int64)
-    pairs[0, 7 * 256 + 9], pairs[1, 7 * 256 + 7] = 3, 5
-    loops.split_pairs.py_func(pairs, counts)
-    assert (counts[7], counts[9], counts.sum()) == (3 + 10, 3, 16)
-    assert not pairs.any()
+@pytest.mark.parametrize("width", [0, 5, 8, 16, 24, 37, 48, 61, 125])
+def test_count(loop, width):
+    values = noise((5, width + 3), 2)[:, 3:]
+    expected = 2 * np.bincount(values.reshape(-1), minlength=256)
+    np.testing.assert_array_equal(counted(loop("count"), values), expected)
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), max_size=12),
+    words=st.integers(1, 4),
+    rest=st.integers(0, 9),
+)
+@settings(deadline=None)
+def test_count_of_groups_that_come_over_and_over(runs, words, rest):
+    """As in glass: the same 24 bytes, or groups of another length, in which words repeat."""
+    line = [noise(8 * words, word) for word, times in runs for _ in range(times)]
+    values = np.concatenate([*line, noise(rest, 9)])[None]
+    expected = 2 * np.bincount(values[0], minlength=256)
+    np.testing.assert_array_equal(counted(loops.count, values), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -144,7 +152,6 @@ def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
     parts = [wide, wide[3:20, 5:31], np.broadcast_to(wide[:1], (7, 60, 3)), wide[:, :, ::-1]]
     plain = counting.byte_sums((1, 3), histogram, 0)
     monkeypatch.setattr(compiled, "_loops", loops)
-    monkeypatch.setattr(counting, "_TABLE", wide.size + 1)
     fast = counting.byte_sums((1, 3), histogram, 0)
     assert type(plain) is counting.Histograms is not type(fast)
     for at, part in enumerate([*parts, *parts[:2], wide, wide]):
