@@ -22,15 +22,16 @@ from dask_slides.cli_options import (
     scale_options,
     shared_options,
 )
-from dask_slides.cli_slide import bad_tile_option, slide_mpp_option
+from dask_slides.cli_slide import bad_tile_option, limits_option, slide_mpp_option
 from dask_slides.cohort.estimate import estimate_cohort
-from dask_slides.cohort.listing import read_list
+from dask_slides.cohort.listing import Entry, read_list
 from dask_slides.cohort.names import PROCESS_LIST
 from dask_slides.cohort.plan import job_folder, named_cohort
 from dask_slides.cohort.pools import threads
 from dask_slides.cohort.run import WHOLE_BELOW, log, run_cohort
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.display import bytes_text
+from dask_slides.readers.limits import Limits
 
 
 @click.command("run")
@@ -39,6 +40,7 @@ from dask_slides.display import bytes_text
 @click.option("--steps", default=",".join(STEPS), show_default=True, help="what is made")
 @slide_mpp_option
 @bad_tile_option
+@limits_option
 @scale_options
 @cell_options("mask-")
 @pack_options("pack-")
@@ -56,6 +58,7 @@ def run(
     steps: str,
     slide_mpp: float | None,
     on_bad_tile: str,
+    limits: Limits,
     keep_going: bool,
     limit: int | None,
     window: int | None,
@@ -73,13 +76,15 @@ def run(
     chosen = _chosen(steps, options)
     with running(replace(shared, quiet=True), 0.0):
         if shared.dry_run:
-            _tell(shared, slides, job, chosen, slide_mpp, whole_below)
+            _tell(
+                shared, read_list(slides, slide_mpp, on_bad_tile, limits), job, chosen, whole_below
+            )
             return
         with _lines(shared.quiet or shared.as_json):
             try:
                 result = run_cohort(
                     slides, job, chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
-                    overwrite=shared.overwrite, keep_going=keep_going, limit=limit,
+                    limits=limits, overwrite=shared.overwrite, keep_going=keep_going, limit=limit,
                     window=window, whole_below=whole_below,
                 )  # fmt: skip
             except KeyboardInterrupt:
@@ -134,16 +139,14 @@ def _lines(quiet: bool) -> Iterator[None]:
 
 def _tell(
     shared: Shared,
-    slides: tuple[str, ...],
+    entries: list[Entry],
     job: str,
     steps: dict[str, dict[str, Any]],
-    mpp: float | None,
     whole_below: float,
 ) -> None:
     """Print what would be done: the answer of --dry-run."""
     folder = job_folder(job)
     chosen = checked_steps(steps)
-    entries = read_list(slides, mpp)
     cohort = named_cohort(folder, entries, chosen, shared.overwrite)
     found = estimate_cohort(cohort, whole_below, threads())
     of = "the slides done here" if found.measured else "the benchmarks"

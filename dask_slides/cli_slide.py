@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any
 
 import click
+from dask.utils import parse_bytes
 
 from dask_slides.cli_options import Command
 from dask_slides.readers.bad_tiles import MODES
+from dask_slides.readers.limits import Limits
 from dask_slides.slide import Slide, open_slide
 
 
@@ -21,6 +23,7 @@ class Given:
     path: str
     mpp: float | None
     on_bad_tile: str
+    limits: Limits
     sha256: str | None
     companions: bool
 
@@ -30,6 +33,7 @@ class Given:
             self.path,
             mpp=self.mpp,
             on_bad_tile=self.on_bad_tile,
+            limits=self.limits,
             sha256=self.sha256,
             companions=self.companions,
         )
@@ -50,6 +54,31 @@ def bad_tile_option(command: Command) -> Command:
     )(command)
 
 
+def limits_option(command: Command) -> Command:
+    """Add what files may declare."""
+    names = ", ".join(field.name for field in fields(Limits))
+    return click.option(
+        "--limits", metavar="NAME=N", multiple=True, callback=_limits,
+        help=f"let a file declare more, or less, than by default: {names}; such as tile_bytes=2GB",
+    )(command)  # fmt: skip
+
+
+def _limits(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> Limits:
+    known = {field.name for field in fields(Limits)}
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = int(parse_bytes(number)) if number[:1].isdigit() else 0
+        except ValueError:
+            found[name] = 0
+        if name not in known or found[name] < 1:
+            raise click.BadParameter(
+                f"{text!r}: give one of {', '.join(sorted(known))}, = and a number"
+            )
+    return Limits(**found)
+
+
 def slide_options(command: Command) -> Command:
     """Add the slide and how it is opened, and hand it over as one value."""
 
@@ -58,17 +87,19 @@ def slide_options(command: Command) -> Command:
         slide: str,
         slide_mpp: float | None,
         on_bad_tile: str,
+        limits: Limits,
         verify_hash: str | None,
         companions: bool,
         **kwargs: Any,
     ) -> Any:
-        given = Given(slide, slide_mpp, on_bad_tile, verify_hash, companions)
+        given = Given(slide, slide_mpp, on_bad_tile, limits, verify_hash, companions)
         return command(slide=given, **kwargs)
 
     options: list[Callable[[Command], Command]] = [
         click.argument("slide", metavar="SLIDE"),
         slide_mpp_option,
         bad_tile_option,
+        limits_option,
         click.option("--verify-hash", metavar="SHA256",
                      help="read the whole file first, and refuse it if it has another checksum"),
         click.option("--companions", is_flag=True,

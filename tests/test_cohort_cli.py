@@ -46,6 +46,17 @@ def test_options_are_those_of_each_step(slides, tmp_path, sync):
     assert 0 < len(stored) == len(pack) <= 3
 
 
+def test_limits_and_the_mode_of_bad_tiles_reach_the_slides(slides, tmp_path, sync):
+    job = tmp_path / "job"
+    words = (slides, "-o", job, "--steps", "mask")
+    assert run(*words, "--limits", "pixels=5000").exit_code == 3
+    assert "SlideLimitError" in (job / "process_list.csv").read_text()
+    assert run(*words, "--limits", "pixels=5000", "--dry-run").stdout.count("2 cannot be read") == 1
+    assert run(*words, "--on-bad-tile", "mask").exit_code == 0  # a limit is no part of the result
+    told = run(*words, "--on-bad-tile", "mask", "--dry-run").stdout
+    assert told.startswith("slides   2: 2 done, 0 cannot be read\n")
+
+
 def test_a_failed_slide_is_exit_code_3(slides, tmp_path):
     bad = tmp_path / "bad.tif"
     bad.write_bytes(b"II*\0")

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from rw_fixtures import noise, one_line, patch_tag, segments, smooth, sparse_tiff
 
 import dask_slides as ds
+from dask_slides.cli import main
 from dask_slides.readers import frames
 from dask_slides.readers.strict import strict_decode
 
@@ -83,6 +85,21 @@ def test_limits_are_what_they_say(tmp_path):
     assert ds.open_slide(path, limits=ds.Limits(**exact)).shape == (60, 40, 3)
     for name, value in exact.items():
         limited(path, **(exact | {name: value - 1}))
+
+
+def test_limits_of_a_command(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(64, 48, 3), photometric="rgb", tile=(32, 16))
+    words = ["info", str(path), "--json", "--limits"]
+    result = CliRunner().invoke(main, [*words, "pixels=4kB", "--limits", "tile_bytes=1535"])
+    assert result.exit_code == 1
+    assert "Limits(tile_bytes=...)" in result.stderr
+    result = CliRunner().invoke(main, [*words, "pixels=3072", "--limits", "tile_bytes=1.536 kB"])
+    assert result.exit_code == 0, result.stderr
+    for wrong in ("pixels", "pixels=", "pixels=0", "pixels=-1", "pixels=many", "rows=5", "=5", ""):
+        result = CliRunner().invoke(main, [*words, wrong])
+        assert result.exit_code == 2
+        assert f"{wrong!r}: give one of channels, " in result.stderr
 
 
 def test_limits_of_a_store(tmp_path):

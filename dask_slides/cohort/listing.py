@@ -6,11 +6,12 @@ import csv
 import glob
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dask_slides.cohort.names import folded, safe_name
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+from dask_slides.readers.limits import Limits
 from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
@@ -32,13 +33,20 @@ class Entry:
     """Asked for; None takes that of the file."""
     on_bad_tile: str = "raise"
     """What becomes of its corrupt tiles, as in `open_slide`."""
+    limits: Limits = field(default_factory=Limits)
+    """What it may declare."""
 
     def open(self) -> Slide:
         """Return the slide; no pixel is read."""
-        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile)
+        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile, limits=self.limits)
 
 
-def read_list(slides: Any, mpp: float | None = None, on_bad_tile: str = "raise") -> list[Entry]:
+def read_list(
+    slides: Any,
+    mpp: float | None = None,
+    on_bad_tile: str = "raise",
+    limits: Limits = Limits(),
+) -> list[Entry]:
     """Return the slides that paths, folders, patterns and tables name, sorted, each once.
 
     Parameters
@@ -50,7 +58,8 @@ def read_list(slides: Any, mpp: float | None = None, on_bad_tile: str = "raise")
     mpp : float, optional
         For the slides whose table says none.
     on_bad_tile : {"raise", "mask"}
-        For all of them.
+    limits : Limits
+        Both for all of them.
 
     Raises
     ------
@@ -69,7 +78,10 @@ def read_list(slides: Any, mpp: float | None = None, on_bad_tile: str = "raise")
         entries = _of_table(text) if is_table else map(Entry, _paths(text))
         for entry in entries:
             entry = replace(
-                entry, mpp=mpp if entry.mpp is None else entry.mpp, on_bad_tile=on_bad_tile
+                entry,
+                mpp=mpp if entry.mpp is None else entry.mpp,
+                on_bad_tile=on_bad_tile,
+                limits=limits,
             )
             if found.setdefault(entry.path, entry) != entry:
                 raise SlideArgumentError(

@@ -22,6 +22,7 @@ from dask_slides.cohort.process_list import ProcessList, Row
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
 from dask_slides.errors import OutputBusyError, SlideArgumentError
+from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import identify
 from dask_slides.writers.store import locked
 
@@ -222,6 +223,7 @@ def run_cohort(
     *,
     mpp: float | None = None,
     on_bad_tile: str = "raise",
+    limits: Limits = Limits(),
     overwrite: bool = False,
     keep_going: bool = True,
     limit: int | None = None,
@@ -256,6 +258,8 @@ def run_cohort(
         Whether a slide with a tile that cannot be decoded fails, or the tile is filled, named in
         the stores and counted in the process list, as in `open_slide`. A run with "mask" after
         one with "raise" does the slides that failed.
+    limits : Limits
+        What each file may declare; more, and the slide fails.
     overwrite : bool
         Do again what was done with other arguments, another version, or of a slide that has
         changed.
@@ -288,7 +292,7 @@ def run_cohort(
     folder = job_folder(job)
     chosen = checked_steps(steps)
     manner = Manner(keep_going, limit, window, whole_below)
-    entries = read_list(slides, mpp, on_bad_tile)
+    entries = read_list(slides, mpp, on_bad_tile, limits)
     with locked(folder, folder), _logged(folder), _ending_on_sigterm():
         run = _Run(named_cohort(folder, entries, chosen, overwrite), manner)
         run.go()
