@@ -18,6 +18,9 @@ class _Cache(Protocol):
     def cache_clear(self) -> None: ...
 
 
+_handles: set[int] = set()
+
+
 Cached = TypeVar("Cached", bound=_Cache)
 
 
@@ -31,6 +34,30 @@ def not_inherited(cache: Cached) -> Cached:
     """Return `cache`, which a child begins empty: it opens files and starts threads itself."""
     in_child(cache.cache_clear)
     return cache
+
+
+def of_one_process(handle: int) -> int:
+    """Return the open file `handle`, which a child closes: it would keep the file's lock.
+
+    Give it to `close`.
+    """
+    _handles.add(handle)
+    return handle
+
+
+def close(handle: int) -> None:
+    """Close what `of_one_process` returned, if this is still the process that opened it."""
+    if handle in _handles:
+        _handles.remove(handle)
+        os.close(handle)
+
+
+def _close_all() -> None:
+    for handle in tuple(_handles):
+        close(handle)
+
+
+in_child(_close_all)
 
 
 def lock_of_one_process() -> threading.Lock:

@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import servers
 
 import dask_slides as ds
 from dask_slides.memory import POOL
+from dask_slides.writers.store import locked
 
 CHILDREN, READS = 4, 40
 SIZE = 2**21
@@ -107,6 +109,39 @@ def locks_are_open_in_a_child():
     finally:
         ended.set()
         thread.join()
+
+
+def a_child_keeps_no_lock_of_a_write(folder):
+    """Fork in the middle of a write; the next one finds nobody at the store."""
+    hidden = os.path.join(folder, ".a.partial")
+    go, turn = os.pipe()
+    with locked(hidden, "a"):
+        child = os.fork()
+        if not child:
+            os.close(turn)  # it ends with its parent, whatever becomes of that
+            os.read(go, 1)
+            os._exit(0)
+        try:
+            with locked(hidden, "a"):
+                raise AssertionError("two are at it")
+        except ds.OutputBusyError:
+            pass
+    with locked(hidden, "a"):
+        pass
+    os.write(turn, b"1")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def a_child_leaves_the_lock_to_its_parent(folder):
+    """Fork in the middle of a write, and leave it in the child."""
+    hidden = os.path.join(folder, ".a.partial")
+    with suppress(SystemExit), locked(hidden, "a"):
+        child = os.fork()
+        if not child:
+            raise SystemExit  # what was opened there meanwhile is not closed
+        assert os.waitpid(child, 0)[1] == 0
+        with suppress(ds.OutputBusyError), locked(hidden, "a"):
+            raise AssertionError("two are at it")
 
 
 def told(slide):

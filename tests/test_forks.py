@@ -66,6 +66,11 @@ def test_locks_are_open_in_a_child():
     run("locks_are_open_in_a_child")
 
 
+@pytest.mark.parametrize("how", ["keeps_no_lock_of_a_write", "leaves_the_lock_to_its_parent"])
+def test_a_child_forked_in_the_middle_of_a_write(tmp_path, how):
+    run(f"a_child_{how}", tmp_path)
+
+
 def test_a_remote_slide_is_refused_where_nobody_would_answer(tmp_path, stained):
     pytest.importorskip("obstore")
     tifffile.imwrite(tmp_path / "slide.tif", stained, **JPEG)

@@ -17,6 +17,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from dask_slides import forks
 from dask_slides.errors import (
     OutputBusyError,
     OutputExistsError,
@@ -159,7 +160,7 @@ def _any_kept(hidden: str) -> bool:
 def locked(hidden: str, path: str) -> Iterator[None]:
     """Hold the folder `hidden` of what is written to `path`.
 
-    The system lets go of it if this process dies.
+    The system lets go of it if this process dies, whatever processes it made by fork.
     """
     try:
         import fcntl
@@ -170,7 +171,8 @@ def locked(hidden: str, path: str) -> Iterator[None]:
     while True:
         try:
             os.makedirs(hidden, exist_ok=True)
-            handle = os.open(os.path.join(hidden, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+            file = os.open(os.path.join(hidden, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+            handle = forks.of_one_process(file)
         except FileNotFoundError:  # published or removed this very moment
             continue
         except OSError:
@@ -180,7 +182,7 @@ def locked(hidden: str, path: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
+            forks.close(handle)
             raise OutputBusyError(
                 f"{path}: is being written by another process; wait for it, or stop it"
             ) from None
@@ -188,11 +190,11 @@ def locked(hidden: str, path: str) -> Iterator[None]:
             pass
         if _is_same(handle, os.path.join(hidden, LOCK)):
             break
-        os.close(handle)
+        forks.close(handle)
     try:
         yield
     finally:
-        os.close(handle)
+        forks.close(handle)
 
 
 def _is_same(handle: int, path: str) -> bool:
