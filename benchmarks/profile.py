@@ -82,7 +82,7 @@ def jobs(folder: Path, size: int, out: Path) -> Iterator[tuple[str, Callable[[],
             ds.pack_tiles(flat, PACK_TILE, detector=ds.Contrast(DENSE)), out / "tiles"
         ),
     )
-    yield "crops", lambda: crops.tiles.compute()
+    yield "crops", lambda: crops[:]
     pyramid = slides.slide(folder, "pyramid", size)
     yield "thumbnail", lambda: ds.open_slide(pyramid).thumbnail(THUMBNAIL)
 

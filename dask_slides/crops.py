@@ -15,15 +15,8 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.geometry import Region
 from dask_slides.graph import Block, map_blocks
 from dask_slides.grid import TileGrid, tile_pair
-from dask_slides.pack import (
-    TileBlock,
-    TilePack,
-    pack_at,
-    pack_attributes,
-    pack_image,
-    tile_block,
-    warn_blank,
-)
+from dask_slides.pack import TilePack, pack_at, pack_attributes, pack_image, warn_blank
+from dask_slides.placed import TileBlock, tile_block
 from dask_slides.readers.protocol import Source, holes_in
 from dask_slides.slide import Mpp, Slide, as_slide
 from dask_slides.stats import CellStats, record_length, record_of, seen_of, unpacked
@@ -51,7 +44,7 @@ class RecordBlock:
     def __call__(self, source: Source, block: Block) -> Array:
         """Return (n, record)."""
         start, stop = self.tiles.starts[block[0] : block[0] + 2]
-        regions = self.tiles.regions(source, start, stop)
+        regions = self.tiles.regions(source, slice(start, stop))
         pixels = self.tiles(source, block)
         records = []
         for region, tile in zip(regions, pixels, strict=True):

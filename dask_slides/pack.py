@@ -6,7 +6,7 @@ import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -16,84 +16,20 @@ from dask_slides import display
 from dask_slides.blank import BlankMap, map_of_grid
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
-from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import MAX_TASKS, Block, map_blocks
+from dask_slides.graph import map_blocks
 from dask_slides.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
-from dask_slides.places import Places
+from dask_slides.placed import MIN_TASKS, SlideTiles, tile_block
 from dask_slides.readers.array import ArraySource
 from dask_slides.readers.bad_tiles import listed
-from dask_slides.readers.protocol import Source, read_each, root_of
+from dask_slides.readers.protocol import root_of
 from dask_slides.resize import output_shape, resized
 from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.threads import in_threads
 
 Array = NDArray[Any]
 
 PACK_LADDER = (20, 10, 5, 4)
 """Tiles a side (of the mean side) by the longest side: above 50,000 px, 25,000, 10,000, else."""
-TASK_BYTES = 2**26
-"""Bytes of tiles that one task aims at."""
-MIN_TASKS = 64
-"""Tasks that a pack is shared out to if it has the tiles."""
-
-
-@dataclass(frozen=True)
-class TileBlock:
-    """Tiles of one size at `places` of an image, a block of them a task."""
-
-    places: Places
-    tile: tuple[int, int]
-    starts: tuple[int, ...]
-    """Tiles at which blocks begin, and the end."""
-    fill: float
-
-    def regions(self, source: Source, start: int, stop: int) -> list[Region]:
-        """Return what of the image tiles [start, stop) lie over."""
-        image = Region(0, 0, *source.levels[0].shape)
-        return [
-            Region(int(y), int(x), *self.tile).intersect(image)
-            for y, x in self.places.yx()[start:stop]
-        ]
-
-    def window(self, block: Block) -> tuple[int, Region]:
-        """Return the region of level 0 that the tiles of `block` lie in."""
-        yx = self.places.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
-        (top, left), (bottom, right) = np.sort(yx, axis=0)[[0, -1]]
-        height, width = bottom - top + self.tile[0], right - left + self.tile[1]
-        return 0, Region(int(top), int(left), int(height), int(width))
-
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Return (n, h, w, c)."""
-        return self.tiles(source, self.starts[block[0]], self.starts[block[0] + 1])
-
-    def tiles(self, source: Source, start: int, stop: int) -> Array:
-        """Read tiles [start, stop); what lies outside of the image is the fill."""
-        out = np.empty((stop - start, *self.tile, source.channels), source.dtype)
-        regions = self.regions(source, start, stop)
-        for number, region in enumerate(regions):
-            if (region.height, region.width) != self.tile:
-                out[number] = self.fill
-        read_each(source, 0, regions, out)
-        return out
-
-
-class TileReader(Protocol):
-    """What reads tiles in a worker: from the slide, or from a store."""
-
-    def __call__(self, start: int, stop: int) -> Array:
-        """Return tiles [start, stop), (n, h, w, c)."""
-        ...
-
-
-@dataclass(frozen=True)
-class SlideTiles:
-    """Reads tiles from a slide."""
-
-    task: TileBlock
-    source: Source
-
-    def __call__(self, start: int, stop: int) -> Array:
-        """Return tiles [start, stop)."""
-        return self.task.tiles(self.source, start, stop)
 
 
 @dataclass(frozen=True)
@@ -121,17 +57,21 @@ class TilePack:
         """Return the number of tiles."""
         return len(self.y)
 
-    def __getitem__(self, i: int) -> Array:
+    def __getitem__(self, i: Any) -> Array:
         """Read tile `i` (h, w, c) now and alone, where a chunk of `tiles` holds many.
 
-        With this and its length a pack is a map-style dataset, as PyTorch's DataLoader takes it,
-        in workers of any kind.
+        Or several (n, h, w, c), by a slice, numbers in any order, or a mask of n booleans: in
+        threads of this process, and without the second copy that a task's results are put
+        together with. With this and its length a pack is a map-style dataset, as PyTorch's
+        DataLoader takes it, in workers of any kind.
 
         Raises
         ------
         IndexError
             The pack has fewer tiles.
         """
+        if isinstance(i, slice) or np.ndim(i) == 1:
+            return self._several(np.arange(len(self))[i])
         number = operator.index(i)
         if not -len(self) <= number < len(self):
             raise IndexError(f"tile {number:,} of a pack of {len(self):,}")
@@ -139,6 +79,18 @@ class TilePack:
         if self.reader is None:
             return np.asarray(self.tiles[number].compute(scheduler="sync"))
         return np.asarray(self.reader(number, number + 1)[0])
+
+    def _several(self, numbers: NDArray[np.int64]) -> Array:
+        if self.reader is None:
+            return np.asarray(self.tiles[numbers].compute())
+        out = np.empty((len(numbers), *self.tiles.shape[1:]), self.tiles.dtype)
+        order = np.argsort(numbers, kind="stable")  # neighbours share what is decoded
+
+        def read(part: NDArray[np.int64]) -> None:
+            self.reader.read(numbers[part], [out[at] for at in part])
+
+        in_threads(read, order)
+        return out
 
     @property
     def mpp(self) -> float | None:
@@ -149,14 +101,7 @@ class TilePack:
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
         """Return a picture (y, x, 3), uint8, of up to `count` tiles spread over the pack."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
-        return display.contact_sheet(list(self._few(chosen)), columns, side)
-
-    def _few(self, chosen: Array) -> list[Array]:
-        if not len(chosen):
-            return []
-        if self.reader is not None:
-            return [self[i] for i in chosen]
-        return list(self.tiles[chosen].compute())
+        return display.contact_sheet(list(self[chosen]), columns, side)
 
     def plot(self, ax: Any = None, count: int = 64) -> Any:
         """Draw a contact sheet with matplotlib (the extra ``plot``); return the axes."""
@@ -179,24 +124,6 @@ class TilePack:
         }
         picture = self.contact_sheet(16, 4, 64) if 0 < height * width <= 2**21 else None
         return display.facts_html(f"Tiles of {self.attributes.get('source')}", facts, picture)
-
-
-def tile_block(
-    source: Source,
-    yx: NDArray[np.int64],
-    tile: tuple[int, int],
-    fill: float,
-    tasks: int = MIN_TASKS,
-) -> tuple[TileBlock, tuple[int, ...]]:
-    """Return the task for tiles at `yx`, and how many of them each of `tasks` or more takes."""
-    nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
-    # over a dask array a task needs the window that holds all its tiles: one tile a task
-    apart = isinstance(root_of(source), ArraySource)
-    count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
-    # and at least a few tasks, so that there is something to share out
-    count = min(count, max(1, -(-len(yx) // tasks)))
-    lengths = even_pieces(len(yx), count)
-    return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths
 
 
 def pack_at(

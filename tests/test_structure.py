@@ -48,7 +48,7 @@ def top_level(tree):
 
 
 LAYERS = [
-    ["errors", "_version", "geometry", "loops", "machine", "memory"],
+    ["errors", "_version", "geometry", "loops", "machine", "memory", "threads"],
     ["compiled"],
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [
@@ -78,7 +78,7 @@ LAYERS = [
     ["resample", "cluster"],
     ["graph"],
     ["damage"],
-    ["slide", "stats"],
+    ["slide", "stats", "placed"],
     ["check"],
     ["detectors"],
     ["resize", "blank"],

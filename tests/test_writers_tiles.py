@@ -97,6 +97,16 @@ def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
             pack[i]
     with pytest.raises(TypeError):
         pack["0"]
+    for chosen in (slice(2, 9), slice(None), slice(None, None, -3), slice(3, 3), [], [5, 1, 5, 2],
+                   np.array([-1, 0]), np.arange(len(pixels)) % 3 == 0):  # fmt: skip
+        tiles = pack[chosen]
+        np.testing.assert_array_equal(tiles, pixels[chosen])
+        assert tiles.flags.writeable
+    with pytest.raises(IndexError):
+        pack[[0, len(pixels)]]
+    for wrong in ((0, 1), [0.5]):
+        with pytest.raises(IndexError):
+            pack[wrong]
     if source == "store":  # what has a length and items is iterated too
         np.testing.assert_array_equal(np.stack(list(pack)), pixels)
 

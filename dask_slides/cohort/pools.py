@@ -19,11 +19,11 @@ from concurrent.futures import (
 from typing import Any
 
 import dask
-from dask.system import CPU_COUNT
 
 from dask_slides.cluster import active_client
 from dask_slides.cohort.work import Outcome, SlideJob, failure, work_alone, work_on
 from dask_slides.errors import ClusterLostError, WorkerKilledError
+from dask_slides.threads import threads_here
 
 AHEAD = 2
 """Slides in flight for each thread, so that none waits for the next one to be sent."""
@@ -55,17 +55,11 @@ def _leave_to_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _workers() -> int:
-    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
-        return 1
-    return int(dask.config.get("num_workers", None) or CPU_COUNT)
-
-
 def threads() -> int:
     """Return how many threads or processes the active scheduler has now."""
     client = active_client()
     if client is None:
-        return _workers()
+        return threads_here()
     try:
         return sum(client.nthreads().values())
     except OSError as error:
@@ -79,8 +73,8 @@ def _executor(client: Any) -> Executor:
     if dask.config.get("scheduler", None) in ("processes", "multiprocessing"):
         from dask.multiprocessing import get_context
 
-        return ProcessPoolExecutor(_workers(), get_context(), _leave_to_parent)
-    return ThreadPoolExecutor(_workers())
+        return ProcessPoolExecutor(threads_here(), get_context(), _leave_to_parent)
+    return ThreadPoolExecutor(threads_here())
 
 
 def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:

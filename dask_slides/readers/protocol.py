@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -165,12 +165,14 @@ def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: 
         pixels[hole.region.slices(region.y, region.x)] = root.fill
 
 
-def read_each(source: Source, level: int, regions: list[Region], out: Array) -> None:
-    """Read `regions` into `out` (n, h, w, c), each at the top left of its own."""
+def read_each(
+    source: Source, level: int, regions: list[Region], out: Sequence[Array] | Array
+) -> None:
+    """Read `regions` into `out`, each at the top left of its own array (h, w, c)."""
     parts = source.gather(level, regions) if isinstance(source, Tiled) else None
     if parts is None:
         for index, region in enumerate(regions):
-            out[index, : region.height, : region.width] = source.read(level, region)
+            out[index][: region.height, : region.width] = source.read(level, region)
         return
     for index, part, pixels in parts:
         out[index][part.slices(regions[index].y, regions[index].x)] = pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -22,7 +23,8 @@ from dask_slides.errors import (
 )
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import MAX_TASKS, task_bytes
-from dask_slides.pack import TASK_BYTES, SlideTiles, TilePack
+from dask_slides.pack import TilePack
+from dask_slides.placed import TASK_BYTES, SlideTiles
 from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.readers.remote import group_at, is_remote, zarr_place
@@ -195,6 +197,14 @@ class StoredTiles:
             f"{self.path}: tiles {start} to {stop} cannot be read ({reason}); the store is "
             "damaged, write it again"
         )
+
+    def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
+        """Read the tiles of these numbers, each into its array."""
+        for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1):
+            if len(run):
+                tiles = self(int(numbers[run[0]]), int(numbers[run[-1]]) + 1)
+                for at, tile in zip(run, tiles, strict=True):
+                    out[at][...] = tile
 
 
 @lru_cache(maxsize=16)

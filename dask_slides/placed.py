@@ -1,0 +1,113 @@
+"""Tiles at any places of an image: the task that reads them, and what reads some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.geometry import Region, bounds, even_pieces
+from dask_slides.graph import MAX_TASKS, Block
+from dask_slides.places import Places
+from dask_slides.readers.array import ArraySource
+from dask_slides.readers.protocol import Source, read_each, root_of
+
+Array = NDArray[Any]
+Chosen = slice | NDArray[np.int64]
+
+TASK_BYTES = 2**26
+"""Bytes of tiles that one task aims at."""
+MIN_TASKS = 64
+"""Tasks that a pack is shared out to if it has the tiles."""
+
+
+@dataclass(frozen=True)
+class TileBlock:
+    """Tiles of one size at `places` of an image, a block of them a task."""
+
+    places: Places
+    tile: tuple[int, int]
+    starts: tuple[int, ...]
+    """Tiles at which blocks begin, and the end."""
+    fill: float
+
+    def regions(self, source: Source, chosen: Chosen) -> list[Region]:
+        """Return what of the image the chosen tiles lie over."""
+        image = Region(0, 0, *source.levels[0].shape)
+        return [
+            Region(int(y), int(x), *self.tile).intersect(image) for y, x in self.places.yx()[chosen]
+        ]
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return the region of level 0 that the tiles of `block` lie in."""
+        yx = self.places.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
+        (top, left), (bottom, right) = np.sort(yx, axis=0)[[0, -1]]
+        height, width = bottom - top + self.tile[0], right - left + self.tile[1]
+        return 0, Region(int(top), int(left), int(height), int(width))
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return (n, h, w, c)."""
+        return self.tiles(source, self.starts[block[0]], self.starts[block[0] + 1])
+
+    def tiles(self, source: Source, start: int, stop: int) -> Array:
+        """Return tiles [start, stop), (n, h, w, c)."""
+        out = np.empty((stop - start, *self.tile, source.channels), source.dtype)
+        self.read(source, slice(start, stop), out)
+        return out
+
+    def read(self, source: Source, chosen: Chosen, out: Sequence[Array] | Array) -> None:
+        """Read each chosen tile into its array (h, w, c); what lies beyond the image is filled."""
+        regions = self.regions(source, chosen)
+        for tile, region in zip(out, regions, strict=True):
+            if (region.height, region.width) != self.tile:
+                tile[...] = self.fill
+        read_each(source, 0, regions, out)
+
+
+class TileReader(Protocol):
+    """What reads tiles in a worker: from the slide, or from a store."""
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return tiles [start, stop), (n, h, w, c)."""
+        ...
+
+    def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
+        """Read the tiles of these numbers, which rise, each into its array (h, w, c)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SlideTiles:
+    """Reads tiles from a slide."""
+
+    task: TileBlock
+    source: Source
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return tiles [start, stop)."""
+        return self.task.tiles(self.source, start, stop)
+
+    def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
+        """Read the tiles of these numbers, each into its array."""
+        self.task.read(self.source, numbers, out)
+
+
+def tile_block(
+    source: Source,
+    yx: NDArray[np.int64],
+    tile: tuple[int, int],
+    fill: float,
+    tasks: int = MIN_TASKS,
+) -> tuple[TileBlock, tuple[int, ...]]:
+    """Return the task for tiles at `yx`, and how many of them each of `tasks` or more takes."""
+    nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
+    # over a dask array a task needs the window that holds all its tiles: one tile a task
+    apart = isinstance(root_of(source), ArraySource)
+    count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
+    # and at least a few tasks, so that there is something to share out
+    count = min(count, max(1, -(-len(yx) // tasks)))
+    lengths = even_pieces(len(yx), count)
+    return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths
