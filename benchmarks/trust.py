@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def tissue() -> Any:
     import skimage.data
 
     return np.ascontiguousarray(skimage.data.immunohistochemistry())
+
+
+def tissue_of_12_bits() -> Any:
+    """Return the same as a camera of 12 bits may see it, noise and all."""
+    noise = np.random.default_rng(0).integers(0, 16, (512, 512, 3))
+    return tissue().astype(np.uint16) * 16 + noise.astype(np.uint16)
 
 
 def preflight(folder: Path) -> list[str]:
@@ -89,6 +96,7 @@ def strictness(folder: Path) -> list[str]:
     """Time the checks of a tile against its decode, codec by codec."""
     import tifffile
 
+    from dask_slides import compiled
     from dask_slides.readers.protocol import identify
     from dask_slides.readers.ranges import byte_file
     from dask_slides.readers.strict import FrameCheck, strict_decode
@@ -96,15 +104,19 @@ def strictness(folder: Path) -> list[str]:
 
     rows = ["| codec, tiles or strips of 65,536 px | decode, µs a tile | checks, µs | share |",
             "| --- | ---: | ---: | ---: |"]  # fmt: skip
-    for codec in ("jpeg", "jpeg2000", "webp", "lzw", "zlib", "zstd", "jpeg strips", "ndpi"):
+    for codec in ("jpeg", "jpeg2000", "webp", "lzw", "zlib", "zstd", "jpeg strips", "ndpi",
+                  "jpeg of 12 bits", "jpeg of 12 bits, compiled"):  # fmt: skip
         path = folder / f"{codec}.tif"
         layout: Any = {"rowsperstrip": 128} if "strips" in codec else {"tile": (256, 256)}
         if codec == "ndpi":  # 8 rows between restart markers
             hamamatsu(path)
         else:
+            pixels = tissue_of_12_bits() if "12" in codec else tissue()
             tifffile.imwrite(
-                path, tissue(), photometric="rgb", compression=codec.split()[0], **layout
+                path, pixels, photometric="rgb", compression=codec.split()[0], **layout
             )  # fmt: skip
+        if "compiled" in codec:
+            compiled.loops(compiled.LOADING)
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             with open(path, "rb") as file:
@@ -166,6 +178,8 @@ def damaged(stream: bytes, kind: str, rng: Any) -> bytes:
     """Return a mutant of a JPEG stream."""
     data = bytearray(stream)
     at = int(rng.integers(1, len(data)))
+    if kind.endswith(PUT_BACK):
+        return damaged(stream[:-2], kind.removesuffix(PUT_BACK), rng) + stream[-2:]
     if kind == "cut off":
         del data[at:]
     elif kind == "zeros to the end":
@@ -180,6 +194,7 @@ def damaged(stream: bytes, kind: str, rng: Any) -> bytes:
     return bytes(data)
 
 
+PUT_BACK = ", its end put back"
 KINDS = ("cut off", "zeros to the end", "200 random bytes", "one random byte", "one bit")
 
 
@@ -256,6 +271,80 @@ def mutants_of_ndpi(folder: Path, count: int) -> list[str]:
     return rows
 
 
+def mutants_of_12_bits(folder: Path, count: int) -> list[str]:
+    """Decode mutants of a tile of 12 bits; count what tifffile refuses, and what we do."""
+    import tifffile
+
+    from dask_slides.readers.strict import strict_decode
+
+    rows = ["| damage of one JPEG tile of 12 bits | tifffile refuses | refused | right pixels | "
+            "wrong pixels |", "| --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    path = folder / "12.tif"
+    tifffile.imwrite(
+        path, tissue_of_12_bits()[:256, :256], tile=(256, 256), photometric="rgb",
+        compression="jpeg", compressionargs={"level": 85}, metadata=None,
+    )  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        tiff.filehandle.seek(page.dataoffsets[0])
+        whole = tiff.filehandle.read(page.databytecounts[0])
+        strict = strict_decode(page)
+        right = strict(whole, 0)[0]
+        for kind in (*KINDS[:2], *(kind + PUT_BACK for kind in KINDS[:2]), *KINDS[2:]):
+            silent = refused = good = 0
+            for seed in range(count):
+                mutant = damaged(whole, kind, np.random.default_rng(seed))
+                with suppress(Exception):  # of any library
+                    page.decode(mutant, 0)
+                    silent += 1
+                try:
+                    good += np.array_equal(strict(mutant, 0)[0], right)
+                except Exception:
+                    refused += 1
+            wrong = count - refused - good
+            rows.append(f"| {kind} | {1 - silent / count:.1%} | {refused / count:.1%} | "
+                        f"{good / count:.1%} | {wrong / count:.1%} |")  # fmt: skip
+    return rows
+
+
+def agreement(count: int) -> list[str]:
+    """Go through mutants of 8 bits code by code, and ask simplejpeg what it makes of them."""
+    import io
+
+    import simplejpeg
+    from jpeg_streams import DAMAGE, restarts
+    from jpeg_streams import damaged as mutant_of
+    from PIL import Image
+
+    from dask_slides.readers.entropy import check_scans
+
+    rows = ["| damage of the data of one JPEG of 8 bits | simplejpeg refuses | code by code | "
+            "simplejpeg alone |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    streams = []
+    for number in range(6):
+        file, restart = io.BytesIO(), {"restart_marker_blocks": 5} if number % 2 else {}
+        Image.fromarray(tissue()[:125, :99]).save(file, "JPEG", subsampling=number // 2, **restart)
+        streams.append(file.getvalue())
+
+    def refuses(look: Callable[[], Any]) -> bool:
+        try:
+            look()
+        except ValueError:
+            return True
+        return False
+
+    for kind in DAMAGE:
+        fitting = [one for one in streams if restarts(one) or "restart" not in kind]
+        theirs = ours = alone = 0
+        for seed in range(count):
+            mutant = mutant_of(fitting[seed % len(fitting)], kind, np.random.default_rng(seed))
+            by_them = refuses(lambda data=mutant: simplejpeg.decode_jpeg(data))
+            by_us = refuses(lambda data=mutant: check_scans(data, None, 0))
+            theirs, ours, alone = theirs + by_them, ours + by_us, alone + (by_them and not by_us)
+        rows.append(f"| {kind} | {theirs / count:.1%} | {ours / count:.1%} | {alone / count:.1%} |")
+    return rows
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
@@ -268,6 +357,8 @@ def main() -> None:
             strictness(folder),
             mutants(folder, given.mutants),
             mutants_of_ndpi(folder, given.mutants),
+            mutants_of_12_bits(folder, given.mutants),
+            agreement(given.mutants),
         )
         for rows in tables:
             print("\n".join(rows), end="\n\n")

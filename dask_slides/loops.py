@@ -1,9 +1,9 @@
 """The inner loops that numpy has no call for, compiled by Numba; see `compiled`.
 
 Each does in whole numbers, or in float32 sums that are exact, what `stats`, `pixels` and
-`shrink` do with numpy and Pillow: the same bits, without Python's lock. Importing this module
-compiles them, once for a machine: Numba keeps the machine code beside this file, or in the
-user's cache where it may not write there.
+`shrink` do with numpy and Pillow, and `entropy` in Python: the same bits, without Python's lock.
+Importing this module compiles them, once for a machine: Numba keeps the machine code beside this
+file, or in the user's cache where it may not write there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit, types
+
+from dask_slides.readers import huffman
 
 _BYTES = types.Array(types.uint8, 2, "A", readonly=True)
 _ROWS = types.Array(types.uint8, 2, "C", readonly=True)
@@ -264,3 +266,11 @@ def count(words: Any, rest: Any, counts: Any) -> None:
     for table in range(8):
         for value in range(256):
             counts[value] += tables[table, value]
+
+
+_ENTRIES = types.Array(types.int32, 1, "C")
+_ORDER = types.Array(types.int64, 2, "C")
+_LOOKUPS = types.Array(types.int16, 2, "C")
+_NUMBER = types.int64
+
+walk = _compiled(_NUMBER(_ENTRIES, _NUMBER, _NUMBER, _ORDER, _LOOKUPS, _NUMBER))(huffman.walk)

@@ -48,7 +48,8 @@ def top_level(tree):
 
 
 LAYERS = [
-    ["errors", "_version", "geometry", "loops", "machine", "memory", "threads"],
+    ["errors", "_version", "geometry", "machine", "memory", "threads", "readers.huffman"],
+    ["loops"],
     ["compiled"],
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [
@@ -66,6 +67,7 @@ LAYERS = [
         "readers.remote_zarr",
         "readers.preflight",
         "readers.jpeg",
+        "readers.entropy",
         "readers.zarr_bounds",
     ],
     ["readers.units", "readers.strict", "readers.ranges", "readers.companions"],

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.readers.entropy import check_scans
 from dask_slides.readers.frames import JPEG, READ, Data, Frame, between_restarts, has_end
 from dask_slides.readers.jpeg import begun_with, headers
 
@@ -146,8 +147,9 @@ class _StrictImage:
 class _StrictJpeg:
     """Decodes JPEG by tifffile, whose decoder keeps the warnings of libjpeg to itself.
 
-    simplejpeg raises them. Once it made of a tile what tifffile makes of it, it decodes the
-    others alone. Until then it goes through each stream at 1/8 before, as it has to read every
+    simplejpeg raises them, but reads 8 bits in one, three or four components only: the scans of
+    anything else are checked before. Once it made of a tile what tifffile makes of it, it decodes
+    the others alone. Until then it goes through each stream at 1/8 before, as it has to read every
     coefficient for that, and transforms few.
     """
 
@@ -160,6 +162,7 @@ class _StrictJpeg:
         self._proven: dict[bytes | None, bytes] = {}
         self._count = Counter[bytes | None]()
         self._page = page
+        self._of_image = page.imagelength * page.imagewidth * samples_of(page)
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         if data is None:
@@ -169,7 +172,8 @@ class _StrictJpeg:
         self._check(number, stream)
         if not has_end(stream):
             raise ValueError(f"the JPEG stream of tile {number} has no end")
-        if self._colours is None:  # no library that we have tells of warnings at 12 bits
+        if self._colours is None:  # no library that we have tells of warnings, at 12 bits mostly
+            check_scans(stream, options.get("jpegtables"), self._of_image)
             return self._decode(data, number, **options)
         tables = options.get("jpegtables")
         if tables in self._proven:

@@ -1,0 +1,95 @@
+"""Huffman codes of JPEG, gone through and not decoded (ITU-T T.81, annexes C, F and H).
+
+A code says how many bits follow it and how many coefficients it is for. That is enough to tell
+whether bits are codes, and whether they are as many as their blocks take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PEEK = 16
+"""Bits of the longest code."""
+_BITS = 31
+"""Mask of an entry of a table: the bits of a code and of the number that follows it."""
+_ZEROS = 32
+"""Flag of an entry: zeros alone, so that more must come in this block (ZRL)."""
+_STEP = 6
+"""From this bit on an entry says for how many coefficients it is; 0 is a difference (DC)."""
+_END = 128
+"""Step of the entry for a block that is done (EOB)."""
+_NO_CODE, _WIDE = 256, 257
+"""Steps of the entries for what is no code, and for numbers that are wider than they can be."""
+_PADDING = 256
+"""Bytes of zeros that `walk` may look at beyond the end: as many as a block can take."""
+
+SHORT, UNKNOWN, TOO_WIDE, TOO_FAR = -1, -2, -3, -4
+"""What `walk` found: bits that end too early, that are no code, and entries of tables that fit
+no sample or go beyond the block."""
+
+
+def lookup(counts: bytes, symbols: bytes, is_dc: bool, widest: int) -> NDArray[np.int16]:
+    """Return, for any 16 bits, an entry for the code that they begin with (annex C).
+
+    `counts` has how many codes there are of each length; `symbols`, what they stand for: a run
+    of zeros and the bits of a number, or for a difference bits alone. A number has at most
+    `widest` bits.
+    """
+    lengths = np.repeat(np.arange(1, _PEEK + 1), list(counts))
+    values = np.frombuffer(symbols, np.uint8).astype(np.int64)
+    if is_dc:
+        sizes = values
+        entries = lengths + sizes % 16  # there is one number of 16 bits, and none follows (H.1.2.2)
+    else:
+        sizes = values & 15
+        entries = lengths + sizes + ((values >> 4) + 1 << _STEP)
+        entries[sizes == 0] = _NO_CODE << _STEP  # two of them are told apart below
+        entries[values == 0x00] = lengths[values == 0x00] + (_END << _STEP)
+        entries[values == 0xF0] = lengths[values == 0xF0] + (16 << _STEP) + _ZEROS
+    entries[sizes > widest] = _WIDE << _STEP
+    # codes of one length follow each other, and longer ones follow those
+    taken = np.repeat(entries.astype(np.int16), 1 << (_PEEK - lengths))
+    if len(taken) > 1 << _PEEK:
+        raise ValueError("the JPEG stream has a Huffman table of more codes than there can be")
+    table = np.full(1 << _PEEK, _NO_CODE << _STEP, np.int16)
+    table[: len(taken)] = taken
+    return table
+
+
+def words(data: bytes) -> NDArray[np.int32]:
+    """Return each byte of `data` with the two that follow it: any 16 bits lie in one of those."""
+    padded = np.frombuffer(data + bytes(_PADDING), np.uint8).astype(np.int32)
+    return padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]
+
+
+def walk(words: Any, bits: int, units: int, order: Any, tables: Any, coefficients: int) -> int:
+    """Return how many of the `bits` of `words` the `units` take, or what is wrong (F.2.2, H.2).
+
+    A unit (MCU) has a block of `coefficients`, 64 or 1, for each row of `order`, which says the
+    rows of `tables` for its difference and for what follows. It is Python, and what Numba
+    compiles too, so it is of whole numbers and loops.
+    """
+    at = 0
+    for _ in range(units):
+        for block in range(len(order)):
+            table = tables[order[block][0]]
+            entry = table[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
+            at += entry & _BITS
+            done = 1 + (entry >> _STEP)
+            table = tables[order[block][1]]
+            while done < coefficients:
+                entry = table[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
+                at += entry & _BITS
+                done += entry >> _STEP
+            if at > bits:
+                return SHORT
+            if done > _NO_CODE:
+                if entry >> _STEP == _WIDE:
+                    return TOO_WIDE
+                return UNKNOWN if at + _PEEK <= bits else SHORT  # it may be half a code
+            if done < _END and (done > coefficients or entry & _ZEROS):
+                return TOO_FAR
+    return at
