@@ -1,8 +1,10 @@
 """The recipes of docs/clusters.md, as far as they can be run here."""
 
 import ast
+import importlib.util
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,26 +17,21 @@ import dask
 import durable_work as work
 import fault_work
 import pytest
+import yaml
 from click.testing import CliRunner
 from durable_work import contents
 from fault_work import wait_until
+from recipes import DOCS, block, blocks, dask_command, slurm_cluster
 
 from dask_slides.cli import main
 from dask_slides.cluster import CALM, active_client, local_cluster
 
 pytest.importorskip("distributed")
 
-DOCS = Path(__file__).parents[1] / "docs" / "clusters.md"
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return work.slide_file(tmp_path_factory.mktemp("clusters") / "s.tif")
-
-
-def blocks(kind):
-    """Return the code blocks of the page."""
-    return re.findall(rf"^```{kind}[^\n]*\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_a_cluster_of_the_command_line_is_reached_by_nobody_else():
@@ -144,12 +141,11 @@ def free_port():
 
 @pytest.mark.slow
 def test_the_recipe_for_ssh(tmp_path, source):
-    """`dask-ssh` itself, over a real SSH connection: two hosts that are this machine."""
+    """`dask ssh` itself, over a real SSH connection: two hosts that are this machine."""
     asyncssh = pytest.importorskip("asyncssh")
     pytest.importorskip("paramiko")
-    (recipe,) = [one for one in blocks("sh") if "dask-ssh" in one]
-    words = recipe.split("\n", 1)[0].split()
-    assert words[1:3] == ["--hostfile", "hosts.txt"]
+    words = block("sh", "dask ssh").split("\n", 1)[0].split()
+    assert words[:4] == ["dask", "ssh", "--hostfile", "hosts.txt"]
     (tmp_path / "hosts.txt").write_text("127.0.0.1\nlocalhost\n")
     asyncssh.generate_private_key("ssh-rsa").write_private_key(tmp_path / "key")
     ports = tmp_path / "port"
@@ -163,7 +159,7 @@ def test_the_recipe_for_ssh(tmp_path, source):
         here = ["--scheduler-port", str(port), "--ssh-port", ports.read_text(), "--ssh-username",
                 "x", "--ssh-private-key", str(tmp_path / "key"),
                 "--remote-python", sys.executable]  # fmt: skip
-        command = [sys.executable, "-m", "distributed.cli.dask_ssh", *given, *here]
+        command = [sys.executable, "-m", dask_command("ssh").module, *given[1:], *here]
         processes.append(subprocess.Popen(command, **quiet))
         from distributed import Client
 
@@ -192,34 +188,52 @@ def answers(port):
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_recipe_for_slurm_makes_the_job_it_says():
-    jobqueue = pytest.importorskip("dask_jobqueue")
-    (code,) = [one for one in blocks("python") if "SLURMCluster" in one]
+def test_the_recipe_for_slurm_makes_the_job_it_says(tmp_path):
+    """Where no SLURM is at hand; test_slurm.py runs it."""
     (call,) = [
         node
-        for node in ast.walk(ast.parse(code))
+        for node in ast.walk(ast.parse(block("python", "SLURMCluster")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "SLURMCluster"
     ]
     options = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
     del options["interface"]  # of their network
-    options["scheduler_options"] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with jobqueue.SLURMCluster(**options) as cluster:
-        script = cluster.job_script()
-    for line in ("-p normal", "-n 1", "--cpus-per-task=8", "-t 04:00:00"):
+    options["scheduler_options"]["host"] = "127.0.0.1"
+    options["shared_temp_directory"] = str(tmp_path)
+    with slurm_cluster() as made:
+        with made(**options) as cluster:
+            script = cluster.job_script()
+        del cluster
+    for line in ("-p normal", "-n 1", "--cpus-per-task=1", "--mem=4G", "-t 04:00:00"):
         assert f"#SBATCH {line}\n" in script
-    assert re.search(r"#SBATCH --mem=30G\n", script)  # 32 GB in units of 1024
     command = script.splitlines()[-1]
-    for words in ("--nthreads 1", "--nworkers 8", "--lifetime 235m", "--lifetime-stagger 4m"):
+    for words in ("--nthreads 1", "--lifetime=235m", "--lifetime-stagger=4m", "--protocol tls://"):
         assert words in command
     assert re.search(r"--memory-limit 3\.\d+GiB", command)
+    assert list(tmp_path.iterdir()) == []  # no key is left
+
+
+def test_dask_has_the_commands_of_the_recipes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hosts.txt").touch()
+    lines = [one for text in blocks("sh") for one in text.splitlines() if one.startswith("dask ")]
+    commands = [shlex.split(one, comments=True) for one in lines]
+    for name in ("scheduler", "worker"):
+        (container,) = manifest()["spec"][name]["spec"]["containers"]
+        commands.append(container["args"])
+    assert len(commands) == 6
+    for dask_, name, *words in commands:
+        assert dask_ == "dask"
+        dask_command(name).load().make_context(name, words)
+
+
+def manifest():
+    """Return that for Kubernetes."""
+    return yaml.safe_load(block("yaml", "kind:"))
 
 
 def test_the_manifest_for_kubernetes_agrees_with_itself():
-    import yaml
-
-    (manifest,) = [one for one in map(yaml.safe_load, blocks("yaml")) if "kind" in one]
-    assert (manifest["apiVersion"], manifest["kind"]) == ("kubernetes.dask.org/v1", "DaskCluster")
-    spec, name = manifest["spec"], manifest["metadata"]["name"]
+    made = manifest()
+    spec, name = made["spec"], made["metadata"]["name"]
     assert spec["scheduler"]["service"]["selector"]["dask.org/cluster-name"] == name
     assert f"tcp://{name}-scheduler:8786" in DOCS.read_text()
     (scheduler,) = spec["scheduler"]["spec"]["containers"]
@@ -231,12 +245,56 @@ def test_the_manifest_for_kubernetes_agrees_with_itself():
     assert worker["resources"]["requests"] == worker["resources"]["limits"]  # never evicted for it
     limit = dask.utils.parse_bytes(worker["args"][worker["args"].index("--memory-limit") + 1])
     assert limit <= dask.utils.parse_bytes(worker["resources"]["limits"]["memory"] + "B")
-    assert len(worker["args"]) == 7
+
+
+@pytest.fixture(scope="module")
+def operator():
+    """The files of the operator for Kubernetes, none of which is imported."""
+    found = importlib.util.find_spec("dask_kubernetes")
+    if found is None:
+        pytest.skip("dask-kubernetes is not here; .ci/run has it, without what it needs to run")
+    return Path(found.submodule_search_locations[0])
+
+
+def closed(schema):
+    """Return a schema of Kubernetes in which fields that it does not have are errors.
+
+    Kubernetes itself drops them, with a warning at the most.
+    """
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: closed(one) for key, one in schema.items()}
+    if schema.get("type") == "object" and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+def test_the_manifest_for_kubernetes_is_one_that_the_operator_takes(operator):
+    jsonschema = pytest.importorskip("jsonschema")
+    (path,) = operator.rglob("crds/daskcluster.yaml")
+    resource = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    (version,) = resource["spec"]["versions"]
+    schema = jsonschema.Draft202012Validator(closed(version["schema"]["openAPIV3Schema"]))
+    made = manifest()
+    group, kind = resource["spec"]["group"], resource["spec"]["names"]["kind"]
+    assert made.pop("apiVersion") == f"{group}/{version['name']}"
+    assert made.pop("kind") == kind
+    name = made.pop("metadata").pop("name")  # these three are of every resource
+    schema.validate(made)
+    template = re.search(
+        r'SCHEDULER_NAME_TEMPLATE.*"(.*)"', (operator / "constants.py").read_text()
+    )
+    assert f"tcp://{template[1].format(cluster_name=name)}:8786" in DOCS.read_text()
+    (container,) = made["spec"]["worker"]["spec"]["containers"]
+    made["spec"]["worker"]["replicas"] = "4"
+    container["volumeMount"] = container.pop("volumeMounts")
+    wrong = sorted(one.json_path for one in schema.iter_errors(made))
+    assert wrong == ["$.spec.worker.replicas", "$.spec.worker.spec.containers[0]"]
 
 
 def test_the_settings_for_tls_are_those_that_dask_has():
-    import yaml
-
     (settings,) = [one for one in map(yaml.safe_load, blocks("yaml"))
                    if "comm" in one.get("distributed", {})]  # fmt: skip
     import distributed  # noqa: F401 - its defaults join the configuration
@@ -251,7 +309,6 @@ def test_the_settings_for_tls_are_those_that_dask_has():
 
 def test_the_settings_for_long_runs_are_those_of_a_local_cluster():
     import distributed  # noqa: F401 - its defaults join the configuration
-    import yaml
 
     (settings,) = [one for one in map(yaml.safe_load, blocks("yaml"))
                    if "admin" in one.get("distributed", {})]  # fmt: skip
