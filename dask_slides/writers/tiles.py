@@ -203,7 +203,7 @@ class StoredTiles:
         for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1):
             if len(run):
                 tiles = self(int(numbers[run[0]]), int(numbers[run[-1]]) + 1)
-                for at, tile in zip(run, tiles, strict=True):
+                for at, tile in zip(run.tolist(), tiles, strict=True):
                     out[at][...] = tile
 
 
