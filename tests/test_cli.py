@@ -296,7 +296,6 @@ def test_resume_goes_on_with_what_was_interrupted(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(TiffSource, "gather", interrupted)
         patch.setattr(TiffSource, "read", interrupted)
-        patch.setattr("dask_slides.pack.TileReader.__call__", interrupted)
         result = run(folder, *words)
     assert result.exit_code == 130
     assert "kept for --resume" in result.stderr
