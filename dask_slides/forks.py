@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 
@@ -46,15 +47,21 @@ def of_one_process(handle: int) -> int:
 
 
 def close(handle: int) -> None:
-    """Close what `of_one_process` returned, if this is still the process that opened it."""
+    """Unlock and close what `of_one_process` returned, if this process opened it."""
     if handle in _handles:
         _handles.remove(handle)
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            # for a child too that was made this moment and has not closed it yet
+            fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 
 def _close_all() -> None:
-    for handle in tuple(_handles):
-        close(handle)
+    """Close them in a child, which leaves the lock to its parent."""
+    while _handles:
+        os.close(_handles.pop())
 
 
 in_child(_close_all)
