@@ -19,7 +19,6 @@ import dask.array as da
 import numpy as np
 from dask.base import named_schedulers
 from dask.callbacks import Callback
-from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ from dask_slides.errors import (
     WorkerKilledError,
 )
 from dask_slides.geometry import bounds
+from dask_slides.threads import configured_threads
 
 MEMORY = "dask-slides.memory"
 """Key in the configuration of dask: bytes that all threads or processes may take together."""
@@ -177,7 +177,7 @@ def memory_a_thread() -> int | None:
         return None
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         return memory
-    return int(memory // (dask.config.get("num_workers", None) or CPU_COUNT))
+    return int(memory // configured_threads())
 
 
 def check_memory(needed: int, name: str) -> None:
@@ -258,10 +258,9 @@ def _threads_of_our_own() -> Iterator[None]:
     if scheduler not in (None, "threads", "threading") or dask.config.get("pool", None):
         yield
         return
-    workers = dask.config.get("num_workers", None) or CPU_COUNT
     threads: list[threading.Thread] = []
     pool = ThreadPoolExecutor(
-        workers, initializer=lambda: threads.append(threading.current_thread())
+        configured_threads(), initializer=lambda: threads.append(threading.current_thread())
     )
     try:
         with dask.config.set(pool=pool):

@@ -16,11 +16,16 @@ PARTS = 4
 """For each thread, so that the last one to end is not far behind."""
 
 
+def configured_threads() -> int:
+    """Return how many threads or processes a scheduler of this machine is given."""
+    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+
 def threads_here() -> int:
     """Return how many threads or processes of this machine the scheduler would use."""
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         return 1
-    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+    return configured_threads()
 
 
 def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:
