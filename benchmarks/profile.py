@@ -127,7 +127,7 @@ def main() -> None:
     given = parser.parse_args()
     size = slides.rounded(given.size)
     about = report.machine()
-    print(f"{size:,} x {size:,} px (LZW, deflate at most 10,240); {about['model']}, ", end="")
+    print(f"{size:,} x {size:,} px (LZW, deflate at most 20,480); {about['model']}, ", end="")
     print(f"Python {about['python']}, commit {about['commit'][:10]}\n")
     print("| job | CPU s |", " | ".join(PARTS), "|")
     print("| --- |", " | ".join(["---:"] * (len(PARTS) + 1)), "|")

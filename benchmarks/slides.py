@@ -140,8 +140,8 @@ def _grid(path: Path, side: int) -> None:
 KINDS: dict[str, tuple[int, Callable[[Path, int], None]]] = {
     "flat": (102_400, _flat),
     "flat256": (20_480, partial(_flat, tile=256)),
-    "lzw": (10_240, partial(_flat, compression="lzw")),
-    "deflate": (10_240, partial(_flat, compression="deflate")),
+    "lzw": (20_480, partial(_flat, compression="lzw")),
+    "deflate": (20_480, partial(_flat, compression="deflate")),
     "jpeg2000": (10_240, partial(_flat, compression="jpeg2000")),
     "pyramid": (20_480, _pyramid),  # its levels are made in memory
     "grid": (GRID_TILES * TILE, _grid),

@@ -1,7 +1,8 @@
 """The inner loops that numpy has no call for, compiled by Numba; see `compiled`.
 
 Each does in whole numbers, or in float32 sums that are exact, what `stats`, `pixels` and
-`shrink` do with numpy and Pillow, and `entropy` in Python: the same bits, without Python's lock.
+`shrink` do with numpy and Pillow, `entropy` in Python and `lzw` with imagecodecs: the same bits,
+without Python's lock.
 Importing this module compiles them, once for a machine: Numba keeps the machine code beside this
 file, or in the user's cache where it may not write there.
 """
@@ -274,3 +275,88 @@ _LOOKUPS = types.Array(types.int16, 2, "C")
 _NUMBER = types.int64
 
 walk = _compiled(_NUMBER(_ENTRIES, _NUMBER, _NUMBER, _ORDER, _LOOKUPS, _NUMBER))(huffman.walk)
+
+
+_STREAM = types.Array(types.uint8, 1, "C", readonly=True)
+_ROOM = types.Array(types.uint8, 1, "C")
+_0, _1, _8, _16, _24, _32, _40, _48, _56, _64 = (np.uint64(n) for n in (0, 1, *range(8, 65, 8)))
+"""Indices and shifts without a sign: Numba would look whether others count from the end."""
+
+
+@_inlined
+def _bits(data: Any, at: Any) -> Any:
+    """Return 8 bytes, the first one highest: one load, as compilers know this pattern."""
+    return (
+        np.uint64(data[at]) << _56
+        | np.uint64(data[at + np.uint64(1)]) << _48
+        | np.uint64(data[at + np.uint64(2)]) << _40
+        | np.uint64(data[at + np.uint64(3)]) << _32
+        | np.uint64(data[at + np.uint64(4)]) << _24
+        | np.uint64(data[at + np.uint64(5)]) << _16
+        | np.uint64(data[at + np.uint64(6)]) << _8
+        | np.uint64(data[at + np.uint64(7)])
+    )
+
+
+@_inlined
+def _copy(data: Any, start: Any, to: Any) -> None:
+    """Copy 8 bytes within `data`: one load and one store."""
+    word = _bits(data, start)
+    data[to] = np.uint8(word >> _56)
+    data[to + np.uint64(1)] = np.uint8(word >> _48 & np.uint64(255))
+    data[to + np.uint64(2)] = np.uint8(word >> _40 & np.uint64(255))
+    data[to + np.uint64(3)] = np.uint8(word >> _32 & np.uint64(255))
+    data[to + np.uint64(4)] = np.uint8(word >> _24 & np.uint64(255))
+    data[to + np.uint64(5)] = np.uint8(word >> _16 & np.uint64(255))
+    data[to + np.uint64(6)] = np.uint8(word >> _8 & np.uint64(255))
+    data[to + np.uint64(7)] = np.uint8(word & np.uint64(255))
+
+
+@_compiled(types.int64(_STREAM, _ROOM))
+def unpack(data: Any, out: Any) -> Any:
+    """Decode the LZW of TIFF 6.0 (section 13) from `data` to `out`; return the bytes, or -1.
+
+    -1 where the stream is none, holds more than `out`, or has no end. Every string of the
+    table lies in what was decoded: that of a new code is the one before and the byte behind
+    it. So the table keeps where a string begins and how long it is, and is filled without
+    looking at the bytes. The first 256 bytes of `out` are 0 to 255, the strings of those codes.
+    8 bytes are read and written where fewer may be meant: as many must follow in both.
+    """
+    end = np.uint64(257)  # 256 is a clear
+    widest, long = np.uint64(12), np.uint64(0xFFFF)
+    table = np.empty(4096, np.uint64)  # 48 bits where, 16 how long
+    for value in range(256):
+        table[value] = np.uint64(value) << _16 | _1
+    bits, room = _8 * np.uint64(data.shape[0] - 8), np.uint64(out.shape[0] - 8)
+    # the first code after a clear puts what is left over to the code for the end
+    width, last, new = np.uint64(9), np.uint64(511), end
+    bit, at, before = _0, np.uint64(256), _0
+    while bit + width <= bits:
+        code = _bits(data, bit >> np.uint64(3)) << (bit & np.uint64(7)) >> (_64 - width)
+        bit += width
+        if code | _1 == end:
+            if code == end:
+                return np.int64(at) - 256
+            width, last, new = np.uint64(9), np.uint64(511), end
+            continue
+        if code > new or new >= np.uint64(4096):
+            return -1
+        table[new] = before
+        start, length = table[code] >> _16, table[code] & long
+        if at + length > room:
+            return -1
+        before = (at << _16) + length + _1
+        _copy(out, start, at)
+        done = _8
+        while done < length:
+            _copy(out, start + done, at + done)
+            done += _8
+        if code == new:  # its last byte is its first one, which was not there yet
+            out[at + length - _1] = out[start]
+        at += length
+        new += _1
+        if new == last:  # a code early, as TIFF has it
+            if width < widest:
+                width += _1
+            last = (_1 << width) - _1
+    return -1

@@ -29,8 +29,12 @@ Array = NDArray[Any]
 _BITS = 15
 _BAND = 24
 """Outputs of one matrix; bands begin at multiples of it, the same for every region."""
-_TOGETHER = 32 * _BAND
-"""Outputs whose weights are computed, and kept, together."""
+_TOGETHER = 2**14
+"""Weights that are computed, and kept, together."""
+_KEPT = 64
+"""Times that of all axes, 4 MB: each task of an image needs some of them."""
+_BANDS_KEPT = 16
+"""The same of their matrices, which are four times larger: 4 MB."""
 _GROUP = 4
 """Bands that are cast, multiplied and rounded at a time."""
 _SAMPLES = 6144
@@ -57,11 +61,17 @@ class _Band:
         return self.first + len(self.matrix)
 
 
-@lru_cache(maxsize=4)  # a block needs two of each axis; all of a large one are megabytes
-def _weights(axis: Axis, number: int) -> tuple[Array, Array]:
-    """Return of the outputs from `number` * _TOGETHER on the first sample, and the weights."""
-    start = number * _TOGETHER
-    first, weight = axis.weights(start, min(start + _TOGETHER, axis.n_out))
+@lru_cache(maxsize=_KEPT)
+def _together(axis: Axis) -> int:
+    """Return how many outputs have their weights computed together, a multiple of a band."""
+    low, high = axis.window(0, 1)
+    return max(1, _TOGETHER // (2 * (high - low)) // _BAND) * _BAND
+
+
+@lru_cache(maxsize=_KEPT)
+def _weights(axis: Axis, start: int) -> tuple[Array, Array]:
+    """Return of the outputs together from `start` on the first sample, and the weights."""
+    first, weight = axis.weights(start, min(start + _together(axis), axis.n_out))
     whole = np.rint(weight * 2.0**_BITS)
     # a flat image stays flat: what rounding left over goes to the largest weight
     short = 2.0**_BITS - whole.sum(axis=1)
@@ -69,11 +79,10 @@ def _weights(axis: Axis, number: int) -> tuple[Array, Array]:
     return first.astype(np.int64), (whole * 2.0**-_BITS).astype(np.float32)
 
 
-@lru_cache(maxsize=4)
-def _bands(axis: Axis, number: int) -> tuple[_Band, ...]:
-    """Return the bands of the outputs from `number` * _TOGETHER on."""
-    start = number * _TOGETHER
-    first, weight = _weights(axis, number)
+@lru_cache(maxsize=_BANDS_KEPT)
+def _bands(axis: Axis, start: int) -> tuple[_Band, ...]:
+    """Return the bands of the outputs together from `start` on."""
+    first, weight = _weights(axis, start)
     _, last = axis.taps(start, start + len(first))
     bands = []
     for low in range(0, len(first), _BAND):
@@ -88,15 +97,20 @@ def _bands(axis: Axis, number: int) -> tuple[_Band, ...]:
 
 def _groups(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
     """Yield the bands that hold outputs [start, stop), cut to them, a few at a time."""
-    blocks = range(start // _TOGETHER, -(-stop // _TOGETHER))
     bands = [
         _cut(axis, band, max(start, band.start), min(stop, band.stop))
-        for number in blocks
-        for band in _bands(axis, number)
+        for together in _starts(axis, start, stop)
+        for band in _bands(axis, together)
         if band.start < stop and band.stop > start
     ]
     for at in range(0, len(bands), _GROUP):
         yield bands[at : at + _GROUP]
+
+
+def _starts(axis: Axis, start: int, stop: int) -> range:
+    """Return where the weights begin that outputs [start, stop) need."""
+    together = _together(axis)
+    return range(start // together * together, stop, together)
 
 
 def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
@@ -176,9 +190,8 @@ def _weighed(
     compiled: Any, block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array
 ) -> None:
     """Put outputs [start, stop) of the first axis of `block` into the rows of `out`."""
-    for number in range(start // _TOGETHER, -(-stop // _TOGETHER)):
-        first, weights = _weights(axis, number)
-        at = number * _TOGETHER
+    for at in _starts(axis, start, stop):
+        first, weights = _weights(axis, at)
         low, high = max(start, at), min(stop, at + len(first))
         part = slice(low - at, high - at)
         into = out[low - start : high - start]

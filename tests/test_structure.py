@@ -67,6 +67,7 @@ LAYERS = [
         "readers.remote_zarr",
         "readers.preflight",
         "readers.jpeg",
+        "readers.lzw",
         "readers.entropy",
         "readers.zarr_bounds",
     ],

@@ -19,6 +19,7 @@ import numpy as np
 from dask_slides.readers.entropy import check_scans
 from dask_slides.readers.frames import JPEG, READ, Data, Frame, between_restarts, has_end
 from dask_slides.readers.jpeg import begun_with, headers
+from dask_slides.readers.lzw import unpacked
 
 _LZW, _LZMA = 5, 34925
 BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
@@ -259,6 +260,7 @@ class _StrictBytes:
         self._page = page
         self._most = tile_bytes(page, *self._sizes.full)
         self._row = tile_bytes(page, 1, self._sizes.full[1])
+        self._total = self._most * len(page.databytecounts)
         self._lzw = int(page.compression) == _LZW
         # these say nothing where they stop before the end, the others raise
         stops = self._lzw or int(page.compression) == _LZMA
@@ -278,8 +280,10 @@ class _StrictBytes:
             data = imagecodecs.bitorder_decode(data)
         if self._lzw and not _lzw_ends(data):
             raise ValueError(f"the LZW stream of tile {number} has no end")
-        # into an array of ours: of bytes with room to spare the codecs return a copy
-        found = self._decompress(data, out=np.empty(self._room, np.uint8))
+        found = unpacked(data, self._room, self._total) if self._lzw else None
+        if found is None:
+            # into an array of ours: of bytes with room to spare the codecs return a copy
+            found = self._decompress(data, out=np.empty(self._room, np.uint8))
         length = len(found)
         if length == self._most:
             return found
