@@ -201,6 +201,7 @@ def tifffiles(page: Any) -> Callable[[bytes, int], Any]:
 
 
 @way("resize", "limit: bare decode at 1/4", "tifffile", "simplejpeg", limit=True)
+@way("resize", "bare decode at 1/4, 1 thread", "tifffile", "simplejpeg", threads=1)
 @way("resize-256", "limit: bare decode at 1/4", "tifffile", "simplejpeg", limit=True)
 def bare_quarter(job: Job) -> None:
     decode_all(job, partial(turbo, 4))
@@ -208,14 +209,31 @@ def bare_quarter(job: Job) -> None:
 
 @way("resize", "bare decode at full size", "tifffile", "simplejpeg")
 @way("blank-map", "limit: bare decode", "tifffile", "simplejpeg", limit=True)
+@way("blank-map", "bare decode, 1 thread", "tifffile", "simplejpeg", threads=1)
 def bare_full(job: Job) -> None:
     decode_all(job, partial(turbo, 1))
 
 
-@way("resize-lzw", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
-@way("resize-lzw", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
+def compiled_lzw(page: Any) -> Callable[[bytes, int], Any]:
+    """Decode LZW with our own loop, as that is the fastest there is here."""
+    from dask_slides.compiled import LOADING, loops
+    from dask_slides.readers.lzw import unpacked
+
+    loops(LOADING)  # they are imported
+    size = page.tilelength * page.tilewidth * 3
+    return lambda data, tile: unpacked(data, size, 0)
+
+
+@way("resize-lzw", "limit: bare decode", "tifffile", "dask_slides.loops", limit=True)
+@way("resize-lzw", "bare decode, 1 thread", "tifffile", "dask_slides.loops", threads=1)
+def bare_lzw(job: Job) -> None:
+    decode_all(job, compiled_lzw)
+
+
+@way("resize-lzw", "bare decode, imagecodecs, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-deflate", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
 @way("resize-deflate", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-jpeg2000", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
+@way("resize-jpeg2000", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
 def bare_tifffile(job: Job) -> None:
     decode_all(job, tifffiles)

@@ -138,7 +138,7 @@ def demo(folder: str, size: int, shared: Shared) -> None:
         f"blank      {facts['blank_cells']:,} of {facts['cells']:,} cells",
         f"cut-off    {facts['gain']:.2f} times finer than resized, at the same longest side",
         f"dense      {facts['dense_tiles']:,} tiles",
-        f"pictures and Zarr stores are in {facts['folder']}",
+        f"pictures (index.html shows them) and Zarr stores are in {facts['folder']}",
     ]
     shared.finish(facts, lines)
 

@@ -16,6 +16,7 @@ from dask_slides.cutoff import cutoff_resize
 from dask_slides.detectors import Contrast
 from dask_slides.errors import OutputExistsError
 from dask_slides.pack import pack_tiles
+from dask_slides.pages import page
 from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
 from dask_slides.slide import open_slide
@@ -25,7 +26,19 @@ Array = NDArray[Any]
 
 PICTURE = 900
 """Longest side of a picture in pixels."""
+PAGE = 640
+"""The same in the page."""
 TILE = 256
+CAPTIONS = {
+    "thumbnail": "The slide",
+    "blank-map": "Its blank map: cells that hold nothing are veiled",
+    "resized": "Resized to 1/8",
+    "cutoff": "Cut off at the same longest side: blank rows and columns are dropped, and what is "
+    "left is larger",
+    "pack": "Some of its dense tiles, as they are packed for a network",
+    "crops": "Random crops that show tissue",
+}
+"""What each picture shows, in the order of the page."""
 
 
 def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -38,42 +51,49 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         raise OutputExistsError(f"{folder}: is not empty; choose another folder or --overwrite")
     os.makedirs(folder, exist_ok=True)
 
+    shown: dict[str, Array] = {}
+
     def path(name: str) -> str:
         return os.path.join(folder, name)
+
+    def picture(name: str, pixels: Array) -> None:
+        shown[name] = display.rgb(pixels)
+        _write(path(f"{name}.png"), display.png(shown[name]))
 
     say(f"a sample slide of {size:,} x {size:,} px")
     sample_slide(path("sample.tif"), (size, size), overwrite=overwrite)
     slide = open_slide(path("sample.tif"))
     small = resize(slide, max_size=PICTURE).data.compute()
-    shown = [picture(path("thumbnail.png"), small)]
+    picture("thumbnail", small)
 
     say("its blank map")
     # cells of an eightieth of a side: small slides show the shape of the tissue too
     cells = blank_map(slide, -(-size // 80)).compute()
     write(cells, path("blank.ome.zarr"), overwrite)
     grid = display.grid_picture(np.asarray(cells.blank), small)
-    shown.append(picture(path("blank-map.png"), grid))
+    picture("blank-map", grid)
 
     say("resized to 1/8")
     resized = resize(slide, downsample=8)
     write(resized, path("resized.ome.zarr"), overwrite, blank_map=cells)
-    picture(path("resized.png"), resize(resized, max_size=PICTURE).data.compute())
+    picture("resized", resize(resized, max_size=PICTURE).data.compute())
 
     say("cut off: blank rows and columns dropped, the rest at the same size")
     cut = cutoff_resize(slide, max_size=size // 8, blank_map=cells)
     write(cut, path("cutoff.ome.zarr"), overwrite)
-    kept = resize(cut.image, max_size=PICTURE).data.compute()
-    shown.append(picture(path("cutoff.png"), kept))
+    picture("cutoff", resize(cut.image, max_size=PICTURE).data.compute())
 
     say("a pack of its dense tiles, and random crops")
     pack = pack_tiles(slide, TILE, detector=Contrast(0.35))
     write(pack, path("dense.tiles.zarr"), overwrite)
-    shown.append(picture(path("pack.png"), pack.contact_sheet(48, columns=6, side=96)))
-    picture(path("overview.png"), display.side_by_side(shown, 360))
+    picture("pack", pack.contact_sheet(48, columns=6, side=96))
     crops = random_crops(slide, 48, TILE, seed=1)
     write(crops, path("crops.tiles.zarr"), overwrite)
-    picture(path("crops.png"), crops.contact_sheet(48, columns=8, side=96))
-    return {
+    picture("crops", crops.contact_sheet(48, columns=8, side=96))
+    row = [shown[name] for name in ("thumbnail", "blank-map", "cutoff", "pack")]
+    _write(path("overview.png"), display.png(display.side_by_side(row, 360)))
+
+    found: dict[str, Any] = {
         "folder": folder,
         "slide": list(slide.shape),
         "blank_cells": int(np.asarray(cells.blank).sum()),
@@ -84,11 +104,22 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         "dense_tiles": len(pack),
         "crops": len(crops),
     }
+    facts = {
+        "slide": " x ".join(f"{n:,}" for n in slide.shape[:2]) + " px (sample.tif)",
+        "blank cells": f"{found['blank_cells']:,} of {found['cells']:,} (blank.ome.zarr)",
+        "resized": " x ".join(f"{n:,}" for n in resized.shape[:2]) + " px (resized.ome.zarr)",
+        "cut off": f"{cut.gain:.2f} times finer at the same longest side (cutoff.ome.zarr)",
+        "dense tiles": f"{len(pack):,} of {TILE} x {TILE} px (dense.tiles.zarr)",
+        "crops": f"{len(crops):,} of {TILE} x {TILE} px (crops.tiles.zarr)",
+    }
+    pictures = [
+        (caption, display.png(display.shrunk(shown[name], PAGE)))
+        for name, caption in CAPTIONS.items()
+    ]
+    _write(path("index.html"), page("dask_slides: the main job", facts, pictures).encode())
+    return found
 
 
-def picture(path: str, pixels: Array) -> Array:
-    """Write `pixels` (y, x, c) as a PNG; return what it shows."""
-    shown = display.rgb(pixels)
+def _write(path: str, data: bytes) -> None:
     with open(path, "wb") as file:
-        file.write(display.png(shown))
-    return shown
+        file.write(data)

@@ -103,3 +103,29 @@ def test_no_sum_leaves_the_whole_numbers_of_float32(kernel, ratio, averaged):
 def test_no_product_is_large_enough_for_threads_of_the_blas():
     for size in (1, 24 * 76, 24 * 200, 24 * 600):
         assert _piece(size) * size <= max(GEMM_LIMIT, 16 * size)
+
+
+def test_the_tasks_of_an_image_share_its_weights(monkeypatch):
+    """Each output has its weights computed once, and not once for each block of its row."""
+    computed = []
+
+    def weights(self, start, stop):
+        computed.append((self.n_in, start, stop))
+        return real(self, start, stop)
+
+    real = Axis.weights
+    rows, columns = axis(1033, 413, "lanczos", 4.0), axis(25_603, 10_241, "lanczos", 4.0)
+    block = np.zeros((1033, 2600, 3), np.uint8)
+    monkeypatch.setattr(Axis, "weights", weights)
+    for y in (0, 206):
+        for x in range(0, columns.n_out, 1024):
+            region = Region(y, x, 206, min(1024, columns.n_out - x))
+            left, right = columns.window(x, region.stop_x)
+            top, bottom = rows.window(y, region.stop_y)
+            out = np.empty((region.height, region.width, 3), np.uint8)
+            part = block[top:bottom, : right - left]
+            shrink(np.ascontiguousarray(part), rows, columns, region, (top, left), out)
+    for one in (rows, columns):
+        spans = sorted(span[1:] for span in computed if span[0] == one.n_in)
+        assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
+        assert spans[-1][1] == one.n_out

@@ -51,7 +51,7 @@ LAYERS = [
     ["errors", "_version", "geometry", "machine", "memory", "threads", "readers.huffman"],
     ["loops"],
     ["compiled"],
-    ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
+    ["counting", "grid", "kernels", "runs", "places", "display", "pages", "progress"],
     [
         "shrink",
         "readers.bad_tiles",
