@@ -129,16 +129,15 @@ def test_writing_the_atlas(atlas, atlas_map):
             assert plan.tasks <= 1000
 
 
-def test_a_task_writes_larger_shards_where_pixels_are_read_at_a_fraction(atlas):
-    """The scheduler has a quarter of the tasks; where memory is short there are small ones."""
+def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
+    """One after another: the scheduler has half as many tasks, and a task the memory of one."""
     tenth = ds.resize(atlas, 10)
-    usual, small = plan_that_fits(tenth, None), plan_image(tenth.shape[:2], 10)
-    assert (usual.levels[0].shard, small.levels[0].shard) == (1024, 512)
-    assert usual.tasks < 0.4 * small.tasks
-    needed = write_bytes_of_task(usual, tenth)
-    assert needed <= 100e6
-    assert write_bytes_of_task(small, tenth) < 0.6 * needed
-    assert plan_that_fits(tenth, needed - 1).levels == small.levels
+    usual = plan_that_fits(tenth, None)
+    assert (usual.stages[0].wide, usual.stages[0].turns) == (1, 2)
+    alone = plan_image(tenth.shape[:2], 10)
+    assert usual.levels == alone.levels
+    assert usual.tasks < 0.6 * alone.tasks
+    assert write_bytes_of_task(usual, tenth) == write_bytes_of_task(alone, tenth)
 
 
 def test_a_block_of_the_atlas_is_computed_alone(atlas):

@@ -3,7 +3,6 @@
 import json
 import os
 import warnings
-from dataclasses import replace
 
 import dask.array as da
 import durable_work as work
@@ -14,8 +13,7 @@ import zarr
 from rw_fixtures import noise, patch_tag, segments, smooth, tissue
 
 import dask_slides as ds
-from dask_slides.writers import image
-from dask_slides.writers.image import plan_that_fits
+from dask_slides.writers import plan
 from dask_slides.writers.plan import plan_image
 
 pytestmark = pytest.mark.usefixtures("sync")
@@ -455,13 +453,9 @@ def test_a_task_that_writes_several_shards_makes_the_same_store(tmp_path, monkey
         ds.verify(out)
         return tasks[-1][1], work.contents(out)
 
-    def several(slide, available):
-        found = plan_that_fits(slide, available)
-        assert found.stages[0].turns == 1
-        return replace(found, stages=(replace(found.stages[0], turns=2), *found.stages[1:]))
-
+    monkeypatch.setattr(plan, "TASK_SIDE", 512)
     alone, expected = write("a.zarr")
-    monkeypatch.setattr(image, "plan_that_fits", several)
+    monkeypatch.setattr(plan, "FEW_TASKS", 1)
     few, found = write("a.zarr")
     assert few < alone
     assert found == expected

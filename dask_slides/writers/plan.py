@@ -91,16 +91,16 @@ def plan_image(
     """Plan the pyramid of an image of `shape`.
 
     `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels, about as many as `aim` x `aim` of the file are. No
-    shard is longer than `largest` a side. Tasks are at least `span` pixels wide, as far as they
-    stay small, and take shards one after another if they are smaller than that.
+    shrinks much takes fewer output pixels. No shard is longer than `largest` a side. Tasks are
+    at least `span` pixels wide, as far as they stay small, and take shards one after another up
+    to as many pixels of the file as `aim` x `aim`.
     """
     longest = max(shape)
     count = 1
     while halved(longest, count) >= SMALLEST:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    target = min(largest, aim / input_ratio)  # an enlarged image reads less
+    target = min(largest, TASK_SIDE / input_ratio)  # an enlarged image reads less
     # what shrinks much has small blocks, so that a task reads no more than any other
     chunk = 256 if longest <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk
