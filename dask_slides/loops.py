@@ -316,10 +316,11 @@ def _copy(data: Any, start: Any, to: Any) -> None:
 def unpack(data: Any, out: Any) -> Any:
     """Decode the LZW of TIFF 6.0 (section 13) from `data` to `out`; return the bytes, or -1.
 
-    -1 where the stream is none, holds more than `out`, or has no end. Every string of the
-    table lies in what was decoded: that of a new code is the one before and the byte behind
-    it. So the table keeps where a string begins and how long it is, and is filled without
-    looking at the bytes. The first 256 bytes of `out` are 0 to 255, the strings of those codes.
+    -1 where the stream does not begin with a clear, holds more than `out`, or has no end.
+    Every string of the table lies in what was decoded: that of a new code is the one before and
+    the byte behind it. So the table keeps where a string begins and how long it is, and is
+    filled without looking at the bytes. The first 256 bytes of `out` are 0 to 255, the strings
+    of those codes.
     8 bytes are read and written where fewer may be meant: as many must follow in both.
     """
     end = np.uint64(257)  # 256 is a clear
@@ -331,6 +332,8 @@ def unpack(data: Any, out: Any) -> Any:
     # the first code after a clear puts what is left over to the code for the end
     width, last, new = np.uint64(9), np.uint64(511), end
     bit, at, before = _0, np.uint64(256), _0
+    if bits < width or _bits(data, bit) >> (_64 - width) != np.uint64(256):
+        return -1
     while bit + width <= bits:
         code = _bits(data, bit >> np.uint64(3)) << (bit & np.uint64(7)) >> (_64 - width)
         bit += width
