@@ -116,7 +116,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         (caption, display.png(display.shrunk(shown[name], PAGE)))
         for name, caption in CAPTIONS.items()
     ]
-    _write(path("index.html"), page("dask_slides: the main job", facts, pictures).encode())
+    _write(path("index.html"), page("What dask_slides makes of a slide", facts, pictures).encode())
     return found
 
 
