@@ -30,7 +30,6 @@ from dask_slides.cli_options import (
     megapixels,
     output_argument,
     pack_options,
-    px,
     running,
     scale_of,
     scale_options,
@@ -41,7 +40,7 @@ from dask_slides.cli_slide import Given, slide_options
 from dask_slides.crops import plan_crops, random_crops
 from dask_slides.cutoff import cutoff_resize
 from dask_slides.demo import run_demo
-from dask_slides.display import bytes_text
+from dask_slides.display import bytes_text, px
 from dask_slides.doctor import examine
 from dask_slides.estimate import estimate_blank_map, estimate_image, estimate_tiles
 from dask_slides.pack import TilePack, pack_tiles, plan_pack

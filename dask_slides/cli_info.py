@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dask_slides.cli_options import printable, px
-from dask_slides.display import bytes_text
+from dask_slides.cli_options import printable
+from dask_slides.display import bytes_text, px
 from dask_slides.estimate import estimate_image
 from dask_slides.slide import Slide
 from dask_slides.writers.mark import mark_of

@@ -19,7 +19,7 @@ from dask.utils import parse_bytes
 from dask_slides.cli_endings import end_named, failing_softly
 from dask_slides.cluster import MEMORY, check_memory, local_cluster, quietly, reporting
 from dask_slides.detectors import Contrast, Detector, checked_detector
-from dask_slides.display import bytes_text
+from dask_slides.display import bytes_text, px
 from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
 from dask_slides.memory import LIMIT as WAITING
@@ -66,11 +66,6 @@ class Shared:
             facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
         self.finish({"path": path} | facts, [line])
         end_named(bad_tiles)
-
-
-def px(shape: Any) -> str:
-    """Return a shape as text."""
-    return " x ".join(f"{side:,}" for side in shape)
 
 
 def printable(text: str) -> str:

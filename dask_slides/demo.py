@@ -93,7 +93,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     row = [shown[name] for name in ("thumbnail", "blank-map", "cutoff", "pack")]
     _write(path("overview.png"), display.png(display.side_by_side(row, 360)))
 
-    found: dict[str, Any] = {
+    found = {
         "folder": folder,
         "slide": list(slide.shape),
         "blank_cells": int(np.asarray(cells.blank).sum()),
@@ -104,20 +104,25 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         "dense_tiles": len(pack),
         "crops": len(crops),
     }
+    _write(path("index.html"), _page(found, shown).encode())
+    return found
+
+
+def _page(found: dict[str, Any], shown: dict[str, Array]) -> str:
+    """Return the page of what was `found`, and of the pictures `shown`."""
     facts = {
-        "slide": " x ".join(f"{n:,}" for n in slide.shape[:2]) + " px (sample.tif)",
+        "slide": f"{display.px(found['slide'][:2])} px (sample.tif)",
         "blank cells": f"{found['blank_cells']:,} of {found['cells']:,} (blank.ome.zarr)",
-        "resized": " x ".join(f"{n:,}" for n in resized.shape[:2]) + " px (resized.ome.zarr)",
-        "cut off": f"{cut.gain:.2f} times finer at the same longest side (cutoff.ome.zarr)",
-        "dense tiles": f"{len(pack):,} of {TILE} x {TILE} px (dense.tiles.zarr)",
-        "crops": f"{len(crops):,} of {TILE} x {TILE} px (crops.tiles.zarr)",
+        "resized": f"{display.px(found['resized'][:2])} px (resized.ome.zarr)",
+        "cut off": f"{found['gain']:.2f} times finer at the same longest side (cutoff.ome.zarr)",
+        "dense tiles": f"{found['dense_tiles']:,} of {TILE} x {TILE} px (dense.tiles.zarr)",
+        "crops": f"{found['crops']:,} of {TILE} x {TILE} px (crops.tiles.zarr)",
     }
     pictures = [
         (caption, display.png(display.shrunk(shown[name], PAGE)))
         for name, caption in CAPTIONS.items()
     ]
-    _write(path("index.html"), page("What dask_slides makes of a slide", facts, pictures).encode())
-    return found
+    return page("What dask_slides makes of a slide", facts, pictures)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -29,6 +29,11 @@ def bytes_text(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def px(shape: Iterable[int]) -> str:
+    """Return a shape as text."""
+    return " x ".join(f"{side:,}" for side in shape)
 
 
 def rgb(pixels: Array) -> Array:
@@ -112,6 +117,12 @@ def side_by_side(pictures: Sequence[Array], height: int) -> Array:
     return np.concatenate(panels[:-1], axis=1)
 
 
+def image_html(text: str, data: bytes) -> str:
+    """Return a PNG as an element that holds it; `text` says what it shows, and is escaped."""
+    encoded = base64.b64encode(data).decode()
+    return f"<img alt='{escape(text, quote=True)}' src='data:image/png;base64,{encoded}'>"
+
+
 def facts_html(title: str, facts: Mapping[str, str], picture: Array | None) -> str:
     """Return a small table of `facts` beside `picture`; every text is escaped."""
     rows = "".join(
@@ -121,8 +132,7 @@ def facts_html(title: str, facts: Mapping[str, str], picture: Array | None) -> s
     )
     image = ""
     if picture is not None:
-        data = base64.b64encode(png(picture)).decode()
-        image = f"<img alt='{escape(title, quote=True)}' src='data:image/png;base64,{data}'>"
+        image = image_html(title, png(picture))
     return (
         "<div style='display:flex;gap:16px;align-items:flex-start'>"
         f"<div>{image}</div><div><b>{escape(title)}</b><table>{rows}</table></div></div>"

@@ -69,12 +69,11 @@ class Pool:
 
     def _waiting(self, size: int) -> Memory | None:
         """Return the least memory that waits and fits, of up to twice the size."""
-        if waiting := self._free.get(size):  # most sizes come again
-            with suppress(IndexError):  # not any more
-                return waiting.pop()
         for fits in sorted(other for other in list(self._free) if size <= other <= 2 * size):
-            with suppress(IndexError):
+            try:
                 return self._free[fits].pop()
+            except IndexError:  # none of these
+                continue
         return None
 
     def _new(self, size: int) -> Memory:

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from dask_slides.display import image_html
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem;
        padding: 0 1rem; color: #222; background: #fff }
@@ -32,9 +34,7 @@ def page(title: str, facts: Mapping[str, str], pictures: Sequence[tuple[str, byt
         for name, value in facts.items()
     )
     figures = "".join(
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
-        f'{base64.b64encode(png).decode()}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+        f"<figure>{image_html(caption, png)}<figcaption>{escape(caption)}</figcaption></figure>\n"
         for caption, png in pictures
     )
     return (

@@ -51,8 +51,9 @@ LAYERS = [
     ["errors", "_version", "geometry", "machine", "memory", "threads", "readers.huffman"],
     ["loops"],
     ["compiled"],
-    ["counting", "grid", "kernels", "runs", "places", "display", "pages", "progress"],
+    ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [
+        "pages",
         "shrink",
         "readers.bad_tiles",
         "readers.kept",
