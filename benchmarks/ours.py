@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +85,26 @@ def cutoff_ours(job: Job) -> Array:
         job.slide, downsample=DOWNSAMPLE, tile_size=job.cell, detector=ds.Contrast(BLANK)
     )
     return np.asarray(cut.image.data.compute())
+
+
+def all_three(job: Job) -> Array:
+    import dask_slides as ds
+
+    found = ds.blank_map(job.slide, job.cell, ds.Contrast(BLANK)).compute()
+    small = ds.resize(job.slide, downsample=DOWNSAMPLE).data.compute()
+    cut = ds.cutoff_resize(job.slide, downsample=DOWNSAMPLE, blank_map=found)
+    return np.concatenate([small.ravel(), cut.image.data.compute().ravel()])
+
+
+@ours("together")
+def together_ours(job: Job) -> Array:
+    import dask_slides as ds
+
+    with ds.decode_once(job.slide, os.path.dirname(job.out), downsample=DOWNSAMPLE):
+        return all_three(job)
+
+
+way("together", "dask_slides, each by itself", *HERE)(all_three)
 
 
 @ours("pack")

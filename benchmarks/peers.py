@@ -232,6 +232,7 @@ def bare_lzw(job: Job) -> None:
 
 @way("resize-lzw", "bare decode, imagecodecs, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-deflate", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
+@way("together", "limit: bare decode, once", "tifffile", "imagecodecs", limit=True)
 @way("resize-deflate", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-jpeg2000", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
 @way("resize-jpeg2000", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)

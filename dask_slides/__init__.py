@@ -46,6 +46,7 @@ from dask_slides.readers.bad_tiles import BadTile
 from dask_slides.readers.limits import Limits
 from dask_slides.resize import resize
 from dask_slides.sample import sample_slide
+from dask_slides.sharing import decode_once
 from dask_slides.slide import Slide, from_dask, open_slide
 from dask_slides.stats import CellStats
 from dask_slides.writers.records import Verified
@@ -99,6 +100,7 @@ __all__ = [
     "blank_map",
     "check_slide",
     "cutoff_resize",
+    "decode_once",
     "from_dask",
     "open_pack",
     "open_slide",

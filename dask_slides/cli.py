@@ -47,6 +47,7 @@ from dask_slides.pack import TilePack, pack_tiles, plan_pack
 from dask_slides.readers.bad_tiles import BadTile
 from dask_slides.resize import resize as resized
 from dask_slides.sample import sample_slide
+from dask_slides.sharing import reduction, sharing
 from dask_slides.slide import Slide
 from dask_slides.writers.store import verify
 from dask_slides.writers.write import write
@@ -219,7 +220,9 @@ def cutoff(
     if shared.dry_run:
         tell_estimate(shared, estimate_image(largest, source, upper_bound=True))
         return
-    with running(shared, megapixels(source)):
+    folder = os.path.dirname(os.path.abspath(out))  # none of this machine if OUT is an address
+    once = sharing(source, folder, (1, reduction(source, largest)))
+    with running(shared, megapixels(source)), once:
         cut = cutoff_resize(source, **scale, blank_map=found)
         path = write(cut, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     shape = cut.image.shape

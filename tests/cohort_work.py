@@ -94,6 +94,9 @@ class Killing:
     suffix: ClassVar[str] = ".killing.zarr"
     counts: ClassVar[tuple[str, ...]] = ()
 
+    def reads(self, slide):
+        return ()
+
     def made(self, slide, maps):
         if "killer" in slide.name:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -65,6 +65,10 @@ class SlideRecord:
         """Return this with another record of `step`."""
         return replace(self, steps={**self.steps, step.name: record})
 
+    def is_done(self, step: Step) -> bool:
+        """Return whether `step` ended, of whatever key."""
+        return step.name in self.steps and self.steps[step.name].done
+
 
 def key_of(entry: Entry, identity: Identity, step: Step) -> Key:
     """Return the key of `step` for a slide of the list."""

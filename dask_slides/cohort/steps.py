@@ -26,6 +26,7 @@ from dask_slides.estimate import (
 from dask_slides.grid import Edge, TileGrid, tile_pair
 from dask_slides.pack import check_top_k, pack_tiles, plan_pack
 from dask_slides.resize import resize
+from dask_slides.sharing import reduction
 from dask_slides.slide import Mpp, Slide, from_dask
 from dask_slides.writers.arrays import check_version
 from dask_slides.writers.write import write
@@ -77,6 +78,10 @@ class Step(Protocol):
         """Return what it would do; nothing is read."""
         ...
 
+    def reads(self, slide: Slide) -> tuple[int, ...]:
+        """Return the reductions at which it reads level 0: 1 for in full."""
+        ...
+
     def made(self, slide: Slide, maps: Maps) -> Made:
         """Return what is to be written, lazy, and its counts."""
         ...
@@ -122,6 +127,10 @@ class _Scaled(_Image):
         super().check()
         resize(_any_slide(), **self.scale)
 
+    def reads(self, slide: Slide) -> tuple[int, ...]:
+        """Return the reduction at which the image reads level 0."""
+        return (reduction(slide, resize(slide, **self.scale)),)
+
 
 @dataclass(frozen=True)
 class Mask(_Image):
@@ -142,6 +151,10 @@ class Mask(_Image):
     def estimate(self, slide: Slide) -> Estimate:
         """Return what it would do; nothing is read."""
         return estimate_blank_map(blank_map(slide, self.tile_size, self.detector), slide)
+
+    def reads(self, slide: Slide) -> tuple[int, ...]:
+        """Return that all of it is read in full."""
+        return (1,)
 
     def made(self, slide: Slide, maps: Maps) -> Made:
         """Return what is to be written, and its counts."""
@@ -188,6 +201,10 @@ class Cutoff(_Scaled):
         """Return what it would do at the most; nothing is read."""
         return estimate_image(resize(slide, **self.scale), slide, upper_bound=True)
 
+    def reads(self, slide: Slide) -> tuple[int, ...]:
+        """Return what its blank map reads, and what the image does if little is cut off."""
+        return (1, *super().reads(slide))
+
     def made(self, slide: Slide, maps: Maps) -> Made:
         """Return what is to be written, lazy, and its counts."""
         found = maps.of(self.tile_size, self.detector)
@@ -227,6 +244,10 @@ class Pack:
         image, grid = self._plan(slide)
         count = grid.rows * grid.cols
         return estimate_tiles(min(count, self.top_k or count), grid, image, slide)
+
+    def reads(self, slide: Slide) -> tuple[int, ...]:
+        """Return what its blank map reads; the tiles are few, and read once."""
+        return (1,) if self._plan(slide)[0] is slide else ()
 
     def made(self, slide: Slide, maps: Maps) -> Made:
         """Return what is to be written, lazy, and its counts."""

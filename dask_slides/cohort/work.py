@@ -26,6 +26,7 @@ from dask_slides.cohort.steps import Maps, Step, store_of
 from dask_slides.errors import ClusterLostError, SlideError
 from dask_slides.readers.bad_tiles import CORRUPT
 from dask_slides.readers.protocol import Identity
+from dask_slides.sharing import sharing
 from dask_slides.slide import Slide
 from dask_slides.writers.store import bad_tiles_in
 
@@ -99,11 +100,12 @@ def work_on(job: SlideJob) -> Outcome:
         with reporting(partial(_check_run, job)):
             maps = Maps(job.slide)
             record = read_record(job.folder, job.name) or SlideRecord(str(job.slide.path))
-            for step in job.steps:
-                record = _do_step(job, step, maps, record)
-                done = record.steps[step.name]
-                counts |= {f"{step.name}_{key}": value for key, value in done.counts.items()}
-                seconds += done.seconds or 0.0
+            with sharing(job.slide, job.folder, _reads_left(job, record)):
+                for step in job.steps:
+                    record = _do_step(job, step, maps, record)
+                    done = record.steps[step.name]
+                    counts |= {f"{step.name}_{key}": value for key, value in done.counts.items()}
+                    seconds += done.seconds or 0.0
     except Stopped:
         return Outcome(job.name, "todo", counts, seconds)
     except ClusterLostError:  # no fault of the slide
@@ -111,6 +113,12 @@ def work_on(job: SlideJob) -> Outcome:
     except Exception as error:  # one bad slide never stops the rest
         return failure(job.name, error, counts, seconds)
     return Outcome(job.name, "done", counts, seconds)
+
+
+def _reads_left(job: SlideJob, record: SlideRecord) -> list[int]:
+    """Return the reductions at which the steps that are not done will read level 0."""
+    left = (step for step in job.steps if job.overwrite or not record.is_done(step))
+    return [factor for step in left for factor in step.reads(job.slide)]
 
 
 def _filled(job: SlideJob, path: str) -> dict[str, int]:

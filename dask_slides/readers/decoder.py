@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.geometry import reduced_size
 from dask_slides.readers.jpeg import JpegTiles, is_jpeg, jpeg_tiles
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.ranges import Data
@@ -76,12 +77,37 @@ class TileDecoder:
             if reduced is not None:
                 return reduced
         tile = self._tile(number, data)
-        # what lies beyond the image is no part of any mean
-        if tile is None:
+        return None if tile is None else self._averaged(number, tile, factor)
+
+    def shape(self, number: int, factor: int) -> tuple[int, int, int]:
+        """Return height, width and samples of a tile reduced by `factor`."""
+        height, width = self._sizes.valid(number)
+        samples: int = self._page.samplesperpixel
+        return reduced_size(height, factor), reduced_size(width, factor), samples
+
+    @property
+    def averages(self) -> bool:
+        """Whether a reduced tile is made of the full one."""
+        return self.fast() is None
+
+    def reduced(self, number: int, tile: Array, factor: int) -> Array | None:
+        """Return what decoding reduced gives of a tile that was decoded in full.
+
+        None where it would be decoded in another way, as JPEG is.
+        """
+        whole = self._sizes.valid(number) == self._sizes.full
+        if whole and not self.averages:
             return None
+        if whole and tile.strides[0] == 0:  # of one colour
+            return tile[::factor, ::factor]
+        return self._averaged(number, tile, factor)
+
+    def _averaged(self, number: int, tile: Array, factor: int) -> Array:
+        """Return the means of a tile; what lies beyond the image is no part of any."""
+        height, width = self._sizes.valid(number)
         page = self._page
         samples = page.imagelength * page.imagewidth * page.samplesperpixel
-        return box_mean(tile[: valid[0], : valid[1]], factor, samples)
+        return box_mean(tile[:height, :width], factor, samples)
 
     def _checked(self, number: int, data: Data) -> None:
         if self._check is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -106,6 +107,19 @@ class Tiled(Source, Protocol):
         self, level: int, regions: list[Region]
     ) -> Iterator[tuple[int, Region, Array]] | None:
         """Return the same of many regions, each tile once: number, place and pixels."""
+        ...
+
+
+@runtime_checkable
+class Sharing(Source, Protocol):
+    """A source whose units of storage can be decoded once for several operations."""
+
+    def sharing(self, folder: str, reads: Sequence[int]) -> AbstractContextManager[None]:
+        """Decode each unit of level 0 once for what reads it in this process meanwhile.
+
+        `reads` are the reductions that it will be read at, 1 for in full; what several of them
+        can use is kept in a file without a name in `folder`.
+        """
         ...
 
 

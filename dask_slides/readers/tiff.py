@@ -6,7 +6,8 @@ plain tiled pages (`tiles`) and images that lie in the file as in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -200,6 +201,13 @@ class TiffSource:
         if not self.reductions[level]:
             return None
         return self._each(level, regions, lambda page: page.gather(regions))
+
+    def sharing(self, folder: str, reads: Sequence[int]) -> AbstractContextManager[None]:
+        """Decode each tile of level 0 once for what reads it in this process meanwhile."""
+        if not self.reductions[0]:
+            return nullcontext()
+        page: TiledPage = self._open().array(0)
+        return page.sharing(folder, reads)
 
     def _each(
         self, level: int, regions: list[Region], found: Callable[[TiledPage], Iterator[Item]]

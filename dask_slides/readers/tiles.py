@@ -10,7 +10,8 @@ A page can also be read smaller, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
 from dask_slides.readers.kept import KEPT
 from dask_slides.readers.ranges import ByteFile, Data
+from dask_slides.readers.shared import SharedTiles, shared_tiles
 from dask_slides.readers.stored import StoredTiles
 from dask_slides.readers.tiff_tags import is_mapped, is_single
 from dask_slides.readers.units import Units
@@ -112,6 +114,7 @@ class TiledPage:
         self._masked = masked
         self._across = -(-page.imagewidth // page.tilewidth)
         self._serial = next(_serial)
+        self._shared: SharedTiles | None = None
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         rows, columns = index[:2]
@@ -141,6 +144,34 @@ class TiledPage:
                     Region(region.y + rows.start, region.x + columns.start, height, width),
                     samples,
                 )
+
+    @contextmanager
+    def sharing(self, folder: str, reads: Sequence[int]) -> Iterator[None]:
+        """Decode each tile once for all that reads the page at these reductions, in this process.
+
+        Those that more than one read can use are kept in a file in `folder` meanwhile.
+        """
+        if self._shared is not None:  # by another thread, which goes on with it
+            yield
+            return
+        page = self._page
+        samples = page.tilelength * page.tilewidth * page.samplesperpixel
+        full = 1 in reads and self.decoder.averages
+        wanted = {factor for factor in reads if factor > 1 and reads.count(factor) + full > 1}
+        sizes = {factor: samples // factor**2 for factor in sorted(wanted)}
+        self._shared = shared_tiles(folder, sizes, len(page.dataoffsets))
+        try:
+            yield
+        finally:
+            self._shared = None
+
+    def _share(self, shared: SharedTiles, number: int, factor: int, tile: Array) -> None:
+        """Keep what a later read can use of a tile that was decoded."""
+        for wanted in shared.factors if factor == 1 else (factor,):
+            if shared.lacks(number, wanted):
+                reduced = tile if wanted == factor else self.decoder.reduced(number, tile, wanted)
+                if reduced is not None:
+                    shared.put(number, wanted, reduced)
 
     def _absent(self, place: Region) -> Array:
         """Return what stands for the samples of a tile that is absent or masked."""
@@ -194,14 +225,19 @@ class TiledPage:
         `uses` says how many further regions are expected to ask for each of them.
         """
         missing = []
+        shared = self._shared
         for number, count in uses.items():
             tile = KEPT.take((self._serial, number, factor)) if count else None
+            if tile is None and shared is not None:
+                tile = shared.take(number, factor, self.decoder.shape(number, factor))
             if tile is None:
                 missing.append(number)
             else:
                 yield number, tile
         for number, data in self._fetched(missing):
             tile = None if data is None else self._decoded(number, data, factor)
+            if tile is not None and shared is not None:
+                self._share(shared, number, factor, tile)
             if tile is not None and uses[number]:
                 KEPT.keep((self._serial, number, factor), tile, uses[number])
             yield number, tile
