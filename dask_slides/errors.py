@@ -102,7 +102,8 @@ class WorkerKilledError(SlideError, RuntimeError):
     """Tasks ended every worker that they were given to; all others are done."""
 
     blocks: tuple[tuple[int, ...], ...] = ()
-    """Numbers of the blocks that these tasks were to make; empty if nobody knows."""
+    """Numbers of the blocks that these tasks were to make, of a write along x and y; empty if
+    nobody knows."""
 
 
 class ClusterLostError(SlideError, ConnectionError):

@@ -72,7 +72,7 @@ def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, so
         with pytest.raises(ds.WorkerKilledError, match="every worker ended in it") as error:
             ds.write(slide, out)
         assert "s.tif: level 0, y 512, x 1024, 512 x 476 px" in one_line(error)
-        assert error.value.blocks == ((1, 2),)
+        assert error.value.blocks == ((2, 1),)  # along x, and y
         assert isinstance(error.value, RuntimeError)
         assert not out.exists()
         assert journal(out.parent) == 9 - 1  # without being asked for, as it is no fault of theirs

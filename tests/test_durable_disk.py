@@ -1,6 +1,7 @@
 """Disks that are full, small or not to be written to: real ones, mounted for the test."""
 
 import errno
+import json
 import multiprocessing
 import os
 import resource
@@ -264,6 +265,37 @@ def test_any_call_may_find_no_room(
     assert not (tmp_path / "a.zarr").exists()
     work.write("image", source, tmp_path / "a.zarr", resume=True)
     assert contents(tmp_path / "a.zarr") == expected["image"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_recorded_or_listed_is_on_the_disk(tmp_path, source, monkeypatch, kind):
+    flush, rename, flushed, checked = os.fsync, os.replace, set(), set()
+
+    def watched(handle):
+        flush(handle)
+        flushed.add(os.readlink(f"/proc/self/fd/{handle}"))
+
+    def renamed(old, new):
+        """A record, a manifest: all the files that it names were flushed before it has its name."""
+        if str(new).endswith(".json"):
+            told = json.loads(Path(old).read_text())
+            for one in told.get("files", ()) if isinstance(told, dict) else ():
+                store = str(new).partition("/.dask-slides/")[0].partition(".partial/")
+                hidden = store[0] + store[1].rstrip("/")
+                checked.add(one["file"])
+                assert any(
+                    path.endswith(one["file"]) and path.startswith(hidden) for path in flushed
+                ), one["file"]
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "replace", renamed)
+    work.write(kind, source, tmp_path / "a.zarr")
+    monkeypatch.undo()
+    shards = {name.removeprefix("a.zarr/") for name in contents(tmp_path / "a.zarr")}
+    assert shards and {name for name in checked if "/c/" in name} >= {
+        name for name in shards if "/c/" in name
+    }
 
 
 def test_another_error_of_the_system_is_left_as_it_is(tmp_path, source, monkeypatch):

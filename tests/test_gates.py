@@ -20,6 +20,7 @@ from dask_slides.geometry import Region
 from dask_slides.readers import tiff, tiff_file
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.kept import KEPT
+from dask_slides.writers import stages
 
 SIDE, TILE = 4096, 256
 TILES = (SIDE // TILE) ** 2
@@ -137,6 +138,22 @@ def test_writing_a_resize_decodes_each_tile_once_and_leaves_none(path, counting,
     # 4 blocks of 8 x 8 tiles, and one more on two sides: what is kept suffices for these
     assert sum(found.values()) == TILES
     assert KEPT.nbytes == 0
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_a_write_keeps_the_tiles_of_the_next_block_below_or_above(
+    path, counting, tmp_path, monkeypatch, scheduler
+):
+    """Where not all fit: only blocks beside each other decode again what both of them need."""
+    reduced = (TILE // 2) ** 2 * 3
+    between = 2 * (SIDE // 2 // TILE + 1)  # tiles of two rows: what two blocks share
+    monkeypatch.setattr(stages, "KEPT_IN_WRITES", (between + 4) * reduced)
+    with counting() as counts, dask.config.set(scheduler=scheduler, num_workers=1):
+        ds.write(ds.resize(path, downsample=4), tmp_path / "small.ome.zarr")
+    twice = {number for number, n in counts.at(2).items() if n > 1}
+    assert len(counts.decoded) == TILES
+    assert {number % (SIDE // TILE) for number in twice} == {7, 8}
+    assert sum(counts.decoded.values()) <= TILES + 2 * SIDE // TILE
 
 
 def test_a_blank_map_decodes_each_tile_once_and_copies_none(path, counting, file_bytes):

@@ -271,6 +271,14 @@ def test_kept_tiles_are_bounded_and_given_as_often_as_expected():
         kept.keep("h", tile, 1)
         assert kept.nbytes == tile.nbytes
     assert not has("g") and has("h")
+    kept.keep("i", tile, 1)
+    with kept.within(2 * tile.nbytes, sides=(True, False)):
+        assert kept.sides == (True, False)
+        kept.keep("j", tile, 1, late=True)
+        kept.keep("k", tile, 1)
+    assert kept.sides == (True, True)
+    assert has("i") and not has("j") and has("k")  # one that has no claim goes first
+    assert kept.nbytes == 0
     kept.keep("e", np.zeros(2000, np.uint8), 1)
     assert kept.take("e") is None and kept.nbytes == 0
 

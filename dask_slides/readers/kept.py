@@ -31,18 +31,29 @@ class Kept:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._tiles: OrderedDict[Hashable, tuple[Array, int]] = OrderedDict()
+        self._late: OrderedDict[Hashable, None] = OrderedDict()
         self._bytes = 0
         self._lock = lock_of_one_process()
         self._thread = threading.local()
 
     @contextmanager
-    def within(self, limit: int) -> Iterator[None]:
-        """Keep no more than `limit` bytes in this thread: where memory must not grow."""
-        self._thread.limit = limit
+    def within(self, limit: int, sides: tuple[bool, bool] = (True, True)) -> Iterator[None]:
+        """Keep no more than `limit` bytes in this thread: where memory must not grow.
+
+        `sides` tells of the regions on the left and right whether they come soon. What only one
+        will need that does not is dropped first.
+        """
+        self._thread.limit, self._thread.sides = limit, sides
         try:
             yield
         finally:
-            self._thread.limit = self._limit
+            del self._thread.limit, self._thread.sides
+
+    @property
+    def sides(self) -> tuple[bool, bool]:
+        """Whether the regions on the left and right come soon in this thread."""
+        sides: tuple[bool, bool] = getattr(self._thread, "sides", (True, True))
+        return sides
 
     @property
     def nbytes(self) -> int:
@@ -60,12 +71,16 @@ class Kept:
             self._tiles[key] = tile, uses - 1
             self._tiles.move_to_end(key)
         elif tile is not None:
-            del self._tiles[key]
-            self._bytes -= tile.nbytes
+            self._forget(key)
         return tile
 
-    def keep(self, key: Hashable, tile: Array, uses: int) -> None:
-        """Keep a copy of `tile` for `uses` more regions."""
+    def _forget(self, key: Hashable) -> None:
+        tile, _ = self._tiles.pop(key)
+        self._late.pop(key, None)
+        self._bytes -= tile.nbytes
+
+    def keep(self, key: Hashable, tile: Array, uses: int, late: bool = False) -> None:
+        """Keep a copy of `tile` for `uses` more regions; those that come `late` have no claim."""
         copy = _copied(tile)
         with self._lock:
             if key in self._tiles:  # another thread decoded it meanwhile, and expected this one
@@ -73,14 +88,16 @@ class Kept:
                 return
             self._tiles[key] = copy, uses
             self._bytes += tile.nbytes
+            if late:
+                self._late[key] = None
             while self._bytes > getattr(self._thread, "limit", self._limit):
-                _, (dropped, _) = self._tiles.popitem(last=False)
-                self._bytes -= dropped.nbytes
+                self._forget(next(iter(self._late or self._tiles)))
 
     def clear(self) -> None:
         """Drop all."""
         with self._lock:
             self._tiles.clear()
+            self._late.clear()
             self._bytes = 0
 
 

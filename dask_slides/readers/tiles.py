@@ -185,20 +185,23 @@ class TiledPage:
         page = self._page
         rows = _spans(page.tilelength // factor, region.y, region.stop_y)
         columns = _spans(page.tilewidth // factor, region.x, region.stop_x)
-        shared_rows: set[int] = set()
-        shared_columns: set[int] = set()
+        above, below, left, right = (frozenset[int]() for _ in range(4))
         if keep:
-            bottom, right = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
+            ends = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
             height, width = page.tilelength // factor, page.tilewidth // factor
-            shared_rows = _shared(list(rows), height, region.y, region.stop_y, bottom)
-            shared_columns = _shared(list(columns), width, region.x, region.stop_x, right)
+            above, below = _shared(list(rows), height, region.y, region.stop_y, next(ends))
+            left, right = _shared(list(columns), width, region.x, region.stop_x, next(ends))
+        soon = frozenset[int]().union(*itertools.compress((left, right), KEPT.sides))
         for row, (into_y, of_y) in rows.items():
             first = row * self._across
+            at_end = row in above or row in below
             uses = {
-                first + column: 2 ** ((row in shared_rows) + (column in shared_columns)) - 1
+                first + column: 2 ** (at_end + (column in left or column in right)) - 1
                 for column in columns
             }
-            for number, tile in self._tiles(uses, factor):
+            only = frozenset() if at_end else (left | right) - soon
+            late = frozenset(first + column for column in only)
+            for number, tile in self._tiles(uses, factor, late):
                 into_x, of_x = columns[number - first]
                 yield (into_y, into_x), None if tile is None else tile[of_y, of_x]
 
@@ -211,7 +214,7 @@ class TiledPage:
             for row in range(region.y // height, -(-region.stop_y // height)):
                 for column in range(region.x // width, -(-region.stop_x // width)):
                     wanted.setdefault(row * self._across + column, []).append(index)
-        for number, tile in self._tiles(dict.fromkeys(sorted(wanted), 0), 1):
+        for number, tile in self._tiles(dict.fromkeys(sorted(wanted), 0), 1, frozenset()):
             row, column = divmod(number, self._across)
             place = Region(row * height, column * width, height, width)
             for index in wanted[number]:
@@ -219,10 +222,13 @@ class TiledPage:
                 own = self._absent(part) if tile is None else tile[part.slices(place.y, place.x)]
                 yield index, part, own
 
-    def _tiles(self, uses: dict[int, int], factor: int) -> Iterator[tuple[int, Array | None]]:
+    def _tiles(
+        self, uses: dict[int, int], factor: int, late: frozenset[int]
+    ) -> Iterator[tuple[int, Array | None]]:
         """Yield number and samples of tiles; the array may be overwritten by the next one.
 
-        `uses` says how many further regions are expected to ask for each of them.
+        `uses` says how many further regions are expected to ask for each of them; `late` are
+        those that none will ask for soon.
         """
         missing = []
         shared = self._shared
@@ -239,7 +245,7 @@ class TiledPage:
             if tile is not None and shared is not None:
                 self._share(shared, number, factor, tile)
             if tile is not None and uses[number]:
-                KEPT.keep((self._serial, number, factor), tile, uses[number])
+                KEPT.keep((self._serial, number, factor), tile, uses[number], number in late)
             yield number, tile
 
     def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
@@ -293,15 +299,14 @@ def _spans(size: int, start: int, stop: int) -> dict[int, tuple[slice, slice]]:
     return spans
 
 
-def _shared(tiles: list[int], size: int, start: int, stop: int, end: int) -> set[int]:
-    """Return those of the `tiles` along an axis that a neighbouring region needs too.
+def _shared(
+    tiles: list[int], size: int, start: int, stop: int, end: int
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Return those of the `tiles` along an axis that the regions before and after need too.
 
     Where an edge cuts a tile, both regions need that one; where two blocks meet between tiles
     and each is read with a margin, they need the one before it too.
     """
-    shared: set[int] = set()
-    if start % size:
-        shared.update(tiles[:2])
-    if stop % size and stop != end:
-        shared.update(tiles[-2:])
-    return shared
+    before = tiles[:2] if start % size else ()
+    after = tiles[-2:] if stop % size and stop != end else ()
+    return frozenset(before), frozenset(after)

@@ -43,7 +43,7 @@ class Prefix:
         """Return whether there is a `file`."""
         return exists(self._of(file))
 
-    def measured(self, file: str, flush: bool = False) -> tuple[int, str]:
+    def measured(self, file: str, fresh: bool = False) -> tuple[int, str]:
         """Return bytes and SHA-256 of `file`; what the server has taken it keeps."""
         url = self._of(file)
         facts = head(url)
@@ -51,6 +51,9 @@ class Prefix:
         for start in range(0, facts[0], _PART):
             digest.update(fetch(url, start, min(start + _PART, facts[0]), facts))
         return facts[0], digest.hexdigest()
+
+    def flush(self, files: Iterable[str]) -> None:
+        """Return at once: what the server has taken it keeps."""
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and bytes of every object."""

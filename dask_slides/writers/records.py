@@ -61,8 +61,12 @@ class Place(Protocol):
         """Write `file`, all of it or nothing."""
         ...
 
-    def measured(self, file: str, flush: bool = False) -> tuple[int, str]:
-        """Return bytes and SHA-256 of `file`; with `flush` it is on the disk then."""
+    def measured(self, file: str, fresh: bool = False) -> tuple[int, str]:
+        """Return bytes and SHA-256 of `file`; a `fresh` one begins its way to the disk."""
+        ...
+
+    def flush(self, files: Iterable[str]) -> None:
+        """Wait until `files` are on the disk."""
         ...
 
     def files(self) -> Iterator[tuple[str, int]]:
@@ -101,13 +105,20 @@ class Folder:
         """Write `file` under another name first, and flush it."""
         write_whole(os.path.join(self.path, file), data)
 
-    def measured(self, file: str, flush: bool = False) -> tuple[int, str]:
-        """Return bytes and SHA-256 of `file`, flushed or not."""
+    def measured(self, file: str, fresh: bool = False) -> tuple[int, str]:
+        """Return bytes and SHA-256 of `file`; the system begins to write a `fresh` one out."""
         with open(os.path.join(self.path, file), "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            if flush:
+            size = stream.tell()
+            if fresh and hasattr(os, "posix_fadvise"):  # then files are not waited for one by one
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return size, digest
+
+    def flush(self, files: Iterable[str]) -> None:
+        """Wait until `files` are on the disk."""
+        for file in files:
+            with open(os.path.join(self.path, file), "rb") as stream:
                 os.fsync(stream.fileno())
-            return stream.tell(), digest
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and bytes of every file."""
@@ -141,8 +152,8 @@ def place_of(store: str) -> Place:
 
 
 def record(store: str, file: str, status: str = "") -> Record:
-    """Return the record of a file of `store`, which is flushed if it is on a disk."""
-    return Record(file, *place_of(store).measured(file, flush=True), status)
+    """Return the record of a file of `store` that was written just now; it is not flushed yet."""
+    return Record(file, *place_of(store).measured(file, fresh=True), status)
 
 
 def record_of(store: str, file: str, data: bytes, status: str = "") -> Record:
@@ -158,11 +169,13 @@ def keep(
 
     `holes` are those of the image, in pixels of level 0.
     """
+    place, records = place_of(store), list(records)
+    place.flush(one.file for one in records)  # first: what is recorded is not written again
     done: dict[str, Any] = {"pixels": pixels, "files": [asdict(one) for one in records]}
     if holes := tuple(holes):
         done["holes"] = rows_of(holes)
         done["bad_tiles"] = [asdict(tile) for tile in in_order(hole.tile for hole in holes)]
-    place_of(store).write(f"{JOURNAL}/{task}.json", json.dumps(done).encode())
+    place.write(f"{JOURNAL}/{task}.json", json.dumps(done).encode())
 
 
 def kept(store: str, task: str) -> int | None:
@@ -240,8 +253,9 @@ def seal(journal: Journal, first: str, shards: dict[str, int]) -> dict[str, Any]
         found = sum(statuses[status] for status in STATUSES)
         if found != expected:
             raise AssertionError(f"{store}: {found} shards of {name} are recorded of {expected}")
-    for file in present - set(records):
-        records[file] = record(store, file)
+    others = present - set(records)
+    records |= {file: record(store, file) for file in others}
+    place.flush(others)
     for file, one in records.items():
         if sizes[file] != one.size:
             raise AssertionError(f"{store}: {file} is not as it was written")

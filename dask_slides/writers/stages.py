@@ -80,8 +80,9 @@ class WriteBlock:
     """Whether no stage goes on from the sums of this one."""
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what `block` reads."""
-        return self.blocks.window(block)
+        """Return what `block`, a column and a row, reads."""
+        column, row = block[:2]
+        return self.blocks.window((row, column))
 
     def _covered(self, axis: int, start: int, stop: int) -> Array:
         """Return how many pixels of level 0 each pixel of what is read stands for."""
@@ -101,7 +102,8 @@ class WriteBlock:
 
     def __call__(self, source: Source, block: Block) -> Array:
         """Write `block`, if a run before this one did not; return the pixels written, (1, 1)."""
-        task = "-".join(str(n) for n in (self.stage.levels[0], *block[:2]))
+        column, row = block[:2]
+        task = f"{self.stage.levels[0]}-{row}-{column}"
         done = kept(self.path, task)
         if done is None:
             done = self._write(source, block, task)
@@ -114,7 +116,10 @@ class WriteBlock:
         for left in range(region.x, region.stop_x, step):
             width = min(step, region.stop_x - left)
             part = Region(region.y, left, region.height, width)
-            done, of_files, found = self._write_part(source, part)
+            sides = left > region.x, left + width < region.stop_x  # the next task is below or above
+            # what is fetched again costs more than what is decoded again
+            with KEPT.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES, sides):
+                done, of_files, found = self._write_part(source, part)
             written += done
             records += of_files
             holes += found
@@ -125,10 +130,8 @@ class WriteBlock:
         self, source: Source, region: Region
     ) -> tuple[int, list[Record], tuple[Hole, ...]]:
         """Write what is read at once; return the pixels written, the files, the holes."""
-        # what is fetched again costs more than what is decoded again
-        with KEPT.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES):
-            sums = source.read(0, region)
-            holes = holes_in(source, 0, region)
+        sums = source.read(0, region)
+        holes = holes_in(source, 0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
             self._covered(1, region.x, region.stop_x),
@@ -180,6 +183,10 @@ def stage_task(
 
 
 def stage_array(task: WriteBlock, source: Source) -> da.Array:
-    """Return the graph of a stage: one task a block, each returns the pixels it wrote."""
+    """Return the graph of a stage: one task a block, each returns the pixels it wrote.
+
+    Column by column, which is the order they are done in: the next block is the one below, so
+    the tiles that both need, a task's width of them and not a slide's, are still kept.
+    """
     rows, columns = ((1,) * (len(ends) - 1) for ends in (task.blocks.rows, task.blocks.columns))
-    return map_blocks(task, source, (rows, columns), np.dtype(np.int64), "write")
+    return map_blocks(task, source, (columns, rows), np.dtype(np.int64), "write")
