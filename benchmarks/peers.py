@@ -155,7 +155,7 @@ def resize_zarr_dask(job: Job) -> str:
     image = coarse_slide(job)
     stored = zarr.create_array(
         job.out + ".zarr", shape=image.shape, chunks=image.chunksize, dtype=image.dtype,
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
     )  # fmt: skip
     da.store(image, stored, lock=False)
     return job.out + ".zarr"
