@@ -269,12 +269,14 @@ def count(words: Any, rest: Any, counts: Any) -> None:
             counts[value] += tables[table, value]
 
 
-_ENTRIES = types.Array(types.int32, 1, "C")
+_ENTRIES = types.Array(types.int64, 1, "C")
 _ORDER = types.Array(types.int64, 2, "C")
-_LOOKUPS = types.Array(types.int16, 2, "C")
+_LOOKUPS = types.Array(types.int16, 2, "C", readonly=True)
 _NUMBER = types.int64
 
-walk = _compiled(_NUMBER(_ENTRIES, _NUMBER, _NUMBER, _ORDER, _LOOKUPS, _NUMBER))(huffman.walk)
+walk = _compiled(_NUMBER(_ENTRIES, _NUMBER, _NUMBER, _ORDER, _LOOKUPS, _LOOKUPS, _NUMBER))(
+    huffman.walk
+)
 
 
 _STREAM = types.Array(types.uint8, 1, "C", readonly=True)

@@ -14,7 +14,7 @@ from rw_fixtures import smooth
 import dask_slides as ds
 from dask_slides.geometry import Region
 from dask_slides.readers import frames, jpeg, tiff_file
-from dask_slides.readers.kept import KEPT, Kept
+from dask_slides.readers.kept import KEPT, Claim, Kept
 from dask_slides.readers.pixels import box_mean
 
 JPEGS = {
@@ -249,37 +249,37 @@ def test_kept_tiles_are_bounded_and_given_as_often_as_expected():
         found = kept.take(key)
         return found is not None and np.array_equal(found, np.arange(400).reshape(20, 20, 1) % 256)
 
-    kept.keep("a", tile, 1)
-    kept.keep("b", tile, 2)
+    kept.keep("a", tile, Claim(1))
+    kept.keep("b", tile, Claim(2))
     tile[...] = 0  # as the decoder does with its array
     assert has("a") and not has("a")
     assert kept.nbytes == 400
     tile[...] = np.arange(400).reshape(20, 20, 1) % 256
-    kept.keep("c", tile, 1)
+    kept.keep("c", tile, Claim(1))
     assert has("b")  # now the one that was used last
-    kept.keep("d", tile, 1)
+    kept.keep("d", tile, Claim(1))
     assert not has("c")
     assert has("b") and not has("b")
     assert has("d")
     assert kept.nbytes == 0
-    kept.keep("f", tile, 1)
-    kept.keep("f", tile, 1)  # of two threads that missed it, none is left to come
+    kept.keep("f", tile, Claim(1))
+    kept.keep("f", tile, Claim(1))  # of two threads that missed it, none is left to come
     assert not has("f") and kept.nbytes == 0
     kept.clear()
-    kept.keep("g", tile, 1)
+    kept.keep("g", tile, Claim(1))
     with kept.within(tile.nbytes):
-        kept.keep("h", tile, 1)
+        kept.keep("h", tile, Claim(1))
         assert kept.nbytes == tile.nbytes
     assert not has("g") and has("h")
-    kept.keep("i", tile, 1)
+    kept.keep("i", tile, Claim(1))
     with kept.within(2 * tile.nbytes, sides=(True, False)):
         assert kept.sides == (True, False)
-        kept.keep("j", tile, 1, late=True)
-        kept.keep("k", tile, 1)
+        kept.keep("j", tile, Claim(1, late=True))
+        kept.keep("k", tile, Claim(1))
     assert kept.sides == (True, True)
-    assert has("i") and not has("j") and has("k")  # one that has no claim goes first
+    assert has("i") and not has("j") and has("k")  # what is not needed soon goes first
     assert kept.nbytes == 0
-    kept.keep("e", np.zeros(2000, np.uint8), 1)
+    kept.keep("e", np.zeros(2000, np.uint8), Claim(1))
     assert kept.take("e") is None and kept.nbytes == 0
 
 

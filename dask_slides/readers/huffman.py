@@ -23,6 +23,9 @@ _END = 128
 """Step of the entry for a block that is done (EOB)."""
 _NO_CODE, _WIDE = 256, 257
 """Steps of the entries for what is no code, and for numbers that are wider than they can be."""
+_FIRST = 10
+"""Bits of the first look at a code: tables of so many stay in the first-level cache."""
+_REST = _PEEK - _FIRST
 _PADDING = 256
 """Bytes of zeros that `walk` may look at beyond the end: as many as a block can take."""
 
@@ -59,29 +62,40 @@ def lookup(counts: bytes, symbols: bytes, is_dc: bool, widest: int) -> NDArray[n
     return table
 
 
-def words(data: bytes) -> NDArray[np.int32]:
-    """Return each byte of `data` with the two that follow it: any 16 bits lie in one of those."""
-    padded = np.frombuffer(data + bytes(_PADDING), np.uint8).astype(np.int32)
-    return padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]
+def first_look(tables: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the tables (n, 65536) for the first bits alone, 0 where those are not enough."""
+    groups = tables.reshape(len(tables), 1 << _FIRST, -1)
+    alike = (groups == groups[..., :1]).all(axis=-1)
+    return np.where(alike, groups[..., 0], np.int16(0))
 
 
-def walk(words: Any, bits: int, units: int, order: Any, tables: Any, coefficients: int) -> int:
+def words(data: bytes) -> NDArray[np.int64]:
+    """Return each 16 bits of `data` with the 16 that follow: any 16 bits lie in one of those."""
+    halves = np.frombuffer(data + bytes(_PADDING + len(data) % 2), ">u2").astype(np.int64)
+    return halves[:-1] << 16 | halves[1:]
+
+
+def walk(
+    words: Any, bits: int, units: int, order: Any, first: Any, tables: Any, coefficients: int
+) -> int:
     """Return how many of the `bits` of `words` the `units` take, or what is wrong (F.2.2, H.2).
 
     A unit (MCU) has a block of `coefficients`, 64 or 1, for each row of `order`, which says the
-    rows of `tables` for its difference and for what follows. It is Python, and what Numba
-    compiles too, so it is of whole numbers and loops.
+    rows of `first` and `tables` for its difference and for what follows. It is Python, and what
+    Numba compiles too, so it is of whole numbers and loops.
     """
     at = 0
     for _ in range(units):
         for block in range(len(order)):
-            table = tables[order[block][0]]
-            entry = table[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
+            row = order[block][0]
+            peek = words[at >> 4] >> (16 - (at & 15)) & 0xFFFF
+            entry = first[row][peek >> _REST] or tables[row][peek]
             at += entry & _BITS
             done = 1 + (entry >> _STEP)
-            table = tables[order[block][1]]
+            row = order[block][1]
             while done < coefficients:
-                entry = table[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
+                peek = words[at >> 4] >> (16 - (at & 15)) & 0xFFFF
+                entry = first[row][peek >> _REST] or tables[row][peek]
                 at += entry & _BITS
                 done += entry >> _STEP
             if at > bits:

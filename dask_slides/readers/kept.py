@@ -12,17 +12,80 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from dask_slides.forks import lock_of_one_process
+from dask_slides.geometry import Region, reduced_size
 from dask_slides.memory import POOL
 
 Array = NDArray[Any]
 
 LIMIT = 2**26
 """Bytes that one process keeps at the most: two rows of tiles of 100,000 px at 1/4 are 20 MB."""
+
+
+class Claim(NamedTuple):
+    """What further regions are expected to ask for a tile."""
+
+    uses: int
+    """How many of them."""
+    late: bool = False
+    """Whether none of them comes soon: it is dropped before others."""
+
+
+NOBODY = Claim(0)
+
+
+@dataclass(frozen=True)
+class Around:
+    """Which tiles of a region the regions around it need too, by rows and columns of tiles."""
+
+    rows: frozenset[int] = frozenset()
+    columns: frozenset[int] = frozenset()
+    late: frozenset[int] = frozenset()
+    """Of the columns, those of regions that do not come soon."""
+
+    @classmethod
+    def of(
+        cls,
+        region: Region,
+        size: tuple[int, int],
+        tile: tuple[int, int],
+        factor: int,
+        soon: tuple[bool, bool],
+    ) -> Around:
+        """Return it for a `region` of a page of this `size` and `tile` that is reduced by `factor`.
+
+        `soon` says whether the regions on the left and right come soon.
+        """
+        above, below = _shared(region.y, region.stop_y, size[0], tile[0], factor)
+        left, right = _shared(region.x, region.stop_x, size[1], tile[1], factor)
+        early = compress((left, right), soon)
+        return cls(above | below, left | right, (left | right).difference(*early))
+
+    def claim(self, row: int, column: int) -> Claim:
+        """Return the claim of those regions on a tile."""
+        uses = 2 ** ((row in self.rows) + (column in self.columns)) - 1
+        return Claim(uses, late=column in self.late and row not in self.rows)
+
+
+def _shared(
+    start: int, stop: int, size: int, tile: int, factor: int
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Return which tiles in [start, stop) of an axis the regions before and after need too.
+
+    Where an edge cuts a tile, both regions need that one; where two blocks meet between tiles
+    and each is read with a margin, they need the one before it too.
+    """
+    side = tile // factor
+    tiles = range(start // side, -(-stop // side))
+    before = tiles[:2] if start % side else ()
+    after = tiles[-2:] if stop % side and stop != reduced_size(size, factor) else ()
+    return frozenset(before), frozenset(after)
 
 
 class Kept:
@@ -79,16 +142,16 @@ class Kept:
         self._late.pop(key, None)
         self._bytes -= tile.nbytes
 
-    def keep(self, key: Hashable, tile: Array, uses: int, late: bool = False) -> None:
-        """Keep a copy of `tile` for `uses` more regions; those that come `late` have no claim."""
+    def keep(self, key: Hashable, tile: Array, claim: Claim) -> None:
+        """Keep a copy of `tile` for the regions that have a `claim` on it."""
         copy = _copied(tile)
         with self._lock:
             if key in self._tiles:  # another thread decoded it meanwhile, and expected this one
                 self._taken(key)
                 return
-            self._tiles[key] = copy, uses
+            self._tiles[key] = copy, claim.uses
             self._bytes += tile.nbytes
-            if late:
+            if claim.late:
                 self._late[key] = None
             while self._bytes > getattr(self._thread, "limit", self._limit):
                 self._forget(next(iter(self._late or self._tiles)))

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region, reduced_size
+from dask_slides.geometry import Region
 from dask_slides.memory import POOL
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
-from dask_slides.readers.kept import KEPT
+from dask_slides.readers.kept import KEPT, NOBODY, Around, Claim
 from dask_slides.readers.ranges import ByteFile, Data
 from dask_slides.readers.shared import SharedTiles, shared_tiles
 from dask_slides.readers.stored import StoredTiles
@@ -185,23 +185,14 @@ class TiledPage:
         page = self._page
         rows = _spans(page.tilelength // factor, region.y, region.stop_y)
         columns = _spans(page.tilewidth // factor, region.x, region.stop_x)
-        above, below, left, right = (frozenset[int]() for _ in range(4))
+        around = Around()
         if keep:
-            ends = (reduced_size(n, factor) for n in (page.imagelength, page.imagewidth))
-            height, width = page.tilelength // factor, page.tilewidth // factor
-            above, below = _shared(list(rows), height, region.y, region.stop_y, next(ends))
-            left, right = _shared(list(columns), width, region.x, region.stop_x, next(ends))
-        soon = frozenset[int]().union(*itertools.compress((left, right), KEPT.sides))
+            size, side = (page.imagelength, page.imagewidth), (page.tilelength, page.tilewidth)
+            around = Around.of(region, size, side, factor, KEPT.sides)
         for row, (into_y, of_y) in rows.items():
             first = row * self._across
-            at_end = row in above or row in below
-            uses = {
-                first + column: 2 ** (at_end + (column in left or column in right)) - 1
-                for column in columns
-            }
-            only = frozenset() if at_end else (left | right) - soon
-            late = frozenset(first + column for column in only)
-            for number, tile in self._tiles(uses, factor, late):
+            claims = {first + column: around.claim(row, column) for column in columns}
+            for number, tile in self._tiles(claims, factor):
                 into_x, of_x = columns[number - first]
                 yield (into_y, into_x), None if tile is None else tile[of_y, of_x]
 
@@ -214,7 +205,7 @@ class TiledPage:
             for row in range(region.y // height, -(-region.stop_y // height)):
                 for column in range(region.x // width, -(-region.stop_x // width)):
                     wanted.setdefault(row * self._across + column, []).append(index)
-        for number, tile in self._tiles(dict.fromkeys(sorted(wanted), 0), 1, frozenset()):
+        for number, tile in self._tiles(dict.fromkeys(sorted(wanted), NOBODY), 1):
             row, column = divmod(number, self._across)
             place = Region(row * height, column * width, height, width)
             for index in wanted[number]:
@@ -222,18 +213,15 @@ class TiledPage:
                 own = self._absent(part) if tile is None else tile[part.slices(place.y, place.x)]
                 yield index, part, own
 
-    def _tiles(
-        self, uses: dict[int, int], factor: int, late: frozenset[int]
-    ) -> Iterator[tuple[int, Array | None]]:
+    def _tiles(self, claims: dict[int, Claim], factor: int) -> Iterator[tuple[int, Array | None]]:
         """Yield number and samples of tiles; the array may be overwritten by the next one.
 
-        `uses` says how many further regions are expected to ask for each of them; `late` are
-        those that none will ask for soon.
+        `claims` are those of further regions on each of them.
         """
         missing = []
         shared = self._shared
-        for number, count in uses.items():
-            tile = KEPT.take((self._serial, number, factor)) if count else None
+        for number, claim in claims.items():
+            tile = KEPT.take((self._serial, number, factor)) if claim.uses else None
             if tile is None and shared is not None:
                 tile = shared.take(number, factor, self.decoder.shape(number, factor))
             if tile is None:
@@ -244,8 +232,8 @@ class TiledPage:
             tile = None if data is None else self._decoded(number, data, factor)
             if tile is not None and shared is not None:
                 self._share(shared, number, factor, tile)
-            if tile is not None and uses[number]:
-                KEPT.keep((self._serial, number, factor), tile, uses[number], number in late)
+            if tile is not None and claims[number].uses:
+                KEPT.keep((self._serial, number, factor), tile, claims[number])
             yield number, tile
 
     def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
@@ -297,16 +285,3 @@ def _spans(size: int, start: int, stop: int) -> dict[int, tuple[slice, slice]]:
             slice(low - number * size, high - number * size),
         )
     return spans
-
-
-def _shared(
-    tiles: list[int], size: int, start: int, stop: int, end: int
-) -> tuple[frozenset[int], frozenset[int]]:
-    """Return those of the `tiles` along an axis that the regions before and after need too.
-
-    Where an edge cuts a tile, both regions need that one; where two blocks meet between tiles
-    and each is read with a margin, they need the one before it too.
-    """
-    before = tiles[:2] if start % size else ()
-    after = tiles[-2:] if stop % size and stop != end else ()
-    return frozenset(before), frozenset(after)
