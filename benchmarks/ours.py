@@ -87,24 +87,36 @@ def cutoff_ours(job: Job) -> Array:
     return np.asarray(cut.image.data.compute())
 
 
-def all_three(job: Job) -> Array:
+def all_three(job: Job, slide: Any) -> Array:
     import dask_slides as ds
 
-    found = ds.blank_map(job.slide, job.cell, ds.Contrast(BLANK)).compute()
-    small = ds.resize(job.slide, downsample=DOWNSAMPLE).data.compute()
-    cut = ds.cutoff_resize(job.slide, downsample=DOWNSAMPLE, blank_map=found)
+    found = ds.blank_map(slide, job.cell, ds.Contrast(BLANK)).compute()
+    small = ds.resize(slide, downsample=DOWNSAMPLE).data.compute()
+    cut = ds.cutoff_resize(slide, downsample=DOWNSAMPLE, blank_map=found)
     return np.concatenate([small.ravel(), cut.image.data.compute().ravel()])
 
 
-@ours("together")
+@ours("together", "together-jpeg")
 def together_ours(job: Job) -> Array:
     import dask_slides as ds
 
-    with ds.decode_once(job.slide, os.path.dirname(job.out), downsample=DOWNSAMPLE):
-        return all_three(job)
+    folder = os.path.dirname(job.out)
+    with ds.decode_once(job.slide, folder, downsample=DOWNSAMPLE, means=True) as slide:
+        return all_three(job, slide)
 
 
-way("together", "dask_slides, each by itself", *HERE)(all_three)
+@way("together-jpeg", "dask_slides, the reduced decode shared", *HERE)
+def together_reduced(job: Job) -> Array:
+    import dask_slides as ds
+
+    with ds.decode_once(job.slide, os.path.dirname(job.out), downsample=DOWNSAMPLE) as slide:
+        return all_three(job, slide)
+
+
+@way("together", "dask_slides, each by itself", *HERE)
+@way("together-jpeg", "dask_slides, each by itself", *HERE)
+def each_alone(job: Job) -> Array:
+    return all_three(job, job.slide)
 
 
 @ours("pack")

@@ -210,6 +210,7 @@ def bare_quarter(job: Job) -> None:
 @way("resize", "bare decode at full size", "tifffile", "simplejpeg")
 @way("blank-map", "limit: bare decode", "tifffile", "simplejpeg", limit=True)
 @way("blank-map", "bare decode, 1 thread", "tifffile", "simplejpeg", threads=1)
+@way("together-jpeg", "limit: bare decode, once", "tifffile", "simplejpeg", limit=True)
 def bare_full(job: Job) -> None:
     decode_all(job, partial(turbo, 1))
 

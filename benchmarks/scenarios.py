@@ -236,6 +236,7 @@ SCENARIOS = {
         Scenario(
             "together", "blank map, resize and cut-off 1/10, deflate", "deflate", _array, psnr
         ),
+        Scenario("together-jpeg", "the same of JPEG", "flat", _array, psnr),
         Scenario("pack", f"pack dense {PACK_TILE} px tiles", "flat", _stored_pack, same_tiles),
         Scenario("crops", f"{CROPS} crops of {CROP} px", "flat", _array, psnr),
         Scenario("thumbnail", f"thumbnail {THUMBNAIL}", "pyramid", _array, psnr),

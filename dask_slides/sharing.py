@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from dask_slides.errors import SlideArgumentError
@@ -43,16 +44,19 @@ def decode_once(
     shape: tuple[int, int] | None = None,
     kernel: str = "lanczos",
     gap: float | None = 2.0,
+    means: bool = False,
 ) -> Iterator[Slide]:
     """Decode a slide once for its blank map, a resize and a cut-off of one scale.
 
-    Of all codecs but JPEG a reduced tile is the means of the full one: whichever of the three
-    decodes a tile first leaves its means to the others. JPEG is decoded smaller for less than
-    that, and to other pixels, so a blank map decodes for itself, and the resize and the cut-off
-    share what they decode. The results are the same to the bit. What is kept is 1/4, 1/16 or
-    1/64 of the bytes of the image, by the reduction that `resize` chooses; nothing is shared of
-    images read in full or of stored levels, by schedulers of other processes, and where there is
-    no room for it.
+    Of all codecs but JPEG a reduced tile is the means of the full one, which the blank map, if it
+    comes first, leaves to the others. JPEG is decoded smaller, to other pixels than the means.
+    So either a blank map decodes for itself, and the resize and the cut-off share what they
+    decode; or, with `means`, all three share one decode and the images are made of means.
+    Without it the results are the same to the bit as without all this.
+
+    What is kept is 1/4, 1/16 or 1/64 of the bytes of the image, by the reduction that `resize`
+    chooses; nothing is shared of images read in full or of stored levels, by schedulers of other
+    processes, and where there is no room for it.
 
     Parameters
     ----------
@@ -63,6 +67,9 @@ def decode_once(
         process, however that ends.
     downsample, mpp, max_size, shape, kernel, gap
         As in `resize`, and as in the operations that follow.
+    means : bool
+        Reduce JPEG by means of full tiles too. It is for the slide that the block gives, which
+        has the same pixels everywhere, shared or not.
 
     Returns
     -------
@@ -90,6 +97,8 @@ def decode_once(
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise SlideArgumentError(f"{slide.name}: folder={folder!r} is none; make it first")
+    if means and isinstance(slide.source, Sharing):
+        slide = replace(slide, source=slide.source.with_means())
     factor = reduction(slide, resize(slide, downsample, mpp, max_size, shape, kernel, gap))
     with sharing(slide, folder, (1, factor, factor)):
         yield slide

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 from collections import Counter, namedtuple
 from contextlib import contextmanager
@@ -105,6 +106,40 @@ def test_of_jpeg_what_is_reduced_is_shared(paths, tmp_path, monkeypatch):
     assert same(together, alone)
 
 
+@pytest.mark.parametrize("first", ["map", "resize"])
+def test_with_means_jpeg_is_decoded_once_for_all_three(paths, tmp_path, monkeypatch, first):
+    path = paths["jpeg"]
+    with counting(monkeypatch) as counts, ds.decode_once(path, tmp_path, 10, means=True) as slide:
+        small = ds.resize(slide, downsample=10).data.compute() if first == "resize" else None
+        found, again, _ = all_three(slide)
+    every = {number for number in range(TILES)}
+    assert {number for number, factor in counts if factor == 1} == every
+    if first == "map":
+        assert set(counts.values()) == {1} and len(counts) == TILES
+    else:
+        assert np.array_equal(small, again)
+    # the means of the decoded pixels, by another library, resized as any image is
+    full = tifffile.imread(path).astype(np.uint32).reshape(SIDE // 4, 4, SIDE // 4, 4, 3)
+    mean = ((2 * full.sum(axis=(1, 3)) + 16) // 32).astype(np.uint8)
+    read = slide.source.read_reduced(0, 4, Region(0, 0, SIDE // 4, SIDE // 4))
+    assert np.array_equal(read, mean)
+    assert np.array_equal(found, all_three(path)[0])
+    # and near what is made of level 0
+    exact = ds.resize(path, downsample=10, gap=None).data.compute()
+    error = np.mean((again.astype(float) - exact) ** 2)
+    assert 10 * np.log10(255**2 / error) >= 48
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_means_are_the_same_wherever_they_are_made(paths, tmp_path, scheduler):
+    with ds.decode_once(paths["jpeg"], tmp_path, downsample=10, means=True) as slide:
+        alone = all_three(slide)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        assert same(all_three(slide), alone)
+    assert not same(all_three(paths["jpeg"]), alone)
+    assert pickle.loads(pickle.dumps(slide)) == slide
+
+
 @pytest.mark.parametrize("name", ["zlib", "jpeg"])
 def test_the_order_of_the_three_changes_nothing(paths, tmp_path, monkeypatch, name):
     found, small, _ = all_three(paths[name])
@@ -198,7 +233,7 @@ def test_a_disk_that_fails_costs_time_and_no_pixel(paths, tmp_path, monkeypatch,
 def opened_page(slide):
     source = slide.source
     return tiff_file.opened(
-        source.path, source.identity, source.series, source.conversion.fill, False, ()
+        source.path, source.identity, source.series, source.conversion.fill, False, (), source.means
     ).array(0)
 
 

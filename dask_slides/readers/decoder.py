@@ -37,8 +37,10 @@ class TileDecoder:
     Threads may share it.
     """
 
-    def __init__(self, page: Any, stored: StoredTiles) -> None:
+    def __init__(self, page: Any, stored: StoredTiles, means: bool = False) -> None:
+        """Decode tiles of `page`; with `means` reduced ones are those of full ones in any case."""
         self._page = page
+        self._means = means
         self._stored = stored
         self._sizes = Sizes(page)
         self._across = -(-page.imagewidth // page.tilewidth)
@@ -71,7 +73,7 @@ class TileDecoder:
             return self._tile(number, data)
         decoder = self.fast()
         valid = self._sizes.valid(number)
-        if decoder is not None and valid == self._sizes.full:
+        if decoder is not None and valid == self._sizes.full and not self._means:
             self._checked(number, data)
             reduced = decoder(data, factor)
             if reduced is not None:
@@ -88,7 +90,7 @@ class TileDecoder:
     @property
     def averages(self) -> bool:
         """Whether a reduced tile is made of the full one."""
-        return self.fast() is None
+        return self._means or self.fast() is None
 
     def reduced(self, number: int, tile: Array, factor: int) -> Array | None:
         """Return what decoding reduced gives of a tile that was decoded in full.

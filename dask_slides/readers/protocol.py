@@ -114,6 +114,10 @@ class Tiled(Source, Protocol):
 class Sharing(Source, Protocol):
     """A source whose units of storage can be decoded once for several operations."""
 
+    def with_means(self) -> Source:
+        """Return the same, whose reduced units are means of full ones whatever their codec."""
+        ...
+
     def sharing(self, folder: str, reads: Sequence[int]) -> AbstractContextManager[None]:
         """Decode each unit of level 0 once for what reads it in this process meanwhile.
 

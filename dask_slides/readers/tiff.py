@@ -81,6 +81,8 @@ class TiffSource:
     on_bad_tile: str = "raise"
     companions: tuple[Companion, ...] = ()
     """Files beside it that hold planes of it."""
+    means: bool = False
+    """Whether reduced tiles are means of full ones, however their codec would do it."""
 
     @property
     def name(self) -> str:
@@ -115,6 +117,7 @@ class TiffSource:
             self.conversion.fill,
             self.on_bad_tile == "mask",
             self.companions,
+            self.means,
         )
 
     def read(self, level: int, region: Region) -> Array:
@@ -180,7 +183,7 @@ class TiffSource:
 
     def coarseness(self, level: int) -> int:
         """Return how many times coarser than told the colours of a reduced image are."""
-        return self.coarse[level]
+        return 1 if self.means else self.coarse[level]
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`."""
@@ -201,6 +204,10 @@ class TiffSource:
         if not self.reductions[level]:
             return None
         return self._each(level, regions, lambda page: page.gather(regions))
+
+    def with_means(self) -> TiffSource:
+        """Return the same, whose reduced tiles are means of full ones."""
+        return replace(self, means=True)
 
     def sharing(self, folder: str, reads: Sequence[int]) -> AbstractContextManager[None]:
         """Decode each tile of level 0 once for what reads it in this process meanwhile."""

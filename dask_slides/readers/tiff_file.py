@@ -39,6 +39,7 @@ class TiffFile:
         fill: float,
         masks: bool = False,
         companions: tuple[Companion, ...] = (),
+        means: bool = False,
     ) -> None:
         self._path = path
         self._identity = identity
@@ -54,6 +55,7 @@ class TiffFile:
         self._several = bool(companions)
         self._fill = fill
         self.masks = masks
+        self._means = means
         self._arrays: dict[int, Any] = {}
         self._units: dict[int, Units] = {}
         self._lock = threading.Lock()
@@ -104,7 +106,7 @@ class TiffFile:
         if is_plain_tiled(this):
             file = byte_file(self._path, self._identity)
             masked = self._units_of(level) if self.masks else None
-            return TiledPage(file, page, fill, keep=level > 0, masked=masked)
+            return TiledPage(file, page, fill, level > 0, masked, self._means)
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store asks the page for it
         import zarr  # only here: it loads for as long as a small slide is read

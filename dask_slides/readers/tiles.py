@@ -101,13 +101,15 @@ class TiledPage:
         fill: Any,
         keep: bool = False,
         masked: Units | None = None,
+        means: bool = False,
     ) -> None:
         """Read `page` of `file`; with `keep` its full-size tiles are kept too.
 
         With `masked` a tile that cannot be decoded is told there and reads like an absent one.
+        With `means` reduced tiles are those of full ones, however the codec would do it.
         """
         self._stored = StoredTiles(file, page)
-        self.decoder = TileDecoder(page, self._stored)
+        self.decoder = TileDecoder(page, self._stored, means)
         self._page = page
         self._fill = fill
         self._keep = keep
