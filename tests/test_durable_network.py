@@ -1,6 +1,7 @@
 """Three hosts that are network namespaces: the link of one is cut in the midst of a write."""
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -64,9 +65,14 @@ class Hosts:
         ip("link", "set", f"{self.names[number]}b", state)
 
 
+numbers = itertools.count()
+
+
 @pytest.fixture
 def hosts():
-    made = Hosts([f"dsl{os.getpid() % 10000}{n}" for n in "xyz"], f"dsl{os.getpid() % 10000}br")
+    # names of their own: the system takes its time to remove the links of a host that is gone
+    own = f"ds{os.getpid() % 10000}{next(numbers)}"
+    made = Hosts([f"{own}{n}" for n in "xyz"], f"{own}br")
     try:
         result = ip("link", "add", made.bridge, "type", "bridge", check=False)
     except FileNotFoundError:
@@ -94,6 +100,7 @@ def hosts():
             for pid in pids:  # workers of a nanny that was killed
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), 9)
+            ip("link", "del", f"{name}b", check=False)
             ip("netns", "del", name, check=False)
         ip("link", "del", made.bridge, check=False)
 
