@@ -21,6 +21,7 @@ from benchmarks.scenarios import (
     LOOP,
     PACK_TILE,
     THUMBNAIL,
+    ZSTD_LEVEL,
     Array,
     Job,
     corners,
@@ -123,7 +124,7 @@ def pack_original(job: Job) -> str:
     group = zarr.create_group(job.out + ".zarr")
     stored = group.create_array(
         "tiles", shape=(0, *shape), chunks=(1, *shape), shards=(SHARD, *shape), dtype="uint8",
-        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
     )  # fmt: skip
     found: list[tuple[int, int]] = []
     waiting: list[Array] = []

@@ -19,6 +19,7 @@ from benchmarks.scenarios import (
     RESIZES,
     THREADS,
     THUMBNAIL,
+    ZSTD_LEVEL,
     Array,
     Job,
     corners,
@@ -155,7 +156,7 @@ def resize_zarr_dask(job: Job) -> str:
     image = coarse_slide(job)
     stored = zarr.create_array(
         job.out + ".zarr", shape=image.shape, chunks=image.chunksize, dtype=image.dtype,
-        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
     )  # fmt: skip
     da.store(image, stored, lock=False)
     return job.out + ".zarr"

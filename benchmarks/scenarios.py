@@ -27,6 +27,8 @@ CELLS = 40
 PACK_TILE = 512
 CROPS, CROP = 1000, 256
 THUMBNAIL = 1024
+ZSTD_LEVEL = 1
+"""What everybody packs with: that of our stores, which peers do not import."""
 TILE = 512
 """Side of the tiles of a slide, where its scenario says nothing else."""
 BLANK, DENSE = 0.05, 0.35
@@ -236,7 +238,7 @@ SCENARIOS = {
         Scenario(
             "together", "blank map, resize and cut-off 1/10, deflate", "deflate", _array, psnr
         ),
-        Scenario("together-jpeg", "the same of JPEG", "flat", _array, psnr),
+        Scenario("together-jpeg", "blank map, resize and cut-off 1/10, JPEG", "flat", _array, psnr),
         Scenario("pack", f"pack dense {PACK_TILE} px tiles", "flat", _stored_pack, same_tiles),
         Scenario("crops", f"{CROPS} crops of {CROP} px", "flat", _array, psnr),
         Scenario("thumbnail", f"thumbnail {THUMBNAIL}", "pyramid", _array, psnr),

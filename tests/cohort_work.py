@@ -75,6 +75,12 @@ def stores(job):
     return found
 
 
+def contents(folder):
+    """Return the bytes of every chunk of every store, by name."""
+    files = Path(folder).glob("**/*.zarr/**/c/**/*")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
 def run_until(step, folder, job):
     """Run a cohort in one thread, and be killed before touching the disk for the `step`th time."""
 

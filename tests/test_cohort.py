@@ -23,15 +23,6 @@ SUFFIXES = {"mask": "mask.ome.zarr", "resize": "resize.ome.zarr", "cutoff": "cut
             "pack": "tiles.zarr"}  # fmt: skip
 
 
-def contents(job):
-    """Return the bytes of every chunk of every store."""
-    return {
-        str(path.relative_to(job)): path.read_bytes()
-        for path in Path(job).glob("*/*.zarr/**/c/**/*")
-        if path.is_file()
-    }
-
-
 @pytest.fixture
 def threads():
     with dask.config.set(scheduler="threads", num_workers=2):
@@ -106,7 +97,7 @@ def test_a_cluster_makes_the_same(slides, done, tmp_path, client, whole_below):
 
 
 def same(job, expected):
-    assert contents(job) == contents(expected) != {}
+    assert work.contents(job) == work.contents(expected) != {}
     for name, row in work.table(job).items():
         assert row | {"seconds": ""} == work.table(expected)[name] | {"seconds": ""}
 

@@ -72,8 +72,7 @@ class TileDecoder:
         if factor == 1:
             return self._tile(number, data)
         decoder = self.fast()
-        valid = self._sizes.valid(number)
-        if decoder is not None and valid == self._sizes.full and not self._means:
+        if decoder is not None and self._is_scaled(number):
             self._checked(number, data)
             reduced = decoder(data, factor)
             if reduced is not None:
@@ -97,12 +96,15 @@ class TileDecoder:
 
         None where it would be decoded in another way, as JPEG is.
         """
-        whole = self._sizes.valid(number) == self._sizes.full
-        if whole and not self.averages:
+        if self._is_scaled(number):
             return None
-        if whole and tile.strides[0] == 0:  # of one colour
+        if tile.strides[0] == 0:  # of one colour, as only whole ones are
             return tile[::factor, ::factor]
         return self._averaged(number, tile, factor)
+
+    def _is_scaled(self, number: int) -> bool:
+        """Return whether the codec itself reduces a tile: one that is whole."""
+        return not self.averages and self._sizes.valid(number) == self._sizes.full
 
     def _averaged(self, number: int, tile: Array, factor: int) -> Array:
         """Return the means of a tile; what lies beyond the image is no part of any."""

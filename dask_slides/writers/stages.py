@@ -185,7 +185,7 @@ def stage_task(
 def stage_array(task: WriteBlock, source: Source) -> da.Array:
     """Return the graph of a stage: one task a block, each returns the pixels it wrote.
 
-    Column by column, which is the order they are done in: the next block is the one below, so
+    Column by column, which is the order they are done in: the next block is above or below, so
     the tiles that both need, a task's width of them and not a slide's, are still kept.
     """
     rows, columns = ((1,) * (len(ends) - 1) for ends in (task.blocks.rows, task.blocks.columns))
