@@ -85,13 +85,15 @@ def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, s
 @given(st.tuples(sides, sides), ratios, st.sampled_from([4096, 8192]))
 @example((6144, 6144), 10.0, 8192)
 @example((2048, 2048), 10.0, 8192)
+@example((159745, 159745), 0.1, 4096)
 def test_a_task_takes_shards_one_after_another_for_even_work(shape, ratio, aim):
     plan, alone = plan_image(shape, ratio, aim=aim), plan_image(shape, ratio, aim=1)
     assert plan.levels == alone.levels
     stage = plan.stages[0]
     assert (stage.wide, alone.stages[0].turns) == (1, 1)
     if stage.turns > 1:
-        assert stage.side**2 * stage.turns * ratio**2 <= aim**2
+        # as many as fit, but for what floats round: 0.1 squared is a little more than 0.01
+        assert stage.side**2 * stage.turns * ratio**2 <= aim**2 * (1 + 1e-12)
         rows, columns = plan.blocks(stage)
         assert rows * columns >= 16  # enough for a few threads
 
