@@ -51,7 +51,7 @@ def timed(
 
 def on_threads(slide: str, folder: Path) -> dict[str, float]:
     """Two threads of this process."""
-    loops(LONG)
+    loops("pixels", LONG)
     with dask.config.set(scheduler="threads", num_workers=2):
         return timed(slide, folder)
 
@@ -59,7 +59,7 @@ def on_threads(slide: str, folder: Path) -> dict[str, float]:
 def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
     """`count` processes of one thread."""
     with local_cluster(count, None, logging.WARNING):
-        active_client().run(loops, LONG)
+        active_client().run(loops, "pixels", LONG)
         return timed(slide, folder)
 
 
@@ -73,7 +73,7 @@ def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
         Client(scheduler_file=file) as client,
     ):
         client.wait_for_workers(2)
-        client.run(loops, LONG)
+        client.run(loops, "pixels", LONG)
         times = psutil.Process(scheduler).cpu_times
         return timed(slide, folder, lambda: sum(times()[:2]))
 

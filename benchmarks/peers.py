@@ -221,13 +221,13 @@ def compiled_lzw(page: Any) -> Callable[[bytes, int], Any]:
     from dask_slides.compiled import LOADING, loops
     from dask_slides.readers.lzw import unpacked
 
-    loops(LOADING)  # they are imported
+    loops("lzw", LOADING)  # they are imported
     size = page.tilelength * page.tilewidth * 3
     return lambda data, tile: unpacked(data, size, 0)
 
 
-@way("resize-lzw", "limit: bare decode", "tifffile", "dask_slides.loops", limit=True)
-@way("resize-lzw", "bare decode, 1 thread", "tifffile", "dask_slides.loops", threads=1)
+@way("resize-lzw", "limit: bare decode", "tifffile", "dask_slides.loops.lzw", limit=True)
+@way("resize-lzw", "bare decode, 1 thread", "tifffile", "dask_slides.loops.lzw", threads=1)
 def bare_lzw(job: Job) -> None:
     decode_all(job, compiled_lzw)
 

@@ -139,7 +139,7 @@ def main() -> None:
         kept = given.slides or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
         for name, job in jobs(kept, size, Path(folder)):
-            compiled._loops = None  # another job may have loaded them
+            compiled._modules.clear()  # another job may have loaded them
             profiled(job) if name in WARMED else None
             seconds = profiled(job)
             whole = sum(seconds.values())

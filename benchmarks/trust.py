@@ -104,19 +104,29 @@ def strictness(folder: Path) -> list[str]:
 
     rows = ["| codec, tiles or strips of 65,536 px | decode, µs a tile | checks, µs | share |",
             "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    grey: dict[str, Any] = {"photometric": "minisblack"}
+    colour, deep = tissue(), tissue_of_12_bits()
+    by_scans: dict[str, tuple[Any, dict[str, Any]]] = {
+        "jpeg of 12 bits": (deep, {}),
+        "jpeg of 12 bits, grey": (np.ascontiguousarray(deep[..., 0]), grey),
+        "jpeg of 2 samples": (
+            np.ascontiguousarray(colour[..., :2]), {"planarconfig": "contig", **grey}
+        ),
+        "jpeg of 12 bits, lossless": (deep, {"compressionargs": {"lossless": True}}),
+    }  # fmt: skip
     for codec in ("jpeg", "jpeg2000", "webp", "lzw", "zlib", "zstd", "jpeg strips", "ndpi",
-                  "jpeg of 12 bits", "jpeg of 12 bits, compiled"):  # fmt: skip
+                  *by_scans, *(f"{name}, compiled" for name in by_scans)):  # fmt: skip
         path = folder / f"{codec}.tif"
         layout: Any = {"rowsperstrip": 128} if "strips" in codec else {"tile": (256, 256)}
         if codec == "ndpi":  # 8 rows between restart markers
             hamamatsu(path)
         else:
-            pixels = tissue_of_12_bits() if "12" in codec else tissue()
-            tifffile.imwrite(
-                path, pixels, photometric="rgb", compression=codec.split()[0], **layout
-            )  # fmt: skip
+            pixels, how = by_scans.get(codec.removesuffix(", compiled"), (colour, {}))
+            how = {"photometric": "rgb", **layout, **how}
+            tifffile.imwrite(path, pixels, compression=codec.split(maxsplit=1)[0], **how)
         if "compiled" in codec:
-            compiled.loops(compiled.LOADING)
+            compiled.loops("codes", compiled.LOADING)
+            compiled.loops("samples", compiled.LOADING)
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             with open(path, "rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from typing import Any
@@ -10,35 +11,41 @@ LOADING = 1.5
 """Seconds of one core that Numba and what it compiled once take to load, and a little more;
 and 110 MB, which no small job should have to find."""
 
+MORE = 0.1
+"""The same for another module of them."""
+
 _lock = threading.Lock()
-_loops: Any = None
-_is_missing = sys.byteorder != "little"
+_modules: dict[str, Any] = {}
+"""Those that were loaded, by name; None if they cannot be."""
 
 
-def loops(seconds: float) -> Any:
-    """Return the module `dask_slides.loops`, or None where numpy and Pillow are to do it.
+def loops(name: str, seconds: float) -> Any:
+    """Return a module of `dask_slides.loops`, or None where other libraries are to do it.
 
     `seconds` is what the whole job, not this call, would save. Whether it is loaded changes
     no pixel: both ways give the same bits.
     """
-    global _loops, _is_missing
-    if _loops is not None or _is_missing or seconds < LOADING:
-        return _loops
-    # while one thread loads them the others go on without
-    if _lock.acquire(blocking=False):
+    # while one thread loads it the others go on without
+    if (
+        name not in _modules
+        and seconds >= (MORE if _modules else LOADING)
+        and _lock.acquire(blocking=False)
+    ):
         try:
-            _loops = _loops or _loaded()
-            _is_missing = _loops is None
+            if name not in _modules:
+                _modules[name] = _loaded(name)
         finally:
             _lock.release()
-    return _loops
+    return _modules.get(name)
 
 
-def _loaded() -> Any:
+def _loaded(name: str) -> Any:
+    if sys.byteorder != "little":
+        return None
     try:
         import numba
 
-        from dask_slides import loops as compiled
+        module = importlib.import_module(f"dask_slides.loops.{name}")
     except Exception:  # absent, or of another age than numpy: it says so in many ways
         return None
-    return None if numba.config.DISABLE_JIT else compiled
+    return None if numba.config.DISABLE_JIT else module

@@ -30,20 +30,30 @@ from rw_fixtures import noise, one_line, real, segments, smooth
 from strategies import pixels, seeds, shapes
 
 import dask_slides as ds
-from dask_slides import compiled, loops
+from dask_slides import compiled
+from dask_slides.loops import codes, samples
 from dask_slides.readers.entropy import check_scans
 from dask_slides.readers.frames import has_end, jpeg_frame
+from dask_slides.readers.scans import decode_scans
 
 FACTORS = [((1, 1),), ((1, 1),) * 2, ((1, 1),) * 3, ((2, 2),), COLOUR, ((2, 1), (1, 2), (1, 1)),
            ((4, 1), (1, 1), (1, 1))]  # fmt: skip
 """Sampling factors, component by component."""
 
 
-@pytest.fixture(params=["plain", "compiled"])
+MODULES = {"plain": {"codes": None}, "compiled": {"codes": codes, "samples": samples}}
+"""What is loaded, as `compiled` keeps it."""
+
+
+@pytest.fixture(params=MODULES)
 def check(request, monkeypatch):
-    """The check of a stream, by plain Python and by the loop that Numba made of it."""
-    monkeypatch.setattr(compiled, "_loops", loops if request.param == "compiled" else None)
-    return lambda stream, tables=None: check_scans(bytes(stream), tables, 0)
+    """The check of a stream, by plain Python and by the loops that decode it too."""
+    monkeypatch.setattr(compiled, "_modules", MODULES[request.param])
+    return lambda stream, tables=None: decoded(bytes(stream), tables)
+
+
+def decoded(stream, tables=None):
+    return decode_scans(stream, tables, of_image=0, converted=False)
 
 
 def picture(kind, height, width):
@@ -72,7 +82,7 @@ def test_what_an_encoder_writes_is_whole(check, kind, subsampling, size):
 def test_any_image_of_12_bits_is_whole(seed, shape, samples, level):
     image = pixels(seed, (*shape, samples), "uint16") >> 4
     check_scans(imagecodecs.jpeg8_encode(image.squeeze(-1) if samples == 1 else image, level,
-                                         bitspersample=12), None, 0)  # fmt: skip
+                                         bitspersample=12), None)  # fmt: skip
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -146,10 +156,10 @@ def streams(draw):
 def test_scans_of_any_order_have_as_many_blocks_as_they_need(made):
     stream = made()
     imagecodecs.jpeg8_decode(stream)
-    check_scans(stream, None, 0)
+    check_scans(stream, None)
     for more in (-1, 1):
         with pytest.raises(ValueError, match="the JPEG stream has"):
-            check_scans(made(more), None, 0)
+            check_scans(made(more), None)
 
 
 def test_fill_bytes_and_what_lies_between_scans_are_legal(check):
@@ -176,13 +186,15 @@ def test_any_bytes_are_taken_or_a_value_error(name, some, at, instead):
     start = int(at * len(stream))
     mutant = stream[:start] + some + stream[start + instead * len(some) :]
     found = []
-    for how in (None, loops):
+    for modules in MODULES.values():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compiled, "_loops", how)
+            patch.setattr(compiled, "_modules", modules)
             try:
-                found.append(check_scans(mutant, None, 0))
+                decoded(mutant)
             except ValueError as error:
                 found.append(one_line(error))
+            else:
+                found.append(None)
     assert found[0] == found[1]
 
 
@@ -236,6 +248,12 @@ LAYOUTS = {
 }
 
 
+@pytest.fixture(params=MODULES)
+def either(request, monkeypatch):
+    """Without and with the loops, whatever was loaded before."""
+    monkeypatch.setattr(compiled, "_modules", MODULES[request.param])
+
+
 def written(path, layout):
     """Write a slide of (96, 128) px and return its pixels, as tifffile has them."""
     stored = picture("smooth", 96, 128)
@@ -256,6 +274,7 @@ def written(path, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", [None, "cut", "zeros to the end"])
+@pytest.mark.usefixtures("either")
 def test_slides(tmp_path, layout, kind):
     """Of all layouts are right or refused; the tile is named, and all others are read."""
     path = tmp_path / "a.tif"
@@ -298,6 +317,7 @@ def slide_of(path, stream, height=64, width=64, samples=1, **tags):
     return ds.open_slide(path)
 
 
+@pytest.mark.usefixtures("either")
 def test_a_slide_with_restart_intervals(tmp_path):
     stream = jpeg(64, 64, scan([block(n) for n in range(64)], restart=7), restart=7)
     found = slide_of(tmp_path / "a.tif", stream).read(0, 0, 64, 64)[..., 0]
@@ -305,6 +325,7 @@ def test_a_slide_with_restart_intervals(tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in WRONG if name != "a difference too large"])
+@pytest.mark.usefixtures("either")
 def test_a_slide_with_what_is_wrong(tmp_path, name):
     stream = WRONG[name][0]
     size = (16, 16, 1)
@@ -318,6 +339,7 @@ def test_a_slide_with_what_is_wrong(tmp_path, name):
     assert ds.check_slide(slide).statuses["corrupt"] == 1
 
 
+@pytest.mark.usefixtures("either")
 def test_tables_that_lie_apart(tmp_path):
     units = [block(n) for n in range(64)]
     apart = b"\xff\xd8" + tables() + EOI
@@ -353,7 +375,7 @@ def test_tiles_of_real_slides_are_whole(name):
         for index in range(0, len(page.dataoffsets), max(1, len(page.dataoffsets) // 12)):
             tiff.filehandle.seek(page.dataoffsets[index])
             stream = tiff.filehandle.read(page.databytecounts[index])
-            check_scans(stream, page.jpegtables, 0)
+            check_scans(stream, page.jpegtables)
             if scan_start(stream) < len(stream) // 2:
                 with pytest.raises(ValueError, match="less data"):
-                    check_scans(stream[: len(stream) // 2] + EOI, page.jpegtables, 0)
+                    check_scans(stream[: len(stream) // 2] + EOI, page.jpegtables)

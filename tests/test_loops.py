@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dask_slides as ds
-from dask_slides import compiled, counting, loops, shrink
+from dask_slides import compiled, counting, shrink
 from dask_slides.geometry import Region
 from dask_slides.kernels import Axis
+from dask_slides.loops import pixels as loops
 from dask_slides.readers.pixels import box_mean
 
 
@@ -25,8 +26,7 @@ def loop(request):
 @pytest.fixture(autouse=True)
 def not_loaded(monkeypatch):
     """As in a new process, whatever a test before this one did; undone after the test."""
-    monkeypatch.setattr(compiled, "_loops", None)
-    monkeypatch.setattr(compiled, "_is_missing", False)
+    monkeypatch.setattr(compiled, "_modules", {})
 
 
 def noise(shape, seed=0, low=0, high=256):
@@ -127,10 +127,10 @@ def test_shrink_is_the_same_bits(height, width, ratio, at, data):
     block = noise((bottom - top, right - left, channels), height)
     plain = np.zeros((region.height, region.width, channels), np.uint8)
     fast = plain.copy()
-    assert compiled._loops is None
+    assert not compiled._modules
     shrink.shrink(block, rows, columns, region, (top, left), plain)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_loops", loops)
+        patch.setattr(compiled, "_modules", {"pixels": loops})
         shrink.shrink(block, rows, columns, region, (top, left), fast)
     np.testing.assert_array_equal(fast, plain)
 
@@ -141,7 +141,7 @@ def test_box_mean_is_the_same_bits(factor, monkeypatch):
         pixels = noise(shape, factor)
         plain = box_mean(pixels, factor)
         with monkeypatch.context() as patch:
-            patch.setattr(compiled, "_loops", loops)
+            patch.setattr(compiled, "_modules", {"pixels": loops})
             np.testing.assert_array_equal(box_mean(pixels, factor), plain)
 
 
@@ -151,7 +151,7 @@ def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
     wide = noise((40, 60, 3), 9)
     parts = [wide, wide[3:20, 5:31], np.broadcast_to(wide[:1], (7, 60, 3)), wide[:, :, ::-1]]
     plain = counting.byte_sums((1, 3), histogram, 0)
-    monkeypatch.setattr(compiled, "_loops", loops)
+    monkeypatch.setattr(compiled, "_modules", {"pixels": loops})
     fast = counting.byte_sums((1, 3), histogram, 0)
     assert type(plain) is counting.Histograms is not type(fast)
     for at, part in enumerate([*parts, *parts[:2], wide, wide]):
@@ -174,39 +174,39 @@ def test_blank_map_and_resize_are_the_same_bits(tmp_path, monkeypatch):
         )
 
     plain = results()
-    monkeypatch.setattr(compiled, "_loops", loops)
+    monkeypatch.setattr(compiled, "_modules", {"pixels": loops})
     for fast, expected in zip(results(), plain, strict=True):
         np.testing.assert_array_equal(fast, expected)
 
 
 def test_a_small_job_loads_nothing(monkeypatch):
-    monkeypatch.setattr(compiled, "_loaded", lambda: pytest.fail("loaded"))
-    assert compiled.loops(0.9 * compiled.LOADING) is None
+    monkeypatch.setattr(compiled, "_loaded", lambda _: pytest.fail("loaded"))
+    assert compiled.loops("pixels", 0.9 * compiled.LOADING) is None
 
 
 def test_a_large_job_loads_them_once(monkeypatch):
-    assert compiled.loops(10) is loops
-    monkeypatch.setattr(compiled, "_loaded", lambda: pytest.fail("loaded twice"))
-    assert compiled.loops(10) is loops
-    assert compiled.loops(0) is loops  # what is loaded costs nothing
+    assert compiled.loops("pixels", 10) is loops
+    monkeypatch.setattr(compiled, "_loaded", lambda _: pytest.fail("loaded twice"))
+    assert compiled.loops("pixels", 10) is loops
+    assert compiled.loops("pixels", 0) is loops  # what is loaded costs nothing
 
 
 def test_without_numba(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "numba", None)
-        assert compiled.loops(10) is None
-    monkeypatch.setattr(compiled, "_loaded", lambda: pytest.fail("tried again"))
-    assert compiled.loops(10) is None
+        assert compiled.loops("pixels", 10) is None
+    monkeypatch.setattr(compiled, "_loaded", lambda _: pytest.fail("tried again"))
+    assert compiled.loops("pixels", 10) is None
 
 
 def test_numba_switched_off(monkeypatch):
     import numba
 
     monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
-    assert compiled.loops(10) is None
+    assert compiled.loops("pixels", 10) is None
 
 
 def test_while_another_thread_loads_them():
     with compiled._lock:
-        assert compiled.loops(10) is None
-    assert compiled.loops(10) is loops
+        assert compiled.loops("pixels", 10) is None
+    assert compiled.loops("pixels", 10) is loops

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import dask_slides as ds
-from dask_slides import compiled, loops
+from dask_slides import compiled
+from dask_slides.loops import lzw as loops
 from dask_slides.readers import lzw, strict
 
 CLEAR, END = 256, 257
@@ -23,7 +24,7 @@ def unpack(request):
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch):
-    monkeypatch.setattr(compiled, "_loops", loops)
+    monkeypatch.setattr(compiled, "_modules", {"lzw": loops})
 
 
 def decoded(unpack, data, size):

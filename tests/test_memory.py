@@ -18,7 +18,7 @@ import zarr.codecs
 import dask_slides as ds
 from dask_slides import compiled
 
-compiled.loops(10)  # Numba is imported for the large slide: what counts is beyond imports
+compiled.loops("pixels", 10)  # Numba is imported for the large slide: what counts is beyond imports
 
 def resident(what):
     # not ru_maxrss, which a new process inherits from the one that started it

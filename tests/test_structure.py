@@ -49,7 +49,8 @@ def top_level(tree):
 
 LAYERS = [
     ["errors", "_version", "geometry", "machine", "memory", "threads", "readers.huffman"],
-    ["loops"],
+    ["loops.compiler"],
+    ["loops.codes", "loops.lzw", "loops.pixels", "loops.samples"],
     ["compiled"],
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [
@@ -73,6 +74,7 @@ LAYERS = [
         "readers.entropy",
         "readers.zarr_bounds",
     ],
+    ["readers.scans"],
     ["readers.units", "readers.strict", "readers.ranges", "readers.companions"],
     ["readers.tiff_image", "readers.stored"],
     ["readers.decoder"],

@@ -11,27 +11,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.compiled import loops
 from dask_slides.readers.frames import END, FRAMES, START
 from dask_slides.readers.huffman import (
     SHORT,
     TOO_FAR,
     TOO_WIDE,
     UNKNOWN,
+    ZIGZAG,
     first_look,
     lookup,
     walk,
     words,
 )
 
-_TABLES, _RESTARTS, _SCAN, _END = 0xC4, 0xDD, 0xDA, 0xD9
-"""Markers: DHT, DRI, SOS, EOI."""
+_TABLES, _STEPS, _RESTARTS, _SCAN, _END = 0xC4, 0xDB, 0xDD, 0xDA, 0xD9
+"""Markers: DHT, DQT, DRI, SOS, EOI."""
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a segment."""
 _LOSSLESS = 0xC3
@@ -45,9 +46,9 @@ _FILL, _STUFFED = re.compile(rb"\xff\xff"), re.compile(rb"\xff\x00")
 _WHOLE = bytes((0, 63, 0))
 """What the header of a sequential scan ends with: all coefficients, all bits of them."""
 _KEPT = 4
-"""Sets of tables that a process keeps, of half a megabyte for colours."""
-SAVED = 0.1e-6
-"""Seconds a sample that the compiled loop is faster."""
+"""Sets of tables that a process keeps, of a megabyte for colours."""
+_SEGMENTS = 16
+"""Segments of each kind that it keeps read: the tiles of a page mostly have the same ones."""
 
 _WRONG = {
     SHORT: "less data than its blocks take",
@@ -57,26 +58,47 @@ _WRONG = {
 }
 Codes = dict[int, tuple[bytes, bytes]]
 """Huffman tables by class and number, as the stream has them: counts by length, and symbols."""
+Steps = NDArray[np.float64]
+"""Of the quantisation of 64 coefficients."""
 
 
-def check_scans(stream: bytes, tables: bytes | None, samples: int) -> None:
+class Reader(Protocol):
+    """What goes through the data of scans."""
+
+    def data(self, stream: bytes, at: int) -> tuple[Any, int, int]:
+        """Return what is coded from `at` on, its bytes, and where the marker behind it is.
+
+        ValueError if there is none, or fill bytes are within.
+        """
+
+    def begun(self, frame: Frame, scan: Scan) -> Callable[[Any, int, int, int], int]:
+        """Return what goes through a part of a scan.
+
+        It is called with what is coded, its bits, the number of the first unit, and how many
+        units there are. It returns the bits that they take, or what is wrong.
+        """
+
+
+def check_scans(stream: bytes, tables: bytes | None) -> None:
     """Raise ValueError unless the scans of a JPEG are whole.
 
-    `tables` may hold Huffman tables that the stream lacks; `samples` are those of the whole
-    image of which the stream is a part.
+    `tables` may hold tables that the stream lacks.
     """
-    codes: Codes = {}
+    read_scans(stream, tables, Checker())
+
+
+def read_scans(stream: bytes, tables: bytes | None, reader: Reader) -> None:
+    """Let `reader` go through the scans of a JPEG; ValueError unless they are whole."""
+    known = _Tables()
     if tables is not None:
-        for marker, segment in _Segments(tables.removesuffix(END) + END):
-            if marker == _TABLES:
-                codes |= _codes(segment)
-    frame: _Frame | None = None
+        for marker, segment in _Segments(tables.removesuffix(END) + END, reader):
+            known.learn(marker, segment)
+    frame: Frame | None = None
     interval, left = 0, set[int]()
-    segments = _Segments(stream)
+    segments = _Segments(stream, reader)
     for marker, segment in segments:
-        if marker == _TABLES:
-            codes |= _codes(segment)
-        elif marker == _RESTARTS:
+        known.learn(marker, segment)
+        if marker == _RESTARTS:
             interval = int.from_bytes(segment)
         elif marker in FRAMES:
             if frame is not None:
@@ -86,18 +108,47 @@ def check_scans(stream: bytes, tables: bytes | None, samples: int) -> None:
         elif marker == _SCAN:
             if frame is None:
                 raise ValueError("the JPEG stream has no frame header before its scan")
-            scan = _scan(frame, segment, left, codes)
-            left -= scan.numbers
-            _check_scan(segments, scan, interval, samples)
+            scan = _scan(frame, segment, left, known)
+            left -= {*scan.numbers}
+            _read_scan(segments, scan, interval, reader.begun(frame, scan))
     if frame is None or left:
         raise ValueError(f"the JPEG stream lacks {len(left)} of its components")
+
+
+class Checker:
+    """Goes through scans and makes nothing of them."""
+
+    def data(self, stream: bytes, at: int) -> tuple[bytes, int, int]:
+        """Return what is coded from `at` on, its bytes, and where the marker behind it is."""
+        found = _MARKER.search(stream, at)
+        if found is None:
+            raise ValueError(NO_END)
+        coded = stream[at : found.start()].rstrip(b"\xff")  # fill bytes
+        if _FILL.search(coded):
+            raise ValueError(FILLED)
+        coded = _STUFFED.sub(b"\xff", coded)
+        return coded, len(coded), found.start()
+
+    def begun(self, frame: Frame, scan: Scan) -> Callable[[bytes, int, int, int], int]:
+        """Return `walk` for the blocks of a scan."""
+        # a memoryview is indexed several times faster than an array
+        first, tables = ([row.data for row in rows] for rows in scan.tables)
+        order, size = scan.order, 1 if frame.lossless else 64
+        return lambda coded, bits, start, units: walk(
+            words(coded).data, bits, units, order, first, tables, size
+        )
+
+
+NO_END = "the JPEG stream has no end"
+FILLED = "the JPEG stream has fill bytes within its data"
 
 
 class _Segments:
     """The markers of a stream up to its end, each with its segment."""
 
-    def __init__(self, stream: bytes) -> None:
+    def __init__(self, stream: bytes, reader: Reader) -> None:
         self._stream = stream
+        self._reader = reader
         self._at = len(START)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -117,24 +168,34 @@ class _Segments:
                     raise ValueError(f"the JPEG stream has a broken segment at byte {start - 4}")
             yield marker, segment
 
-    def data(self) -> tuple[bytes, int]:
-        """Return what is coded up to the next marker, and this one, which comes again."""
-        found = _MARKER.search(self._stream, self._at)
-        if found is None:
-            raise ValueError("the JPEG stream has no end")
-        coded = self._stream[self._at : found.start()].rstrip(b"\xff")  # fill bytes
-        self._at = found.start()
-        if _FILL.search(coded):
-            raise ValueError("the JPEG stream has fill bytes within its data")
-        return _STUFFED.sub(b"\xff", coded), found[0][1]
+    def data(self) -> tuple[Any, int, int]:
+        """Return what is coded up to the next marker, its bytes, and this one; it comes again."""
+        coded, length, self._at = self._reader.data(self._stream, self._at)
+        return coded, length, self._stream[self._at + 1]
 
     def skip(self) -> None:
         """Go on behind a marker without a segment."""
         self._at += 2
 
 
+@dataclass
+class _Tables:
+    """Those that a stream had up to now; they may come again."""
+
+    codes: Codes = field(default_factory=dict)
+    steps: dict[int, Steps] = field(default_factory=dict)
+
+    def learn(self, marker: int, segment: bytes) -> None:
+        """Keep the tables of a segment, if it has any."""
+        if marker == _TABLES:
+            self.codes |= _codes(segment)
+        elif marker == _STEPS:
+            self.steps |= _steps(segment)
+
+
+@lru_cache(maxsize=_SEGMENTS)
 def _codes(segment: bytes) -> Codes:
-    """Return the tables of a segment (B.2.4.2)."""
+    """Return the Huffman tables of a segment (B.2.4.2)."""
     codes, at = Codes(), 0
     while at < len(segment):
         counts = segment[at + 1 : at + 17]
@@ -146,35 +207,76 @@ def _codes(segment: bytes) -> Codes:
     return codes
 
 
+@lru_cache(maxsize=_SEGMENTS)
+def _steps(segment: bytes) -> dict[int, Steps]:
+    """Return the quantisation tables of a segment (B.2.4.1), row by row."""
+    steps, at = dict[int, Steps](), 0
+    while at < len(segment):
+        size, number = 1 + (segment[at] >> 4), segment[at] & 15
+        values = segment[at + 1 : at + 1 + 64 * size]
+        if len(values) < 64 * size or size > 2:
+            break  # libjpeg says so
+        table = np.zeros(64)
+        table[[*ZIGZAG]] = np.frombuffer(values, f">u{size}")
+        table.flags.writeable = False
+        steps[number] = table
+        at += 1 + 64 * size
+    return steps
+
+
 @dataclass(frozen=True)
-class _Component:
+class Component:
+    """One of a frame."""
+
     name: int
     across: int
     down: int
     """Samples for those of the others (sampling factors)."""
+    table: int
+    """Number of its quantisation."""
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
+    """What its header says."""
+
     lossless: bool
     bits: int
     height: int
     width: int
-    components: tuple[_Component, ...]
+    components: tuple[Component, ...]
 
-    def units(self, chosen: list[_Component]) -> int:
-        """Return how many units a scan has (A.2)."""
-        side = 1 if self.lossless else 8
-        down = max(one.down for one in self.components)
-        across = max(one.across for one in self.components)
+    @property
+    def side(self) -> int:
+        """Samples along a side of a block."""
+        return 1 if self.lossless else 8
+
+    @cached_property
+    def most(self) -> tuple[int, int]:
+        """The largest sampling factors, down and across."""
+        return (
+            max(one.down for one in self.components),
+            max(one.across for one in self.components),
+        )
+
+    def size(self, one: Component) -> tuple[int, int]:
+        """Return the samples of a component, down and across (A.1.1)."""
+        down, across = self.most
+        return -(-self.height * one.down // down), -(-self.width * one.across // across)
+
+    def units(self, chosen: list[Component]) -> tuple[int, int]:
+        """Return how many units a scan has, down and across (A.2)."""
+        down, across = self.most
         if len(chosen) > 1:
-            return -(-self.height // (side * down)) * -(-self.width // (side * across))
+            side = self.side
+            return -(-self.height // (side * down)), -(-self.width // (side * across))
         # a component by itself has no more blocks than its samples take
-        height, width = self.height * chosen[0].down, self.width * chosen[0].across
-        return -(-height // (side * down)) * -(-width // (side * across))
+        height, width = self.size(chosen[0])
+        return -(-height // self.side), -(-width // self.side)
 
 
-def _frame(marker: int, segment: bytes) -> _Frame:
+@lru_cache(maxsize=_SEGMENTS)
+def _frame(marker: int, segment: bytes) -> Frame:
     """Return what a frame header says (B.2.2)."""
     if marker not in _FOLLOWED:
         raise ValueError(
@@ -184,28 +286,35 @@ def _frame(marker: int, segment: bytes) -> _Frame:
     if len(segment) < 6 or len(segment) != 6 + 3 * segment[5] or not segment[5]:
         raise ValueError("the JPEG stream has a broken frame header")
     components = tuple(
-        _Component(segment[at], segment[at + 1] >> 4, segment[at + 1] & 15)
+        Component(segment[at], segment[at + 1] >> 4, segment[at + 1] & 15, segment[at + 2])
         for at in range(6, len(segment), 3)
     )
     if not all(1 <= n <= 4 for one in components for n in (one.across, one.down)):
         raise ValueError("the JPEG stream has sampling factors that are none")
     height, width = int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5])
-    return _Frame(marker == _LOSSLESS, segment[0], height, width, components)
+    return Frame(marker == _LOSSLESS, segment[0], height, width, components)
 
 
 @dataclass(frozen=True)
-class _Scan:
-    numbers: set[int]
+class Scan:
+    """What its header says, and the tables that hold for it."""
+
+    numbers: list[int]
     """Of the components in it."""
-    units: int
+    units: tuple[int, int]
+    """Down and across."""
     order: list[tuple[int, int]]
     """Of each block of a unit, the rows of `tables` for its difference and for what follows."""
-    tables: tuple[NDArray[np.int16], NDArray[np.int16]]
+    tables: tuple[NDArray[np.uint32], NDArray[np.uint32]]
     """For the first bits of a code, and for all: (rows, 1024) and (rows, 65536)."""
-    coefficients: int
+    steps: list[Steps | None]
+    """Of the quantisation of each component."""
+    predictor: int
+    shift: int
+    """Of a lossless scan: how samples are predicted, and how many bits are left out."""
 
 
-def _scan(frame: _Frame, segment: bytes, left: set[int], codes: Codes) -> _Scan:
+def _scan(frame: Frame, segment: bytes, left: set[int], known: _Tables) -> Scan:
     """Return what the header of a scan says (B.2.3), of components that are `left`."""
     count = segment[0] if segment else 0
     if not 1 <= count <= 4 or len(segment) != 4 + 2 * count:
@@ -214,52 +323,57 @@ def _scan(frame: _Frame, segment: bytes, left: set[int], codes: Codes) -> _Scan:
         raise ValueError("the JPEG stream has a scan of some of the coefficients")
     numbers, rows, order = list[int](), dict[tuple[int, int], int](), list[tuple[int, int]]()
     for at in range(1, 1 + 2 * count, 2):
-        name, chosen = segment[at : at + 2]
+        name, pair = segment[at : at + 2]
         fitting = (n for n in sorted(left - {*numbers}) if frame.components[n].name == name)
         number = next(fitting, None)
         if number is None:
             raise ValueError(f"the JPEG stream has a scan of component {name} too many")
         numbers.append(number)
         # differences of samples have up to 16 bits, those of a DCT 3 more than samples (F.1.2)
-        first = chosen >> 4, 16 if frame.lossless else frame.bits + 3
-        then = first if frame.lossless else (16 + (chosen & 15), frame.bits + 2)
+        first = pair >> 4, 16 if frame.lossless else frame.bits + 3
+        then = first if frame.lossless else (16 + (pair & 15), frame.bits + 2)
         one = frame.components[number]
         order += [(rows.setdefault(first, len(rows)), rows.setdefault(then, len(rows)))] * (
             one.across * one.down if count > 1 else 1
         )
-    units = frame.units([frame.components[number] for number in numbers])
+    chosen = [frame.components[number] for number in numbers]
+    codes = known.codes
     found = tuple((*codes[key], key < 16, widest) for key, widest in rows if key in codes)
     tables = _lookups(found) if found else None  # what is wrong with those comes first
     if tables is None or len(found) < len(rows):
         raise ValueError("the JPEG stream lacks one of its Huffman tables")
-    return _Scan({*numbers}, units, order, tables, 1 if frame.lossless else 64)
+    steps = [known.steps.get(one.table) for one in chosen]
+    return Scan(
+        numbers, frame.units(chosen), order, tables, steps, segment[-3], segment[-1] & 15
+    )  # fmt: skip
 
 
-@lru_cache(maxsize=_KEPT)  # the tiles of a page mostly have the same ones
+@lru_cache(maxsize=_KEPT)
 def _lookups(
     rows: tuple[tuple[bytes, bytes, bool, int], ...],
-) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     tables = np.stack([lookup(*row) for row in rows])
     first = first_look(tables)
     first.flags.writeable = tables.flags.writeable = False
     return first, tables
 
 
-def _check_scan(segments: _Segments, scan: _Scan, interval: int, samples: int) -> None:
-    """Raise ValueError unless the data of a scan are whole, in intervals of so many units."""
-    taken = _walker(scan, samples)
-    restarts, units = 0, scan.units
+def _read_scan(
+    segments: _Segments, scan: Scan, interval: int, taken: Callable[[Any, int, int, int], int]
+) -> None:
+    """Go through the data of a scan, in intervals of so many units."""
+    restarts, start, stop = 0, 0, scan.units[0] * scan.units[1]
     while True:
-        coded, marker = segments.data()
-        some = min(units, interval or units)
-        bits = taken(words(coded), 8 * len(coded), some)
+        coded, length, marker = segments.data()
+        some = min(stop - start, interval or stop)
+        bits = taken(coded, 8 * length, start, some)
         if bits < 0:
             raise ValueError(f"the JPEG stream has {_WRONG[bits]}")
-        more = len(coded) - -(-bits // 8)
+        more = length - -(-bits // 8)
         if more:
             raise ValueError(f"the JPEG stream has {more} bytes more than its blocks take")
-        units -= some
-        if not units:
+        start += some
+        if start == stop:
             return
         expected = 0xD0 + restarts % 8
         if marker != expected:
@@ -268,18 +382,3 @@ def _check_scan(segments: _Segments, scan: _Scan, interval: int, samples: int) -
             )
         segments.skip()
         restarts += 1
-
-
-def _walker(scan: _Scan, samples: int) -> Callable[[NDArray[np.int64], int, int], int]:
-    """Return `walk` for the blocks of a scan, compiled if there is much to go through."""
-    compiled = loops(samples * SAVED)
-    if compiled is not None:
-        order = np.array(scan.order, np.int64)
-        return lambda data, bits, units: int(
-            compiled.walk(data, bits, units, order, *scan.tables, scan.coefficients)
-        )
-    # a memoryview is indexed several times faster than an array
-    first, tables = ([row.data for row in rows] for rows in scan.tables)
-    return lambda data, bits, units: walk(
-        data.data, bits, units, scan.order, first, tables, scan.coefficients
-    )

@@ -21,7 +21,7 @@ def unpacked(data: Data, room: int, total: int) -> NDArray[Any] | None:
     None if the loop is not to be used, or `data` is no such stream: then imagecodecs is to be
     asked, which takes more, and the error is the same as ever.
     """
-    compiled = loops(total * SAVED)
+    compiled = loops("lzw", total * SAVED)
     if compiled is None:
         return None
     out = np.empty(256 + room + len(_SLACK), np.uint8)

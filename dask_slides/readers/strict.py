@@ -11,15 +11,15 @@ import copy
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from dask_slides.readers.entropy import check_scans
 from dask_slides.readers.frames import JPEG, READ, Data, Frame, between_restarts, has_end
 from dask_slides.readers.jpeg import begun_with, headers
 from dask_slides.readers.lzw import unpacked
+from dask_slides.readers.scans import decode_scans
 
 _LZW, _LZMA = 5, 34925
 BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
@@ -145,13 +145,17 @@ class _StrictImage:
         return self._decode(data, number, **options)
 
 
+Way = Callable[[bytes, bytes | None], Any]
+"""Makes samples (h, w, s) of a JPEG stream and tables apart; None where it does not read them."""
+
+
 class _StrictJpeg:
     """Decodes JPEG by tifffile, whose decoder keeps the warnings of libjpeg to itself.
 
-    simplejpeg raises them, but reads 8 bits in one, three or four components only: the scans of
-    anything else are checked before. Once it made of a tile what tifffile makes of it, it decodes
-    the others alone. Until then it goes through each stream at 1/8 before, as it has to read every
-    coefficient for that, and transforms few.
+    simplejpeg raises them, but reads 8 bits in one, three or four components only; anything else
+    is gone through by `readers.scans`. Once one of them made of a tile what tifffile makes of it,
+    it decodes the others alone. Until then each stream is checked before: simplejpeg makes 1/8 of
+    it, as it has to read every coefficient for that, and transforms few.
     """
 
     def __init__(self, page: Any) -> None:
@@ -160,10 +164,14 @@ class _StrictJpeg:
         colours = {1: "GRAY", 3: "RGB", 4: "CMYK"}
         self._colours = colours.get(samples_of(page)) if page.bitspersample == 8 else None
         # planes are decoded by the page of the first of them, and may have other tables
-        self._proven: dict[bytes | None, bytes] = {}
+        self._proven: dict[bytes | None, Way] = {}
         self._count = Counter[bytes | None]()
         self._page = page
-        self._of_image = page.imagelength * page.imagewidth * samples_of(page)
+        of_image = page.imagelength * page.imagewidth * samples_of(page)
+        self._scans: list[Way] = [
+            partial(decode_scans, of_image=of_image, converted=converted)
+            for converted in (False, True)
+        ]
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         if data is None:
@@ -173,50 +181,71 @@ class _StrictJpeg:
         self._check(number, stream)
         if not has_end(stream):
             raise ValueError(f"the JPEG stream of tile {number} has no end")
-        if self._colours is None:  # no library that we have tells of warnings, at 12 bits mostly
-            check_scans(stream, options.get("jpegtables"), self._of_image)
-            return self._decode(data, number, **options)
         tables = options.get("jpegtables")
-        if tables in self._proven:
-            return self._decoded(self._proven[tables], stream, number, options)
-        possible = headers(self._page, samples_of(self._page), tables)
-        self._pixels(possible[0], stream, least=1)
+        way = self._proven.get(tables)
+        if way is not None:
+            found = self._decoded(way, stream, number, options)
+            return self._decode(data, number, **options) if found is None else found
+        ways = self._ways(tables)
+        checked = ways[0](stream, tables)
         found = self._decode(data, number, **options)
-        if self._count[tables] in _TRIES:
-            proven = self._proof(possible, found, stream, number, options)
-            if proven is not None:
-                self._proven[tables] = proven
-        self._count[tables] += 1
+        if checked is not None:
+            if self._count[tables] in _TRIES:
+                proven = self._proof(ways[1:], found, stream, number, options)
+                if proven is not None:
+                    self._proven[tables] = proven
+            self._count[tables] += 1
         return found
+
+    def _ways(self, tables: bytes | None) -> list[Way]:
+        """Return what checks a stream, and what may decode it."""
+        if self._colours is None:
+            return [self._scans[0], *self._scans]
+        possible = headers(self._page, samples_of(self._page), tables)
+        return [
+            partial(self._simple, possible[0], least=1),
+            *(partial(self._simple, header) for header in possible),
+        ]
 
     @cached_property
     def _samples(self) -> Any:
         """What makes samples of a decoded stream; most pages need it not."""
         # nothing is left to be told about the colours
-        photometric = 2 if self._colours == "RGB" else 1
-        return _uncompressed(self._page, photometric=photometric, subsampling=None)
+        photometric = 2 if samples_of(self._page) == 3 else 1
+        return _uncompressed(
+            self._page, photometric=photometric, subsampling=None,
+            bitspersample=8 * self._page.dtype.itemsize,
+        )  # fmt: skip
 
-    def _pixels(self, header: bytes, data: bytes, least: int | None = None) -> Any:
+    def _simple(
+        self, header: bytes, stream: bytes, _: bytes | None, *, least: int | None = None
+    ) -> Any:
         """Return the samples (h, w, s); with sides of at `least` so much, at 1/8 if it can be."""
         import simplejpeg
 
         sides = {} if least is None else {"min_height": least, "min_width": least, "min_factor": 1}
-        return simplejpeg.decode_jpeg(begun_with(header, data), self._colours, **sides)
+        return simplejpeg.decode_jpeg(begun_with(header, stream), self._colours, **sides)
 
-    def _decoded(self, header: bytes, data: bytes, number: int, options: dict[str, Any]) -> Any:
-        return self._samples(self._pixels(header, data).reshape(-1).data, number, **options)
+    def _decoded(self, way: Way, stream: bytes, number: int, options: dict[str, Any]) -> Any:
+        """Return what tifffile's `decode` does, of the samples that a way makes, if any."""
+        pixels = way(stream, options.get("jpegtables"))
+        if pixels is None:
+            return None
+        order = self._page.parent.byteorder
+        stored = pixels.astype(pixels.dtype.newbyteorder(order), copy=False)
+        return self._samples(stored.reshape(-1).data, number, **options)
 
     def _proof(
-        self, possible: list[bytes], found: Any, data: bytes, number: int, options: dict[str, Any]
-    ) -> bytes | None:
-        """Return the header with which the tile comes out as `found`, if its colours tell."""
-        if found[0] is None or (self._colours == "RGB" and _is_grey(found[0])):
+        self, ways: list[Way], found: Any, stream: bytes, number: int, options: dict[str, Any]
+    ) -> Way | None:
+        """Return the way in which the tile comes out as `found`, if its colours tell."""
+        if found[0] is None or (samples_of(self._page) == 3 and _is_grey(found[0])):
             return None  # it is grey with any of them
-        for header in possible:
+        for way in ways:
             with suppress(Exception):  # a stream that simplejpeg does not take, or a page
-                tile, *place = self._decoded(header, data, number, options)
+                tile, *place = self._decoded(way, stream, number, options)
                 if place == list(found[1:]) and np.array_equal(tile, found[0]):
-                    return header
+                    return way
         return None
 
 
