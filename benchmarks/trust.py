@@ -349,7 +349,7 @@ def agreement(count: int) -> list[str]:
         for seed in range(count):
             mutant = mutant_of(fitting[seed % len(fitting)], kind, np.random.default_rng(seed))
             by_them = refuses(lambda data=mutant: simplejpeg.decode_jpeg(data))
-            by_us = refuses(lambda data=mutant: check_scans(data, None, 0))
+            by_us = refuses(lambda data=mutant: check_scans(data, None))
             theirs, ours, alone = theirs + by_them, ours + by_us, alone + (by_them and not by_us)
         rows.append(f"| {kind} | {theirs / count:.1%} | {ours / count:.1%} | {alone / count:.1%} |")
     return rows
