@@ -17,7 +17,8 @@ from dask_slides.writers.store import bad_tiles_in, statuses_of
 
 def shown_statuses(statuses: Mapping[str, int]) -> str:
     """Return counts by status as text."""
-    return ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items()) if n) or "none"
+    told = (f"{n:,} {printable(status)}" for status, n in sorted(statuses.items()) if n)
+    return ", ".join(told) or "none"
 
 
 def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
@@ -36,7 +37,7 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         "properties": dict(slide.properties),
     }
     lines = [
-        f"{slide.name}: {px(slide.shape)} {slide.dtype}",
+        f"{printable(slide.name)}: {px(slide.shape)} {slide.dtype}",
         f"mpp      {'not known' if slide.mpp is None else f'{slide.mpp:.4g} µm'}",
     ]
     for number, level in enumerate(slide.levels):
@@ -54,6 +55,7 @@ def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     statuses, bad_tiles = statuses_of(path, mark), bad_tiles_in(path)
     named = [asdict(tile) for tile in bad_tiles]
-    facts = {"kind": mark["kind"], "shards": statuses, "bad_tiles_of_source": named}
-    lines = [f"store    {mark['kind']}, shards: {shown_statuses(statuses)}"]
-    return facts, lines + [f"source   {tile}" for tile in bad_tiles]
+    kind = printable(str(mark.get("kind")))
+    facts = {"kind": kind, "shards": statuses, "bad_tiles_of_source": named}
+    lines = [f"store    {kind}, shards: {shown_statuses(statuses)}"]
+    return facts, lines + [f"source   {printable(str(tile))}" for tile in bad_tiles]

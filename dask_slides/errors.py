@@ -8,6 +8,13 @@ from typing import Any
 class SlideError(Exception):
     """Base of every error that dask_slides raises on purpose."""
 
+    def __str__(self) -> str:
+        """Return the message as one line, whatever characters a path or a file brings into it."""
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class SlideNotFoundError(SlideError, FileNotFoundError):
     """The path holds nothing."""

@@ -8,6 +8,7 @@ mutant. What breaks a rule is kept in the folder of `--out`, with what happened.
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -22,9 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from mutate import mutated_json, mutated_tiff
+from click.testing import CliRunner
+from mutate import mutated_csv, mutated_json, mutated_tiff, mutated_tiles
 
 import dask_slides as ds
+from dask_slides import cli, compiled
 
 SECONDS = 5
 """Of the processor for one mutant, after which it is taken to hang; or of the clock:"""
@@ -86,45 +89,6 @@ def sound_tiffs(folder):
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
-def look(path, well=True):
-    """Open the image at `path` and read a little of it; if it shall be `well`, in every way."""
-    slide = ds.open_slide(path)
-    height, width = slide.shape[:2]
-    slide.read(0, 0, min(height, 40), min(width, 40))
-    slide.read(height - 1, width - 1, 1, 1)
-    if well and height * width < 2**20:
-        ds.resize(slide, max_size=7).data.compute(scheduler="sync")
-        slide._repr_html_()
-
-
-def sound_stores(folder):
-    """Write a pack and an image, and return the paths of the JSON files that are read."""
-    path = folder / "a.tif"
-    rng = np.random.default_rng(0)
-    tifffile.imwrite(path, rng.integers(0, 255, (64, 64, 3), np.uint8), photometric="rgb")
-    pack, image = folder / "a.tiles.zarr", folder / "a.ome.zarr"
-    ds.write(ds.pack_tiles(path, tile_size=16), pack)
-    ds.write(ds.open_slide(path), image)
-    wanted = ("zarr.json", "manifest.json")
-    return {
-        store: [one for one in sorted(store.rglob("*.json")) if one.name in wanted]
-        for store in (pack, image)
-    }
-
-
-def look_at_store(path):
-    """Prove the store at `path`, and open it."""
-    with contextlib.suppress(ds.SlideError):
-        ds.verify(path)
-    if path.name.endswith(".tiles.zarr"):
-        pack = ds.open_pack(path)
-        pack._repr_html_()
-        if len(pack):
-            pack.tiles[:2].compute(scheduler="sync")
-    else:
-        look(path)
-
-
 class Findings:
     """What came out that is no error of ours."""
 
@@ -151,44 +115,193 @@ def try_one(looked, findings, name, data):
         findings.add(name, data)
 
 
-def fuzz_tiffs(folder, seeds, findings, told=lambda seed: None):
-    """Try the mutants of `seeds`."""
-    sound = list(sound_tiffs(folder).items())
-    for seed in seeds:
-        name, data = sound[seed % len(sound)]
-        mutant = mutated_tiff(seed, data)
+class Tiffs:
+    """TIFFs of which entries, tables, tiles or bytes are changed."""
+
+    suffix = ".tif"
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.sound = list(self.files(folder).items())
+
+    def files(self, folder):
+        """Return the bytes of sound files by name."""
+        return sound_tiffs(folder)
+
+    def mutated(self, name, seed, data):
+        """Return the bytes of a mutant."""
+        return mutated_tiff(seed, data)
+
+    def look(self, name, label, data, well):
+        """Open the image and read a little of it; if it shall be `well`, in every way."""
         # a name of its own each, as open files are told apart by name, size and time
-        path = folder / f"mutant-{seed}{'.svs' if name == 'aperio' else '.tif'}"
-        path.write_bytes(mutant)
-        told(seed)
-        well = seed // len(sound) % 8 == 0
-        try_one(lambda path=path, well=well: look(path, well), findings, f"tiff-{seed}", mutant)
-        path.unlink()
-        if findings.count >= KEPT:
-            return
+        path = self.folder / f"mutant-{label}{'.svs' if name == 'aperio' else '.tif'}"
+        path.write_bytes(data)
+        try:
+            self.read(path, well)
+        finally:
+            path.unlink()
+
+    def read(self, path, well):
+        """Read a little."""
+        look(path, well)
 
 
-def fuzz_stores(folder, seeds, findings, told=lambda seed: None):
-    """Try stores of which one JSON file is a mutant."""
-    made = folder / str(seeds.start)
-    made.mkdir()
-    places = [(store, file) for store, files in sound_stores(made).items() for file in files]
-    for seed in seeds:
-        store, file = places[seed % len(places)]
-        sound = file.read_bytes()
-        mutant = mutated_json(seed, sound)
+def look(path, well=True):
+    """Open the image at `path` and read a little of it; if it shall be `well`, in every way."""
+    slide = ds.open_slide(path)
+    height, width = slide.shape[:2]
+    slide.read(0, 0, min(height, 40), min(width, 40))
+    slide.read(height - 1, width - 1, 1, 1)
+    if well and height * width < 2**20:
+        ds.resize(slide, max_size=7).data.compute(scheduler="sync")
+        slide._repr_html_()
+
+
+class Jpegs(Tiffs):
+    """JPEG that the compiled loops decode, changed within the streams."""
+
+    def files(self, folder):
+        """Return slides of three tiles: the first one is looked at, the second proves the way."""
+        for name in ("codes", "samples"):
+            compiled.loops(name, compiled.LOADING)
+        rng = np.random.default_rng(0)
+        y, x = np.mgrid[:32, :96]
+        deep = np.stack([y * 99, x * 40, y * x], axis=-1) + rng.integers(0, 99, (32, 96, 3))
+        deep = deep.astype(np.uint16)
+        grey = {"photometric": "minisblack"}
+        two = {"planarconfig": "contig", "extrasamples": [0], **grey}
+        kinds = {
+            "420": (deep, {"subsampling": (2, 2)}),
+            "422": (deep, {"subsampling": (2, 1)}),
+            "444": (deep, {"subsampling": (1, 1)}),
+            "grey": (np.ascontiguousarray(deep[..., 0]), grey),
+            "two samples": ((deep[..., :2] >> 4).astype(np.uint8), two),
+            "lossless": (deep, {"compressionargs": {"lossless": True}}),
+        }
+        for name, (data, how) in kinds.items():
+            how = {"photometric": "rgb", "compression": "jpeg", "metadata": None, **how}
+            tifffile.imwrite(folder / f"{name}.tif", data, tile=(32, 32), **how)
+        return {name: (folder / f"{name}.tif").read_bytes() for name in kinds}
+
+    def mutated(self, name, seed, data):
+        """Return the bytes of a mutant."""
+        return mutated_tiles(seed, data)
+
+    def read(self, path, well):
+        """Read all of it; what is no error is what tifffile reads."""
+        slide = ds.open_slide(path)
+        found = slide.read(0, 0, *slide.shape[:2])
+        np.testing.assert_array_equal(found, tifffile.imread(path).reshape(found.shape))
+
+
+class Stores:
+    """Stores of which a JSON file is changed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        made = folder / "stores"
+        made.mkdir()
+        path = made / "a.tif"
+        rng = np.random.default_rng(0)
+        tifffile.imwrite(path, rng.integers(0, 255, (64, 64, 3), np.uint8), photometric="rgb")
+        pack, image = made / "a.tiles.zarr", made / "a.ome.zarr"
+        ds.write(ds.pack_tiles(path, tile_size=16), pack)
+        ds.write(ds.open_slide(path), image)
+        self.sound = [
+            ((store, file), file.read_bytes())
+            for store in (pack, image)
+            for file in sorted(store.rglob("*.json"))
+            if file.name in ("zarr.json", "manifest.json")
+        ]
+
+    def mutated(self, place, seed, data):
+        """Return the bytes of a mutant."""
+        return mutated_json(seed, data)
+
+    def look(self, place, label, data, well):
+        """Prove a copy of the store, and open it."""
+        store, file = place
         # what the process keeps of a store is told apart by its path
-        copy = folder / f"{seed}-{store.name}"
+        copy = self.folder / f"{label}-{store.name}"
         shutil.copytree(store, copy)
-        (copy / file.relative_to(store)).write_bytes(mutant)
+        (copy / file.relative_to(store)).write_bytes(data)
+        try:
+            self.read(copy)
+        finally:
+            shutil.rmtree(copy)
+
+    def read(self, path):
+        """Prove the store at `path`, tell of it, and open it."""
+        with contextlib.suppress(ds.SlideError):
+            ds.verify(path)
+        told = CliRunner().invoke(cli.main, ["info", str(path)])
+        if told.exception is not None and not isinstance(told.exception, SystemExit):
+            raise told.exception
+        if path.name.endswith(".tiles.zarr"):
+            pack = ds.open_pack(path)
+            pack._repr_html_()
+            if len(pack):
+                pack.tiles[:2].compute(scheduler="sync")
+        else:
+            look(path)
+
+
+class Cohorts:
+    """Runs over slides of which the table or the record of a slide is changed."""
+
+    def __init__(self, folder):
+        made = folder / "cohort"
+        made.mkdir()
+        rng = np.random.default_rng(0)
+        for name in ("a.tif", "b.tif"):
+            data = rng.integers(0, 255, (32, 32, 3), np.uint8)
+            tifffile.imwrite(made / name, data, photometric="rgb")
+        self.table, self.job, self.kept = made / "slides.csv", made / "job", made / "kept"
+        self.table.write_bytes(b"path,mpp,name\r\na.tif,0.5,one\r\nb.tif,,\r\n")
+        self.go_on()
+        shutil.copytree(self.job, self.kept)
+        record = self.job / "one" / "one.json"
+        places = [self.table] * 3 + [record]
+        self.sound = [(place, place.read_bytes()) for place in places]
+
+    def mutated(self, place, seed, data):
+        """Return the bytes of a mutant."""
+        return (mutated_csv if place == self.table else mutated_json)(seed, data)
+
+    def look(self, place, label, data, well):
+        """Go on with a run that was done before."""
+        shutil.rmtree(self.job)
+        shutil.copytree(self.kept, self.job)
+        sound = self.table.read_bytes()
+        place.write_bytes(data)
+        try:
+            self.go_on()
+        finally:
+            self.table.write_bytes(sound)
+
+    def go_on(self):
+        """Run over the slides of the table."""
+        ds.run_cohort(self.table, self.job, {"mask": {"tile_size": 16}})
+
+
+KINDS = {"tiff": Tiffs, "jpeg": Jpegs, "store": Stores, "cohort": Cohorts}
+
+
+def fuzz(kind, folder, seeds, findings, told=lambda seed: None):
+    """Try the mutants of `seeds`."""
+    made = folder / f"{kind}-{seeds.start}"
+    made.mkdir()
+    target = KINDS[kind](made)
+    for seed in seeds:
+        place, data = target.sound[seed % len(target.sound)]
+        mutant = target.mutated(place, seed, data)
         told(seed)
-        try_one(lambda copy=copy: look_at_store(copy), findings, f"store-{seed}", mutant)
-        shutil.rmtree(copy)
+        well = seed // len(target.sound) % 8 == 0
+        looked = functools.partial(target.look, place, seed, mutant, well)
+        try_one(looked, findings, f"{kind}-{seed}", mutant)
         if findings.count >= KEPT:
             return
-
-
-KINDS = {"tiff": fuzz_tiffs, "store": fuzz_stores}
 
 
 def limited():
@@ -208,10 +321,10 @@ def work(kind, start, stop, step, out):
     done.unlink(missing_ok=True)
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=shm) as folder:
-        KINDS[kind](Path(folder), range(start, start + step, step), Findings(out))  # imports
+        fuzz(kind, Path(folder), range(start, start + step, step), Findings(out))  # imports
         limited()
         seeds = range(start + step, stop, step)
-        KINDS[kind](Path(folder), seeds, Findings(out), lambda seed: done.write_text(str(seed)))
+        fuzz(kind, Path(folder), seeds, Findings(out), lambda seed: done.write_text(str(seed)))
     done.write_text("all")
 
 

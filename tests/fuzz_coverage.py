@@ -1,9 +1,10 @@
-"""Fuzzing that is led by the lines it reaches, with atheris (Python 3.11 and 3.12, Linux).
+"""Fuzzing that is led by the lines it reaches, with atheris (Linux).
 
-    python tests/fuzz_coverage.py CORPUS -max_total_time=600
+    python tests/fuzz_coverage.py KIND CORPUS -max_total_time=600
 
-CORPUS is a folder that keeps what reached something new; the options are those of libFuzzer.
-Errors of ours are fine, everything else stops the run and leaves its input.
+KIND is one of those of `fuzz.py`: tiff, jpeg, store or cohort. CORPUS is a folder that keeps
+what reached something new; the options are those of libFuzzer. Errors of ours are fine,
+everything else stops the run and leaves its input.
 """
 
 import contextlib
@@ -18,49 +19,63 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["dask_slides.readers", "dask_slides.slide"]):
+with atheris.instrument_imports(include=["dask_slides"]):
     import dask_slides as ds
-    from dask_slides import readers
+    from dask_slides import cli, cohort, readers, writers
 
 import fuzz
-from mutate import mutated_tiff
 
-assert readers
+assert cli and cohort and readers and writers
 
 _numbers = itertools.count()
 
 
-def mutated(data, size, seed):
-    """Mutate by structure where there is one, else, and now and then, byte by byte."""
-    if random.Random(seed).random() < 0.7:
-        with contextlib.suppress(Exception):  # what was mutated before may have none any more
-            return mutated_tiff(seed, data)[:size]
-    return atheris.Mutate(data, size)
+class Inputs:
+    """What libFuzzer changes: a byte that says which of the sound files it was, and its bytes."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def seeds(self):
+        """Return what it begins with."""
+        return [bytes([n]) + data for n, (_, data) in enumerate(self.target.sound)]
+
+    def mutated(self, data, size, seed):
+        """Mutate by structure where there is one, else, and now and then, byte by byte."""
+        place, sound = self._parted(data)
+        if random.Random(seed).random() < 0.7:
+            with contextlib.suppress(Exception):  # what was mutated before may have none any more
+                return data[:1] + self.target.mutated(place, seed, sound)[: size - 1]
+        return data[:1] + atheris.Mutate(sound, size - 1)
+
+    def __call__(self, data):
+        """Look at one."""
+        place, changed = self._parted(data)
+        with contextlib.suppress(ds.SlideError):
+            self.target.look(place, next(_numbers), changed, False)
+
+    def _parted(self, data):
+        number = data[0] if data else 0
+        return self.target.sound[number % len(self.target.sound)][0], bytes(data[1:])
 
 
 def main(arguments):
-    """Run libFuzzer."""
+    """Run libFuzzer; the first of the arguments after the name of the program is the kind."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    program, kind, *rest = arguments
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=shm) as name:
-        folder = Path(name)
-        seeds = folder / "seeds"
+        made, seeds = Path(name) / kind, Path(name) / "seeds"
+        made.mkdir()
         seeds.mkdir()
-        for number, data in enumerate(fuzz.sound_tiffs(folder).values()):
+        inputs = Inputs(fuzz.KINDS[kind](made))
+        for number, data in enumerate(inputs.seeds()):
             (seeds / str(number)).write_bytes(data)
-
-        def once(data):
-            path = folder / f"{next(_numbers)}.tif"
-            path.write_bytes(data)
-            try:
-                with contextlib.suppress(ds.SlideError):
-                    fuzz.look(path, well=False)
-            finally:
-                path.unlink()
-
         limits = ["-timeout=60", "-rss_limit_mb=2048"]
-        atheris.Setup([*arguments, *limits, str(seeds)], once, custom_mutator=mutated)
+        atheris.Setup(
+            [program, *rest, *limits, str(seeds)], inputs, custom_mutator=inputs.mutated
+        )  # fmt: skip
         atheris.Fuzz()
 
 

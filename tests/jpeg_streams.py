@@ -17,10 +17,10 @@ def tables(differences=16):
     Codes are what they stand for: sizes of differences in 5 bits, run and size in 8.
     """
     quantisation = segment(b"\xff\xdb", bytes([0] + [8] * 64))
-    return quantisation + _table(0, 5, differences) + _table(16, 8, 255)
+    return quantisation + huffman_table(0, 5, differences) + huffman_table(16, 8, 255)
 
 
-def _table(kind, length, count):
+def huffman_table(kind, length, count):
     """Return a Huffman table of so many codes of one length."""
     counts = [count if n == length else 0 for n in range(1, 17)]
     return segment(DHT, bytes([kind, *counts, *range(count)]))
@@ -59,10 +59,13 @@ def scan(units, components=(0,), restart=0, spectrum=(0, 63, 0)):
     return segment(SOS, head) + data
 
 
-def jpeg(height, width, *scans, factors=((1, 1),), restart=0, frame=0xC1, bits=12, given=None):
+def jpeg(
+    height, width, *scans, factors=((1, 1),), restart=0, frame=0xC1, bits=12, given=None, names=None
+):
     """Return a stream of `scans`, with components of so many samples across and down."""
+    named = zip(names or range(len(factors)), factors, strict=True)
     head = struct.pack(">BHHB", bits, height, width, len(factors)) + b"".join(
-        bytes((name, across << 4 | down, 0)) for name, (across, down) in enumerate(factors)
+        bytes((name, across << 4 | down, 0)) for name, (across, down) in named
     )
     start = b"\xff\xd8" + (tables() if given is None else given)
     intervals = segment(DRI, struct.pack(">H", restart)) if restart else b""
@@ -145,7 +148,48 @@ def damaged(stream, kind, rng):
 
 COLOUR = ((2, 2), (1, 1), (1, 1))
 GREY = [block(5, {1: 1})] * 8
-WRONG = {
+FLAT = [block()] * 4
+REFUSED = {
+    "a quantisation that is cut off": (
+        jpeg(16, 16, scan(FLAT), given=tables() + segment(b"\xff\xdb", bytes(1) + b"\x08" * 40)),
+        "quantisation that is none"),
+    "a quantisation of another number": (
+        jpeg(16, 16, scan(FLAT), given=tables() + segment(b"\xff\xdb", b"\x04" + b"\x08" * 64)),
+        "quantisation that is none"),
+    "a Huffman table of another number": (
+        jpeg(16, 16, scan(FLAT), given=tables() + huffman_table(4, 5, 16)),
+        "Huffman table that is none"),
+    "a difference of 16 bits": (
+        jpeg(16, 16, scan(FLAT), given=tables(17)), "Huffman table that is none"),
+    "no rows": (jpeg(0, 16, scan(FLAT)), "without a size"),
+    "no columns": (jpeg(16, 0, scan(FLAT)), "without a size"),
+    "eleven components": (
+        jpeg(8, 8, *(scan([block()], (n,)) for n in range(11)), factors=((1, 1),) * 11),
+        "frame header"),
+    "a marker of no kind": (
+        jpeg(16, 16, scan(FLAT), given=tables() + segment(b"\xff\xf3", b"1")), "FFF3, which none"),
+    "a second beginning": (
+        jpeg(16, 16, scan(FLAT), given=tables() + b"\xff\xd8\0\2"), "FFD8, which none"),
+    "a restart interval of four bytes": (
+        jpeg(16, 16, scan(FLAT), given=tables() + segment(DRI, bytes(4))), "restart interval"),
+    "a unit of eleven blocks": (
+        jpeg(16, 16, scan([block() * 11], (0, 1, 2)), factors=((2, 4), (1, 2), (1, 1))),
+        "11 blocks"),
+    "a lossless scan of coefficients": (
+        jpeg(2, 2, scan(["00000"] * 4, spectrum=(1, 64, 0)), frame=0xC3, given=tables(17)),
+        "lossless scan of coefficients"),
+}  # fmt: skip
+"""Headers that libjpeg refuses, too."""
+ADOBE = b"Adobe\0d\0\0\0\0"
+"""What its segment holds before the kind of colours."""
+JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
+WRONG = REFUSED | {
+    "JFIF of another version": (
+        jpeg(16, 16, scan(FLAT), given=segment(b"\xff\xe0", JFIF.replace(b"\1", b"\2", 1)) +
+             tables()), "JFIF of version 2"),
+    "colours of an unknown kind": (
+        jpeg(16, 16, scan([block() * 3] * 4, (0, 1, 2)), factors=((1, 1),) * 3,
+             given=segment(b"\xff\xee", ADOBE + b"\7") + tables()), "unknown kind, 7"),
     "a code that is in no table": (jpeg(16, 32, scan([*GREY[:4], "1" * 40, *GREY])), "a code"),
     "a run beyond the last coefficient": (
         jpeg(8, 8, scan([block(1, {60: 1})[:-8] + f"{5 << 4 | 1:08b}1"])), "more than 64"),

@@ -14,6 +14,7 @@ from jpeg_streams import (
     COLOUR,
     DAMAGE,
     EOI,
+    REFUSED,
     WRONG,
     block,
     damaged,
@@ -53,7 +54,7 @@ def check(request, monkeypatch):
 
 
 def decoded(stream, tables=None):
-    return decode_scans(stream, tables, of_image=0, converted=False)
+    return decode_scans(stream, tables, of_image=0, guessed=False)
 
 
 def picture(kind, height, width):
@@ -178,6 +179,12 @@ def test_what_is_wrong_is_told(check, name):
     with pytest.raises(ValueError, match=told) as error:
         check(stream)
     assert "the JPEG stream" in one_line(error)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_libjpeg_refuses_it_too(name):
+    with pytest.raises(imagecodecs.Jpeg8Error):
+        imagecodecs.jpeg8_decode(REFUSED[name][0])
 
 
 @given(st.sampled_from(sorted(WRONG)), st.binary(max_size=40), st.floats(0, 1), st.booleans())
@@ -324,7 +331,11 @@ def test_a_slide_with_restart_intervals(tmp_path):
     np.testing.assert_array_equal(found, imagecodecs.jpeg8_decode(stream))
 
 
-@pytest.mark.parametrize("name", [name for name in WRONG if name != "a difference too large"])
+NO_PAGE = {"a difference too large", "no rows", "no columns", "eleven components"}
+"""Of 8 bits, or of sizes that no page has."""
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name not in NO_PAGE])
 @pytest.mark.usefixtures("either")
 def test_a_slide_with_what_is_wrong(tmp_path, name):
     stream = WRONG[name][0]

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,20 @@ FOUND = {
     "mpp of a word": ("store", 302),
     "manifest without a path": ("store", 311),
     "manifest of a list": ("store", 347),
+    # shards and bad tiles that are none; pixels of a mapping in micrometres
+    "count of shards of a list": ("store", 134),
+    "count of shards of a word": ("store", 680),
+    "mpp of a mapping": ("store", 1958),
+    "tiles of no size that can be": ("store", 4286),
+    # headers of JPEG that libjpeg refuses: a symbol that no difference has, Se of a lossless scan
+    "difference of more bits": ("jpeg", 40078),
+    "lossless scan of coefficients": ("jpeg", 48491),
+    # a record of a slide with other kinds of values; a path of two lines
+    "record with a key of a number": ("cohort", 11),
+    "record of an unhashable path": ("cohort", 59),
+    "record with counts of a number": ("cohort", 111),
+    "record with seconds of a word": ("cohort", 159),
+    "path of two lines": ("cohort", 2040),
 }
 """What long runs found, by the mutant that did."""
 
@@ -44,10 +59,10 @@ def told(findings):
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("kind", ["tiff", "store"])
+@pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_mutants_raise_errors_of_ours_or_are_read(tmp_path, findings, kind):
-    count = {"tiff": 300, "store": 60}[kind]
-    fuzz.KINDS[kind](tmp_path, range(count), findings)
+    count = {"tiff": 300, "jpeg": 300, "store": 60, "cohort": 200}[kind]
+    fuzz.fuzz(kind, tmp_path, range(count), findings)
     assert not told(findings)
 
 
@@ -55,7 +70,7 @@ def test_mutants_raise_errors_of_ours_or_are_read(tmp_path, findings, kind):
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_before(tmp_path, findings, name):
     kind, seed = FOUND[name]
-    fuzz.KINDS[kind](tmp_path, range(seed, seed + 1), findings)
+    fuzz.fuzz(kind, tmp_path, range(seed, seed + 1), findings)
     assert not told(findings)
 
 
@@ -95,17 +110,17 @@ COVERED = """
 import atheris, sys
 sys.path.insert(0, {folder!r})
 import fuzz_coverage
-fuzz_coverage.main(["fuzz", "-runs=150", "-seed=1", "-max_len=20000"])
+fuzz_coverage.main(["fuzz", {kind!r}, "-runs={runs}", "-seed=1", "-max_len=20000"])
 """
 
 
-def test_the_coverage_guided_fuzzer_runs(tmp_path):
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_the_coverage_guided_fuzzer_runs(tmp_path, kind):
     pytest.importorskip("atheris")
-    import subprocess
-
-    code = COVERED.format(folder=str(Path(__file__).parent))
+    runs = 150
+    code = COVERED.format(folder=str(Path(__file__).parent), kind=kind, runs=runs)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "DONE" in done.stderr or "Done 150 runs" in done.stderr
+    assert "DONE" in done.stderr or f"Done {runs} runs" in done.stderr

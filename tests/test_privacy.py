@@ -1,7 +1,9 @@
 """What must not get out: label and macro, what the scanner knows of people, other files."""
 
 import base64
+import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -148,3 +150,55 @@ def test_a_store_cannot_have_other_files_read(tmp_path, slide, where, monkeypatc
     with pytest.raises(ds.StoreDamagedError):
         ds.verify(path)
     assert not [name for name in opened if "secret" in str(name) or "hostname" in str(name)]
+
+
+def store_that_says(tmp_path, change):
+    """Write an image, change its mark, and return it."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "b.tif", pixels, photometric="rgb")
+    path = ds.write(ds.open_slide(tmp_path / "b.tif"), tmp_path / "b.ome.zarr")
+    root = tmp_path / "b.ome.zarr" / "zarr.json"
+    document = json.loads(root.read_text())
+    change(document["attributes"]["dask_slides"])
+    root.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize("place", ["../secret.json", "/etc/passwd", "0/../../secret.json"])
+def test_a_store_does_not_name_files_elsewhere(tmp_path, place):
+    (tmp_path / "secret.json").write_text('{"files": []}')
+    path = store_that_says(tmp_path, lambda mark: mark["manifest"].update(path=place))
+    result = CliRunner().invoke(main, ["info", str(path)])
+    assert result.exit_code == 1
+    assert "has no manifest that can be read" in result.stderr
+    with pytest.raises(ds.StoreDamagedError):
+        ds.verify(path)
+
+
+COMMAND = "\x1b[2J\x07\u202e\nimage"
+"""Characters that clear a terminal, ring, turn what follows around, and end a line."""
+
+
+def test_nothing_that_a_store_says_commands_a_terminal(tmp_path):
+    bad = {"level": 0, "y": 0, "x": 0, "height": 8, "width": 8, "status": "corrupt"}
+    path = store_that_says(
+        tmp_path, lambda mark: mark.update(kind=COMMAND, bad_tiles=[bad | {"reason": COMMAND}])
+    )  # fmt: skip
+    told = CliRunner().invoke(main, ["info", str(path)]).stdout
+    assert "image, shards: " in told and "corrupt (" in told
+    assert all(line.isprintable() for line in told.split("\n"))
+
+
+def test_no_path_commands_a_terminal_by_an_error(tmp_path):
+    for error in (
+        pytest.raises(ds.SlideNotFoundError, match="No such file"),
+        pytest.raises(ds.SlideFormatError),
+    ):
+        with error as raised:
+            ds.open_slide(tmp_path / f"{COMMAND}.tif")
+        assert str(raised.value).isprintable()
+        assert r"\x1b[2J\x07\u202e\nimage.tif" in str(raised.value)
+        (tmp_path / f"{COMMAND}.tif").write_bytes(b"II*\0nothing")
+    copy = pickle.loads(pickle.dumps(raised.value))
+    assert (str(copy), copy.args) == (str(raised.value), raised.value.args)

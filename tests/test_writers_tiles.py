@@ -248,6 +248,17 @@ def test_what_is_no_pack(tmp_path):
         assert isinstance(error.value, ValueError)
 
 
+def test_a_pack_that_declares_enormous_tiles(tmp_path, slide):
+    path = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
+    array = tmp_path / "a.zarr" / "tiles" / "zarr.json"
+    document = json.loads(array.read_text())
+    document["shape"][1:3] = [2**40, 2**40]
+    array.write_text(json.dumps(document))
+    with pytest.raises(ds.SlideLimitError, match="declares tiles of") as error:
+        ds.open_pack(path)
+    one_line(error)
+
+
 def test_a_pack_that_lacks_a_part(tmp_path, slide):
     path = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
     shutil.rmtree(tmp_path / "a.zarr" / "score")

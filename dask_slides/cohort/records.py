@@ -91,17 +91,33 @@ def read_record(job: str, name: str) -> SlideRecord | None:
     try:
         with open(path, "rb") as stream:
             found = json.load(stream)
-        steps = {
-            name: StepRecord(**one | {"key": Key(**one["key"])})
-            for name, one in found["steps"].items()
-        }
-        return SlideRecord(found["path"], steps)
+        steps = {step: _step_record(one) for step, one in found["steps"].items()}
+        return SlideRecord(_a(found["path"], str), steps)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SlideFormatError(
             f"{path}: is no record of a slide ({error}); move its folder away"
         ) from error
+
+
+def _step_record(one: Any) -> StepRecord:
+    """Return what a record says of a step; TypeError, ValueError or KeyError if it is none."""
+    key = Key(**{part: _a(facts, dict) for part, facts in one["key"].items()})
+    record = StepRecord(**one | {"key": key})
+    for number in _a(record.counts, dict).values():
+        _a(number, int, float)
+    _a(record.before, str, type(None))
+    _a(record.done, bool)
+    _a(record.seconds, int, float, type(None))
+    return record
+
+
+def _a(value: Any, *kinds: type) -> Any:
+    """Return `value` if it is of one of the kinds."""
+    if type(value) not in kinds:
+        raise TypeError(f"{value!r:.60} where {kinds[0].__name__} must be")
+    return value
 
 
 def keep_record(job: str, name: str, record: SlideRecord) -> None:

@@ -84,7 +84,7 @@ def unstuff(stream: Any, at: int, out: Any) -> tuple[Any, Any]:
 def _number(register: Any, total: Any, size: Any) -> Any:
     """Return the number of `size` bits that the first `total` end with (T.81, F.2.2.1)."""
     bits = register << (total - size)
-    value = np.int64(bits >> _1 >> (_63 - size))
+    value: Any = np.int64(bits >> _1 >> (_63 - size))
     if np.int64(bits) >= 0:  # it begins with 0
         value -= (np.int64(1) << np.int64(size)) - 1
     return value
@@ -195,9 +195,8 @@ def differences(
                 if entry >> _STEP == np.uint64(WIDE):
                     return TOO_WIDE
                 return UNKNOWN if taken + PEEK <= bits else SHORT
-            if size == np.uint64(16):  # no bits follow (H.1.2.2)
-                value = np.int32(32768)
-            else:
+            value: Any = np.int32(32768)
+            if size != np.uint64(16):  # of that no bits follow (H.1.2.2)
                 value = np.int32(_number(register, total, size))
             register <<= total
             count -= total

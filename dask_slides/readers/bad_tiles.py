@@ -73,6 +73,16 @@ def listed(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
     return [asdict(tile) for tile in in_order(whole)]
 
 
+def bad_tile_of(row: Any) -> BadTile:
+    """Return the tile that `listed` made plain values of; TypeError if it is none."""
+    tile = BadTile(**row)
+    numbers = (tile.level, tile.y, tile.x, tile.height, tile.width, tile.offset or 0)
+    is_told = tile.status in (ABSENT, CORRUPT) and isinstance(tile.reason, str)
+    if not is_told or any(type(number) is not int for number in numbers):
+        raise TypeError("a value of another kind than it must be")
+    return tile
+
+
 def rows_of(holes: Iterable[Hole]) -> list[list[Any]]:
     """Return where `holes` are and why, [y, x, height, width, status] each, neighbours as one."""
     by_status: dict[str, list[Region]] = {}

@@ -62,7 +62,8 @@ def lookup(counts: bytes, symbols: bytes, is_dc: bool, widest: int) -> NDArray[n
         entries[values == 0x00] = lengths[values == 0x00] + (END << STEP)
         entries[values == 0xF0] = lengths[values == 0xF0] + (16 << STEP) + ZEROS
     entries[sizes > widest] = WIDE << STEP
-    # codes of one length follow each other, and longer ones follow those
+    # codes of one length follow each other, and longer ones follow those; ones alone are none by
+    # the standard, but libjpeg reads them
     taken = np.repeat(entries.astype(np.uint32), 1 << (PEEK - lengths))
     if len(taken) > 1 << PEEK:
         raise ValueError("the JPEG stream has a Huffman table of more codes than there can be")

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dask_slides.compiled import loops
 from dask_slides.memory import POOL
-from dask_slides.readers.entropy import FILLED, NO_END, Checker, Frame, Scan, Steps, read_scans
+from dask_slides.readers.entropy import FILLED, NO_END, Checker, read_scans
 from dask_slides.readers.huffman import LANES, PADDING
+from dask_slides.readers.scan_headers import Frame, Scan, Steps
 
 Array = NDArray[Any]
 
@@ -34,15 +35,16 @@ _own = threading.local()
 
 
 def decode_scans(
-    stream: bytes, tables: bytes | None, *, of_image: int, converted: bool
+    stream: bytes, tables: bytes | None, *, of_image: int, guessed: bool
 ) -> Array | None:
-    """Return the samples (h, w, s) of a JPEG, from YCbCr if `converted`; None if libjpeg is to.
+    """Return the samples (h, w, s) of a JPEG as they are stored; None if libjpeg is to make them.
 
-    ValueError unless the stream is whole. The image it is a part of has `of_image` samples.
+    `guessed`, they are red, green and blue if libjpeg takes them for YCbCr. ValueError unless
+    the stream is whole. The image it is a part of has `of_image` samples.
     """
     reader = _Decoding(of_image, 8 * len(stream), _own.__dict__)
     read_scans(stream, tables, reader)
-    return reader.pixels(converted)
+    return reader.pixels(guessed)
 
 
 @dataclass
@@ -69,6 +71,7 @@ class _Decoding:
         self._blocks: Any = None
         self._found: Array | None = None
         self._is_known = self._is_right = True
+        self._is_transformed = False
 
     def _room(self, name: str, size: int, dtype: Any) -> Array:
         """Return an array of this thread; what is in it is left over from the last one."""
@@ -94,6 +97,7 @@ class _Decoding:
     def begun(self, frame: Frame, scan: Scan) -> Callable[[Any, int, int, int], int]:
         """Return what decodes a part of a scan."""
         self._frame = frame
+        self._is_transformed = scan.transformed
         seconds = self._of_image * (SAVED_OF_LOSSLESS if frame.lossless else SAVED)
         self._codes = loops("codes", seconds)
         self._samples = self._codes and loops("samples", seconds)
@@ -163,11 +167,12 @@ class _Decoding:
 
         return taken
 
-    def pixels(self, converted: bool) -> Array | None:
+    def pixels(self, guessed: bool) -> Array | None:
         """Return the samples (h, w, s) that were decoded; None if libjpeg is to do it."""
         frame = self._frame
         if frame is None or not (self._is_known and self._is_right):
             return None
+        converted = guessed and self._is_transformed
         if frame.lossless:
             return None if converted else self._found
         down, across = frame.most
@@ -180,7 +185,7 @@ class _Decoding:
         steps = [
             part.steps.repeat(LANES)
             for part in self._parts
-            if part.steps is not None and part.steps.max() < _COARSE
+            if part.steps is not None and (part.steps < _COARSE).all()
         ]
         if bits not in _PASS or not len(ratios) == len(steps) == samples:
             return None

@@ -168,9 +168,11 @@ class _StrictJpeg:
         self._count = Counter[bytes | None]()
         self._page = page
         of_image = page.imagelength * page.imagewidth * samples_of(page)
+        # tifffile has colours left alone where the page says that they are red, green and blue
+        as_told = page.photometric == 2 and not page.is_jfif
         self._scans: list[Way] = [
-            partial(decode_scans, of_image=of_image, converted=converted)
-            for converted in (False, True)
+            partial(decode_scans, of_image=of_image, guessed=guessed)
+            for guessed in (not as_told, as_told)
         ]
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from dask_slides.errors import RemoteAccessError, RemoteError
+from dask_slides.errors import RemoteAccessError, RemoteError, SlideFormatError
 from dask_slides.readers.bad_tiles import STATUSES, BadTile, Hole, holes_of, in_order, rows_of
 from dask_slides.readers.remote import is_remote
 from dask_slides.writers.bucket import Prefix
@@ -295,10 +295,32 @@ class Verified:
     """Shards by status: "ok", "blank", "absent" and "corrupt" are all of them."""
 
 
-def statuses_in(store: str, manifest: dict[str, Any]) -> dict[str, int]:
-    """Return how many shards of a store its manifest says to have each status."""
-    files = json.loads(place_of(store).read(manifest["path"]))["files"]
-    return dict(Counter(one["status"] for one in files if one["status"]))
+def statuses_in(store: str, manifest: Any) -> dict[str, int]:
+    """Return how many shards of a store its manifest says to have each status.
+
+    SlideFormatError if it is none.
+    """
+    told = manifest if isinstance(manifest, dict) else {}
+    path = told.get("path")
+    try:
+        if not _is_inside(path):
+            raise ValueError("a path that is not of the store")
+        records = _records(place_of(store).read(str(path)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SlideFormatError(
+            f"{store}: has no manifest that can be read ({error}); write the store again"
+        ) from error
+    return dict(Counter(one.status for one in records if one.status))
+
+
+def _records(data: bytes) -> list[Record]:
+    """Return the files that a manifest names; KeyError, TypeError or ValueError if it is none."""
+    records = [Record(**one) for one in json.loads(data)["files"]]
+    for one in records:
+        texts = isinstance(one.file, str), isinstance(one.sha256, str), isinstance(one.status, str)
+        if not all(texts) or type(one.size) is not int:
+            raise TypeError("a file that is not described as one")
+    return records
 
 
 def _is_inside(path: Any) -> bool:
@@ -325,10 +347,10 @@ def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
     if hashlib.sha256(data).hexdigest() != digest:
         return nothing, [f"{path} has changed"]
     try:
-        records = [Record(**one) for one in json.loads(data)["files"]]
+        records = _records(data)
     except (KeyError, TypeError, ValueError):
         return nothing, [f"{path} is no manifest"]
-    if not all(_is_inside(one.file) and isinstance(one.size, int) for one in records):
+    if not all(_is_inside(one.file) for one in records):
         return nothing, [f"{path} names files that are not of the store"]
     known = {one.file for one in records} | {path}
     present = {file for file, _ in place.files() if belongs(file)}
@@ -339,6 +361,8 @@ def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
     statuses = Counter(one.status for one in records if one.status)
     counted = sum(statuses[status] for status in STATUSES)
     expected = told.get("shards", counted)  # older stores do not say
+    if type(expected) is not int:
+        return nothing, ["what it says of its manifest has changed"]
     if counted != expected:
         wrong.append(f"{counted:,} shards of {expected:,} have a status")
     return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong

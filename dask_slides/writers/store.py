@@ -25,7 +25,7 @@ from dask_slides.errors import (
     SlideNotFoundError,
     StoreDamagedError,
 )
-from dask_slides.readers.bad_tiles import MARK, BadTile
+from dask_slides.readers.bad_tiles import MARK, BadTile, bad_tile_of
 from dask_slides.readers.remote import group_at, is_remote
 from dask_slides.writers import records
 from dask_slides.writers.claimed import Claimed, bucket_store, check_bucket
@@ -46,10 +46,18 @@ from dask_slides.writers.room import check_writable, telling_of_room, warn_if_sh
 
 
 def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
-    """Return the bad tiles of its slide that the store at `path` names."""
+    """Return the bad tiles of its slide that the store at `path` names.
+
+    SlideFormatError if those are none.
+    """
     attributes = group_at(path).attrs.asdict()
     rows = attributes.get("bad_tiles") or attributes.get(MARK, {}).get("bad_tiles", ())
-    return tuple(BadTile(**row) for row in rows)
+    try:
+        return tuple(bad_tile_of(row) for row in rows)
+    except TypeError as error:
+        raise SlideFormatError(
+            f"{path}: names bad tiles that are none ({error}); write the store again"
+        ) from error
 
 
 def statuses_of(path: str, mark: Mapping[str, Any]) -> dict[str, int]:

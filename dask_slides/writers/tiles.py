@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dask_slides.cluster import Progress, check_memory, compute, memory_a_thread
 from dask_slides.errors import (
     SlideError,
     SlideFormatError,
+    SlideLimitError,
     SlideNotFoundError,
     TileDecodeError,
 )
@@ -26,6 +28,7 @@ from dask_slides.graph import MAX_TASKS, task_bytes
 from dask_slides.pack import TilePack
 from dask_slides.placed import TASK_BYTES, SlideTiles
 from dask_slides.readers.bad_tiles import MARK
+from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.readers.remote import group_at, is_remote, zarr_place
 from dask_slides.readers.zarr_bounds import bounded
@@ -239,6 +242,8 @@ def open_pack(path: Any) -> TilePack:
         There is nothing at the path.
     SlideFormatError
         What is there is not a pack.
+    SlideLimitError
+        It declares tiles that are larger than any tile may be.
     """
     target = place_text(path)
     if not (is_remote(target) or os.path.exists(target)):
@@ -252,11 +257,18 @@ def open_pack(path: Any) -> TilePack:
         stored_at = [bounded(group[name], target) for name in ("y", "x", "score")]
         if max(array.size for array in stored_at) > MOST_TILES or stored.ndim != 4:
             raise ValueError("tiles")
+        each = math.prod(stored.shape[1:]) * stored.dtype.itemsize
+        if each > Limits.tile_bytes:
+            raise SlideLimitError(
+                f"{target}: declares tiles of {each:,} bytes, more than the {Limits.tile_bytes:,} "
+                "of any tile; write the pack again with smaller ones"
+            )
         y, x, score = (np.asarray(array[...]) for array in stored_at)
         if not len(y) == len(x) == len(score) == stored.shape[0]:
             raise KeyError("tiles")
         lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
-        float(attributes.get("mpp") or 0)
+        if attributes.get("mpp") is not None:
+            float(attributes["mpp"])
     except SlideError:
         raise
     except Exception as error:  # zarr has no one class for what is not there
