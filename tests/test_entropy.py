@@ -28,7 +28,7 @@ from jpeg_streams import (
 )
 from PIL import Image
 from rw_fixtures import noise, one_line, real, segments, smooth
-from strategies import pixels, seeds, shapes
+from strategies import pixels, scan_streams, seeds, shapes
 
 import dask_slides as ds
 from dask_slides import compiled
@@ -120,40 +120,7 @@ def test_the_streams_made_here_are_what_they_should_be():
     np.testing.assert_allclose(found, 2048 + np.concatenate(sums), atol=0.6)
 
 
-@st.composite
-def streams(draw):
-    """Return a function that makes a stream with so many blocks too many in its first scan."""
-    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    factors = draw(st.sampled_from(FACTORS))
-    apart, restart = draw(st.booleans()), draw(st.integers(0, 5))
-    rng = np.random.default_rng(draw(seeds))
-    across, down = (max(one[axis] for one in factors) for axis in (0, 1))
-    sizes = [(-(-height * y // down), -(-width * x // across)) for x, y in factors]
-
-    def unit(count):
-        return "".join(
-            block(int(rng.integers(-99, 99)), {int(rng.integers(1, 64)): int(rng.integers(-9, 0))})
-            for _ in range(count)
-        )
-
-    def made(more=0):
-        if apart or len(factors) == 1:
-            counts = [-(-h // 8) * -(-w // 8) for h, w in sizes]
-            counts[0] += more
-            parts = [
-                scan([unit(1) for _ in range(count)], (n,), restart)
-                for n, count in enumerate(counts)
-            ]
-        else:
-            count = -(-height // (8 * down)) * -(-width // (8 * across)) + more
-            units = [unit(sum(x * y for x, y in factors)) for _ in range(count)]
-            parts = [scan(units, range(len(factors)), restart)]
-        return jpeg(height, width, *parts, factors=factors, restart=restart)
-
-    return made
-
-
-@given(streams())
+@given(scan_streams(FACTORS))
 def test_scans_of_any_order_have_as_many_blocks_as_they_need(made):
     stream = made()
     imagecodecs.jpeg8_decode(stream)

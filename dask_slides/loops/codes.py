@@ -81,6 +81,12 @@ def unstuff(stream: Any, at: int, out: Any) -> tuple[Any, Any]:
 
 
 @inlined
+def _filled(data: Any, register: Any, count: Any, at: Any) -> Any:
+    """Return the register with 56 bits or more, how many, and where the next bytes are."""
+    return register | word_at(data, at) >> count, count | _56, at + ((_63 - count) >> _3)
+
+
+@inlined
 def _number(register: Any, total: Any, size: Any) -> Any:
     """Return the number of `size` bits that the first `total` end with (T.81, F.2.2.1)."""
     bits = register << (total - size)
@@ -121,9 +127,7 @@ def coefficients(
             entry = np.uint64(first[table, register >> _SHORT_SHIFT])
             if entry == _0:
                 entry = np.uint64(tables[table, register >> _SHIFT])
-            register |= word_at(data, at) >> count
-            at += (_63 - count) >> _3
-            count |= _56
+            register, count, at = _filled(data, register, count, at)
             total = entry & _MASK
             last[component] += _number(register, total, entry >> _SIZE & _SIZE_MASK)
             register <<= total
@@ -135,9 +139,7 @@ def coefficients(
                 entry = np.uint64(first[table, register >> _SHORT_SHIFT])
                 if entry == _0:
                     entry = np.uint64(tables[table, register >> _SHIFT])
-                register |= word_at(data, at) >> count
-                at += (_63 - count) >> _3
-                count |= _56
+                register, count, at = _filled(data, register, count, at)
                 total, size = entry & _MASK, entry >> _SIZE & _SIZE_MASK
                 done += entry >> _STEP
                 if size:
@@ -184,9 +186,7 @@ def differences(
             entry = np.uint64(first[table, register >> _SHORT_SHIFT])
             if entry == _0:
                 entry = np.uint64(tables[table, register >> _SHIFT])
-            register |= word_at(data, at) >> count
-            at += (_63 - count) >> _3
-            count |= _56
+            register, count, at = _filled(data, register, count, at)
             total, size = entry & _MASK, entry >> _SIZE & _SIZE_MASK
             if entry >> _STEP:
                 taken = np.int64(at << _3) - np.int64(count) + np.int64(total)
