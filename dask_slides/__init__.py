@@ -49,7 +49,7 @@ from dask_slides.sample import sample_slide
 from dask_slides.sharing import decode_once
 from dask_slides.slide import Slide, from_dask, open_slide
 from dask_slides.stats import CellStats
-from dask_slides.writers.records import Verified
+from dask_slides.writers.proof import Verified
 from dask_slides.writers.store import verify
 from dask_slides.writers.tiles import open_pack
 from dask_slides.writers.write import write

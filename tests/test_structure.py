@@ -94,7 +94,7 @@ LAYERS = [
     ["crops"],
     ["writers.bucket", "writers.mark", "writers.metadata", "writers.plan"],
     ["writers.room", "writers.records"],
-    ["writers.arrays", "writers.claimed"],
+    ["writers.arrays", "writers.claimed", "writers.proof"],
     ["writers.store"],
     ["writers.label", "writers.mask", "writers.tiles"],
     ["writers.stages"],

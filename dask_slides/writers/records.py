@@ -14,12 +14,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from dask_slides.errors import RemoteAccessError, RemoteError, SlideFormatError
 from dask_slides.readers.bad_tiles import STATUSES, BadTile, Hole, holes_of, in_order, rows_of
 from dask_slides.readers.remote import is_remote
 from dask_slides.writers.bucket import Prefix
@@ -282,100 +280,3 @@ def flush_folder(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What a store was proven to hold."""
-
-    path: str
-    files: int
-    nbytes: int
-    statuses: dict[str, int]
-    """Shards by status: "ok", "blank", "absent" and "corrupt" are all of them."""
-
-
-def statuses_in(store: str, manifest: Any) -> dict[str, int]:
-    """Return how many shards of a store its manifest says to have each status.
-
-    SlideFormatError if it is none.
-    """
-    told = manifest if isinstance(manifest, dict) else {}
-    path = told.get("path")
-    try:
-        if not _is_inside(path):
-            raise ValueError("a path that is not of the store")
-        records = _records(place_of(store).read(str(path)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SlideFormatError(
-            f"{store}: has no manifest that can be read ({error}); write the store again"
-        ) from error
-    return dict(Counter(one.status for one in records if one.status))
-
-
-def _records(data: bytes) -> list[Record]:
-    """Return the files that a manifest names; KeyError, TypeError or ValueError if it is none."""
-    records = [Record(**one) for one in json.loads(data)["files"]]
-    for one in records:
-        texts = isinstance(one.file, str), isinstance(one.sha256, str), isinstance(one.status, str)
-        if not all(texts) or type(one.size) is not int:
-            raise TypeError("a file that is not described as one")
-    return records
-
-
-def _is_inside(path: Any) -> bool:
-    """Return whether what a store says is the path of a file of it: it may be anybody's store."""
-    if not isinstance(path, str) or not path or "\0" in path:
-        return False
-    return not os.path.isabs(path) and ".." not in path.replace("\\", "/").split("/")
-
-
-def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
-    """Read a whole store; return what it should hold, and what is wrong with it."""
-    nothing = Verified(store, 0, 0, {})
-    told = manifest if isinstance(manifest, dict) else {}
-    path, digest = told.get("path"), told.get("sha256")
-    if not _is_inside(path):
-        return nothing, ["what it says of its manifest has changed"]
-    place = place_of(store)
-    try:
-        data = place.read(str(path))
-    except (RemoteError, RemoteAccessError):
-        raise
-    except OSError:
-        return nothing, [f"{path} is missing"]
-    if hashlib.sha256(data).hexdigest() != digest:
-        return nothing, [f"{path} has changed"]
-    try:
-        records = _records(data)
-    except (KeyError, TypeError, ValueError):
-        return nothing, [f"{path} is no manifest"]
-    if not all(_is_inside(one.file) for one in records):
-        return nothing, [f"{path} names files that are not of the store"]
-    known = {one.file for one in records} | {path}
-    present = {file for file, _ in place.files() if belongs(file)}
-    wrong = [f"{file} was added" for file in sorted(present - known)]
-    with ThreadPoolExecutor() as pool:  # hashing needs no lock of Python's
-        found = pool.map(lambda one: _difference(place, one), records)
-        wrong += [one for one in found if one is not None]
-    statuses = Counter(one.status for one in records if one.status)
-    counted = sum(statuses[status] for status in STATUSES)
-    expected = told.get("shards", counted)  # older stores do not say
-    if type(expected) is not int:
-        return nothing, ["what it says of its manifest has changed"]
-    if counted != expected:
-        wrong.append(f"{counted:,} shards of {expected:,} have a status")
-    return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong
-
-
-def _difference(place: Place, expected: Record) -> str | None:
-    try:
-        size, digest = place.measured(expected.file)
-    except (RemoteError, RemoteAccessError):  # which proves nothing
-        raise
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        return f"{expected.file} {'is missing' if missing else f'cannot be read ({error})'}"
-    if size != expected.size:
-        return f"{expected.file} has {size:,} bytes instead of {expected.size:,}"
-    return None if digest == expected.sha256 else f"{expected.file} has changed"

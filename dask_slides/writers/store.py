@@ -27,7 +27,7 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.bad_tiles import MARK, BadTile, bad_tile_of
 from dask_slides.readers.remote import group_at, is_remote
-from dask_slides.writers import records
+from dask_slides.writers import proof, records
 from dask_slides.writers.claimed import Claimed, bucket_store, check_bucket
 from dask_slides.writers.mark import (
     KEEPING,
@@ -63,7 +63,7 @@ def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
 def statuses_of(path: str, mark: Mapping[str, Any]) -> dict[str, int]:
     """Return how many shards of the store at `path` have each status, as its manifest says."""
     manifest = mark.get("manifest")
-    return {} if manifest is None else records.statuses_in(path, manifest)
+    return {} if manifest is None else proof.statuses_in(path, manifest)
 
 
 def check_target(path: str, overwrite: bool) -> None:
@@ -298,7 +298,7 @@ def _put_right(hidden: str, target: str) -> None:
             os.rename(old, target)
 
 
-def verify(path: Any) -> records.Verified:
+def verify(path: Any) -> proof.Verified:
     """Prove that a store is complete and unchanged: every file is read.
 
     Parameters
@@ -329,7 +329,7 @@ def verify(path: Any) -> records.Verified:
         raise SlideFormatError(
             f"{target}: not a finished store of dask_slides with a manifest; write it again"
         )
-    verified, wrong = records.check(target, mark["manifest"])
+    verified, wrong = proof.check(target, mark["manifest"])
     attributes = group_at(target).attrs.asdict()
     if not wrong and root_digest(attributes) != mark["manifest"].get("root"):
         wrong.append("the attributes of the root have changed")
