@@ -30,6 +30,8 @@ _BITS = 22
 """Fraction bits of a weight, as in Pillow."""
 ROWS = 32
 """Rows cast to float64 at a time: a block stays in the second-level cache."""
+_TURNED = 128
+"""Rows turned at a time: a line of the cache that is read for one column is there for the next."""
 GEMM_LIMIT = 250_000
 """Multiply-adds of one matrix product: below OpenBLAS' limit for starting threads of its
 own (262,144), which would fight with the threads of the scheduler."""
@@ -178,8 +180,8 @@ def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: in
     if axis.kernel == "nearest":
         return strip[:, axis.taps(start, stop)[0] - origin]
     if strip.dtype != np.uint8:
-        turned = np.ascontiguousarray(strip.transpose(1, 0, 2))
-        return resample_rows(turned, axis, start, stop, origin).transpose(1, 0, 2)
+        turned = _turned(strip)
+        return _sparse_rows(turned, strip.dtype, axis, start, stop, origin).transpose(1, 0, 2)
     height, width, channels = strip.shape
     bands = list(_bands(axis, start, stop))
     out = np.empty((height, stop - start, channels), np.uint8)
@@ -209,7 +211,7 @@ def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) 
         return result
     _, width, channels = block.shape
     if block.dtype != np.uint8:
-        return _sparse_rows(block, axis, start, stop, origin)
+        return _sparse_rows(block.astype(np.float64), block.dtype, axis, start, stop, origin)
     flat = block.reshape(len(block), width * channels)
     out = np.empty((stop - start, width * channels), np.uint8)
     for band in _bands(axis, start, stop):
@@ -256,7 +258,19 @@ def _rounded(product: Array) -> Array:
     return np.clip(product, 0, 255, out=product).astype(np.uint8)
 
 
-def _sparse_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+def _turned(strip: Array) -> Array:
+    """Return `strip` (h, w, c) as float64 (w, h, c)."""
+    height, width, channels = strip.shape
+    turned = np.empty((width, height, channels))
+    for top in range(0, height, _TURNED):
+        turned[:, top : top + _TURNED] = strip[top : top + _TURNED].transpose(1, 0, 2)
+    return turned
+
+
+def _sparse_rows(
+    block: Array, dtype: np.dtype[Any], axis: Axis, start: int, stop: int, origin: int
+) -> Array:
+    """Resample rows of float64 by a sparse matrix, to another dtype."""
     from scipy.sparse import csr_array
 
     first, weight = axis.weights(start, stop)
@@ -267,9 +281,9 @@ def _sparse_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -
     matrix = csr_array(
         (weight.ravel()[used], (row[used], column[used])), shape=(stop - start, len(block))
     )
-    product = matrix @ block.reshape(len(block), -1).astype(np.float64)
+    product = matrix @ block.reshape(len(block), -1)
     product = product.reshape(stop - start, *block.shape[1:])
-    return to_dtype(product, block.dtype)
+    return to_dtype(product, dtype)
 
 
 def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:

@@ -235,8 +235,8 @@ class ResizedSource:
         if self.dtype == np.uint8:
             columns = ROWS * (strip.width + 2 * region.width) * wide
             rows = int(min(window.height, taps) * region.width * wide)
-        else:  # turned, cast, and the product with two copies while it is rounded
-            columns = strip.area * (sample + wide) + 3 * strip.height * region.width * wide
+        else:  # turned and cast, and the product with two copies while it is rounded
+            columns = strip.area * wide + 3 * strip.height * region.width * wide
             rows = (window.height + 3 * region.height) * region.width * wide
         return middle + result + max(columns, rows)
 
