@@ -19,12 +19,13 @@ import tempfile
 import time
 import traceback
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from click.testing import CliRunner
-from mutate import mutated_csv, mutated_json, mutated_tiff, mutated_tiles
+from mutate import Tiff, mutated_csv, mutated_json, mutated_tiff, mutated_tiles
 
 import dask_slides as ds
 from dask_slides import cli, compiled
@@ -188,11 +189,29 @@ class Jpegs(Tiffs):
         """Return the bytes of a mutant."""
         return mutated_tiles(seed, data)
 
+    def look(self, name, label, data, well):
+        """Read all of it; if nothing but tiles is changed, what is no error is tifffile's."""
+        sound = dict(self.sound)[name]
+        same = len(data) == len(sound)
+        for at, stop in pairwise([0, *sorted(sum(self.places[name], ())), len(sound)]):
+            within = (at, stop) in self.places[name]
+            same = same and (within or data[at:stop] == sound[at:stop])
+        super().look(name, label, data, same)
+
+    @functools.cached_property
+    def places(self):
+        """Where the tiles of the sound files begin and end."""
+        return {
+            name: [(offset, offset + count) for offset, count in Tiff(data).tiles]
+            for name, data in self.sound
+        }
+
     def read(self, path, well):
-        """Read all of it; what is no error is what tifffile reads."""
+        """Read all of it."""
         slide = ds.open_slide(path)
         found = slide.read(0, 0, *slide.shape[:2])
-        np.testing.assert_array_equal(found, tifffile.imread(path).reshape(found.shape))
+        if well:
+            np.testing.assert_array_equal(found, tifffile.imread(path).reshape(found.shape))
 
 
 class Stores:

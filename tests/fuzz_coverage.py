@@ -43,10 +43,11 @@ class Inputs:
     def mutated(self, data, size, seed):
         """Mutate by structure where there is one, else, and now and then, byte by byte."""
         place, sound = self._parted(data)
+        room = max(1, size - 1)
         if random.Random(seed).random() < 0.7:
             with contextlib.suppress(Exception):  # what was mutated before may have none any more
-                return data[:1] + self.target.mutated(place, seed, sound)[: size - 1]
-        return data[:1] + atheris.Mutate(sound, size - 1)
+                return data[:1] + self.target.mutated(place, seed, sound)[:room]
+        return data[:1] + atheris.Mutate(sound[:room], room)
 
     def __call__(self, data):
         """Look at one."""
