@@ -326,7 +326,7 @@ def agreement(count: int) -> list[str]:
     from jpeg_streams import damaged as mutant_of
     from PIL import Image
 
-    from dask_slides.readers.entropy import check_scans
+    from dask_slides.readers.entropy import Checker, read_scans
 
     rows = ["| damage of the data of one JPEG of 8 bits | simplejpeg refuses | code by code | "
             "simplejpeg alone |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
@@ -349,7 +349,7 @@ def agreement(count: int) -> list[str]:
         for seed in range(count):
             mutant = mutant_of(fitting[seed % len(fitting)], kind, np.random.default_rng(seed))
             by_them = refuses(lambda data=mutant: simplejpeg.decode_jpeg(data))
-            by_us = refuses(lambda data=mutant: check_scans(data, None))
+            by_us = refuses(lambda data=mutant: read_scans(data, None, Checker()))
             theirs, ours, alone = theirs + by_them, ours + by_us, alone + (by_them and not by_us)
         rows.append(f"| {kind} | {theirs / count:.1%} | {ours / count:.1%} | {alone / count:.1%} |")
     return rows

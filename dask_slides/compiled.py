@@ -28,7 +28,7 @@ def loops(name: str, seconds: float) -> Any:
     # while one thread loads it the others go on without
     if (
         name not in _modules
-        and seconds >= (MORE if _modules else LOADING)
+        and seconds >= (MORE if any(_modules.values()) else LOADING)
         and _lock.acquire(blocking=False)
     ):
         try:

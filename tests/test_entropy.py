@@ -33,7 +33,7 @@ from strategies import pixels, scan_streams, seeds, shapes
 import dask_slides as ds
 from dask_slides import compiled
 from dask_slides.loops import codes, samples
-from dask_slides.readers.entropy import check_scans
+from dask_slides.readers.entropy import Checker, read_scans
 from dask_slides.readers.frames import has_end, jpeg_frame
 from dask_slides.readers.scans import decode_scans
 
@@ -51,6 +51,10 @@ def check(request, monkeypatch):
     """The check of a stream, by plain Python and by the loops that decode it too."""
     monkeypatch.setattr(compiled, "_modules", MODULES[request.param])
     return lambda stream, tables=None: decoded(bytes(stream), tables)
+
+
+def check_scans(stream, tables):
+    read_scans(stream, tables, Checker())
 
 
 def decoded(stream, tables=None):

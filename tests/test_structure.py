@@ -48,7 +48,16 @@ def top_level(tree):
 
 
 LAYERS = [
-    ["errors", "_version", "geometry", "machine", "memory", "threads", "readers.huffman"],
+    [
+        "errors",
+        "_version",
+        "geometry",
+        "machine",
+        "memory",
+        "threads",
+        "readers.huffman",
+        "readers.plain",
+    ],
     ["loops.compiler"],
     ["loops.codes", "loops.lzw", "loops.pixels", "loops.samples"],
     ["compiled"],

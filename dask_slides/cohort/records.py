@@ -17,6 +17,7 @@ from dask_slides._version import __version__
 from dask_slides.cohort.listing import Entry
 from dask_slides.cohort.steps import Step, store_of
 from dask_slides.errors import ResumeError, SlideFormatError
+from dask_slides.readers.plain import of_kind
 from dask_slides.readers.protocol import Identity
 from dask_slides.writers.mark import mark_of
 from dask_slides.writers.records import write_whole
@@ -92,7 +93,7 @@ def read_record(job: str, name: str) -> SlideRecord | None:
         with open(path, "rb") as stream:
             found = json.load(stream)
         steps = {step: _step_record(one) for step, one in found["steps"].items()}
-        return SlideRecord(_a(found["path"], str), steps)
+        return SlideRecord(of_kind(found["path"], str), steps)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -103,21 +104,14 @@ def read_record(job: str, name: str) -> SlideRecord | None:
 
 def _step_record(one: Any) -> StepRecord:
     """Return what a record says of a step; TypeError, ValueError or KeyError if it is none."""
-    key = Key(**{part: _a(facts, dict) for part, facts in one["key"].items()})
+    key = Key(**{part: of_kind(facts, dict) for part, facts in one["key"].items()})
     record = StepRecord(**one | {"key": key})
-    for number in _a(record.counts, dict).values():
-        _a(number, int, float)
-    _a(record.before, str, type(None))
-    _a(record.done, bool)
-    _a(record.seconds, int, float, type(None))
+    for number in of_kind(record.counts, dict).values():
+        of_kind(number, int, float)
+    of_kind(record.before, str, type(None))
+    of_kind(record.done, bool)
+    of_kind(record.seconds, int, float, type(None))
     return record
-
-
-def _a(value: Any, *kinds: type) -> Any:
-    """Return `value` if it is of one of the kinds."""
-    if type(value) not in kinds:
-        raise TypeError(f"{value!r:.60} where {kinds[0].__name__} must be")
-    return value
 
 
 def keep_record(job: str, name: str, record: SlideRecord) -> None:

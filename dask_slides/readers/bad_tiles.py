@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_slides.geometry import Region, joined, shrunk
+from dask_slides.readers.plain import of_kind
 
 OK, BLANK, ABSENT, CORRUPT = "ok", "blank", "absent", "corrupt"
 STATUSES = (OK, BLANK, ABSENT, CORRUPT)
@@ -76,10 +77,12 @@ def listed(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
 def bad_tile_of(row: Any) -> BadTile:
     """Return the tile that `listed` made plain values of; TypeError if it is none."""
     tile = BadTile(**row)
-    numbers = (tile.level, tile.y, tile.x, tile.height, tile.width, tile.offset or 0)
-    is_told = tile.status in (ABSENT, CORRUPT) and isinstance(tile.reason, str)
-    if not is_told or any(type(number) is not int for number in numbers):
-        raise TypeError("a value of another kind than it must be")
+    for number in (tile.level, tile.y, tile.x, tile.height, tile.width):
+        of_kind(number, int)
+    of_kind(tile.offset, int, type(None))
+    of_kind(tile.reason, str)
+    if tile.status not in (ABSENT, CORRUPT):
+        raise TypeError(f"{tile.status!r:.60} where a status must be")
     return tile
 
 

@@ -22,6 +22,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a segment."""
 _WITH_MORE = frozenset({0xC4, *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE}) | FRAMES
 """Those with one that libjpeg knows: tables, scans, restart intervals, what applications say."""
+_KNOWN = _ALONE | _WITH_MORE
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _NEXT = re.compile(rb"\xff+([^\x00\xff])")
 """A marker with the fill bytes before it."""
@@ -53,16 +54,11 @@ class Reader(Protocol):
         """
 
 
-def check_scans(stream: bytes, tables: bytes | None) -> None:
-    """Raise ValueError unless the scans of a JPEG are whole.
+def read_scans(stream: bytes, tables: bytes | None, reader: Reader) -> None:
+    """Let `reader` go through the scans of a JPEG; ValueError unless they are whole.
 
     `tables` may hold tables that the stream lacks.
     """
-    read_scans(stream, tables, Checker())
-
-
-def read_scans(stream: bytes, tables: bytes | None, reader: Reader) -> None:
-    """Let `reader` go through the scans of a JPEG; ValueError unless they are whole."""
     known = Known()
     if tables is not None:
         for marker, segment in _Segments(tables.removesuffix(END) + END, reader):
@@ -129,10 +125,10 @@ class _Segments:
             if found is None:
                 raise ValueError(f"the JPEG stream has no marker at byte {self._at}")
             marker, self._at = found[1][0], found.end()
-            if marker == headers.END:
+            if marker == END[1]:
                 return
             segment = b""
-            if marker not in _ALONE | _WITH_MORE:
+            if marker not in _KNOWN:
                 raise ValueError(f"the JPEG stream has marker FF{marker:02X}, which none has")
             if marker not in _ALONE:
                 start = self._at + 2

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dask_slides.readers.huffman import ZIGZAG, first_look, lookup
 
-TABLES, STEPS, RESTARTS, SCAN, END = 0xC4, 0xDB, 0xDD, 0xDA, 0xD9
-"""Markers: DHT, DQT, DRI, SOS, EOI."""
+_TABLES, _STEPS, _RESTARTS, SCAN = 0xC4, 0xDB, 0xDD, 0xDA
+"""Markers: DHT, DQT, DRI, SOS."""
 _JFIF, _ADOBE = 0xE0, 0xEE
 """Markers that tell of colours: APP0, APP14."""
 _LOSSLESS = 0xC3
@@ -49,11 +49,11 @@ class Known:
 
     def learn(self, marker: int, segment: bytes) -> None:
         """Keep what a segment says, if it is of such."""
-        if marker == TABLES:
+        if marker == _TABLES:
             self.codes |= _codes(segment)
-        elif marker == STEPS:
+        elif marker == _STEPS:
             self.steps |= _steps(segment)
-        elif marker == RESTARTS:
+        elif marker == _RESTARTS:
             if len(segment) != 2:
                 raise ValueError("the JPEG stream has a restart interval that is none")
             self.interval = int.from_bytes(segment)

@@ -1,7 +1,7 @@
 """JPEG that simplejpeg does not read, by the compiled loops: 12 bits, lossless, two samples.
 
 It is read as libjpeg reads it, to the bit, and what libjpeg would warn of is told on the way:
-going through the codes before, as `entropy.check_scans` does, takes as long as decoding.
+going through the codes before, as `entropy.Checker` does, takes as long as decoding.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 from dask_slides.errors import RemoteAccessError, RemoteError, SlideFormatError
 from dask_slides.readers.bad_tiles import STATUSES
+from dask_slides.readers.plain import of_kind
 from dask_slides.writers.records import Place, Record, belongs, place_of
 
 
@@ -31,12 +32,8 @@ def statuses_in(store: str, manifest: Any) -> dict[str, int]:
 
     SlideFormatError if it is none.
     """
-    told = manifest if isinstance(manifest, dict) else {}
-    path = told.get("path")
     try:
-        if not _is_inside(path):
-            raise ValueError("a path that is not of the store")
-        records = _records(place_of(store).read(str(path)))
+        records = _records(place_of(store).read(_path_in(manifest)))
     except (KeyError, TypeError, ValueError) as error:
         raise SlideFormatError(
             f"{store}: has no manifest that can be read ({error}); write the store again"
@@ -48,10 +45,18 @@ def _records(data: bytes) -> list[Record]:
     """Return the files that a manifest names; KeyError, TypeError or ValueError if it is none."""
     records = [Record(**one) for one in json.loads(data)["files"]]
     for one in records:
-        texts = isinstance(one.file, str), isinstance(one.sha256, str), isinstance(one.status, str)
-        if not all(texts) or type(one.size) is not int:
-            raise TypeError("a file that is not described as one")
+        for text in (one.file, one.sha256, one.status):
+            of_kind(text, str)
+        of_kind(one.size, int)
     return records
+
+
+def _path_in(manifest: Any) -> str:
+    """Return the path of a manifest, as the root of a store tells it; ValueError if it is none."""
+    path = manifest.get("path") if isinstance(manifest, dict) else None
+    if not _is_inside(path):
+        raise ValueError("a path that is not of the store")
+    return str(path)
 
 
 def _is_inside(path: Any) -> bool:
@@ -64,13 +69,13 @@ def _is_inside(path: Any) -> bool:
 def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
     """Read a whole store; return what it should hold, and what is wrong with it."""
     nothing = Verified(store, 0, 0, {})
-    told = manifest if isinstance(manifest, dict) else {}
-    path, digest = told.get("path"), told.get("sha256")
-    if not _is_inside(path):
+    try:
+        path, digest = _path_in(manifest), manifest.get("sha256")
+    except ValueError:
         return nothing, ["what it says of its manifest has changed"]
     place = place_of(store)
     try:
-        data = place.read(str(path))
+        data = place.read(path)
     except (RemoteError, RemoteAccessError):
         raise
     except OSError:
@@ -91,7 +96,7 @@ def check(store: str, manifest: Any) -> tuple[Verified, list[str]]:
         wrong += [one for one in found if one is not None]
     statuses = Counter(one.status for one in records if one.status)
     counted = sum(statuses[status] for status in STATUSES)
-    expected = told.get("shards", counted)  # older stores do not say
+    expected = manifest.get("shards", counted)  # older stores do not say
     if type(expected) is not int:
         return nothing, ["what it says of its manifest has changed"]
     if counted != expected:
