@@ -53,7 +53,7 @@ class BlankBlock:
     def __call__(self, source: Source, block: Block) -> Array:
         """Return (rows, cols) bool."""
         stats = unpacked(self.stats(source, block), self.stats.fields)
-        return self.detector(stats) & stats.whole
+        return _judged(stats, self.detector) & stats.known
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class BlankMap:
     blank: Any = field(repr=False)
     """(rows, cols) bool, True = blank: a dask array, or numpy once computed.
 
-    A cell that touches an absent or corrupt tile is never blank: nobody saw all of it.
+    A cell that touches an absent or corrupt tile is never blank: nobody saw all of it. Nodata and
+    masked pixels show nothing, so a cell of nothing else is blank.
     """
     statistics: Any = field(repr=False)
     """(rows, cols, record) float64: dask or numpy; `stats` unpacks it."""
@@ -108,13 +109,13 @@ class BlankMap:
 
     @property
     def unknown(self) -> Any:
-        """(rows, cols) bool: cells of which a part was not seen, and the rest shows no tissue.
+        """(rows, cols) bool: cells that touch a bad tile, and the rest of which shows no tissue.
 
         A dask array, or numpy once computed.
         """
         if self.computed:
-            return _judge_records(self.statistics, self.detector, self.fields, whole=False)
-        return _judged_lazily(self.detector, self.statistics, self.fields, whole=False)
+            return _judge_records(self.statistics, self.detector, self.fields, known=False)
+        return _judged_lazily(self.detector, self.statistics, self.fields, known=False)
 
     def compute(self, **kwargs: Any) -> BlankMap:
         """Return the map in memory; the slide is read once.
@@ -141,7 +142,7 @@ class BlankMap:
             if self.source is None:
                 return found
             chunks = self.statistics.chunks[:2]
-            bad_tiles = bad_tiles_of_cells(self.source, self.grid, chunks, found.stats.whole)
+            bad_tiles = bad_tiles_of_cells(self.source, self.grid, chunks, found.stats.known)
             return replace(found, bad_tiles=bad_tiles)
 
     def _place_of_block(self, block: Block) -> str:
@@ -198,21 +199,26 @@ class BlankMap:
         return display.facts_html(f"Blank map of {self.name}", facts, picture)
 
 
+def _judged(stats: CellStats, detector: Detector) -> Array:
+    """Return where the detector sees nothing, and where there is nothing to see."""
+    return np.asarray(detector(stats) | (stats.count == 0))
+
+
 def _judge_records(
-    records: Array, detector: Detector, fields: tuple[str, ...], whole: bool = True
+    records: Array, detector: Detector, fields: tuple[str, ...], known: bool = True
 ) -> Array:
-    """Return where the detector sees nothing: in cells seen `whole`, or in the others."""
+    """Return where the detector sees nothing: in cells without bad tiles, or in the others."""
     stats = unpacked(records, fields)
-    return np.asarray(detector.fit(stats)(stats) & (stats.whole == whole))
+    return np.asarray(_judged(stats, detector.fit(stats)) & (stats.known == known))
 
 
 def _judged_lazily(
-    detector: Detector, statistics: Any, fields: tuple[str, ...], whole: bool = True
+    detector: Detector, statistics: Any, fields: tuple[str, ...], known: bool = True
 ) -> da.Array:
     if detector.pooled:  # it must see every cell at once
         statistics = statistics.rechunk(statistics.shape)
     return statistics.rechunk({2: -1}).map_blocks(
-        _judge_records, detector, fields, whole,
+        _judge_records, detector, fields, known,
         drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool),
     )  # fmt: skip
 

@@ -180,7 +180,7 @@ def pack_attributes(slide: Slide, image: Slide, found: BlankMap, stride: Any) ->
         "detector": repr(found.detector),
         "version": __version__,
     }
-    skipped = int(np.count_nonzero(~found.stats.whole))
+    skipped = int(np.count_nonzero(~found.stats.known))
     if skipped:
         attributes |= {"skipped": skipped, "bad_tiles": listed(found.bad_tiles)}
     return attributes

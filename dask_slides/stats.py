@@ -26,6 +26,8 @@ Array = NDArray[Any]
 
 FIELDS = ("histogram", "saturation")
 """What a record can hold beyond count, sum and sum of squares."""
+COUNTS = ("missing", "nodata")
+"""What every record ends with."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,22 @@ class CellStats:
     saturation: Array | None = None
     """(rows, cols, 256): pixels by HSV saturation in 256 steps; zero for images not RGB."""
     missing: Array | None = None
-    """Pixels that no tile holds, absent or corrupt: they are in none of the others. None is 0."""
+    """Pixels without a value: of absent and corrupt tiles, nodata and masked ones. They are in none
+    of the others. None is 0."""
+    nodata: Array | None = None
+    """Those of the missing pixels that are nodata or masked. None is 0."""
 
     @property
     def whole(self) -> Array:
-        """(rows, cols) bool: whether every pixel of a cell was seen."""
+        """(rows, cols) bool: whether every pixel of a cell has a value."""
         return np.ones(self.count.shape, bool) if self.missing is None else self.missing == 0
+
+    @property
+    def known(self) -> Array:
+        """(rows, cols) bool: whether no tile that a cell touches is absent or corrupt."""
+        if self.missing is None:
+            return np.ones(self.count.shape, bool)
+        return np.asarray(self.missing == (0 if self.nodata is None else self.nodata))
 
     @property
     def mean(self) -> Array:
@@ -66,17 +78,19 @@ class CellStats:
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
     def packed(self) -> Array:
-        """Return one float64 array (rows, cols, 3 + 256 for each field + 1)."""
-        missing = np.zeros(self.count.shape) if self.missing is None else self.missing
+        """Return one float64 array (rows, cols, 3 + 256 for each field + 2)."""
+        none = np.zeros(self.count.shape)
+        missing = none if self.missing is None else self.missing
+        nodata = none if self.nodata is None else self.nodata
         parts = [self.count[..., None], self.total[..., None], self.squares[..., None]]
         parts += [part for part in (self.histogram, self.saturation) if part is not None]
-        parts.append(missing[..., None])
+        parts += [missing[..., None], nodata[..., None]]
         return np.concatenate(parts, axis=-1, dtype=np.float64)
 
 
 def record_length(fields: tuple[str, ...]) -> int:
     """Return the length of a packed record with `fields`."""
-    return 3 + BINS * len(fields) + 1
+    return 3 + BINS * len(fields) + len(COUNTS)
 
 
 def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
@@ -86,7 +100,7 @@ def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
         for i, name in enumerate(name for name in FIELDS if name in fields)
     }
     if records.shape[-1] == record_length(fields):
-        parts["missing"] = records[..., -1]
+        parts |= {"missing": records[..., -2], "nodata": records[..., -1]}
     return CellStats(records[..., 0], records[..., 1], records[..., 2], **parts)
 
 
@@ -98,7 +112,7 @@ def record_of(
 ) -> Array:
     """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`.
 
-    `seen` (h, w) bool leaves out the pixels that no tile holds, and counts them; None is all.
+    `seen` (h, w) bool leaves out the pixels without a value, and counts them; None is all.
     """
     record: Array = np.zeros(record_length(fields)) if above is None else above.copy()
     valid = pixels if seen is None else pixels[seen][None]
@@ -115,8 +129,8 @@ def record_of(
         parts.append(histogram)
     if "saturation" in fields:
         parts.append(_saturation(valid))
-    record[:-1] += np.concatenate(parts)
-    record[-1] += 0 if seen is None else seen.size - np.count_nonzero(seen)
+    record[:-2] += np.concatenate(parts)
+    record[-2] += 0 if seen is None else seen.size - np.count_nonzero(seen)
     return record
 
 
@@ -178,23 +192,28 @@ class StatsBlock:
         row0, row1, col0, col1 = self._cells(block)
         shape = (row1 - row0, col1 - col0)
         unseen = self._areas(block)
+        nodata = np.zeros(shape, np.int64)
         if source.dtype == np.uint8 and "saturation" not in self.fields:
             samples = math.prod(self.grid.shape) * source.channels
             sums = byte_sums(shape, bool(self.fields), samples)
-            for cell, part, seen in self._parts(source, block):
+            for cell, part, seen, empty in self._parts(source, block):
+                nodata[cell] += empty
                 valid = part if seen is None else part[seen][None]
                 unseen[cell] -= valid.shape[0] * valid.shape[1]
                 if valid.size:
                     sums.add(cell, valid)
             kept = sums.counts()[..., : BINS * len(self.fields)]
             return np.concatenate(
-                (sums.moments(), kept, unseen[..., None]), axis=-1, dtype=np.float64
+                (sums.moments(), kept, unseen[..., None], nodata[..., None]),
+                axis=-1,
+                dtype=np.float64,
             )
         records = np.zeros((*shape, record_length(self.fields)))
-        for cell, part, seen in self._parts(source, block):
+        for cell, part, seen, empty in self._parts(source, block):
+            nodata[cell] += empty
             records[cell] = record_of(part, self.fields, records[cell], seen)
             unseen[cell] -= part.shape[0] * part.shape[1] if seen is None else seen.sum()
-        records[..., -1] = unseen
+        records[..., -2], records[..., -1] = unseen, nodata
         return records
 
     def _areas(self, block: Block) -> NDArray[np.int64]:
@@ -206,17 +225,21 @@ class StatsBlock:
 
     def _parts(
         self, source: Source, block: Block
-    ) -> Iterator[tuple[tuple[int, int], Array, Array | None]]:
+    ) -> Iterator[tuple[tuple[int, int], Array, Array | None, int]]:
         """Yield what each piece that is read holds of each cell, as cell of the block and pixels.
 
-        And which of the pixels (h, w) were seen, None if all of them were.
+        And which of the pixels (h, w) have a value, None if all of them do, and how many are
+        nodata or masked.
         """
         row0, row1, col0, col1 = self._cells(block)
         rows = [(n - row0, self.grid.span(n, n + 1, col0, col0 + 1)) for n in range(row0, row1)]
         columns = [(n - col0, self.grid.span(row0, row0 + 1, n, n + 1)) for n in range(col0, col1)]
         _, region = self.window(block)
-        for place, pixels, holes in pieces(source, 0, region, STRIP_PIXELS):
-            seen = seen_of(place, holes)
+        for place, pixels, holes, valid in pieces(source, 0, region, STRIP_PIXELS):
+            seen, empty = seen_of(place, holes), None
+            if valid is not None:
+                empty = ~valid if seen is None else ~valid & seen
+                seen = valid if seen is None else valid & seen
             across = [
                 (col, max(place.x, cell.x) - place.x, min(place.stop_x, cell.stop_x) - place.x)
                 for col, cell in columns
@@ -227,7 +250,12 @@ class StatsBlock:
                 if top < bottom:
                     for col, left, right in across:
                         part = slice(top - place.y, bottom - place.y), slice(left, right)
-                        yield (row, col), pixels[part], None if seen is None else seen[part]
+                        yield (
+                            (row, col),
+                            pixels[part],
+                            None if seen is None else seen[part],
+                            0 if empty is None else int(np.count_nonzero(empty[part])),
+                        )
 
 
 def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:

@@ -596,7 +596,7 @@ def test_a_map_is_written_with_its_unknown_cells(tmp_path):
     np.testing.assert_array_equal(group["blank_map/blank"][...], ~unknown)
     np.testing.assert_array_equal(group["0"][0], np.where(unknown, 128, 0))
     np.testing.assert_array_equal(group["labels/tissue/0"][...], np.where(unknown, 2, 0))
-    assert group["blank_map"].attrs["statistics"][-1] == "missing"
+    assert group["blank_map"].attrs["statistics"][-2:] == ["missing", "nodata"]
     label = group["labels/tissue"].attrs["ome"]["image-label"]
     assert label["properties"][2] == {"label-value": 2, "name": "unknown"}
 

@@ -151,6 +151,21 @@ class Checked(Source, Protocol):
 
 
 @runtime_checkable
+class Masked(Source, Protocol):
+    """A source that may say of single pixels that the image has no value there.
+
+    Those are the nodata value of a file, and what its mask leaves out. They show the fill.
+    """
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Return the pixels of `region` of `level`, and which of them (h, w) have a value.
+
+        None instead of the second array if all of them have one.
+        """
+        ...
+
+
+@runtime_checkable
 class Filling(Checked, Protocol):
     """The root of such a source: a file or store."""
 
@@ -173,6 +188,13 @@ class Masking(Filling, Protocol):
 def holes_in(source: Source, level: int, region: Region) -> tuple[Hole, ...]:
     """Return the holes of any source; arrays have none."""
     return source.holes(level, region) if isinstance(source, Checked) else ()
+
+
+def read_valid(source: Source, level: int, region: Region) -> tuple[Array, Array | None]:
+    """Return the pixels of any source, and which of them (h, w) have a value; None for all."""
+    if isinstance(source, Masked):
+        return source.read_valid(level, region)
+    return source.read(level, region), None
 
 
 def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: Array) -> None:
@@ -198,19 +220,21 @@ def read_each(
 
 def pieces(
     source: Source, level: int, region: Region, max_pixels: int
-) -> Iterator[tuple[Region, Array, tuple[Hole, ...]]]:
+) -> Iterator[tuple[Region, Array, tuple[Hole, ...], Array | None]]:
     """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
 
-    With each piece come the parts of it that no tile holds; tiles that are bad are left out. An
-    array may be overwritten when the next one is asked for.
+    With each piece come the parts of it that no tile holds, and which of its pixels have a value
+    (None for all); tiles that are bad are left out. An array may be overwritten when the next one
+    is asked for.
     """
     tiles = source.tiles(level, region) if isinstance(source, Tiled) else None
     if tiles is not None:
         for place, pixels in tiles:
-            yield place, pixels, ()
+            yield place, pixels, (), None
         return
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
-        yield strip, source.read(level, strip), holes_in(source, level, strip)
+        pixels, valid = read_valid(source, level, strip)
+        yield strip, pixels, holes_in(source, level, strip), valid
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ import numpy as np
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
 from dask_slides.readers.bad_tiles import listed
+from dask_slides.stats import COUNTS
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, put
 from dask_slides.writers.mark import Target, marked
@@ -36,7 +37,7 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
             "tile_size": list(blank_map.grid.tile),
             "source_shape": list(blank_map.grid.shape),
             "detector": repr(blank_map.detector),
-            "statistics": ["count", "sum", "sum of squares", *blank_map.fields, "missing"],
+            "statistics": ["count", "sum", "sum of squares", *blank_map.fields, *COUNTS],
         }
     )
 
