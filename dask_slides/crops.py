@@ -17,7 +17,7 @@ from dask_slides.graph import Block, map_blocks
 from dask_slides.grid import TileGrid, tile_pair
 from dask_slides.pack import TilePack, pack_at, pack_attributes, pack_image, warn_blank
 from dask_slides.placed import TileBlock, tile_block
-from dask_slides.readers.protocol import Source, holes_in
+from dask_slides.readers.protocol import Source, holes_in, is_masked, read_valid
 from dask_slides.slide import Mpp, Slide, as_slide
 from dask_slides.stats import CellStats, record_length, record_of, seen_of, unpacked
 
@@ -49,6 +49,10 @@ class RecordBlock:
         records = []
         for region, tile in zip(regions, pixels, strict=True):
             seen = seen_of(region, holes_in(source, 0, region))
+            if is_masked(source):
+                _, valid = read_valid(source, 0, region)
+                if valid is not None:
+                    seen = valid if seen is None else seen & valid
             records.append(record_of(tile, self.fields, seen=seen))
         return np.stack(records)
 

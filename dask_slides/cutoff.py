@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,14 @@ from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.geometry import Region, reduced_size
 from dask_slides.readers.bad_tiles import Hole
-from dask_slides.readers.protocol import Level, Shrinking, Source, holes_in
+from dask_slides.readers.protocol import (
+    Level,
+    Shrinking,
+    Source,
+    holes_in,
+    is_masked,
+    read_valid,
+)
 from dask_slides.resize import output_shape, resized
 from dask_slides.runs import Runs, kept_runs
 from dask_slides.slide import Mpp, Slide, as_slide
@@ -87,7 +94,26 @@ class CutSource:
     def read(self, level: int, region: Region) -> Array:
         """Read the pieces of `region` that lie together in the parent."""
         number, rows, columns = self._kept[level]
-        return self._joined(rows, columns, region, partial(self.parent.read, number))
+        return self._joined(rows, columns, region, lambda piece, _: self.parent.read(number, piece))
+
+    @property
+    def masked(self) -> bool:
+        """As the parent."""
+        return is_masked(self.parent)
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Read the same, and which of the pixels have a value."""
+        number, rows, columns = self._kept[level]
+        valid = np.ones((region.height, region.width), bool)
+
+        def read(piece: Region, place: tuple[slice, slice]) -> Array:
+            pixels, known = read_valid(self.parent, number, piece)
+            if known is not None:
+                valid[place] = known
+            return pixels
+
+        pixels = self._joined(rows, columns, region, read)
+        return pixels, None if valid.all() else valid
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
         """Return what is kept of the holes of the parent."""
@@ -119,17 +145,22 @@ class CutSource:
         runs = self._scaled(number, factor)
         assert runs is not None
         assert isinstance(self.parent, Shrinking)
-        read = partial(self.parent.read_reduced, number, factor)
-        return self._joined(*runs, region, read)
+        read_reduced = self.parent.read_reduced
+        return self._joined(*runs, region, lambda piece, _: read_reduced(number, factor, piece))
 
     def _joined(
-        self, rows: Runs, columns: Runs, region: Region, read: Callable[[Region], Array]
+        self,
+        rows: Runs,
+        columns: Runs,
+        region: Region,
+        read: Callable[[Region, tuple[slice, slice]], Array],
     ) -> Array:
+        """Join what `read` gives of each piece of the parent, and of its place in the result."""
         out = np.empty((region.height, region.width, self.channels), self.dtype)
         for top, y, height in rows.pieces(region.y, region.stop_y):
             for left, x, width in columns.pieces(region.x, region.stop_x):
                 place = Region(y, x, height, width).slices(region.y, region.x)
-                out[place] = read(Region(top, left, height, width))
+                out[place] = read(Region(top, left, height, width), place)
         return out
 
     def working_bytes(self, level: int, region: Region) -> int:

@@ -21,7 +21,8 @@ from dask_slides.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
 from dask_slides.placed import MIN_TASKS, SlideTiles, tile_block
 from dask_slides.readers.array import ArraySource
 from dask_slides.readers.bad_tiles import listed
-from dask_slides.readers.protocol import root_of
+from dask_slides.readers.protocol import Filling, root_of
+from dask_slides.readers.units import fill_for
 from dask_slides.resize import output_shape, resized
 from dask_slides.slide import Mpp, Slide, as_slide
 from dask_slides.threads import in_threads
@@ -150,15 +151,15 @@ def pack_at(
     return TilePack(tiles, level0[:, 0], level0[:, 1], score, attributes, reader)
 
 
-def _check_fill(slide: Slide, fill: Any) -> None:
-    good = isinstance(fill, int | float | np.number)
-    if good and slide.dtype.kind != "f":
-        info = np.iinfo(slide.dtype)
-        good = bool(info.min <= fill <= info.max)
-    if not good:
-        raise SlideArgumentError(
-            f"{slide.name}: fill={fill!r} is not a value of {slide.dtype}; give one that is"
-        )
+def _fill_of(slide: Slide, fill: Any) -> Any:
+    """Return what tiles beyond the image are filled up with; a `fill` of the dtype, if given."""
+    root = root_of(slide.source)
+    if fill is None and isinstance(root, Filling):
+        return root.fill
+    if fill is not None and not isinstance(fill, int | float | np.number):
+        raise SlideArgumentError(f"{slide.name}: fill={fill!r} is not a number; give one, or None")
+    colour = slide.dtype == np.uint8 and slide.shape[2] == 3
+    return fill_for(slide.name, fill, slide.dtype, colour=colour)
 
 
 def _factors(slide: Slide, image: Slide) -> list[float]:
@@ -229,7 +230,7 @@ def pack_tiles(
     detector: Detector = Contrast(0.35),
     edge: Edge = "drop",
     top_k: int | None = None,
-    fill: float = 255,
+    fill: float | None = None,
     blank_map: BlankMap | None = None,
 ) -> TilePack:
     """Pack the tiles of a slide that are not blank.
@@ -255,8 +256,9 @@ def pack_tiles(
         or moved back until it fits.
     top_k : int, optional
         Only the k tiles of the highest score; of equal ones those further up, then left.
-    fill : float
-        What `edge="pad"` fills up with.
+    fill : float, optional
+        What `edge="pad"` fills up with; by default what pixels of the slide without a value show,
+        of a dask array white if it has three channels of bytes, else 0.
     blank_map : BlankMap, optional
         A map of this slide. Where its cells are the tiles of the pack, which are at full
         resolution then, its statistics are used and no pixel is read for them.
@@ -278,7 +280,7 @@ def pack_tiles(
     slide = as_slide(slide)
     check_top_k(top_k)
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
-    _check_fill(slide, fill)
+    fill = _fill_of(slide, fill)
     known = None if image is not slide else _statistics_of(blank_map, grid, detector)
     found = known or map_of_grid(image, grid, detector).compute()
     kept = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from dask_slides.geometry import Region, reduced_size, shrunk, strips
 from dask_slides.kernels import ROWS, Axis, resample_columns, resample_rows
 from dask_slides.readers.bad_tiles import Hole
-from dask_slides.readers.protocol import Level, Shrinking, Source, fill_holes, holes_in
+from dask_slides.readers.protocol import (
+    Level,
+    Shrinking,
+    Source,
+    fill_holes,
+    fill_of,
+    holes_in,
+    is_masked,
+    read_valid,
+)
 from dask_slides.shrink import buffer_bytes, shrink
 
 Array = NDArray[Any]
@@ -73,6 +82,42 @@ def choose_factor(source: Source, level: int, shape: tuple[int, int], gap: float
         if left / factor >= ROUNDED * least * source.coarseness(level):
             best = max(best, factor)
     return best
+
+
+class Gaps:
+    """The pixels without a value in the window that a region is resampled from."""
+
+    def __init__(self, window: Region) -> None:
+        self._window = window
+        self._found: Array | None = None
+
+    def add(self, strip: Region, pixels: Array, valid: Array) -> Array:
+        """Remember those of `strip`; return its pixels with zeros there.
+
+        A nodata value can be the largest number of its dtype, or none at all. What is resampled
+        from it is never shown, but must not overflow either.
+        """
+        if self._found is None:
+            self._found = np.zeros((self._window.height, self._window.width), bool)
+        self._found[strip.slices(self._window.y, self._window.x)] = ~valid
+        return np.where(valid[..., None], pixels, pixels.dtype.type(0))
+
+    def reached(self, axes: tuple[Axis, Axis], region: Region) -> Array | None:
+        """Return which pixels of `region` need one of them, (h, w); None if none does."""
+        if self._found is None or not self._found.any():
+            return None
+        rows, columns = axes
+        found = _any_between(self._found, rows.taps(region.y, region.stop_y), self._window.y)
+        turned = _any_between(found.T, columns.taps(region.x, region.stop_x), self._window.x)
+        return np.ascontiguousarray(turned.T)
+
+
+def _any_between(marks: Array, taps: tuple[Array, Array], origin: int) -> Array:
+    """Return whether any of the rows [first, last) of `marks` is set, for each pair of `taps`."""
+    sums = np.zeros((len(marks) + 1, marks.shape[1]), np.int32)
+    np.cumsum(marks, axis=0, out=sums[1:])
+    first, last = taps
+    return np.asarray(sums[last - origin] > sums[first - origin])
 
 
 @dataclass(frozen=True)
@@ -158,9 +203,24 @@ class ResizedSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Resample `region`, strip by strip while reading."""
-        out = self._rows_first(region) if self._is_fast else self._columns_first(region)
+        return self.read_valid(level, region)[0]
+
+    @property
+    def masked(self) -> bool:
+        """As the parent."""
+        return is_masked(self.parent)
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Do the same, and tell which pixels need none that is without a value."""
+        gaps = Gaps(self._window(region)) if self.masked else None
+        resample = self._rows_first if self._is_fast else self._columns_first
+        out = resample(region, gaps)
         fill_holes(self, self.holes(level, region), region, out)
-        return out
+        reached = None if gaps is None else gaps.reached(self.axes(), region)
+        if reached is None:
+            return out, None
+        out[reached] = fill_of(self)
+        return out, ~reached
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
         """Return the pixels of `region` that need a pixel of a hole: none is half of the fill."""
@@ -178,18 +238,18 @@ class ResizedSource:
                 holes.append(Hole(place, hole.tile))
         return tuple(holes)
 
-    def _columns_first(self, region: Region) -> Array:
+    def _columns_first(self, region: Region, gaps: Gaps | None) -> Array:
         """Resample columns while reading, then rows: the order of the whole-image resize."""
         rows, columns = self.axes()
         window = self._window(region)
         middle = np.empty((window.height, region.width, self.channels), self.dtype)
         for strip in self._strips(window):
             middle[strip.y - window.y : strip.stop_y - window.y] = resample_columns(
-                self._read_strip(strip), columns, region.x, region.stop_x, window.x
+                self._read_strip(strip, gaps), columns, region.x, region.stop_x, window.x
             )
         return resample_rows(middle, rows, region.y, region.stop_y, window.y)
 
-    def _rows_first(self, region: Region) -> Array:
+    def _rows_first(self, region: Region, gaps: Gaps | None) -> Array:
         """Resample the rows that are whole after each strip, then their columns."""
         rows, columns = self.axes()
         window = self._window(region)
@@ -197,7 +257,7 @@ class ResizedSource:
         out = np.empty((region.height, region.width, self.channels), self.dtype)
         held, top, start = None, window.y, region.y
         for strip in self._strips(window):
-            pixels = self._read_strip(strip)
+            pixels = self._read_strip(strip, gaps)
             held = pixels if held is None else np.concatenate((held, pixels))
             stop = region.y + int(np.searchsorted(last, strip.stop_y, side="right"))
             if stop > start:
@@ -215,14 +275,19 @@ class ResizedSource:
         tile = max(1, self.parent.levels[self.from_level].tile[0] // self.factor)
         return list(strips(window, tile, STRIP_PIXELS))
 
-    def _read_strip(self, strip: Region) -> Array:
+    def _read_strip(self, strip: Region, gaps: Gaps | None) -> Array:
         if self.factor == 1:
-            return self.parent.read(self.from_level, strip)
+            pixels, valid = read_valid(self.parent, self.from_level, strip)
+            return pixels if gaps is None or valid is None else gaps.add(strip, pixels, valid)
         assert isinstance(self.parent, Shrinking)
         return self.parent.read_reduced(self.from_level, self.factor, strip)
 
     def working_bytes(self, level: int, region: Region) -> int:
         """Sum up the columns done of all strips, the buffers of a pass, and the result."""
+        # marks of pixels without a value, and their sums
+        return self._pixel_bytes(region) + 6 * self.masked * self._window(region).area
+
+    def _pixel_bytes(self, region: Region) -> int:
         window = self._window(region)
         strip = self._largest_strip(window)
         sample = self.channels * self.dtype.itemsize

@@ -225,7 +225,7 @@ class Slide:
 def open_slide(
     path: str | os.PathLike[str],
     mpp: Mpp = None,
-    fill: float = 255,
+    fill: float | None = None,
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
     sha256: str | None = None,
@@ -243,8 +243,10 @@ def open_slide(
         address of one, with the extra ``cloud``.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
-    fill : float
-        What transparent and absent pixels show, in units of the dtype.
+    fill : float, optional
+        What pixels without a value show: transparent, absent, masked and nodata ones. A value of
+        the dtype. By default the nodata value of the file, else white for RGB and RGBA images
+        (the largest value of an integer dtype, 1.0 for floats), else 0.
     on_bad_tile : {"raise", "mask"}
         What becomes of a tile that cannot be decoded: it raises TileDecodeError where its pixels
         are read, or shows `fill` and is named by `Slide.bad_tiles`, blank maps, packs and what is
@@ -291,8 +293,8 @@ def open_slide(
     """
     if on_bad_tile not in MODES:
         raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise' or 'mask'")
-    if not isinstance(fill, int | float) or not 0 <= fill < math.inf:
-        raise SlideArgumentError(f"fill={fill!r} is not a grey level; give a number from 0 up")
+    if fill is not None and (not isinstance(fill, int | float | np.number) or np.isinf(fill)):
+        raise SlideArgumentError(f"fill={fill!r} is not a pixel value; give a number, or None")
     if companions and sha256 is not None:
         raise SlideArgumentError(
             "sha256= is of one file, and companions=True reads others too; check all of them "

@@ -35,7 +35,7 @@ LOSSLESS = {
         np.where(GREY > 99, 255, 0)[..., None],
     ),
     "rgba.png": (Image.fromarray(RGBA), over(RGBA, 255)),
-    "la.png": (Image.merge("LA", LA_BANDS), over(LA, 255)),
+    "la.png": (Image.merge("LA", LA_BANDS), over(LA, 0)),
     "deep.png": (Image.fromarray(DEEP), DEEP[..., None]),
     "rgb.bmp": (Image.fromarray(RGB), RGB),
     "grey.gif": (Image.fromarray(GREY), np.repeat(GREY[..., None], 3, axis=-1)),

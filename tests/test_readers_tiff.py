@@ -229,7 +229,9 @@ def test_alpha_is_composited(tmp_path, dtype, kind, colours, fill):
         compression="zlib",
     )
     found = pixels_of(path) if fill is None else pixels_of(path, fill=fill)
-    expected = composited(stored, 255 if fill is None else fill, kind == "assocalpha")
+    if fill is None:  # white for colours, 0 for grey
+        fill = 0 if colours == 1 else 1.0 if dtype == "float32" else np.iinfo(dtype).max
+    expected = composited(stored, fill, kind == "assocalpha")
     assert found.shape == (61, 47, colours)
     if dtype == "float32":
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)

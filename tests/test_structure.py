@@ -87,7 +87,7 @@ LAYERS = [
     ["readers.scans"],
     ["readers.units", "readers.strict", "readers.ranges", "readers.companions"],
     ["readers.tiff_image", "readers.stored"],
-    ["readers.decoder"],
+    ["readers.decoder", "readers.tiff_masks"],
     ["readers.tiles"],
     ["readers.array", "readers.ngff", "readers.raster", "readers.tiff_file"],
     ["readers.tiff"],
@@ -204,7 +204,7 @@ CONTRACT = {
 """The names and arguments of "The contract" of the design."""
 
 DEFAULTS = {
-    ("open_slide", "fill"): 255, ("open_slide", "on_bad_tile"): "raise",
+    ("open_slide", "fill"): None, ("open_slide", "on_bad_tile"): "raise",
     ("resize", "kernel"): "lanczos", ("resize", "gap"): 2.0,
     ("blank_map", "detector"): ds.Contrast(0.05), ("pack_tiles", "detector"): ds.Contrast(0.35),
     ("pack_tiles", "edge"): "drop", ("random_crops", "seed"): 0, ("write", "overwrite"): False,

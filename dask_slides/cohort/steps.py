@@ -228,7 +228,7 @@ class Pack:
     detector: Detector = ALL_BUT_DENSE
     edge: Edge = "drop"
     top_k: int | None = None
-    fill: float = 255
+    fill: float | None = None
 
     def check(self) -> None:
         """Raise SlideArgumentError if an argument is wrong for every slide."""

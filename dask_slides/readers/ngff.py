@@ -24,7 +24,7 @@ from dask_slides.readers.bad_tiles import MARK, Hole, holes_of, within
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.remote import exists, group_at, is_remote
-from dask_slides.readers.units import Units, shown
+from dask_slides.readers.units import Units, fill_for, shown
 from dask_slides.readers.zarr_bounds import bounded
 
 Array = NDArray[Any]
@@ -116,7 +116,7 @@ def marker_of(path: str) -> str | None:
 
 
 def open_ngff(
-    path: str, fill: float, limits: Limits
+    path: str, fill: float | None, limits: Limits
 ) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
     path, group, attributes = _image_group(path)
@@ -142,6 +142,7 @@ def open_ngff(
         ) from None
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
+    fill = fill_for(path, fill, dtype, colour=dtype == np.uint8 and channels == 3)
     metadata = marker_of(path)
     assert metadata is not None  # Zarr has just read it
     source = NgffSource(

@@ -157,6 +157,11 @@ class Masked(Source, Protocol):
     Those are the nodata value of a file, and what its mask leaves out. They show the fill.
     """
 
+    @property
+    def masked(self) -> bool:
+        """Whether there may be such pixels at all."""
+        ...
+
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the pixels of `region` of `level`, and which of them (h, w) have a value.
 
@@ -190,9 +195,14 @@ def holes_in(source: Source, level: int, region: Region) -> tuple[Hole, ...]:
     return source.holes(level, region) if isinstance(source, Checked) else ()
 
 
+def is_masked(source: Source) -> bool:
+    """Return whether single pixels of any source may be without a value."""
+    return isinstance(source, Masked) and source.masked
+
+
 def read_valid(source: Source, level: int, region: Region) -> tuple[Array, Array | None]:
     """Return the pixels of any source, and which of them (h, w) have a value; None for all."""
-    if isinstance(source, Masked):
+    if isinstance(source, Masked) and source.masked:
         return source.read_valid(level, region)
     return source.read(level, region), None
 
@@ -200,9 +210,14 @@ def read_valid(source: Source, level: int, region: Region) -> tuple[Array, Array
 def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: Array) -> None:
     """Let the `pixels` of `region` of `source` show the fill in its `holes`."""
     for hole in holes:
-        root = root_of(source)
-        assert isinstance(root, Filling)
-        pixels[hole.region.slices(region.y, region.x)] = root.fill
+        pixels[hole.region.slices(region.y, region.x)] = fill_of(source)
+
+
+def fill_of(source: Source) -> Any:
+    """Return what a pixel without a value shows."""
+    root = root_of(source)
+    assert isinstance(root, Filling)
+    return root.fill
 
 
 def read_each(

@@ -16,7 +16,7 @@ from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.ranges import stream
-from dask_slides.readers.units import Units, shown
+from dask_slides.readers.units import Units, fill_for, shown
 
 Array = NDArray[Any]
 
@@ -108,7 +108,7 @@ def _pixels(source: RasterSource) -> Array:
     return pixels
 
 
-def open_raster(path: str, fill: float) -> tuple[RasterSource, dict[str, str]]:
+def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, str]]:
     """Read the header of the file at `path`."""
     from PIL import Image, UnidentifiedImageError
 
@@ -139,5 +139,7 @@ def open_raster(path: str, fill: float) -> tuple[RasterSource, dict[str, str]]:
         raise SlideUnsupportedError(f"{path}: {kind} of mode {mode}; convert it to RGB or grey")
     mode = _MODES[mode]
     alpha = "straight" if mode in ("RGBA", "LA") else None
+    samples, dtype = _SAMPLES[mode]
+    fill = fill_for(path, fill, np.dtype(dtype), colour=samples >= 3)
     conversion = Conversion(alpha=alpha, fill=fill)  # type: ignore[arg-type]
     return RasterSource(path, identity, (height, width), mode, conversion), {"format": kind}

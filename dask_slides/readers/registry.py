@@ -28,16 +28,16 @@ def _is_tiff(path: str, first: bytes | None) -> bool:
     return first is not None and first[:4] in MAGIC
 
 
-def _ngff(path: str, fill: float, limits: Limits, companions: bool) -> Opened:
+def _ngff(path: str, fill: float | None, limits: Limits, companions: bool) -> Opened:
     return open_ngff(path, fill, limits)
 
 
-def _raster(path: str, fill: float, limits: Limits, companions: bool) -> Opened:
+def _raster(path: str, fill: float | None, limits: Limits, companions: bool) -> Opened:
     source, properties = open_raster(path, fill)
     return source, None, properties
 
 
-Reader = Callable[[str, float, Limits, bool], Opened]
+Reader = Callable[[str, float | None, Limits, bool], Opened]
 
 READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
     (_is_store, _ngff),
@@ -48,7 +48,7 @@ READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
 first match wins."""
 
 
-def open_source(path: str, fill: float, limits: Limits, companions: bool = False) -> Opened:
+def open_source(path: str, fill: float | None, limits: Limits, companions: bool = False) -> Opened:
     """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`.
 
     With `companions` the files beside it that hold planes of it are read too.

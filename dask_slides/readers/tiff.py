@@ -47,14 +47,17 @@ from dask_slides.readers.tiff_image import (
     conversion_of,
     largest_series,
 )
+from dask_slides.readers.tiff_masks import checked_mask, nodata_of, told_of
 from dask_slides.readers.tiff_tags import mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
-from dask_slides.readers.units import shown
+from dask_slides.readers.units import fill_for, shown
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
 Read = TypeVar("Read")
 
+_COLOUR = {2, 3, 5, 6}
+"""Photometric tags of RGB, palettes, CMYK and YCbCr."""
 _LARGEST_PIECE = 2**26
 """Bytes of a strip that may be fetched for one row of it: some writers make one of all."""
 
@@ -83,6 +86,10 @@ class TiffSource:
     """Files beside it that hold planes of it."""
     means: bool = False
     """Whether reduced tiles are means of full ones, however their codec would do it."""
+    nodata: int | float | None = None
+    """The stored number that stands for no value."""
+    mask: int | None = None
+    """The series that says which pixels have a value."""
 
     @property
     def name(self) -> str:
@@ -118,23 +125,58 @@ class TiffSource:
             self.on_bad_tile == "mask",
             self.companions,
             self.means,
+            self.mask,
         )
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
+        return self.read_valid(level, region)[0]
+
+    @property
+    def masked(self) -> bool:
+        """Whether the file has a nodata value or a mask."""
+        return self.nodata is not None or self.mask is not None
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Return the pixels of `region` of `level`, and which of them have a value."""
         this = self._open()
         units = this.units(level)
-        read = partial(self._stored, this, level)
+        valid = np.ones((region.height, region.width), bool) if self.masked else None
+
+        def read(part: Region) -> Array:
+            stored = self._stored(this, level, part)
+            if valid is not None:
+                place = part.slices(region.y, region.x)
+                valid[place] = self._with_value(this, level, part, stored)
+            return self.conversion(stored)
+
         if this.masks:
-            whole = partial(
-                units.masked, region, lambda p: self.conversion(read(p)), self.channels, self.fill
-            )
+            whole = partial(units.masked, region, read, self.channels, self.fill)
             pixels = self._decoded(level, region, whole)
         else:
-            pixels = self.conversion(self._decoded(level, region, lambda: read(region)))
+            pixels = self._decoded(level, region, lambda: read(region))
         if self.conversion.mixes:  # no stored value comes out of these as the fill
             fill_holes(self, units.holes(region), region, pixels)
-        return pixels
+        if valid is None or valid.all():
+            return pixels, None
+        if not pixels.flags.writeable:  # it lies in the file
+            pixels = pixels.copy()
+        pixels[~valid] = self.fill
+        return pixels, valid
+
+    def _with_value(self, this: TiffFile, level: int, region: Region, stored: Array) -> Array:
+        """Return which pixels (h, w) of `region` are neither nodata nor masked.
+
+        Of several samples all must be nodata, as GDAL has it.
+        """
+        valid = np.ones(stored.shape[:2], bool)
+        if self.nodata is not None:
+            samples = stored[..., :-1] if self.conversion.alpha else stored
+            lacks = np.isnan(samples) if np.isnan(self.nodata) else samples == self.nodata
+            valid &= ~lacks.all(axis=-1)
+        if self.mask is not None:
+            valid &= np.asarray(this.array(level, mask=True)[region.slices()]).astype(bool)
+        return valid
 
     def _stored(
         self, this: TiffFile, level: int, region: Region, channels: slice = slice(None)
@@ -236,7 +278,7 @@ def channels_last(stored: Array, axes: str) -> Array:
 
 
 def open_tiff(
-    path: str, fill: float, limits: Limits, companions: bool = False
+    path: str, fill: float | None, limits: Limits, companions: bool = False
 ) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
     """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties.
 
@@ -254,8 +296,11 @@ def open_tiff(
                 keep_open(path, series, beside)
                 for number, level in enumerate(series.levels):
                     _check(path, number, level, structures, limits)
-                source = replace(_source(path, identity, index, series, fill), companions=beside)
+                mask = checked_mask(path, tiff.series, series, structures, limits)
+                source = _source(path, identity, index, series, fill, mask)
+                source = replace(source, companions=beside)
                 told = properties_of(tiff, series) | _told(tiff, companions)
+                told |= told_of(source.nodata, source.mask)
                 return source, mpp_of(tiff, series), told
             except SlideError:
                 raise
@@ -287,7 +332,14 @@ def _check(
             check_tables(f"{where} in {of.name}", level.keyframe, page, files[of.path])
 
 
-def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:
+def _source(
+    path: str,
+    identity: Identity,
+    index: int,
+    series: Any,
+    fill: float | None,
+    mask: tuple[int, int] | None,
+) -> TiffSource:
     sizes = dict(zip(series.axes, series.shape, strict=True))
     for axis, length in sizes.items():
         if axis not in "YXCS" and length != 1:
@@ -313,11 +365,19 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
         levels.append(Level(shape, factors, tile_of(level, shape)))
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
-    conversion = conversion_of(path, series.keyframe, channels, fill)
-    reductions = tuple(factors_of(level) if conversion.plain else () for level in series.levels)
+    nodata = nodata_of(series.keyframe)
+    conversion = conversion_of(path, series.keyframe, channels, 0)
+    colour = conversion.channels(channels) == 3 and int(series.keyframe.photometric) in _COLOUR
+    dtype = conversion.dtype(series.dtype)
+    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
+    conversion = replace(conversion, fill=fill)
+    plain = conversion.plain and nodata is None and mask is None
+    if mask is not None:  # smaller levels without a mask of their own would show what it leaves out
+        levels = levels[: mask[1]]
+    reductions = tuple(factors_of(level) if plain else () for level in series.levels[: len(levels)])
     coarse = tuple(
         coarseness_of(level) if factors else 1
-        for level, factors in zip(series.levels, reductions, strict=True)
+        for level, factors in zip(series.levels, reductions, strict=False)
     )
     return TiffSource(
         path,
@@ -330,5 +390,7 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
         conversion,
         reductions,
         coarse,
-        tuple(span_of(level) if is_remote(path) else 0 for level in series.levels),
+        tuple(span_of(level) if is_remote(path) else 0 for level in series.levels[: len(levels)]),
+        nodata=nodata,
+        mask=None if mask is None else mask[0],
     )

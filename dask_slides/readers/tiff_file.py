@@ -40,6 +40,7 @@ class TiffFile:
         masks: bool = False,
         companions: tuple[Companion, ...] = (),
         means: bool = False,
+        mask: int | None = None,
     ) -> None:
         self._path = path
         self._identity = identity
@@ -52,11 +53,12 @@ class TiffFile:
         self._series = self._tiff.series[series]
         if companions:
             keep_open(path, self._series, companions)
+        self._mask = None if mask is None else self._tiff.series[mask]
         self._several = bool(companions)
         self._fill = fill
         self.masks = masks
         self._means = means
-        self._arrays: dict[int, Any] = {}
+        self._arrays: dict[tuple[int, bool], Any] = {}
         self._units: dict[int, Units] = {}
         self._lock = threading.Lock()
 
@@ -87,25 +89,27 @@ class TiffFile:
             found.append((f"{self._path}{name}", slice(number, number + 1)))
         return found if len(found) > 1 else [(found[0][0], slice(None))]
 
-    def array(self, level: int) -> Any:
-        """Return the stored samples of `level`, to be indexed like a Zarr array."""
+    def array(self, level: int, *, mask: bool = False) -> Any:
+        """Return the stored samples of `level` or of its mask, to be indexed like a Zarr array."""
         with self._lock:
-            if level not in self._arrays:
-                self._arrays[level] = self._open_array(level)
-            return self._arrays[level]
+            if (level, mask) not in self._arrays:
+                self._arrays[level, mask] = self._open_array(level, mask)
+            return self._arrays[level, mask]
 
-    def _open_array(self, level: int) -> Any:
-        this = self._series.levels[level]
+    def _open_array(self, level: int, mask: bool) -> Any:
+        series = self._mask if mask else self._series
+        assert series is not None
+        this = series.levels[level]
         page = this.keyframe
         if is_mapped(this):
             # one strip may be the whole image: the Zarr store would read all of it
             dtype = page.parent.byteorder + page.dtype.char
             return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
         # absent tiles are legal and read as the fill, not as black tissue
-        fill = _fill_of(page, self._fill)
+        fill = page.dtype.type(0) if mask else _fill_of(page, self._fill)
         if is_plain_tiled(this):
             file = byte_file(self._path, self._identity)
-            masked = self._units_of(level) if self.masks else None
+            masked = self._units_of(level) if self.masks and not mask else None
             return TiledPage(file, page, fill, level > 0, masked, self._means)
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store asks the page for it
@@ -113,7 +117,7 @@ class TiffFile:
 
         # without workers tifffile decodes on Zarr's single event loop thread
         workers = max(2, os.cpu_count() or 1)
-        store = self._series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
+        store = series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
         return zarr.open_array(store, mode="r")
 
 
@@ -127,9 +131,9 @@ def _fill_of(page: Any, fill: float) -> Any:
         return 0  # transparent: alpha is premultiplied
     if page.dtype.kind in "bf":
         return page.dtype.type(fill)
-    top = int(np.iinfo(page.dtype).max)
-    value = int(min(fill, top))
-    return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
+    if page.photometric == 0 and page.dtype.kind == "u":
+        return int(np.iinfo(page.dtype).max) - int(fill)
+    return int(fill)
 
 
 def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideError, TileDecodeError
+from dask_slides.errors import SlideArgumentError, SlideError, TileDecodeError
 from dask_slides.geometry import Region
 from dask_slides.readers.bad_tiles import ABSENT, CORRUPT, BadTile, Hole
 
@@ -147,4 +147,25 @@ def is_damage(error: Exception) -> bool:
 
 def shown(fill: float, dtype: np.dtype[Any]) -> Any:
     """Return the value of `dtype` that the fill shows as."""
-    return dtype.type(fill if dtype.kind == "f" else min(fill, np.iinfo(dtype).max))
+    return dtype.type(fill)
+
+
+def fill_for(
+    name: str, fill: Any, dtype: np.dtype[Any], *, colour: bool, nodata: Any = None
+) -> Any:
+    """Return what pixels of `dtype` without a value show, or refuse a `fill` that it lacks.
+
+    By default that is the `nodata` value of the file, else white for `colour` and 0 for others.
+    """
+    limits = None if dtype.kind == "f" else np.iinfo(dtype)
+    if fill is None:
+        if nodata is not None:
+            return nodata
+        white = 1.0 if limits is None else int(limits.max)
+        return white if colour else 0
+    whole = not np.isnan(fill) and fill == int(fill)
+    if limits is not None and not (whole and limits.min <= fill <= limits.max):
+        raise SlideArgumentError(
+            f"{name}: fill={fill!r} is not a value of {dtype}; give one that is, or None"
+        )
+    return fill

@@ -16,7 +16,7 @@ from dask_slides.geometry import Region
 from dask_slides.graph import Block, input_ratio, read_side, read_span, task_bytes
 from dask_slides.kernels import sum_dtype
 from dask_slides.readers.bad_tiles import listed, rows_of
-from dask_slides.readers.protocol import Source, root_of
+from dask_slides.readers.protocol import Source, is_masked, root_of
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
@@ -164,7 +164,7 @@ def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
     for stage in plan.stages[:-1]:
         number = stage.levels[-1]
         level = plan.levels[number]
-        shape = (slide.shape[2], *level.shape)
+        shape = (slide.shape[2] + is_masked(slide.source), *level.shape)
         dtype = sum_dtype(slide.dtype, number)
         create_level(sums, str(number), shape, (level.chunk, level.shard), dtype, "cyx")
 
@@ -203,6 +203,7 @@ def _run_stages(
                 2**number,
                 journal.holes()[0],
                 getattr(root_of(slide.source), "fill", None),
+                is_masked(slide.source),
             )
         task = stage_task(plan, stage, source, path, label, slide.dtype)
         blocks = stage_array(task, source)

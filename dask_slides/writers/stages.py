@@ -14,7 +14,15 @@ from dask_slides.graph import Block, ReadBlock, map_blocks, read_span
 from dask_slides.kernels import area_levels
 from dask_slides.readers.bad_tiles import Hole, within
 from dask_slides.readers.kept import KEPT, LIMIT
-from dask_slides.readers.protocol import Level, Source, fill_holes, holes_in
+from dask_slides.readers.protocol import (
+    Level,
+    Source,
+    fill_holes,
+    fill_of,
+    holes_in,
+    is_masked,
+    read_valid,
+)
 from dask_slides.writers.arrays import get, put_shards
 from dask_slides.writers.label import TissueLabel
 from dask_slides.writers.plan import ImagePlan, Stage
@@ -47,6 +55,8 @@ class LevelSource:
     """Holes of level 0."""
     fill: Any
     """What their pixels show."""
+    masked: bool
+    """Whether pixels may be without a value: an own channel says which."""
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -55,12 +65,35 @@ class LevelSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Read `region` back."""
+        return self.read_valid(level, region)[0]
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Read the same, and which of the sums are of pixels that all have a value."""
         rows, columns = region.slices()
-        return np.asarray(get(self.path, (slice(None), rows, columns))).transpose(1, 2, 0)
+        stored = np.asarray(get(self.path, (slice(None), rows, columns))).transpose(1, 2, 0)
+        sums, marks = stored[..., : self.channels], stored[..., self.channels :]
+        return sums, ~marks[..., 0].astype(bool) if self.masked and marks.any() else None
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
         """Return the pixels of `region` that are sums of a part of a hole."""
         return within(self.known, region, self.factor)
+
+
+def with_marks(sums: Array, gaps: Array | None) -> Array:
+    """Return `sums` (h, w, c) with one channel more: 1 where a pixel was without a value."""
+    out = np.zeros((*sums.shape[:2], sums.shape[2] + 1), sums.dtype)
+    out[..., :-1] = sums
+    if gaps is not None:
+        out[..., -1] = gaps
+    return out
+
+
+def halved_marks(marks: Array) -> Array:
+    """Return marks (h, w) of half the size: set where any of the four was."""
+    height, width = (n + n % 2 for n in marks.shape)
+    even = np.zeros((height, width), bool)
+    even[: marks.shape[0], : marks.shape[1]] = marks
+    return np.asarray(even.reshape(height // 2, 2, width // 2, 2).any(axis=(1, 3)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +111,8 @@ class WriteBlock:
     """Of the image; what a later stage reads are sums."""
     last: bool
     """Whether no stage goes on from the sums of this one."""
+    masked: bool
+    """Whether pixels may be without a value."""
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return what `block`, a column and a row, reads."""
@@ -130,7 +165,11 @@ class WriteBlock:
         self, source: Source, region: Region
     ) -> tuple[int, list[Record], tuple[Hole, ...]]:
         """Write what is read at once; return the pixels written, the files, the holes."""
-        sums = source.read(0, region)
+        sums, valid = read_valid(source, 0, region)
+        gaps = None if valid is None else ~valid
+        image = sums
+        if gaps is not None:  # no sum holds a number that stands for none
+            image, sums = sums, np.where(gaps[..., None], sums.dtype.type(0), sums)
         holes = holes_in(source, 0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
@@ -141,19 +180,23 @@ class WriteBlock:
         written = 0
         records = []
         for number in self.stage.levels:
-            image = sums
             if number > before:
                 image, sums = next(made)
+                gaps = None if gaps is None else halved_marks(gaps)
             shift = number - before
             place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
             own = within(holes, place, 2**shift)
             fill_holes(source, own, place, image)  # no mean is half of the fill
+            if gaps is not None:
+                image[gaps] = fill_of(source)
             records += _put(self.path, str(number), place, image, own)
             if self.label is not None:
                 label = self.label.pixels(number, place)
                 records += put_shards(self.path, f"{LABEL}/{number}", place.slices(), label)
             written += place.area
         if not self.last:
+            if self.masked:
+                sums = with_marks(sums, gaps)
             records += _put(self.path, f"{SUMS}/{number}", place, sums)
         return written, records, holes
 
@@ -179,7 +222,8 @@ def stage_task(
     rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.across)
     reading = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
-    return WriteBlock(path, stage, reading, label, plan.levels[0].shape, dtype, last)
+    full = plan.levels[0].shape
+    return WriteBlock(path, stage, reading, label, full, dtype, last, is_masked(source))
 
 
 def stage_array(task: WriteBlock, source: Source) -> da.Array:

@@ -1,0 +1,84 @@
+"""Which pixels of a TIFF have no value: its nodata number, and its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dask_slides.errors import SlideUnsupportedError
+from dask_slides.readers.limits import Limits
+from dask_slides.readers.preflight import Structure
+from dask_slides.readers.tiff_image import check_declared, check_tables
+
+_GDAL_NODATA = 42113
+_MASK = 4
+"""Bit of NewSubfileType."""
+
+
+def nodata_of(page: Any) -> int | float | None:
+    """Return the value that GDAL marks pixels without a value by, if the dtype of `page` has it."""
+    text = str(page.tags.valueof(_GDAL_NODATA, "")).strip("\0 ")
+    if page.dtype.kind == "f":
+        try:
+            return float(page.dtype.type(float(text)))
+        except ValueError:
+            return None
+    try:
+        value = int(text)
+    except ValueError:
+        try:
+            value = int(float(text))
+        except (ValueError, OverflowError):
+            return None
+        if value != float(text):
+            return None
+    limits = np.iinfo(np.uint8 if page.dtype == np.bool_ else page.dtype)
+    return value if limits.min <= value <= limits.max else None
+
+
+def _mask_of(all_series: list[Any], levels: list[Any]) -> tuple[int, int] | None:
+    """Return which series is the mask of an image, and of how many of its `levels`.
+
+    A mask is a page of NewSubfileType 4 and of the size of its image, all of it or a level.
+    """
+    for index, series in enumerate(all_series):
+        if not int(series.keyframe.subfiletype) & _MASK or len(series.pages) != 1:
+            continue
+        pairs = zip(series.levels, levels, strict=False)
+        same = [_size(one) == _size(other) for one, other in pairs]
+        if same and same[0]:
+            return index, same.index(False) if False in same else len(same)
+    return None
+
+
+def _size(level: Any) -> tuple[int, int]:
+    sizes = dict(zip(level.axes, level.shape, strict=True))
+    return sizes.get("Y", 0), sizes.get("X", 0)
+
+
+def checked_mask(
+    path: str, all_series: list[Any], series: Any, files: Mapping[str, Structure], limits: Limits
+) -> tuple[int, int] | None:
+    """Return the series of the mask of `series` and the levels it has, if there is one."""
+    found = _mask_of(all_series, series.levels)
+    if found is None:
+        return None
+    index, count = found
+    for number, level in enumerate(all_series[index].levels[:count]):
+        page, where = level.keyframe, f"{path}: the mask of level {number}"
+        if page.samplesperpixel != 1 or page.bitspersample not in (1, 8):
+            raise SlideUnsupportedError(
+                f"{where} has {page.samplesperpixel} samples of {page.bitspersample} bits; "
+                "save it as one bit a pixel"
+            )
+        check_declared(where, level, limits)
+        check_tables(where, page, page, files[path])
+    return index, count
+
+
+def told_of(nodata: int | float | None, mask: int | None) -> dict[str, str]:
+    """Return what a file says of pixels without a value, as text."""
+    found = {} if nodata is None else {"nodata": f"{nodata:.17g}"}
+    return found | ({} if mask is None else {"mask": "of this file"})
