@@ -139,6 +139,8 @@ class BlankMap:
             found = self.with_statistics(
                 compute(self.statistics, "blank map", None, self._place_of_block)
             )
+            if isinstance(self.blank, np.ndarray):  # given by the caller: it is obeyed
+                found = replace(found, blank=self.blank)
             if self.source is None:
                 return found
             chunks = self.statistics.chunks[:2]

@@ -10,12 +10,20 @@ from numpy.typing import NDArray
 
 from dask_slides.blank import BlankMap, map_of_grid
 from dask_slides.cluster import compute
-from dask_slides.detectors import Contrast, Detector
+from dask_slides.detectors import Detector
 from dask_slides.errors import SlideArgumentError
 from dask_slides.geometry import Region
 from dask_slides.graph import Block, map_blocks
 from dask_slides.grid import TileGrid, tile_pair
-from dask_slides.pack import TilePack, pack_at, pack_attributes, pack_image, warn_blank
+from dask_slides.pack import (
+    DENSE,
+    TilePack,
+    check_obeyed,
+    pack_at,
+    pack_attributes,
+    pack_image,
+    warn_blank,
+)
 from dask_slides.placed import TileBlock, tile_block
 from dask_slides.readers.protocol import Source, holes_in, is_masked, read_valid
 from dask_slides.slide import Mpp, Slide, as_slide
@@ -80,14 +88,30 @@ def _reading_order(yx: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _draw(
-    rng: np.random.Generator, cells: NDArray[np.int64], count: int, grid: TileGrid
+    rng: np.random.Generator,
+    cells: NDArray[np.int64],
+    count: int,
+    grid: TileGrid,
+    size: tuple[int, int],
 ) -> NDArray[np.int64]:
     """Return corners (count, 2) of crops whose centre lies in a dense cell, in the image."""
     chosen = cells[rng.integers(len(cells), size=count)]
-    tile = np.array(grid.tile)
-    corner = chosen + rng.integers(-(tile // 2), tile - tile // 2, size=(count, 2))
+    tile = np.array(size)
+    within = np.minimum(grid.tile, np.array(grid.shape) - chosen)  # the last cells may be smaller
+    corner = chosen + rng.integers(-(tile // 2), within - tile // 2, size=(count, 2))
     result: NDArray[np.int64] = np.clip(corner, 0, np.array(grid.shape) - tile)
     return result
+
+
+def _of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
+    """Return `blank_map`, computed, if it is one of `image`."""
+    grid, shape = blank_map.grid, image.shape[:2]
+    if grid.shape != shape or grid.tile != grid.stride:
+        raise SlideArgumentError(
+            f"{image.name}: the blank map is of an image of {grid.shape[0]} x {grid.shape[1]} px "
+            f"where crops are drawn from {shape[0]} x {shape[1]}; make one of that size"
+        )
+    return blank_map.compute()
 
 
 def plan_crops(
@@ -114,7 +138,8 @@ def random_crops(
     seed: int = 0,
     downsample: float | None = None,
     mpp: Mpp = None,
-    detector: Detector = Contrast(0.35),
+    detector: Detector = DENSE,
+    blank_map: BlankMap | None = None,
 ) -> TilePack:
     """Draw crops from the dense areas of a slide.
 
@@ -137,6 +162,9 @@ def random_crops(
         Scale of the crops, as in `resize`; by default full resolution.
     detector : Detector
         What is dense: not blank under it.
+    blank_map : BlankMap, optional
+        A map of this slide, or of its `resize` if the crops have a scale, with cells of any size.
+        It decides, instead of `detector`: the centre of a crop lies where ``.blank`` is False.
 
     Returns
     -------
@@ -153,39 +181,59 @@ def random_crops(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0")
     rng = np.random.default_rng(int(seed))
+    if blank_map is not None:
+        check_obeyed(slide, blank_map, detector is DENSE)
     image, grid = plan_crops(slide, n, size, downsample, mpp)
-    found = map_of_grid(image, grid, detector).compute()
-    yx, score = _dense_places(image, found, rng, int(n))
+    if blank_map is None:
+        found = map_of_grid(image, grid, detector).compute()
+    else:
+        found = _of_image(image, blank_map)
+    yx, score = _dense_places(image, found, grid.tile, rng, int(n), judged=blank_map is None)
     order = _reading_order(yx)
     yx, score = yx[order], score[order]
     if not len(yx):
         warn_blank(slide, found)
     attributes = pack_attributes(slide, image, found, None)
     attributes["seed"] = int(seed)
+    attributes["tile_size"] = list(grid.tile)
     return pack_at(slide, image, yx, grid.tile, score, attributes, 0, MIN_TASKS)
 
 
 def _dense_places(
-    image: Slide, found: BlankMap, rng: np.random.Generator, n: int
+    image: Slide,
+    found: BlankMap,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    n: int,
+    judged: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return n corners of crops that are dense themselves, and their scores."""
+    """Return n corners of crops with their centres in dense cells, and their scores.
+
+    Those that are `judged` are dense themselves; then the cells are of their size.
+    """
     grid = found.grid
-    dense = np.argwhere(found.stats.whole & ~found.blank)
+    usable = found.stats.whole if judged else found.stats.count > 0
+    dense = np.argwhere(usable & ~np.asarray(found.blank))
     if not len(dense):
         return np.empty((0, 2), np.int64), np.empty(0)
     cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
     judge = found.detector.fit(found.stats)  # the threshold of the slide, not of the crops
     corners, scores, missing = [], [], n
     for _ in range(ROUNDS):
-        candidates = _draw(rng, cells, missing, grid)
-        stats = _stats_at(image, candidates, grid.tile, found.fields)
-        good = stats.whole & ~judge(stats)
+        candidates = _draw(rng, cells, missing, grid, size)
+        stats = _stats_at(image, candidates, size, found.fields)
+        good = stats.whole & ~judge(stats) if judged else stats.whole
         corners.append(candidates[good])
         scores.append(stats.std[good])
         missing -= int(good.sum())
         if not missing:
             break
-    else:
+    if missing and not judged and missing < n:  # too many touch pixels without a value
+        found_yx, found_score = np.concatenate(corners), np.concatenate(scores)
+        rest = rng.integers(len(found_yx), size=missing)
+        corners.append(found_yx[rest])
+        scores.append(found_score[rest])
+    if missing and judged:
         rest = rng.integers(len(cells), size=missing)
         corners.append(cells[rest])
         scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])

@@ -16,7 +16,7 @@ from dask_slides.blank import BlankMap
 from dask_slides.blank import blank_map as make_blank_map
 from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
-from dask_slides.geometry import Region, reduced_size
+from dask_slides.geometry import Placement, Region, reduced_size
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.protocol import (
     Level,
@@ -81,6 +81,13 @@ class CutSource:
             replace(self.parent.levels[number], shape=(rows.length, columns.length))
             for number, rows, columns in self._kept
         )
+
+    @property
+    def placement(self) -> Placement:
+        """Begins where the first kept row and column do; what follows a cut lies further off."""
+        first = (runs.starts[0] if runs.starts else 0 for runs in (self.rows, self.columns))
+        y, x = first
+        return Placement(offset=(float(y), float(x)))
 
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the smallest region of the parent that holds every piece of `region`."""

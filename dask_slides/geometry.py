@@ -60,6 +60,22 @@ class Region:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an image lies on another one: pixel i begins at ``offset + scale * i`` of it."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels of the other image for one of this, along y and x."""
+    offset: tuple[float, float] = (0.0, 0.0)
+    """Where the first pixel begins, in pixels of the other image."""
+
+    def on(self, below: Placement) -> Placement:
+        """Return where this lies on what the other image lies on."""
+        (y, x), (down, right) = self.scale, self.offset
+        (wide_y, wide_x), (top, left) = below.scale, below.offset
+        return Placement((y * wide_y, x * wide_x), (top + down * wide_y, left + right * wide_x))
+
+
 def level_size(size: int, downsample: float) -> int:
     """Pixels along an axis of `size` after `downsample`: rounded half up, at least 1."""
     return max(1, int(size / downsample + 0.5))

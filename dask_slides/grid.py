@@ -66,6 +66,13 @@ class TileGrid:
             return max(0, self.shape[axis] - self.tile[axis])
         return index * self.stride[axis]
 
+    def has(self, tiles: TileGrid) -> bool:
+        """Return whether the `tiles` of another grid of this image are the first tiles of this."""
+        return (self.shape, self.tile) == (tiles.shape, tiles.tile) and all(
+            np.array_equal(self.starts(axis)[:count], tiles.starts(axis))
+            for axis, count in enumerate((tiles.rows, tiles.cols))
+        )
+
     def region(self, row: int, col: int) -> Region:
         """Return the part of tile (row, col) that lies in the image."""
         return self.span(row, row + 1, col, col + 1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dask_slides import display
 from dask_slides.blank import BlankMap, map_of_grid
-from dask_slides.detectors import Contrast, Detector, checked_detector
+from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph import map_blocks
 from dask_slides.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
@@ -28,6 +28,9 @@ from dask_slides.slide import Mpp, Slide, as_slide
 from dask_slides.threads import in_threads
 
 Array = NDArray[Any]
+
+DENSE = Contrast(0.35)
+"""The detector of packs and crops by default."""
 
 PACK_LADDER = (20, 10, 5, 4)
 """Tiles a side (of the mean side) by the longest side: above 50,000 px, 25,000, 10,000, else."""
@@ -227,7 +230,7 @@ def pack_tiles(
     stride: Any = None,
     downsample: float | None = None,
     mpp: Mpp = None,
-    detector: Detector = Contrast(0.35),
+    detector: Detector = DENSE,
     edge: Edge = "drop",
     top_k: int | None = None,
     fill: float | None = None,
@@ -260,8 +263,9 @@ def pack_tiles(
         What `edge="pad"` fills up with; by default what pixels of the slide without a value show,
         of a dask array white if it has three channels of bytes, else 0.
     blank_map : BlankMap, optional
-        A map of this slide. Where its cells are the tiles of the pack, which are at full
-        resolution then, its statistics are used and no pixel is read for them.
+        A map whose cells are the tiles of the pack, made of this slide, or of its `resize` if the
+        pack has a scale. It decides, instead of `detector`: a tile is packed where ``.blank`` is
+        False, and no pixel is read to find out. `tile_size` is that of its cells by default.
 
     Returns
     -------
@@ -279,10 +283,15 @@ def pack_tiles(
     """
     slide = as_slide(slide)
     check_top_k(top_k)
+    if blank_map is not None:
+        check_obeyed(slide, blank_map, detector is DENSE)
+        tile_size = blank_map.grid.tile if tile_size is None else tile_size
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
     fill = _fill_of(slide, fill)
-    known = None if image is not slide else _statistics_of(blank_map, grid, detector)
-    found = known or map_of_grid(image, grid, detector).compute()
+    if blank_map is None:
+        found = map_of_grid(image, grid, detector).compute()
+    else:
+        found = _of_tiles(slide, blank_map, grid)
     kept = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
     score = found.stats.std.reshape(-1)[kept]
     if top_k is not None:
@@ -297,18 +306,34 @@ def pack_tiles(
     return pack_at(slide, image, yx, grid.tile, score, attributes, fill)
 
 
-def _statistics_of(
-    blank_map: BlankMap | None, grid: TileGrid, detector: Detector
-) -> BlankMap | None:
-    """Return the map of `grid` if the cells of `blank_map` are its tiles, else None."""
-    if blank_map is None or grid.edge == "shift" or blank_map.grid != replace(grid, edge="pad"):
-        return None
-    detector = checked_detector(detector)
-    if set(detector.needs) - set(blank_map.fields):
-        return None
-    # tiles that are dropped are the last row and column of cells
-    statistics = blank_map.compute().statistics[: grid.rows, : grid.cols]
-    return replace(blank_map, grid=grid, detector=detector).with_statistics(statistics)
+def check_obeyed(slide: Slide, blank_map: Any, alone: bool) -> None:
+    """Raise SlideArgumentError unless `blank_map` is one, and `alone`: without a detector."""
+    if not isinstance(blank_map, BlankMap):
+        raise SlideArgumentError(
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+        )
+    if not alone:
+        raise SlideArgumentError(
+            f"{slide.name}: detector and blank_map exclude each other, as the map decides; give "
+            "one, or blank_map.with_detector(detector)"
+        )
+
+
+def _of_tiles(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMap:
+    """Return what `blank_map` says of the tiles of `grid`, which are its cells."""
+    cells = blank_map.grid
+    if not cells.has(grid):
+        raise SlideArgumentError(
+            f"{slide.name}: the cells of the blank map, {cells.tile[0]} x {cells.tile[1]} px of an "
+            f"image of {cells.shape[0]} x {cells.shape[1]}, are not the tiles, {grid.tile[0]} x "
+            f"{grid.tile[1]} px of {grid.shape[0]} x {grid.shape[1]}; make the map with the tile "
+            "size and at the scale of the pack"
+        )
+    found = blank_map.compute()
+    own = slice(grid.rows), slice(grid.cols)
+    return replace(
+        found, grid=grid, blank=np.asarray(found.blank)[own], statistics=found.statistics[own]
+    )
 
 
 def warn_blank(slide: Slide, found: BlankMap) -> None:

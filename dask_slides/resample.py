@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region, reduced_size, shrunk, strips
+from dask_slides.geometry import Placement, Region, reduced_size, shrunk, strips
 from dask_slides.kernels import ROWS, Axis, resample_columns, resample_rows
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.protocol import (
@@ -170,6 +170,12 @@ class ResizedSource:
     @property
     def _is_fast(self) -> bool:
         return not self.exact and self.dtype == np.uint8
+
+    @property
+    def placement(self) -> Placement:
+        """All of the parent, at another size."""
+        height, width = self.parent.levels[0].shape
+        return Placement((height / self.shape[0], width / self.shape[1]))
 
     def axes(self) -> tuple[Axis, Axis]:
         """Return how rows and columns of what is read become those of this image."""

@@ -459,7 +459,7 @@ def test_a_pack_by_a_blank_map_of_its_tiles_is_the_same(slides, sync, reads, edg
     found = ds.blank_map(slide, 48, detector).compute()
     expected = ds.pack_tiles(slide, 48, detector=detector, edge=edge)
     reads.clear()
-    pack = ds.pack_tiles(slide, 48, detector=detector, edge=edge, blank_map=found)
+    pack = ds.pack_tiles(slide, 48, edge=edge, blank_map=found)
     assert not reads
     assert 0 < len(pack) == len(expected)
     for name in ("y", "x", "score"):
@@ -467,12 +467,14 @@ def test_a_pack_by_a_blank_map_of_its_tiles_is_the_same(slides, sync, reads, edg
     assert pack.attributes == expected.attributes
 
 
-def test_a_blank_map_of_other_cells_is_not_used_for_a_pack(slides, sync):
-    slide = ds.open_slide(slides / "s0001.tif")
-    expected = ds.pack_tiles(slide, 48, 32, detector=ds.Contrast(0.2))
-    found = ds.blank_map(slide, 48).compute()
-    pack = ds.pack_tiles(slide, 48, 32, detector=ds.Contrast(0.2), blank_map=found)
-    assert np.array_equal(pack.score, expected.score)
+def test_a_run_packs_what_pack_tiles_packs_alone(slides, sync, tmp_path):
+    path, detector = slides / "s0001.tif", ds.Otsu()
+    steps = {"mask": {"tile_size": 48}, "pack": {"tile_size": 48, "detector": detector}}
+    ds.run_cohort(path, tmp_path / "job", steps)
+    found = ds.open_pack(tmp_path / "job/s0001/s0001.tiles.zarr")
+    expected = ds.pack_tiles(path, 48, detector=detector)
+    for name in ("y", "x", "score"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
 
 
 def test_stores_are_slides_too(tmp_path, sync):

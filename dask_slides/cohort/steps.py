@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import dask.array as da
@@ -55,10 +55,14 @@ class Maps:
         found = self._found[lazy.grid] = lazy.compute()
         return found
 
-    def of_tiles(self, tile: tuple[int, int]) -> BlankMap | None:
-        """Return a map whose cells are tiles of this size, if there is one."""
-        maps = (one for grid, one in self._found.items() if grid.tile == tile)
-        return next(maps, None)
+    def of_tiles(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
+        """Return a map of these tiles under the detector, if one of their cells is there."""
+        for grid, one in self._found.items():
+            if grid.has(tiles) and set(detector.needs) <= set(one.fields):
+                # tiles that are dropped are the last row and column of cells
+                statistics = one.statistics[: tiles.rows, : tiles.cols]
+                return replace(one, grid=tiles, detector=detector).with_statistics(statistics)
+        return None
 
 
 class Step(Protocol):
@@ -252,9 +256,13 @@ class Pack:
     def made(self, slide: Slide, maps: Maps) -> Made:
         """Return what is to be written, lazy, and its counts."""
         image, grid = self._plan(slide)
-        found = maps.of_tiles(grid.tile) if image is slide else None
         options = {one.name: getattr(self, one.name) for one in fields(self)}
-        pack = pack_tiles(slide, **options, blank_map=found)
+        detector = checked_detector(options.pop("detector"))
+        found = maps.of_tiles(grid, detector) if image is slide else None
+        if found is not None:
+            pack = pack_tiles(slide, **options, blank_map=found)
+        else:
+            pack = pack_tiles(slide, **options, detector=detector)
         return pack, {"tiles": len(pack)}
 
     def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:

@@ -17,7 +17,7 @@ from dask_slides.errors import (
     SlideNotFoundError,
     TileDecodeError,
 )
-from dask_slides.geometry import Region, strips
+from dask_slides.geometry import Placement, Region, strips
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.remote import head, is_remote
 
@@ -261,6 +261,11 @@ class Derived(Source, Protocol):
         """The source whose pixels this one is computed from."""
         ...
 
+    @property
+    def placement(self) -> Placement:
+        """Where level 0 lies on level 0 of the parent."""
+        ...
+
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level and region of the parent that `region` needs."""
         ...
@@ -279,6 +284,15 @@ def root_of(source: Source) -> Source:
     while isinstance(source, Derived):
         source = source.parent
     return source
+
+
+def placement_of(source: Source) -> Placement:
+    """Return where level 0 of `source` lies on level 0 of its root."""
+    place = Placement()
+    while isinstance(source, Derived):
+        place = place.on(source.placement)
+        source = source.parent
+    return place
 
 
 def root_window(source: Source, level: int, region: Region) -> tuple[int, Region]:

@@ -16,7 +16,7 @@ from dask_slides.geometry import Region
 from dask_slides.graph import Block, input_ratio, read_side, read_span, task_bytes
 from dask_slides.kernels import sum_dtype
 from dask_slides.readers.bad_tiles import listed, rows_of
-from dask_slides.readers.protocol import Source, is_masked, root_of
+from dask_slides.readers.protocol import Source, is_masked, placement_of, root_of
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
@@ -119,7 +119,9 @@ def write_image(
         if label is not None:
             names += [f"{LABEL}/{name}" for name in names]
         shards = {name: shards_of(store, name) for name in names}
-        scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
+        place = placement_of(slide.source)
+        count = len(plan.levels)
+        scales = metadata.multiscales(slide.name, "cyx", place, slide.mpp_yx, count)
         parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(
             **facts, **_damage(unfinished.journal, blank_map)
@@ -177,7 +179,8 @@ def _create_labels(
     tissue = labels.create_group("tissue")
     for number, level in enumerate(plan.levels):
         create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
-    scales = metadata.multiscales("tissue", "yx", slide.mpp_yx, len(plan.levels))
+    place = placement_of(slide.source)
+    scales = metadata.multiscales("tissue", "yx", place, slide.mpp_yx, len(plan.levels))
     parts = {"multiscales": scales, "image-label": metadata.image_label(label.has_unknown)}
     tissue.attrs.update(metadata.attributes(version, parts))
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
+from dask_slides.geometry import Placement
 from dask_slides.readers.bad_tiles import listed
+from dask_slides.readers.protocol import placement_of
 from dask_slides.stats import COUNTS
 from dask_slides.writers import metadata
 from dask_slides.writers.arrays import check_version, create_level, put
@@ -71,17 +73,19 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
         put(f"{hidden}/0", 0, shades[kinds])
         put(f"{hidden}/labels/tissue/0", ..., kinds)
         write_grid(group, blank_map)
-        pixel = None
-        if blank_map.mpp_yx is not None:
-            tile = blank_map.grid.tile
-            pixel = (blank_map.mpp_yx[0] * tile[0], blank_map.mpp_yx[1] * tile[1])
+        tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
+        place = Placement((float(tile[0]), float(tile[1])))
+        if blank_map.source is not None:
+            place = place.on(placement_of(blank_map.source))
+        if mpp is not None:
+            mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
         name = blank_map.name
-        scales = metadata.multiscales("tissue", "yx", pixel, 1)
+        scales = metadata.multiscales("tissue", "yx", place, mpp, 1)
         meaning = metadata.image_label(bool(blank_map.unknown.any()))
         parts: dict[str, Any] = {"multiscales": scales, "image-label": meaning}
         label.attrs.update(metadata.attributes(version, parts))
         parts = {
-            "multiscales": metadata.multiscales(name, "cyx", pixel, 1),
+            "multiscales": metadata.multiscales(name, "cyx", place, mpp, 1),
             "omero": metadata.omero(1, np.dtype(np.uint8)),
         }
         bad_tiles = listed(blank_map.bad_tiles)

@@ -6,29 +6,40 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.geometry import Placement
+
 _COLOURS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
 
 
 def multiscales(
-    name: str, axes: str, pixel: tuple[float, float] | None, count: int
+    name: str, axes: str, place: Placement, mpp: tuple[float, float] | None, count: int
 ) -> list[dict[str, Any]]:
-    """Return the multiscales of `count` levels, each half the last; `pixel` in micrometres.
+    """Return the multiscales of `count` levels, each half the last.
 
-    A pixel of level k covers f = 2**k pixels, so its centre lies (f - 1) / 2 pixels further.
+    Coordinates are those of the slide, so that all stores of a slide lie on each other: of the
+    centres of its pixels, the first one at 0, in micrometres, or in pixels where `mpp`, that of
+    the image, is not known. `place` is that of the image on the slide. A pixel that covers f
+    pixels of the slide has its centre (f - 1) / 2 of them further on.
     """
-    unit = {} if pixel is None else {"unit": "micrometer"}
+    unit = {} if mpp is None else {"unit": "micrometer"}
     described: list[dict[str, Any]] = [
         {"name": axis, "type": "channel"}
         if axis == "c"
         else {"name": axis, "type": "space", **unit}
         for axis in axes
     ]
-    size = dict(zip("yx", pixel or (1.0, 1.0), strict=True))
+    size = dict(zip("yx", mpp or place.scale, strict=True))
+    covered = dict(zip("yx", place.scale, strict=True))
+    offset = dict(zip("yx", place.offset, strict=True))
     datasets = []
     for level in range(count):
-        factor = 2**level
-        scale = [size[axis] * factor if axis in size else 1.0 for axis in axes]
-        shift = [size[axis] * (factor - 1) / 2 if axis in size else 0.0 for axis in axes]
+        scale = [size[axis] * 2**level if axis in size else 1.0 for axis in axes]
+        shift = [
+            size[axis] / covered[axis] * (offset[axis] + (covered[axis] * 2**level - 1) / 2)
+            if axis in size
+            else 0.0
+            for axis in axes
+        ]
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
         datasets.append({"path": str(level), "coordinateTransformations": steps})
     return [{"name": name, "axes": described, "datasets": datasets, "type": "area mean"}]

@@ -1,0 +1,112 @@
+"""A blank map that is handed on decides: packs and crops take it at its word."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+
+import dask_slides as ds
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """An image that no detector finds anything blank in."""
+    path = tmp_path_factory.mktemp("obeyed") / "noise.tif"
+    noise = np.random.default_rng(0).integers(0, 255, (470, 500, 3), dtype=np.uint8)
+    tifffile.imwrite(path, noise, tile=(64, 64), photometric="rgb", compression="zlib")
+    return path
+
+
+def corrected(found, blank):
+    return replace(found.compute(), blank=blank)
+
+
+def some(shape, seed=1):
+    return np.random.default_rng(seed).random(shape) < 0.6
+
+
+@pytest.mark.parametrize("edge", ["drop", "pad"])
+def test_a_pack_is_of_the_cells_that_the_map_leaves(path, edge, reads):
+    found = ds.blank_map(path, 48).compute()
+    blank = some(found.shape)
+    reads.clear()
+    pack = ds.pack_tiles(path, edge=edge, blank_map=corrected(found, blank))
+    assert not reads
+    kept = ~blank if edge == "pad" else ~blank[: 470 // 48, : 500 // 48]
+    np.testing.assert_array_equal(np.stack((pack.y, pack.x), 1), np.argwhere(kept) * 48)
+    assert pack.tiles.shape[1:] == (48, 48, 3)
+
+
+def test_a_map_that_is_all_blank_gives_an_empty_pack_and_no_crops(path):
+    found = ds.blank_map(path, 64).compute()
+    nothing = corrected(found, np.ones(found.shape, bool))
+    with pytest.warns(ds.BlankSlideWarning):
+        assert len(ds.pack_tiles(path, blank_map=nothing)) == 0
+    with pytest.warns(ds.BlankSlideWarning):
+        assert len(ds.random_crops(path, n=5, size=32, blank_map=nothing)) == 0
+
+
+def test_a_map_that_is_corrected_before_it_is_computed_is_obeyed(path):
+    lazy = ds.blank_map(path, 48)
+    blank = some(lazy.shape)
+    pack = ds.pack_tiles(path, blank_map=replace(lazy, blank=blank))
+    assert len(pack) == (~blank[: 470 // 48, : 500 // 48]).sum()
+
+
+def test_what_a_detector_calls_blank_is_packed_if_the_map_says_so(tmp_path):
+    glass = np.full((128, 128, 3), 240, np.uint8)
+    tifffile.imwrite(tmp_path / "glass.tif", glass, tile=(64, 64), photometric="rgb")
+    found = ds.blank_map(tmp_path / "glass.tif", 64).compute()
+    assert found.blank.all()
+    tissue = corrected(found, np.array([[True, False], [True, True]]))
+    pack = ds.pack_tiles(tmp_path / "glass.tif", blank_map=tissue)
+    assert (list(pack.y), list(pack.x)) == ([0], [64])
+    crops = ds.random_crops(tmp_path / "glass.tif", n=20, size=16, blank_map=tissue)
+    assert len(crops) == 20
+    assert (crops.y + 8 <= 64).all() and (crops.x + 8 >= 64).all()
+
+
+@pytest.mark.parametrize("size", [20, (30, 90)])
+@pytest.mark.parametrize("tile", [48, 110])
+def test_the_centres_of_crops_lie_in_cells_that_the_map_leaves(path, size, tile):
+    found = ds.blank_map(path, tile).compute()
+    blank = some(found.shape)
+    crops = ds.random_crops(path, n=200, size=size, seed=4, blank_map=corrected(found, blank))
+    height, width = (size, size) if isinstance(size, int) else size
+    assert len(crops) == 200
+    assert (crops.y >= 0).all() and (crops.y + height <= 470).all()
+    assert (crops.x >= 0).all() and (crops.x + width <= 500).all()
+    # a crop at the edge of the image is moved in, so its centre may leave its cell
+    inside = (crops.y > 0) & (crops.y + height < 470) & (crops.x > 0) & (crops.x + width < 500)
+    rows, columns = (crops.y + height // 2) // tile, (crops.x + width // 2) // tile
+    assert inside.sum() > 50
+    assert not blank[rows[inside], columns[inside]].any()
+    again = ds.random_crops(path, n=200, size=size, seed=4, blank_map=corrected(found, blank))
+    np.testing.assert_array_equal(crops.y, again.y)
+
+
+def test_a_map_of_the_resized_slide_decides_for_a_pack_at_its_scale(path):
+    found = ds.blank_map(ds.resize(path, downsample=2), 50).compute()
+    blank = some(found.shape)
+    pack = ds.pack_tiles(path, downsample=2, blank_map=corrected(found, blank))
+    kept = ~blank[: 235 // 50, : 250 // 50]
+    np.testing.assert_array_equal(np.stack((pack.y, pack.x), 1), np.argwhere(kept) * 100)
+
+
+def test_a_map_that_does_not_fit_is_refused(path):
+    found = ds.blank_map(path, 48)
+    with pytest.raises(ds.SlideArgumentError, match="are not the tiles"):
+        ds.pack_tiles(path, 64, blank_map=found)
+    with pytest.raises(ds.SlideArgumentError, match="are not the tiles"):
+        ds.pack_tiles(path, 48, 24, blank_map=found)
+    with pytest.raises(ds.SlideArgumentError, match="are not the tiles"):
+        ds.pack_tiles(path, 48, downsample=2, blank_map=found)
+    with pytest.raises(ds.SlideArgumentError, match="exclude each other"):
+        ds.pack_tiles(path, 48, detector=ds.Contrast(0.2), blank_map=found)
+    with pytest.raises(ds.SlideArgumentError, match="give what blank_map"):
+        ds.pack_tiles(path, 48, blank_map=np.zeros((10, 11), bool))
+    with pytest.raises(ds.SlideArgumentError, match="make one of that size"):
+        ds.random_crops(path, n=2, size=20, downsample=2, blank_map=found)
+    with pytest.raises(ds.SlideArgumentError, match="exclude each other"):
+        ds.random_crops(path, n=2, size=20, detector=ds.Otsu(), blank_map=found)
