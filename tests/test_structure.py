@@ -92,7 +92,7 @@ LAYERS = [
     ["readers.array", "readers.ngff", "readers.raster", "readers.tiff_file"],
     ["readers.tiff"],
     ["readers.registry"],
-    ["resample", "cluster"],
+    ["resample", "cluster", "local"],
     ["graph"],
     ["damage"],
     ["slide", "stats", "placed"],
