@@ -81,7 +81,6 @@ LAYERS = [
         "readers.jpeg",
         "readers.lzw",
         "readers.scan_headers",
-        "readers.zarr_bounds",
     ],
     ["readers.entropy"],
     ["readers.scans"],
