@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,12 @@ from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
 from dask_slides import machine
+from dask_slides.dask_client import (
+    active_client,
+    names_distributed,
+    out_of_the_pool,
+    without_client,
+)
 from dask_slides.errors import (
     ClusterLostError,
     SlideArgumentError,
@@ -71,85 +76,6 @@ def in_this_thread() -> Iterator[None]:
         yield
     finally:
         _alone.reset(token)
-
-
-def active_client() -> Any | None:
-    """Return the distributed client that dask would use, or None.
-
-    Raises
-    ------
-    SlideArgumentError
-        The client is asynchronous: nothing that waits for results can use it.
-    """
-    distributed = _loaded()
-    if distributed is None:  # nobody made a client, so there is none
-        return None
-    chosen = setting("scheduler")
-    if isinstance(chosen, distributed.Client):
-        client = chosen
-    elif (chosen is not None and not _is_distributed(chosen)) or _is_beside_a_task():
-        return None
-    else:
-        try:
-            client = distributed.get_client()
-        except ValueError:
-            return None
-    if client.asynchronous:
-        raise SlideArgumentError(
-            "the active Dask client is asynchronous, and this call waits for its result; "
-            "use a client with asynchronous=False, or call this in a thread"
-        )
-    return client
-
-
-def _loaded() -> Any | None:
-    """Return distributed if it is loaded, whole: another thread may be just importing it."""
-    distributed = sys.modules.get("distributed")
-    return distributed if hasattr(distributed, "worker_client") else None
-
-
-def _is_distributed(scheduler: Any) -> bool:
-    return isinstance(scheduler, str) and scheduler.lower() in ("dask.distributed", "distributed")
-
-
-def _is_beside_a_task() -> bool:
-    """Return whether a task of a worker started this thread, or is a coroutine.
-
-    Neither can leave the worker's thread pool while it waits. The task waits for it, so that
-    tasks it gave to the cluster could wait for ever for a free thread.
-    """
-    distributed = _loaded()
-    if distributed is None or hasattr(distributed.worker.thread_state, "key"):
-        return False
-    try:
-        distributed.get_worker()
-    except ValueError:
-        try:  # a worker's own client; its threads are those of tasks, and what they start
-            return bool(distributed.Client.current().id.startswith("Client-worker-"))
-        except ValueError:
-            return False
-    return True
-
-
-@contextmanager
-def out_of_the_pool() -> Iterator[None]:
-    """Leave the thread pool of a worker, as dask's own compute does, inside of the block.
-
-    A task that waits for other tasks would else keep the thread that they need.
-    """
-    distributed = _loaded()
-    if distributed is None or not hasattr(distributed.worker.thread_state, "key"):
-        yield
-        return
-    left = False
-    with suppress(KeyError):  # this thread has left already
-        distributed.secede()
-        left = True
-    try:
-        yield
-    finally:
-        if left:
-            distributed.rejoin()
 
 
 def memory_a_thread() -> int | None:
@@ -248,7 +174,7 @@ def _local_scheduler() -> Any:
     takes longer than many a small job. Where nobody loaded it there is no client.
     """
     chosen = setting("scheduler")
-    if chosen is None or (_is_distributed(chosen) and _is_beside_a_task()):
+    if chosen is None or (names_distributed(chosen) and without_client()):
         return threaded.get
     if isinstance(chosen, str) and chosen.lower() in named_schedulers:
         return named_schedulers[chosen.lower()]

@@ -91,6 +91,7 @@ LAYERS = [
     ["readers.array", "readers.ngff", "readers.raster", "readers.tiff_file"],
     ["readers.tiff"],
     ["readers.registry"],
+    ["dask_client"],
     ["resample", "cluster", "local"],
     ["graph"],
     ["damage"],

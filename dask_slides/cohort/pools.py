@@ -18,8 +18,8 @@ from concurrent.futures import (
 )
 from typing import Any
 
-from dask_slides.cluster import active_client
 from dask_slides.cohort.work import Outcome, SlideJob, failure, work_alone, work_on
+from dask_slides.dask_client import active_client
 from dask_slides.errors import ClusterLostError, WorkerKilledError
 from dask_slides.threads import setting, threads_here
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dask_slides.cluster import check_memory, out_of_the_pool
+from dask_slides.cluster import check_memory
 from dask_slides.cohort.listing import Entry, read_list
 from dask_slides.cohort.names import LOG
 from dask_slides.cohort.plan import Cohort, job_folder, named_cohort
@@ -19,6 +19,7 @@ from dask_slides.cohort.pools import Pool
 from dask_slides.cohort.process_list import ProcessList, Row
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
+from dask_slides.dask_client import out_of_the_pool
 from dask_slides.errors import OutputBusyError, SlideArgumentError
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import identify
