@@ -154,6 +154,30 @@ def test_the_work_of_others_goes_on_when_ours_ends():
     assert results == [42.0]
 
 
+def test_no_task_goes_on_after_another_one_failed():
+    """The first one fails while the second one works, and 18 wait."""
+    began, ended, working = [], [], threading.Event()
+
+    def task(block):
+        if not block.size:
+            return block
+        began.append(threading.current_thread())
+        if began[0] is threading.current_thread():
+            assert working.wait(SECONDS)
+            raise ZeroDivisionError
+        working.set()
+        for _ in range(200):
+            np.sort(np.tile(block, 10_000))
+        ended.append(block)
+        return block
+
+    array = da.ones(20, chunks=1).map_blocks(task, meta=np.ones(0))
+    with dask.config.set(scheduler="threads", num_workers=2), pytest.raises(ZeroDivisionError):
+        compute(array, "")
+    assert len(ended) == len(began) - 1 < 19
+    assert not any(thread.is_alive() for thread in began)
+
+
 def test_each_thread_is_told_of_its_own_blocks():
     """The same array, by two threads: its blocks have the same names."""
     both = threading.Barrier(2)
