@@ -24,8 +24,9 @@ import dask
 
 import dask_slides as ds
 from benchmarks.processes import cluster_of_processes
-from dask_slides.cluster import active_client, local_cluster
 from dask_slides.compiled import loops
+from dask_slides.dask_client import active_client
+from dask_slides.local import local_cluster
 
 LONG = 99.0
 """Seconds that a job would save by the compiled loops: more than it takes to load them."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dask_slides.cluster import CALM
+from dask_slides.local import CALM
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from dask_slides.stats import (
     stats_bytes_of_task,
     unpacked,
 )
+from dask_slides.threads import using
 
 Array = NDArray[Any]
 
@@ -123,7 +123,8 @@ class BlankMap:
         Parameters
         ----------
         **kwargs
-            Of dask's configuration while computing, such as ``scheduler="threads"``.
+            As those of ``compute`` of a dask array: ``scheduler="threads"``, ``num_workers=4``,
+            and others that the scheduler takes.
 
         Raises
         ------
@@ -134,7 +135,7 @@ class BlankMap:
         """
         if self.computed:
             return self
-        with dask.config.set(**kwargs):
+        with using(kwargs):
             check_memory(self.task_bytes, self.name)
             found = self.with_statistics(
                 compute(self.statistics, "blank map", None, self._place_of_block)

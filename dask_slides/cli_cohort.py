@@ -127,14 +127,16 @@ def _chosen(steps: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _lines(quiet: bool) -> Iterator[None]:
     """Show what is logged, a line a slide, on stderr."""
     handler: logging.Handler = logging.NullHandler() if quiet else logging.StreamHandler()
-    before = log.propagate
+    before = log.propagate, log.level
     log.propagate = False
+    log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.propagate = before
+        log.propagate = before[0]
+        log.setLevel(before[1])
 
 
 def _tell(

@@ -17,11 +17,12 @@ import dask
 from dask.utils import parse_bytes
 
 from dask_slides.cli_endings import end_named, failing_softly
-from dask_slides.cluster import MEMORY, check_memory, local_cluster, quietly, reporting
+from dask_slides.cluster import MEMORY, check_memory, reporting
 from dask_slides.detectors import Contrast, Detector, checked_detector
 from dask_slides.display import bytes_text, px
 from dask_slides.errors import SlideArgumentError
 from dask_slides.estimate import Estimate
+from dask_slides.local import local_cluster, quietly
 from dask_slides.memory import LIMIT as WAITING
 from dask_slides.progress import progress_for
 from dask_slides.slide import Slide

@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
-from dask.base import named_schedulers
+from dask import threaded
+from dask.base import get_scheduler, named_schedulers
 from dask.callbacks import Callback
 from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
 from dask_slides import machine
+from dask_slides.dask_client import (
+    active_client,
+    names_distributed,
+    out_of_the_pool,
+    without_client,
+)
 from dask_slides.errors import (
     ClusterLostError,
+    SlideArgumentError,
     SlideError,
     SlideMemoryError,
     WorkerKilledError,
 )
 from dask_slides.geometry import bounds
-from dask_slides.threads import configured_threads
+from dask_slides.threads import configured_threads, given, is_synchronous, setting
 
 MEMORY = "dask-slides.memory"
 """Key in the configuration of dask: bytes that all threads or processes may take together."""
-PATIENCE = {
-    "distributed.deploy.lost-worker-timeout": "10m",
-    "distributed.scheduler.no-workers-timeout": "2m",
-}
-"""Of a cluster of this machine. Dask closes what would start a process again if that takes more
-than 15 s, and then waits for ever."""
-CALM = {
-    "distributed.admin.tick.interval": "500ms",
-    "distributed.admin.system-monitor.interval": "2s",
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.system-monitor.log-length": 50,
-    "distributed.admin.log-length": 50,
-    "distributed.admin.low-level-log-length": 50,
-    "distributed.diagnostics.computations.max-history": 5,
-}
-"""Of the same. By default each process looks at its own loop fifty times a second, and each worker
-at its stack a hundred times: a fifth of the time of a resize, where all share two cores. And its
-logs of thousands of entries fill for hours, so that a scheduler grows all the while."""
 TOGETHER = 0.5
 """Seconds within which blocks that end are fetched at once: one by one the messages for it were a
 quarter of what a scheduler did for a task."""
@@ -82,79 +69,13 @@ def reporting(report: Report) -> Iterator[None]:
 def in_this_thread() -> Iterator[None]:
     """Compute in the calling thread inside of the block, whatever scheduler is active.
 
-    For what runs in a task itself. Dask's configuration is that of all threads of a process.
+    For work that runs in a task itself, as one of many that keep the workers busy.
     """
     token = _alone.set(True)
     try:
         yield
     finally:
         _alone.reset(token)
-
-
-def active_client() -> Any | None:
-    """Return the distributed client that dask would use, or None."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:  # nobody made a client, so there is none
-        return None
-    if dask.config.get("scheduler", None) not in (None, "dask.distributed", "distributed"):
-        return None
-    try:
-        return distributed.get_client()
-    except (ValueError, AttributeError):  # none, or another thread is just importing it
-        return None
-
-
-@contextmanager
-def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[None]:
-    """Compute on `workers` processes of this machine, which nobody else can reach.
-
-    A process that ends is started again. `memory` is what all of them may take, None what this
-    one may; messages of dask below the logging level `silence` are not shown.
-    """
-    from distributed import Client, LocalCluster
-
-    memory = memory or machine.memory()
-    with (
-        dask.config.set(PATIENCE | CALM),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # its default is open to other machines
-            memory_limit="auto" if memory is None else memory // workers,
-            silence_logs=silence,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(_without_interrupts())
-        yield
-
-
-@contextmanager
-def quietly(level: int) -> Iterator[None]:
-    """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
-    if find_spec("distributed") is None:
-        yield
-        return
-    from distributed.utils import silence_logging_cmgr
-
-    with silence_logging_cmgr(level):
-        yield
-
-
-def _without_interrupts() -> Any:
-    """Return a plugin of workers that ends no work at Ctrl-C: a terminal sends it to all of us.
-
-    The process that made the cluster ends them.
-    """
-    from distributed import WorkerPlugin
-
-    class WithoutInterrupts(WorkerPlugin):  # type: ignore[misc]
-        def setup(self, worker: Any) -> None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    return WithoutInterrupts()
 
 
 def memory_a_thread() -> int | None:
@@ -171,11 +92,11 @@ def memory_a_thread() -> int | None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
         return min(limits, default=None)
-    given = dask.config.get(MEMORY, None)
-    memory = machine.memory() if given is None else parse_bytes(given)
+    most = setting(MEMORY)
+    memory = machine.memory() if most is None else parse_bytes(most)
     if memory is None:
         return None
-    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
+    if is_synchronous():
         return memory
     return int(memory // configured_threads())
 
@@ -207,16 +128,16 @@ def compute(
         progress = _silence if report is None else partial(report, label)
     total = int(array.npartitions)
     progress(0, total)  # the clock starts here
+    count = _Count(array, total, progress)
     if _alone.get():
-        # callbacks of its own: those that dask knows by itself are of all threads
-        callbacks = [_Count(array, total, progress)._callback]
-        return np.asarray(array.compute(scheduler=dask.get, callbacks=callbacks))
+        return np.asarray(array.compute(scheduler=dask.get, callbacks=[count._callback]))
     client = active_client()
     if client is not None:
-        return _compute_remote(client, array, total, progress, place or _number)
-    with _threads_of_our_own(), _Count(array, total, progress) as count:
+        with out_of_the_pool():
+            return _compute_remote(client, array, total, progress, place or _number)
+    with _local_options(count) as options:
         try:
-            result = np.asarray(array.compute(scheduler=_local_scheduler()))
+            result = np.asarray(array.compute(**options))
         except BrokenExecutor as error:
             raise WorkerKilledError(
                 f"{label}: a process of the pool ended in a task: out of memory, or a tile "
@@ -227,16 +148,45 @@ def compute(
     return result
 
 
+@contextmanager
+def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
+    """Yield what to call ``array.compute`` with, on the schedulers of this machine.
+
+    All is given to that one call: dask's configuration and its active callbacks are those of every
+    thread of the process.
+    """
+    schedule = _local_scheduler()
+    options = _passed_on() | {"scheduler": schedule}
+    if schedule in named_schedulers.values() or isinstance(setting("scheduler"), Executor):
+        # functions of the user's may take none; those of the user's that are active stay so
+        options["callbacks"] = [*Callback.active, count._callback]
+    if schedule is not threaded.get or setting("pool"):
+        yield options
+        return
+    with _threads_of_our_own() as pool:
+        yield options | {"pool": pool}
+
+
 def _local_scheduler() -> Any:
-    """Return the function behind the name of the scheduler in use, None to leave it to dask.
+    """Return the function behind the scheduler in use.
 
     dask looks for a client wherever a scheduler has a name, and loads distributed for it, which
     takes longer than many a small job. Where nobody loaded it there is no client.
     """
-    name = dask.config.get("scheduler", None) or "threads"
-    if "distributed" in sys.modules or not isinstance(name, str):
-        return None
-    return named_schedulers.get(name.lower())
+    chosen = setting("scheduler")
+    if chosen is None or (names_distributed(chosen) and without_client()):
+        return threaded.get
+    if isinstance(chosen, str) and chosen.lower() in named_schedulers:
+        return named_schedulers[chosen.lower()]
+    try:
+        return get_scheduler(scheduler=chosen)
+    except (ValueError, RuntimeError) as error:  # an unknown name, or no client
+        raise SlideArgumentError(f"scheduler={chosen!r}: {error}") from None
+
+
+def _passed_on() -> dict[str, Any]:
+    """Return the options of this call that the scheduler takes."""
+    return {name: value for name, value in given().items() if name not in ("scheduler", MEMORY)}
 
 
 def _number(block: Block) -> str:
@@ -248,23 +198,18 @@ def _silence(done: int, total: int) -> None:
 
 
 @contextmanager
-def _threads_of_our_own() -> Iterator[None]:
-    """Run the threaded scheduler in a pool that is empty when the block ends.
+def _threads_of_our_own() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads that is empty when the block ends.
 
     In dask's own pool tasks go on after another one has failed or the user has interrupted;
     one that writes would then write into a store that was taken away.
     """
-    scheduler = dask.config.get("scheduler", None)
-    if scheduler not in (None, "threads", "threading") or dask.config.get("pool", None):
-        yield
-        return
     threads: list[threading.Thread] = []
     pool = ThreadPoolExecutor(
         configured_threads(), initializer=lambda: threads.append(threading.current_thread())
     )
     try:
-        with dask.config.set(pool=pool):
-            yield
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         for thread in threads:  # the pool forgets one if an interrupt comes while it starts
@@ -300,8 +245,9 @@ def _compute_remote(
         return given_up
 
     try:
-        waiting = {future.key: future for future in futures_of(array.persist())}
-        arriving = as_completed(list(waiting.values()))
+        lazy = client.persist(array, **_passed_on())
+        waiting = {future.key: future for future in futures_of(lazy)}
+        arriving = as_completed(list(waiting.values()), loop=client.loop)
         given_up = [one for some in _together(arriving) for one in keep(some)]
         for future in given_up:  # alone: dask blames every task that a worker had
             client.retry([future])

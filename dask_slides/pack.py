@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dask_slides import display
 from dask_slides.blank import BlankMap, map_of_grid
+from dask_slides.cluster import compute
 from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph import map_blocks
@@ -86,7 +87,7 @@ class TilePack:
 
     def _several(self, numbers: NDArray[np.int64]) -> Array:
         if self.reader is None:
-            return np.asarray(self.tiles[numbers].compute())
+            return compute(self.tiles[numbers], "read tiles")
         out = np.empty((len(numbers), *self.tiles.shape[1:]), self.tiles.dtype)
         order = np.argsort(numbers, kind="stable")  # neighbours share what is decoded
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from multiprocessing import parent_process
+from types import MappingProxyType
+from typing import Any
 
 import dask
 import numpy as np
@@ -16,16 +20,48 @@ PARTS = 4
 """For each thread, so that the last one to end is not far behind."""
 
 
+_given: ContextVar[Mapping[str, Any]] = ContextVar("given", default=MappingProxyType({}))
+
+
+@contextmanager
+def using(options: Mapping[str, Any]) -> Iterator[None]:
+    """Prefer `options` to dask's configuration inside of the block, in this thread alone.
+
+    ``dask.config.set`` would change it for every thread of the process.
+    """
+    token = _given.set({**_given.get(), **options})
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def given() -> dict[str, Any]:
+    """Return the options of the `using` blocks around this call."""
+    return dict(_given.get())
+
+
+def setting(name: str) -> Any:
+    """Return an option of `using`, or else what dask's configuration holds; None if neither."""
+    return _given.get().get(name) or dask.config.get(name, None)
+
+
 def configured_threads() -> int:
     """Return how many threads or processes a scheduler of this machine is given."""
-    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+    return int(setting("num_workers") or CPU_COUNT)
+
+
+def is_synchronous() -> bool:
+    """Return whether the scheduler in use computes in the thread that calls it."""
+    chosen = setting("scheduler")
+    if isinstance(chosen, str):
+        return chosen.lower() in ("sync", "synchronous", "single-threaded")
+    return chosen is dask.get
 
 
 def threads_here() -> int:
     """Return how many threads or processes of this machine the scheduler would use."""
-    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
-        return 1
-    return configured_threads()
+    return 1 if is_synchronous() else configured_threads()
 
 
 def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:

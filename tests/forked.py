@@ -70,6 +70,40 @@ def tiles_in_children(path, expected):
         assert np.array_equal(np.stack(there.get(60)), tiles)
 
 
+def blank_cells(path):
+    """Return what is blank, computed in this process, and a tile of a pack that lies nowhere."""
+    lazy = ds.pack_tiles(ds.from_dask(ds.open_slide(path).data), 64, detector=ds.Contrast(0.0))
+    return ds.blank_map(path, 64).compute().blank, lazy[:2]
+
+
+def computed_in_a_child(path):
+    """Compute in a child of a process that used the pool of dask, and has a client."""
+    import dask.array as da
+    from distributed import Client, LocalCluster
+
+    da.ones(10, chunks=1).sum().compute()  # dask keeps the threads of this, and a child has none
+    expected = blank_cells(path)
+    kind = {"processes": False, "n_workers": 1, "dashboard_address": "127.0.0.1:0"}
+    with forked.Pool(1) as pool:
+        found = [pool.apply_async(blank_cells, [path]).get(60)]
+    with LocalCluster(**kind) as cluster, Client(cluster) as client:
+        with forked.Pool(1) as pool:
+            found.append(pool.apply_async(blank_cells, [path]).get(60))
+        inside = client.submit(forked_in_a_task, path)
+        found.append(inside.result(60))
+    for one in found:
+        for array, truth in zip(one, expected, strict=True):
+            assert np.array_equal(array, truth)
+
+
+def forked_in_a_task(path):
+    """Compute in a child of the thread of a task."""
+    from forked import blank_cells  # a child takes what it can import
+
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply_async(blank_cells, [path]).get(60)
+
+
 def memory_is_of_one_process():
     """Fill memory that waited at the fork in a child, then look at it here."""
     first = POOL.array((SIZE,), np.uint8)

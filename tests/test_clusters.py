@@ -24,7 +24,8 @@ from fault_work import wait_until
 from recipes import DOCS, block, blocks, dask_command, slurm_cluster
 
 from dask_slides.cli import main
-from dask_slides.cluster import CALM, active_client, local_cluster
+from dask_slides.dask_client import active_client
+from dask_slides.local import CALM, local_cluster
 
 pytest.importorskip("distributed")
 

@@ -15,7 +15,7 @@ from durable_work import contents
 from rw_fixtures import one_line
 
 import dask_slides as ds
-from dask_slides.cluster import PATIENCE
+from dask_slides.local import PATIENCE
 
 distributed = pytest.importorskip("distributed")
 Status = distributed.core.Status

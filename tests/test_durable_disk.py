@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import resource
+import stat
 import subprocess
 import sys
 import tempfile
@@ -306,4 +307,42 @@ def test_another_error_of_the_system_is_left_as_it_is(tmp_path, source, monkeypa
     with pytest.raises(OSError, match=os.strerror(errno.EIO)) as error:
         work.write("image", source, tmp_path / "a.zarr")
     assert not isinstance(error.value, ds.SlideError)
+    assert os.listdir(tmp_path) == []
+
+
+def refusing(monkeypatch, number, *, folders):
+    """Let every flush of a folder, or of a file, be answered with an error."""
+    flush, refused = os.fsync, []
+
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == folders:
+            refused.append(handle)
+            raise OSError(number, os.strerror(number))
+        return flush(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return refused
+
+
+FOLDERS = ["EINVAL", "ENOTSUP", "ENOSYS", "EBADF", "EACCES", "EPERM"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [*((name, True) for name in FOLDERS), *((name, False) for name in FOLDERS[:3])],
+)
+def test_a_file_system_that_cannot_flush_is_written_to(
+    tmp_path, source, expected, monkeypatch, name, folders
+):
+    refused = refusing(monkeypatch, getattr(errno, name), folders=folders)
+    work.write("image", source, tmp_path / "a.zarr")
+    assert refused
+    assert contents(tmp_path / "a.zarr") == expected["image"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_folder_that_the_disk_fails_for_is_an_error(tmp_path, source, monkeypatch):
+    refusing(monkeypatch, errno.EIO, folders=True)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        work.write("image", source, tmp_path / "a.zarr")
     assert os.listdir(tmp_path) == []

@@ -58,6 +58,12 @@ def test_children_read_the_tiles_of_a_pack(tmp_path, stained, sync):
     run("tiles_in_children", ds.write(pack, tmp_path / "a.tiles.zarr"), tmp_path / "tiles.npy")
 
 
+def test_children_compute_what_a_cluster_of_their_parent_would(tmp_path, stained):
+    pytest.importorskip("distributed")
+    tifffile.imwrite(tmp_path / "slide.tif", stained, **JPEG)
+    run("computed_in_a_child", tmp_path / "slide.tif")
+
+
 def test_memory_is_of_one_process():
     run("memory_is_of_one_process")
 

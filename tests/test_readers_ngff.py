@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import distributed  # noqa: F401 - it makes errors pickle with their causes
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import zarr
 from rw_fixtures import bytes_read, noise, one_line
+from zarr.abc.codec import CodecPipeline
+from zarr.core.codec_pipeline import BatchedCodecPipeline
 
 import dask_slides as ds
 
@@ -245,3 +248,59 @@ def test_a_store_that_was_rewritten(tmp_path, version, before):
     with pytest.raises(ds.SlideChangedError) as error:
         slide.read(0, 0, 5, 5)
     assert str(path) in one_line(error)
+
+
+@dataclass(frozen=True)
+class OtherPipeline(CodecPipeline):
+    """A codec pipeline with the interface that Zarr asks of one, and nothing more."""
+
+    inner: BatchedCodecPipeline
+
+    @classmethod
+    def from_codecs(cls, codecs, **more):
+        return cls(BatchedCodecPipeline.from_codecs(codecs, **more))
+
+    def evolve_from_array_spec(self, array_spec):
+        return OtherPipeline(self.inner.evolve_from_array_spec(array_spec))
+
+    def validate(self, **more):
+        return self.inner.validate(**more)
+
+    def compute_encoded_size(self, byte_length, array_spec):
+        return self.inner.compute_encoded_size(byte_length, array_spec)
+
+    @property
+    def supports_partial_decode(self):
+        return self.inner.supports_partial_decode
+
+    @property
+    def supports_partial_encode(self):
+        return self.inner.supports_partial_encode
+
+    async def decode(self, chunks):
+        return await self.inner.decode(chunks)
+
+    async def encode(self, chunks):
+        return await self.inner.encode(chunks)
+
+    async def read(self, batch, out, drop_axes=()):
+        return await self.inner.read(batch, out, drop_axes)
+
+    async def write(self, batch, value, drop_axes=()):
+        return await self.inner.write(batch, value, drop_axes)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_another_codec_pipeline_of_zarr_is_used(tmp_path, tissue, version):
+    zarr.registry.register_pipeline(OtherPipeline)
+    name = f"{OtherPipeline.__module__}.{OtherPipeline.__qualname__}"
+    with zarr.config.set({"codec_pipeline.path": name}):
+        image = ds.write(ds.from_dask(tissue), tmp_path / "a.ome.zarr", ome_zarr=version)
+        pack = ds.write(ds.pack_tiles(ds.from_dask(tissue), 64), tmp_path / "a.tiles.zarr")
+        array = zarr.open_array(f"{pack}/tiles", mode="r")
+        assert isinstance(array.async_array.codec_pipeline, OtherPipeline)
+        np.testing.assert_array_equal(ds.open_slide(image).data.compute(), tissue)
+        opened = ds.open_pack(pack)
+        y, x = int(opened.y[0]), int(opened.x[0])
+        np.testing.assert_array_equal(opened[0], tissue[y : y + 64, x : x + 64])
+        assert ds.verify(image).files

@@ -240,6 +240,38 @@ def test_a_web_server(tissue_tiff, tmp_path, quick_retries):
         ds.open_slide(f"{address}/a b.tif")
 
 
+@pytest.mark.parametrize("head", [400, 403, 405, 501, "no length", "length alone"])
+def test_a_web_server_that_does_not_answer_head(tissue_tiff, tmp_path, quick_retries, head):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tissue_tiff.read_bytes())
+    ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr")
+    expected = ds.open_slide(path).data.compute()
+    with servers.web_server(tmp_path, head=head) as (address, traffic):
+        assert remote.head(f"{address}/a.tif")[0] == path.stat().st_size
+        for name in ("a.tif", "a.ome.zarr"):
+            slide = ds.open_slide(f"{address}/{name}")
+            assert np.array_equal(slide.data.compute(), expected)
+        asked = sum(method == "HEAD" for method, *_ in traffic.requests)
+        instead = [one for one in traffic.requests if one[2] == "bytes=0-0"]
+        assert len(instead) == (0 if head == "length alone" else asked)
+        with pytest.raises(ds.SlideNotFoundError):
+            ds.open_slide(f"{address}/b.tif")
+        slide = ds.open_slide(f"{address}/a.tif")
+        path.write_bytes(path.read_bytes() + b"later")
+        KEPT.clear()
+        with pytest.raises(ds.SlideChangedError):
+            slide.data.compute()
+
+
+def test_without_head_and_without_ranges_it_says_what_to_do(tissue_tiff, tmp_path, quick_retries):
+    (tmp_path / "a.tif").write_bytes(tissue_tiff.read_bytes())
+    with (
+        servers.web_server(tmp_path, ranges=False, head=405) as (address, _),
+        pytest.raises(ds.SlideUnsupportedError, match="sends no parts of a file"),
+    ):
+        ds.open_slide(f"{address}/a.tif")
+
+
 def test_without_obstore_it_says_what_to_install():
     code = (
         "import sys; sys.modules['obstore'] = sys.modules['obstore.store'] = None\n"

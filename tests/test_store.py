@@ -286,7 +286,7 @@ def test_an_error_of_a_worker_is_the_one_it_raised(tmp_path, client):
 def test_a_client_that_is_given_does_the_work(tmp_path, cluster):
     """Without being anybody's default, and for this call only."""
     distributed = pytest.importorskip("distributed")
-    from dask_slides.cluster import active_client
+    from dask_slides.dask_client import active_client
 
     with distributed.Client(cluster, set_as_default=False) as client:
         before = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)

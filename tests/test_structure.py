@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,6 @@ LAYERS = [
         "readers.jpeg",
         "readers.lzw",
         "readers.scan_headers",
-        "readers.zarr_bounds",
     ],
     ["readers.entropy"],
     ["readers.scans"],
@@ -92,7 +92,8 @@ LAYERS = [
     ["readers.array", "readers.ngff", "readers.raster", "readers.tiff_file"],
     ["readers.tiff"],
     ["readers.registry"],
-    ["resample", "cluster"],
+    ["dask_client"],
+    ["resample", "cluster", "local"],
     ["graph"],
     ["damage"],
     ["slide", "stats", "placed"],
@@ -308,3 +309,30 @@ def test_modules_are_small():
         if (count := (ROOT.parent / (name.replace(".", "/") + ".py")).read_text().count("\n")) > 400
     }
     assert not long
+
+
+SHARED = re.compile(
+    r"config\.set\(|signal\.signal\(|simplefilter|filterwarnings|showwarning =|catch_warnings"
+    r"|\.setLevel\(|\.addHandler\(|os\.environ\[|environ\.update|excepthook|\.register\(\)"
+    r"|seterr\(|set_start_method|setrecursionlimit|MAX_IMAGE_PIXELS"
+)
+"""What changes something that all threads of a process share."""
+OWNERS = {
+    "local": "the command line's cluster, and the processes that it starts",
+    "cohort.pools": "a process that it starts",
+    "cohort.run": "a logger of one run, which nobody else can find",
+    "readers.raster": "warnings of Pillow alone, put back by the last thread",
+}
+"""Modules that do, beside those of the command line, and what of."""
+
+
+def test_only_the_command_line_changes_what_a_process_shares():
+    found = {
+        name.removeprefix("dask_slides.")
+        for name in NAMES
+        if SHARED.search((ROOT.parent / (name.replace(".", "/") + ".py")).read_text())
+    }
+    assert {name for name in found if not name.startswith("cli")} == set(OWNERS)
+    for name in NAMES:
+        if not name.startswith(("dask_slides.cli", "dask_slides.local")):
+            assert "dask_slides.local" not in imports(name, top_only=False), name

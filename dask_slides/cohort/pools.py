@@ -18,12 +18,10 @@ from concurrent.futures import (
 )
 from typing import Any
 
-import dask
-
-from dask_slides.cluster import active_client
 from dask_slides.cohort.work import Outcome, SlideJob, failure, work_alone, work_on
+from dask_slides.dask_client import active_client
 from dask_slides.errors import ClusterLostError, WorkerKilledError
-from dask_slides.threads import threads_here
+from dask_slides.threads import setting, threads_here
 
 AHEAD = 2
 """Slides in flight for each thread, so that none waits for the next one to be sent."""
@@ -70,7 +68,7 @@ def _executor(client: Any) -> Executor:
     if client is not None:
         made: Executor = client.get_executor(pure=False)
         return made
-    if dask.config.get("scheduler", None) in ("processes", "multiprocessing"):
+    if str(setting("scheduler")).lower() in ("processes", "multiprocessing"):
         from dask.multiprocessing import get_context
 
         return ProcessPoolExecutor(threads_here(), get_context(), _leave_to_parent)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from dask_slides.cohort.pools import Pool
 from dask_slides.cohort.process_list import ProcessList, Row
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
+from dask_slides.dask_client import out_of_the_pool
 from dask_slides.errors import OutputBusyError, SlideArgumentError
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import identify
@@ -34,8 +33,6 @@ PAUSES = (1, 5, 15, 30)
 stops at its next block. No other run can be at this folder."""
 
 log = logging.getLogger("dask_slides.cohort")
-traces = logging.getLogger("dask_slides.cohort.traces")
-traces.propagate = False  # they are for the file of the job only
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,10 @@ class Manner:
 class _Run:
     """One run: which slides are left, and how each of them ended."""
 
-    def __init__(self, cohort: Cohort, manner: Manner) -> None:
+    def __init__(self, cohort: Cohort, manner: Manner, file: logging.Logger) -> None:
         self._cohort = cohort
         self._manner = manner
+        self._file = file
         self._number = uuid.uuid4().hex
         self._entries = {str(entry.name): entry for entry in cohort.entries}
         rows = (Row(name, entry.path) for name, entry in self._entries.items())
@@ -94,7 +92,8 @@ class _Run:
         self._take_over("todo")
         self.list.save()
         tally = self.list.tally
-        log.info("%s slides, %s done before", f"{len(self.list.rows):,}", f"{tally['done']:,}")
+        counts = f"{len(self.list.rows):,}", f"{tally['done']:,}"
+        self._tell(logging.INFO, "%s slides, %s done before", *counts)
         marker = os.path.join(self._cohort.folder, RUN)
         with open(marker, "w", encoding="ascii") as stream:
             stream.write(self._number)
@@ -116,8 +115,13 @@ class _Run:
             pool.close()
             self._take_over("running")
             self.list.save()
-            log.info("ended: %s done, %s failed, %s left",
-                     *(f"{tally[status]:,}" for status in ("done", "failed", "todo")))  # fmt: skip
+            ends = (f"{tally[status]:,}" for status in ("done", "failed", "todo"))
+            self._tell(logging.INFO, "ended: %s done, %s failed, %s left", *ends)
+
+    def _tell(self, level: int, text: str, *values: Any) -> None:
+        """Log to the file of the job, and to the logger that all runs of the process share."""
+        self._file.log(level, text, *values)
+        log.log(level, text, *values)
 
     def _work(self, pool: Pool, names: Sequence[str]) -> None:
         for outcome in pool.outcomes(self._jobs(names)):
@@ -161,59 +165,36 @@ class _Run:
         """Record how a slide ended, in the list and in the log."""
         if outcome.error == OutputBusyError.__name__ and self._patient:
             self._busy.append(outcome.name)
-            log.info("%s: a worker of the run before is still at it; later again", outcome.name)
+            why = "a worker of the run before is still at it; later again"
+            self._tell(logging.INFO, "%s: %s", outcome.name, why)
             outcome = Outcome(outcome.name, "todo")
         self.list.take(outcome)
         self.list.save_if_due()
         tally = self.list.tally
         count = f"{tally['done'] + tally['failed']:,} of {len(self.list.rows):,}"
         if outcome.status == "done":
-            log.info("%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
+            self._tell(logging.INFO, "%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
         elif outcome.status == "failed":
             self._stopping |= not self._manner.keep_going
             why = f"{outcome.error}: {outcome.message}"
-            log.error("%s: failed, %s (%s)", outcome.name, why, count)
+            self._tell(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
             if outcome.trace:
-                traces.error("%s", outcome.trace.rstrip())
+                self._file.error("%s", outcome.trace.rstrip())
 
 
 @contextmanager
-def _logged(folder: str) -> Iterator[None]:
-    """Append what is logged to the file of the job."""
+def _log_file(folder: str) -> Iterator[logging.Logger]:
+    """Yield a logger of this run alone, which appends to the file of the job."""
     handler = logging.FileHandler(
         os.path.join(folder, LOG), encoding="utf-8", errors="backslashreplace"
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = log.level
-    log.setLevel(logging.INFO)
-    for one in (log, traces):
-        one.addHandler(handler)
+    file = logging.Logger(log.name, logging.INFO)  # `getLogger` would share it among runs
+    file.addHandler(handler)
     try:
-        yield
+        yield file
     finally:
-        for one in (log, traces):
-            one.removeHandler(handler)
-        log.setLevel(level)
         handler.close()
-
-
-@contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send, end the block as Ctrl-C does."""
-    in_main = threading.current_thread() is threading.main_thread()  # only there Python allows it
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would break into putting things in order
-    raise KeyboardInterrupt
 
 
 def run_cohort(
@@ -293,8 +274,8 @@ def run_cohort(
     chosen = checked_steps(steps)
     manner = Manner(keep_going, limit, window, whole_below)
     entries = read_list(slides, mpp, on_bad_tile, limits)
-    with locked(folder, folder), _logged(folder), _ending_on_sigterm():
-        run = _Run(named_cohort(folder, entries, chosen, overwrite), manner)
+    with locked(folder, folder), _log_file(folder) as file, out_of_the_pool():
+        run = _Run(named_cohort(folder, entries, chosen, overwrite), manner, file)
         run.go()
     tally = run.list.tally
     return CohortResult(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
 from dask_slides.readers.remote import exists, group_at, is_remote
 from dask_slides.readers.units import Units, fill_for, shown
-from dask_slides.readers.zarr_bounds import bounded
 
 Array = NDArray[Any]
 
 _MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4,
                 "meter": 1e6, "angstrom": 1e-4}  # fmt: skip
+
+SHARD_ENTRY = 16
+"""Bytes of a chunk in the index of its shard, which is read whole."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _units(source: NgffSource, level: int) -> Units:
 @lru_cache(maxsize=16)
 def _arrays(source: NgffSource) -> list[Any]:
     group = group_at(source.path)
-    return [bounded(group[name], source.path) for name in source.arrays]
+    return [group[name] for name in source.arrays]
 
 
 def marker_of(path: str) -> str | None:
@@ -124,7 +127,9 @@ def open_ngff(
         multiscale = attributes.get("ome", attributes)["multiscales"][0]
         names = tuple(str(dataset["path"]) for dataset in multiscale["datasets"])
         axes = tuple(_axis_name(axis) for axis in multiscale["axes"])
-        arrays = [bounded(group[name], path) for name in names]
+        arrays = [group[name] for name in names]
+        for array in arrays:
+            check_chunks(path, array, limits)
         levels, channels = _levels(
             path, axes, [a.shape for a in arrays], [a.chunks for a in arrays]
         )
@@ -150,6 +155,17 @@ def open_ngff(
         background=fill, recorded=recorded,
     )  # fmt: skip
     return source, mpp, {"format": f"OME-Zarr {version}"}
+
+
+def check_chunks(path: str, array: Any, limits: Limits) -> None:
+    """Raise SlideLimitError if `array` of Zarr declares chunks or shards beyond `limits`."""
+    chunk = math.prod(array.chunks) * array.dtype.itemsize
+    shard = math.prod(array.shards or array.chunks) // max(1, math.prod(array.chunks))
+    if chunk > limits.tile_bytes or shard * SHARD_ENTRY > limits.tile_bytes:
+        raise SlideLimitError(
+            f"{path}: array {array.path or '/'!r} declares chunks of {chunk:,} bytes, {shard:,} to "
+            "a shard; if that is right, open it with limits=Limits(...)"
+        )
 
 
 def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limits) -> None:

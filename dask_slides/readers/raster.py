@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.errors import SlideFormatError, SlideUnsupportedError
+from dask_slides.forks import lock_of_one_process
 from dask_slides.geometry import Region
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.pixels import Conversion
@@ -89,6 +92,33 @@ class RasterSource:
         return _units(self).holes(region)
 
 
+_lock = lock_of_one_process()
+_inside: list[warnings.catch_warnings[None]] = []
+"""One for each thread that is in `unwarned`; the first one puts the filters back at the end."""
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Ignore what Pillow warns of: its limit of pixels, and tags that hold no pixels.
+
+    Filters are those of all threads of a process, and each that saves them could put back those of
+    another one. So the first thread saves them, the last one puts them back, and the warnings of
+    other packages are shown meanwhile.
+    """
+    with _lock:
+        _inside.append(warnings.catch_warnings())
+        if len(_inside) == 1:
+            _inside[0].__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        yield
+    finally:
+        with _lock:
+            last = _inside.pop()
+            if not _inside:
+                last.__exit__(None, None, None)
+
+
 @lru_cache(maxsize=16)
 def _units(source: RasterSource) -> Units:
     return Units(0, source.shape, source.shape)
@@ -98,11 +128,9 @@ def _units(source: RasterSource) -> Units:
 def _pixels(source: RasterSource) -> Array:
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its size, and of tags that hold no pixels
-        with stream(source.path) as file, Image.open(file) as image:
-            wanted = image if image.mode == source.mode else image.convert(source.mode)
-            pixels = np.asarray(wanted)
+    with unwarned(), stream(source.path) as file, Image.open(file) as image:
+        wanted = image if image.mode == source.mode else image.convert(source.mode)
+        pixels = np.asarray(wanted)
     pixels = source.conversion(pixels.reshape(*source.shape, -1))
     pixels.flags.writeable = False  # it is shared by every task of the process
     return pixels
@@ -114,13 +142,11 @@ def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, 
 
     identity = identify(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its size, and of tags that hold no pixels
-            with stream(path) as file, Image.open(file) as image:
-                width, height = image.size
-                mode, kind = image.mode, str(image.format)
-                if mode == "P" and "transparency" in image.info:
-                    mode = "PA"
+        with unwarned(), stream(path) as file, Image.open(file) as image:
+            width, height = image.size
+            mode, kind = image.mode, str(image.format)
+            if mode == "P" and "transparency" in image.info:
+                mode = "PA"
     except Image.DecompressionBombError:
         width = height = MAX_PIXELS
         mode = kind = "image"

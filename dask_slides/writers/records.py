@@ -8,6 +8,7 @@ the store, which proves it complete and unchanged.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -115,8 +116,9 @@ class Folder:
     def flush(self, files: Iterable[str]) -> None:
         """Wait until `files` are on the disk."""
         for file in files:
-            with open(os.path.join(self.path, file), "rb") as stream:
-                os.fsync(stream.fileno())
+            # Windows flushes only what may be written to
+            with open(os.path.join(self.path, file), "r+b") as stream:
+                _flush(stream.fileno())
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and bytes of every file."""
@@ -217,7 +219,7 @@ def write_whole(path: str, data: bytes) -> None:
         with open(partial, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            _flush(stream.fileno())
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
@@ -274,9 +276,26 @@ def flush_folder(path: str) -> None:
     """Flush the names in a folder to the disk, where the system can."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS:
+            raise
+
+
+def _flush(handle: int) -> None:
+    """Flush a file to the disk, where the file system can."""
     try:
         os.fsync(handle)
-    finally:
-        os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+
+
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems answer that know no flush, some of FUSE among them."""
+_NO_FOLDERS = (*_NO_FLUSH, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
+"""What they answer that flush files alone: shared folders of virtual machines and SMB; Windows
+opens no folders at all."""

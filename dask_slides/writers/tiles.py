@@ -29,9 +29,9 @@ from dask_slides.pack import TilePack
 from dask_slides.placed import TASK_BYTES, SlideTiles
 from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.limits import Limits
+from dask_slides.readers.ngff import check_chunks
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.readers.remote import group_at, is_remote, zarr_place
-from dask_slides.readers.zarr_bounds import bounded
 from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
 from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.mark import Target, marked, place_text
@@ -215,8 +215,7 @@ def _readable(reader: StoredTiles) -> Any:
     import zarr
 
     check_identity(f"{reader.path}/zarr.json", reader.identity)
-    array = zarr.open_array(zarr_place(f"{reader.path}/tiles"), mode="r")
-    return bounded(array, reader.path)
+    return zarr.open_array(zarr_place(f"{reader.path}/tiles"), mode="r")
 
 
 def _read_shard(reader: StoredTiles, starts: tuple[int, ...], block_id: Any) -> Array:
@@ -254,7 +253,9 @@ def open_pack(path: Any) -> TilePack:
         if attributes.pop(MARK)["kind"] != "pack":
             raise KeyError(MARK)
         stored = group["tiles"]
-        stored_at = [bounded(group[name], target) for name in ("y", "x", "score")]
+        stored_at = [group[name] for name in ("y", "x", "score")]
+        for array in (stored, *stored_at):
+            check_chunks(target, array, Limits())
         if max(array.size for array in stored_at) > MOST_TILES or stored.ndim != 4:
             raise ValueError("tiles")
         each = math.prod(stored.shape[1:]) * stored.dtype.itemsize

@@ -1,0 +1,216 @@
+"""Operations called by a task of a scheduler, which waits for the tasks that they make."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import tifffile
+
+import dask_slides as ds
+
+distributed = pytest.importorskip("distributed")
+
+SECONDS = 120
+"""Until a call counts as one that waits for ever."""
+
+
+def blank_map(path):
+    return ds.blank_map(path, 64).compute().blank
+
+
+def resize(path):
+    return ds.resize(path, downsample=3).data.compute()
+
+
+def cutoff_resize(path):
+    return ds.cutoff_resize(path, downsample=2, tile_size=64).image.data.compute()
+
+
+def pack_tiles(path):
+    pack = ds.pack_tiles(path, 64, detector=ds.Contrast(0.05))
+    return np.stack([pack[0], *pack[1:3], pack.tiles[3].compute()])
+
+
+def random_crops(path):
+    return ds.random_crops(path, 3, 64, 1, detector=ds.Contrast(0.05)).tiles.compute()
+
+
+def thumbnail(path):
+    return ds.open_slide(path).thumbnail(100)
+
+
+def check_slide(path):
+    return np.array([ds.check_slide(path).good])
+
+
+def array(path):
+    lazy = ds.open_slide(path).data
+    return ds.blank_map(ds.from_dask(lazy), 64).compute().blank
+
+
+def write(path):
+    out = Path(path).with_name(f"{distributed.worker.thread_state.key}.ome.zarr".lower())
+    ds.write(ds.resize(path, downsample=2), out)
+    return ds.open_slide(out).data.compute()
+
+
+def write_pack(path):
+    out = Path(path).with_name(f"{distributed.worker.thread_state.key}.tiles.zarr".lower())
+    ds.write(ds.pack_tiles(path, 64, detector=ds.Contrast(0.05)), out)
+    return ds.open_pack(out)[:]
+
+
+def run_cohort(path, whole_below=250.0):
+    job = Path(path).with_name(f"{distributed.worker.thread_state.key}".lower())
+    steps = {"mask": {"tile_size": 64}, "resize": {"downsample": 2}}
+    result = ds.run_cohort([path], job, steps, whole_below=whole_below)
+    return np.array([result.done, result.failed])
+
+
+def run_cohort_by_regions(path):
+    return run_cohort(path, 0.0)
+
+
+WHOLE = (blank_map, resize, cutoff_resize, pack_tiles, random_crops, thumbnail, check_slide, array)
+WRITTEN = {
+    write: lambda path: ds.resize(path, downsample=2).data.compute(),
+    write_pack: lambda path: ds.pack_tiles(path, 64, detector=ds.Contrast(0.05)).tiles.compute(),
+    run_cohort: lambda path: np.array([1, 0]),
+    run_cohort_by_regions: lambda path: np.array([1, 0]),
+}
+
+
+@pytest.fixture(scope="module")
+def path(tissue, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tasks") / "s.tif"
+    tifffile.imwrite(path, tissue, tile=(64, 64), compression="zlib", photometric="rgb")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def expected(path):
+    """What one thread gives, without any task around it."""
+    with dask.config.set(scheduler="sync"):
+        found = {function: function(path) for function in WHOLE}
+        return found | {function: make(path) for function, make in WRITTEN.items()}
+
+
+KINDS = {
+    "a process of one thread": {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1"},
+    "one thread here": {"processes": False, "n_workers": 1, "threads_per_worker": 1},
+    "three threads here": {"processes": False, "n_workers": 1, "threads_per_worker": 3},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def client(request):
+    kind = KINDS[request.param]
+    with (
+        distributed.LocalCluster(**kind, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as connected,
+    ):
+        yield connected
+
+
+def in_a_task(client, function, *arguments):
+    return client.submit(function, *arguments, pure=False).result(timeout=SECONDS)
+
+
+@pytest.mark.parametrize("function", [*WHOLE, *WRITTEN], ids=lambda one: one.__name__)
+def test_a_task_ends(client, path, expected, function):
+    assert np.array_equal(in_a_task(client, function, path), expected[function])
+
+
+def test_more_tasks_than_threads_end(client, path, expected):
+    futures = [client.submit(one, path, pure=False) for one in (*WHOLE[:4], *WHOLE[:4])]
+    for future, function in zip(futures, (*WHOLE[:4], *WHOLE[:4]), strict=True):
+        assert np.array_equal(future.result(timeout=SECONDS), expected[function])
+
+
+def nested(path, depth):
+    if not depth:
+        return blank_map(path)
+    first = blank_map(path)
+    with distributed.worker_client() as inner:
+        second = inner.submit(nested, path, depth - 1, pure=False).result()
+        third = blank_map(path)  # this thread has left the pool already
+    fourth = blank_map(path)
+    assert np.array_equal(first, second)
+    assert np.array_equal(third, fourth)
+    return second
+
+
+def test_tasks_that_submit_tasks_end(client, path, expected):
+    assert np.array_equal(in_a_task(client, nested, path, 2), expected[blank_map])
+
+
+def failing(path):
+    damaged = ds.from_dask(ds.open_slide(path).data.map_blocks(lambda block: 1 / 0, dtype="uint8"))
+    ds.blank_map(damaged, 64).compute()
+
+
+def test_a_thread_comes_back_after_a_failure(client, path, expected):
+    for _ in range(4):  # more than there are threads
+        with pytest.raises(ZeroDivisionError):
+            in_a_task(client, failing, path)
+    assert np.array_equal(in_a_task(client, blank_map, path), expected[blank_map])
+
+
+def threads_of_dask(path):
+    lazy = [dask.delayed(blank_map)(path) for _ in range(3)]
+    return np.stack(dask.compute(*lazy, scheduler="threads", num_workers=3))
+
+
+def threads_of_python(path):
+    with ThreadPoolExecutor(3) as pool:
+        return np.stack(list(pool.map(blank_map, [path] * 3)))
+
+
+async def coroutine(path):
+    return np.stack([blank_map(path)])
+
+
+@pytest.mark.parametrize("function", [threads_of_dask, threads_of_python, coroutine])
+def test_threads_that_a_task_starts_end(client, path, expected, function):
+    """They cannot leave the pool of the worker in place of the task that waits for them."""
+    if function is threads_of_python and client.cluster.processes is False:
+        pytest.skip("nothing tells such a thread from others of the process that made the cluster")
+    blank_map_first = in_a_task(client, blank_map, path)  # the worker has a client from now on
+    assert np.array_equal(blank_map_first, expected[blank_map])
+    assert (in_a_task(client, function, path) == expected[blank_map]).all()
+
+
+def test_an_asynchronous_client_is_refused(path):
+    async def main():
+        kind = KINDS["one thread here"] | {"dashboard_address": "127.0.0.1:0"}
+        async with (
+            distributed.LocalCluster(**kind, asynchronous=True) as cluster,
+            distributed.Client(cluster, asynchronous=True),
+        ):
+            with pytest.raises(ds.errors.SlideArgumentError, match="asynchronous"):
+                blank_map(path)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
+def test_tasks_of_the_schedulers_of_this_machine_end(path, expected, scheduler):
+    lazy = [dask.delayed(function)(path) for function in WHOLE]
+    results = dask.compute(*lazy, scheduler=scheduler, num_workers=2)
+    for found, function in zip(results, WHOLE, strict=True):
+        assert np.array_equal(found, expected[function])
+
+
+def test_a_client_may_be_given_to_the_call(client, path, expected):
+    """It is nobody's default here; tasks run on its workers all the same."""
+    before = tasks_done(client)
+    found = ds.blank_map(path, 64).compute(scheduler=client)
+    assert np.array_equal(found.blank, expected[blank_map])
+    assert tasks_done(client) > before
+
+
+def tasks_done(client):
+    return client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
