@@ -72,6 +72,7 @@ LAYERS = [
         "readers.frames",
         "readers.remote",
         "readers.pixels",
+        "readers.turned",
         "readers.tiff_tags",
     ],
     [
