@@ -20,7 +20,14 @@ from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
-from dask_slides.readers.tiff_tags import absent_units, is_mapped, is_single, tile_of
+from dask_slides.readers.tiff_tags import (
+    absent_units,
+    is_mapped,
+    is_single,
+    photometric_of,
+    reason_of,
+    tile_of,
+)
 from dask_slides.readers.tiles import TiledPage, is_plain_tiled
 from dask_slides.readers.units import Units
 
@@ -129,7 +136,7 @@ def _fill_of(page: Any, fill: float) -> Any:
         return page.dtype.type(fill)
     top = int(np.iinfo(page.dtype).max)
     value = int(min(fill, top))
-    return top - value if page.photometric == 0 and page.dtype.kind == "u" else value
+    return top - value if photometric_of(page) == 0 and page.dtype.kind == "u" else value
 
 
 def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
@@ -156,5 +163,5 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
 
 def damaged(path: str, error: Exception) -> SlideFormatError:
     """Return what is said of a file that tifffile does not open, with its reason."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason_of(error)
     return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")

@@ -26,11 +26,15 @@ from dask_slides.readers.strict import (
     samples_of,
     tile_size,
 )
-from dask_slides.readers.tiff_tags import is_mapped
+from dask_slides.readers.tiff_tags import is_mapped, photometric_of, reason_of
 
 _PHOTOMETRIC = {0, 1, 2, 3, 5, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
 """Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
+_OF_FLOATS = {3, 34894, 34895}
+"""Predictors of floats alone; the others take floats for integers."""
+_NEVER_PREDICTED = {1, 32773}
+"""Compressions for which libtiff ignores the tag of the predictor: none, and PackBits."""
 _PLAIN = BYTES | {1}
 """Compressions that keep luma and chroma as bytes."""
 _BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
@@ -59,6 +63,12 @@ def check_level(where: str, level: Any) -> None:
     """Refuse what tifffile would read as zeros or as something else than the picture."""
     page = level.keyframe
     bits = page.bitspersample
+    height, width = tile_size(page)
+    if min(height, width, page.samplesperpixel, page.imagelength, page.imagewidth) < 1:
+        raise SlideFormatError(
+            f"{where} declares {page.imagelength} x {page.imagewidth} px of {page.samplesperpixel} "
+            f"samples in tiles of {height} x {width}; the file is damaged, fetch it again"
+        )
     if page.dtype is None or page.dtype.kind not in "buif" or bits not in _BITS:
         each = "different bits" if isinstance(bits, tuple) else f"{bits} bits"
         raise SlideUnsupportedError(
@@ -70,7 +80,7 @@ def check_level(where: str, level: Any) -> None:
             f"{where} has integers of 24 bits in a big-endian file, whose bytes some programs "
             "write in one order and some in the other; convert it to 32 bits"
         )
-    if int(page.photometric) not in _PHOTOMETRIC:
+    if photometric_of(page) not in _PHOTOMETRIC:
         name = getattr(page.photometric, "name", page.photometric)
         raise SlideUnsupportedError(f"{where} is in colour space {name}; convert it to RGB")
     if page.compression == 6:
@@ -78,6 +88,8 @@ def check_level(where: str, level: Any) -> None:
     if page.photometric == 6 and page.compression not in _LUMA:
         _check_luma(where, page)
     orientation_of(where, page)
+    if page.compression in _PLAIN and page.predictor != 1:
+        _check_predictor(where, page)
     if not is_subsampled(page):
         _check_decode(where, page)
     if int(page.compression) not in DECODED:
@@ -97,9 +109,21 @@ def _check_decode(where: str, page: Any) -> None:
         decode(None, 0)
     except Exception as error:  # the reason, whatever class tifffile gives it
         raise SlideUnsupportedError(
-            f"{where} cannot be decoded ({' '.join(str(error).split())}); "
+            f"{where} cannot be decoded ({reason_of(error)}); "
             "convert it to a tiled JPEG or deflate TIFF"
         ) from None
+
+
+def _check_predictor(where: str, page: Any) -> None:
+    """Refuse differences that programs read differently: libtiff ignores some of them."""
+    packed = page.bitspersample not in (8, 16, 32, 64)
+    of_floats = page.predictor in _OF_FLOATS and page.dtype.kind != "f"
+    if page.compression in _NEVER_PREDICTED or packed or of_floats:
+        name = getattr(page.compression, "name", page.compression)
+        raise SlideUnsupportedError(
+            f"{where} has predictor {page.predictor} for samples of {page.bitspersample}-bit "
+            f"{page.dtype} compressed as {name}; save it without a predictor"
+        )
 
 
 def _check_luma(where: str, page: Any) -> None:
@@ -115,7 +139,9 @@ def _check_luma(where: str, page: Any) -> None:
 
 def orientation_of(where: str, page: Any) -> int:
     """Return how a page is to be turned, 1 to 8 as TIFF counts; 1 is upright."""
-    orientation = page.tags.valueof(274, 1)
+    orientation = page.tags.valueof(274, 1) or 1  # 0 is written for not known
+    if isinstance(orientation, bytes) and len(orientation) == 1:
+        orientation = orientation[0]
     if orientation not in range(1, 9):
         raise SlideUnsupportedError(
             f"{where} has orientation {orientation}, which is not known; save it upright"
@@ -124,14 +150,9 @@ def orientation_of(where: str, page: Any) -> int:
 
 
 def check_declared(where: str, level: Any, limits: Limits) -> None:
-    """Refuse sizes that are none, or beyond `limits`."""
+    """Refuse sizes beyond `limits`."""
     page = level.keyframe
     height, width = tile_size(page)
-    if min(height, width, page.samplesperpixel, page.imagelength, page.imagewidth) < 1:
-        raise SlideFormatError(
-            f"{where} declares {page.imagelength} x {page.imagewidth} px of {page.samplesperpixel} "
-            f"samples in tiles of {height} x {width}; the file is damaged, fetch it again"
-        )
     if page.imagelength * page.imagewidth > limits.pixels:
         raise SlideLimitError(
             f"{where} declares {page.imagelength:,} x {page.imagewidth:,} px; if that is right, "
@@ -162,6 +183,13 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
         )
     counts = file.tags.get(one.offset, {})
     expected = math.prod(page.chunked)
+    # of one strip that is not compressed they follow from its size, as libtiff has it
+    known = page.jpegheader is not None or (expected == 1 and page.compression == 1)
+    if counts and not known and not counts.keys() & {279, 325}:
+        raise SlideFormatError(
+            f"{where} does not tell how many bytes its {expected} tiles or strips have (byte "
+            "counts are missing); save it anew"
+        )
     lengths = [counts[code] for code in _TABLES if code in counts]
     found = [len(one.dataoffsets), len(one.databytecounts)]
     # one strip after the other, which tifffile takes for one; NDPI keeps a table of its own
@@ -227,7 +255,7 @@ def check_alike(where: str, level: Any) -> None:
 
 def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversion:
     """Return what the samples of a page of tifffile mean, or refuse it."""
-    photometric, bits = int(page.photometric), page.bitspersample
+    photometric, bits = photometric_of(page), page.bitspersample
     # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     if photometric == 3:
