@@ -68,7 +68,7 @@ ODD_FILES = {
     "tiff_tiled_planar_16bit_RGB.tiff": "tifffile",
     "tiff_tiled_planar_16bit_RGBa.tiff": "tifffile",
     "tiff_wrong_bits_per_sample_3.tiff": "tifffile",
-    "10ct_32bit_128.tiff": "SlideUnsupportedError",
+    "10ct_32bit_128.tiff": "pillow",
     "child_ifd_jpeg.tiff": "SlideUnsupportedError",
     "g4-multi.tiff": "SlideUnsupportedError",
     "g4_orientation_2.tif": "pillow",

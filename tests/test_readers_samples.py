@@ -109,7 +109,7 @@ def test_partial_alpha_is_the_rounded_mean(dtype, colour, alpha, fill):
     assert abs(int(found[0, 0, 0]) - exact) <= Fraction(1, 2)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("bits", [10, 12, 15])
 def test_alpha_of_packed_bits_is_opaque_at_their_top(tmp_path, bits):
     top = 2**bits - 1
     stored = noise(20, 8, 2, dtype="uint16", top=top)
@@ -126,6 +126,14 @@ def test_alpha_of_packed_bits_is_opaque_at_their_top(tmp_path, bits):
 def test_alpha_of_no_known_scale_is_refused(tmp_path, dtype):
     path = tmp_path / "a.tif"
     write_alpha(path, noise(61, 47, 2, dtype=dtype))
+    assert "scale" in refused(path)
+
+
+@pytest.mark.parametrize("bits", [17, 24, 31])
+def test_alpha_of_packed_bits_above_16_is_refused(tmp_path, bits):
+    tags = {258: (3, [bits] * 2), 277: (3, [2]), 338: (3, [2])}
+    data = bytes(4 * -(-8 * 2 * bits // 8))
+    path = write_tiff(tmp_path / "a.tif", (4, 8), [data], tags)
     assert "scale" in refused(path)
 
 
@@ -157,7 +165,18 @@ def test_channels_before_alpha_are_composited_too(tmp_path, planar):
 
 # ---------------------------------------------------------------- bits
 
-DEPTHS = [1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64]
+REFUSED = [
+    (3, "<"),
+    (3, ">"),
+    (5, "<"),
+    (5, ">"),
+    (6, "<"),
+    (6, ">"),
+    (7, "<"),
+    (7, ">"),
+    (24, ">"),
+]
+"""No grey of 0 to 255 has 3 to 7 bits exactly; of 24 bits writers disagree about the order."""
 
 
 def in_order(values, bits, order):
@@ -182,14 +201,14 @@ def test_every_depth_is_read_right_or_refused(tmp_path, bits, order, samples, co
     }
     data = zlib.compress(data) if compressed else data
     path = write_tiff(tmp_path / "a.tif", (5, 7), [data], tags, order)
-    if bits not in DEPTHS or (bits, order) == (24, ">"):
+    if (bits, order) in REFUSED:
         assert "bits" in refused(path)
         return
     expected = values.reshape(5, 7, samples) * (255 // (2**bits - 1) if bits < 8 else 1)
     np.testing.assert_array_equal(pixels_of(path), expected)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 10, 12, 14, 24])
+@pytest.mark.parametrize("bits", [1, 2, 4, 9, 10, 12, 14, 15, 24, 31])
 @pytest.mark.parametrize("order", "<>")
 def test_signed_samples_of_packed_bits_are_refused(tmp_path, bits, order):
     data = bytes(5 * -(-7 * bits // 8))
@@ -214,6 +233,20 @@ def test_floats_of_24_bits(tmp_path, order, compressed):
     found = pixels_of(path)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found[..., 0], values)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 15, 16, 20, 24, 32])
+def test_jpeg_2000_is_read_to_24_bits(tmp_path, bits):
+    values = noise(64, 64, dtype="uint32" if bits > 16 else "uint16", top=2 ** min(bits, 24) - 1)
+    stream = imagecodecs.jpeg2k_encode(
+        values, level=0, reversible=True, bitspersample=bits, codecformat="j2k"
+    )
+    tags = {258: (3, [bits]), 259: (3, [34712]), 278: None, 322: (3, [64]), 323: (3, [64])}
+    path = write_tiff(tmp_path / "a.tif", (64, 64), [stream], tags)
+    if bits > 24:
+        assert "32 bits" in refused(path)
+    else:
+        np.testing.assert_array_equal(pixels_of(path)[..., 0], values)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 10, 12, 24])

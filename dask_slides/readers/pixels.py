@@ -140,7 +140,12 @@ def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> A
         with np.errstate(invalid="ignore", over="ignore"):  # of what is hidden
             mixed = (colour * alpha if straight else colour) + (1 - alpha) * below
         # nothing of a hidden colour shows, also if it is no number; and nothing of such a fill
-        return np.where(alpha == 0, below, np.where(alpha == 1, colour, mixed)).astype(dtype)
+        mixed[alpha[..., 0] == 0] = below
+        if not np.isfinite(below):
+            opaquely = alpha[..., 0] == 1
+            mixed[opaquely] = colour[opaquely]
+        over: Array = mixed.astype(dtype, copy=False)
+        return over
     limits = np.iinfo(dtype)
     wide: Any = np.int32 if dtype.itemsize == 1 else np.int64
     below = wide(min(max(fill, limits.min), limits.max))

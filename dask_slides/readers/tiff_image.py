@@ -31,6 +31,7 @@ from dask_slides.readers.tiff_tags import is_mapped, photometric_of, reason_of
 _PHOTOMETRIC = {0, 1, 2, 3, 5, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
 """Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
+_JPEG2000 = {33003, 33004, 33005, 34712}
 _OF_FLOATS = {3, 34894, 34895}
 """Predictors of floats alone; the others take floats for integers."""
 _NEVER_PREDICTED = {1, 32773}
@@ -39,7 +40,7 @@ _PLAIN = BYTES | {1}
 """Compressions that keep luma and chroma as bytes."""
 _BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
 """Series that are no slide, in small letters: some show a person's name."""
-_BITS = {1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64}
+_BITS = {1, 2, 4, *range(8, 33), 64}
 _TABLES = (273, 279, 324, 325)
 """Tags of the offsets and byte counts of strips and tiles."""
 
@@ -75,7 +76,13 @@ def check_level(where: str, level: Any) -> None:
             f"{where} has samples of {each}, format {page.sampleformat}; "
             "convert it to 8 or 16-bit integers or 32-bit floats"
         )
-    if bits == 24 and page.dtype.kind == "u" and page.parent.byteorder == ">":
+    if bits > 24 and page.compression in _JPEG2000:
+        raise SlideUnsupportedError(
+            f"{where} has JPEG 2000 of {bits} bits, of which its decoder keeps 24; convert it to "
+            "another codec"
+        )
+    plain = page.compression in _PLAIN and page.dtype.kind == "u"
+    if bits == 24 and plain and page.parent.byteorder == ">":
         raise SlideUnsupportedError(
             f"{where} has integers of 24 bits in a big-endian file, whose bytes some programs "
             "write in one order and some in the other; convert it to 32 bits"
@@ -132,8 +139,9 @@ def _check_luma(where: str, page: Any) -> None:
     blocks = page.planarconfig == 1 and page.predictor == 1
     if not plain or page.samplesperpixel != 3 or (is_subsampled(page) and not blocks):
         raise SlideUnsupportedError(
-            f"{where} holds YCbCr of {page.samplesperpixel} samples of {page.bitspersample} bits, "
-            "in planes or with a predictor; convert it to RGB"
+            f"{where} holds YCbCr outside of JPEG of {page.samplesperpixel} samples of "
+            f"{page.bitspersample} bits, planar configuration {int(page.planarconfig)}, predictor "
+            f"{page.predictor}; convert it to RGB"
         )
 
 
@@ -259,11 +267,15 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
     # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     if photometric == 3:
-        if page.colormap is None or channels != 1 or page.dtype.kind not in "bu" or bits > 16:
-            raise SlideUnsupportedError(
-                f"{path}: a palette of {bits}-bit {page.dtype}, {channels} samples a pixel, or "
-                "without its colours; convert it to RGB"
-            )
+        odd = None
+        if page.colormap is None:
+            odd = "whose colours are missing"
+        elif channels != 1:
+            odd = f"with {channels} samples a pixel"
+        elif page.dtype.kind not in "bu" or bits > 16:
+            odd = f"of {bits}-bit {page.dtype}"
+        if odd:
+            raise SlideUnsupportedError(f"{path}: a palette {odd}; convert it to RGB")
         table = np.asarray(page.colormap)
         table = table // 256 if table.max() > 255 else table  # some writers leave 8-bit values
         full = np.zeros((2**bits, 3), np.uint8)
@@ -289,7 +301,7 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
             f"{path}: alpha that is not the last sample, or several of them (ExtraSamples "
             f"{kinds}); save it with one alpha, the last sample"
         )
-    if alpha and page.dtype.kind in "iu" and (bits > 32 or bits == 24):
+    if alpha and page.dtype.kind in "iu" and bits not in (*range(1, 17), 32):
         raise SlideUnsupportedError(
             f"{path}: alpha in {bits}-bit {page.dtype}, whose scale is not told; save it in 8 or "
             "16 bits, or without alpha"
