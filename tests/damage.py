@@ -266,17 +266,20 @@ def photometric_99(file):
     file.value(262, 99)
 
 
-@kind(KIND + "in colour space")
+@kind(KIND + "3 inks")
 def photometric_cmyk(file):
     file.value(262, 5)
 
 
-@kind(KIND + "YCbCr outside of JPEG", codecs=("raw", "lzw", "deflate", "zstd", "jpeg2000"))
+YCBCR = KIND + "YCbCr outside of JPEG"
+
+
+@kind(
+    {"*": YCBCR, "raw": FORMAT + "not what its pixels take"},
+    codecs=("raw", "lzw", "deflate", "zstd", "jpeg2000"),
+)
 def photometric_ycbcr(file):
     file.value(262, 6)
-
-
-YCBCR = KIND + "YCbCr outside of JPEG"
 
 
 @kind({"*": KIND + "cannot be decoded", "jpeg": YCBCR})
@@ -289,12 +292,15 @@ def codec_old_jpeg(file):
     file.value(259, 6)
 
 
-@kind({"*": TILE_ERROR, "deflate": "right", "jpeg": YCBCR})
+@kind({"*": TILE_ERROR, "deflate": "right"})
 def codec_of_another(file):
     file.value(259, 8)
 
 
-@kind(FORMAT + "not what its pixels take", codecs=("lzw", "deflate", "zstd", "jpeg2000"))
+@kind(
+    {"*": KIND + "predictor 2", "jpeg2000": FORMAT + "not what its pixels take"},
+    codecs=("lzw", "deflate", "zstd", "jpeg2000"),
+)
 def codec_none(file):
     file.value(259, 1)
 
@@ -309,9 +315,9 @@ def planar(file):
     file.value(284, 2)
 
 
-@kind(KIND + "orientation 6")
-def orientation_6(file):
-    file.value(274, 6)
+@kind(KIND + "orientation 9")
+def orientation_9(file):
+    file.value(274, 9)
 
 
 # ---------------------------------------------------------------- directories

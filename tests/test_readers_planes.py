@@ -50,12 +50,23 @@ def test_planes_of_one_file(tmp_path, options, height):
     assert slide.bad_tiles() == ()
 
 
-def test_planes_that_are_stored_in_another_way_are_refused(tmp_path):
+@pytest.mark.parametrize("change", [{"predictor": True}, {"extratags": [(274, 3, 1, 3, True)]}])
+def test_planes_that_are_stored_in_another_way_are_refused(tmp_path, change):
     how = {"tile": (TILE, TILE), "compression": "zlib"}
-    path = in_one_file(tmp_path / "a.ome.tif", planes_of(), [how, how, how | {"predictor": True}])
+    path = in_one_file(tmp_path / "a.ome.tif", planes_of(), [how, how, how | change])
     with pytest.raises(ds.SlideUnsupportedError, match="plane 2") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_planes_are_turned_upright(tmp_path, orientation):
+    how = {"tile": (TILE, TILE), "extratags": [(274, 3, 1, orientation, True)]}
+    planes = planes_of()
+    path = in_one_file(tmp_path / "a.ome.tif", planes, [how] * 3)
+    turns = {3: 2, 6: -1}[orientation]
+    expected = np.rot90(planes.transpose(1, 2, 0), turns)
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
 
 
 def abbreviated(stream):

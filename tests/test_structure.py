@@ -73,6 +73,7 @@ LAYERS = [
         "readers.frames",
         "readers.remote",
         "readers.pixels",
+        "readers.turned",
         "readers.tiff_tags",
     ],
     [

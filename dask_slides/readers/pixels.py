@@ -13,21 +13,32 @@ from dask_slides.compiled import loops
 
 Array = NDArray[Any]
 
+BT601 = (0.299, 0.587, 0.114)
+FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+
 
 @dataclass(frozen=True)
 class Conversion:
     """How (h, w, stored channels) becomes (h, w, channels) of plain grey or colour."""
 
     palette: bytes | None = None
-    """256 RGB triples; the stored samples are indices into it."""
+    """RGB triples; the stored samples are indices into it."""
     scale: int | None = None
     """Factor that spreads 1, 2 and 4-bit grey over 0 to 255."""
     invert: bool = False
     """Whether 0 is white."""
     ycbcr: bool = False
-    """Whether the samples are luma and chroma (ITU-R BT.601, full range)."""
+    """Whether the samples are luma and chroma."""
+    luma: tuple[float, ...] = BT601
+    """Shares of red, green and blue in the luma."""
+    reference: tuple[float, ...] = FULL_RANGE
+    """Black and white of luma, zero and top of either chroma."""
+    cmyk: bool = False
+    """Whether the samples are the four inks."""
     alpha: Literal["straight", "premultiplied"] | None = None
     """Whether the last channel is alpha, to be composited on `fill`."""
+    opaque: int | None = None
+    """The alpha of an opaque pixel, where the dtype does not tell it."""
     fill: float = 255
 
     @property
@@ -38,13 +49,13 @@ class Conversion:
     @property
     def mixes(self) -> bool:
         """Whether the same number in every stored sample does not come out as itself."""
-        return self.palette is not None or self.ycbcr or self.scale is not None
+        return self.palette is not None or self.ycbcr or self.cmyk or self.scale is not None
 
     def channels(self, stored: int) -> int:
         """Return how many channels come of `stored` ones."""
         if self.palette is not None:
             return 3
-        return stored - 1 if self.alpha else stored
+        return stored - 1 if self.alpha or self.cmyk else stored
 
     def dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
         """Return the dtype that comes of the `stored` one."""
@@ -54,11 +65,11 @@ class Conversion:
 
     def __call__(self, stored: Array) -> Array:
         """Convert `stored` (h, w, stored channels)."""
+        if stored.dtype == np.bool_:
+            stored = stored.astype(np.uint8)
         if self.palette is not None:
             table = np.frombuffer(self.palette, np.uint8).reshape(-1, 3)
             return table[stored[..., 0]]
-        if stored.dtype == np.bool_:
-            stored = stored.astype(np.uint8)
         if not stored.dtype.isnative:
             stored = stored.astype(stored.dtype.newbyteorder("="))
         if self.scale is not None:
@@ -66,36 +77,82 @@ class Conversion:
         if self.invert:
             stored = np.invert(stored)
         if self.ycbcr:
-            stored = _rgb_of_ycbcr(stored)
+            stored = _rgb_of_ycbcr(stored, self.luma, self.reference)
+        if self.cmyk:
+            stored = rgb_of_cmyk(stored)
         if self.alpha is not None:
-            stored = _composited(stored, self.fill, straight=self.alpha == "straight")
+            opaque = _opaque(stored.dtype) if self.opaque is None else self.opaque
+            stored = _composited(stored, self.fill, opaque, straight=self.alpha == "straight")
         return stored
 
 
-def _rgb_of_ycbcr(stored: Array) -> Array:
-    luma, blue, red = (stored[..., i].astype(np.float32) for i in range(3))
-    blue -= 128
-    red -= 128
+def _rgb_of_ycbcr(stored: Array, shares: tuple[float, ...], reference: tuple[float, ...]) -> Array:
+    of_red, of_green, of_blue = shares
+    luma, blue, red = (
+        (stored[..., i].astype(np.float32) - low) * np.float32(top / (high - low))
+        for i, (top, low, high) in enumerate(
+            zip((255, 127, 127), reference[::2], reference[1::2], strict=True)
+        )
+    )
+    to_red, to_blue = 2 - 2 * of_red, 2 - 2 * of_blue
+    from_red, from_blue = of_red * to_red / of_green, of_blue * to_blue / of_green
     rgb = np.stack(
-        (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue), axis=-1
+        (
+            luma + round(to_red, 6) * red,
+            luma - round(from_blue, 6) * blue - round(from_red, 6) * red,
+            luma + round(to_blue, 6) * blue,
+        ),
+        axis=-1,
     )
     result: Array = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
     return result
 
 
-def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
-    dtype = stored.dtype
-    colour, alpha = stored[..., :-1], stored[..., -1:]
+def rgb_of_cmyk(stored: Array) -> Array:
+    """Return the RGB of inks, (h, w, 4) of an unsigned type, where 0 is no ink.
+
+    Each colour is (top - ink) * (top - black) / top, rounded: what Pillow, libvips and GDAL show
+    without a colour profile.
+    """
+    top = int(np.iinfo(stored.dtype).max)
+    wide: Any = np.uint32 if stored.dtype.itemsize == 1 else np.uint64
+    light = top - stored.astype(wide)
+    rgb: Array = ((light[..., :3] * light[..., 3:] + top // 2) // top).astype(stored.dtype)
+    return rgb
+
+
+def _opaque(dtype: np.dtype[Any]) -> int:
+    """Return the alpha of an opaque pixel: 1 of floats, of integers the largest up to 16 bits.
+
+    GDAL and libvips write 255 for 32 bits too; an alpha above is as opaque.
+    """
     if dtype.kind == "f":
-        kept = colour * alpha if straight else colour
-        result: Array = (kept + (1 - alpha) * dtype.type(fill)).astype(dtype)
-        return result
-    top = int(np.iinfo(dtype).max)
-    wide: Any = np.uint32 if dtype.itemsize == 1 else np.uint64
-    veil = (top - alpha.astype(wide)) * wide(fill)
-    kept = colour.astype(wide) * (alpha if straight else wide(top))
-    packed: Array = np.minimum((kept + veil + top // 2) // top, top).astype(dtype)
-    return packed
+        return 1
+    return 255 if dtype.itemsize > 2 else int(np.iinfo(dtype).max)
+
+
+def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> Array:
+    """Return the colour over `fill`: where it is opaque as it is stored, else a mean of both."""
+    dtype = stored.dtype
+    colour, alpha = stored[..., :-1], np.clip(stored[..., -1:], 0, opaque)
+    if dtype.kind == "f":
+        below = dtype.type(fill)
+        with np.errstate(invalid="ignore", over="ignore"):  # of what is hidden
+            mixed = (colour * alpha if straight else colour) + (1 - alpha) * below
+        # nothing of a hidden colour shows, also if it is no number; and nothing of such a fill
+        mixed[alpha[..., 0] == 0] = below
+        if not np.isfinite(below):
+            opaquely = alpha[..., 0] == 1
+            mixed[opaquely] = colour[opaquely]
+        over: Array = mixed.astype(dtype, copy=False)
+        return over
+    limits = np.iinfo(dtype)
+    wide: Any = np.int32 if dtype.itemsize == 1 else np.int64
+    below = wide(min(max(fill, limits.min), limits.max))
+    kept = colour.astype(wide) * (alpha if straight else wide(opaque))
+    mixed = (kept + (opaque - alpha.astype(wide)) * below + opaque // 2) // opaque
+    composited: Array = np.clip(mixed, limits.min, limits.max).astype(dtype)
+    return composited
 
 
 SAVED = 0.2e-9

@@ -45,8 +45,23 @@ def samples_of(page: Any) -> int:
     return int(page.samplesperpixel) if page.planarconfig == 1 else 1
 
 
+def is_subsampled(page: Any) -> bool:
+    """Return whether pixels share chroma in blocks of bytes, which tifffile does not read."""
+    of_bytes = int(page.compression) in BYTES | {1}
+    return of_bytes and page.photometric == 6 and block_of(page) != (1, 1)
+
+
+def block_of(page: Any) -> tuple[int, int]:
+    """Return height and width of the pixels that share chroma; 2 x 2 if the page does not say."""
+    wide, high = page.tags.valueof(530, (2, 2))
+    return int(high), int(wide)
+
+
 def tile_bytes(page: Any, height: int, width: int) -> int:
     """Return the bytes of a decoded tile before its samples are unpacked."""
+    if is_subsampled(page):
+        high, wide = block_of(page)
+        return -(-height // high) * -(-width // wide) * (high * wide + 2)
     bits = page.bitspersample
     each = sum(bits) if isinstance(bits, tuple) else bits * samples_of(page)
     return height * -(-width * each // 8)
@@ -123,6 +138,8 @@ class FrameCheck:
 def strict_decode(page: Any) -> Callable[..., Any]:
     """Return what decodes the tiles of `page` like its `decode`, and raises where that guesses."""
     compression = int(page.compression)
+    if is_subsampled(page):
+        return _Subsampled(page)
     if compression in BYTES:
         return _StrictBytes(page)
     if compression in JPEG:
@@ -301,10 +318,11 @@ class _StrictBytes:
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         if data is not None:
-            data = self._bytes(data, number)
+            data = self.unpacked(data, number)
         return self._decode(data, number, **options)
 
-    def _bytes(self, data: Any, number: int) -> Any:
+    def unpacked(self, data: Any, number: int) -> Any:
+        """Return the bytes of a tile, as many as the page says."""
         import imagecodecs
 
         if self._turned:
@@ -327,6 +345,44 @@ class _StrictBytes:
                 f"tile {number} holds {length} bytes {more}where the page says {max(allowed)}"
             )
         return found
+
+
+class _Subsampled:
+    """Decodes luma and chroma in blocks, whose pixels share one sample of either chroma."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._sizes = Sizes(page)
+        self._unpacked = _StrictBytes(page).unpacked if page.compression != 1 else None
+        # nothing is left to be told about the blocks
+        self._decode = _uncompressed(page, photometric=2, subsampling=(1, 1))
+
+    def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
+        if data is not None:
+            data = self._samples(data, number)
+        return self._decode(data, number, **options)
+
+    def _samples(self, data: Any, number: int) -> Any:
+        import imagecodecs
+
+        if self._unpacked is not None:
+            data = self._unpacked(data, number)
+        elif self._page.fillorder == 2:
+            data = imagecodecs.bitorder_decode(data)
+        sizes = {tile_bytes(self._page, *size): size for size in self._sizes.allowed(number)}
+        fitting = [nbytes for nbytes in sizes if nbytes <= len(data)]
+        if not fitting:
+            raise ValueError(f"tile {number} holds {len(data)} bytes, less than its pixels take")
+        nbytes = max(fitting)
+        height, width = sizes[nbytes]
+        high, wide = block_of(self._page)
+        rows, columns = -(-height // high), -(-width // wide)
+        blocks = np.frombuffer(data, np.uint8, nbytes).reshape(rows, columns, -1)
+        luma = blocks[..., :-2].reshape(rows, columns, high, wide).swapaxes(1, 2)
+        samples = np.empty((rows * high, columns * wide, 3), np.uint8)
+        samples[..., 0] = luma.reshape(samples.shape[:2])
+        samples[..., 1:] = blocks[..., -2:].repeat(high, axis=0).repeat(wide, axis=1)
+        return np.ascontiguousarray(samples[:height, :width]).reshape(-1).data
 
 
 def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:

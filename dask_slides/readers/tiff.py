@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideError, SlideUnsupportedError, TileDecodeError
 from dask_slides.geometry import Region, hull, snapped_factor
-from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.bad_tiles import BadTile, Hole
 from dask_slides.readers.companions import (
     Companion,
     companions_of,
@@ -46,10 +46,12 @@ from dask_slides.readers.tiff_image import (
     check_tables,
     conversion_of,
     largest_series,
+    orientation_of,
 )
 from dask_slides.readers.tiff_masks import checked_mask, nodata_of, told_of
 from dask_slides.readers.tiff_tags import mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
+from dask_slides.readers.turned import TURNS, UPRIGHT, Turn
 from dask_slides.readers.units import fill_for, shown
 
 Array = NDArray[Any]
@@ -84,6 +86,8 @@ class TiffSource:
     on_bad_tile: str = "raise"
     companions: tuple[Companion, ...] = ()
     """Files beside it that hold planes of it."""
+    turn: Turn = UPRIGHT
+    """What makes the stored image upright; the levels are those of the upright one."""
     means: bool = False
     """Whether reduced tiles are means of full ones, however their codec would do it."""
     nodata: int | float | None = None
@@ -140,6 +144,7 @@ class TiffSource:
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the pixels of `region` of `level`, and which of them have a value."""
         this = self._open()
+        region = self.turn.stored(region, self.levels[level].shape)
         units = this.units(level)
         valid = np.ones((region.height, region.width), bool) if self.masked else None
 
@@ -158,11 +163,11 @@ class TiffSource:
         if self.conversion.mixes:  # no stored value comes out of these as the fill
             fill_holes(self, units.holes(region), region, pixels)
         if valid is None or valid.all():
-            return pixels, None
+            return self.turn.pixels(pixels), None
         if not pixels.flags.writeable:  # it lies in the file
             pixels = pixels.copy()
         pixels[~valid] = self.fill
-        return pixels, valid
+        return self.turn.pixels(pixels), self.turn.pixels(valid)
 
     def _with_value(self, this: TiffFile, level: int, region: Region, stored: Array) -> Array:
         """Return which pixels (h, w) of `region` are neither nodata nor masked.
@@ -196,10 +201,12 @@ class TiffSource:
     ) -> Read:
         """Return what `fetch` reads of `regions` in `around`, by default of all of it.
 
-        An error names the tile that is its reason, and the file if there are several.
+        An error names the tile that is its reason, and the file if there are several. The
+        regions are those of the stored image, the error names those of the upright one.
         """
+        upright = partial(self.turn.upright, shape=self.levels[level].shape)
         try:
-            return decoded(self.path, level, around, fetch)
+            return decoded(self.path, level, upright(around), fetch)
         except TileDecodeError as error:
             told = error
         this = self._open()
@@ -207,17 +214,25 @@ class TiffSource:
             for tile, offset in this.units(level).whole(region):
                 for name, channels in this.parts(level):
                     fetch_one = partial(self._stored, this, level, tile, channels)
-                    decoded(name, level, tile, fetch_one, offset)
+                    decoded(name, level, upright(tile), fetch_one, offset)
         raise told
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:
         """Return the parts of `region` of `level` whose tiles are absent or masked."""
         this = self._open()
         units = this.units(level)
+        upright = partial(self.turn.upright, shape=self.levels[level].shape)
+        stored = self.turn.stored(region, self.levels[level].shape)
         if this.masks:
-            for part in units.unknown(region):
-                self.read(level, part)
-        return units.holes(region)
+            for part in units.unknown(stored):
+                self.read(level, upright(part))
+        found = units.holes(stored)
+        if self.turn == UPRIGHT:
+            return found
+        return tuple(
+            Hole(upright(hole.region), _moved(hole.tile, upright(hole.tile.region)))
+            for hole in found
+        )
 
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
@@ -268,6 +283,10 @@ class TiffSource:
             yield item
 
 
+def _moved(tile: BadTile, place: Region) -> BadTile:
+    return replace(tile, y=place.y, x=place.x, height=place.height, width=place.width)
+
+
 def channels_last(stored: Array, axes: str) -> Array:
     """Return `stored`, whose other axes were dropped, as (y, x, c)."""
     kept = [axis for axis in axes if axis in "YXCS"]
@@ -301,7 +320,8 @@ def open_tiff(
                 source = replace(source, companions=beside)
                 told = properties_of(tiff, series) | _told(tiff, companions)
                 told |= told_of(source.nodata, source.mask)
-                return source, mpp_of(tiff, series), told
+                mpp = mpp_of(tiff, series)
+                return source, mpp and source.turn.sides(mpp), told
             except SlideError:
                 raise
             except Exception as error:  # tags that contradict each other fail in many ways
@@ -351,7 +371,14 @@ def _source(
     axes = series.axes
     if "C" in sizes and "S" in sizes:  # the one of length 1 is dropped like any other
         axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
-    full = (sizes["Y"], sizes["X"])
+    turn = TURNS[orientation_of(path, series.keyframe)]
+    full = turn.sides((sizes["Y"], sizes["X"]))
+    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
+    conversion = conversion_of(path, series.keyframe, channels, 0)
+    nodata = nodata_of(series.keyframe)
+    colour = conversion.channels(channels) == 3 and int(series.keyframe.photometric) in _COLOUR
+    dtype = conversion.dtype(series.dtype)
+    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
     levels = []
     for number, level in enumerate(series.levels):
         piece = max(level.keyframe.databytecounts)
@@ -360,18 +387,20 @@ def _source(
                 f"{path}: level {number} lies in pieces of {piece / 1e6:,.0f} MB, which can only "
                 "be fetched whole; fetch the file first, or save it in tiles"
             )
+        same = conversion_of(path, level.keyframe, channels, 0) == conversion
+        if not same or TURNS[orientation_of(path, level.keyframe)] != turn:
+            raise SlideUnsupportedError(
+                f"{path}: level {number} is of another orientation, colour space, palette or "
+                "alpha than level 0; save it without that level"
+            )
         size = dict(zip(level.axes, level.shape, strict=True))
-        shape = (size["Y"], size["X"])
+        stored = (size["Y"], size["X"])
+        shape = turn.sides(stored)
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
-        levels.append(Level(shape, factors, tile_of(level, shape)))
-    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
-    nodata = nodata_of(series.keyframe)
-    conversion = conversion_of(path, series.keyframe, channels, 0)
-    colour = conversion.channels(channels) == 3 and int(series.keyframe.photometric) in _COLOUR
-    dtype = conversion.dtype(series.dtype)
-    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
+        levels.append(Level(shape, factors, turn.sides(tile_of(level, stored))))
     conversion = replace(conversion, fill=fill)
-    plain = conversion.plain and nodata is None and mask is None
+    # the last means of a mirrored image would be those of other pixels
+    plain = conversion.plain and turn == UPRIGHT and nodata is None and mask is None
     if mask is not None:  # smaller levels without a mask of their own would show what it leaves out
         levels = levels[: mask[1]]
     reductions = tuple(factors_of(level) if plain else () for level in series.levels[: len(levels)])
@@ -390,7 +419,11 @@ def _source(
         conversion,
         reductions,
         coarse,
-        tuple(span_of(level) if is_remote(path) else 0 for level in series.levels[: len(levels)]),
+        tuple(
+            span_of(level) if is_remote(path) and not turn.swaps else 0
+            for level in series.levels[: len(levels)]
+        ),
+        turn=turn,
         nodata=nodata,
         mask=None if mask is None else mask[0],
     )

@@ -20,7 +20,14 @@ from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
-from dask_slides.readers.tiff_tags import absent_units, is_mapped, is_single, tile_of
+from dask_slides.readers.tiff_tags import (
+    absent_units,
+    is_mapped,
+    is_single,
+    photometric_of,
+    reason_of,
+    tile_of,
+)
 from dask_slides.readers.tiles import TiledPage, is_plain_tiled
 from dask_slides.readers.units import Units
 
@@ -131,7 +138,7 @@ def _fill_of(page: Any, fill: float) -> Any:
         return 0  # transparent: alpha is premultiplied
     if page.dtype.kind in "bf":
         return page.dtype.type(fill)
-    if page.photometric == 0 and page.dtype.kind == "u":
+    if photometric_of(page) == 0 and page.dtype.kind == "u":
         return int(np.iinfo(page.dtype).max) - int(fill)
     return int(fill)
 
@@ -160,5 +167,5 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
 
 def damaged(path: str, error: Exception) -> SlideFormatError:
     """Return what is said of a file that tifffile does not open, with its reason."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason_of(error)
     return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,28 @@ def is_mapped(level: Any) -> bool:
     page = level.keyframe
     whole = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
     return bool(whole and page.is_memmappable and is_single(level))
+
+
+def photometric_of(page: Any) -> int:
+    """Return what the samples of a page of tifffile mean; black is 0 where it does not say so."""
+    if 262 in page.tags or page.compression in (2, 3, 4):  # fax, where white is
+        return int(page.photometric)
+    return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
+
+
+def reason_of(error: Exception) -> str:
+    """Return why tifffile does not read a file, in words of ours where Python's tell nothing."""
+    if isinstance(error, TypeError):
+        return "a tag holds several values where one is needed, as samples of different formats do"
+    if isinstance(error, LookupError | AttributeError):
+        return "a tag is missing, or has fewer values than it must have"
+    if isinstance(error, ZeroDivisionError):
+        return "a tag holds 0 where a size is needed"
+    if isinstance(error, OverflowError):
+        return "a tag holds a number that is too large"
+    if isinstance(error, struct.error):
+        return "a tag is cut off"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
