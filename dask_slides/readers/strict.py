@@ -16,20 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.readers.fax import FAX, decode_fax
 from dask_slides.readers.frames import JPEG, READ, Data, Frame, between_restarts, has_end
-from dask_slides.readers.jpeg import begun_with, headers
+from dask_slides.readers.jpeg import SimpleJpeg, headers
 from dask_slides.readers.lzw import unpacked
 from dask_slides.readers.scans import decode_scans
 
-_LZW, _LZMA = 5, 34925
+_LZW, _LZMA, _LERC = 5, 34925, 34887
+_PACKED_LERC = {1: 8, 2: 50000}
+"""By what packs LERC once more, the compression tag of it: deflate, zstd."""
 BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
 """Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
-_FAX = frozenset({2, 3, 4})
-"""CCITT, which is told its size and fills no other."""
 _TRIES = range(1, 5)
 """JPEG tiles of a page on which simplejpeg may prove that it decodes them as tifffile does. Not the
 first one: of pages that are decoded otherwise no other is asked for."""
-DECODED = BYTES | _FAX | READ.keys() | {1}
+DECODED = BYTES | FAX | READ.keys() | {1}
 """Compression tags that are read; of all others the size is not known before they are decoded."""
 
 
@@ -57,6 +58,7 @@ class Sizes:
 
     def __init__(self, page: Any) -> None:
         self.full = tile_size(page)
+        self._tiled = page.is_tiled
         self._image = page.imagelength, page.imagewidth
         self._down, self._across = (
             -(-n // side) for n, side in zip(self._image, self.full, strict=True)
@@ -69,6 +71,17 @@ class Sizes:
             min(self.full[0], self._image[0] - row * self.full[0]),
             min(self.full[1], self._image[1] - column * self.full[1]),
         )
+
+    def is_last_strip(self, number: int, height: int, width: int) -> bool:
+        """Return whether a stream of this size may be the last strip, with rows to spare.
+
+        Some writers give it as many rows as the others have, or whole blocks.
+        """
+        if self._across > 1 or width != self.full[1] or self._tiled:
+            return False
+        rows = self.valid(number)[0]
+        is_last = number % self._down == self._down - 1
+        return is_last and rows <= height <= max(self.full[0], -(-rows // 16) * 16)
 
     def allowed(self, number: int) -> set[tuple[int, int]]:
         """Return the sizes that writers give tile `number`: whole, or without its padding."""
@@ -96,7 +109,9 @@ class FrameCheck:
         frame = self._read(data)
         if (frame.height, frame.width) == self._sizes.full:
             pass
-        elif (frame.height, frame.width) not in self._sizes.allowed(number):
+        elif (frame.height, frame.width) not in self._sizes.allowed(number) and not (
+            self._jpeg and self._sizes.is_last_strip(number, frame.height, frame.width)
+        ):
             height, width = self._sizes.full
             raise ValueError(
                 f"the stream of tile {number} is of {frame.height} x {frame.width} px where the "
@@ -129,6 +144,8 @@ def strict_decode(page: Any) -> Callable[..., Any]:
         return _StrictJpeg(page)
     if compression in READ:
         return _StrictImage(page)
+    if compression in FAX:
+        return _StrictFax(page)
     return page.decode  # type: ignore[no-any-return]
 
 
@@ -138,11 +155,46 @@ class _StrictImage:
     def __init__(self, page: Any) -> None:
         self._decode = page.decode
         self._check = FrameCheck(page)
+        # LERC can be packed once more, as the second of its parameters says
+        _, self._packed = (*(page.tags.valueof(50674) or ()), 0, 0)[:2]
+        self._packed *= int(page.compression) == _LERC
+        # its blocks have some bytes beside the samples
+        self._room = 2 * tile_bytes(page, *tile_size(page)) + 2**12
 
     def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
         if data is not None:
+            if self._packed:
+                data = self._unpacked(data, number)
             self._check(number, data)
         return self._decode(data, number, **options)
+
+    def _unpacked(self, data: bytes, number: int) -> Any:
+        import tifffile
+
+        if self._packed not in _PACKED_LERC:
+            raise ValueError(f"tile {number} is LERC packed in the unknown way {self._packed}")
+        decompress = tifffile.TIFF.DECOMPRESSORS[_PACKED_LERC[self._packed]]
+        found = decompress(data, out=np.empty(self._room, np.uint8))
+        if len(found) == self._room:
+            raise ValueError(f"the LERC stream of tile {number} holds more than a tile can take")
+        return bytes(found)
+
+
+class _StrictFax:
+    """Decodes CCITT by libtiff."""
+
+    def __init__(self, page: Any) -> None:
+        self._decode = page.decode
+        self._page = page
+
+    def __call__(self, data: bytes | None, number: int, **options: Any) -> Any:
+        nothing, place, shape = self._decode(None, number, **options)
+        if data is None:
+            return nothing, place, shape
+        rows = self._decode(None, number)[2][1]  # of them, the last strip has no more
+        tile = np.zeros(shape, self._page.dtype)
+        tile[0, :rows, :, 0] = decode_fax(self._page, data, rows, shape[2])
+        return tile, place, shape
 
 
 Way = Callable[[bytes, bytes | None], Any]
@@ -159,10 +211,11 @@ class _StrictJpeg:
     """
 
     def __init__(self, page: Any) -> None:
-        self._decode = page.decode
+        # tifffile would have planes of one component taken for red, green and blue
+        planes = page.planarconfig == 2 and page.photometric == 2
+        self._decode = _like(page, photometric=1).decode if planes else page.decode
         self._check = FrameCheck(page)
-        colours = {1: "GRAY", 3: "RGB", 4: "CMYK"}
-        self._colours = colours.get(samples_of(page)) if page.bitspersample == 8 else None
+        self._is_simple = page.bitspersample == 8 and samples_of(page) in (1, 3, 4)
         # planes are decoded by the page of the first of them, and may have other tables
         self._proven: dict[bytes | None, Way] = {}
         self._count = Counter[bytes | None]()
@@ -201,13 +254,11 @@ class _StrictJpeg:
 
     def _ways(self, tables: bytes | None) -> list[Way]:
         """Return what checks a stream, and what may decode it."""
-        if self._colours is None:
+        if not self._is_simple:
             return [self._scans[0], *self._scans]
-        possible = headers(self._page, samples_of(self._page), tables)
-        return [
-            partial(self._simple, possible[0], least=1),
-            *(partial(self._simple, header) for header in possible),
-        ]
+        samples = samples_of(self._page)
+        ways = [SimpleJpeg(one, samples) for one in headers(self._page, samples, tables)]
+        return [partial(self._simple, ways[0], least=1), *(partial(self._simple, w) for w in ways)]
 
     @cached_property
     def _samples(self) -> Any:
@@ -220,13 +271,17 @@ class _StrictJpeg:
         )  # fmt: skip
 
     def _simple(
-        self, header: bytes, stream: bytes, _: bytes | None, *, least: int | None = None
+        self, way: SimpleJpeg, stream: bytes, tables: bytes | None, *, least: int | None = None
     ) -> Any:
-        """Return the samples (h, w, s); with sides of at `least` so much, at 1/8 if it can be."""
-        import simplejpeg
+        """Return the samples (h, w, s); with sides of at `least` so much, at 1/8 if it can be.
 
+        None of a stream that simplejpeg is not for, if it is whole.
+        """
         sides = {} if least is None else {"min_height": least, "min_width": least, "min_factor": 1}
-        return simplejpeg.decode_jpeg(begun_with(header, stream), self._colours, **sides)
+        found = way(stream, **sides)
+        if found is None:
+            self._scans[0](stream, tables)
+        return found
 
     def _decoded(self, way: Way, stream: bytes, number: int, options: dict[str, Any]) -> Any:
         """Return what tifffile's `decode` does, of the samples that a way makes, if any."""
@@ -256,24 +311,31 @@ def _is_grey(tile: Any) -> bool:
     return all(np.array_equal(tile[..., 0], tile[..., channel]) for channel in (1, 2))
 
 
+def _like(page: Any, **tags: Any) -> Any:
+    """Return a page like `page`, with other `tags`."""
+    other = copy.copy(page)
+    for cached in ("decode", "hash"):
+        other.__dict__.pop(cached, None)
+    for name, value in tags.items():
+        setattr(other, name, value)
+    return other
+
+
 def _uncompressed(page: Any, **tags: Any) -> Any:
     """Return the `decode` of a page like `page`, with other `tags`, that is not compressed."""
     import tifffile
 
-    plain = copy.copy(page)
-    for cached in ("decode", "hash"):
-        plain.__dict__.pop(cached, None)
-    plain.compression, plain.fillorder = tifffile.COMPRESSION.NONE, 1
-    for name, value in tags.items():
-        setattr(plain, name, value)
-    return plain.decode
+    return _like(page, compression=tifffile.COMPRESSION.NONE, fillorder=1, **tags).decode
+
+
+_FILLS = (b"\0\0", b"\xff\xff", b"\x55\x55", b"\xaa\xaa")
+"""What may follow LZW without an end."""
+_UNUSED = 8
+"""Bytes of LZW that may lie behind those that are needed."""
 
 
 def _lzw_ends(data: Any) -> bool:
-    """Return whether LZW ends with its code for the end: 257, and less than a byte of zeros.
-
-    Where it is cut, the decoder makes what is missing of a code up.
-    """
+    """Return whether LZW ends with its code for the end: 257, and less than a byte of zeros."""
     if data[:1] == b"\0":  # the order of bits of libtiff before 1993, which is read as it comes
         return True
     tail = int.from_bytes(bytes(data[-8:]).rstrip(b"\0")[-3:], "big")
@@ -309,12 +371,9 @@ class _StrictBytes:
 
         if self._turned:
             data = imagecodecs.bitorder_decode(data)
-        if self._lzw and not _lzw_ends(data):
-            raise ValueError(f"the LZW stream of tile {number} has no end")
         found = unpacked(data, self._room, self._total) if self._lzw else None
         if found is None:
-            # into an array of ours: of bytes with room to spare the codecs return a copy
-            found = self._decompress(data, out=np.empty(self._room, np.uint8))
+            found = self._unended(data, number) if self._lzw else self._unpacked(data, self._room)
         length = len(found)
         if length == self._most:
             return found
@@ -327,6 +386,50 @@ class _StrictBytes:
                 f"tile {number} holds {length} bytes {more}where the page says {max(allowed)}"
             )
         return found
+
+    def _unpacked(self, data: Any, room: int) -> Any:
+        # into an array of ours: of bytes with room to spare the codecs return a copy
+        return self._decompress(data, out=np.empty(room, np.uint8))
+
+    def _unended(self, data: Any, number: int) -> Any:
+        """Return what LZW holds, with a code for the end or without.
+
+        Some writers leave that code out, or have a few others behind the last one that is needed;
+        libtiff reads no further than it needs.
+        """
+        reason = f"the LZW stream of tile {number} has no end"
+        data = bytes(data)
+        if _lzw_ends(data):
+            try:
+                return self._unpacked(data, self._room)
+            except RuntimeError as error:
+                reason = str(error)
+        rows = self._sizes.full[0] if self._page.is_tiled else self._sizes.valid(number)[0]
+        found = self._needed(data, rows * self._row)
+        if found is None:
+            raise ValueError(reason)
+        try:
+            ended = len(self._unpacked(data + _FILLS[0], len(found) + self._row)) == len(found)
+        except RuntimeError:
+            ended = False
+        # more codes than a few are those of another image, or of what was damaged before
+        if not ended and (
+            data.endswith(b"\0\0") or self._needed(data[:-_UNUSED], len(found)) is not None
+        ):
+            raise ValueError(reason)
+        return found
+
+    def _needed(self, data: bytes, length: int) -> Any:
+        """Return so many bytes that LZW holds; None if they are not in its whole codes.
+
+        Where it is cut within a code the decoder makes up the rest of that.
+        """
+        try:
+            found, *others = (self._unpacked(data + fill, length) for fill in _FILLS)
+        except RuntimeError:
+            return None
+        whole = len(found) == length and all(np.array_equal(found, other) for other in others)
+        return found if whole else None
 
 
 def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:

@@ -47,7 +47,7 @@ from dask_slides.readers.tiff_image import (
     conversion_of,
     largest_series,
 )
-from dask_slides.readers.tiff_tags import mpp_of, properties_of, tile_of
+from dask_slides.readers.tiff_tags import complete_tables, mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
 from dask_slides.readers.units import shown
 
@@ -279,6 +279,7 @@ def _check(
     check_level(where, level)
     check_declared(where, level, limits)
     check_alike(where, level)
+    complete_tables(level)
     for page in level.pages or (None,):
         if page is None or page.parent is page.parent.root:
             check_tables(where, level.keyframe, page, files[path])

@@ -20,7 +20,13 @@ from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
-from dask_slides.readers.tiff_tags import absent_units, is_mapped, is_single, tile_of
+from dask_slides.readers.tiff_tags import (
+    absent_units,
+    complete_tables,
+    is_mapped,
+    is_single,
+    tile_of,
+)
 from dask_slides.readers.tiles import TiledPage, is_plain_tiled
 from dask_slides.readers.units import Units
 
@@ -52,6 +58,8 @@ class TiffFile:
         self._series = self._tiff.series[series]
         if companions:
             keep_open(path, self._series, companions)
+        for level in self._series.levels:
+            complete_tables(level)
         self._several = bool(companions)
         self._fill = fill
         self.masks = masks

@@ -61,6 +61,10 @@ def check_level(where: str, level: Any) -> None:
         raise SlideUnsupportedError(
             f"{where} holds YCbCr outside of JPEG, or old-style JPEG; convert it to RGB"
         )
+    if page.compression == 33007 and page.description.startswith("Aperio"):
+        raise SlideUnsupportedError(
+            f"{where} holds Aperio's uncompressed YUYV (33007), which is not read; save it as JPEG"
+        )
     orientation = page.tags.valueof(274, 1)
     if orientation != 1:
         raise SlideUnsupportedError(f"{where} has orientation {orientation}; save it upright")
@@ -123,6 +127,8 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     found = [len(one.dataoffsets), len(one.databytecounts)]
     # one strip after the other, which tifffile takes for one; NDPI keeps a table of its own
     merged = page.jpegheader is not None or (found == [1, 1] and page.is_contiguous)
+    if lengths == [1, 1] and not any(one.dataoffsets) and not any(one.databytecounts):
+        merged = True  # one 0 for all: none of them is in the file
     if found != [expected] * 2 or (not merged and lengths and lengths != [expected] * 2):
         told = lengths if len(lengths) == 2 else found
         raise SlideFormatError(
@@ -197,6 +203,8 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         scale = 255
     elif page.dtype == np.uint8 and bits in (2, 4):
         scale = 255 // (2**bits - 1)
+    # Aperio's scanners write YCbCr and call it RGB, others what they say
+    is_aperio = page.description.startswith("Aperio")
     # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
@@ -209,7 +217,7 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
     return Conversion(
         scale=scale,
         invert=photometric == 0,
-        ycbcr=page.compression == 33003 and channels == 3,
+        ycbcr=page.compression == 33003 and channels == 3 and (is_aperio or photometric == 6),
         alpha=alpha,  # type: ignore[arg-type]
         fill=fill,
     )

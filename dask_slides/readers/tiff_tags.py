@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,20 @@ def is_single(level: Any) -> bool:
     """Whether a level of tifffile is one page, and lies in the slide's own file."""
     page = level.keyframe
     return len(level.pages) == 1 and page.parent is page.parent.root
+
+
+def complete_tables(level: Any) -> None:
+    """Give each page of a level of tifffile as many offsets and byte counts as it has tiles.
+
+    Where none of them is in the file some writers, libtiff among them, keep a single 0 for all.
+    """
+    for page in level.pages:
+        if page is None:  # which is told where the tables are looked at
+            continue
+        if not any(page.dataoffsets) and not any(page.databytecounts):
+            if len(page.dataoffsets) == len(page.databytecounts) == 1:
+                zeros = (0,) * math.prod(level.keyframe.chunked)
+                page.dataoffsets = page.databytecounts = zeros
 
 
 def is_mapped(level: Any) -> bool:
