@@ -32,7 +32,7 @@ _SEQUENTIAL_OR_PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC2})
 """Frames of Huffman codes and a DCT: all that libjpeg-turbo can decode smaller."""
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _SAMPLINGS = frozenset(
-    (luma, 0x11, 0x11) + black
+    (luma, 0x11, 0x11, *black)
     for luma in (0x11, 0x21, 0x12, 0x22, 0x41, 0x14)
     for black in ((), (luma,))
 )

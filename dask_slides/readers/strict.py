@@ -22,10 +22,10 @@ from dask_slides.readers.jpeg import SimpleJpeg, headers
 from dask_slides.readers.lzw import unpacked
 from dask_slides.readers.scans import decode_scans
 
-_LZW, _LZMA, _LERC = 5, 34925, 34887
+_LZW, _PACKBITS, _LZMA, _LERC = 5, 32773, 34925, 34887
 _PACKED_LERC = {1: 8, 2: 50000}
 """By what packs LERC once more, the compression tag of it: deflate, zstd."""
-BYTES = frozenset({_LZW, 8, 32773, 32946, _LZMA, 34926, 50000, 50013})
+BYTES = frozenset({_LZW, 8, _PACKBITS, 32946, _LZMA, 34926, 50000, 50013})
 """Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
 _TRIES = range(1, 5)
 """JPEG tiles of a page on which simplejpeg may prove that it decodes them as tifffile does. Not the
@@ -329,7 +329,7 @@ def _uncompressed(page: Any, **tags: Any) -> Any:
 
 
 _FILLS = (b"\0\0", b"\xff\xff", b"\x55\x55", b"\xaa\xaa")
-"""What may follow LZW without an end."""
+"""What may follow LZW without an end: no byte of a tile hangs on it."""
 _UNUSED = 8
 """Bytes of LZW that may lie behind those that are needed."""
 
@@ -355,9 +355,9 @@ class _StrictBytes:
         self._row = tile_bytes(page, 1, self._sizes.full[1])
         self._total = self._most * len(page.databytecounts)
         self._lzw = int(page.compression) == _LZW
-        # these say nothing where they stop before the end, the others raise
-        stops = self._lzw or int(page.compression) == _LZMA
-        self._room = self._most + self._row * stops
+        self._slack = slack(self._row)
+        self._room = self._most + self._slack
+        self._unending = int(page.compression) in (_LZW, _PACKBITS)
         self._turned = page.fillorder == 2
         self._decode = _uncompressed(page)
 
@@ -373,14 +373,16 @@ class _StrictBytes:
             data = imagecodecs.bitorder_decode(data)
         found = unpacked(data, self._room, self._total) if self._lzw else None
         if found is None:
-            found = self._unended(data, number) if self._lzw else self._unpacked(data, self._room)
+            if self._unending:
+                found = self._unended(bytes(data), number)
+            else:
+                found = self._unpacked(data, self._room)
         length = len(found)
         if length == self._most:
             return found
         allowed = [tile_bytes(self._page, *size) for size in self._sizes.allowed(number)]
-        # scanners write LZW strips with a few bytes too many, libtiff leaves those out too
-        slack = self._row if self._lzw else 1
-        if not any(size <= length < size + slack for size in allowed):
+        # some writers give a few bytes or part of a row too many, libtiff leaves those out too
+        if not any(size <= length < size + self._slack for size in allowed):
             more = "or more " * (length >= self._room)
             raise ValueError(
                 f"tile {number} holds {length} bytes {more}where the page says {max(allowed)}"
@@ -391,30 +393,36 @@ class _StrictBytes:
         # into an array of ours: of bytes with room to spare the codecs return a copy
         return self._decompress(data, out=np.empty(room, np.uint8))
 
-    def _unended(self, data: Any, number: int) -> Any:
-        """Return what LZW holds, with a code for the end or without.
+    def _unended(self, data: bytes, number: int) -> Any:
+        """Return what LZW or PackBits holds, whether it ends as it should or not.
 
-        Some writers leave that code out, or have a few others behind the last one that is needed;
-        libtiff reads no further than it needs.
+        Some writers leave out the code for the end of LZW, or have a few codes or bytes more than
+        are needed; libtiff reads no further than it needs.
         """
-        reason = f"the LZW stream of tile {number} has no end"
-        data = bytes(data)
-        if _lzw_ends(data):
+        kind = "LZW" if self._lzw else "PackBits"
+        reason = f"the {kind} stream of tile {number} has no end"
+        if not self._lzw or _lzw_ends(data):
+            with suppress(RuntimeError):
+                return self._unpacked(data, self._room)
+            reason = f"the {kind} stream of tile {number} is damaged, or longer than the tile"
+        rows = self._sizes.full[0] if self._page.is_tiled else self._sizes.valid(number)[0]
+        length = rows * self._row
+        if not self._lzw:
+            data = data[: _packbits_end(data, length)]
             try:
                 return self._unpacked(data, self._room)
-            except RuntimeError as error:
-                reason = str(error)
-        rows = self._sizes.full[0] if self._page.is_tiled else self._sizes.valid(number)[0]
-        found = self._needed(data, rows * self._row)
+            except RuntimeError:
+                raise ValueError(reason) from None
+        found = self._needed(data, length)
         if found is None:
             raise ValueError(reason)
         try:
-            ended = len(self._unpacked(data + _FILLS[0], len(found) + self._row)) == len(found)
+            ended = len(self._unpacked(data + _FILLS[0], length + self._slack)) == length
         except RuntimeError:
             ended = False
         # more codes than a few are those of another image, or of what was damaged before
         if not ended and (
-            data.endswith(b"\0\0") or self._needed(data[:-_UNUSED], len(found)) is not None
+            data.endswith(b"\0\0") or self._needed(data[:-_UNUSED], length) is not None
         ):
             raise ValueError(reason)
         return found
@@ -432,6 +440,25 @@ class _StrictBytes:
         return found if whole else None
 
 
+def _packbits_end(data: bytes, length: int) -> int:
+    """Return how many bytes of PackBits hold the first `length` bytes, if all are there."""
+    at = done = 0
+    while done < length and at < len(data):
+        head = data[at]
+        if head != 128:  # which stands for nothing
+            done += head + 1 if head < 128 else 257 - head
+        at += 2 + head if head < 128 else 1 + (head > 128)
+    return at
+
+
+def slack(row: int) -> int:
+    """Return from how many bytes too many on a tile is another's, by the bytes of a row.
+
+    Writers fill strips up to whole words or to sectors of the disk.
+    """
+    return max(row, 2**12)
+
+
 def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
     """Return the number and byte count of an uncompressed tile that is not as long as it must be.
 
@@ -439,8 +466,9 @@ def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
     """
     sizes = Sizes(page)
     full = tile_bytes(page, *sizes.full)
+    most = slack(tile_bytes(page, 1, sizes.full[1]))
     for number in np.flatnonzero((counts != full) & (counts != 0)).tolist():
         allowed = {tile_bytes(page, *size) for size in sizes.allowed(number)}
-        if int(counts[number]) not in allowed:
+        if not any(size <= int(counts[number]) < size + most for size in allowed):
             return number, int(counts[number])
     return None

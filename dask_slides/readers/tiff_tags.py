@@ -33,12 +33,9 @@ def complete_tables(level: Any) -> None:
     Where none of them is in the file some writers, libtiff among them, keep a single 0 for all.
     """
     for page in level.pages:
-        if page is None:  # which is told where the tables are looked at
-            continue
-        if not any(page.dataoffsets) and not any(page.databytecounts):
-            if len(page.dataoffsets) == len(page.databytecounts) == 1:
-                zeros = (0,) * math.prod(level.keyframe.chunked)
-                page.dataoffsets = page.databytecounts = zeros
+        # a page that is missing is told where the tables are looked at
+        if page is not None and tuple(page.dataoffsets) == tuple(page.databytecounts) == (0,):
+            page.dataoffsets = page.databytecounts = (0,) * math.prod(level.keyframe.chunked)
 
 
 def is_mapped(level: Any) -> bool:
