@@ -7,7 +7,6 @@ with fail_on="warning") reads the sound ones alike was tried when they were writ
 import io
 import itertools
 import logging
-import struct
 import subprocess
 import sys
 import zlib
@@ -21,55 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rw_fixtures import noise, one_line, smooth
+from tiff_bytes import ROWS, lzw_codes, packed, padded, tags_of, tiff
 
 import dask_slides as ds
 from dask_slides.readers.jpeg import SimpleJpeg
-
-FORMS = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B"}
-
-
-def tiff(tags, pieces):
-    """Return a TIFF of `tags`, (type, values) by code, whose strips or tiles are `pieces`."""
-    tiled = 322 in tags
-    tags = tags | {
-        324 if tiled else 273: (4, [0] * len(pieces)),
-        325 if tiled else 279: (4, [len(piece) for piece in pieces]),
-    }
-    sizes = {code: struct.calcsize(FORMS[kind]) * len(values) for code, (kind, values) in
-             tags.items()}  # fmt: skip
-    start = 8 + 2 + 12 * len(tags) + 4
-    tables = start
-    start += sum(size for size in sizes.values() if size > 4)
-    offsets, at = [], start
-    for piece in pieces:
-        offsets.append(at)
-        at += len(piece)
-    tags[324 if tiled else 273] = (4, offsets)
-    entries = values_apart = b""
-    for code in sorted(tags):
-        kind, values = tags[code]
-        packed = struct.pack(f"<{len(values)}{FORMS[kind]}", *values)
-        if len(packed) > 4:
-            values_apart += packed
-            packed = struct.pack("<I", tables + len(values_apart) - len(packed))
-        entries += struct.pack("<HHI", code, kind, len(values)) + packed.ljust(4, b"\0")
-    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
-    return b"".join((head, entries, bytes(4), values_apart, *pieces))
-
-
-def tags_of(shape, compression, rows=None, tile=None, photometric=None, bits=8, more=()):
-    """Return the tags of an image (h, w, c) of one plane."""
-    height, width, samples = shape
-    tags = {
-        256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * samples),
-        259: (3, [compression]), 262: (3, [photometric or (2 if samples == 3 else 1)]),
-        277: (3, [samples]), 284: (3, [1]),
-    }  # fmt: skip
-    if tile:
-        tags |= {322: (4, [tile]), 323: (4, [tile])}
-    else:
-        tags[278] = (4, [rows or height])
-    return tags | dict(more)
 
 
 def pixels_of(path):
@@ -359,7 +313,6 @@ def test_what_others_log_meanwhile_is_logged(tmp_path, caplog):
 # ---------------------------------------------------------------- sound, however it ends
 
 
-ROWS = 16
 BYTES = {
     "raw": (1, bytes),
     "lzw": (5, imagecodecs.lzw_encode),
@@ -379,12 +332,6 @@ def strips(path, code, pixels, encode, **tags):
     parts = [np.ascontiguousarray(pixels[y : y + ROWS]) for y in range(0, len(pixels), ROWS)]
     whole = tags_of(pixels.shape, code, ROWS, **tags)
     path.write_bytes(tiff(whole, [bytes(encode(part)) for part in parts]))
-
-
-def padded(part):
-    """Return the last strip with as many rows as the others."""
-    more = np.full((ROWS - len(part), *part.shape[1:]), 7, part.dtype)
-    return np.concatenate([part, more])
 
 
 @pytest.mark.parametrize("codec", BYTES)
@@ -430,28 +377,6 @@ def test_a_strip_that_lacks_bytes_is_refused(tmp_path, codec, less):
     one_line(error)
 
 
-def lzw_codes(data):
-    """Return the codes of LZW as (code, width), read as section 13 of TIFF 6.0 says."""
-    bits = "".join(f"{byte:08b}" for byte in bytes(data))
-    codes, at, width, new = [], 0, 9, 258
-    while not codes or codes[-1][0] != 257:
-        code = int(bits[at : at + width], 2)
-        codes.append((code, width))
-        at += width
-        if code == 256:
-            width, new = 9, 257
-            continue
-        new += 1
-        width = max(9, (new + 1).bit_length())
-    return codes
-
-
-def packed(codes):
-    bits = "".join(f"{code:0{width}b}" for code, width in codes)
-    bits += "0" * (-len(bits) % 8)
-    return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
-
-
 @pytest.mark.parametrize("tile", [None, 32], ids=["strips", "tiles"])
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), more=st.integers(-2, 3))
@@ -468,7 +393,7 @@ def test_lzw_without_its_end_is_read_if_nothing_is_missing(tmp_path_factory, til
     if more >= 0 and not stream.endswith(b"\0\0"):
         np.testing.assert_array_equal(pixels_of(path), pixels)
     else:
-        with pytest.raises(ds.TileDecodeError, match="no end") as error:
+        with pytest.raises(ds.TileDecodeError, match="no end|holds") as error:
             pixels_of(path)
         one_line(error)
 
@@ -489,7 +414,7 @@ def test_lzw_cut_anywhere_is_read_only_if_nothing_is_missing(tmp_path_factory, s
         except ds.TileDecodeError:  # two bytes of zeros may be a hole of the file system
             assert stream[:-less].endswith(b"\0\0")
     else:
-        with pytest.raises(ds.TileDecodeError, match="no end"):
+        with pytest.raises(ds.TileDecodeError, match="no end|holds"):
             pixels_of(path)
 
 
@@ -590,6 +515,70 @@ def test_one_offset_of_0_for_all_tiles_is_a_page_of_absent_tiles(tmp_path, code,
     assert {tile.status for tile in slide.bad_tiles()} == {"absent"}
     assert sum(tile.height * tile.width for tile in slide.bad_tiles()) == 40 * 48
     assert ds.resize(slide, downsample=4).data.compute().min() == 255
+
+
+ENCODED = {
+    7: lambda part: imagecodecs.jpeg8_encode(part, 95),
+    34712: imagecodecs.jpeg2k_encode,
+    34887: imagecodecs.lerc_encode,
+    50001: lambda part: imagecodecs.webp_encode(part, lossless=True),
+    50002: lambda part: imagecodecs.jpegxl_encode(part, lossless=True),
+    34933: imagecodecs.png_encode,
+}
+
+
+@pytest.mark.parametrize("code", ENCODED)
+@pytest.mark.parametrize(
+    ("name", "tags"),
+    [
+        ("a bit", {258: (3, [1] * 3)}),
+        ("16 bits", {258: (3, [16] * 3)}),
+        ("two samples", {258: (3, [8] * 2), 277: (3, [2]), 262: (3, [1])}),
+        ("four samples", {258: (3, [8] * 4), 277: (3, [4]), 338: (3, [0])}),
+        ("floats", {258: (3, [32] * 3), 339: (3, [3] * 3)}),
+    ],
+)
+def test_streams_of_other_samples_than_the_page_says_are_refused(tmp_path, code, name, tags):
+    """3 samples of 8 bits; strips of 12 rows are whole rows of 2 and 4 samples too."""
+    path = tmp_path / "a.tif"
+    pixels = coded()[:12]
+    path.write_bytes(tiff(tags_of(pixels.shape, code), [ENCODED[code](pixels)]))
+    right = pixels_of(path)
+    if code != 7:
+        np.testing.assert_array_equal(right, pixels)
+    path.write_bytes(tiff(tags_of(pixels.shape, code) | tags, [ENCODED[code](pixels)]))
+    if name == "four samples" and code == 50001:  # libwebp leaves alpha out that is 255
+        np.testing.assert_array_equal(pixels_of(path)[..., :3], pixels)
+        return
+    if name == "a bit" and code == 50002:
+        pytest.skip("JPEG XL does not tell before it is decoded")
+    with pytest.raises(ds.TileDecodeError, match="where the page says") as error:
+        pixels_of(path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("code", [1, 32773, 34887])
+def test_a_predictor_of_a_codec_without_one_is_refused(tmp_path, code):
+    """libtiff does not look at it, tifffile applies it: two pictures."""
+    path = tmp_path / "a.tif"
+    pixels = coded()
+    encode = dict(BYTES.values()).get(code, bytes)
+    piece = imagecodecs.lerc_encode(pixels) if code == 34887 else encode(pixels.tobytes())
+    path.write_bytes(tiff(tags_of(pixels.shape, code) | {317: (3, [1])}, [piece]))
+    np.testing.assert_array_equal(pixels_of(path), pixels)
+    path.write_bytes(tiff(tags_of(pixels.shape, code) | {317: (3, [2])}, [piece]))
+    with pytest.raises(ds.SlideUnsupportedError, match="predictor") as error:
+        ds.open_slide(path)
+    one_line(error)
+
+
+def test_the_predictor_of_floats_for_integers_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    piece = zlib.compress(coded().tobytes())
+    path.write_bytes(tiff(tags_of((40, 48, 3), 8) | {317: (3, [3])}, [piece]))
+    with pytest.raises(ds.SlideUnsupportedError, match="floating point") as error:
+        ds.open_slide(path)
+    one_line(error)
 
 
 def test_yuyv_of_aperio_is_refused_by_name(tmp_path):

@@ -64,7 +64,7 @@ def decode_fax(page: Any, data: Data, height: int, width: int) -> NDArray[np.boo
     try:
         found: NDArray[np.bool_] = imagecodecs.tiff_decode(file, verbose=True)
     except Exception as error:
-        reason = said[-1] if said and _UNSORTED not in said[-1] else error
+        reason = said[-1] if len(said) > 1 else f"it holds less than {height} rows ({error})"
         raise ValueError(f"the CCITT stream cannot be decoded: {reason}") from None
     finally:
         _own.said = None

@@ -125,12 +125,12 @@ def webp_frame(data: Data) -> Frame:
     kind = head[12:16]
     if kind == b"VP8L":
         bits = int.from_bytes(head[21:25], "little")
-        return Frame((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+        return Frame((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, bits=8)
     if kind == b"VP8X":
         width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-        return Frame(height, width)
+        return Frame(height, width, bits=8)
     width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    return Frame(height, width)
+    return Frame(height, width, bits=8)
 
 
 def png_frame(data: Data) -> Frame:
@@ -182,8 +182,11 @@ def lerc_frame(data: Data) -> Frame:
     if len(head) < 26 or head[:6] != b"Lerc2 ":
         raise ValueError("the LERC stream has no beginning")
     (version,) = struct.unpack("<i", head[6:10])
-    height, width = struct.unpack("<ii", head[14:22] if version >= 3 else head[10:18])
-    return Frame(height, width)
+    start = 14 if version >= 3 else 10
+    height, width = struct.unpack("<ii", head[start : start + 8])
+    kind = bytes(data[start + 20 + 4 * (version >= 4) :][:1])
+    bits = {0: 8, 1: 8, 2: 16, 3: 16, 4: 32, 5: 32, 6: 32, 7: 64}.get(kind[0]) if kind else None
+    return Frame(height, width, bits=bits)
 
 
 READ: dict[int, Callable[[Data], Frame]] = {

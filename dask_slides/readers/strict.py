@@ -23,6 +23,7 @@ from dask_slides.readers.lzw import unpacked
 from dask_slides.readers.scans import decode_scans
 
 _LZW, _PACKBITS, _LZMA, _LERC = 5, 32773, 34925, 34887
+_WEBP = frozenset({50001, 34927})
 _PACKED_LERC = {1: 8, 2: 50000}
 """By what packs LERC once more, the compression tag of it: deflate, zstd."""
 BYTES = frozenset({_LZW, 8, _PACKBITS, 32946, _LZMA, 34926, 50000, 50013})
@@ -128,11 +129,45 @@ class FrameCheck:
                 f"says {self._samples}"
             )
         # 12 bits in samples of 16 are the same numbers
-        if frame.bits is not None and -(-frame.bits // 8) != -(-self._bits // 8):
+        if frame.bits is not None and (
+            -(-frame.bits // 8) != -(-self._bits // 8) or self._bits < min(frame.bits, 8)
+        ):
             raise ValueError(
                 f"the stream of tile {number} has {frame.bits} bits a sample where the page "
                 f"says {self._bits}"
             )
+
+
+class Bytes:
+    """How many bytes the tiles of a page may have before their samples are unpacked."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._sizes = Sizes(page)
+        self.full = tile_bytes(page, *self._sizes.full)
+        self.row = tile_bytes(page, 1, self._sizes.full[1])
+        # writers fill strips up to whole words, or to sectors of the disk
+        self.slack = min(max(self.row, 2**12), self.full)
+
+    def needed(self, number: int) -> int:
+        """Return how many of its bytes hold pixels of the image, or lie between those."""
+        return self._sizes.valid(number)[0] * self.row
+
+    def fitting(self, number: int, length: int) -> int | None:
+        """Return how many of `length` bytes are tile `number`; None if there are not as many.
+
+        What is too much is left out, as libtiff does it, if it is not as much as another tile.
+        """
+        if length == self.full:
+            return length
+        found = []
+        for height, width in self._sizes.allowed(number):
+            size = tile_bytes(self._page, height, width)
+            # of narrower rows some could be taken for those of a tile that lacks bytes
+            most = self.slack if width == self._sizes.full[1] else 1
+            if size <= length < size + most:
+                found.append(size)
+        return max(found, default=None)
 
 
 def strict_decode(page: Any) -> Callable[..., Any]:
@@ -155,6 +190,7 @@ class _StrictImage:
     def __init__(self, page: Any) -> None:
         self._decode = page.decode
         self._check = FrameCheck(page)
+        self._page = page
         # LERC can be packed once more, as the second of its parameters says
         _, self._packed = (*(page.tags.valueof(50674) or ()), 0, 0)[:2]
         self._packed *= int(page.compression) == _LERC
@@ -166,7 +202,31 @@ class _StrictImage:
             if self._packed:
                 data = self._unpacked(data, number)
             self._check(number, data)
+            return self._samples(self._pixels(data, number), number, **options)
         return self._decode(data, number, **options)
+
+    @cached_property
+    def _samples(self) -> Any:
+        return _samples_decode(self._page)
+
+    def _pixels(self, data: Any, number: int) -> Any:
+        """Return the samples as they are stored in a page that is not compressed."""
+        import imagecodecs
+        import tifffile
+
+        page = self._page
+        if int(page.compression) in _WEBP and page.samplesperpixel == 4:
+            # an alpha that is 255 all over may be left out
+            found = imagecodecs.webp_decode(data, hasalpha=True)
+        else:
+            found = tifffile.TIFF.DECOMPRESSORS[int(page.compression)](data)
+        samples, dtype = found.shape[2] if found.ndim > 2 else 1, found.dtype
+        if samples != samples_of(page) or dtype.itemsize != page.dtype.itemsize:
+            raise ValueError(
+                f"the stream of tile {number} has {samples} samples of {dtype} where the page says "
+                f"{samples_of(page)} of {page.dtype}"
+            )
+        return _as_stored(found, page)
 
     def _unpacked(self, data: bytes, number: int) -> Any:
         import tifffile
@@ -263,12 +323,7 @@ class _StrictJpeg:
     @cached_property
     def _samples(self) -> Any:
         """What makes samples of a decoded stream; most pages need it not."""
-        # nothing is left to be told about the colours
-        photometric = 2 if samples_of(self._page) == 3 else 1
-        return _uncompressed(
-            self._page, photometric=photometric, subsampling=None,
-            bitspersample=8 * self._page.dtype.itemsize,
-        )  # fmt: skip
+        return _samples_decode(self._page)
 
     def _simple(
         self, way: SimpleJpeg, stream: bytes, tables: bytes | None, *, least: int | None = None
@@ -288,9 +343,7 @@ class _StrictJpeg:
         pixels = way(stream, options.get("jpegtables"))
         if pixels is None:
             return None
-        order = self._page.parent.byteorder
-        stored = pixels.astype(pixels.dtype.newbyteorder(order), copy=False)
-        return self._samples(stored.reshape(-1).data, number, **options)
+        return self._samples(_as_stored(pixels, self._page), number, **options)
 
     def _proof(
         self, ways: list[Way], found: Any, stream: bytes, number: int, options: dict[str, Any]
@@ -328,6 +381,22 @@ def _uncompressed(page: Any, **tags: Any) -> Any:
     return _like(page, compression=tifffile.COMPRESSION.NONE, fillorder=1, **tags).decode
 
 
+def _samples_decode(page: Any) -> Any:
+    """Return the `decode` of a page like `page` whose samples are not compressed at all."""
+    # nothing is left to be told about the colours
+    photometric = 2 if samples_of(page) == 3 else 1
+    return _uncompressed(
+        page, photometric=photometric, subsampling=None, predictor=1,
+        bitspersample=8 * page.dtype.itemsize,
+    )  # fmt: skip
+
+
+def _as_stored(pixels: Any, page: Any) -> Any:
+    """Return the bytes of decoded samples as a page that is not compressed stores them."""
+    dtype = pixels.dtype.newbyteorder(page.parent.byteorder)
+    return np.ascontiguousarray(pixels, dtype).reshape(-1).data
+
+
 _FILLS = (b"\0\0", b"\xff\xff", b"\x55\x55", b"\xaa\xaa")
 """What may follow LZW without an end: no byte of a tile hangs on it."""
 _UNUSED = 8
@@ -349,14 +418,10 @@ class _StrictBytes:
         import tifffile
 
         self._decompress = tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
-        self._sizes = Sizes(page)
-        self._page = page
-        self._most = tile_bytes(page, *self._sizes.full)
-        self._row = tile_bytes(page, 1, self._sizes.full[1])
-        self._total = self._most * len(page.databytecounts)
+        self._sizes = Bytes(page)
+        self._room = self._sizes.full + self._sizes.slack
+        self._total = self._sizes.full * len(page.databytecounts)
         self._lzw = int(page.compression) == _LZW
-        self._slack = slack(self._row)
-        self._room = self._most + self._slack
         self._unending = int(page.compression) in (_LZW, _PACKBITS)
         self._turned = page.fillorder == 2
         self._decode = _uncompressed(page)
@@ -378,16 +443,13 @@ class _StrictBytes:
             else:
                 found = self._unpacked(data, self._room)
         length = len(found)
-        if length == self._most:
-            return found
-        allowed = [tile_bytes(self._page, *size) for size in self._sizes.allowed(number)]
-        # some writers give a few bytes or part of a row too many, libtiff leaves those out too
-        if not any(size <= length < size + self._slack for size in allowed):
+        fitting = self._sizes.fitting(number, length)
+        if fitting is None:
             more = "or more " * (length >= self._room)
             raise ValueError(
-                f"tile {number} holds {length} bytes {more}where the page says {max(allowed)}"
+                f"tile {number} holds {length} bytes {more}where the page says {self._sizes.full}"
             )
-        return found
+        return found if fitting == length else found[:fitting]
 
     def _unpacked(self, data: Any, room: int) -> Any:
         # into an array of ours: of bytes with room to spare the codecs return a copy
@@ -405,8 +467,7 @@ class _StrictBytes:
             with suppress(RuntimeError):
                 return self._unpacked(data, self._room)
             reason = f"the {kind} stream of tile {number} is damaged, or longer than the tile"
-        rows = self._sizes.full[0] if self._page.is_tiled else self._sizes.valid(number)[0]
-        length = rows * self._row
+        length = self._sizes.needed(number)
         if not self._lzw:
             data = data[: _packbits_end(data, length)]
             try:
@@ -417,7 +478,7 @@ class _StrictBytes:
         if found is None:
             raise ValueError(reason)
         try:
-            ended = len(self._unpacked(data + _FILLS[0], length + self._slack)) == length
+            ended = len(self._unpacked(data + _FILLS[0], self._room)) in (length, self._sizes.full)
         except RuntimeError:
             ended = False
         # more codes than a few are those of another image, or of what was damaged before
@@ -451,24 +512,13 @@ def _packbits_end(data: bytes, length: int) -> int:
     return at
 
 
-def slack(row: int) -> int:
-    """Return from how many bytes too many on a tile is another's, by the bytes of a row.
-
-    Writers fill strips up to whole words or to sectors of the disk.
-    """
-    return max(row, 2**12)
-
-
 def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
     """Return the number and byte count of an uncompressed tile that is not as long as it must be.
 
     None if all are. `counts` is an array of the byte counts of all tiles of `page`.
     """
-    sizes = Sizes(page)
-    full = tile_bytes(page, *sizes.full)
-    most = slack(tile_bytes(page, 1, sizes.full[1]))
-    for number in np.flatnonzero((counts != full) & (counts != 0)).tolist():
-        allowed = {tile_bytes(page, *size) for size in sizes.allowed(number)}
-        if not any(size <= int(counts[number]) < size + most for size in allowed):
+    sizes = Bytes(page)
+    for number in np.flatnonzero((counts != sizes.full) & (counts != 0)).tolist():
+        if sizes.fitting(number, int(counts[number])) is None:
             return number, int(counts[number])
     return None

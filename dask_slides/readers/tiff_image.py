@@ -17,7 +17,7 @@ from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.preflight import Structure
-from dask_slides.readers.strict import DECODED, check_raw, samples_of, tile_size
+from dask_slides.readers.strict import BYTES, DECODED, check_raw, samples_of, tile_size
 from dask_slides.readers.tiff_tags import is_mapped
 
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
@@ -26,6 +26,8 @@ _LUMA = JPEG | {33003, 50001, 34933}
 _BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
 """Series that are no slide, in small letters: some show a person's name."""
 _BITS = {1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64}
+_UNPREDICTED = {1, 32773, 34887}
+"""Compressions for which tifffile applies a predictor and libtiff does not."""
 _TABLES = (273, 279, 324, 325)
 """Tags of the offsets and byte counts of strips and tiles."""
 
@@ -60,6 +62,15 @@ def check_level(where: str, level: Any) -> None:
     if page.compression == 6 or luma:
         raise SlideUnsupportedError(
             f"{where} holds YCbCr outside of JPEG, or old-style JPEG; convert it to RGB"
+        )
+    if page.predictor != 1 and int(page.compression) in _UNPREDICTED:
+        raise SlideUnsupportedError(
+            f"{where} has a predictor (tag 317) although its codec has none: some programs apply "
+            "it, libtiff does not; save it without"
+        )
+    if page.predictor == 3 and page.dtype.kind != "f" and int(page.compression) in BYTES:
+        raise SlideUnsupportedError(
+            f"{where} has the predictor of floating point (tag 317) for {page.dtype}; save it anew"
         )
     if page.compression == 33007 and page.description.startswith("Aperio"):
         raise SlideUnsupportedError(
