@@ -7,6 +7,7 @@ with fail_on="warning") reads the sound ones alike was tried when they were writ
 import io
 import itertools
 import logging
+import struct
 import subprocess
 import sys
 import zlib
@@ -393,7 +394,7 @@ def test_lzw_without_its_end_is_read_if_nothing_is_missing(tmp_path_factory, til
     if more >= 0 and not stream.endswith(b"\0\0"):
         np.testing.assert_array_equal(pixels_of(path), pixels)
     else:
-        with pytest.raises(ds.TileDecodeError, match="no end|holds") as error:
+        with pytest.raises(ds.TileDecodeError, match=r"no end|holds") as error:
             pixels_of(path)
         one_line(error)
 
@@ -414,7 +415,7 @@ def test_lzw_cut_anywhere_is_read_only_if_nothing_is_missing(tmp_path_factory, s
         except ds.TileDecodeError:  # two bytes of zeros may be a hole of the file system
             assert stream[:-less].endswith(b"\0\0")
     else:
-        with pytest.raises(ds.TileDecodeError, match="no end|holds"):
+        with pytest.raises(ds.TileDecodeError, match=r"no end|holds"):
             pixels_of(path)
 
 
@@ -592,3 +593,29 @@ def test_yuyv_of_aperio_is_refused_by_name(tmp_path):
     jpeg = imagecodecs.jpeg8_encode(coded()[:16, :16].copy(), 95)
     path.write_bytes(tiff(tags_of((16, 16, 3), 33007, tile=16), [jpeg]))
     np.testing.assert_array_equal(pixels_of(path), tifffile.imread(path))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError(34), IndexError("tuple index out of range"), TypeError("a bytes-like"),
+              struct.error("unpack requires"), ZeroDivisionError("division by zero")],
+    ids=repr,
+)  # fmt: skip
+def test_an_error_of_python_is_no_reason(tmp_path, monkeypatch, error):
+    """A library that trips over a damaged file says something about its own code."""
+    path = tmp_path / "a.tif"
+    pixels = coded()
+    strips(path, 34712, pixels, imagecodecs.jpeg2k_encode)
+    slide = ds.open_slide(path)
+
+    def trip(*args, **options):
+        raise error
+
+    monkeypatch.setitem(tifffile.TIFF.DECOMPRESSORS, 34712, trip)
+    with pytest.raises(ds.TileDecodeError, match="does not fit together") as caught:
+        slide.read(0, 0, 40, 48)
+    assert str(error) not in one_line(caught)
+    monkeypatch.undo()
+    monkeypatch.setattr(tifffile.TiffFile, "series", property(trip))
+    with pytest.raises(ds.SlideFormatError, match="does not fit together") as caught:
+        ds.open_slide(path)
+    assert str(error) not in one_line(caught)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
+from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError, reason_of
 from dask_slides.forks import not_inherited
 from dask_slides.readers.companions import Companion, check_known, keep_open
 from dask_slides.readers.protocol import Identity, check_identity
@@ -164,5 +164,5 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
 
 def damaged(path: str, error: Exception) -> SlideFormatError:
     """Return what is said of a file that tifffile does not open, with its reason."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason_of(error)
     return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")
