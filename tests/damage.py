@@ -544,7 +544,7 @@ def bomb(file, number):
     file.replace(number, bombs(file.codec))
 
 
-@kind({"*": "right", "raw": RAW_SIZE, "zstd": TILE_ERROR, "jpeg2000": TILE_ERROR}, **each())
+@kind({"*": "right", "zstd": TILE_ERROR, "jpeg2000": TILE_ERROR}, **each())
 def bytes_after_the_end(file, number):
     file.replace(number, bytes(file.data[file.tile(number)]) + b"garbage")
 
