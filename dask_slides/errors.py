@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
+
+_UNSPEAKING = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    struct.error,
+)
+"""Errors of Python by which a library trips over what a file says: their words are about code."""
 
 
 class SlideError(Exception):
@@ -135,3 +147,10 @@ class OutputRoomWarning(UserWarning):
 
 class BlankSlideWarning(UserWarning):
     """Every cell of the slide is blank: the result holds no pixel, tile or crop."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why something could not be read, in words about the file."""
+    if isinstance(error, _UNSPEAKING) and not isinstance(error, SlideError):
+        return f"what it says of itself does not fit together, {type(error).__name__}"
+    return " ".join(str(error).split()) or type(error).__name__

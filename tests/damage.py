@@ -494,7 +494,7 @@ def another_tile(file, number):
 RAW_SIZE = FORMAT + "not what its pixels take"
 
 
-@kind({"*": TILE_ERROR, "raw": RAW_SIZE}, **each())
+@kind({"*": TILE_ERROR, "raw": RAW_SIZE, "lzw": "right"}, **each())
 def one_byte_short(file, number):
     file.value(325, file.value(325, index=number) - 1, number)
 
@@ -550,7 +550,7 @@ def bomb(file, number):
     file.replace(number, bombs(file.codec))
 
 
-@kind({"*": TILE_ERROR, "raw": RAW_SIZE, "deflate": "right"}, **each())
+@kind({"*": "right", "zstd": TILE_ERROR, "jpeg2000": TILE_ERROR}, **each())
 def bytes_after_the_end(file, number):
     file.replace(number, bytes(file.data[file.tile(number)]) + b"garbage")
 

@@ -296,5 +296,6 @@ def test_a_frame_header_that_is_not_found_is_taken_for_the_worst():
 def test_has_end():
     assert frames.has_end(b"..\xff\xd9")
     assert frames.has_end(memoryview(b"..\xff\xd9\0\0"))
-    assert not frames.has_end(b"\xff\xd9..")
+    assert frames.has_end(b"\xff\xda..\xff\xd9..")  # padding
+    assert not frames.has_end(b"\xff\xd9\xff\xda..")  # the end of a thumbnail
     assert not frames.has_end(b"")

@@ -119,7 +119,7 @@ def test_alpha_of_packed_bits_is_opaque_at_their_top(tmp_path, bits):
     path = write_tiff(tmp_path / "a.tif", (20, 8), [packed(stored.reshape(20, -1), bits)], tags)
     found = pixels_of(path)
     np.testing.assert_array_equal(found[5:, :, 0], stored[5:, :, 0])
-    assert (found[:5] == 255).all()
+    assert (found[:5] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint64", "int64"])

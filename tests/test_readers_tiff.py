@@ -171,15 +171,21 @@ def test_grey_jpeg(tmp_path, size):
     np.testing.assert_array_equal(pixels_of(path)[..., 0], tifffile.imread(path))
 
 
-def test_aperio_ycbcr_jpeg2000(tmp_path):
+@pytest.mark.parametrize("writer", ["Aperio Image Library v12", "Bio-Formats"])
+def test_aperio_ycbcr_jpeg2000(tmp_path, writer):
+    """Aperio's scanners store YCbCr as 33003 and call it RGB; of others it is RGB."""
     path = tmp_path / "a.tif"
     ycc = np.stack([noise(61, 47, seed=k) for k in range(3)], axis=-1)
     args = {"reversible": True, "mct": False}
     tifffile.imwrite(
-        path, ycc, photometric="rgb", tile=(32, 32), compression="jpeg2000", compressionargs=args
-    )
+        path, ycc, photometric="rgb", tile=(32, 32), compression="jpeg2000", compressionargs=args,
+        description=writer, metadata=None,
+    )  # fmt: skip
     np.testing.assert_array_equal(tifffile.imread(path), ycc)
     patch_tag(path, 259, 33003)
+    if not writer.startswith("Aperio"):
+        np.testing.assert_array_equal(pixels_of(path), ycc)
+        return
     luma, blue, red = (ycc[..., k].astype(np.float64) for k in range(3))
     matrix = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]])
     expected = np.stack([luma, blue - 128, red - 128], axis=-1) @ matrix.T

@@ -16,8 +16,11 @@ JPEG = frozenset({7, 33007, 34892})
 """Compression tags of JPEG with whole streams or with tables apart."""
 START = b"\xff\xd8"
 END = b"\xff\xd9"
+_SCAN = b"\xff\xda"
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of a JPEG frame header."""
+_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDB)})
+"""Second bytes of markers that no segment before the frame header begins with."""
 _RESTARTS = frozenset(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
 _MOST_SCANS = 64
 """Scans of a progressive JPEG: each is a pass over the whole tile, and takes ten bytes."""
@@ -36,6 +39,10 @@ class Frame:
     bits: int | None = None
     end: int = 0
     """Bytes of the stream up to the end of what says so."""
+    marker: int = 0
+    """Of a JPEG, the kind of its frame (SOF)."""
+    sampling: tuple[int, ...] = ()
+    """Of each component of a JPEG, its sampling factors: across in the upper four bits, down."""
 
 
 def jpeg_frame(data: Data) -> Frame:
@@ -45,21 +52,34 @@ def jpeg_frame(data: Data) -> Frame:
         raise ValueError("the JPEG stream has no beginning")
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
+        end = at + 2 + length
         if marker in FRAMES:
             height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-            if marker & 3 == 2 and bytes(data).count(b"\xff\xda") > _MOST_SCANS:
+            if marker & 3 == 2 and bytes(data).count(_SCAN) > _MOST_SCANS:
                 raise ValueError(f"the JPEG stream has more than {_MOST_SCANS} scans")
-            return Frame(height, width, data[at + 9], data[at + 4], at + 2 + length)
+            if length != 8 + 3 * data[at + 9] or end > len(data):
+                raise ValueError("the JPEG stream has a broken frame header")
+            sampling = tuple(data[at + 11 : end : 3])
+            return Frame(height, width, data[at + 9], data[at + 4], end, marker, sampling)
         if marker == 0xFF:  # a fill byte
             at += 1
+        elif marker in _ALONE or length < 2:
+            break
         else:
-            at += 2 + length
+            at = end
     raise ValueError("the JPEG stream has no frame header")
 
 
 def has_end(data: Data) -> bool:
-    """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing."""
-    return data[-2:] == END or bytes(data).rstrip(b"\0").endswith(END)
+    """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing.
+
+    Whatever follows is padding of its writer. The codes of a scan never look like an end; what
+    lies before them, a thumbnail say, may have one.
+    """
+    if data[-2:] == END:
+        return True
+    whole = bytes(data)
+    return whole.rfind(END) > whole.rfind(_SCAN)
 
 
 def between_restarts(header: bytes, data: Data) -> bytes:
@@ -76,7 +96,7 @@ def between_restarts(header: bytes, data: Data) -> bytes:
 
 def jpeg2000_frame(data: Data) -> Frame:
     """Return what the size segment (SIZ) of a JPEG 2000 stream says, in JP2 boxes or without."""
-    if not has_end(data):
+    if data[-2:] != END and not bytes(data).rstrip(b"\0").endswith(END):
         raise ValueError("the JPEG 2000 stream has no end")
     at = 0
     if bytes(data[4:8]) == b"jP  ":
@@ -99,17 +119,18 @@ def webp_frame(data: Data) -> Frame:
     head = bytes(data[:30])
     if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 25:
         raise ValueError("the WebP stream has no beginning")
-    if int.from_bytes(head[4:8], "little") + 8 > len(data) or bytes(data[-32:]) == _ZEROS:
+    end = int.from_bytes(head[4:8], "little") + 8
+    if end > len(data) or bytes(data[max(0, end - 32) : end]) == _ZEROS:
         raise ValueError("the WebP stream has no end")
     kind = head[12:16]
     if kind == b"VP8L":
         bits = int.from_bytes(head[21:25], "little")
-        return Frame((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+        return Frame((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, bits=8)
     if kind == b"VP8X":
         width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-        return Frame(height, width)
+        return Frame(height, width, bits=8)
     width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    return Frame(height, width)
+    return Frame(height, width, bits=8)
 
 
 def png_frame(data: Data) -> Frame:
@@ -161,8 +182,11 @@ def lerc_frame(data: Data) -> Frame:
     if len(head) < 26 or head[:6] != b"Lerc2 ":
         raise ValueError("the LERC stream has no beginning")
     (version,) = struct.unpack("<i", head[6:10])
-    height, width = struct.unpack("<ii", head[14:22] if version >= 3 else head[10:18])
-    return Frame(height, width)
+    start = 14 if version >= 3 else 10
+    height, width = struct.unpack("<ii", head[start : start + 8])
+    kind = bytes(data[start + 20 + 4 * (version >= 4) :][:1])
+    bits = {0: 8, 1: 8, 2: 16, 3: 16, 4: 32, 5: 32, 6: 32, 7: 64}.get(kind[0]) if kind else None
+    return Frame(height, width, bits=bits)
 
 
 READ: dict[int, Callable[[Data], Frame]] = {

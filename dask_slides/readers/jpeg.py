@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.memory import POOL
-from dask_slides.readers.frames import END, FRAMES, JPEG, START
+from dask_slides.readers.frames import END, FRAMES, JPEG, START, jpeg_frame
 from dask_slides.readers.pixels import box_mean
 
 Array = NDArray[Any]
@@ -28,6 +28,51 @@ _NEAR = 2.0
 """Grey levels that a reduced decode may be off the box mean, on average over a tile."""
 
 
+_SEQUENTIAL_OR_PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC2})
+"""Frames of Huffman codes and a DCT: all that libjpeg-turbo can decode smaller."""
+_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+_SAMPLINGS = frozenset(
+    (luma, 0x11, 0x11, *black)
+    for luma in (0x11, 0x21, 0x12, 0x22, 0x41, 0x14)
+    for black in ((), (luma,))
+)
+"""What the API that simplejpeg uses knows by name."""
+
+
+class SimpleJpeg:
+    """Decodes by simplejpeg, but only streams that it was made for; nothing else calls it.
+
+    It makes room for the size that it asks for. libjpeg-turbo decodes lossless frames at their
+    full size whatever is asked for, and so writes beyond that room. Threads may share it.
+    """
+
+    def __init__(self, header: bytes, samples: int) -> None:
+        """Put `header`, one of the `headers` of a page, before streams of so many `samples`."""
+        self._header = header
+        self._samples = samples
+        # most streams of a page begin alike
+        self._known = b""
+
+    def __call__(self, data: bytes | memoryview, **sides: Any) -> Array | None:
+        """Return the samples (h, w, s); None if the stream is of another kind."""
+        import simplejpeg
+
+        stream = begun_with(self._header, data)
+        known = self._known
+        if not known or stream[: len(known)] != known:
+            frame = jpeg_frame(stream)
+            if not (
+                frame.marker in _SEQUENTIAL_OR_PROGRESSIVE
+                and frame.bits == 8
+                and frame.samples == self._samples in _COLOURS
+                and (self._samples == 1 or frame.sampling in _SAMPLINGS)
+            ):
+                return None
+            self._known = bytes(stream[: frame.end])
+        tile: Array = simplejpeg.decode_jpeg(stream, _COLOURS[self._samples], **sides)
+        return tile
+
+
 class JpegTiles:
     """Decodes the tiles of one page; what it returns is overwritten by the next call.
 
@@ -36,25 +81,22 @@ class JpegTiles:
     """
 
     def __init__(self, header: bytes, shape: tuple[int, int, int]) -> None:
-        self._header = header
+        self._decode = SimpleJpeg(header, shape[2])
         self._shape = shape
         self._own = threading.local()
 
     def __call__(self, data: bytes | memoryview, factor: int = 1) -> Array | None:
-        """Return the samples (h / factor, w / factor, s); None if the stream is of another size."""
-        import simplejpeg
-
+        """Return the samples (h / factor, w / factor, s); None if the stream is of another kind."""
         height, width, samples = self._shape
         height, width = height // factor, width // factor
-        tile: Array = simplejpeg.decode_jpeg(
-            begun_with(self._header, data),
-            "RGB" if samples == 3 else "GRAY",
+        tile = self._decode(
+            data,
             min_height=height,
             min_width=width,
             min_factor=1,
             buffer=self._buffer(factor, (height, width, samples)),
         )
-        return tile if tile.shape == (height, width, samples) else None
+        return None if tile is None or tile.shape != (height, width, samples) else tile
 
     def _buffer(self, factor: int, shape: tuple[int, int, int]) -> Array:
         kept: dict[str, Array] = self._own.__dict__

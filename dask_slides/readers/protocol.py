@@ -16,6 +16,7 @@ from dask_slides.errors import (
     SlideError,
     SlideNotFoundError,
     TileDecodeError,
+    reason_of,
 )
 from dask_slides.geometry import Placement, Region, strips
 from dask_slides.readers.bad_tiles import Hole
@@ -350,7 +351,7 @@ def decoded(
     except SlideError:
         raise
     except Exception as error:  # each codec raises a kind of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
     # out of the block: a codec's error often cannot be pickled, and would travel with ours
     at = "" if offset is None else f", at byte {offset},"
     raise TileDecodeError(

@@ -165,8 +165,9 @@ def frame_header(marker: int, segment: bytes) -> Frame:
     """Return what a frame header says (B.2.2)."""
     if marker not in _FOLLOWED:
         raise ValueError(
-            f"the JPEG stream is progressive, hierarchical or arithmetic (SOF{marker - 0xC0}), "
-            "which is read in grey or colour of 8 bits only; save it as sequential JPEG"
+            f"the JPEG stream is of a kind that is not read (SOF{marker - 0xC0}): hierarchical, "
+            "arithmetic, or progressive in other than grey or colour of 8 bits and the usual "
+            "subsampling; save it as sequential JPEG"
         )
     if len(segment) < 6 or len(segment) != 6 + 3 * segment[5] or not 1 <= segment[5] <= 10:
         raise ValueError("the JPEG stream has a broken frame header")

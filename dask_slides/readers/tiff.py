@@ -49,7 +49,7 @@ from dask_slides.readers.tiff_image import (
     orientation_of,
 )
 from dask_slides.readers.tiff_masks import checked_mask, nodata_of, told_of
-from dask_slides.readers.tiff_tags import mpp_of, properties_of, tile_of
+from dask_slides.readers.tiff_tags import complete_tables, mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
 from dask_slides.readers.turned import TURNS, UPRIGHT, Turn
 from dask_slides.readers.units import fill_for, shown
@@ -344,6 +344,7 @@ def _check(
     check_level(where, level)
     check_declared(where, level, limits)
     check_alike(where, level)
+    complete_tables(level)
     for page in level.pages or (None,):
         if page is None or page.parent is page.parent.root:
             check_tables(where, level.keyframe, page, files[path])

@@ -22,10 +22,11 @@ from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
 from dask_slides.readers.tiff_tags import (
     absent_units,
+    complete_tables,
     is_mapped,
     is_single,
     photometric_of,
-    reason_of,
+    reason_of_tags,
     tile_of,
 )
 from dask_slides.readers.tiles import TiledPage, is_plain_tiled
@@ -61,6 +62,8 @@ class TiffFile:
         if companions:
             keep_open(path, self._series, companions)
         self._mask = None if mask is None else self._tiff.series[mask]
+        for level in self._series.levels:
+            complete_tables(level)
         self._several = bool(companions)
         self._fill = fill
         self.masks = masks
@@ -167,5 +170,5 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
 
 def damaged(path: str, error: Exception) -> SlideFormatError:
     """Return what is said of a file that tifffile does not open, with its reason."""
-    reason = reason_of(error)
+    reason = reason_of_tags(error)
     return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")

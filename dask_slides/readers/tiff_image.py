@@ -26,7 +26,7 @@ from dask_slides.readers.strict import (
     samples_of,
     tile_size,
 )
-from dask_slides.readers.tiff_tags import is_mapped, photometric_of, reason_of
+from dask_slides.readers.tiff_tags import is_mapped, photometric_of, reason_of_tags
 
 _PHOTOMETRIC = {0, 1, 2, 3, 5, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
@@ -34,8 +34,8 @@ _LUMA = JPEG | {33003, 50001, 34933}
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _OF_FLOATS = {3, 34894, 34895}
 """Predictors of floats alone; the others take floats for integers."""
-_NEVER_PREDICTED = {1, 32773}
-"""Compressions for which libtiff ignores the tag of the predictor: none, and PackBits."""
+_NEVER_PREDICTED = {1, 32773, 34887}
+"""Compressions for which libtiff ignores the tag of the predictor: none, PackBits and LERC."""
 _PLAIN = BYTES | {1}
 """Compressions that keep luma and chroma as bytes."""
 _BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
@@ -94,8 +94,12 @@ def check_level(where: str, level: Any) -> None:
         raise SlideUnsupportedError(f"{where} is an old-style JPEG; convert it to RGB")
     if page.photometric == 6 and page.compression not in _LUMA:
         _check_luma(where, page)
+    if page.compression == 33007 and page.description.startswith("Aperio"):
+        raise SlideUnsupportedError(
+            f"{where} holds Aperio's uncompressed YUYV (33007), which is not read; save it as JPEG"
+        )
     orientation_of(where, page)
-    if page.compression in _PLAIN and page.predictor != 1:
+    if page.compression in _PLAIN | _NEVER_PREDICTED and page.predictor != 1:
         _check_predictor(where, page)
     if not is_subsampled(page):
         _check_decode(where, page)
@@ -116,7 +120,7 @@ def _check_decode(where: str, page: Any) -> None:
         decode(None, 0)
     except Exception as error:  # the reason, whatever class tifffile gives it
         raise SlideUnsupportedError(
-            f"{where} cannot be decoded ({reason_of(error)}); "
+            f"{where} cannot be decoded ({reason_of_tags(error)}); "
             "convert it to a tiled JPEG or deflate TIFF"
         ) from None
 
@@ -202,6 +206,8 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     found = [len(one.dataoffsets), len(one.databytecounts)]
     # one strip after the other, which tifffile takes for one; NDPI keeps a table of its own
     merged = page.jpegheader is not None or (found == [1, 1] and page.is_contiguous)
+    if lengths == [1, 1] and not any(one.dataoffsets) and not any(one.databytecounts):
+        merged = True  # one 0 for all: none of them is in the file
     if found != [expected] * 2 or (not merged and lengths and lengths != [expected] * 2):
         told = lengths if len(lengths) == 2 else found
         raise SlideFormatError(
@@ -295,6 +301,9 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         scale = 255
     elif page.dtype == np.uint8 and bits in (2, 4):
         scale = 255 // (2**bits - 1)
+    # Aperio's scanners write YCbCr and call it RGB, others what they say
+    is_aperio = page.description.startswith("Aperio")
+    wavelet = page.compression == 33003 and channels == 3 and (is_aperio or photometric == 6)
     alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
     if any(kinds[:-1]):
         raise SlideUnsupportedError(
@@ -317,7 +326,7 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
     return Conversion(
         scale=scale,
         invert=photometric == 0,
-        ycbcr=luma or (page.compression == 33003 and channels == 3),
+        ycbcr=luma or wavelet,
         luma=_numbers(path, page, 529, BT601) if luma else BT601,
         reference=_numbers(path, page, 532, FULL_RANGE) if luma else FULL_RANGE,
         alpha=alpha,  # type: ignore[arg-type]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dask_slides.errors import reason_of
 
 Array = NDArray[Any]
 
@@ -21,10 +23,36 @@ _PLAUSIBLE_MPP = (0.01, 20.0)
 """Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
 
 
+def reason_of_tags(error: Exception) -> str:
+    """Return in one line why tifffile does not read a file, in words about its tags."""
+    if isinstance(error, TypeError):
+        return "a tag holds several values where one is needed, as samples of different formats do"
+    if isinstance(error, LookupError | AttributeError):
+        return "a tag is missing, or has fewer values than it must have"
+    if isinstance(error, ZeroDivisionError):
+        return "a tag holds 0 where a size is needed"
+    if isinstance(error, OverflowError):
+        return "a tag holds a number that is too large"
+    if isinstance(error, struct.error):
+        return "a tag is cut off"
+    return reason_of(error)
+
+
 def is_single(level: Any) -> bool:
     """Whether a level of tifffile is one page, and lies in the slide's own file."""
     page = level.keyframe
     return len(level.pages) == 1 and page.parent is page.parent.root
+
+
+def complete_tables(level: Any) -> None:
+    """Give each page of a level of tifffile as many offsets and byte counts as it has tiles.
+
+    Where none of them is in the file some writers, libtiff among them, keep a single 0 for all.
+    """
+    for page in level.pages:
+        # a page that is missing is told where the tables are looked at
+        if page is not None and tuple(page.dataoffsets) == tuple(page.databytecounts) == (0,):
+            page.dataoffsets = page.databytecounts = (0,) * math.prod(level.keyframe.chunked)
 
 
 def is_mapped(level: Any) -> bool:
@@ -39,21 +67,6 @@ def photometric_of(page: Any) -> int:
     if 262 in page.tags or page.compression in (2, 3, 4):  # fax, where white is
         return int(page.photometric)
     return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
-
-
-def reason_of(error: Exception) -> str:
-    """Return why tifffile does not read a file, in words of ours where Python's tell nothing."""
-    if isinstance(error, TypeError):
-        return "a tag holds several values where one is needed, as samples of different formats do"
-    if isinstance(error, LookupError | AttributeError):
-        return "a tag is missing, or has fewer values than it must have"
-    if isinstance(error, ZeroDivisionError):
-        return "a tag holds 0 where a size is needed"
-    if isinstance(error, OverflowError):
-        return "a tag holds a number that is too large"
-    if isinstance(error, struct.error):
-        return "a tag is cut off"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:

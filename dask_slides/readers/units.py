@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideArgumentError, SlideError, TileDecodeError
+from dask_slides.errors import SlideArgumentError, SlideError, TileDecodeError, reason_of
 from dask_slides.geometry import Region
 from dask_slides.readers.bad_tiles import ABSENT, CORRUPT, BadTile, Hole
 
@@ -110,7 +110,7 @@ class Units:
         if not is_damage(error):
             raise error
         row, column = (span.start for span in self._span(region))
-        self._reasons[row, column] = " ".join(str(error).split()) or type(error).__name__
+        self._reasons[row, column] = reason_of(error)
         self._bad[row, column] = True
         self._any = True
         self._known[row, column] = True  # last: who finds it known asks whether it is bad
