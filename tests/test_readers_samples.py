@@ -478,7 +478,13 @@ def test_luma_and_chroma_that_are_refused(tmp_path, case):
 
 @pytest.mark.parametrize(
     ("code", "value"),
-    [(529, [0.3, 0, 0.1]), (529, [0.3]), (532, [0, 0, 128, 255, 128, 255]), (532, [0, 255])],
+    [
+        (529, [0.3, 0, 0.1]),
+        (529, [0.3]),
+        (532, [0, 0, 128, 255, 128, 255]),
+        (532, [0, 255]),
+        (532, [0, 255, 128]),
+    ],
     ids=str,
 )
 def test_luma_and_chroma_that_make_no_colours_are_refused(tmp_path, code, value):
@@ -576,6 +582,13 @@ def test_other_colour_spaces_are_refused_by_name(tmp_path, code, name):
     tags = {258: (3, [8] * samples), 262: (3, [code]), 277: (3, [samples])}
     path = write_tiff(tmp_path / "a.tif", (20, 30), [bytes(600 * samples)], tags)
     assert f"colour space {name};" in refused(path)
+
+
+def test_colours_of_a_jpeg_that_are_not_told_are_refused(tmp_path):
+    stream = imagecodecs.jpeg_encode(noise(16, 16, 3))
+    tags = {258: (3, [8] * 3), 259: (3, [7]), 262: None, 277: (3, [3])}
+    path = write_tiff(tmp_path / "a.tif", (16, 16), [stream], tags)
+    assert "not told" in refused(path)
 
 
 def test_byte_counts_that_are_missing_follow_from_the_size_of_one_strip(tmp_path):

@@ -87,8 +87,9 @@ def check_level(where: str, level: Any) -> None:
             f"{where} has integers of 24 bits in a big-endian file, whose bytes some programs "
             "write in one order and some in the other; convert it to 32 bits"
         )
-    if photometric_of(page) not in _PHOTOMETRIC:
-        name = getattr(page.photometric, "name", page.photometric)
+    told = 262 in page.tags or page.samplesperpixel < 3 or page.compression in _PLAIN
+    if not told or photometric_of(page) not in _PHOTOMETRIC:
+        name = getattr(page.photometric, "name", page.photometric) if told else "not told"
         raise SlideUnsupportedError(f"{where} is in colour space {name}; convert it to RGB")
     if page.compression == 6:
         raise SlideUnsupportedError(f"{where} is an old-style JPEG; convert it to RGB")
@@ -340,7 +341,7 @@ def _numbers(path: str, page: Any, code: int, default: tuple[float, ...]) -> tup
     told = page.tags.valueof(code)
     if told is None:
         return default
-    with suppress(TypeError, ZeroDivisionError):
+    with suppress(TypeError, ValueError, ZeroDivisionError):
         found = tuple(top / bottom for top, bottom in zip(told[::2], told[1::2], strict=False))
         shares = code != 529 or min(found) > 0
         spread = code != 532 or all(b > a for a, b in zip(found[::2], found[1::2], strict=True))
