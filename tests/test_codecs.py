@@ -263,7 +263,7 @@ def test_ccitt_that_is_not_whole_is_refused(tmp_path, kind, change):
     count = itertools.count()
     fax_strips(path, pixels, kind, 20, lambda data: change(data) if next(count) == 1 else data)
     if not change(b"long enough"):
-        assert (pixels_of(path)[20:40] == 255).all()  # a strip of no bytes is absent
+        assert (pixels_of(path)[20:40] == 0).all()  # a strip of no bytes is absent
         return
     with pytest.raises(ds.TileDecodeError, match="CCITT") as error:
         pixels_of(path)
@@ -555,7 +555,8 @@ def test_streams_of_other_samples_than_the_page_says_are_refused(tmp_path, code,
         return
     if name == "a bit" and code == 50002:
         pytest.skip("JPEG XL does not tell before it is decoded")
-    with pytest.raises(ds.TileDecodeError, match="where the page says") as error:
+    errors = (ds.TileDecodeError, ds.SlideUnsupportedError)
+    with pytest.raises(errors, match="where the page says|decoder keeps 24") as error:
         pixels_of(path)
     one_line(error)
 
@@ -579,7 +580,7 @@ def test_the_predictor_of_floats_for_integers_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     piece = zlib.compress(coded().tobytes())
     path.write_bytes(tiff(tags_of((40, 48, 3), 8) | {317: (3, [3])}, [piece]))
-    with pytest.raises(ds.SlideUnsupportedError, match="floating point") as error:
+    with pytest.raises(ds.SlideUnsupportedError, match="predictor 3") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -618,6 +619,6 @@ def test_an_error_of_python_is_no_reason(tmp_path, monkeypatch, error):
     assert str(error) not in one_line(caught)
     monkeypatch.undo()
     monkeypatch.setattr(tifffile.TiffFile, "series", property(trip))
-    with pytest.raises(ds.SlideFormatError, match="does not fit together") as caught:
+    with pytest.raises(ds.SlideFormatError, match="not a TIFF that can be read") as caught:
         ds.open_slide(path)
     assert str(error) not in one_line(caught)
