@@ -83,6 +83,19 @@ def _rgb_of_ycbcr(stored: Array) -> Array:
     return result
 
 
+def rgb_of_cmyk(stored: Array) -> Array:
+    """Return the RGB of inks, (h, w, 4) of an unsigned type, where 0 is no ink.
+
+    Each colour is (top - ink) * (top - black) / top, rounded: what Pillow, libvips and GDAL show
+    without a colour profile.
+    """
+    top = int(np.iinfo(stored.dtype).max)
+    wide: Any = np.uint32 if stored.dtype.itemsize == 1 else np.uint64
+    light = top - stored.astype(wide)
+    rgb: Array = ((light[..., :3] * light[..., 3:] + top // 2) // top).astype(stored.dtype)
+    return rgb
+
+
 def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
     dtype = stored.dtype
     colour, alpha = stored[..., :-1], stored[..., -1:]
