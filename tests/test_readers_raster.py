@@ -121,7 +121,7 @@ def test_transparent_pixels_show_the_fill(tmp_path, fill):
 
 
 def test_a_file_is_decoded_once_a_process(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
+    path = tmp_path / "a.bmp"
     Image.fromarray(RGB).save(path)
     slide = ds.open_slide(path)
     decodes = []
