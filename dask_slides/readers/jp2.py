@@ -121,9 +121,9 @@ class Jpeg2000:
         from PIL import Image
 
         with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
-            pixels: Array = np.asarray(image)
+            pixels: Array = np.array(image)
         shifts = np.array([8 - bits for bits, _ in self.stored], np.uint8)
-        pixels = pixels >> shifts  # Pillow moves the bits to the top
+        pixels >>= shifts  # Pillow moves the bits to the top
         for channel, (bits, _) in enumerate(self.stored):
             if bits < 8:
                 pixels[..., channel] = spread(pixels[..., channel], bits)
@@ -133,7 +133,9 @@ class Jpeg2000:
 def spread(samples: Array, bits: int) -> Array:
     """Return samples of less than 8 bits spread over 0 to 255."""
     top = 2**bits - 1
-    return ((samples.astype(np.uint16) * 255 + top // 2) // top).astype(np.uint8)
+    wide: Array = samples.astype(np.uint16) * 255
+    full: Array = ((wide + top // 2) // top).astype(np.uint8)
+    return full
 
 
 def open_jpeg2000(path: str, file: Any) -> Jpeg2000:
