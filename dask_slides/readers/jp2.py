@@ -221,6 +221,9 @@ def _described(path: str, found: Jpeg2000, header: list[tuple[bytes, bytes]]) ->
     boxes = dict(reversed(header))  # the first of a name counts
     spaces = [_space(content) for name, content in header if name == b"colr"]
     space = next((one for one in spaces if one in _SPACES.values()), "")
+    # OpenJPEG writes 0 where it knows none; of one bit it is that 0 is white
+    if spaces[:1] == ["number 0"] and (1, False) not in found.stored:
+        spaces = []
     if not space and any(spaces):
         raise SlideUnsupportedError(f"{path}: JPEG 2000 in colour space {spaces[0]}; {_CURE}")
     found = replace(found, space=space)
