@@ -107,10 +107,10 @@ def _paths(text: str) -> Sequence[str]:
         names = [one for one in every if one.lower().endswith(SUFFIXES)]
         skipped = _unread(every)
         if not names:
-            only = f"but {skipped}, which are not read" if skipped else "give a pattern"
+            only = f"only {skipped} of formats that are not read" if skipped else "give a pattern"
             raise SlideNotFoundError(f"{text}: no slide is in this folder; {only}")
         if skipped:
-            log.warning("%s: left out %s, which are not read; open one to see the cure",
+            log.warning("%s: left out %s of formats that are not read; open one to see the cure",
                         text, skipped)  # fmt: skip
         return names
     if os.path.lexists(path):
@@ -128,7 +128,8 @@ def _unread(paths: Iterable[str]) -> str:
     ends = Counter(os.path.splitext(path)[1].lower() for path in paths if os.path.isfile(path))
     counts = sorted((end, count) for end, count in ends.items() if end in UNREAD)
     total = sum(count for _, count in counts)
-    return f"{total:,} files ({', '.join(f'{n:,} {end}' for end, n in counts)})" if total else ""
+    each = ", ".join(f"{count:,} {end}" for end, count in counts)
+    return f"{total:,} {'file' if total == 1 else 'files'} ({each})" if total else ""
 
 
 def _is_slide(path: str) -> bool:
