@@ -63,6 +63,7 @@ class ByPillow:
         from PIL import Image
 
         with Image.open(_Whole(file)) as image:
+            image.load()  # an icon may turn out to be of another mode
             if self.opaque:
                 return np.asarray(image)[..., : self.channels]
             pixels = np.asarray(image if image.mode == self.mode else image.convert(self.mode))
