@@ -556,7 +556,7 @@ def test_streams_of_other_samples_than_the_page_says_are_refused(tmp_path, code,
     if name == "a bit" and code == 50002:
         pytest.skip("JPEG XL does not tell before it is decoded")
     errors = (ds.TileDecodeError, ds.SlideUnsupportedError)
-    with pytest.raises(errors, match="where the page says|decoder keeps 24") as error:
+    with pytest.raises(errors, match=r"where the page says|decoder keeps 24") as error:
         pixels_of(path)
     one_line(error)
 

@@ -44,6 +44,20 @@ def test_paths_folders_and_patterns(folder, slides, found):
     assert listed(folder, slides) == found
 
 
+def test_a_folder_tells_what_it_leaves_out(folder, caplog):
+    for name in ("m.mrxs", "n.MRXS", "c.czi", "o.jp2", "p.webp", "q.gif"):
+        (folder / "b" / name).touch()
+    assert listed(folder, "b") == ["b/o.jp2", "b/p.webp", "b/q.gif", "b/x.svs"]
+    (record,) = caplog.records
+    assert "3 files (1 .czi, 2 .mrxs)" in record.getMessage()
+    caplog.clear()
+    assert listed(folder, "a") and not caplog.records
+    (folder / "c").mkdir()
+    (folder / "c" / "d.vsi").touch()
+    with pytest.raises(ds.SlideNotFoundError, match=r"1 file \(1 \.vsi\)"):
+        listed(folder, "c")
+
+
 def test_a_path_with_brackets_is_a_path_if_it_is_there(folder):
     (folder / "a" / "[x].svs").touch()
     assert listed(folder, "a/[x].svs") == ["a/[x].svs"]

@@ -77,6 +77,8 @@ LAYERS = [
         "readers.tiff_tags",
     ],
     [
+        "readers.jp2",
+        "readers.raster_codecs",
         "readers.protocol",
         "readers.remote_zarr",
         "readers.preflight",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import glob
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,13 +14,17 @@ from typing import Any
 from dask_slides.cohort.names import folded, safe_name
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
 from dask_slides.readers.limits import Limits
+from dask_slides.readers.registry import UNREAD
 from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".vsi", ".zarr",
-    ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".webp",
+    ".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".zarr",
+    ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
+    ".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
 )  # fmt: skip
 """What is a slide in a folder; a pattern or a path takes what it names."""
+
+log = logging.getLogger("dask_slides.cohort")
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,15 @@ def _paths(text: str) -> Sequence[str]:
     path = os.path.abspath(text)
     if os.path.isdir(path) and not path.lower().endswith(".zarr"):
         inside = (entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
-        names = [one for one in inside if one.lower().endswith(SUFFIXES)]
+        every = list(inside)
+        names = [one for one in every if one.lower().endswith(SUFFIXES)]
+        skipped = _unread(every)
         if not names:
-            raise SlideNotFoundError(f"{text}: no slide is in this folder; give a pattern")
+            only = f"only {skipped} of formats that are not read" if skipped else "give a pattern"
+            raise SlideNotFoundError(f"{text}: no slide is in this folder; {only}")
+        if skipped:
+            log.warning("%s: left out %s of formats that are not read; open one to see the cure",
+                        text, skipped)  # fmt: skip
         return names
     if os.path.lexists(path):
         return [path]
@@ -109,6 +121,15 @@ def _paths(text: str) -> Sequence[str]:
     if not names:
         raise SlideNotFoundError(f"{text}: no slide matches; check the pattern")
     return names
+
+
+def _unread(paths: Iterable[str]) -> str:
+    """Return how many of the files look like slides and are of formats that are not read."""
+    ends = Counter(os.path.splitext(path)[1].lower() for path in paths if os.path.isfile(path))
+    counts = sorted((end, count) for end, count in ends.items() if end in UNREAD)
+    total = sum(count for _, count in counts)
+    each = ", ".join(f"{count:,} {end}" for end, count in counts)
+    return f"{total:,} {'file' if total == 1 else 'files'} ({each})" if total else ""
 
 
 def _is_slide(path: str) -> bool:
