@@ -91,8 +91,13 @@ def halved(size: int, times: int = 1) -> int:
 
 def shrunk(region: Region, factor: int) -> Region:
     """Return the pixels of an image `factor` times smaller that `region` has a part of."""
-    y, x = region.y // factor, region.x // factor
-    return Region(y, x, -(-region.stop_y // factor) - y, -(-region.stop_x // factor) - x)
+    return tiles_of(region, (factor, factor))
+
+
+def tiles_of(region: Region, tile: tuple[int, int]) -> Region:
+    """Return which tiles of height and width `tile` the region touches: rows and columns."""
+    (height, width), y, x = tile, region.y // tile[0], region.x // tile[1]
+    return Region(y, x, -(-region.stop_y // height) - y, -(-region.stop_x // width) - x)
 
 
 def hull(regions: Sequence[Region]) -> Region:

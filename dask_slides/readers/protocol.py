@@ -129,11 +129,11 @@ class Sharing(Source, Protocol):
 
 @runtime_checkable
 class Spanning(Source, Protocol):
-    """A source of which a task should read wide regions: what lies in a row comes at once."""
+    """A source of which a task should read wide regions: strips, or tiles of another machine."""
 
     @property
     def spans(self) -> tuple[int, ...]:
-        """Pixels along x of each level that make a read of a good size; 0 if any do."""
+        """Pixels along x of each level that should be read at once; 0 if any may."""
         ...
 
 
@@ -181,19 +181,6 @@ def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: 
         root = root_of(source)
         assert isinstance(root, Filling)
         pixels[hole.region.slices(region.y, region.x)] = root.fill
-
-
-def read_each(
-    source: Source, level: int, regions: list[Region], out: Sequence[Array] | Array
-) -> None:
-    """Read `regions` into `out`, each at the top left of its own array (h, w, c)."""
-    parts = source.gather(level, regions) if isinstance(source, Tiled) else None
-    if parts is None:
-        for index, region in enumerate(regions):
-            out[index][: region.height, : region.width] = source.read(level, region)
-        return
-    for index, part, pixels in parts:
-        out[index][part.slices(regions[index].y, regions[index].x)] = pixels
 
 
 def pieces(

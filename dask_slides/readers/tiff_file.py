@@ -21,7 +21,7 @@ from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
 from dask_slides.readers.tiff_tags import absent_units, is_mapped, is_single, tile_of
-from dask_slides.readers.tiles import TiledPage, is_plain_tiled
+from dask_slides.readers.tiles import TiledPage, is_plain
 from dask_slides.readers.units import Units
 
 OPEN_FILES = 16
@@ -103,7 +103,7 @@ class TiffFile:
             return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
         # absent tiles are legal and read as the fill, not as black tissue
         fill = _fill_of(page, self._fill)
-        if is_plain_tiled(this):
+        if is_plain(this):
             file = byte_file(self._path, self._identity)
             masked = self._units_of(level) if self.masks else None
             return TiledPage(file, page, fill, level > 0, masked, self._means)
