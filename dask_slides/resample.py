@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from dask_slides.geometry import Region, reduced_size, shrunk, strips
 from dask_slides.kernels import ROWS, Axis, resample_columns, resample_rows
 from dask_slides.readers.bad_tiles import Hole
-from dask_slides.readers.protocol import Level, Shrinking, Source, fill_holes, holes_in
+from dask_slides.readers.protocol import (
+    Filling,
+    Level,
+    Shrinking,
+    Source,
+    fill_holes,
+    holes_in,
+    is_hole,
+    root_of,
+)
 from dask_slides.shrink import buffer_bytes, shrink
 
 Array = NDArray[Any]
@@ -158,6 +167,10 @@ class ResizedSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Resample `region`, strip by strip while reading."""
+        if is_hole(self, level, region):
+            root = root_of(self)
+            assert isinstance(root, Filling)
+            return np.full((region.height, region.width, self.channels), root.fill, self.dtype)
         out = self._rows_first(region) if self._is_fast else self._columns_first(region)
         fill_holes(self, self.holes(level, region), region, out)
         return out

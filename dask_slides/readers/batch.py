@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region, hull, joined, strips, tiles_of
+from dask_slides.geometry import Region, hull, rectangles, strips, tiles_of
 from dask_slides.readers.protocol import Derived, Source, Tiled, root_of, root_window
 
 Array = NDArray[Any]
@@ -73,14 +73,12 @@ def _bands(regions: list[Region], tile: tuple[int, int], max_pixels: int) -> Ite
     touched = np.zeros((around.height, around.width), bool)
     for span in spans:
         touched[span.slices(around.y, around.x)] = True
-    units = (
-        Region((around.y + row) * height, (around.x + column) * width, height, width)
-        for row, column in np.argwhere(touched).tolist()
-    )
-    for one in joined(units):
-        across = max(1, max_pixels // height // width) * width
-        for left in range(one.x, one.stop_x, across):
-            part = Region(one.y, left, one.height, min(across, one.stop_x - left))
+    across = max(1, max_pixels // height // width) * width
+    for one in rectangles(touched):
+        top, left = (around.y + one.y) * height, (around.x + one.x) * width
+        right = left + one.width * width
+        for x in range(left, right, across):
+            part = Region(top, x, one.height * height, min(across, right - x))
             yield from strips(part, height, max_pixels)
 
 

@@ -161,6 +161,15 @@ class Filling(Checked, Protocol):
 
 
 @runtime_checkable
+class Sparse(Filling, Protocol):
+    """Such a source whose tables say what it lacks."""
+
+    def lacks(self, level: int, region: Region) -> bool:
+        """Return whether it is known that no tile holds any of `region` of `level`."""
+        ...
+
+
+@runtime_checkable
 class Masking(Filling, Protocol):
     """A file or store that reads on where a tile is corrupt, if that is wanted."""
 
@@ -177,10 +186,18 @@ def holes_in(source: Source, level: int, region: Region) -> tuple[Hole, ...]:
 
 def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: Array) -> None:
     """Let the `pixels` of `region` of `source` show the fill in its `holes`."""
+    if not holes:
+        return
+    root = root_of(source)
+    assert isinstance(root, Filling)
     for hole in holes:
-        root = root_of(source)
-        assert isinstance(root, Filling)
         pixels[hole.region.slices(region.y, region.x)] = root.fill
+
+
+def is_hole(source: Source, level: int, region: Region) -> bool:
+    """Return whether it is known that all of `region` shows the fill; nothing is read for it."""
+    root = root_of(source)
+    return isinstance(root, Sparse) and root.lacks(*root_window(source, level, region))
 
 
 def pieces(
@@ -188,7 +205,8 @@ def pieces(
 ) -> Iterator[tuple[Region, Array, tuple[Hole, ...]]]:
     """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
 
-    With each piece come the parts of it that no tile holds; tiles that are bad are left out. An
+    With each piece come the parts of it that no tile holds; tiles that are bad are left out, as
+    are strips of nothing else. An
     array may be overwritten when the next one is asked for.
     """
     tiles = source.tiles(level, region) if isinstance(source, Tiled) else None
@@ -197,6 +215,8 @@ def pieces(
             yield place, pixels, ()
         return
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
+        if is_hole(source, level, strip):
+            continue
         yield strip, source.read(level, strip), holes_in(source, level, strip)
 
 

@@ -177,6 +177,10 @@ class TiffSource:
                 self.read(level, part)
         return units.holes(region)
 
+    def lacks(self, level: int, region: Region) -> bool:
+        """Return whether it is known that no tile holds any of `region` of `level`."""
+        return self._open().units(level).lacks(region)
+
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
         return self.reductions[level]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region
+from dask_slides.geometry import Region, tiles_of
 from dask_slides.memory import POOL
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
@@ -123,6 +123,11 @@ class TiledPage:
         self._keep = keep and page.is_tiled
         self._masked = masked
         self._across = -(-page.imagewidth // self._tile[1])
+        offsets, counts = (
+            np.array(table, np.int64).reshape(-1, self._across)
+            for table in (page.dataoffsets, page.databytecounts)
+        )
+        self._present = (offsets != 0) & (counts != 0)
         self._serial = next(_serial)
         self._shared: SharedTiles | None = None
 
@@ -141,6 +146,9 @@ class TiledPage:
         shape = (region.height, region.width, self._page.samplesperpixel)
         new = POOL.array if factor > 1 else np.empty
         out = new(shape, self._page.dtype)
+        height, width = (side // factor for side in self._tile)
+        if not self._present[tiles_of(region, (height, width)).slices()].all():
+            out[...] = self._fill
         for place, samples in self._parts(region, factor, self._keep or factor > 1):
             out[place] = self._fill if samples is None else samples
         return out
@@ -191,7 +199,10 @@ class TiledPage:
     def _parts(
         self, region: Region, factor: int, keep: bool
     ) -> Iterator[tuple[tuple[slice, slice], Array | None]]:
-        """Yield where in `region` a tile lies, and what it holds there; None if it is bad."""
+        """Yield where in `region` a tile lies, and what it holds there; None if it is masked.
+
+        Absent ones are left out.
+        """
         page = self._page
         rows = _spans(self._tile[0] // factor, region.y, region.stop_y)
         columns = _spans(self._tile[1] // factor, region.x, region.stop_x)
@@ -200,12 +211,15 @@ class TiledPage:
             size = (page.imagelength, page.imagewidth)
             around = Around.of(region, size, self._tile, factor, KEPT.sides)
         # strips are fetched many at once
-        together = [list(rows)] if self._across == 1 else [[row] for row in rows]
+        first, last = min(columns), max(columns) + 1
+        present = [row for row in rows if self._present[row, first:last].any()]
+        together = [present] if self._across == 1 else [[row] for row in present]
         for some in together:
             claims = {
                 row * self._across + column: around.claim(row, column)
                 for row in some
                 for column in columns
+                if self._present[row, column]
             }
             for number, tile in self._tiles(claims, factor):
                 row, column = divmod(number, self._across)
