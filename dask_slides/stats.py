@@ -227,7 +227,9 @@ class StatsBlock:
                 if top < bottom:
                     for col, left, right in across:
                         part = slice(top - place.y, bottom - place.y), slice(left, right)
-                        yield (row, col), pixels[part], None if seen is None else seen[part]
+                        own = None if seen is None else seen[part]
+                        if own is None or own.any():  # of nothing there is nothing to count
+                            yield (row, col), pixels[part], own
 
 
 def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:
