@@ -285,7 +285,7 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     detector = checked_detector(detector)
     keep = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
     fields = tuple(name for name in FIELDS if name in keep)
-    task, chunks = stats_block(grid, fields)
+    task, chunks = stats_block(grid, fields, slide.source)
     if not grid.rows * grid.cols:
         empty = np.zeros((grid.rows, grid.cols, record_length(fields)))
         none = np.zeros((grid.rows, grid.cols), bool)

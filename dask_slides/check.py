@@ -23,7 +23,7 @@ class SlideCheck:
     statuses: dict[str, int]
     """How many are "ok", "absent" and "corrupt": all of them together."""
     bad_tiles: tuple[BadTile, ...]
-    """The absent and the corrupt ones, by level and place."""
+    """The absent and the corrupt ones, by level and place; absent neighbours as one."""
 
     @property
     def good(self) -> bool:
@@ -63,6 +63,9 @@ def check_slide(slide: Any) -> SlideCheck:
     for number, level in enumerate(source.levels):
         tiles += -(-level.shape[0] // level.tile[0]) * -(-level.shape[1] // level.tile[1])
         found += bad_tiles_of_level(source, number, decodes=True)
-    count = Counter(tile.status for tile in found)
-    statuses = {OK: tiles - len(found), ABSENT: count[ABSENT], CORRUPT: count[CORRUPT]}
+    count = Counter[str]()
+    for tile in found:  # absent neighbours are told as one
+        height, width = source.levels[tile.level].tile
+        count[tile.status] += -(-tile.height // height) * -(-tile.width // width)
+    statuses = {OK: tiles - count.total(), ABSENT: count[ABSENT], CORRUPT: count[CORRUPT]}
     return SlideCheck(slide.name, tiles, statuses, tuple(found))

@@ -18,6 +18,7 @@ from dask_slides.detectors import Contrast, Detector
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.geometry import Placement, Region, reduced_size
 from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.batch import read_each
 from dask_slides.readers.protocol import (
     Level,
     Shrinking,
@@ -26,6 +27,7 @@ from dask_slides.readers.protocol import (
     is_masked,
     read_valid,
 )
+from dask_slides.resample import STRIP_PIXELS
 from dask_slides.resize import output_shape, resized
 from dask_slides.runs import Runs, kept_runs
 from dask_slides.slide import Mpp, Slide, as_slide
@@ -101,7 +103,19 @@ class CutSource:
     def read(self, level: int, region: Region) -> Array:
         """Read the pieces of `region` that lie together in the parent."""
         number, rows, columns = self._kept[level]
-        return self._joined(rows, columns, region, lambda piece, _: self.parent.read(number, piece))
+        if number:
+            return self._joined(
+                rows, columns, region, lambda piece, _: self.parent.read(number, piece)
+            )
+        # one strip or tile may hold parts of several pieces
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        regions, places = [], []
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
+                regions.append(Region(top, left, height, width))
+                places.append(out[Region(y, x, height, width).slices(region.y, region.x)])
+        read_each(self.parent, number, regions, places, min(region.area, STRIP_PIXELS))
+        return out
 
     @property
     def masked(self) -> bool:
@@ -171,8 +185,9 @@ class CutSource:
         return out
 
     def working_bytes(self, level: int, region: Region) -> int:
-        """Return the bytes of the result, which the pieces are put into."""
-        return region.area * self.channels * self.dtype.itemsize
+        """Return the bytes of the result, and of pieces that are read at once."""
+        together = region.area if level else region.area + min(region.area, STRIP_PIXELS)
+        return together * self.channels * self.dtype.itemsize
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return a piece as high and wide as any."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.cluster import compute
-from dask_slides.geometry import Region, bounds
+from dask_slides.geometry import Region, bounds, rectangles
 from dask_slides.graph import Block, BlockTask, ReadBlock, default_chunks, even_chunks, map_blocks
 from dask_slides.grid import TileGrid
 from dask_slides.readers.bad_tiles import BadTile, in_order
@@ -65,8 +65,16 @@ class CellsBlock:
         own = bits.reshape(self.grid.rows, self.grid.cols)[
             row : self.rows[block[0] + 1], column : self.columns[block[1] + 1]
         ]
-        cells = np.argwhere(own == 0) + np.array([row, column])
-        return _item(source, 0, [self.grid.region(int(i), int(j)) for i, j in cells])
+        regions = []
+        apart = any(s > t for s, t in zip(self.grid.stride, self.grid.tile, strict=True))
+        for one in rectangles(own == 0):
+            # nobody asks for what lies between cells
+            rows, columns = (one.height, one.width) if apart else (1, 1)
+            for i in np.array_split(np.arange(one.y, one.stop_y), rows):
+                for j in np.array_split(np.arange(one.x, one.stop_x), columns):
+                    part = (row + i[0], row + i[-1] + 1, column + j[0], column + j[-1] + 1)
+                    regions.append(self.grid.span(*(int(n) for n in part)))
+        return _item(source, 0, regions)
 
 
 def _item(source: Source, level: int, regions: list[Region]) -> Array:

@@ -7,9 +7,9 @@ from typing import Any
 
 from dask_slides.blank import BlankMap
 from dask_slides.cluster import memory_a_thread
-from dask_slides.geometry import Region
-from dask_slides.graph import task_bytes
+from dask_slides.graph import read_unit
 from dask_slides.grid import TileGrid
+from dask_slides.placed import reading_bytes
 from dask_slides.slide import Slide
 from dask_slides.stats import cell_chunks, stats_bytes_of_task
 from dask_slides.writers.image import bytes_of_image, plan_that_fits, write_bytes_of_task
@@ -55,10 +55,13 @@ def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> E
     """Return what packing at most `count` tiles of `image` would do, judging included."""
     channels, tile = image.shape[2], grid.tile
     nbytes = tile[0] * tile[1] * channels * image.dtype.itemsize
-    reading = task_bytes(image.source, 0, Region(0, 0, *tile)) if count else 0
+
+    def reading(tiles: int) -> int:
+        return reading_bytes(image.source, tile, tiles) if count else 0
+
     shard = tiles_that_fit(count, nbytes, reading, memory_a_thread())
     judging = stats_bytes_of_task(grid, image.source)
-    rows, columns = cell_chunks(grid)
+    rows, columns = cell_chunks(grid, read_unit(image.source))
     return Estimate(
         source.shape,
         (count, *tile, channels),

@@ -9,6 +9,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -107,8 +110,13 @@ def halved(size: int, times: int = 1) -> int:
 
 def shrunk(region: Region, factor: int) -> Region:
     """Return the pixels of an image `factor` times smaller that `region` has a part of."""
-    y, x = region.y // factor, region.x // factor
-    return Region(y, x, -(-region.stop_y // factor) - y, -(-region.stop_x // factor) - x)
+    return tiles_of(region, (factor, factor))
+
+
+def tiles_of(region: Region, tile: tuple[int, int]) -> Region:
+    """Return which tiles of height and width `tile` the region touches: rows and columns."""
+    (height, width), y, x = tile, region.y // tile[0], region.x // tile[1]
+    return Region(y, x, -(-region.stop_y // height) - y, -(-region.stop_x // width) - x)
 
 
 def hull(regions: Sequence[Region]) -> Region:
@@ -118,26 +126,37 @@ def hull(regions: Sequence[Region]) -> Region:
     return Region(top, left, bottom - top, right - left)
 
 
+def rectangles(marks: NDArray[np.bool_]) -> list[Region]:
+    """Return rectangles of all that is marked in `marks` (rows, cols), none twice.
+
+    Those beside each other are one, then equal ones below each other.
+    """
+    edges = np.diff(np.pad(marks.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    stops = np.nonzero(edges == -1)[1]
+    order = np.lexsort((rows, stops, starts))
+    rows, starts, stops = rows[order], starts[order], stops[order]
+    new = np.ones(len(rows), bool)
+    new[1:] = (np.diff(starts) != 0) | (np.diff(stops) != 0) | (np.diff(rows) != 1)
+    first = np.flatnonzero(new)
+    heights = np.diff(np.append(first, len(rows)))
+    found = (rows[first], starts[first], heights, (stops - starts)[first])
+    return [Region(*one) for one in zip(*(n.tolist() for n in found), strict=True)]
+
+
 def joined(regions: Iterable[Region]) -> list[Region]:
-    """Return fewer regions of the same pixels: those side by side are one, then equal rows."""
-    rows = _joined_along_x(regions)
-    return [_turned(one) for one in _joined_along_x(_turned(row) for row in rows)]
-
-
-def _joined_along_x(regions: Iterable[Region]) -> list[Region]:
-    out: list[Region] = []
-    for one in sorted(regions, key=lambda r: (r.y, r.height, r.x)):
-        last = out[-1] if out else None
-        if last and (last.y, last.height) == (one.y, one.height) and one.x <= last.stop_x:
-            right = max(last.stop_x, one.stop_x)
-            out[-1] = Region(last.y, last.x, last.height, right - last.x)
-        else:
-            out.append(one)
+    """Return rectangles of the same pixels, the same however those were cut into `regions`."""
+    corners = np.array([(r.y, r.x, r.stop_y, r.stop_x) for r in regions], np.int64).reshape(-1, 4)
+    ys, xs = np.unique(corners[:, 0::2]), np.unique(corners[:, 1::2])
+    marks = np.zeros((max(0, len(ys) - 1), max(0, len(xs) - 1)), bool)
+    at = (np.searchsorted(ys, corners[:, 0::2]), np.searchsorted(xs, corners[:, 1::2]))
+    for (top, bottom), (left, right) in zip(at[0].tolist(), at[1].tolist(), strict=True):
+        marks[top:bottom, left:right] = True
+    out = []
+    for one in rectangles(marks):
+        y, x = int(ys[one.y]), int(xs[one.x])
+        out.append(Region(y, x, int(ys[one.stop_y]) - y, int(xs[one.stop_x]) - x))
     return out
-
-
-def _turned(region: Region) -> Region:
-    return Region(region.x, region.y, region.width, region.height)
 
 
 def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region]:

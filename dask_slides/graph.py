@@ -234,6 +234,16 @@ def read_span(source: Source, level: int) -> int:
     return -(-root.spans[read] * shape[1] // window.width)
 
 
+def read_unit(source: Source) -> tuple[int, int]:
+    """Return how many pixels (y, x) of level 0 the root should be read in; 0 if any may be."""
+    wide = read_span(source, 0)
+    if not wide:
+        return 0, 0
+    shape = source.levels[0].shape
+    read, window = root_window(source, 0, Region(0, 0, *shape))
+    return -(-root_of(source).levels[read].tile[0] * shape[0] // window.height), wide
+
+
 def even_chunks(
     shape: tuple[int, int], side: tuple[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import MAX_TASKS, Block
+from dask_slides.graph import MAX_TASKS, Block, read_unit, task_bytes
 from dask_slides.places import Places
 from dask_slides.readers.array import ArraySource
-from dask_slides.readers.protocol import Source, read_each, root_of
+from dask_slides.readers.batch import read_each
+from dask_slides.readers.protocol import Derived, Source, root_of
+from dask_slides.resample import STRIP_PIXELS
 
 Array = NDArray[Any]
 Chosen = slice | NDArray[np.int64]
@@ -22,6 +25,10 @@ TASK_BYTES = 2**26
 """Bytes of tiles that one task aims at."""
 MIN_TASKS = 64
 """Tasks that a pack is shared out to if it has the tiles."""
+FEW_TASKS = 8
+"""The same where much more is decoded than a tile holds, so that tasks should share nothing."""
+MUCH = 4
+"""Pixels decoded for one of a tile: from strips, or units of storage more than twice its side."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,20 @@ class TileBlock:
         for tile, region in zip(out, regions, strict=True):
             if (region.height, region.width) != self.tile:
                 tile[...] = self.fill
-        read_each(source, 0, regions, out)
+        read_each(source, 0, regions, out, _together(len(regions), self.tile))
+
+
+def _together(count: int, tile: tuple[int, int]) -> int:
+    """Return how many pixels are read at a time for `count` tiles: no more than they have."""
+    return min(STRIP_PIXELS, count * tile[0] * tile[1])
+
+
+def reading_bytes(source: Source, tile: tuple[int, int], count: int) -> int:
+    """Return the peak bytes of reading `count` tiles, beyond themselves."""
+    height, width = source.levels[0].shape
+    pixels = max(tile[0] * tile[1], _together(count, tile))
+    across = min(max(width, tile[1]), pixels // tile[0])
+    return task_bytes(source, 0, Region(0, 0, min(max(height, tile[0]), pixels // across), across))
 
 
 class TileReader(Protocol):
@@ -108,6 +128,10 @@ def tile_block(
     apart = isinstance(root_of(source), ArraySource)
     count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
     # and at least a few tasks, so that there is something to share out
+    unit = source.levels[0].tile if not isinstance(source, Derived) else read_unit(source)
+    decoded = math.prod(max(1.0, u / t) for u, t in zip(unit, tile, strict=True))
+    if decoded > MUCH:  # tasks of neighbours decode the same
+        tasks = min(tasks, FEW_TASKS)
     count = min(count, max(1, -(-len(yx) // tasks)))
     lengths = even_pieces(len(yx), count)
     return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths

@@ -20,6 +20,7 @@ from dask_slides.readers.protocol import (
     fill_holes,
     fill_of,
     holes_in,
+    is_hole,
     is_masked,
     read_valid,
 )
@@ -218,6 +219,9 @@ class ResizedSource:
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Do the same, and tell which pixels need none that is without a value."""
+        if is_hole(self, level, region):
+            shape = (region.height, region.width, self.channels)
+            return np.full(shape, fill_of(self), self.dtype), None
         gaps = Gaps(self._window(region)) if self.masked else None
         resample = self._rows_first if self._is_fast else self._columns_first
         out = resample(region, gaps)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dask_slides.counting import BINS, byte_sums, bytes_counted, moments_of
 from dask_slides.geometry import Region, bounds
-from dask_slides.graph import MAX_TASKS, Block, task_bytes, task_side
+from dask_slides.graph import MAX_TASKS, Block, read_unit, task_bytes, task_side
 from dask_slides.grid import TileGrid
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.protocol import Source, pieces
@@ -250,12 +250,10 @@ class StatsBlock:
                 if top < bottom:
                     for col, left, right in across:
                         part = slice(top - place.y, bottom - place.y), slice(left, right)
-                        yield (
-                            (row, col),
-                            pixels[part],
-                            None if seen is None else seen[part],
-                            0 if empty is None else int(np.count_nonzero(empty[part])),
-                        )
+                        own = None if seen is None else seen[part]
+                        count = 0 if empty is None else int(np.count_nonzero(empty[part]))
+                        if own is None or count or own.any():  # else there is nothing to count
+                            yield (row, col), pixels[part], own, count
 
 
 def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:
@@ -270,7 +268,7 @@ def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:
 
 def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
     """Return the peak bytes of a task: a strip, what it is counted with, and the records."""
-    rows, columns = cell_chunks(grid)
+    rows, columns = cell_chunks(grid, read_unit(source))
     cells = grid.span(0, rows[0], 0, columns[0])
     height, width = source.levels[0].tile
     pixels = min(cells.area, max(STRIP_PIXELS, height * (cells.width + 2 * width)))
@@ -282,11 +280,20 @@ def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
     return strip + counted + records
 
 
-def cell_chunks(grid: TileGrid) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return how many cells a task takes along y and x: even work, few tasks."""
+def cell_chunks(
+    grid: TileGrid, unit: tuple[int, int] = (0, 0)
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many cells a task takes along y and x: even work, few tasks.
+
+    It reads `unit` pixels (y, x) at the least, where it has so many.
+    """
     counts = (grid.rows, grid.cols)
     target = task_side(grid.shape)
-    side = [max(1, min(n, target // s)) for n, s in zip(counts, grid.stride, strict=True)]
+    targets = (target**2 // max(target, unit[1]), target)
+    side = [
+        max(1, min(n, max(t // s, -(-u // s))))
+        for n, t, s, u in zip(counts, targets, grid.stride, unit, strict=True)
+    ]
     while True:
         pieces = [-(-n // s) for n, s in zip(counts, side, strict=True)]
         if pieces[0] * pieces[1] <= MAX_TASKS:
@@ -300,8 +307,8 @@ def cell_chunks(grid: TileGrid) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def stats_block(
-    grid: TileGrid, fields: tuple[str, ...]
+    grid: TileGrid, fields: tuple[str, ...], source: Source
 ) -> tuple[StatsBlock, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return the task for all cells of `grid`, and the chunks of its result along rows, cols."""
-    rows, columns = cell_chunks(grid)
+    rows, columns = cell_chunks(grid, read_unit(source))
     return StatsBlock(grid, bounds(rows), bounds(columns), fields), (rows, columns)

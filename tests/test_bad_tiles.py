@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+from collections import Counter
 
 import dask
 import numpy as np
@@ -18,8 +19,10 @@ from rw_fixtures import one_line, sparse_tiff
 from strategies import chunkings
 
 import dask_slides as ds
+from dask_slides.readers import units as units_module
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.kept import KEPT
+from dask_slides.readers.tiff import TiffSource
 
 SHAPE = (300, 420)
 COLOUR = ("deflate", "jpeg", "strips", "planar", "palette")
@@ -81,22 +84,31 @@ def test_bad_tiles_are_named_with_their_place_and_state(tmp_path, how):
     path, *_ = made(tmp_path / "a", kind, absent, ())
     offsets = spoil(path, corrupt=corrupt)
     where = places(kind, SHAPE)
-    expected = {(*where[n], "absent", None) for n in absent}
-    expected |= {(*where[n], "corrupt", offsets[n]) for n in corrupt}
+    # absent neighbours may be told as one: what counts is which pixels they cover, each once
+    expected = {(*where[n], "corrupt", offsets[n]) for n in corrupt}, Counter()
+    for y, x, height, width in (where[n] for n in absent):
+        expected[1].update((i, j) for i in range(y, y + height) for j in range(x, x + width))
 
     def told(tiles):
         assert list(tiles) == sorted(tiles, key=lambda t: (t.level, t.y, t.x))
         assert all(tile.level == 0 and tile.reason for tile in tiles)
-        return {(t.y, t.x, t.height, t.width, t.status, t.offset) for t in tiles}
+        covered, named = Counter(), set()
+        for t in tiles:
+            if t.status == "absent":
+                assert t.offset is None
+                rows, columns = range(t.y, t.y + t.height), range(t.x, t.x + t.width)
+                covered.update((i, j) for i in rows for j in columns)
+            else:
+                named.add((t.y, t.x, t.height, t.width, t.status, t.offset))
+        return named, covered
 
     slide = ds.open_slide(path, on_bad_tile="mask")
     assert told(pickle.loads(pickle.dumps(slide)).bad_tiles()) == expected
     found = ds.check_slide(path)
     assert told(found.bad_tiles) == expected
     assert found.tiles == len(where)
-    assert found.statuses == {
-        "ok": len(where) - len(expected), "absent": len(absent), "corrupt": len(corrupt)
-    }  # fmt: skip
+    good = len(where) - len(absent) - len(corrupt)
+    assert found.statuses == {"ok": good, "absent": len(absent), "corrupt": len(corrupt)}
     assert found.good == (not corrupt)
     assert ds.check_slide(ds.resize(slide, 3)) == found
 
@@ -610,3 +622,79 @@ def test_holes_that_a_store_tells_wrongly_are_refused(tmp_path):
         group.attrs["dask_slides"] = group.attrs["dask_slides"] | {"holes": rows}
         with pytest.raises(ds.SlideFormatError):
             ds.open_slide(out)
+
+
+# ---------------------------------------------------------------- many absent tiles
+
+
+PRESENT = {(0, 0), (3, 6), (40, 90), (99, 0)}
+"""Of 100 x 100 tiles."""
+
+
+@pytest.fixture(params=["uint8", "uint16"])
+def sparse(request, tmp_path):
+    """A slide of 1,600 x 1,600 px of which four tiles are there, and its pixels."""
+    dtype = np.dtype(request.param)
+    pixels = np.full((1600, 1600, 3), 255, dtype)
+    rng = np.random.default_rng(3)
+    for row, column in PRESENT:
+        place = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
+        pixels[place] = rng.integers(0, 200, (16, 16, 3))
+    parts = (
+        pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        if (row, column) in PRESENT
+        else None
+        for row in range(100)
+        for column in range(100)
+    )
+    path = tmp_path / "sparse.tif"
+    tifffile.imwrite(
+        path, parts, shape=pixels.shape, dtype=dtype, tile=(16, 16), photometric="rgb",
+        compression="zlib",
+    )  # fmt: skip
+    return ds.open_slide(path), pixels
+
+
+def test_what_absent_tiles_cost_does_not_grow_with_their_number(sparse, monkeypatch):
+    slide, pixels = sparse
+    decoded, told = Counter(), []
+    once, of_tile = TileDecoder._tile, units_module.BadTile
+
+    def counted(self, number, data):
+        decoded[divmod(number, 100)] += 1
+        return once(self, number, data)
+
+    def tell(*facts):
+        told.append(facts)
+        return of_tile(*facts)
+
+    monkeypatch.setattr(TileDecoder, "_tile", counted)
+    monkeypatch.setattr(units_module, "BadTile", tell)
+    found = ds.blank_map(slide, 16, ds.Contrast(0.05)).compute()
+    assert dict(decoded) == dict.fromkeys(PRESENT, 1)
+    whole = np.zeros((100, 100), bool)
+    whole[tuple(np.transpose(sorted(PRESENT)))] = True
+    assert np.array_equal(found.stats.whole, whole)
+    checked = ds.check_slide(slide)
+    assert checked.statuses == {"ok": 4, "absent": 9996, "corrupt": 0}
+    assert checked.bad_tiles == found.bad_tiles == slide.bad_tiles()
+    assert len(found.bad_tiles) < 20
+    assert np.array_equal(slide.data.compute(), pixels)
+    small = ds.resize(slide, 4, kernel="nearest").data.compute()
+    assert np.array_equal(small[:, :40], pixels[2::4, 2:160:4])
+    # of each task a few, and none for a tile
+    assert len(told) < 500
+
+
+def test_resized_regions_of_absent_tiles_are_not_read(sparse, monkeypatch):
+    slide, _ = sparse
+    small = ds.resize(slide, 2)
+
+    def reads(*_):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(TiffSource, "read", reads)
+    monkeypatch.setattr(TiffSource, "read_reduced", reads)
+    assert (small.read(100, 100, 200, 600) == 255).all()
+    with pytest.raises(AssertionError, match="read"):
+        small.read(0, 0, 200, 200)

@@ -10,6 +10,7 @@ from dask_slides.geometry import (
     bounds,
     even_pieces,
     halved,
+    joined,
     level_size,
     snapped_factor,
     strips,
@@ -120,3 +121,24 @@ def test_even_pieces_cover_the_size_with_one_shorter_last(size, piece):
     assert sum(pieces) == size
     assert all(length == piece for length in pieces[:-1])
     assert not pieces or 0 < pieces[-1] <= piece
+
+
+places = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 6)] * 2)
+
+
+@given(st.lists(places, max_size=8), st.lists(places, max_size=8))
+def test_joined_regions_are_the_same_pixels_once_however_they_were_cut(some, more):
+    def painted(regions):
+        out = np.zeros((20, 20), int)
+        for one in regions:
+            out[one.slices()] += 1
+        return out
+
+    regions = [Region(*place) for place in some + more]
+    found = joined(regions)
+    assert np.array_equal(painted(found), painted(regions) > 0)
+    pieces = [Region(r.y + i, r.x, 1, r.width) for r in regions for i in range(r.height)]
+    assert joined(pieces[::-1] + regions) == found
+    assert joined([Region(0, 0, 4, 4), Region(0, 4, 4, 3), Region(4, 0, 2, 7)]) == [
+        Region(0, 0, 6, 7)
+    ]

@@ -1,9 +1,10 @@
-"""Tiled pages read straight: the same samples as the general path, each tile decoded once."""
+"""Pages of tiles or strips read straight: the samples of the general path, each decoded once."""
 
 import dask
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 import dask_slides as ds
 from dask_slides.readers import tiff_file, tiles
@@ -22,16 +23,24 @@ KINDS = {
     "big endian": {"photometric": "rgb", "compression": "zlib"},
 }
 SHAPE = (300, 420, 3)
+TILES = {"tile": (64, 96)}
+"""They do not divide the image."""
+LAYOUTS = {
+    "tiles": TILES,
+    "strips": {"rowsperstrip": 16},
+    "single rows": {"rowsperstrip": 1},
+    "one strip": {"rowsperstrip": 300},
+}
 
 
-def written(folder, name):
-    """Write noise as `name`, tiles of 64 x 96 px, which do not divide the image."""
+def written(folder, name, layout=TILES):
+    """Write noise as `name`."""
     dtype = np.uint16 if name == "big endian" else np.uint8
     pixels = np.random.default_rng(1).integers(0, 255, SHAPE).astype(dtype)
     path = folder / f"{name}.tif"
     byteorder = ">" if name == "big endian" else None
     with tifffile.TiffWriter(path, byteorder=byteorder) as writer:
-        writer.write(pixels, tile=(64, 96), **KINDS[name])
+        writer.write(pixels, **layout, **KINDS[name])
     return path
 
 
@@ -45,12 +54,18 @@ def regions():
     return [tuple(int(n) for n in region) for region in found]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", KINDS)
-def test_the_samples_are_those_of_the_zarr_store(tmp_path, monkeypatch, name):
-    path = written(tmp_path, name)
+def test_the_samples_are_those_of_the_zarr_store(tmp_path, monkeypatch, name, layout):
+    if layout == "single rows" and name.startswith("jpeg"):
+        pytest.skip("no writer makes JPEG of one row")
+    path = written(tmp_path, name, LAYOUTS[layout])
     straight = [ds.open_slide(path).read(*region) for region in regions()]
-    monkeypatch.setattr(tiff_file, "is_plain_tiled", lambda level: False)
+    monkeypatch.setattr(tiff_file, "is_plain", lambda level: False)
     tiff_file.opened.cache_clear()
+    if not name.startswith("jpeg"):
+        whole = tifffile.imread(path)
+        assert np.array_equal(straight[0], whole[: SHAPE[0], : SHAPE[1]])
     for region, found in zip(regions(), straight, strict=True):
         np.testing.assert_array_equal(found, ds.open_slide(path).read(*region))
     tiff_file.opened.cache_clear()
@@ -62,7 +77,7 @@ def test_the_real_slides_are_those_of_the_zarr_store(test_data, monkeypatch):
         tiff_file.opened.cache_clear()
         straight = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
         with monkeypatch.context() as patch:
-            patch.setattr(tiff_file, "is_plain_tiled", lambda level: False)
+            patch.setattr(tiff_file, "is_plain", lambda level: False)
             tiff_file.opened.cache_clear()
             stored = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
         tiff_file.opened.cache_clear()
@@ -99,3 +114,43 @@ def test_a_file_that_ends_within_a_tile_is_told(tmp_path):
             page[290:300, 400:420, :]
     with pytest.raises(ds.SlideChangedError):
         slide.read(290, 400, 10, 20)
+
+
+def test_strips_of_one_row_are_fetched_together_and_decoded_without_a_store(tmp_path, monkeypatch):
+    slide = ds.open_slide(written(tmp_path, "deflate", LAYOUTS["single rows"]))
+    ranges, fetched = LocalFile.ranges, []
+
+    def counted(self, wanted):
+        fetched.extend(wanted)
+        return ranges(self, wanted)
+
+    monkeypatch.setattr(LocalFile, "ranges", counted)
+    monkeypatch.setattr(zarr, "open_array", None)
+    slide.read(100, 7, 150, 300)
+    assert len(fetched) == 1
+    with tifffile.TiffFile(slide.path) as opened:
+        assert fetched[0][1] - fetched[0][0] == sum(opened.pages[0].databytecounts[100:250])
+
+
+def test_an_absent_strip_is_the_fill_and_a_corrupt_one_is_named(tmp_path):
+    path = written(tmp_path, "deflate", LAYOUTS["strips"])
+    with tifffile.TiffFile(path) as opened:
+        page = opened.pages[0]
+        values, offset = list(page.databytecounts), page.dataoffsets[5]
+        pixels = page.asarray()
+    values[2] = 0
+    with tifffile.TiffFile(path, mode="r+") as opened:
+        opened.pages[0].tags["StripByteCounts"].overwrite(values)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"damaged")
+    slide = ds.open_slide(path)
+    pixels[32:48] = 255
+    assert np.array_equal(slide.read(0, 0, 80, 420), pixels[:80])
+    with pytest.raises(ds.TileDecodeError, match=f"rows 80 to 96, .*, at byte {offset}"):
+        slide.read(0, 0, 300, 420)
+    masked = ds.open_slide(path, on_bad_tile="mask")
+    pixels[80:96] = 255
+    assert np.array_equal(masked.read(0, 0, 300, 420), pixels)
+    found = ds.check_slide(masked)
+    assert found.statuses == {"ok": 17, "absent": 1, "corrupt": 1}

@@ -20,7 +20,7 @@ MARK = "dask_slides"
 
 @dataclass(frozen=True)
 class BadTile:
-    """A unit of storage of a slide that holds no pixels; absent neighbours may be told as one."""
+    """A unit of storage of a slide that holds no pixels; absent neighbours are told as one."""
 
     level: int
     y: int
@@ -57,12 +57,7 @@ class Hole:
 
 
 def in_order(tiles: Iterable[BadTile]) -> tuple[BadTile, ...]:
-    """Return each of `tiles` once, by level and place."""
-    return tuple(sorted(set(tiles), key=lambda tile: (tile.level, tile.y, tile.x, tile.status)))
-
-
-def listed(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
-    """Return the list of `tiles` that a store keeps: plain values, absent neighbours as one."""
+    """Return each of `tiles` once, by level and place, absent neighbours as one."""
     tiles = set(tiles)
     whole = [tile for tile in tiles if tile.status != ABSENT]
     absent: dict[tuple[int, str], list[Region]] = {}
@@ -71,7 +66,12 @@ def listed(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
     for (level, reason), regions in absent.items():
         for one in joined(regions):
             whole.append(BadTile(level, one.y, one.x, one.height, one.width, ABSENT, reason))
-    return [asdict(tile) for tile in in_order(whole)]
+    return tuple(sorted(whole, key=lambda tile: (tile.level, tile.y, tile.x, tile.status)))
+
+
+def listed(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
+    """Return the list of `tiles` that a store keeps: plain values."""
+    return [asdict(tile) for tile in in_order(tiles)]
 
 
 def bad_tile_of(row: Any) -> BadTile:

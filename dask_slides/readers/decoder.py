@@ -43,11 +43,11 @@ class TileDecoder:
         self._means = means
         self._stored = stored
         self._sizes = Sizes(page)
-        self._across = -(-page.imagewidth // page.tilewidth)
+        self._across = -(-page.imagewidth // self._sizes.full[1])
         self._lock = threading.Lock()
         self._strict = strict_decode(page)
         self._jpeg: JpegTiles | None = None
-        self._unproven = is_jpeg(page)
+        self._unproven = is_jpeg(page) and page.is_tiled
         self._check = FrameCheck(page) if self._unproven else None
         self._colours: dict[tuple[bytes, int], Array] = {}
 
@@ -129,7 +129,9 @@ class TileDecoder:
     def _general(self, number: int, data: Data) -> Array | None:
         """Decode as tifffile does."""
         tables = self._page.jpegtables
-        tile, _, _ = self._strict(bytes(data), number, jpegtables=tables, _fullsize=True)
+        # the last strip has no padding
+        whole = self._page.is_tiled
+        tile, _, _ = self._strict(bytes(data), number, jpegtables=tables, _fullsize=whole)
         return None if tile is None else np.asarray(tile[0])
 
     def fast(self) -> JpegTiles | None:

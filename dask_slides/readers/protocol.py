@@ -130,11 +130,11 @@ class Sharing(Source, Protocol):
 
 @runtime_checkable
 class Spanning(Source, Protocol):
-    """A source of which a task should read wide regions: what lies in a row comes at once."""
+    """A source of which a task should read wide regions: strips, or tiles of another machine."""
 
     @property
     def spans(self) -> tuple[int, ...]:
-        """Pixels along x of each level that make a read of a good size; 0 if any do."""
+        """Pixels along x of each level that should be read at once; 0 if any may."""
         ...
 
 
@@ -182,6 +182,15 @@ class Filling(Checked, Protocol):
 
 
 @runtime_checkable
+class Sparse(Filling, Protocol):
+    """Such a source whose tables say what it lacks."""
+
+    def lacks(self, level: int, region: Region) -> bool:
+        """Return whether it is known that no tile holds any of `region` of `level`."""
+        ...
+
+
+@runtime_checkable
 class Masking(Filling, Protocol):
     """A file or store that reads on where a tile is corrupt, if that is wanted."""
 
@@ -210,8 +219,12 @@ def read_valid(source: Source, level: int, region: Region) -> tuple[Array, Array
 
 def fill_holes(source: Source, holes: tuple[Hole, ...], region: Region, pixels: Array) -> None:
     """Let the `pixels` of `region` of `source` show the fill in its `holes`."""
+    if not holes:
+        return
+    root = root_of(source)
+    assert isinstance(root, Filling)
     for hole in holes:
-        pixels[hole.region.slices(region.y, region.x)] = fill_of(source)
+        pixels[hole.region.slices(region.y, region.x)] = root.fill
 
 
 def fill_of(source: Source) -> Any:
@@ -221,17 +234,10 @@ def fill_of(source: Source) -> Any:
     return root.fill
 
 
-def read_each(
-    source: Source, level: int, regions: list[Region], out: Sequence[Array] | Array
-) -> None:
-    """Read `regions` into `out`, each at the top left of its own array (h, w, c)."""
-    parts = source.gather(level, regions) if isinstance(source, Tiled) else None
-    if parts is None:
-        for index, region in enumerate(regions):
-            out[index][: region.height, : region.width] = source.read(level, region)
-        return
-    for index, part, pixels in parts:
-        out[index][part.slices(regions[index].y, regions[index].x)] = pixels
+def is_hole(source: Source, level: int, region: Region) -> bool:
+    """Return whether it is known that all of `region` shows the fill; nothing is read for it."""
+    root = root_of(source)
+    return isinstance(root, Sparse) and root.lacks(*root_window(source, level, region))
 
 
 def pieces(
@@ -240,8 +246,8 @@ def pieces(
     """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
 
     With each piece come the parts of it that no tile holds, and which of its pixels have a value
-    (None for all); tiles that are bad are left out. An array may be overwritten when the next one
-    is asked for.
+    (None for all); tiles that are bad are left out, as are strips of nothing else. An array may be
+    overwritten when the next one is asked for.
     """
     tiles = source.tiles(level, region) if isinstance(source, Tiled) else None
     if tiles is not None:
@@ -249,6 +255,8 @@ def pieces(
             yield place, pixels, (), None
         return
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
+        if is_hole(source, level, strip):
+            continue
         pixels, valid = read_valid(source, level, strip)
         yield strip, pixels, holes_in(source, level, strip), valid
 

@@ -82,7 +82,7 @@ class TiffSource:
     coarse: tuple[int, ...]
     """Of each level, how many times coarser the colours of a reduced image are."""
     spans: tuple[int, ...]
-    """Of each level, pixels along x whose tiles are a request of a good size; 0 of a file here."""
+    """Of each level, pixels along x that should be read at once; 0 if any may."""
     on_bad_tile: str = "raise"
     companions: tuple[Companion, ...] = ()
     """Files beside it that hold planes of it."""
@@ -234,6 +234,11 @@ class TiffSource:
             for hole in found
         )
 
+    def lacks(self, level: int, region: Region) -> bool:
+        """Return whether it is known that no tile holds any of `region` of `level`."""
+        stored = self.turn.stored(region, self.levels[level].shape)
+        return self._open().units(level).lacks(stored)
+
     def factors(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
         return self.reductions[level]
@@ -257,8 +262,13 @@ class TiffSource:
     def gather(
         self, level: int, regions: list[Region]
     ) -> Iterator[tuple[int, Region, Array]] | None:
-        """Return what the tiles of a plain tiled page hold of each of `regions`."""
+        """Return what the tiles of a plain tiled page hold of each of `regions`.
+
+        Or of an image that lies in the file as in memory, where nothing is decoded.
+        """
         if not self.reductions[level]:
+            if isinstance(self._open().array(level), np.memmap):
+                return ((n, region, self.read(level, region)) for n, region in enumerate(regions))
             return None
         return self._each(level, regions, lambda page: page.gather(regions))
 
@@ -421,7 +431,7 @@ def _source(
         reductions,
         coarse,
         tuple(
-            span_of(level) if is_remote(path) and not turn.swaps else 0
+            0 if turn.swaps else span_of(level, is_remote(path))
             for level in series.levels[: len(levels)]
         ),
         turn=turn,

@@ -29,7 +29,7 @@ from dask_slides.readers.tiff_tags import (
     reason_of_tags,
     tile_of,
 )
-from dask_slides.readers.tiles import TiledPage, is_plain_tiled
+from dask_slides.readers.tiles import TiledPage, is_plain
 from dask_slides.readers.units import Units
 
 OPEN_FILES = 16
@@ -117,7 +117,7 @@ class TiffFile:
             return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
         # absent tiles are legal and read as the fill, not as black tissue
         fill = page.dtype.type(0) if mask else _fill_of(page, self._fill)
-        if is_plain_tiled(this):
+        if is_plain(this):
             file = byte_file(self._path, self._identity)
             masked = self._units_of(level) if self.masks and not mask else None
             return TiledPage(file, page, fill, level > 0, masked, self._means)

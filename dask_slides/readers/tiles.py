@@ -1,10 +1,10 @@
-"""Tiled pages straight: pread, decode, into the region's array; no lock, no store.
+"""Pages of tiles or strips straight: pread, decode, into the region's array; no lock, no store.
 
 The general path, tifffile's Zarr store, reads under a lock and sends every tile through an
 event loop. Where a level is one page of tiles, each with all its samples, reading a region is
-a loop over its tiles, each read and decoded once.
+a loop over its tiles, each read and decoded once. Strips are tiles as wide as the page.
 
-A page can also be read smaller, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels.
+A page of tiles can also be read smaller, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.geometry import Region
+from dask_slides.geometry import Region, tiles_of
 from dask_slides.memory import POOL
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.jpeg import FACTORS, coarseness, is_jpeg
@@ -25,6 +25,7 @@ from dask_slides.readers.kept import KEPT, NOBODY, Around, Claim
 from dask_slides.readers.ranges import ByteFile, Data
 from dask_slides.readers.shared import SharedTiles, shared_tiles
 from dask_slides.readers.stored import StoredTiles
+from dask_slides.readers.strict import tile_size
 from dask_slides.readers.tiff_tags import is_mapped, is_single
 from dask_slides.readers.units import Units
 
@@ -37,12 +38,11 @@ _GOOD_REQUEST = 3 * 2**19
 _serial = itertools.count()
 
 
-def is_plain_tiled(level: Any) -> bool:
-    """Return whether a level of tifffile is one page of tiles (y, x) with all samples each."""
+def is_plain(level: Any) -> bool:
+    """Return whether a level of tifffile is one page of tiles or strips (y, x) with all samples."""
     page = level.keyframe
     return bool(
         is_single(level)
-        and page.is_tiled
         and page.tiledepth == page.imagedepth == 1
         and (page.planarconfig == 1 or page.samplesperpixel == 1)
         and page.jpegheader is None  # NDPI: restart intervals of one stream, made into tiles
@@ -53,7 +53,7 @@ def is_plain_tiled(level: Any) -> bool:
 def factors_of(level: Any) -> tuple[int, ...]:
     """Return the reductions at which a level of tifffile can be read."""
     page = level.keyframe
-    if not is_plain_tiled(level) or is_mapped(level) or page.dtype != np.uint8:
+    if not (page.is_tiled and is_plain(level)) or is_mapped(level) or page.dtype != np.uint8:
         return ()
     return tuple(f for f in FACTORS if page.tilelength % f == page.tilewidth % f == 0)
 
@@ -76,11 +76,17 @@ def coarseness_of(level: Any) -> int:
     return coarseness(file.read(_HEADER))
 
 
-def span_of(level: Any) -> int:
-    """Return pixels along x of a level of tifffile whose tiles are a request of a good size."""
-    if not is_plain_tiled(level):
-        return 0
+def span_of(level: Any, remote: bool) -> int:
+    """Return pixels along x of a level of tifffile that should be read at once; 0 if any may.
+
+    Of strips all of them, as each is decoded whole. Of another machine's tiles those of a request
+    of a good size.
+    """
     page = level.keyframe
+    if not page.is_tiled:
+        return 0 if is_mapped(level) else int(page.imagewidth)
+    if not (remote and is_plain(level)):
+        return 0
     across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
     pieces = max(1, sum(page.databytecounts) // down // _GOOD_REQUEST)
     span: int = -(-across // pieces) * page.tilewidth
@@ -88,7 +94,7 @@ def span_of(level: Any) -> int:
 
 
 class TiledPage:
-    """The stored samples of a tiled page; indexing reads them.
+    """The stored samples of a page of tiles or strips; indexing reads them.
 
     ``page[rows, columns]`` and ``page[rows, columns, :]`` with slices that have both ends,
     like the Zarr array that serves the other layouts. Threads may share it.
@@ -112,9 +118,16 @@ class TiledPage:
         self.decoder = TileDecoder(page, self._stored, means)
         self._page = page
         self._fill = fill
-        self._keep = keep
+        self._tile = tile_size(page)
+        # of strips each region takes another part of the width: they are read together instead
+        self._keep = keep and page.is_tiled
         self._masked = masked
-        self._across = -(-page.imagewidth // page.tilewidth)
+        self._across = -(-page.imagewidth // self._tile[1])
+        offsets, counts = (
+            np.array(table, np.int64).reshape(-1, self._across)
+            for table in (page.dataoffsets, page.databytecounts)
+        )
+        self._present = (offsets != 0) & (counts != 0)
         self._serial = next(_serial)
         self._shared: SharedTiles | None = None
 
@@ -133,6 +146,9 @@ class TiledPage:
         shape = (region.height, region.width, self._page.samplesperpixel)
         new = POOL.array if factor > 1 else np.empty
         out = new(shape, self._page.dtype)
+        height, width = (side // factor for side in self._tile)
+        if not self._present[tiles_of(region, (height, width)).slices()].all():
+            out[...] = self._fill
         for place, samples in self._parts(region, factor, self._keep or factor > 1):
             out[place] = self._fill if samples is None else samples
         return out
@@ -183,25 +199,36 @@ class TiledPage:
     def _parts(
         self, region: Region, factor: int, keep: bool
     ) -> Iterator[tuple[tuple[slice, slice], Array | None]]:
-        """Yield where in `region` a tile lies, and what it holds there; None if it is bad."""
+        """Yield where in `region` a tile lies, and what it holds there; None if it is masked.
+
+        Absent ones are left out.
+        """
         page = self._page
-        rows = _spans(page.tilelength // factor, region.y, region.stop_y)
-        columns = _spans(page.tilewidth // factor, region.x, region.stop_x)
+        rows = _spans(self._tile[0] // factor, region.y, region.stop_y)
+        columns = _spans(self._tile[1] // factor, region.x, region.stop_x)
         around = Around()
         if keep:
-            size, side = (page.imagelength, page.imagewidth), (page.tilelength, page.tilewidth)
-            around = Around.of(region, size, side, factor, KEPT.sides)
-        for row, (into_y, of_y) in rows.items():
-            first = row * self._across
-            claims = {first + column: around.claim(row, column) for column in columns}
+            size = (page.imagelength, page.imagewidth)
+            around = Around.of(region, size, self._tile, factor, KEPT.sides)
+        # strips are fetched many at once
+        first, last = min(columns), max(columns) + 1
+        present = [row for row in rows if self._present[row, first:last].any()]
+        together = [present] if self._across == 1 else [[row] for row in present]
+        for some in together:
+            claims = {
+                row * self._across + column: around.claim(row, column)
+                for row in some
+                for column in columns
+                if self._present[row, column]
+            }
             for number, tile in self._tiles(claims, factor):
-                into_x, of_x = columns[number - first]
+                row, column = divmod(number, self._across)
+                (into_y, of_y), (into_x, of_x) = rows[row], columns[column]
                 yield (into_y, into_x), None if tile is None else tile[of_y, of_x]
 
     def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
         """Yield what each tile holds of each of many regions; a tile is decoded once for all."""
-        page = self._page
-        height, width = page.tilelength, page.tilewidth
+        height, width = self._tile
         wanted: dict[int, list[int]] = {}
         for index, region in enumerate(regions):
             for row in range(region.y // height, -(-region.stop_y // height)):
@@ -274,7 +301,7 @@ class TiledPage:
 
     def _corner(self, number: int) -> Region:
         row, column = divmod(number, self._across)
-        return Region(row * self._page.tilelength, column * self._page.tilewidth, 1, 1)
+        return Region(row * self._tile[0], column * self._tile[1], 1, 1)
 
 
 def _spans(size: int, start: int, stop: int) -> dict[int, tuple[slice, slice]]:

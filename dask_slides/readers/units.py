@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.errors import SlideArgumentError, SlideError, TileDecodeError, reason_of
-from dask_slides.geometry import Region
+from dask_slides.geometry import Region, rectangles
 from dask_slides.readers.bad_tiles import ABSENT, CORRUPT, BadTile, Hole
 
 Array = NDArray[Any]
@@ -85,18 +85,32 @@ class Units:
         """Return the parts of `region` whose units are known to hold no pixels."""
         if not self._any:
             return ()
-        return tuple(
-            Hole(self._place(*at).intersect(region), self._told(*at))
-            for at in self._where(self._bad, region)
-        )
+        rows, columns = self._span(region)
+        absent = self._bad[rows, columns].copy()
+        tiles = []
+        for (row, column), reason in list(self._reasons.items()):
+            if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
+                absent[row - rows.start, column - columns.start] = False
+                facts = self._facts(Region(row, column, 1, 1))
+                tiles.append(BadTile(*facts, CORRUPT, reason, self._offset(row, column)))
+        # a slide may have millions of these
+        for one in rectangles(absent):
+            units = Region(rows.start + one.y, columns.start + one.x, one.height, one.width)
+            tiles.append(BadTile(*self._facts(units), ABSENT, "the file does not hold it"))
+        return tuple(Hole(tile.region.intersect(region), tile) for tile in tiles)
 
-    def _told(self, row: int, column: int) -> BadTile:
-        place = self._place(row, column)
-        facts = (self._level, place.y, place.x, place.height, place.width)
-        reason = self._reasons.get((row, column))
-        if reason is None:
-            return BadTile(*facts, ABSENT, "the file does not hold it")
-        return BadTile(*facts, CORRUPT, reason, self._offset(row, column))
+    def lacks(self, region: Region) -> bool:
+        """Return whether it is known that no unit holds any of `region`."""
+        return self._any and bool(self._bad[self._span(region)].all())
+
+    def _facts(self, units: Region) -> tuple[int, int, int, int, int]:
+        """Return the level and where in it these units lie."""
+        height, width = self._tile
+        whole = Region(
+            units.y * height, units.x * width, units.height * height, units.width * width
+        )
+        place = whole.intersect(self._image)
+        return self._level, place.y, place.x, place.height, place.width
 
     def _offset(self, row: int, column: int) -> int | None:
         return None if self._offsets is None else int(self._offsets[row, column])

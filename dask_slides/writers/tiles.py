@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -23,10 +23,10 @@ from dask_slides.errors import (
     SlideNotFoundError,
     TileDecodeError,
 )
-from dask_slides.geometry import Region, bounds, even_pieces
-from dask_slides.graph import MAX_TASKS, task_bytes
+from dask_slides.geometry import bounds, even_pieces
+from dask_slides.graph import MAX_TASKS
 from dask_slides.pack import TilePack
-from dask_slides.placed import TASK_BYTES, SlideTiles
+from dask_slides.placed import TASK_BYTES, SlideTiles, reading_bytes
 from dask_slides.readers.bad_tiles import MARK
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.ngff import check_chunks
@@ -56,13 +56,17 @@ def tiles_a_shard(count: int, nbytes: int) -> int:
     return min(few, max(1, count))
 
 
-def pack_bytes_of_task(per_shard: int, nbytes: int, reading: int) -> int:
-    """Return the peak bytes of a task: its tiles, the encoded shard, and reading a tile."""
+Reading = Callable[[int], int]
+"""Peak bytes of reading so many tiles, beyond themselves."""
+
+
+def pack_bytes_of_task(per_shard: int, nbytes: int, reading: Reading) -> int:
+    """Return the peak bytes of a task: its tiles, the encoded shard, and reading them."""
     tiles, encoded = per_shard * nbytes, per_shard * nbytes
-    return tiles + encoded + reading
+    return tiles + encoded + reading(per_shard)
 
 
-def tiles_that_fit(count: int, nbytes: int, reading: int, available: int | None) -> int:
+def tiles_that_fit(count: int, nbytes: int, reading: Reading, available: int | None) -> int:
     """Return the tiles of a shard: as many as usual, or fewer where memory is short."""
     tiles = tiles_a_shard(count, nbytes)
     while (
@@ -74,11 +78,11 @@ def tiles_that_fit(count: int, nbytes: int, reading: int, available: int | None)
     return tiles
 
 
-def _reading_bytes(pack: TilePack) -> int:
-    """Return the peak bytes of reading a tile beyond itself, where it is made of a slide."""
-    if not isinstance(pack.reader, SlideTiles):
-        return 0
-    return task_bytes(pack.reader.source, 0, Region(0, 0, *pack.tiles.shape[1:3]))
+def _reading(pack: TilePack) -> Reading:
+    """Return what tells it of a pack: nothing unless its tiles are read from a slide."""
+    if not (len(pack) and isinstance(pack.reader, SlideTiles)):
+        return lambda count: 0
+    return partial(reading_bytes, pack.reader.source, pack.reader.task.tile)
 
 
 def _write_shard(
@@ -105,7 +109,7 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     name = str(pack.attributes.get("source", "pack"))
-    reading = _reading_bytes(pack) if count else 0
+    reading = _reading(pack)
     per_shard = tiles_that_fit(count, nbytes, reading, memory_a_thread())
     check_memory(pack_bytes_of_task(per_shard, nbytes, reading), name)
     key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
