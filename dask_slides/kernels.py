@@ -350,11 +350,13 @@ def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         return np.clip(np.rint(values), info.min, info.max).astype(dtype)
-    if dtype != values.dtype:
-        limits = np.finfo(dtype)
-        low, high = float(limits.min), float(limits.max)
-        values = np.clip(values, low, high, where=np.isfinite(values), out=values.copy())
-    return values.astype(dtype)
+    with np.errstate(over="ignore"):
+        result: Array = values.astype(dtype)
+    over = np.isinf(result)
+    if over.any():
+        over &= np.isfinite(values)
+        result[over] = np.copysign(np.finfo(dtype).max, values[over])
+    return result
 
 
 def area_levels(
