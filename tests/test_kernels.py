@@ -10,12 +10,12 @@ from strategies import KERNELS, images, kernels, pixels, seeds
 from dask_slides.errors import SlideArgumentError
 from dask_slides.kernels import (
     Axis,
-    area_levels,
     kernel_named,
     resample_columns,
     resample_rows,
     to_dtype,
 )
+from dask_slides.pyramid import area_levels
 
 dtypes = st.sampled_from(["uint8", "uint16", "int16", "float32", "float64", "int64", "uint64"])
 long = st.sampled_from(["int64", "uint64"])
