@@ -219,8 +219,10 @@ def add_records(
             )
             for top in range(0, height, rows)
         ]
-        add = add_bytes if pixels.dtype == np.uint8 else add_samples
-        add(records[some], parts, places)
+        if pixels.dtype == np.uint8:  # they are counted where they lie
+            add_bytes(records[some], parts if seen is not None else [(pixels[some], None)], places)
+        else:
+            add_samples(records[some], parts, places)
         if "saturation" in places and channels == 3:
             for part, visible in parts:
                 records[some, places["saturation"]] += saturation_of(part, visible)
