@@ -24,6 +24,7 @@ from dask_slides.stats import (
     FIELDS,
     CellStats,
     StatsBlock,
+    fields_of,
     record_length,
     stats_block,
     stats_bytes_of_task,
@@ -284,7 +285,7 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     """Return the lazy blank map of any grid, overlapping tiles included."""
     detector = checked_detector(detector)
     keep = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
-    fields = tuple(name for name in FIELDS if name in keep)
+    fields = fields_of(keep, slide.dtype)
     task, chunks = stats_block(grid, fields, slide.source)
     if not grid.rows * grid.cols:
         empty = np.zeros((grid.rows, grid.cols, record_length(fields)))

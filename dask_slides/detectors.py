@@ -72,12 +72,13 @@ class Contrast(_Judge):
     """Blank where the standard deviation is at most `ratio` times the mean.
 
     The coefficient of variation over all colour samples of a cell, the test of the original
-    blank_tile_detector: 0.05 tosses only empty glass, 0.35 keeps only dense tissue.
+    blank_tile_detector: 0.05 tosses only empty glass, 0.35 keeps only dense tissue. Of signed
+    data the absolute value of the mean counts: a cell of one value is blank whatever the value is.
 
     Parameters
     ----------
     ratio : float
-        Greatest standard deviation of a blank cell, as a share of its mean.
+        Greatest standard deviation of a blank cell, as a share of its absolute mean.
 
     Examples
     --------
@@ -96,12 +97,13 @@ class Contrast(_Judge):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a cell is blank."""
-        return np.asarray(stats.std <= self.ratio * stats.mean)
+        return np.asarray(stats.std <= self.ratio * np.abs(stats.mean))
 
 
-def _beyond(histogram: NDArray[Any], first: float) -> NDArray[Any]:
+def _beyond(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
     """Return the share of each cell's histogram in bins [first, 256); 0 for empty cells."""
-    top = histogram[..., int(np.ceil(first)) :].sum(axis=-1)
+    inside = np.arange(BINS) >= first[..., None]
+    top = histogram.sum(axis=-1, where=inside)
     return np.asarray(top / np.maximum(histogram.sum(axis=-1), 1))
 
 
@@ -116,6 +118,29 @@ def _field(stats: CellStats, name: str) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
+class _Level(_Judge):
+    """Blank where at most `share` of the samples lie on the tissue side of a value of theirs."""
+
+    level: float
+    share: float
+    background: Background
+    needs: ClassVar[tuple[str, ...]] = ("histogram",)
+
+    def __call__(self, stats: CellStats) -> Mask:
+        """Return True where a cell is blank."""
+        width = 1.0 if stats.width is None else np.where(stats.width > 0, stats.width, 1.0)
+        first = np.ceil(self.level / width - np.rint(stats.first / width))
+        bright = _beyond(_field(stats, "histogram"), first)
+        tissue = 1 - bright if self.background == "bright" else bright
+        return np.asarray((tissue <= self.share) | (stats.count == 0))
+
+
+def _nothing(share: float, background: Background) -> _Level:
+    """Return the detector under which all cells are blank."""
+    return _Level(-np.inf if background == "bright" else np.inf, share, background)
+
+
+@dataclass(frozen=True)
 class Brightness(_Judge):
     """Blank where at most `share` of the samples lie on the tissue side of `threshold`.
 
@@ -124,7 +149,10 @@ class Brightness(_Judge):
     Parameters
     ----------
     threshold : float
-        Level between tissue and background, as a share of the dtype's range.
+        Level between tissue and background, as a share of the range: of uint8 0 to 255. Other
+        dtypes hold 12 bits, 0 to 1, degrees or metres: their range is the one that the slide uses,
+        from 0, or from its smallest sample if that is below 0, to its largest. A slide of one
+        value is blank.
     share : float
         Greatest share of tissue samples in a blank cell.
     background : {"bright", "dark"}
@@ -135,17 +163,32 @@ class Brightness(_Judge):
     share: float = 0.02
     background: Background = "bright"
     needs: ClassVar[tuple[str, ...]] = ("histogram",)
+    pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _share(self.threshold, "threshold")
         _share(self.share, "share")
         _background(self.background)
 
+    def fit(self, stats: CellStats) -> Detector:
+        """Return the detector with the level of this slide."""
+        _field(stats, "histogram")
+        low, high = 0.0, float(BINS)
+        if stats.low is not None and stats.high is not None and stats.width is not None:
+            some = stats.width > 0
+            low = float(stats.low[some].min(initial=np.inf))
+            high = float(stats.high[some].max(initial=-np.inf))
+            if low >= high:  # one value, or none: there is no range
+                return _nothing(self.share, self.background)
+            low = min(0.0, low)
+        _, _, width = stats.pool()
+        # where bins of every cell begin: they are as wide or narrower
+        level = (low * (1 - self.threshold) + high * self.threshold) / width
+        return _Level(float(np.ceil(level)) * width, self.share, self.background)
+
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank."""
-        bright = _beyond(_field(stats, "histogram"), self.threshold * BINS)
-        tissue = 1 - bright if self.background == "bright" else bright
-        return np.asarray((tissue <= self.share) | (stats.count == 0))
+        """Return True where a cell is blank, taking these cells for the whole slide."""
+        return self.fit(stats)(stats)
 
 
 def _background(value: str) -> None:
@@ -155,7 +198,9 @@ def _background(value: str) -> None:
 
 @dataclass(frozen=True)
 class Otsu(_Judge):
-    """`Brightness` with the threshold that splits the slide's own histogram best.
+    """Like `Brightness`, with the threshold that splits the slide's own histogram best.
+
+    The histogram has 256 bins over the range that the slide uses (`CellStats.pool`).
 
     N. Otsu, A threshold selection method from gray-level histograms, IEEE Transactions on
     Systems, Man, and Cybernetics 9(1), 1979, on the histogram of all samples of the slide.
@@ -177,17 +222,17 @@ class Otsu(_Judge):
         _share(self.share, "share")
         _background(self.background)
 
-    def fit(self, stats: CellStats) -> Brightness:
+    def fit(self, stats: CellStats) -> Detector:
         """Return the detector with the threshold of this slide."""
         from skimage.filters import threshold_otsu
 
-        pooled = _field(stats, "histogram").reshape(-1, BINS).sum(axis=0)
-        level = np.flatnonzero(pooled)
-        if len(level) < 2:  # one grey level, or none: nothing to split
-            empty = 0.0 if self.background == "bright" else 1.0
-            return Brightness(empty, self.share, self.background)
-        threshold = threshold_otsu(hist=(pooled, np.arange(BINS)))
-        return Brightness((int(threshold) + 1) / BINS, self.share, self.background)
+        _field(stats, "histogram")
+        pooled, first, width = stats.pool()
+        if np.count_nonzero(pooled) < 2:  # one grey level, or none: nothing to split
+            return _nothing(self.share, self.background)
+        bins = np.rint(first / width) + np.arange(BINS)
+        threshold = threshold_otsu(hist=(pooled, bins))
+        return _Level((float(threshold) + 1) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a cell is blank, taking these cells for the whole slide."""
@@ -220,7 +265,7 @@ class Saturation(_Judge):
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a cell is blank."""
         first = np.floor(self.threshold * (BINS - 1) + 1e-9) + 1
-        coloured = _beyond(_field(stats, "saturation"), float(first))
+        coloured = _beyond(_field(stats, "saturation"), np.asarray(first))
         return np.asarray(coloured <= self.share)
 
 

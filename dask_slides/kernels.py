@@ -10,7 +10,8 @@ Eight-bit images are weighted with whole numbers of 22 fraction bits, the arithm
 Pillow, held in float64: every product and sum stays below 2**53, so that a BLAS product
 is exact in any order. A pass gives Pillow's pixels to the bit and cannot depend on the
 chunking, the BLAS or the machine. Other dtypes go through a sparse product in float64,
-whose order of summation is fixed.
+whose order of summation is fixed. Integers of 64 bits are too long for that, and go as one of
+their pixels and the differences to it.
 """
 
 from __future__ import annotations
@@ -179,6 +180,8 @@ def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: in
         return strip[:, start - origin : stop - origin]
     if axis.kernel == "nearest":
         return strip[:, axis.taps(start, stop)[0] - origin]
+    if is_long(strip.dtype):
+        return _long_rows(strip.transpose(1, 0, 2), axis, start, stop, origin).transpose(1, 0, 2)
     if strip.dtype != np.uint8:
         turned = _turned(strip)
         return _sparse_rows(turned, strip.dtype, axis, start, stop, origin).transpose(1, 0, 2)
@@ -210,6 +213,8 @@ def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) 
         result: Array = block[axis.taps(start, stop)[0] - origin]
         return result
     _, width, channels = block.shape
+    if is_long(block.dtype):
+        return _long_rows(block, axis, start, stop, origin)
     if block.dtype != np.uint8:
         return _sparse_rows(block.astype(np.float64), block.dtype, axis, start, stop, origin)
     flat = block.reshape(len(block), width * channels)
@@ -271,70 +276,84 @@ def _sparse_rows(
     block: Array, dtype: np.dtype[Any], axis: Axis, start: int, stop: int, origin: int
 ) -> Array:
     """Resample rows of float64 by a sparse matrix, to another dtype."""
+    first, weight = axis.weights(start, stop)
+    matrix = _sparse(first - origin, weight, len(block))
+    flat = block.reshape(len(block), -1)
+    product = matrix @ flat
+    if dtype == np.float64 and not np.isfinite(product).all():
+        # of finite samples near the limits the sum alone may be beyond them
+        most = 2.0**-8 * np.finfo(dtype).max
+        scaled = matrix @ (2.0**-8 * flat)
+        scaled = 2.0**8 * np.clip(scaled, -most, most, where=np.isfinite(scaled), out=scaled)
+        product = np.where(np.isfinite(product), product, scaled)
+    return to_dtype(product.reshape(stop - start, *block.shape[1:]), dtype)
+
+
+def _sparse(first: Array, weight: Array, size: int) -> Any:
+    """Return the matrix whose rows hold `weight` (n, taps) from column `first` (n,) on."""
     from scipy.sparse import csr_array
 
-    first, weight = axis.weights(start, stop)
-    taps = weight.shape[1]
-    column = (first[:, None] - origin + np.arange(taps)).ravel()
+    count, taps = weight.shape
+    column = (first[:, None] + np.arange(taps)).ravel()
     used = (weight != 0).ravel()
-    row = np.repeat(np.arange(stop - start), taps)
-    matrix = csr_array(
-        (weight.ravel()[used], (row[used], column[used])), shape=(stop - start, len(block))
-    )
-    product = matrix @ block.reshape(len(block), -1)
-    product = product.reshape(stop - start, *block.shape[1:])
-    return to_dtype(product, dtype)
+    row = np.repeat(np.arange(count), taps)
+    return csr_array((weight.ravel()[used], (row[used], column[used])), shape=(count, size))
+
+
+def is_long(dtype: np.dtype[Any]) -> bool:
+    """Return whether float64 does not hold all values of `dtype`."""
+    return dtype.kind in "iu" and dtype.itemsize == 8
+
+
+def limbs(values: Array) -> tuple[Array, Array]:
+    """Return the upper and the lower 32 bits of integers of 64, as int64."""
+    high = (values >> values.dtype.type(32)).astype(np.int64)
+    return high, (values & values.dtype.type(2**32 - 1)).astype(np.int64)
+
+
+def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    """Resample rows of int64 or uint64.
+
+    An output is the pixel of its largest weight, plus the weighted sum of the differences from each
+    pixel to the next: what is flat stays flat, and no more than the 53rd bit of the differences is
+    lost.
+    """
+    first, weight = axis.weights(start, stop)
+    main = weight.argmax(axis=1)
+    # a difference counts with all pixels on its far side, seen from the main one
+    after = np.add.accumulate(weight[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    before = np.add.accumulate(weight, axis=1)[:, :-1]
+    steps = np.where(np.arange(weight.shape[1] - 1) >= main[:, None], after, -before)
+    high, low = limbs(block.reshape(len(block), -1))
+    differences = np.diff(high, axis=0) * 2.0**32
+    differences += np.diff(low, axis=0)
+    change = _sparse(first - origin, steps, len(differences)) @ differences
+    del differences
+    at = first - origin + main
+    high, low = high[at], low[at]
+    parity = low & 1  # halves go to the even number, as in all other dtypes
+    change = np.rint(change + parity) - parity
+    upper = np.floor(change * 2.0**-32)
+    low += (change - upper * 2.0**32).astype(np.int64)
+    high += upper.astype(np.int64) + (low >> 32)
+    low &= 2**32 - 1
+    info = np.iinfo(block.dtype)
+    least, most = info.min >> 32, info.max >> 32
+    low[high < least], low[high > most] = 0, 2**32 - 1
+    np.clip(high, least, most, out=high)
+    result: Array = (high.astype(block.dtype) << block.dtype.type(32)) | low.astype(block.dtype)
+    return result.reshape(stop - start, *block.shape[1:])
 
 
 def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Return float `values` as `dtype`: integers are rounded and kept in range."""
+    """Return float `values` as `dtype`, kept in range; integers, of up to 32 bits, are rounded."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         return np.clip(np.rint(values), info.min, info.max).astype(dtype)
-    return values.astype(dtype)
-
-
-def area_levels(
-    sums: Array, covered: tuple[Array, Array], dtype: np.dtype[Any], numbers: range
-) -> Iterator[tuple[Array, Array]]:
-    """Yield the area mean of an image of `dtype` at each of the levels `numbers`, and its sums.
-
-    `sums` (h, w, c) are those of the level before `numbers`, level 0 itself or the last that
-    was yielded, and `covered` says how many pixels of level 0 each of its rows and columns
-    stands for. Sums are whole numbers, so every level is rounded once (half up), and a
-    partial last row or column is the mean of what there is of it.
-    """
-    rows, columns = covered
-    for number in numbers:
-        sums = _halved(_halved(sums, 0, sum_dtype(dtype, number)), 1)
-        rows, columns = _halved(rows, 0), _halved(columns, 0)
-        yield _mean(sums, rows, columns, dtype), sums
-
-
-def sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
-    """Return the smallest dtype that holds the sum of 4**halvings samples exactly."""
-    if dtype.kind == "f":
-        return np.dtype(np.float64)
-    bits = 8 * dtype.itemsize + 2 * halvings
-    if dtype.kind == "u" and bits <= 32:
-        return np.dtype(np.uint16 if bits <= 16 else np.uint32)
-    return np.dtype(np.int64)
-
-
-def _halved(sums: Array, axis: int, dtype: np.dtype[Any] | None = None) -> Array:
-    """Add neighbours along `axis`; a last one without a neighbour stands alone."""
-    even = (slice(None),) * axis + (slice(0, None, 2),)
-    odd = (slice(None),) * axis + (slice(1, None, 2),)
-    out = sums[even].astype(dtype or sums.dtype)
-    out[(slice(None),) * axis + (slice(0, sums.shape[axis] // 2),)] += sums[odd]
-    return out
-
-
-def _mean(sums: Array, rows: Array, columns: Array, dtype: np.dtype[Any]) -> Array:
-    count = rows[:, None, None] * columns[None, :, None]
-    if dtype.kind == "f":
-        result: Array = (sums / count).astype(dtype)
-        return result
-    count = count.astype(sums.dtype)
-    rounded: Array = ((sums + count // 2) // count).astype(dtype)
-    return rounded
+    with np.errstate(over="ignore"):
+        result: Array = values.astype(dtype)
+    over = np.isinf(result)
+    if over.any():
+        over &= np.isfinite(values)
+        result[over] = np.copysign(np.finfo(dtype).max, values[over])
+    return result

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.geometry import Placement, Region, reduced_size, shrunk, strips
-from dask_slides.kernels import ROWS, Axis, resample_columns, resample_rows
+from dask_slides.kernels import ROWS, Axis, is_long, resample_columns, resample_rows
 from dask_slides.readers.bad_tiles import Hole
 from dask_slides.readers.protocol import (
     Level,
@@ -311,6 +311,8 @@ class ResizedSource:
             columns = ROWS * (strip.width + 2 * region.width) * wide
             rows = int(min(window.height, taps) * region.width * wide)
         else:  # turned and cast, and the product with two copies while it is rounded
+            if is_long(self.dtype):  # in two halves each
+                wide *= 3
             columns = strip.area * wide + 3 * strip.height * region.width * wide
             rows = (window.height + 3 * region.height) * region.width * wide
         return middle + result + max(columns, rows)

@@ -114,6 +114,10 @@ def resize(
     With ``gap=None`` an 8-bit image has the very pixels of Pillow's resize of the whole
     image with the same kernel, columns first and then rows, however it is chunked. (Up to 12
     Pillow always takes that order; 13 starts with the rows where that is less work.)
+    Other dtypes are summed in float64 in each direction and rounded to the dtype, halves to the
+    even number. Integers of 64 bits are summed as differences of neighbours, so that a flat image
+    stays flat and no more than the last bits of the differences are lost (2**-46 of them). Results
+    are kept in the range of the dtype: no finite pixels make an infinite one.
 
     Parameters
     ----------

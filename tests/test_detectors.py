@@ -102,6 +102,102 @@ def test_brightness_counts_samples_beyond_its_threshold(image, tile, level, perc
     assert np.array_equal(blank_of(image, tile, dark)[decided], (1 - below <= share)[decided])
 
 
+def sensor(seed, dtype, low, high):
+    """Return dim noise with a bright part, all of it from `low` to `high` of `dtype`."""
+    rng = np.random.default_rng(seed)
+    share = rng.normal(0.1, 0.02, (60, 80)).clip(0, 1)
+    share[15:45, 20:60] = rng.uniform(0.3, 1, (30, 40))
+    share[0, 0], share[20, 20] = 0, 1
+    return (low + share * (high - low)).astype(dtype)[..., None]
+
+
+IN_USE = [
+    ("uint16", 0, 65535),
+    ("uint16", 0, 4095),
+    ("uint16", 100, 250),
+    ("int16", -2000, 2000),
+    ("int32", 100, 250),
+    ("uint32", 7, 2**31),
+    ("int64", -(2**40), 2**41),
+    ("float32", 0, 1),
+    ("float32", 0, 255),
+    ("float64", -96, -30),
+]
+"""Ranges that sensors use of their dtypes: full, 12 bits, counts, metres, decibels."""
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), IN_USE)
+@pytest.mark.parametrize("background", ["bright", "dark"])
+def test_otsu_splits_the_range_that_is_in_use(dtype, low, high, background):
+    image = sensor(3, dtype, low, high)
+    found = blank_of(image, 10, ds.Otsu(background=background), chunks=(20, 30, 1))
+    if background == "dark":
+        bright = np.zeros((60, 80), bool)
+        bright[15:45, 20:60] = True
+        assert np.array_equal(found, oracle.per_cell(bright, (10, 10), lambda p: p.mean() <= 0.02))
+    threshold = threshold_otsu(image.astype(float).ravel())  # of integers it bins each number
+    fitted = ds.blank_map(image, 10, ds.Otsu()).compute()
+    level = fitted.detector.fit(fitted.stats).level
+    assert abs(level - threshold) <= 0.05 * (high - low)
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), IN_USE)
+@pytest.mark.parametrize("background", ["bright", "dark"])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.55, 1.0])
+def test_brightness_is_a_share_of_the_range_that_is_in_use(dtype, low, high, background, threshold):
+    image = sensor(4, dtype, low, high)
+    values = image.astype(np.float64)
+    base = min(0.0, values.min())
+    level = base + threshold * (values.max() - base)
+    step = 2.0 ** math.ceil(math.log2(values.max() - values.min() + 1e-9) - 7)  # two bins
+
+    def share(p, at):
+        return float((p >= at).mean())
+
+    detector = ds.Brightness(threshold, 0.0213, background)
+    found = blank_of(image, 9, detector, chunks=(20, 30, 1))
+    tissue = (
+        (lambda p, at: 1 - share(p, at)) if background == "bright" else (lambda p, at: share(p, at))
+    )
+    sides = [
+        oracle.per_cell(values, (9, 9), lambda p, at=at: tissue(p, at) <= 0.0213)
+        for at in (level, level + step)
+    ]
+    same = sides[0] == sides[1]
+    assert np.array_equal(found[same], sides[0][same])
+    assert same.mean() > 0.4
+
+
+@given(seeds, shapes, tiles, st.integers(0, 256), st.sampled_from(["bright", "dark"]))
+def test_brightness_and_otsu_of_16_bits_are_those_of_their_upper_8(
+    seed, shape, tile, level, background
+):
+    image = pixels(seed, (*shape, 3), "uint16")
+    image[0, 0, :2] = 0, 65535  # all of the range is in use
+    eight = (image >> 8).astype(np.uint8)
+    for detector in (ds.Brightness(level / 256, 0.1, background), ds.Otsu(0.3, background)):
+        assert np.array_equal(blank_of(image, tile, detector), blank_of(eight, tile, detector))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "float32", "float64"])
+@pytest.mark.parametrize("value", [-9999, -1, 0, 0.1, 12345.678, -3.4e38, -1.797e308])
+def test_a_cell_of_one_signed_value_is_blank_under_any_ratio(dtype, value):
+    info = np.finfo(dtype) if dtype[0] == "f" else np.iinfo(dtype)
+    flat = np.full((1000, 30, 1), max(float(info.min), value)).astype(dtype)
+    for detector in (ds.Contrast(0), ds.Contrast(), ds.Otsu(), ds.Brightness(background="dark")):
+        assert blank_of(flat, (500, 30), detector).all()
+    busy = flat.copy()
+    busy[::2] = 1 if flat[0, 0] == 0 else 0
+    assert not blank_of(busy, (500, 30), ds.Contrast(0.35)).any()
+
+
+def test_contrast_of_signed_data_is_that_of_its_absolute_mean():
+    image = part = np.array([[-19, -21]], np.int16).repeat(8, axis=0).repeat(4, axis=1)
+    assert part.std() == 0.05 * abs(part.mean())
+    assert blank_of(image, 8, ds.Contrast(0.05)).all()
+    assert not blank_of(image, 8, ds.Contrast(0.0499)).any()
+
+
 def saturation_of(p):
     return rgb2hsv(p)[..., 1] * 255
 
@@ -151,7 +247,7 @@ def test_a_fitted_detector_keeps_the_threshold_of_the_slide(tissue):
     found = ds.blank_map(ds.from_dask(tissue), 30, ds.Otsu() | ds.Contrast()).compute()
     fitted = found.detector.fit(found.stats)
     assert not fitted.pooled
-    assert fitted.detectors[0].threshold * 256 == threshold_otsu(tissue.ravel()) + 1
+    assert fitted.detectors[0].level == threshold_otsu(tissue.ravel()) + 1
 
 
 @pytest.mark.parametrize("name", DETECTORS)

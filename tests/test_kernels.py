@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import oracle
 import pytest
@@ -8,14 +10,15 @@ from strategies import KERNELS, images, kernels, pixels, seeds
 from dask_slides.errors import SlideArgumentError
 from dask_slides.kernels import (
     Axis,
-    area_levels,
     kernel_named,
     resample_columns,
     resample_rows,
     to_dtype,
 )
+from dask_slides.pyramid import area_levels
 
-dtypes = st.sampled_from(["uint8", "uint16", "int16", "float32", "float64"])
+dtypes = st.sampled_from(["uint8", "uint16", "int16", "float32", "float64", "int64", "uint64"])
+long = st.sampled_from(["int64", "uint64"])
 
 
 def axis_of(n_in, n_out, kernel):
@@ -108,6 +111,70 @@ def test_rounding_to_whole_numbers_is_kept_in_range():
     assert to_dtype(values, np.dtype("float32")).dtype == np.float32
 
 
+def long_pixels(seed, shape, dtype):
+    """Return integers of 64 bits from anywhere in their range, near its ends, or alike."""
+    rng = np.random.default_rng(seed)
+    info = np.iinfo(dtype)
+    spread = 2 ** int(rng.integers(1, 64))
+    centre = [info.min, info.max, 0, 2**53, 2**62][int(rng.integers(5))]
+    low, high = max(info.min, centre - spread), min(info.max, centre + spread)
+    return rng.integers(low, high, shape, dtype, endpoint=True)
+
+
+@given(seeds, long, st.integers(1, 40), st.integers(1, 50), kernels)
+def test_resampled_integers_of_64_bits_are_those_of_python(seed, dtype, n_in, n_out, kernel):
+    image = long_pixels(seed, (n_in, 2, 1), dtype)
+    axis = axis_of(n_in, n_out, kernel)
+    found = resample_rows(image, axis, 0, n_out, 0)
+    info = np.iinfo(dtype)
+    reach = int(image.max()) - int(image.min())
+    first, weights = axis.weights(0, n_out)
+    for row, (at, line) in enumerate(zip(first, weights, strict=True)):
+        whole = [Fraction(float(w)) for w in line]
+        for col in range(2):
+            taps = [int(v) for v in image[at : at + len(whole), col, 0]]
+            used = whole[: len(taps)]
+            right = sum(w * v for w, v in zip(used, taps, strict=True)) / sum(used)
+            right = min(max(right, info.min), info.max)
+            assert abs(int(found[row, col, 0]) - right) <= 0.5 + reach * 2.0**-46
+            if kernel == "area":
+                inside = [v for w, v in zip(used, taps, strict=True) if w]
+                assert min(inside) <= int(found[row, col, 0]) <= max(inside)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@given(seeds, long, st.tuples(st.integers(1, 60), st.integers(1, 60)))
+def test_a_flat_image_of_64_bits_stays_flat(kernel, seed, dtype, shape):
+    image = np.full((31, 17, 2), long_pixels(seed, (), dtype), dtype)
+    assert (by_hand(image, shape, kernel) == image[0, 0, 0]).all()
+
+
+def test_halves_of_64_bits_go_to_the_even_number_as_others_do():
+    image = np.array([0, 1, 1, 2, 2, 3, 3, 4, -1, 0, -2, -1], np.int64)[:, None, None]
+    axis = axis_of(12, 6, "area")
+    found = resample_rows(image, axis, 0, 6, 0)
+    assert found.reshape(-1).tolist() == [0, 2, 2, 4, 0, -2]
+    assert np.array_equal(found, resample_rows(image.astype("i4"), axis, 0, 6, 0))
+
+
+@pytest.mark.parametrize("kernel", ["area", "linear", "cubic", "lanczos"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_finite_floats_stay_finite(kernel, dtype):
+    info = np.finfo(dtype)
+    image = np.zeros((40, 44, 1), dtype)
+    image[10:23], image[23:], image[:, 17] = info.min, info.max, info.max
+    image[0, 0], image[1, 1] = np.inf, np.nan
+    for shape in [(13, 14), (90, 60)]:
+        found = by_hand(image, shape, kernel)
+        reached = by_hand((~np.isfinite(image)).astype("f8"), shape, kernel)
+        assert found.dtype == image.dtype
+        assert np.isfinite(found[reached == 0]).all()
+        assert not np.isfinite(found[0, 0]).any()
+    flat = np.full((9, 9, 1), info.min, dtype)
+    found = by_hand(flat, (3, 4), kernel)
+    assert np.allclose(found.astype(np.longdouble), flat[0, 0], rtol=1e-3)
+
+
 def levels_of(image, count):
     """Return the levels that area_levels makes of a whole image."""
     ones = tuple(np.ones(n, np.int64) for n in image.shape[:2])
@@ -136,6 +203,39 @@ def test_area_levels_of_signed_integers_and_floats():
     (level,) = levels_of(image, 1)
     expected = image.astype(np.float64).reshape(8, 2, 16, 2, 2).mean(axis=(1, 3))
     assert np.allclose(level, expected, rtol=1e-6)
+
+
+@given(seeds, long | st.sampled_from(["uint32", "int32"]), st.integers(1, 40), st.integers(1, 40))
+def test_area_levels_of_64_bits_are_those_of_python(seed, dtype, height, width):
+    image = long_pixels(seed, (height, width, 2), "int64").astype(dtype)
+    if dtype in ("int64", "uint64"):
+        image = long_pixels(seed, image.shape, dtype)
+    for number, level in enumerate(levels_of(image, 4), 1):
+        assert level.dtype == image.dtype
+        for row, col, cell in oracle.cells(image, (2**number, 2**number)):
+            count = cell.shape[0] * cell.shape[1]
+            for channel in range(2):
+                total = sum(int(v) for v in cell[..., channel].reshape(-1))
+                assert int(level[row, col, channel]) == (2 * total + count) // (2 * count)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_area_levels_after_16_halvings_do_not_overflow(dtype, end):
+    value = getattr(np.iinfo(dtype), end)
+    sums = np.full((4, 4, 1), value * 4**14, np.int64)
+    covered = (np.full(4, 2**14),) * 2
+    found = area_levels(sums, covered, np.dtype(dtype), range(15, 17))
+    assert [level.reshape(-1).tolist() for level, _ in found] == [[value] * 4, [value]]
+
+
+def test_area_levels_of_floats_near_the_limits_stay_finite():
+    info = np.finfo(np.float64)
+    image = np.full((9, 8, 1), info.min)
+    image[:, 5] = info.max
+    for level, number in zip(levels_of(image, 3), (1, 2, 3), strict=True):
+        assert np.isfinite(level).all()
+        assert (level[:, 0] == info.min).all() or number == 3
 
 
 @pytest.mark.parametrize("name", ["bicubic", "", None, 3, ["lanczos"]])

@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import dask.array as da
 import numpy as np
 import oracle
@@ -10,7 +13,15 @@ import dask_slides as ds
 from dask_slides.blank import map_of_grid
 from dask_slides.graph import MAX_TASKS
 from dask_slides.grid import TileGrid
-from dask_slides.stats import FIELDS, CellStats, cell_chunks, record_length, record_of, unpacked
+from dask_slides.stats import (
+    FIELDS,
+    CellStats,
+    add_records,
+    cell_chunks,
+    record_length,
+    record_of,
+    unpacked,
+)
 
 integers = st.sampled_from(["uint8", "uint16", "int16", "uint32"])
 
@@ -40,26 +51,87 @@ def test_counts_and_sums_are_exact_in_every_cell(seed, shape, tile, dtype, chann
         assert np.array_equal(stats.squares, squares)
 
 
-@given(seeds, shapes, tiles, st.sampled_from(["uint8", "uint16", "int16"]))
-def test_histograms_count_the_range_of_the_dtype_in_256_steps(seed, shape, tile, dtype):
-    image = pixels(seed, (*shape, 3), dtype)
+def bins_by_hand(samples, whole):
+    """Return counts, first and width of the finest aligned bins that hold `samples`, in Python."""
+    values = [Fraction(v) for v in samples.reshape(-1).tolist()]
+    low, high = min(values), max(values)
+    top = float(max(abs(low), abs(high)))
+    power = max(0 if whole else -1074, math.frexp(top)[1] - 53 if top else -1074)
+    while math.floor(high / Fraction(2) ** power) - math.floor(low / Fraction(2) ** power) > 255:
+        power += 1
+    width = Fraction(2) ** power
+    first = math.floor(low / width)
+    counts = [0] * 256
+    for value in values:
+        counts[math.floor(value / width) - first] += 1
+    return counts, first * width, width
+
+
+def part_of_range(seed, shape, dtype):
+    """Return noise over a part of the range of `dtype`, as cameras and other sensors give it."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        image = rng.normal(rng.normal(0, 100), 10.0 ** rng.integers(-3, 4), shape)
+        return image.astype(dtype)
     info = np.iinfo(dtype)
-    step = (int(info.max) - int(info.min) + 1) // 256
-
-    def histogram(p):
-        return np.histogram((p.astype(int) - info.min) // step, np.arange(257))[0]
-
-    found = map_of(image, tile).stats.histogram
-    assert np.array_equal(found, oracle.per_cell(image, tile, histogram))
+    low, high = sorted(int(n) for n in rng.integers(info.min, info.max, 2, dtype, endpoint=True))
+    if rng.random() < 0.7:
+        high = min(high, low + int(rng.integers(0, 5000)))
+    return rng.integers(low, high, shape, dtype, endpoint=True)
 
 
-@given(images(dtype="float32"), tiles)
-def test_float_histograms_hold_0_to_1_and_the_rest_at_the_ends(image, tile):
-    def histogram(p):
-        return np.histogram(np.clip(np.floor(p.astype(float) * 256), 0, 255), np.arange(257))[0]
+sensors = st.sampled_from(["int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 
-    found = map_of(image, tile).stats.histogram
-    assert np.array_equal(found, oracle.per_cell(image, tile, histogram))
+
+@given(seeds, shapes, tiles, sensors, st.sampled_from([1, 3]))
+def test_bins_are_the_finest_aligned_ones_that_hold_a_cell(seed, shape, tile, dtype, channels):
+    image = part_of_range(seed, (*shape, channels), dtype)
+    stats = map_of(image, tile, ("histogram",)).stats
+    for row, col, cell in oracle.cells(image, tile):
+        counts, first, width = bins_by_hand(cell, image.dtype.kind != "f")
+        assert stats.histogram[row, col].tolist() == counts
+        assert (stats.first[row, col], stats.width[row, col]) == (first, width)
+        assert (stats.low[row, col], stats.high[row, col]) == (cell.min(), cell.max())
+
+
+@given(seeds, shapes, tiles, sensors)
+def test_the_cells_of_a_slide_have_the_histogram_of_the_slide(seed, shape, tile, dtype):
+    image = part_of_range(seed, (*shape, 2), dtype)
+    counts, first, width = map_of(image, tile, ("histogram",)).stats.pool()
+    assert (counts.tolist(), first, width) == bins_by_hand(image, image.dtype.kind != "f")
+
+
+@given(seeds, shapes, tiles)
+def test_histograms_of_bytes_count_each_value(seed, shape, tile):
+    image = pixels(seed, (*shape, 3), "uint8")
+    stats = map_of(image, tile, ("histogram",)).stats
+    expected = oracle.per_cell(image, tile, lambda p: np.bincount(p.reshape(-1), minlength=256))
+    assert np.array_equal(stats.histogram, expected)
+    assert stats.low is None and stats.width is None and not stats.first.any()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_histograms_of_64_bits_hold_samples_of_53(dtype):
+    info = np.iinfo(dtype)
+    image = np.array([[info.min, info.max], [info.max, info.max - 1]], dtype)[..., None]
+    stats = map_of(image, (2, 2)).stats
+    assert (stats.low.item(), stats.high.item()) == (float(info.min), float(info.max))
+    assert np.flatnonzero(stats.histogram).tolist() == [0, 128]  # 2**63 - 1 is rounded to 2**63
+    assert stats.histogram.sum() == 4
+
+
+def test_extremes_of_float64_are_counted_without_a_warning():
+    info = np.finfo(np.float64)
+    image = np.array([[info.min, info.max, 0.0, 5e-324, -5e-324]])[..., None]
+    found = map_of(image, (1, 5), ("histogram",))
+    stats = found.stats
+    assert (stats.low.item(), stats.high.item()) == (info.min, info.max)
+    assert stats.histogram.sum() == 5 and stats.std.item() == np.inf
+    assert not found.with_detector(ds.Contrast()).blank.any()
+    flat = map_of(np.full((2, 2, 1), info.min), (2, 2), ("histogram",))
+    assert flat.stats.std.item() == 0
+    assert flat.with_detector(ds.Contrast(0)).blank.all()
 
 
 @given(images(), tiles)
@@ -86,16 +158,37 @@ def test_of_floats_only_finite_samples_count():
     assert stats.mean[0, 0] == 0 and stats.std[0, 0] == 0
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "int16"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "int16", "int64"])
 @given(data=st.data())
 def test_rows_read_in_strips_of_any_height_give_the_same_bits(dtype, data):
     image = data.draw(images(dtype=dtype, channels=st.just(3)))
+    if dtype != "uint8" and data.draw(st.booleans()):
+        image = part_of_range(data.draw(seeds), image.shape, dtype)
     cuts = data.draw(lengths(len(image)))
     record, top = np.zeros(record_length(FIELDS)), 0
     for height in cuts:
         record = record_of(image[top : top + height], FIELDS, record)
         top += height
     assert np.array_equal(record, record_of(image, FIELDS))
+
+
+@given(seeds, sensors | st.just("uint8"), st.integers(1, 6), st.booleans())
+def test_cells_side_by_side_have_the_records_they_have_alone(seed, dtype, count, holes):
+    rng = np.random.default_rng(seed)
+    image = pixels(seed, (count, 9, 7, 3), dtype)
+    seen = rng.random((count, 9, 7)) < 0.5 if holes else None
+    if holes:
+        seen[0] = False
+    records = np.zeros((count, record_length(FIELDS)))
+    for rows in (slice(0, 4), slice(4, 9)):
+        add_records(records, image[:, rows], FIELDS, None if seen is None else seen[:, rows])
+    for number, record in enumerate(records):
+        valid = image[number] if seen is None else image[number][seen[number]][:, None]
+        alone = record_of(valid, FIELDS) if valid.size else np.zeros(record_length(FIELDS))
+        if valid.size or dtype != "uint8":
+            assert np.allclose(record[:3], alone[:3], rtol=1e-12)  # rows of other lengths
+            exact = 0 if dtype in ("uint8", "int8", "uint16", "int16") else 3
+            assert np.array_equal(record[exact:], alone[exact:])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
@@ -122,9 +215,10 @@ def test_overlapping_tiles_each_have_their_own_pixels():
 
 def test_packing_and_unpacking_keep_the_fields():
     rng = np.random.default_rng(0)
-    stats = CellStats(*rng.random((3, 2, 4)), *rng.random((2, 2, 4, 256)))
+    extent = dict(zip(("low", "high", "width"), rng.random((3, 2, 4)), strict=True))
+    stats = CellStats(*rng.random((3, 2, 4)), *rng.random((2, 2, 4, 256)), **extent)
     again = unpacked(stats.packed(), FIELDS)
-    for name in ("count", "total", "squares", "histogram", "saturation"):
+    for name in ("count", "total", "squares", "histogram", "saturation", *extent):
         assert np.array_equal(getattr(again, name), getattr(stats, name))
     bare = unpacked(stats.packed()[..., :3], ())
     assert bare.histogram is None and bare.saturation is None

@@ -65,6 +65,8 @@ LAYERS = [
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [
         "pages",
+        "pyramid",
+        "samples",
         "shrink",
         "readers.bad_tiles",
         "readers.kept",

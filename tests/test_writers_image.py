@@ -93,6 +93,40 @@ def test_levels_of_later_stages(long_levels):
         assert abs(off.mean()) < 0.13  # half up, once: a quarter of the means of four end in .5
 
 
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64", "float16", "bool", "int32"])
+def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype, version):
+    shape = (4300, 41)
+    assert len(plan_image(shape).stages) > 1
+    rng = np.random.default_rng(7)
+    if dtype == "bool":
+        image = rng.random(shape) < 0.5
+    elif dtype[0] == "f":
+        image = rng.normal(0, 100, shape).astype(dtype)
+        image[:600] = np.finfo(dtype).min
+    else:
+        info = np.iinfo(dtype)
+        image = rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+        image[:600] = info.max
+    path = ds.write(ds.from_dask(image), tmp_path / "a.ome.zarr", ome_zarr=version)
+    if dtype == "bool":
+        image = image * np.uint8(255)
+    for number, level in enumerate(levels_of(path)):
+        assert level.dtype == image.dtype
+        starts = [np.arange(0, size, 2**number) for size in shape]
+        counts = np.add.reduceat(np.ones(shape, int), starts[0], axis=0)
+        counts = np.add.reduceat(counts, starts[1], axis=1)
+        if dtype[0] == "f":
+            exact = np.add.reduceat(image.astype(np.longdouble), starts[0], axis=0)
+            exact = np.add.reduceat(exact, starts[1], axis=1) / counts
+            eps = float(np.finfo(dtype).eps)
+            assert np.allclose(level[0].astype(np.longdouble), exact, rtol=eps, atol=400 * eps)
+        else:  # Python's own integers do not overflow
+            sums = np.add.reduceat(image.astype(object), starts[0], axis=0)
+            sums = np.add.reduceat(sums, starts[1], axis=1)
+            assert (level[0].astype(object) == (2 * sums + counts) // (2 * counts)).all()
+
+
 def test_the_sums_that_stages_go_on_from_are_gone(tmp_path):
     path = ds.write(ds.from_dask(noise(1300, 900, 3)), tmp_path / "a.ome.zarr")
     assert len(plan_image((1300, 900)).stages) > 1

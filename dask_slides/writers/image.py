@@ -14,7 +14,7 @@ from dask_slides.cutoff import Cutoff
 from dask_slides.errors import BlankSlideError
 from dask_slides.geometry import Region
 from dask_slides.graph import Block, input_ratio, read_side, read_span, task_bytes
-from dask_slides.kernels import sum_dtype
+from dask_slides.pyramid import sum_dtype
 from dask_slides.readers.bad_tiles import listed, rows_of
 from dask_slides.readers.protocol import Source, is_masked, placement_of, root_of
 from dask_slides.runs import Runs

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dask_slides.geometry import Region, bounds, even_pieces
 from dask_slides.graph import Block, ReadBlock, map_blocks, read_span
-from dask_slides.kernels import area_levels
+from dask_slides.pyramid import area_levels
 from dask_slides.readers.bad_tiles import Hole, within
 from dask_slides.readers.kept import KEPT, LIMIT
 from dask_slides.readers.protocol import (
