@@ -294,7 +294,10 @@ def codec_of_another(file):
     file.value(259, 8)
 
 
-@kind(FORMAT + "not what its pixels take", codecs=("lzw", "deflate", "zstd", "jpeg2000"))
+@kind(
+    {"*": KIND + "has a predictor", "jpeg2000": FORMAT + "not what its pixels take"},
+    codecs=("lzw", "deflate", "zstd", "jpeg2000"),
+)
 def codec_none(file):
     file.value(259, 1)
 

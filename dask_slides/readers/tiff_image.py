@@ -17,8 +17,10 @@ from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.preflight import Structure
-from dask_slides.readers.strict import BYTES, DECODED, check_raw, samples_of, tile_size
+from dask_slides.readers.strict import DECODED
+from dask_slides.readers.strict_bytes import BYTES
 from dask_slides.readers.tiff_tags import is_mapped
+from dask_slides.readers.tile_sizes import check_raw, samples_of, tile_size
 
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
