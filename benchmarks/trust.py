@@ -99,7 +99,8 @@ def strictness(folder: Path) -> list[str]:
     from dask_slides import compiled
     from dask_slides.readers.protocol import identify
     from dask_slides.readers.ranges import byte_file
-    from dask_slides.readers.strict import FrameCheck, strict_decode
+    from dask_slides.readers.strict import strict_decode
+    from dask_slides.readers.tile_sizes import FrameCheck
     from dask_slides.readers.tiles import TiledPage
 
     rows = ["| codec, tiles or strips of 65,536 px | decode, µs a tile | checks, µs | share |",

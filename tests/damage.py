@@ -161,7 +161,7 @@ def no_offsets(file):
     file.set(file.at[324], "H", 60000)
 
 
-@kind(FORMAT + "byte counts for 9 tiles")
+@kind(FORMAT + "does not tell how many bytes")
 def no_byte_counts(file):
     file.set(file.at[325], "H", 60001)
 

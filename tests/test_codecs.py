@@ -40,7 +40,6 @@ READS = """
 import sys
 import numpy as np
 import dask_slides as ds
-from dask_slides.readers import strict
 for path in sys.argv[1:]:
     slide = ds.open_slide(path)
     found = slide.read(0, 0, *slide.shape[:2])

@@ -11,7 +11,7 @@ from PIL import Image
 import dask_slides as ds
 from dask_slides import compiled
 from dask_slides.loops import lzw as loops
-from dask_slides.readers import lzw, strict
+from dask_slides.readers import lzw, strict_bytes
 
 CLEAR, END = 256, 257
 
@@ -156,7 +156,7 @@ def test_slides_are_read_by_it(tmp_path, monkeypatch, layout, predictor):
         by_us.append(lzw.unpacked(*given))
         return by_us[-1]
 
-    monkeypatch.setattr(strict, "unpacked", counted)
+    monkeypatch.setattr(strict_bytes, "unpacked", counted)
     found = np.asarray(ds.open_slide(path).data.compute())
     expected = np.moveaxis(pixels, 0, -1) if layout == "planes" else pixels
     np.testing.assert_array_equal(found, expected)

@@ -18,7 +18,8 @@ from dask_slides.readers.jpeg import JpegTiles, is_jpeg, jpeg_tiles
 from dask_slides.readers.pixels import box_mean
 from dask_slides.readers.ranges import Data
 from dask_slides.readers.stored import StoredTiles
-from dask_slides.readers.strict import FrameCheck, Sizes, strict_decode
+from dask_slides.readers.strict import strict_decode
+from dask_slides.readers.tile_sizes import FrameCheck, Sizes
 
 Array = NDArray[Any]
 

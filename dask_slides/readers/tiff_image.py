@@ -18,15 +18,10 @@ from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import BT601, FULL_RANGE, Conversion
 from dask_slides.readers.preflight import Structure
-from dask_slides.readers.strict import (
-    BYTES,
-    DECODED,
-    check_raw,
-    is_subsampled,
-    samples_of,
-    tile_size,
-)
+from dask_slides.readers.strict import DECODED
+from dask_slides.readers.strict_bytes import BYTES
 from dask_slides.readers.tiff_tags import is_mapped, photometric_of, reason_of_tags
+from dask_slides.readers.tile_sizes import check_raw, is_subsampled, samples_of, tile_size
 
 _PHOTOMETRIC = {0, 1, 2, 3, 5, 6}
 _LUMA = JPEG | {33003, 50001, 34933}

@@ -25,8 +25,8 @@ from dask_slides.readers.kept import KEPT, NOBODY, Around, Claim
 from dask_slides.readers.ranges import ByteFile, Data
 from dask_slides.readers.shared import SharedTiles, shared_tiles
 from dask_slides.readers.stored import StoredTiles
-from dask_slides.readers.strict import tile_size
 from dask_slides.readers.tiff_tags import is_mapped, is_single
+from dask_slides.readers.tile_sizes import tile_size
 from dask_slides.readers.units import Units
 
 Array = NDArray[Any]
