@@ -10,6 +10,7 @@ from typing import Any
 from dask_slides.cli_options import printable
 from dask_slides.display import bytes_text, px
 from dask_slides.estimate import estimate_image
+from dask_slides.readers.channels import plain_channels
 from dask_slides.slide import Slide
 from dask_slides.writers.mark import mark_of
 from dask_slides.writers.store import bad_tiles_in, statuses_of
@@ -34,6 +35,8 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
             for lv in slide.levels
         ],
         "task_bytes": peak,
+        "images": list(slide.images),
+        "channels": [asdict(channel) for channel in slide.channels],
         "properties": dict(slide.properties),
     }
     lines = [
@@ -44,6 +47,10 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         tile = px(level.tile)
         lines.append(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
     lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
+    for number, name in enumerate(slide.images):
+        lines.append(f"image {number}  {printable(name)}")
+    if slide.channels != plain_channels(len(slide.channels)):
+        lines.append(f"channels {', '.join(printable(one.name) for one in slide.channels)}")
     lines += [f"{key}: {printable(value)}" for key, value in slide.properties.items()]
     return facts, lines
 

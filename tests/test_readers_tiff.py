@@ -621,18 +621,16 @@ def test_a_codec_that_is_not_known(tmp_path):
 
 @pytest.mark.parametrize(
     ("case", "word"),
-    [("cmyk", "SEPARATED"), ("lab", "CIELAB"), ("orientation", "orientation 6"), ("z", "along Z"),
-     ("luma", "YCbCr"), ("complex", "samples"), ("time", "along T"), ("colour pages", "channels")],
+    [("cmyk", "SEPARATED"), ("lab", "CIELAB"), ("orientation", "orientation 6"),
+     ("luma", "YCbCr"), ("complex", "samples"), ("colour pages", "channels")],
 )  # fmt: skip
 def test_kinds_that_are_refused(tmp_path, case, word):
-    path = tmp_path / ("a.ome.tif" if case in ("z", "time", "colour pages") else "a.tif")
+    path = tmp_path / ("a.ome.tif" if case == "colour pages" else "a.tif")
     rgb = noise(32, 32, 3)
     data, options = {
         "cmyk": (noise(32, 32, 4), {"photometric": "separated"}),
         "lab": (rgb, {"photometric": "cielab"}),
         "orientation": (rgb, {"photometric": "rgb", "extratags": [(274, 3, 1, 6, True)]}),
-        "z": (noise(5, 32, 32), {"metadata": {"axes": "ZYX"}, "photometric": "minisblack"}),
-        "time": (noise(5, 32, 32), {"metadata": {"axes": "TYX"}, "photometric": "minisblack"}),
         "luma": (rgb, {"photometric": "rgb", "compression": "zlib"}),
         "complex": (noise(32, 32, dtype="float32") * 1j, {}),
         "colour pages": (

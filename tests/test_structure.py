@@ -58,8 +58,8 @@ LAYERS = [
         "readers.huffman",
         "readers.plain",
     ],
-    ["loops.compiler"],
-    ["loops.codes", "loops.lzw", "loops.pixels", "loops.samples"],
+    ["loops.compiler", "readers.channels", "readers.choice", "readers.lengths"],
+    ["loops.codes", "loops.lzw", "loops.pixels", "loops.samples", "readers.ome_xml"],
     ["compiled"],
     ["counting", "grid", "kernels", "runs", "places", "display", "progress"],
     [

@@ -6,15 +6,14 @@ import os
 from collections.abc import Callable
 
 from dask_slides.errors import SlideFormatError, SlideNotFoundError
+from dask_slides.readers.choice import Choice
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.ngff import marker_of, open_ngff
 from dask_slides.readers.preflight import MAGIC
-from dask_slides.readers.protocol import Source
+from dask_slides.readers.protocol import Opened
 from dask_slides.readers.raster import open_raster
 from dask_slides.readers.remote import exists, fetch, head, is_remote
 from dask_slides.readers.tiff import open_tiff
-
-Opened = tuple[Source, tuple[float, float] | None, dict[str, str]]
 
 UNFINISHED = ".key.json"
 """What lies in a store that is being written, or was left so."""
@@ -28,16 +27,17 @@ def _is_tiff(path: str, first: bytes | None) -> bool:
     return first is not None and first[:4] in MAGIC
 
 
-def _ngff(path: str, fill: float, limits: Limits, companions: bool) -> Opened:
-    return open_ngff(path, fill, limits)
+def _ngff(path: str, fill: float, limits: Limits, companions: bool, choice: Choice) -> Opened:
+    return open_ngff(path, fill, limits, choice)
 
 
-def _raster(path: str, fill: float, limits: Limits, companions: bool) -> Opened:
+def _raster(path: str, fill: float, limits: Limits, companions: bool, choice: Choice) -> Opened:
     source, properties = open_raster(path, fill)
-    return source, None, properties
+    choice.check_plain(path)
+    return Opened(source, None, properties)
 
 
-Reader = Callable[[str, float, Limits, bool], Opened]
+Reader = Callable[[str, float, Limits, bool, Choice], Opened]
 
 READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
     (_is_store, _ngff),
@@ -48,14 +48,17 @@ READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
 first match wins."""
 
 
-def open_source(path: str, fill: float, limits: Limits, companions: bool = False) -> Opened:
+def open_source(
+    path: str, fill: float, limits: Limits, companions: bool = False, choice: Choice = Choice()
+) -> Opened:
     """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`.
 
-    With `companions` the files beside it that hold planes of it are read too.
+    With `companions` the files beside it that hold planes of it are read too; `choice` says
+    which image and plane of it.
     """
     first = _first_remote(path) if is_remote(path) else _first(path)
     reader = next(reader for takes, reader in READERS if takes(path, first))
-    return reader(path, fill, limits, companions)
+    return reader(path, fill, limits, companions, choice)
 
 
 def _first(path: str) -> bytes | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dask_slides.errors import SlideError, SlideUnsupportedError, TileDecodeError
 from dask_slides.geometry import Region, hull, snapped_factor
 from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.choice import FIRST_PLANE, Choice, Plane, plane_of
 from dask_slides.readers.companions import (
     Companion,
     companions_of,
@@ -31,6 +32,7 @@ from dask_slides.readers.preflight import Structure, structure_of
 from dask_slides.readers.protocol import (
     Identity,
     Level,
+    Opened,
     check_identity,
     decoded,
     fill_holes,
@@ -44,10 +46,11 @@ from dask_slides.readers.tiff_image import (
     check_declared,
     check_level,
     check_tables,
+    chosen_series,
     conversion_of,
-    largest_series,
+    one_plane,
 )
-from dask_slides.readers.tiff_tags import mpp_of, properties_of, tile_of
+from dask_slides.readers.tiff_tags import channels_of, mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
 from dask_slides.readers.units import shown
 
@@ -67,7 +70,7 @@ class TiffSource:
     identity: Identity
     series: int
     axes: str
-    """Of the stored image, as tifffile names them."""
+    """Of what is read, as tifffile names them."""
     levels: tuple[Level, ...]
     stored_channels: int
     stored_dtype: np.dtype[Any]
@@ -83,6 +86,8 @@ class TiffSource:
     """Files beside it that hold planes of it."""
     means: bool = False
     """Whether reduced tiles are means of full ones, however their codec would do it."""
+    plane: Plane = FIRST_PLANE
+    """Of the stored image, whose axes may be more."""
 
     @property
     def name(self) -> str:
@@ -118,6 +123,7 @@ class TiffSource:
             self.on_bad_tile == "mask",
             self.companions,
             self.means,
+            self.plane,
         )
 
     def read(self, level: int, region: Region) -> Array:
@@ -142,7 +148,7 @@ class TiffSource:
         """Return what the file holds of `region`, (h, w, samples), before the conversion."""
         rows, columns = region.slices()
         index = {"Y": rows, "X": columns, "C": channels, "S": channels}
-        where = tuple(index.get(axis, 0) for axis in self.axes)
+        where = tuple(index.get(axis, self.plane.at(axis)) for axis in self.axes)
         return channels_last(np.asarray(this.array(level)[where]), self.axes)
 
     def _decoded(
@@ -236,9 +242,9 @@ def channels_last(stored: Array, axes: str) -> Array:
 
 
 def open_tiff(
-    path: str, fill: float, limits: Limits, companions: bool = False
-) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
-    """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties.
+    path: str, fill: float, limits: Limits, companions: bool = False, choice: Choice = Choice()
+) -> Opened:
+    """Read the tags of the file at `path`.
 
     With `companions` the files beside it are read too that its metadata name.
     """
@@ -250,13 +256,26 @@ def open_tiff(
             try:
                 beside = companions_of(path, tiff) if companions else ()
                 structures = structures_of(path, structure, beside, limits)
-                index, series = largest_series(path, tiff.series)
+                image, images, names = chosen_series(path, tiff.series, choice.image)
+                series = tiff.series[images[image]]
                 keep_open(path, series, beside)
-                for number, level in enumerate(series.levels):
+                plane = plane_of(path, series.axes, series.shape, choice)
+                others = plane.check(path, series.shape)
+                read, axes = one_plane(path, series, plane)
+                for number, level in enumerate(read.levels):
                     _check(path, number, level, structures, limits)
-                source = replace(_source(path, identity, index, series, fill), companions=beside)
-                told = properties_of(tiff, series) | _told(tiff, companions)
-                return source, mpp_of(tiff, series), told
+                source = replace(
+                    _source(path, identity, images[image], read, axes, fill),
+                    companions=beside,
+                    plane=plane,
+                )
+                told = properties_of(tiff, series) | _told(tiff, companions) | others
+                if len(names) > 1:
+                    told["image"] = names[image]
+                channels = channels_of(tiff, series, plane.axes, source.channels)
+                return Opened(
+                    source, mpp_of(tiff, series), told, names if len(names) > 1 else (), channels
+                )
             except SlideError:
                 raise
             except Exception as error:  # tags that contradict each other fail in many ways
@@ -287,16 +306,12 @@ def _check(
             check_tables(f"{where} in {of.name}", level.keyframe, page, files[of.path])
 
 
-def _source(path: str, identity: Identity, index: int, series: Any, fill: float) -> TiffSource:
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    for axis, length in sizes.items():
-        if axis not in "YXCS" and length != 1:
-            raise SlideUnsupportedError(
-                f"{path}: {length} planes along {axis}; save the plane wanted as a file of its own"
-            )
+def _source(
+    path: str, identity: Identity, index: int, series: Any, axes: str, fill: float
+) -> TiffSource:
+    sizes = dict(zip(axes, series.shape, strict=True))
     if sizes.get("C", 1) != 1 and sizes.get("S", 1) != 1:
         raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
-    axes = series.axes
     if "C" in sizes and "S" in sizes:  # the one of length 1 is dropped like any other
         axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
     full = (sizes["Y"], sizes["X"])
@@ -308,7 +323,7 @@ def _source(path: str, identity: Identity, index: int, series: Any, fill: float)
                 f"{path}: level {number} lies in pieces of {piece / 1e6:,.0f} MB, which can only "
                 "be fetched whole; fetch the file first, or save it in tiles"
             )
-        size = dict(zip(level.axes, level.shape, strict=True))
+        size = dict(zip(axes, level.shape, strict=True))
         shape = (size["Y"], size["X"])
         factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
         levels.append(Level(shape, factors, tile_of(level, shape)))

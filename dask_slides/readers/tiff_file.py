@@ -15,11 +15,13 @@ import numpy as np
 
 from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
 from dask_slides.forks import not_inherited
+from dask_slides.readers.choice import Plane
 from dask_slides.readers.companions import Companion, check_known, keep_open
 from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
+from dask_slides.readers.tiff_image import one_plane
 from dask_slides.readers.tiff_tags import absent_units, is_mapped, is_single, tile_of
 from dask_slides.readers.tiles import TiledPage, is_plain_tiled
 from dask_slides.readers.units import Units
@@ -40,6 +42,7 @@ class TiffFile:
         masks: bool = False,
         companions: tuple[Companion, ...] = (),
         means: bool = False,
+        plane: Plane | None = None,
     ) -> None:
         self._path = path
         self._identity = identity
@@ -49,9 +52,10 @@ class TiffFile:
         self._close = weakref.finalize(self, self._tiff.close)
         if companions:
             check_known(path, self._tiff, companions)
-        self._series = self._tiff.series[series]
+        whole = self._tiff.series[series]
         if companions:
-            keep_open(path, self._series, companions)
+            keep_open(path, whole, companions)
+        self._series = whole if plane is None else one_plane(path, whole, plane)[0]
         self._several = bool(companions)
         self._fill = fill
         self.masks = masks

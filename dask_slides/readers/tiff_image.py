@@ -8,41 +8,116 @@ from typing import Any
 import numpy as np
 
 from dask_slides.errors import (
+    SlideArgumentError,
     SlideFormatError,
     SlideLimitError,
     SlideTruncatedError,
     SlideUnsupportedError,
 )
+from dask_slides.readers.choice import Plane, named_image, unique_names
 from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.preflight import Structure
 from dask_slides.readers.strict import DECODED, check_raw, samples_of, tile_size
-from dask_slides.readers.tiff_tags import is_mapped
+from dask_slides.readers.tiff_tags import BESIDE, is_mapped
 
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
 """Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
-_BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
-"""Series that are no slide, in small letters: some show a person's name."""
 _BITS = {1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64}
 _TABLES = (273, 279, 324, 325)
 """Tags of the offsets and byte counts of strips and tiles."""
 
 
-def largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
-    """Return the series that is the slide: not label, macro or thumbnail, most pixels."""
-    best: tuple[int, int, Any] | None = None
+def chosen_series(
+    path: str, all_series: list[Any], image: int | str | None
+) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
+    """Return which image is read, and of every image its series and its name.
+
+    Unless it is asked for, that is the one of most pixels that is not label, macro or the like.
+    """
+    areas = {}
     for index, series in enumerate(all_series):
-        if series.name.lower() in _BESIDE or 0 in series.shape:
-            continue
         sizes = dict(zip(series.axes, series.shape, strict=True))
-        area = sizes.get("Y", 0) * sizes.get("X", 0)
-        if area and (best is None or area > best[0]):
-            best = (area, index, series)
-    if best is None:
+        if 0 not in series.shape and {"Y", "X"} <= set(sizes):
+            areas[index] = sizes["Y"] * sizes["X"]
+    if not areas:
         raise SlideFormatError(f"{path}: the file holds no image; check the file")
-    return best[1], best[2]
+    images = tuple(areas)
+    names = unique_names([all_series[index].name for index in images])
+    number = named_image(path, names, image)
+    if number is None:
+        slides = [
+            n for n, index in enumerate(images)
+            if len(images) == 1 or all_series[index].name.lower() not in BESIDE
+        ]  # fmt: skip
+        if not slides:
+            raise SlideArgumentError(
+                f"{path}: its {len(images)} images are called {', '.join(names)}, and none is the "
+                "slide itself; choose one with image="
+            )
+        number = max(slides, key=lambda n: areas[images[n]])
+    return number, images, names
+
+
+def one_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
+    """Return the pages of a series that hold `plane`, as a series, and its axes.
+
+    So nothing else is checked, and the plane is read as fast as a file of its own. If all planes
+    lie in one page that is the whole series: they are told apart when it is read.
+    """
+    depth = series.keyframe.imagedepth
+    if depth > 1:
+        raise SlideUnsupportedError(
+            f"{path}: its pages hold {depth} planes each (ImageDepth); save each plane as a page"
+        )
+    made = [_pages_of(path, level, plane) for level in series.levels]
+    levels = [level for level in made if level is not None]
+    if len(levels) < len(made):
+        return series, plane.axes
+    levels[0].levels = levels
+    return levels[0], levels[0].axes
+
+
+def _pages_of(path: str, level: Any, plane: Plane) -> Any:
+    """Return the pages of `plane` of one level as a level; None if they are not pages."""
+    import tifffile
+
+    axes, shape = plane.axes, level.shape
+    if not any(n > 1 and axis in "ZT" for axis, n in zip(axes, shape, strict=True)):
+        return None
+    stacked = len(axes) - len(level.keyframe.shape)
+    if (
+        len(level.pages) != math.prod(shape[:stacked])
+        or shape[stacked:] != level.keyframe.shape
+        or level.is_truncated
+    ):
+        return None
+    index = tuple(plane.at(axis) if axis in "ZT" else slice(None) for axis in axes[:stacked])
+    numbers = np.arange(len(level.pages)).reshape(shape[:stacked])[index]
+    pages = [level.pages[int(number)] for number in numbers.ravel()]
+    if any(page is None or page.is_virtual for page in pages):
+        if all(page is None for page in pages):
+            raise SlideFormatError(
+                f"{path}: the plane z={plane.z}, t={plane.t} is not in the file; choose another"
+            )
+        return None
+    pages[0] = pages[0].aspage()  # the others have the tags of the first one of all
+    kept = [
+        (axis, n) for at, (axis, n) in enumerate(zip(axes, shape, strict=True))
+        if not (at < stacked and (axis in "ZT" or n == 1))
+    ]  # fmt: skip
+    return tifffile.TiffPageSeries(
+        pages,
+        tuple(n for _, n in kept),
+        level.dtype,
+        "".join(axis for axis, _ in kept),
+        parent=level.parent,
+        name=level.name,
+        kind=level.kind,
+        multifile=level.is_multifile,
+    )
 
 
 def check_level(where: str, level: Any) -> None:

@@ -120,7 +120,7 @@ def write_image(
             names += [f"{LABEL}/{name}" for name in names]
         shards = {name: shards_of(store, name) for name in names}
         scales = metadata.multiscales(slide.name, "cyx", slide.mpp_yx, len(plan.levels))
-        parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
+        parts = {"multiscales": scales, "omero": metadata.omero(slide.channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(
             **facts, **_damage(unfinished.journal, blank_map)
         )
