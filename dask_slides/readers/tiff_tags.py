@@ -27,7 +27,7 @@ _MAPPED_ROWS = 64
 BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
 """Images that show the slide and are not it, in small letters: some show a person's name."""
 
-_PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
+PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
 _VENTANA_SCAN = r'\bScanRes="([^"]*)"'
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}
 """Micrometres of ResolutionUnit: inch and centimetre; millimetre, micrometre as tifffile has it."""
@@ -110,19 +110,24 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
     if tiff.is_ome:
         return mpp_of_pixels(pixels_of(tiff, series))
     if tiff.is_philips and is_scan:
-        return _first_pair(_PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
+        return _first_pair(PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
     if tiff.is_bif and is_scan:
         xmp = tiff.pages[0].tags.valueof(700, b"")
         text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)
         return _first_pair(_VENTANA_SCAN, text, 1.0)
     metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
     if unit := str(metadata.get("unit", "")).strip():
-        return _mpp_of_tags(page, micrometres(unit), micrometres(metadata.get("yunit", unit)))
-    unit = page.tags.valueof(296, 2)
-    factor = _RESOLUTION_UNITS.get(unit) if isinstance(unit, int) else None
-    found = _mpp_of_tags(page, factor, factor)
+        x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
+        meant = not {x, y} & {_RESOLUTION_UNITS[2], _RESOLUTION_UNITS[3]}  # no printer has others
+    else:
+        code = page.tags.valueof(296, 2)
+        x = y = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
+        meant = False
+    found = _mpp_of_tags(page, x, y)
     low, high = _PLAUSIBLE_MPP
-    return found if found is not None and all(low <= size <= high for size in found) else None
+    if found is None or meant or all(low <= size <= high for size in found):
+        return found
+    return None
 
 
 def _mpp_of_tags(page: Any, x: float | None, y: float | None) -> tuple[float, float] | None:
@@ -130,9 +135,10 @@ def _mpp_of_tags(page: Any, x: float | None, y: float | None) -> tuple[float, fl
     sizes = []
     for tag, unit in ((283, y), (282, x)):  # YResolution, XResolution
         value = page.tags.valueof(tag)
-        if isinstance(value, tuple) and len(value) == 2:
-            value = value[0] / value[1] if value[1] else None
-        per_unit = number_above_zero(value)
+        parts = value if isinstance(value, tuple) else (value,)
+        if len(parts) == 2 and parts[1]:  # a fraction, as it should be
+            parts = (parts[0] / parts[1],)
+        per_unit = number_above_zero(parts[0]) if len(parts) == 1 else None
         if unit is None or per_unit is None:
             return None
         sizes.append(unit / per_unit)
