@@ -49,8 +49,10 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
     for number, name in enumerate(slide.images):
         lines.append(f"image {number}  {printable(name)}")
-    if slide.channels != plain_channels(len(slide.channels)):
-        lines.append(f"channels {', '.join(printable(one.name) for one in slide.channels)}")
+    names = [channel.name for channel in slide.channels]
+    plain = [plain_channels(len(names), stacked) for stacked in (False, True)]
+    if all(names != [channel.name for channel in one] for one in plain):
+        lines.append(f"channels {', '.join(map(printable, names))}")
     lines += [f"{key}: {printable(value)}" for key, value in slide.properties.items()]
     return facts, lines
 

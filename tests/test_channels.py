@@ -144,6 +144,10 @@ def test_colours_and_windows_of_imagej(tmp_path):
     assert channels_of(path) == expected
     tifffile.imwrite(path, STACK[0], imagej=True, metadata={"min": 20.0, "max": 4000.0})
     assert channels_of(path) == [Channel("0", None, (20.0, 4000.0))]
+    told = {"min": "low", "LUTs": 3, "Ranges": 5, "Labels": 7}
+    text = "ImageJ=1.53t\n" + "".join(f"{key}={value}\n" for key, value in told.items())
+    tifffile.imwrite(path, STACK[0], description=text, metadata=None)
+    assert channels_of(path) == [Channel("0")]
 
 
 # ---------------------------------------------------------------- what tells nothing of them

@@ -69,8 +69,8 @@ class Plane:
                 told[name] = f"{length} planes, {number} is read"
             if axis not in "YXSCZT" and length > 1:
                 raise SlideUnsupportedError(
-                    f"{path}: {length} planes along an axis of no known meaning ({axis} of "
-                    f"{self.axes}); say what they are: {_examples(self.axes, shape)}"
+                    f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
+                    f"or T; say what they are: {_examples(self.axes, shape)}"
                 )
         for name in "zt":
             if self.at(name) and name.upper() not in self.axes:

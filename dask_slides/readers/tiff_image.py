@@ -103,7 +103,10 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
                 f"{path}: the plane z={plane.z}, t={plane.t} is not in the file; choose another"
             )
         return None
-    pages[0] = pages[0].aspage()  # the others have the tags of the first one of all
+    first = pages[0].aspage()  # the others have the tags of the first one of all
+    # these may have been mended, as those of LSM are
+    first.dataoffsets, first.databytecounts = pages[0].dataoffsets, pages[0].databytecounts
+    pages[0] = first
     kept = [
         (axis, n) for at, (axis, n) in enumerate(zip(axes, shape, strict=True))
         if not (at < stacked and (axis in "ZT" or n == 1))
@@ -117,6 +120,7 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
         name=level.name,
         kind=level.kind,
         multifile=level.is_multifile,
+        transform=level.transform,
     )
 
 

@@ -171,14 +171,17 @@ def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel,
 
 
 def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
-    tables = [np.asarray(table) for table in metadata.get("LUTs") or ()]
+    # the description may have keys of these names too, whose values are anything
+    tables, ranges, labels = (
+        value if isinstance(value := metadata.get(key), tuple | list) else ()
+        for key in ("LUTs", "Ranges", "Labels")
+    )
+    tables = [np.asarray(table) for table in tables]
     tops = [table[:, -1].tolist() if table.shape == (3, 256) else (0, 0, 0) for table in tables]
     colors = [hex_color(*top) if any(top) else None for top in tops]
-    ranges = tuple(metadata.get("Ranges") or ())
     if not ranges and count == 1:
         ranges = (metadata.get("min"), metadata.get("max"))
-    labels = metadata.get("Labels") or ()  # of every plane, not of the channels
-    names = labels if len(labels) == count else ()
+    names = labels if len(labels) == count else ()  # they are of every plane, not of the channels
     return described(count, names, colors, list(zip(ranges[::2], ranges[1::2], strict=False)))
 
 
