@@ -15,6 +15,9 @@ from dask_slides.slide import Slide
 from dask_slides.writers.mark import mark_of
 from dask_slides.writers.store import bad_tiles_in, statuses_of
 
+_MOST_IMAGES = 50
+"""Images that are listed as lines."""
+
 
 def shown_statuses(statuses: Mapping[str, int]) -> str:
     """Return counts by status as text."""
@@ -47,8 +50,10 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         tile = px(level.tile)
         lines.append(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
     lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
-    for number, name in enumerate(slide.images):
+    for number, name in enumerate(slide.images[:_MOST_IMAGES]):
         lines.append(f"image {number}  {printable(name)}")
+    if len(slide.images) > _MOST_IMAGES:
+        lines.append(f"and {len(slide.images) - _MOST_IMAGES:,} more images; --json lists all")
     names = [channel.name for channel in slide.channels]
     plain = [plain_channels(len(names), stacked) for stacked in (False, True)]
     if all(names != [channel.name for channel in one] for one in plain):

@@ -50,10 +50,14 @@ class Plane:
     """A letter for each axis as stored: Y, X, S and C are read, of Z and T one plane."""
     z: int = 0
     t: int = 0
+    page: int | None = None
+    """Which page of a stack that the file does not say the meaning of, as an image of its own."""
 
     def at(self, axis: str) -> int:
         """Return the index along an axis of which one plane is read."""
-        return {"Z": self.z, "T": self.t}.get(axis.upper(), 0)
+        if axis.upper() in "YXSC":
+            return 0
+        return {"Z": self.z, "T": self.t}.get(axis.upper(), self.page or 0)
 
     def check(self, path: str, shape: Sequence[int]) -> dict[str, str]:
         """Raise unless the plane is there; return what is told of the others."""
@@ -67,10 +71,10 @@ class Plane:
                 )
             if axis in "ZT" and length > 1:
                 told[name] = f"{length} planes, {number} is read"
-            if axis not in "YXSCZT" and length > 1:
+            if axis not in "YXSCZT" and length > 1 and self.page is None:
                 raise SlideUnsupportedError(
                     f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
-                    f"or T; say what they are: {_examples(self.axes, shape)}"
+                    f"or T; say what they are: {examples_of_axes(self.axes, shape)}"
                 )
         for name in "zt":
             if self.at(name) and name.upper() not in self.axes:
@@ -108,7 +112,7 @@ def plane_of(path: str, stored: str, shape: Sequence[int], choice: Choice) -> Pl
         raise SlideArgumentError(
             f"{path}: axes={choice.axes!r} does not fit: it has {stored} of "
             f"{' x '.join(map(str, shape))}; keep Y, X and S, and name the others C, Z or T: "
-            f"{_examples(stored, shape)}"
+            f"{examples_of_axes(stored, shape)}"
         )
     axes = "".join(named.get(at, "Q") for at in range(len(stored)))
     return Plane(axes, choice.z, choice.t)
@@ -118,7 +122,7 @@ def _planes(count: int) -> str:
     return "1 plane" if count == 1 else f"{count} planes"
 
 
-def _examples(stored: str, shape: Sequence[int]) -> str:
+def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
     """Return arguments that would name the axes of more than one plane."""
     kept = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
     found = []

@@ -49,6 +49,7 @@ from dask_slides.readers.tiff_image import (
     chosen_series,
     conversion_of,
     one_plane,
+    series_of,
 )
 from dask_slides.readers.tiff_tags import channels_of, mpp_of, properties_of, tile_of
 from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
@@ -256,26 +257,24 @@ def open_tiff(
             try:
                 beside = companions_of(path, tiff) if companions else ()
                 structures = structures_of(path, structure, beside, limits)
-                image, images, names = chosen_series(path, tiff.series, choice.image)
-                series = tiff.series[images[image]]
+                index, page, name, names = chosen_series(path, series_of(tiff, choice.axes), choice)
+                series = tiff.series[index]
                 keep_open(path, series, beside)
-                plane = plane_of(path, series.axes, series.shape, choice)
+                plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
                 others = plane.check(path, series.shape)
                 read, axes = one_plane(path, series, plane)
                 for number, level in enumerate(read.levels):
                     _check(path, number, level, structures, limits)
                 source = replace(
-                    _source(path, identity, images[image], read, axes, fill),
+                    _source(path, identity, index, read, axes, fill),
                     companions=beside,
                     plane=plane,
                 )
                 told = properties_of(tiff, series) | _told(tiff, companions) | others
-                if len(names) > 1:
-                    told["image"] = names[image]
+                if names:
+                    told["image"] = name
                 channels = channels_of(tiff, series, plane.axes, source.channels)
-                return Opened(
-                    source, mpp_of(tiff, series), told, names if len(names) > 1 else (), channels
-                )
+                return Opened(source, mpp_of(tiff, series), told, names, channels)
             except SlideError:
                 raise
             except Exception as error:  # tags that contradict each other fail in many ways

@@ -23,7 +23,7 @@ from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
-from dask_slides.readers.tiff_image import one_plane
+from dask_slides.readers.tiff_image import one_plane, series_of
 from dask_slides.readers.tiff_tags import (
     PHILIPS_SPACING,
     absent_units,
@@ -60,7 +60,7 @@ class TiffFile:
         self._close = weakref.finalize(self, self._tiff.close)
         if companions:
             check_known(path, self._tiff, companions)
-        whole = self._tiff.series[series]
+        whole = series_of(self._tiff, None if plane is None else plane.axes)[series]
         if companions:
             keep_open(path, whole, companions)
         self._series = whole if plane is None else one_plane(path, whole, plane)[0]

@@ -14,7 +14,13 @@ from dask_slides.errors import (
     SlideTruncatedError,
     SlideUnsupportedError,
 )
-from dask_slides.readers.choice import Plane, named_image, unique_names
+from dask_slides.readers.choice import (
+    Choice,
+    Plane,
+    examples_of_axes,
+    named_image,
+    unique_names,
+)
 from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
@@ -31,34 +37,59 @@ _TABLES = (273, 279, 324, 325)
 
 
 def chosen_series(
-    path: str, all_series: list[Any], image: int | str | None
-) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
-    """Return which image is read, and of every image its series and its name.
+    path: str, all_series: list[Any], choice: Choice
+) -> tuple[int, int | None, str, tuple[str, ...]]:
+    """Return the series that is read, and which page of it alone; its name, and those of all.
 
     Unless it is asked for, that is the one of most pixels that is not label, macro or the like.
+    Pages that the file stacks without a meaning are images of their own, to be asked for.
     """
-    areas = {}
+    areas, images = {}, []
     for index, series in enumerate(all_series):
         sizes = dict(zip(series.axes, series.shape, strict=True))
-        if 0 not in series.shape and {"Y", "X"} <= set(sizes):
-            areas[index] = sizes["Y"] * sizes["X"]
+        if 0 in series.shape or not {"Y", "X"} <= set(sizes):
+            continue
+        areas[index] = sizes["Y"] * sizes["X"]
+        other = [n for axis, n in zip(series.axes, series.shape, strict=True)
+                 if axis not in "YXSCZT" and n > 1]  # fmt: skip
+        apart = len(other) == 1 and choice.axes is None
+        images += [(index, page) for page in (range(other[0]) if apart else [None])]
     if not areas:
         raise SlideFormatError(f"{path}: the file holds no image; check the file")
-    images = tuple(areas)
-    names = unique_names([all_series[index].name for index in images])
-    number = named_image(path, names, image)
+    names = unique_names([all_series[index].name for index, _ in images])
+    number = named_image(path, names, choice.image)
     if number is None:
         slides = [
-            n for n, index in enumerate(images)
-            if len(images) == 1 or all_series[index].name.lower() not in BESIDE
+            n for n, (index, _) in enumerate(images)
+            if len(areas) == 1 or all_series[index].name.lower() not in BESIDE
         ]  # fmt: skip
         if not slides:
             raise SlideArgumentError(
                 f"{path}: its {len(images)} images are called {', '.join(names)}, and none is the "
                 "slide itself; choose one with image="
             )
-        number = max(slides, key=lambda n: areas[images[n]])
-    return number, images, names
+        number = max(slides, key=lambda n: areas[images[n][0]])
+        if images[number][1] is not None:
+            of_it = [n for n, (index, _) in enumerate(images) if index == images[number][0]]
+            series = all_series[images[number][0]]
+            raise SlideUnsupportedError(
+                f"{path}: {len(of_it)} pages of one size, and the file does not say what they are; "
+                f"choose one with image={of_it[0]} to {of_it[-1]}, or say it: "
+                f"{examples_of_axes(series.axes, series.shape)}"
+            )
+    return (*images[number], names[number], names if len(names) > 1 else ())
+
+
+def series_of(tiff: Any, axes: str | None) -> list[Any]:
+    """Return the series of a file of tifffile, whose images are a stack if `axes` says so."""
+    found: list[Any] = tiff.series
+    kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
+    alike = len(found) > 1 and len(kinds) == 1 and found[0].kind == "shaped"
+    if alike and axes is not None and len(axes) == len(found[0].axes) + 1:
+        tiff.is_shaped = False  # pages that were written one by one, each as an image
+        del tiff.series
+        found = tiff.series
+    return found
 
 
 def one_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
@@ -85,7 +116,7 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
     import tifffile
 
     axes, shape = plane.axes, level.shape
-    if not any(n > 1 and axis in "ZT" for axis, n in zip(axes, shape, strict=True)):
+    if not any(n > 1 and axis not in "YXSC" for axis, n in zip(axes, shape, strict=True)):
         return None
     stacked = len(axes) - len(level.keyframe.shape)
     if (
@@ -94,13 +125,16 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
         or level.is_truncated
     ):
         return None
-    index = tuple(plane.at(axis) if axis in "ZT" else slice(None) for axis in axes[:stacked])
+    index = tuple(
+        slice(None) if axis in "YXSC" else plane.at(axis) if n > 1 else 0
+        for axis, n in zip(axes[:stacked], shape, strict=False)
+    )
     numbers = np.arange(len(level.pages)).reshape(shape[:stacked])[index]
     pages = [level.pages[int(number)] for number in numbers.ravel()]
     if any(page is None or page.is_virtual for page in pages):
         if all(page is None for page in pages):
             raise SlideFormatError(
-                f"{path}: the plane z={plane.z}, t={plane.t} is not in the file; choose another"
+                f"{path}: plane z={plane.z}, t={plane.t} is not in the file; choose another"
             )
         return None
     first = pages[0].aspage()  # the others have the tags of the first one of all
@@ -109,7 +143,7 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
     pages[0] = first
     kept = [
         (axis, n) for at, (axis, n) in enumerate(zip(axes, shape, strict=True))
-        if not (at < stacked and (axis in "ZT" or n == 1))
+        if not (at < stacked and (axis not in "YXSC" or n == 1))
     ]  # fmt: skip
     return tifffile.TiffPageSeries(
         pages,
