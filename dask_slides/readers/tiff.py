@@ -257,8 +257,9 @@ def open_tiff(
             try:
                 beside = companions_of(path, tiff) if companions else ()
                 structures = structures_of(path, structure, beside, limits)
-                index, page, name, names = chosen_series(path, series_of(tiff, choice.axes), choice)
-                series = tiff.series[index]
+                found = series_of(tiff, choice.axes)
+                index, page, name, names = chosen_series(path, found, choice)
+                series = found[index]
                 keep_open(path, series, beside)
                 plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
                 others = plane.check(path, series.shape)

@@ -84,12 +84,21 @@ def series_of(tiff: Any, axes: str | None) -> list[Any]:
     """Return the series of a file of tifffile, whose images are a stack if `axes` says so."""
     found: list[Any] = tiff.series
     kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
-    alike = len(found) > 1 and len(kinds) == 1 and found[0].kind == "shaped"
-    if alike and axes is not None and len(axes) == len(found[0].axes) + 1:
-        tiff.is_shaped = False  # pages that were written one by one, each as an image
-        del tiff.series
-        found = tiff.series
-    return found
+    pages = [page for one in found for page in one.pages]
+    if len(kinds) != 1 or not 1 < len(found) == len(pages) or found[0].kind != "shaped":
+        return found
+    first = found[0]
+    if (
+        axes is None
+        or len(axes) != len(first.axes) + 1
+        or any(len(one.levels) > 1 for one in found)
+    ):
+        return found
+    import tifffile
+
+    # pages that were written one by one, each as an image
+    shape = (len(pages), *first.shape)
+    return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
 
 
 def one_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
