@@ -10,9 +10,13 @@ from typing import Any
 from dask_slides.cli_options import printable
 from dask_slides.display import bytes_text, px
 from dask_slides.estimate import estimate_image
+from dask_slides.readers.channels import plain_channels
 from dask_slides.slide import Slide
 from dask_slides.writers.mark import mark_of
 from dask_slides.writers.store import bad_tiles_in, statuses_of
+
+_MOST_IMAGES = 50
+"""Images that are listed as lines."""
 
 
 def shown_statuses(statuses: Mapping[str, int]) -> str:
@@ -34,6 +38,8 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
             for lv in slide.levels
         ],
         "task_bytes": peak,
+        "images": list(slide.images),
+        "channels": [asdict(channel) for channel in slide.channels],
         "properties": dict(slide.properties),
     }
     lines = [
@@ -44,6 +50,14 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         tile = px(level.tile)
         lines.append(f"level {number}  {px(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}")
     lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
+    for number, name in enumerate(slide.images[:_MOST_IMAGES]):
+        lines.append(f"image {number}  {printable(name)}")
+    if len(slide.images) > _MOST_IMAGES:
+        lines.append(f"and {len(slide.images) - _MOST_IMAGES:,} more images; --json lists all")
+    names = [channel.name for channel in slide.channels]
+    plain = [plain_channels(len(names), stacked) for stacked in (False, True)]
+    if all(names != [channel.name for channel in one] for one in plain):
+        lines.append(f"channels {', '.join(map(printable, names))}")
     lines += [f"{key}: {printable(value)}" for key, value in slide.properties.items()]
     return facts, lines
 

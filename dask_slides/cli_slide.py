@@ -26,6 +26,10 @@ class Given:
     limits: Limits
     sha256: str | None
     companions: bool
+    image: str | None
+    axes: str | None
+    z: int
+    t: int
 
     def open(self) -> Slide:
         """Open it."""
@@ -36,6 +40,10 @@ class Given:
             limits=self.limits,
             sha256=self.sha256,
             companions=self.companions,
+            image=self.image,
+            axes=self.axes,
+            z=self.z,
+            t=self.t,
         )
 
 
@@ -90,9 +98,15 @@ def slide_options(command: Command) -> Command:
         limits: Limits,
         verify_hash: str | None,
         companions: bool,
+        image: str | None,
+        axes: str | None,
+        z: int,
+        t: int,
         **kwargs: Any,
     ) -> Any:
-        given = Given(slide, slide_mpp, on_bad_tile, limits, verify_hash, companions)
+        given = Given(
+            slide, slide_mpp, on_bad_tile, limits, verify_hash, companions, image, axes, z, t
+        )
         return command(slide=given, **kwargs)
 
     options: list[Callable[[Command], Command]] = [
@@ -104,6 +118,14 @@ def slide_options(command: Command) -> Command:
                      help="read the whole file first, and refuse it if it has another checksum"),
         click.option("--companions", is_flag=True,
                      help="read the files beside an OME-TIFF that hold other planes of it"),
+        click.option("--image", metavar="NAME|NUMBER",
+                     help="which of several images of the file; info lists them"),
+        click.option("--axes", metavar="LETTERS",
+                     help="what stacked pages are, such as CYX for channels, ZYX or TYX"),
+        click.option("--z", type=click.IntRange(0), default=0, show_default=True,
+                     help="which plane along z"),
+        click.option("--t", type=click.IntRange(0), default=0, show_default=True,
+                     help="which plane along t"),
     ]  # fmt: skip
     decorated: Command = run
     for option in reversed(options):

@@ -25,9 +25,10 @@ from dask_slides.pack import (
     warn_blank,
 )
 from dask_slides.placed import TileBlock, tile_block
+from dask_slides.readers.bad_tiles import seen_of
 from dask_slides.readers.protocol import Source, holes_in, is_masked, read_valid
 from dask_slides.slide import Mpp, Slide, as_slide
-from dask_slides.stats import CellStats, record_length, record_of, seen_of, unpacked
+from dask_slides.stats import CellStats, record_length, record_of, unpacked
 
 Array = NDArray[Any]
 

@@ -22,6 +22,8 @@ from dask_slides.geometry import Region, level_size
 from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
 from dask_slides.readers.array import array_source
 from dask_slides.readers.bad_tiles import MODES, BadTile
+from dask_slides.readers.channels import Channel, plain_channels
+from dask_slides.readers.choice import Choice
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.protocol import Level, Source, check_identity
 from dask_slides.readers.ranges import check_digest
@@ -49,6 +51,10 @@ class Slide:
     path: str | None = None
     """Where it was opened from, None for a dask array."""
     details: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    images: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the images of the file, if it has several: what ``open_slide(image=)`` takes."""
+    described: tuple[Channel, ...] = field(default=(), repr=False)
+    """What the file says of the channels; see `channels`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +80,12 @@ class Slide:
     def properties(self) -> Mapping[str, str]:
         """What the file tells of itself: format, compression, scanner."""
         return MappingProxyType(dict(self.details))
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Name, colour and window of each channel, as far as the file tells them."""
+        count = self.source.channels
+        return self.described if len(self.described) == count else plain_channels(count)
 
     @property
     def data(self) -> da.Array:
@@ -230,6 +242,11 @@ def open_slide(
     limits: Limits = Limits(),
     sha256: str | None = None,
     companions: bool = False,
+    *,
+    image: int | str | None = None,
+    axes: str | None = None,
+    z: int = 0,
+    t: int = 0,
 ) -> Slide:
     """Open an image of any size; no pixel is read.
 
@@ -260,6 +277,14 @@ def open_slide(
     companions : bool
         Whether an OME-TIFF may name files that hold other planes of it. They are opened only if
         they lie beside it, on this machine; each is looked at like the slide itself.
+    image : str or int, optional
+        Name or number of the image, where `Slide.images` lists several. By default the largest of
+        a TIFF that is no label, macro, map, overview or thumbnail; the first of an OME-Zarr store.
+    axes : str, optional
+        What stacked pages are, where the file does not say it or is wrong: a letter for each axis
+        as stored, "CYX" for channels, or "ZYX", "TYX"; S is for the samples of colour pixels.
+    z, t : int
+        The plane to read where there are several along Z or T; `Slide.properties` tells how many.
 
     Returns
     -------
@@ -269,6 +294,8 @@ def open_slide(
 
     Raises
     ------
+    SlideArgumentError
+        An argument is wrong, or there is no such image or plane.
     SlideNotFoundError
         There is nothing at the path, or a companion is missing.
     SlideFormatError
@@ -300,6 +327,7 @@ def open_slide(
             "sha256= is of one file, and companions=True reads others too; check all of them "
             "before, and give one of the two"
         )
+    choice = Choice(image, axes, z, t)
     text = os.fspath(path)
     # a worker may run in another folder
     text = checked_address(text) if is_remote(text) else os.path.abspath(text)
@@ -308,13 +336,15 @@ def open_slide(
             f"{text}: companions are read on this machine only; fetch the slide and all of them"
         )
     identity = None if sha256 is None else check_digest(text, sha256)
-    source, found, properties = open_source(text, fill, limits, companions)
+    opened = open_source(text, fill, limits, companions, choice)
+    source = opened.source
     if identity is not None:
         check_identity(text, identity)
     if on_bad_tile == "mask":
         source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
-    return Slide(source, Path(text).name, given or found, text, tuple(properties.items()))
+    told = (tuple(opened.properties.items()), opened.images, opened.channels)
+    return Slide(source, Path(text).name, given or opened.mpp, text, *told)
 
 
 def from_dask(array: Any, mpp: Mpp = None) -> Slide:

@@ -19,7 +19,7 @@ from dask_slides.counting import BINS, byte_sums
 from dask_slides.geometry import Region, bounds
 from dask_slides.graph import MAX_TASKS, Block, read_unit, task_bytes, task_side
 from dask_slides.grid import TileGrid
-from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.bad_tiles import seen_of
 from dask_slides.readers.protocol import Source, pieces
 from dask_slides.resample import STRIP_PIXELS
 from dask_slides.samples import (
@@ -346,16 +346,6 @@ def _side_by_side(pixels: Array, count: int) -> Array:
     """Return `pixels` (h, n w, ...) of n cells as (n, h, w, ...)."""
     height, width, *rest = pixels.shape
     return pixels.reshape(height, count, width // count, *rest).swapaxes(0, 1)
-
-
-def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:
-    """Return which pixels (h, w) of `region` lie in none of its `holes`; None if all do."""
-    if not holes:
-        return None
-    seen = np.ones((region.height, region.width), bool)
-    for hole in holes:
-        seen[hole.region.slices(region.y, region.x)] = False
-    return seen
 
 
 def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:

@@ -6,8 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dask_slides.geometry import Region, joined, shrunk
 from dask_slides.readers.plain import of_kind
+
+Array = NDArray[Any]
 
 OK, BLANK, ABSENT, CORRUPT = "ok", "blank", "absent", "corrupt"
 STATUSES = (OK, BLANK, ABSENT, CORRUPT)
@@ -121,3 +126,13 @@ def status_of(holes: Iterable[Hole], region: Region) -> str | None:
     """Return what `holes` make of the pixels of `region`; None if they touch none of them."""
     found = {hole.tile.status for hole in holes if hole.region.intersect(region).area}
     return next((status for status in (CORRUPT, ABSENT) if status in found), None)
+
+
+def seen_of(region: Region, holes: tuple[Hole, ...]) -> Array | None:
+    """Return which pixels (h, w) of `region` lie in none of its `holes`; None if all do."""
+    if not holes:
+        return None
+    seen = np.ones((region.height, region.width), bool)
+    for hole in holes:
+        seen[hole.region.slices(region.y, region.x)] = False
+    return seen

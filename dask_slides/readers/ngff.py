@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from dask_slides.errors import (
     RemoteAccessError,
     RemoteError,
+    SlideArgumentError,
     SlideError,
     SlideFormatError,
     SlideLimitError,
@@ -22,15 +24,29 @@ from dask_slides.errors import (
 )
 from dask_slides.geometry import Region, snapped_factor
 from dask_slides.readers.bad_tiles import MARK, Hole, holes_of, within
+from dask_slides.readers.channels import Channel, described
+from dask_slides.readers.choice import (
+    FIRST_PLANE,
+    Choice,
+    Plane,
+    named_image,
+    plane_of,
+    unique_names,
+)
+from dask_slides.readers.lengths import micrometres, number_above_zero
 from dask_slides.readers.limits import Limits
-from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
+from dask_slides.readers.protocol import (
+    Identity,
+    Level,
+    Opened,
+    check_identity,
+    decoded,
+    identify,
+)
 from dask_slides.readers.remote import exists, group_at, is_remote
 from dask_slides.readers.units import Units, fill_for, shown
 
 Array = NDArray[Any]
-
-_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4,
-                "meter": 1e6, "angstrom": 1e-4}  # fmt: skip
 
 SHARD_ENTRY = 16
 """Bytes of a chunk in the index of its shard, which is read whole."""
@@ -55,6 +71,8 @@ class NgffSource:
     on_bad_tile: str = "raise"
     recorded: tuple[Hole, ...] = ()
     """What a store of ours says that it shows the fill for, in pixels of level 0."""
+    plane: Plane = FIRST_PLANE
+    """Which plane is read where there are several."""
 
     @property
     def name(self) -> str:
@@ -73,7 +91,8 @@ class NgffSource:
     def _pixels(self, level: int, region: Region) -> Array:
         rows, columns = region.slices()
         index = {"y": rows, "x": columns, "c": slice(None)}
-        stored = _arrays(self)[level][tuple(index.get(axis, 0) for axis in self.axes)]
+        where = tuple(index.get(axis, self.plane.at(axis)) for axis in self.axes)
+        stored = _arrays(self)[level][where]
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
         if "c" not in kept:
@@ -118,26 +137,30 @@ def marker_of(path: str) -> str | None:
     return next((name for name in names if there(name)), None)
 
 
-def open_ngff(
-    path: str, fill: float | None, limits: Limits
-) -> tuple[NgffSource, tuple[float, float] | None, dict[str, str]]:
-    """Read the metadata of the store at `path`: source, mpp (y, x) if given, properties."""
-    path, group, attributes = _image_group(path)
+def open_ngff(path: str, fill: float | None, limits: Limits, choice: Choice = Choice()) -> Opened:
+    """Read the metadata of the store at `path`."""
+    path, group, attributes, scales, images, number = _image_group(path, choice)
     try:
-        multiscale = attributes.get("ome", attributes)["multiscales"][0]
+        multiscale = attributes.get("ome", attributes)["multiscales"][scales]
         names = tuple(str(dataset["path"]) for dataset in multiscale["datasets"])
-        axes = tuple(_axis_name(axis) for axis in multiscale["axes"])
         arrays = [group[name] for name in names]
         for array in arrays:
             check_chunks(path, array, limits)
-        levels, channels = _levels(
-            path, axes, [a.shape for a in arrays], [a.chunks for a in arrays]
-        )
-        mpp = _mpp(multiscale)
+        plane = _plane(path, multiscale["axes"], arrays[0].shape, choice)
+        others = plane.check(path, arrays[0].shape)
+        axes = tuple(plane.axes.lower())
+        # of a pyramid in z too, the smaller levels show no plane of level 0
+        kept = [
+            n for n, array in enumerate(arrays) if _planes(axes, array) == _planes(axes, arrays[0])
+        ]
+        arrays, names = [arrays[n] for n in kept], tuple(names[n] for n in kept)
+        levels, channels = _levels(axes, [a.shape for a in arrays], [a.chunks for a in arrays])
+        mpp = _mpp(multiscale, axes)
         version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
         dtype = np.dtype(arrays[0].dtype)
         _check_limits(path, levels, channels * dtype.itemsize, limits)
         recorded = _recorded(attributes)
+        told = _channels(attributes.get("ome", attributes), channels)
     except SlideError:
         raise
     except Exception as error:  # metadata can be anything, and zarr has errors of its own
@@ -152,9 +175,12 @@ def open_ngff(
     assert metadata is not None  # Zarr has just read it
     source = NgffSource(
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
-        background=fill, recorded=recorded,
+        background=fill, recorded=recorded, plane=plane,
     )  # fmt: skip
-    return source, mpp, {"format": f"OME-Zarr {version}"}
+    properties = {"format": f"OME-Zarr {version}"} | others
+    if images:
+        properties["image"] = images[number]
+    return Opened(source, mpp, properties, images, told)
 
 
 def check_chunks(path: str, array: Any, limits: Limits) -> None:
@@ -191,17 +217,30 @@ def _recorded(attributes: Mapping[str, Any]) -> tuple[Hole, ...]:
     return holes_of(rows)
 
 
-def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:
-    """Return the group of the image at `path`, of a collection the first, and its attributes."""
+def _image_group(
+    path: str, choice: Choice
+) -> tuple[str, Any, Mapping[str, Any], int, tuple[str, ...], int]:
+    """Return the group of the image that is wanted, by default the first.
+
+    That is its path, the group, its attributes, which of its multiscales it is; then the names of
+    all images if there are several, and which of them it is.
+    """
     try:
         group = group_at(path)
         attributes = group.attrs.asdict()
+        scales = len(attributes.get("ome", attributes).get("multiscales", ()))
         if "bioformats2raw.layout" in attributes.get("ome", attributes):
-            path = f"{path}/0"
+            paths = _collected(path, group)
+            names = unique_names([_name_at(one) for one in paths])
+            number = named_image(path, names, choice.image) or 0
+            path, scales = paths[number], 0
             group = group_at(path)
             attributes = group.attrs.asdict()
-        return path, group, attributes
-    except (RemoteError, RemoteAccessError):
+        else:
+            names = unique_names([_name(attributes, n) for n in range(scales)] or [None])
+            number = scales = named_image(path, names, choice.image) or 0
+        return path, group, attributes, scales, names if len(names) > 1 else (), number
+    except (RemoteError, RemoteAccessError, SlideArgumentError):
         raise
     except Exception as error:  # zarr has no one class for "this is not a group"
         kind = type(error).__name__
@@ -212,21 +251,60 @@ def _image_group(path: str) -> tuple[str, Any, Mapping[str, Any]]:
     )
 
 
+def _collected(path: str, group: Any) -> list[str]:
+    """Return where the images of a collection lie, as bioformats2raw writes it."""
+    try:
+        attributes = group["OME"].attrs.asdict()
+        names = [str(name) for name in attributes.get("ome", attributes)["series"]]
+    except (KeyError, TypeError):  # without a list they are numbered
+        names = []
+    names = [name for name in names if re.fullmatch(r"\w[\w.-]*", name)]  # not out of the store
+    if names:
+        return [f"{path}/{name}" for name in names]
+    found = [f"{path}/0"]
+    while marker_of(f"{path}/{len(found)}") is not None:
+        found.append(f"{path}/{len(found)}")
+    return found
+
+
+def _name_at(path: str) -> str | None:
+    try:
+        return _name(group_at(path).attrs.asdict(), 0)
+    except (RemoteError, RemoteAccessError):
+        raise
+    except Exception:  # of that one it is told when it is read
+        return None
+
+
+def _name(attributes: Mapping[str, Any], number: int) -> str | None:
+    try:
+        name = attributes.get("ome", attributes)["multiscales"][number].get("name")
+    except (KeyError, IndexError, AttributeError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _axis_name(axis: Any) -> str:
     return str(axis["name"] if isinstance(axis, Mapping) else axis)
 
 
+def _plane(path: str, axes: list[Any], shape: tuple[int, ...], choice: Choice) -> Plane:
+    """Return the plane that is wanted; axes of other names than x, y, z, c, t are Q."""
+    names = [_axis_name(axis) for axis in axes]
+    stored = "".join(name.upper() if name in list("xyzct") else "Q" for name in names)
+    if not {"Y", "X"} <= set(stored):
+        raise SlideFormatError(f"{path}: axes {tuple(names)} have no y and x")
+    return plane_of(path, stored, shape, choice)
+
+
+def _planes(axes: tuple[str, ...], array: Any) -> list[int]:
+    return [n for axis, n in zip(axes, array.shape, strict=True) if axis not in "yx"]
+
+
 def _levels(
-    path: str, axes: tuple[str, ...], shapes: list[Any], chunks: list[Any]
+    axes: tuple[str, ...], shapes: list[Any], chunks: list[Any]
 ) -> tuple[tuple[Level, ...], int]:
     first = dict(zip(axes, shapes[0], strict=True))
-    if not {"y", "x"} <= set(axes):
-        raise SlideFormatError(f"{path}: axes {axes} have no y and x")
-    for axis, length in first.items():
-        if axis not in "yxc" and length != 1:
-            raise SlideUnsupportedError(
-                f"{path}: {length} planes along {axis}; write one plane to a store of its own"
-            )
     levels = []
     for shape, chunk in zip(shapes, chunks, strict=True):
         size = dict(zip(axes, shape, strict=True))
@@ -236,16 +314,37 @@ def _levels(
     return tuple(levels), int(first.get("c", 1))
 
 
-def _mpp(multiscale: Mapping[str, Any]) -> tuple[float, float] | None:
+def _mpp(multiscale: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, float] | None:
     axes = multiscale["axes"]
     scale = [1.0] * len(axes)
     steps = list(multiscale["datasets"][0].get("coordinateTransformations", ()))
     for step in steps + list(multiscale.get("coordinateTransformations", ())):
         if step.get("type") == "scale":
-            scale = [a * b for a, b in zip(scale, step["scale"], strict=True)]
+            sizes = [number_above_zero(size) or math.nan for size in step["scale"]]
+            scale = [a * b for a, b in zip(scale, sizes, strict=True)]
     found = {}
-    for axis, value in zip(axes, scale, strict=True):
-        unit = axis.get("unit") if isinstance(axis, Mapping) else None
-        if unit in _MICROMETRES:
-            found[_axis_name(axis)] = float(value) * _MICROMETRES[unit]
+    for name, axis, value in zip(names, axes, scale, strict=True):
+        unit = micrometres(axis.get("unit")) if isinstance(axis, Mapping) else None
+        if unit is not None and math.isfinite(value):
+            found[name] = value * unit
     return (found["y"], found["x"]) if {"y", "x"} <= set(found) else None
+
+
+def _channels(attributes: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
+    """Return what `omero` says of the channels; () if there is none, or it is of others."""
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not isinstance(channels, list) or len(channels) != count:
+        return ()
+    told = [one if isinstance(one, Mapping) else {} for one in channels]
+    colors = [str(one.get("color", "")).lstrip("#").upper() for one in told]
+    windows = [one.get("window") for one in told]
+    return described(
+        count,
+        [one.get("label") for one in told],
+        [color if re.fullmatch("[0-9A-F]{6}", color) else None for color in colors],
+        [
+            (window.get("start"), window.get("end")) if isinstance(window, Mapping) else None
+            for window in windows
+        ],
+    )

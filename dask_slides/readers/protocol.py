@@ -20,6 +20,7 @@ from dask_slides.errors import (
 )
 from dask_slides.geometry import Placement, Region, strips
 from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.channels import Channel
 from dask_slides.readers.remote import head, is_remote
 
 Array = NDArray[Any]
@@ -69,6 +70,20 @@ class Source(Protocol):
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`, (height, width, channels)."""
         ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a reader returns of a file or store."""
+
+    source: Source
+    mpp: tuple[float, float] | None
+    """Micrometres per pixel (y, x) if the file tells them."""
+    properties: dict[str, str]
+    images: tuple[str, ...] = ()
+    """What the images are called, if there are several."""
+    channels: tuple[Channel, ...] = ()
+    """What the file says of the channels of the source, if it does."""
 
 
 @runtime_checkable

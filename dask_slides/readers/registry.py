@@ -6,15 +6,14 @@ import os
 from collections.abc import Callable
 
 from dask_slides.errors import SlideFormatError, SlideNotFoundError, SlideUnsupportedError
+from dask_slides.readers.choice import Choice
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.ngff import marker_of, open_ngff
 from dask_slides.readers.preflight import MAGIC
-from dask_slides.readers.protocol import Source
+from dask_slides.readers.protocol import Opened
 from dask_slides.readers.raster import open_raster
 from dask_slides.readers.remote import exists, fetch, head, is_remote
-from dask_slides.readers.tiff import open_tiff
-
-Opened = tuple[Source, tuple[float, float] | None, dict[str, str]]
+from dask_slides.readers.tiff_open import open_tiff
 
 _RAW = "convert it to OME-Zarr with bioformats2raw"
 _OPENSLIDE = "convert it to a tiled TIFF with a program that has OpenSlide, such as libvips"
@@ -77,16 +76,21 @@ def _is_tiff(path: str, first: bytes | None) -> bool:
     return first is not None and first[:4] in MAGIC
 
 
-def _ngff(path: str, fill: float | None, limits: Limits, companions: bool) -> Opened:
-    return open_ngff(path, fill, limits)
+def _ngff(
+    path: str, fill: float | None, limits: Limits, companions: bool, choice: Choice
+) -> Opened:
+    return open_ngff(path, fill, limits, choice)
 
 
-def _raster(path: str, fill: float | None, limits: Limits, companions: bool) -> Opened:
+def _raster(
+    path: str, fill: float | None, limits: Limits, companions: bool, choice: Choice
+) -> Opened:
     source, properties = open_raster(path, fill)
-    return source, None, properties
+    choice.check_plain(path)
+    return Opened(source, None, properties)
 
 
-Reader = Callable[[str, float | None, Limits, bool], Opened]
+Reader = Callable[[str, float | None, Limits, bool, Choice], Opened]
 
 READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
     (_is_store, _ngff),
@@ -97,16 +101,23 @@ READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
 first match wins."""
 
 
-def open_source(path: str, fill: float | None, limits: Limits, companions: bool = False) -> Opened:
+def open_source(
+    path: str,
+    fill: float | None,
+    limits: Limits,
+    companions: bool = False,
+    choice: Choice = Choice(),
+) -> Opened:
     """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`.
 
-    With `companions` the files beside it that hold planes of it are read too.
+    With `companions` the files beside it that hold planes of it are read too; `choice` says
+    which image and plane of it.
     """
     first = _first_remote(path) if is_remote(path) else _first(path)
     if first is not None:
         _check_read(path, first)
     reader = next(reader for takes, reader in READERS if takes(path, first))
-    return reader(path, fill, limits, companions)
+    return reader(path, fill, limits, companions, choice)
 
 
 def _check_read(path: str, first: bytes) -> None:

@@ -6,7 +6,7 @@ plain tiled pages (`tiles`) and images that lie in the file as in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,53 +15,30 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideError, SlideUnsupportedError, TileDecodeError
-from dask_slides.geometry import Region, hull, snapped_factor
+from dask_slides.errors import TileDecodeError
+from dask_slides.geometry import Region, hull
 from dask_slides.readers.bad_tiles import BadTile, Hole
+from dask_slides.readers.choice import FIRST_PLANE, Plane
 from dask_slides.readers.companions import (
     Companion,
-    companions_of,
-    keep_open,
-    names_in,
-    structures_of,
 )
-from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import Conversion
-from dask_slides.readers.preflight import Structure, structure_of
 from dask_slides.readers.protocol import (
     Identity,
     Level,
     check_identity,
     decoded,
     fill_holes,
-    identify,
 )
-from dask_slides.readers.ranges import stream
 from dask_slides.readers.remote import is_remote
-from dask_slides.readers.tiff_file import TiffFile, damaged, opened, tiff_file
-from dask_slides.readers.tiff_image import (
-    check_alike,
-    check_declared,
-    check_level,
-    check_tables,
-    conversion_of,
-    largest_series,
-    orientation_of,
-)
-from dask_slides.readers.tiff_masks import checked_mask, nodata_of, told_of
-from dask_slides.readers.tiff_tags import complete_tables, mpp_of, properties_of, tile_of
-from dask_slides.readers.tiles import TiledPage, coarseness_of, factors_of, span_of
-from dask_slides.readers.turned import TURNS, UPRIGHT, Turn
-from dask_slides.readers.units import fill_for, shown
+from dask_slides.readers.tiff_file import TiffFile, opened
+from dask_slides.readers.tiles import TiledPage
+from dask_slides.readers.turned import UPRIGHT, Turn
+from dask_slides.readers.units import shown
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
 Read = TypeVar("Read")
-
-_COLOUR = {2, 3, 5, 6}
-"""Photometric tags of RGB, palettes, CMYK and YCbCr."""
-_LARGEST_PIECE = 2**26
-"""Bytes of a strip that may be fetched for one row of it: some writers make one of all."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +49,7 @@ class TiffSource:
     identity: Identity
     series: int
     axes: str
-    """Of the stored image, as tifffile names them."""
+    """Of what is read, as tifffile names them."""
     levels: tuple[Level, ...]
     stored_channels: int
     stored_dtype: np.dtype[Any]
@@ -94,6 +71,8 @@ class TiffSource:
     """The stored number that stands for no value."""
     mask: int | None = None
     """The series that says which pixels have a value."""
+    plane: Plane = FIRST_PLANE
+    """Of the stored image, whose axes may be more."""
 
     @property
     def name(self) -> str:
@@ -130,6 +109,7 @@ class TiffSource:
             self.companions,
             self.means,
             self.mask,
+            self.plane,
         )
 
     def read(self, level: int, region: Region) -> Array:
@@ -189,7 +169,7 @@ class TiffSource:
         """Return what the file holds of `region`, (h, w, samples), before the conversion."""
         rows, columns = region.slices()
         index = {"Y": rows, "X": columns, "C": channels, "S": channels}
-        where = tuple(index.get(axis, 0) for axis in self.axes)
+        where = tuple(index.get(axis, self.plane.at(axis)) for axis in self.axes)
         return channels_last(np.asarray(this.array(level)[where]), self.axes)
 
     def _decoded(
@@ -304,137 +284,3 @@ def channels_last(stored: Array, axes: str) -> Array:
         stored, kept = stored[..., None], [*kept, "C"]
     channel = next(axis for axis in kept if axis in "CS")
     return stored.transpose([kept.index("Y"), kept.index("X"), kept.index(channel)])
-
-
-def open_tiff(
-    path: str, fill: float | None, limits: Limits, companions: bool = False
-) -> tuple[TiffSource, tuple[float, float] | None, dict[str, str]]:
-    """Read the tags of the file at `path`: source, mpp (y, x) if it is given, properties.
-
-    With `companions` the files beside it are read too that its metadata name.
-    """
-    identity = identify(path)
-    with stream(path) as file:
-        structure = structure_of(path, file, identity.size, limits)
-        file.seek(0)  # tifffile takes where it stands for the beginning
-        with tiff_file(path, file, companions) as tiff:
-            try:
-                beside = companions_of(path, tiff) if companions else ()
-                structures = structures_of(path, structure, beside, limits)
-                index, series = largest_series(path, tiff.series)
-                keep_open(path, series, beside)
-                for number, level in enumerate(series.levels):
-                    _check(path, number, level, structures, limits)
-                mask = checked_mask(path, tiff.series, series, structures, limits)
-                source = _source(path, identity, index, series, fill, mask)
-                source = replace(source, companions=beside)
-                told = properties_of(tiff, series) | _told(tiff, companions)
-                told |= told_of(source.nodata, source.mask)
-                mpp = mpp_of(tiff, series)
-                return source, mpp and source.turn.sides(mpp), told
-            except SlideError:
-                raise
-            except Exception as error:  # tags that contradict each other fail in many ways
-                raise damaged(path, error) from None
-
-
-def _told(tiff: Any, read: bool) -> dict[str, str]:
-    """Return what is told of the files that the slide names, if there are any."""
-    names = ", ".join(names_in(tiff))
-    if not names:
-        return {}
-    return {"companions": names if read else f"{names}: not read, companions=True asks for them"}
-
-
-def _check(
-    path: str, number: int, level: Any, files: Mapping[str, Structure], limits: Limits
-) -> None:
-    """Refuse a level that would not be read right; `files` are those that its pages lie in."""
-    where = f"{path}: level {number}"
-    check_level(where, level)
-    check_declared(where, level, limits)
-    check_alike(where, level)
-    complete_tables(level)
-    for page in level.pages or (None,):
-        if page is None or page.parent is page.parent.root:
-            check_tables(where, level.keyframe, page, files[path])
-        else:
-            of = page.parent.filehandle
-            check_tables(f"{where} in {of.name}", level.keyframe, page, files[of.path])
-
-
-def _source(
-    path: str,
-    identity: Identity,
-    index: int,
-    series: Any,
-    fill: float | None,
-    mask: tuple[int, int] | None,
-) -> TiffSource:
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    for axis, length in sizes.items():
-        if axis not in "YXCS" and length != 1:
-            raise SlideUnsupportedError(
-                f"{path}: {length} planes along {axis}; save the plane wanted as a file of its own"
-            )
-    if sizes.get("C", 1) != 1 and sizes.get("S", 1) != 1:
-        raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
-    axes = series.axes
-    if "C" in sizes and "S" in sizes:  # the one of length 1 is dropped like any other
-        axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
-    turn = TURNS[orientation_of(path, series.keyframe)]
-    full = turn.sides((sizes["Y"], sizes["X"]))
-    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
-    conversion = conversion_of(path, series.keyframe, channels, 0)
-    nodata = nodata_of(series.keyframe)
-    colour = conversion.channels(channels) == 3 and int(series.keyframe.photometric) in _COLOUR
-    dtype = conversion.dtype(series.dtype)
-    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
-    levels = []
-    for number, level in enumerate(series.levels):
-        piece = max(level.keyframe.databytecounts)
-        if is_remote(path) and piece > _LARGEST_PIECE:
-            raise SlideUnsupportedError(
-                f"{path}: level {number} lies in pieces of {piece / 1e6:,.0f} MB, which can only "
-                "be fetched whole; fetch the file first, or save it in tiles"
-            )
-        same = conversion_of(path, level.keyframe, channels, 0) == conversion
-        if not same or TURNS[orientation_of(path, level.keyframe)] != turn:
-            raise SlideUnsupportedError(
-                f"{path}: level {number} is of another orientation, colour space, palette or "
-                "alpha than level 0; save it without that level"
-            )
-        size = dict(zip(level.axes, level.shape, strict=True))
-        stored = (size["Y"], size["X"])
-        shape = turn.sides(stored)
-        factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
-        levels.append(Level(shape, factors, turn.sides(tile_of(level, stored))))
-    conversion = replace(conversion, fill=fill)
-    # the last means of a mirrored image would be those of other pixels
-    plain = conversion.plain and turn == UPRIGHT and nodata is None and mask is None
-    if mask is not None:  # smaller levels without a mask of their own would show what it leaves out
-        levels = levels[: mask[1]]
-    reductions = tuple(factors_of(level) if plain else () for level in series.levels[: len(levels)])
-    coarse = tuple(
-        coarseness_of(level) if factors else 1
-        for level, factors in zip(series.levels, reductions, strict=False)
-    )
-    return TiffSource(
-        path,
-        identity,
-        index,
-        axes,
-        tuple(levels),
-        channels,
-        series.dtype,
-        conversion,
-        reductions,
-        coarse,
-        tuple(
-            0 if turn.swaps else span_of(level, is_remote(path))
-            for level in series.levels[: len(levels)]
-        ),
-        turn=turn,
-        nodata=nodata,
-        mask=None if mask is None else mask[0],
-    )

@@ -6,6 +6,7 @@ Nothing of this can be pickled, so each process opens the file itself and keeps 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from functools import lru_cache
@@ -15,12 +16,16 @@ import numpy as np
 
 from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
 from dask_slides.forks import not_inherited
+from dask_slides.readers.choice import Plane
 from dask_slides.readers.companions import Companion, check_known, keep_open
+from dask_slides.readers.lengths import number_above_zero
 from dask_slides.readers.protocol import Identity, check_identity
 from dask_slides.readers.ranges import byte_file, stream
 from dask_slides.readers.remote import is_remote
 from dask_slides.readers.strict import strict_decode
+from dask_slides.readers.tiff_series import one_plane, series_of
 from dask_slides.readers.tiff_tags import (
+    PHILIPS_SPACING,
     absent_units,
     complete_tables,
     is_mapped,
@@ -49,6 +54,7 @@ class TiffFile:
         companions: tuple[Companion, ...] = (),
         means: bool = False,
         mask: int | None = None,
+        plane: Plane | None = None,
     ) -> None:
         self._path = path
         self._identity = identity
@@ -58,9 +64,10 @@ class TiffFile:
         self._close = weakref.finalize(self, self._tiff.close)
         if companions:
             check_known(path, self._tiff, companions)
-        self._series = self._tiff.series[series]
+        whole = series_of(self._tiff, None if plane is None else plane.axes)[series]
         if companions:
-            keep_open(path, self._series, companions)
+            keep_open(path, whole, companions)
+        self._series = whole if plane is None else one_plane(path, whole, plane)[0]
         self._mask = None if mask is None else self._tiff.series[mask]
         for level in self._series.levels:
             complete_tables(level)
@@ -159,6 +166,8 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
         tiff = tifffile.TiffFile(here, _multifile=companions)
         # of these two tifffile reads any file that an index in the folder names
         tiff.is_mmstack = tiff.is_ndtiff = False
+        if tiff.is_philips:
+            _mend_spacing(tiff)
         return tiff
     except SlideError:
         raise
@@ -166,6 +175,17 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
         raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
     except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
         raise damaged(path, error) from None
+
+
+def _mend_spacing(tiff: Any) -> None:
+    """Let tifffile read a Philips file whose pixel sizes have commas, or are no numbers."""
+    page = tiff.pages.first
+    mended = re.sub(PHILIPS_SPACING, lambda found: found[0].replace(",", "."), page.description)
+    sizes = [size for pair in re.findall(PHILIPS_SPACING, mended) for size in pair]
+    if any(number_above_zero(size) is None for size in sizes):
+        tiff.is_philips = False  # it divides by them; what the pages are shows without
+    else:
+        page.description = mended
 
 
 def damaged(path: str, error: Exception) -> SlideFormatError:

@@ -33,26 +33,9 @@ _NEVER_PREDICTED = {1, 32773, 34887}
 """Compressions for which libtiff ignores the tag of the predictor: none, PackBits and LERC."""
 _PLAIN = BYTES | {1}
 """Compressions that keep luma and chroma as bytes."""
-_BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
-"""Series that are no slide, in small letters: some show a person's name."""
 _BITS = {1, 2, 4, *range(8, 33), 64}
 _TABLES = (273, 279, 324, 325)
 """Tags of the offsets and byte counts of strips and tiles."""
-
-
-def largest_series(path: str, all_series: list[Any]) -> tuple[int, Any]:
-    """Return the series that is the slide: not label, macro or thumbnail, most pixels."""
-    best: tuple[int, int, Any] | None = None
-    for index, series in enumerate(all_series):
-        if series.name.lower() in _BESIDE or 0 in series.shape:
-            continue
-        sizes = dict(zip(series.axes, series.shape, strict=True))
-        area = sizes.get("Y", 0) * sizes.get("X", 0)
-        if area and (best is None or area > best[0]):
-            best = (area, index, series)
-    if best is None:
-        raise SlideFormatError(f"{path}: the file holds no image; check the file")
-    return best[1], best[2]
 
 
 def check_level(where: str, level: Any) -> None:

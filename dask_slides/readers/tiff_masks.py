@@ -11,10 +11,9 @@ from dask_slides.errors import SlideUnsupportedError
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.preflight import Structure
 from dask_slides.readers.tiff_image import check_declared, check_tables
+from dask_slides.readers.tiff_tags import MASK
 
 _GDAL_NODATA = 42113
-_MASK = 4
-"""Bit of NewSubfileType."""
 
 
 def nodata_of(page: Any) -> int | float | None:
@@ -44,7 +43,7 @@ def _mask_of(all_series: list[Any], levels: list[Any]) -> tuple[int, int] | None
     A mask is a page of NewSubfileType 4 and of the size of its image, all of it or a level.
     """
     for index, series in enumerate(all_series):
-        if not int(series.keyframe.subfiletype) & _MASK or len(series.pages) != 1:
+        if not int(series.keyframe.subfiletype) & MASK or len(series.pages) != 1:
             continue
         pairs = zip(series.levels, levels, strict=False)
         same = [_size(one) == _size(other) for one, other in pairs]

@@ -12,14 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.errors import reason_of
+from dask_slides.readers.channels import Channel, described, hex_color, plain_channels
+from dask_slides.readers.lengths import micrometres, number_above_zero
+from dask_slides.readers.ome_xml import (
+    channels_of_pixels,
+    children,
+    mpp_of_pixels,
+    pixels_of,
+    root_of_xml,
+)
 
 Array = NDArray[Any]
 
 _MAPPED_ROWS = 64
 """Rows read at a time of an image that lies in the file as in memory."""
 
-_PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([0-9.eE+-]+)"\s*"([0-9.eE+-]+)"'
-_VENTANA_SCAN = r'\bScanRes="([0-9.eE+-]+)"'
+MASK = 4
+"""Bit of NewSubfileType that says that a page is a mask."""
+BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
+"""Images that show the slide and are not it, in small letters: some show a person's name."""
+
+PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
+_VENTANA_SCAN = r'\bScanRes="([^"]*)"'
+_RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}
+"""Micrometres of ResolutionUnit: inch and centimetre; millimetre, micrometre as tifffile has it."""
 _PLAUSIBLE_MPP = (0.01, 20.0)
 """Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
 
@@ -125,26 +141,46 @@ def _svs_metadata(page: Any) -> Mapping[str, Any]:
 def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
     """Return micrometres per pixel (y, x) where the file tells them believably."""
     page = series.keyframe
+    is_scan = series.name.lower() not in BESIDE  # of the others only their own tags tell
     if tiff.is_svs:
-        value = _svs_metadata(page).get("MPP")
-        return (float(value), float(value)) if value else None
+        value = number_above_zero(_svs_metadata(page).get("MPP"))
+        return None if value is None else (value, value)
     if tiff.is_ome:
-        return _ome_mpp(tiff.ome_metadata)
-    if tiff.is_philips:
-        return _first_pair(_PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
-    if tiff.is_bif:
+        return mpp_of_pixels(pixels_of(tiff, series))
+    if tiff.is_philips and is_scan:
+        return _first_pair(PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
+    if tiff.is_bif and is_scan:
         xmp = tiff.pages[0].tags.valueof(700, b"")
         text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)
         return _first_pair(_VENTANA_SCAN, text, 1.0)
-    resolution = []
-    for tag in (283, 282):  # YResolution, XResolution
-        count, per = page.tags.valueof(tag, (0, 1)), page.tags.valueof(296, 2)
-        micrometres = {2: 25_400.0, 3: 10_000.0}.get(int(per))
-        if not count[0] or not count[1] or micrometres is None:
-            return None
-        resolution.append(micrometres * count[1] / count[0])
+    metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
+    if unit := str(metadata.get("unit", "")).strip():
+        x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
+        meant = not {x, y} & {_RESOLUTION_UNITS[2], _RESOLUTION_UNITS[3]}  # no printer has others
+    else:
+        code = page.tags.valueof(296, 2)
+        x = y = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
+        meant = False
+    found = _mpp_of_tags(page, x, y)
     low, high = _PLAUSIBLE_MPP
-    return (resolution[0], resolution[1]) if all(low <= r <= high for r in resolution) else None
+    if found is None or meant or all(low <= size <= high for size in found):
+        return found
+    return None
+
+
+def _mpp_of_tags(page: Any, x: float | None, y: float | None) -> tuple[float, float] | None:
+    """Return the size of a pixel (y, x); `x` and `y` are the units of the tags in micrometres."""
+    sizes = []
+    for tag, unit in ((283, y), (282, x)):  # YResolution, XResolution
+        value = page.tags.valueof(tag)
+        parts = value if isinstance(value, tuple) else (value,)
+        if len(parts) == 2 and parts[1]:  # a fraction, as it should be
+            parts = (parts[0] / parts[1],)
+        per_unit = number_above_zero(parts[0]) if len(parts) == 1 else None
+        if unit is None or per_unit is None:
+            return None
+        sizes.append(unit / per_unit)
+    return sizes[0], sizes[1]
 
 
 def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, float] | None:
@@ -152,20 +188,51 @@ def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, f
     found = re.search(pattern, text or "")
     if found is None:
         return None
-    y = float(found.group(1)) * factor
-    x = float(found.group(found.lastindex or 1)) * factor
-    return (y, x) if y > 0 and x > 0 else None
+    y, x = (number_above_zero(found.group(n)) for n in (1, found.lastindex or 1))
+    return None if y is None or x is None else (y * factor, x * factor)
 
 
-def _ome_mpp(description: str | None) -> tuple[float, float] | None:
-    if not description:
-        return None
-    found = []
-    for axis in "YX":
-        size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', description)
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', description)
-        factor = {"nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit.group(1) if unit else "µm", 1.0)
-        if size is None or float(size.group(1)) <= 0:
-            return None
-        found.append(float(size.group(1)) * factor)
-    return (found[0], found[1])
+def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel, ...]:
+    """Return what the file says of the `count` channels of a series whose axes are `axes`.
+
+    The colours of a pixel are called as ever.
+    """
+    if count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1:
+        return plain_channels(count)
+    if tiff.is_ome and len(pixels := pixels_of(tiff, series)) == 1:
+        return channels_of_pixels(pixels[0], count)
+    if series.kind == "imagej":
+        return _channels_of_imagej(tiff.imagej_metadata or {}, count)
+    if series.kind == "qpi":
+        return _channels_of_qpi([page.description for page in series.pages], count)
+    return plain_channels(count, stacked=True)
+
+
+def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
+    # the description may have keys of these names too, whose values are anything
+    tables, ranges, labels = (
+        value if isinstance(value := metadata.get(key), tuple | list) else ()
+        for key in ("LUTs", "Ranges", "Labels")
+    )
+    tables = [np.asarray(table) for table in tables]
+    tops = [table[:, -1].tolist() if table.shape == (3, 256) else (0, 0, 0) for table in tables]
+    colors = [hex_color(*top) if any(top) else None for top in tops]
+    if not ranges and count == 1:
+        ranges = (metadata.get("min"), metadata.get("max"))
+    names = labels if len(labels) == count else ()  # they are of every plane, not of the channels
+    return described(count, names, colors, list(zip(ranges[::2], ranges[1::2], strict=False)))
+
+
+def _channels_of_qpi(descriptions: list[str], count: int) -> tuple[Channel, ...]:
+    names, colors = [], []
+    for text in descriptions:
+        root = root_of_xml(text)
+        told = [] if root is None else [children(root, name) for name in ("Name", "Biomarker")]
+        names.append(next((one[0].text for one in told if one and one[0].text), None))
+        color = None
+        if root is not None and (one := children(root, "Color")):
+            parts = [part.strip() for part in (one[0].text or "").split(",")]
+            if len(parts) == 3 and all(part.isdecimal() for part in parts):
+                color = hex_color(*map(int, parts))
+        colors.append(color)
+    return described(count, names, colors)

@@ -122,7 +122,7 @@ def write_image(
         place = placement_of(slide.source)
         count = len(plan.levels)
         scales = metadata.multiscales(slide.name, "cyx", place, slide.mpp_yx, count)
-        parts = {"multiscales": scales, "omero": metadata.omero(channels, slide.dtype)}
+        parts = {"multiscales": scales, "omero": metadata.omero(slide.channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(
             **facts, **_damage(unfinished.journal, blank_map)
         )

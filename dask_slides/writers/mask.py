@@ -11,6 +11,7 @@ from dask_slides._version import __version__
 from dask_slides.blank import BlankMap
 from dask_slides.geometry import Placement
 from dask_slides.readers.bad_tiles import listed
+from dask_slides.readers.channels import plain_channels
 from dask_slides.readers.protocol import placement_of
 from dask_slides.stats import COUNTS
 from dask_slides.writers import metadata
@@ -86,7 +87,7 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
         label.attrs.update(metadata.attributes(version, parts))
         parts = {
             "multiscales": metadata.multiscales(name, "cyx", place, mpp, 1),
-            "omero": metadata.omero(1, np.dtype(np.uint8)),
+            "omero": metadata.omero(plain_channels(1), np.dtype(np.uint8)),
         }
         bad_tiles = listed(blank_map.bad_tiles)
         mark = marked("blank map", source=name, **({"bad_tiles": bad_tiles} if bad_tiles else {}))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dask_slides.geometry import Placement
+from dask_slides.readers.channels import Channel
 
 _COLOURS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
 
@@ -45,19 +47,18 @@ def multiscales(
     return [{"name": name, "axes": described, "datasets": datasets, "type": "area mean"}]
 
 
-def omero(channels: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return how viewers show the channels: RGB in its colours, grey in white."""
+def omero(channels: Sequence[Channel], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return how viewers show the channels; grey in white, others without a colour in ours."""
     top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
-    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
-    names = ["red", "green", "blue"] if channels == 3 else [str(i) for i in range(channels)]
-    colours = ["FFFFFF"] if channels == 1 else [_COLOURS[i % 7] for i in range(channels)]
-    return {
-        "channels": [
-            {"label": name, "color": colour, "active": True, "window": dict(window)}
-            for name, colour in zip(names, colours, strict=True)
-        ],
-        "rdefs": {"model": "greyscale" if channels == 1 else "color"},
-    }
+    colours = _COLOURS if len(channels) > 1 else ("FFFFFF",)
+    grey = len(channels) == 1 and channels[0].color in (None, "FFFFFF")
+    shown = []
+    for number, channel in enumerate(channels):
+        start, end = channel.window or (0.0, top)
+        window = {"min": min(0.0, start), "max": max(top, end), "start": start, "end": end}
+        colour = channel.color or colours[number % len(colours)]
+        shown.append({"label": channel.name, "color": colour, "active": True, "window": window})
+    return {"channels": shown, "rdefs": {"model": "greyscale" if grey else "color"}}
 
 
 KINDS = (

@@ -1,0 +1,65 @@
+"""What the channels of an image are called, and how viewers show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of an image."""
+
+    name: str
+    """What the file calls it; "red", "green", "blue", or its number if it has no name."""
+    color: str | None = None
+    """RRGGBB in hexadecimal, None if the file gives none."""
+    window: tuple[float, float] | None = None
+    """The values shown as black and as the full colour, None if the file gives none."""
+
+
+def plain_channels(count: int, stacked: bool = False) -> tuple[Channel, ...]:
+    """Return the channels of an image that does not describe them: three are red, green, blue.
+
+    Not if they are `stacked`: images of one colour each.
+    """
+    if count == 3 and not stacked:
+        return (
+            Channel("red", "FF0000"),
+            Channel("green", "00FF00"),
+            Channel("blue", "0000FF"),
+        )
+    return tuple(Channel(str(number)) for number in range(count))
+
+
+def described(
+    count: int, names: Sequence[Any] = (), colors: Sequence[Any] = (), windows: Sequence[Any] = ()
+) -> tuple[Channel, ...]:
+    """Return `count` channels with what a file says of them; what makes no sense is left out."""
+
+    def at(values: Sequence[Any], number: int) -> Any:
+        return values[number] if number < len(values) else None
+
+    found = []
+    for number in range(count):
+        name, color = at(names, number), at(colors, number)
+        text = " ".join(name.split()) if isinstance(name, str) else ""
+        found.append(Channel(text or str(number), color, _window(at(windows, number))))
+    return tuple(found)
+
+
+def _window(pair: Any) -> tuple[float, float] | None:
+    try:
+        low, high = (float(value) for value in pair)
+    except (TypeError, ValueError):
+        return None
+    return (low, high) if -math.inf < low < high < math.inf else None
+
+
+def hex_color(red: int, green: int, blue: int) -> str | None:
+    """Return RRGGBB of three bytes; None if they are none."""
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        return None
+    return f"{red:02X}{green:02X}{blue:02X}"
