@@ -88,8 +88,9 @@ def told_by(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
                 words.append("read")
                 continue
             narrow = picture.pixels.itemsize < ours.itemsize and ours.shape[2] > 1
-            if reader == "Pillow" and (narrow or ours.dtype == np.int8):
-                return "abstains: Pillow has neither signed bytes nor colour of 16 bits"
+            unsigned = ours.dtype == np.int8 and picture.pixels.dtype == np.uint8
+            if unsigned or (reader == "Pillow" and narrow):
+                return "abstains: it has no signed bytes, or no colour of 16 bits"
             words.append(compared(ours, skip, picture, fill, lossy))
     except Abstained as error:  # a warning after all was read does not unsay that it is equal
         return "equal" if "equal" in words else f"abstains: {error}"
@@ -134,10 +135,10 @@ def read_ours(path: str, saved: str, tell: Callable[[str], None]) -> Ours:
 
     slide = tried("open", lambda: ds.open_slide(path))
     ran = tried("info", lambda: CliRunner().invoke(command, ["info", path]))
-    lines = ran.stderr.strip().splitlines() if ran else []
-    strange = ran and ran.exception is not None and not isinstance(ran.exception, SystemExit)
-    if ran and (strange or ran.exit_code not in (0, 1) or (ran.exit_code and len(lines) != 1)):
-        result.errors.append(("info", repr(ran.exception), f"{ran.exit_code}: {lines}", False))
+    if ran and not isinstance(ran.exception, SystemExit | None):
+        result.errors.append(("info", type(ran.exception).__name__, str(ran.exception), False))
+    elif ran and (ran.exit_code not in (0, 1) or ran.stderr.count("\n") != ran.exit_code):
+        result.errors.append(("info", f"exit {ran.exit_code}", ran.stderr, True))
     if slide is None:
         return result
     result.shape, result.facts = slide.shape, f"{slide.dtype} {dict(slide.properties)}"

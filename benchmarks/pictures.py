@@ -21,8 +21,8 @@ LOSSY = re.compile(
     rb"\xff\xd8\xff|RIFF....WEBP|....ftyp(avif|heic|mif1)|\xff\x0a|....JXL ", re.DOTALL
 )
 LOSSY_TIFF = {6, 7, 33003, 33004, 33005, 33007, 34712, 34892, 34887, 50001, 50002, 52546}
-GDAL_DRIVERS = {"GTiff", "PNG", "JPEG", "JP2OpenJPEG", "GIF", "WEBP", "BMP", "PNM"}
-"""Formats that dask_slides reads too."""
+GDAL_DRIVERS = {"GTiff", "PNG", "JPEG", "JP2OpenJPEG", "WEBP", "BMP", "PNM"}
+"""Formats that dask_slides reads too, and GDAL as others do: not GIF, whose frames are bands."""
 
 
 class Abstained(Exception):
@@ -62,8 +62,9 @@ def alpha_of(band: Array) -> Array:
 
 def of_cmyk(inks: Array) -> Array:
     """Return RGB of CMYK without a profile."""
-    left = 255 - inks.astype(np.float64)
-    return np.rint(left[..., :3] * left[..., 3:] / 255).astype(np.uint8)
+    top = np.iinfo(inks.dtype).max
+    left = top - inks.astype(np.float64)
+    return np.rint(left[..., :3] * left[..., 3:] / top).astype(inks.dtype)
 
 
 def tiff_page(path: str) -> Any:
@@ -98,10 +99,11 @@ def with_pillow(path: str, shape: Any) -> Iterator[Picture]:
     with Image.open(path) as image:
         frames = range(min(getattr(image, "n_frames", 1), 50)) if image.format == "TIFF" else (0,)
         sizes = []
-        for frame in frames:
+        for frame in frames if len(frames) > 1 else ():
             image.seek(frame)
             sizes.append(image.size)
-        image.seek(max(frames, key=lambda at: (sizes[at][0] * sizes[at][1], -at)))
+        if sizes:
+            image.seek(max(frames, key=lambda at: (sizes[at][0] * sizes[at][1], -at)))
         if image.format == "JPEG2000" and image.mode.startswith("I"):
             raise Abstained("Pillow shifts samples of JPEG 2000")
         image.load()
@@ -112,7 +114,7 @@ def with_pillow(path: str, shape: Any) -> Iterator[Picture]:
         if mode in ("P", "PA", "RGBa", "La") or "transparency" in upright.info:
             clear = mode in ("PA", "RGBa", "La") or "transparency" in upright.info
             upright = upright.convert({"La": "LA"}.get(mode, "RGBA" if clear else "RGB"))
-        if mode in ("CMYK", "YCbCr", "RGBX"):
+        if mode in ("CMYK", "YCbCr") or (mode == "RGBX" and image.format != "TIFF"):
             upright = upright.convert("RGB")
         pixels = np.asarray(upright)
     if pixels.dtype == bool:
@@ -157,7 +159,11 @@ def with_vips(path: str, shape: Any) -> Iterator[Picture]:
         yield Picture(of_cmyk(image.numpy().reshape(image.height, image.width, -1)), None, True)
         return
     pixels = image.numpy().reshape(image.height, image.width, -1)
-    if image.hasalpha() and image.bands in (2, 4):
+    tags = tiff_page(path)
+    if tags.get(262) == 3 and pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)  # colours of palettes are stored as words
+    told = not tags or tags.get(338) in ((1,), (2,))
+    if image.hasalpha() and image.bands in (2, 4) and told:
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
         yield Picture(pixels)
