@@ -48,7 +48,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pictures import KIN, READERS, STRICT, Abstained, Array, compared, is_lossy
+from benchmarks.pictures import KIN, READERS, STRICT, Abstained, Array, closeness, compared
 
 MAX_PIXELS = 2**25
 """Of larger images only the top left is read, and compared with nothing."""
@@ -80,7 +80,7 @@ def told_by(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
     if saved is not None:
         with np.load(saved) as kept:
             ours, skip, fill = kept["ours"], kept["skip"], kept["fill"]
-        lossy = is_lossy(path)
+        near = closeness(path)
     words = []
     try:
         for picture in READERS[reader](path, None if ours is None else ours.shape):
@@ -91,7 +91,7 @@ def told_by(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
             unsigned = ours.dtype == np.int8 and picture.pixels.dtype == np.uint8
             if unsigned or (reader == "Pillow" and narrow):
                 return "abstains: it has no signed bytes, or no colour of 16 bits"
-            words.append(compared(ours, skip, picture, fill, lossy))
+            words.append(compared(ours, skip, picture, fill, near))
     except Abstained as error:  # a warning after all was read does not unsay that it is equal
         return "equal" if "equal" in words else f"abstains: {error}"
     except BaseException as error:

@@ -20,9 +20,12 @@ Array = Any
 LOSSY = re.compile(
     rb"\xff\xd8\xff|RIFF....WEBP|....ftyp(avif|heic|mif1)|\xff\x0a|....JXL ", re.DOTALL
 )
+JPEG_2000 = re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")
+CMYK_JP2 = re.compile(rb"colr\x01..\0\0\0\x0c", re.DOTALL)
+SYCC_JP2 = re.compile(rb"colr\x01..\0\0\0\x12|cdef", re.DOTALL)
 LOSSY_TIFF = {6, 7, 33003, 33004, 33005, 33007, 34712, 34892, 34887, 50001, 50002, 52546}
-GDAL_DRIVERS = {"GTiff", "PNG", "JPEG", "JP2OpenJPEG", "WEBP", "BMP", "PNM"}
-"""Formats that dask_slides reads too, and GDAL as others do: not GIF, whose frames are bands."""
+GDAL_DRIVERS = {"GTiff", "PNG", "JPEG", "JP2OpenJPEG", "WEBP", "PNM"}
+"""Formats that dask_slides reads too, and GDAL as others do: not GIF and BMP."""
 
 
 class Abstained(Exception):
@@ -75,7 +78,7 @@ def tiff_page(path: str) -> Any:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
             return {
-                tag.code: tag.value for tag in page.tags if tag.code in (258, 259, 262, 274, 338)
+                tag.code: tag.value for tag in page.tags if tag.code in (262, 274, 277, 338)
             } | {"all": [int(one.compression) for one in file.pages[:20]]}
     except Exception:
         return {}
@@ -162,8 +165,10 @@ def with_vips(path: str, shape: Any) -> Iterator[Picture]:
     tags = tiff_page(path)
     if tags.get(262) == 3 and pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)  # colours of palettes are stored as words
+    if tags.get(262) == 6 and tags.get(277) == 3:
+        pixels = pixels[..., :3]  # YCbCr comes with an alpha that is not in the file
     told = not tags or tags.get(338) in ((1,), (2,))
-    if image.hasalpha() and image.bands in (2, 4) and told:
+    if image.hasalpha() and pixels.shape[2] in (2, 4) and told:
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
         yield Picture(pixels)
@@ -184,6 +189,8 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
     tags = tiff_page(path)
     if driver not in GDAL_DRIVERS or orientation(path) != 1:
         raise Abstained(f"GDAL reads it as {driver}, or does not turn it upright")
+    if driver == "JP2OpenJPEG" and CMYK_JP2.search(Path(path).read_bytes()[:2000]):
+        raise Abstained("GDAL does not tell CMYK of JPEG 2000")
     read = False
     for part in parts:
         with rasterio.open(part) as data:
@@ -247,7 +254,7 @@ def with_imagecodecs(path: str, shape: Any) -> Iterator[Picture]:
     data = Path(path).read_bytes()
     codecs = {
         rb"\x89PNG": imagecodecs.png_decode,
-        rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": imagecodecs.jpeg2k_decode,
+        JPEG_2000.pattern: imagecodecs.jpeg2k_decode,
         rb"\xff\xd8\xff": imagecodecs.jpeg8_decode,
         rb"RIFF....WEBP": imagecodecs.webp_decode,
         rb"....ftypavif": imagecodecs.avif_decode,
@@ -257,14 +264,16 @@ def with_imagecodecs(path: str, shape: Any) -> Iterator[Picture]:
     if decode is None:
         raise Abstained("not asked")
     is_jp2 = decode is imagecodecs.jpeg2k_decode
-    if is_jp2 and (b"cdef" in data[:2000] or b"colr\x01\0\0\0\0\0\x12" in data[:2000]):
+    if is_jp2 and SYCC_JP2.search(data[:2000]):
         raise Abstained("channel definitions and sYCC are left to the caller")
     with Image.open(path) as image:
         if orientation(path) != 1 or (image.mode == "CMYK" and not is_jp2):
             raise Abstained("neither turned nor converted")
     pixels = decode(data)
     pixels = pixels.reshape(*pixels.shape[:2], -1) if pixels.ndim < 4 else pixels[0]
-    if pixels.shape[2] in (2, 4) and not is_jp2:
+    if is_jp2 and CMYK_JP2.search(data[:2000]) and pixels.shape[2] == 4:
+        yield Picture(of_cmyk(pixels), None, True)
+    elif pixels.shape[2] in (2, 4) and not is_jp2:
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
         yield Picture(pixels)
@@ -283,16 +292,19 @@ KIN = {"tifffile", "imagecodecs"}
 """Readers that dask_slides itself reads with: that they agree says little."""
 
 
-def is_lossy(path: str) -> bool:
-    """Return whether decoders may differ."""
+def closeness(path: str) -> int:
+    """Return how near decoders come: 0 the same pixels, 1 a step apart, 2 lossy."""
     with open(path, "rb") as file:
         first = file.read(16)
     if re.match(rb"II[*+]\0|MM\0[*+]", first):
-        return bool(LOSSY_TIFF.intersection(tiff_page(path).get("all", ())))
-    return bool(LOSSY.match(first))
+        tags = tiff_page(path)
+        if LOSSY_TIFF.intersection(tags.get("all", ())):
+            return 2
+        return int(tags.get(262) == 6)
+    return 2 if LOSSY.match(first) else int(bool(JPEG_2000.match(first)))
 
 
-def compared(ours: Array, skip: Array, picture: Picture, fill: Any, lossy: bool) -> str:
+def compared(ours: Array, skip: Array, picture: Picture, fill: Any, near: int) -> str:
     """Return "equal" or how the pixels of `ours` differ from those of another reader."""
     right = picture.on(fill)
     if right.shape[:2] != ours.shape[:2]:
@@ -310,11 +322,11 @@ def compared(ours: Array, skip: Array, picture: Picture, fill: Any, lossy: bool)
     if picture.alpha is not None:
         gap[np.isnan(picture.alpha)] = 0
     top = 255 if ours.dtype.kind == "f" else np.iinfo(ours.dtype).max
-    step = 1 if picture.composited or lossy else 0
+    step = 1 if picture.composited or near else 0
     sizes = np.abs(gap)
     if ours.size == 0 or sizes.max() <= step * (1 if top < 2**31 else top * 2.0**-24):
         return "equal"
-    if lossy and np.percentile(sizes, 99) <= 0.25 * top:
+    if near == 2 and np.percentile(sizes, 99) <= 0.25 * top:
         rows, columns = (range(0, side, 8) for side in gap.shape[:2])
         sums = np.add.reduceat(np.add.reduceat(gap, rows), columns, axis=1) / 64
         if np.percentile(np.abs(sums), 99) <= 0.03 * top:

@@ -135,18 +135,20 @@ def test_alpha_is_composited_and_lossy_pixels_may_be_near():
     pixels = np.full((16, 16, 3), 100, np.uint8)
     clear = np.zeros((16, 16), bool)
     half = Picture(pixels, np.full((16, 16), 0.5), composited=True)
-    assert compared(np.full_like(pixels, 178), clear, half, 255, lossy=False) == "equal"
-    assert compared(np.full_like(pixels, 150), clear, half, 255, lossy=False) != "equal"
+    assert compared(np.full_like(pixels, 178), clear, half, 255, near=0) == "equal"
+    assert compared(np.full_like(pixels, 150), clear, half, 255, near=0) != "equal"
     unknown = Picture(pixels, np.full((16, 16), np.nan))
-    assert compared(np.zeros_like(pixels), clear, unknown, 255, lossy=False) == "equal"
+    assert compared(np.zeros_like(pixels), clear, unknown, 255, near=0) == "equal"
     skipped = ~clear  # absent tiles, which others read as what they like
-    assert compared(np.zeros_like(pixels), skipped, Picture(pixels), 255, False) == "equal"
+    assert compared(np.zeros_like(pixels), skipped, Picture(pixels), 255, near=0) == "equal"
     chroma = pixels.copy()
     chroma[::2, :, 0] += 40
     chroma[1::2, :, 0] -= 40
-    assert compared(chroma, clear, Picture(pixels), 255, lossy=True) == "equal"
-    assert compared(chroma, clear, Picture(pixels), 255, lossy=False) != "equal"
-    assert compared(pixels + 20, clear, Picture(pixels), 255, lossy=True) != "equal"
+    assert compared(chroma, clear, Picture(pixels), 255, near=2) == "equal"
+    assert compared(chroma, clear, Picture(pixels), 255, near=0) != "equal"
+    assert compared(pixels + 20, clear, Picture(pixels), 255, near=2) != "equal"
+    assert compared(pixels + 1, clear, Picture(pixels), 255, near=1) == "equal"
+    assert compared(pixels + 2, clear, Picture(pixels), 255, near=1) != "equal"
 
 
 def test_what_looks_like_an_image_is_found(tmp_path):
