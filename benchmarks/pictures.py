@@ -167,7 +167,7 @@ def with_vips(path: str, shape: Any) -> Iterator[Picture]:
         pixels = (pixels >> 8).astype(np.uint8)  # colours of palettes are stored as words
     if tags.get(262) == 6 and tags.get(277) == 3:
         pixels = pixels[..., :3]  # YCbCr comes with an alpha that is not in the file
-    told = not tags or tags.get(338) in ((1,), (2,))
+    told = not tags or tags.get(338, (0,))[-1] in (1, 2)
     if image.hasalpha() and pixels.shape[2] in (2, 4) and told:
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
@@ -221,7 +221,7 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
         if ColorInterp.cyan in kinds:
             yield Picture(of_cmyk(pixels[..., :4]), None, True)
         elif kinds[-1] == ColorInterp.alpha and len(kinds) > 1:
-            straight = tags.get(338, (2,)) != (1,)
+            straight = tags.get(338, (2,))[-1] != 1
             yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True, straight)
         else:
             yield Picture(pixels, None if mask is None else (mask > 0).astype(float))
