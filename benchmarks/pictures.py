@@ -202,6 +202,8 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
                 continue
             if read and shape is None:
                 break
+            if shape is not None and len(parts) > 2 and data.count < shape[2]:
+                raise Abstained("GDAL gives the pages of a stack one by one")
             read = True
             pixels = np.moveaxis(data.read(), 0, -1)
             kinds = data.colorinterp
