@@ -218,7 +218,9 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
             white = data.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
             if white and kinds[0] == ColorInterp.gray:
                 pixels = np.invert(pixels)
-            hidden = [flags for flags in data.mask_flag_enums if MaskFlags.per_dataset in flags]
+            # of a PNG the transparent grey is nodata, and shows the fill
+            kind = MaskFlags.nodata if driver == "PNG" else MaskFlags.per_dataset
+            hidden = [flags for flags in data.mask_flag_enums if kind in flags]
             mask = data.dataset_mask() if hidden and ColorInterp.alpha not in kinds else None
         if ColorInterp.cyan in kinds:
             yield Picture(of_cmyk(pixels[..., :4]), None, True)
