@@ -123,6 +123,8 @@ def with_pillow(path: str, shape: Any) -> Iterator[Picture]:
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if image.format == "TGA" and not Path(path).read_bytes()[17] & 15:
+        raise Abstained("Pillow takes the unused bits of a TGA for alpha")
     if upright.mode in ("LA", "RGBA"):
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
