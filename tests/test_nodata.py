@@ -82,7 +82,7 @@ def test_nodata_shows_the_fill_and_is_in_no_statistic(
     image[gaps] = value
     path = with_nodata(tmp_path / "a.tif", image, text, compression=compression, **LAYOUTS[layout])
     slide = ds.open_slide(path, fill=fill)
-    assert slide.properties["nodata"] == f"{np.asarray(value, dtype).item():.17g}"
+    assert np.array_equal(float(slide.properties["nodata"]), float(value), equal_nan=True)
     shown = np.where(gaps, np.asarray(value if fill is None else fill, dtype), image)
     np.testing.assert_array_equal(slide.data.compute()[..., 0], shown)
     stats = ds.blank_map(slide, 30).compute().stats
@@ -300,3 +300,34 @@ def test_a_negative_fill(tmp_path):
     shown = ds.open_slide(path, fill=-9999).data.compute()[..., 0]
     np.testing.assert_array_equal(shown[:32, :32], image[:32, :32])
     assert (shown[:32, 32:] == -9999).all() and (shown[32:, :32] == -9999).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("int16", -9999), ("float32", np.nan), ("uint64", 2**64 - 1)]
+)
+def test_a_store_knows_its_nodata_again(tmp_path, dtype, value):
+    image = elevation((300, 420)).astype(dtype)
+    gaps = band(image.shape)
+    image[gaps] = value
+    path = with_nodata(tmp_path / "a.tif", image, str(value), tile=(64, 64))
+    again = ds.open_slide(ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr"))
+    assert again.properties["nodata"] == ds.open_slide(path).properties["nodata"]
+    np.testing.assert_array_equal(again.data.compute()[..., 0], image)
+    for name in ("count", "total", "missing", "nodata"):
+        found, expected = (
+            getattr(ds.blank_map(one, 50).compute().stats, name) for one in (again, path)
+        )
+        np.testing.assert_array_equal(found, expected)
+    shown = ds.open_slide(again.path, fill=3).data.compute()[..., 0]
+    np.testing.assert_array_equal(shown, np.where(gaps, np.asarray(3, dtype), image))
+    small = ds.write(ds.resize(path, downsample=3), tmp_path / "b.ome.zarr")
+    resized = ds.resize(path, downsample=3).data.compute()
+    assert ds.blank_map(small, 200).compute().stats.nodata.sum() == (
+        np.isnan(resized).sum() if value != value else (resized == resized[0, 0]).sum()
+    )
+
+
+def test_a_store_of_another_fill_says_nothing_of_nodata(tmp_path):
+    path = with_nodata(tmp_path / "a.tif", elevation((80, 80), "int16"), "-9999")
+    store = ds.write(ds.open_slide(path, fill=0), tmp_path / "a.ome.zarr")
+    assert "nodata" not in ds.open_slide(store).properties

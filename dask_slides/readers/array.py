@@ -57,7 +57,8 @@ class ArraySource:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the array."""
-        result: np.dtype[Any] = np.dtype(self.array.dtype)
+        # numpy has two types of 64 bits that are equal, and Zarr knows one of them
+        result: np.dtype[Any] = np.dtype(self.array.dtype.newbyteorder("=").str)
         return result
 
     def read(self, level: int, region: Region) -> Array:

@@ -44,7 +44,7 @@ from dask_slides.readers.protocol import (
     identify,
 )
 from dask_slides.readers.remote import exists, group_at, is_remote
-from dask_slides.readers.units import Units, fill_for, shown
+from dask_slides.readers.units import Units, fill_for, lacks_value, shown, text_of, value_in
 
 Array = NDArray[Any]
 
@@ -73,6 +73,8 @@ class NgffSource:
     """What a store of ours says that it shows the fill for, in pixels of level 0."""
     plane: Plane = FIRST_PLANE
     """Which plane is read where there are several."""
+    nodata: int | float | None = None
+    """The number that stands for no value in a store of ours."""
 
     @property
     def name(self) -> str:
@@ -81,6 +83,24 @@ class NgffSource:
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
+        return self.read_valid(level, region)[0]
+
+    @property
+    def masked(self) -> bool:
+        """Whether the store has a nodata value."""
+        return self.nodata is not None
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Return the pixels of `region` of `level`, and which of them have a value."""
+        pixels = self._read(level, region)
+        lacks = None if self.nodata is None else lacks_value(pixels, self.nodata)
+        if lacks is None or not lacks.any():
+            return pixels, None
+        if self.fill != self.nodata:
+            pixels = np.where(lacks[..., None], self.fill, pixels)
+        return pixels, ~lacks
+
+    def _read(self, level: int, region: Region) -> Array:
         check_identity(self.metadata, self.identity)
         if self.on_bad_tile == "raise":
             return decoded(self.path, level, region, lambda: self._pixels(level, region))
@@ -170,14 +190,19 @@ def open_ngff(path: str, fill: float | None, limits: Limits, choice: Choice = Ch
         ) from None
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
-    fill = fill_for(path, fill, dtype, colour=dtype == np.uint8 and channels == 3)
+    mark = attributes.get(MARK)
+    nodata = value_in(str(mark.get("nodata", "")), dtype) if isinstance(mark, Mapping) else None
+    colour = dtype == np.uint8 and channels == 3
+    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
     metadata = marker_of(path)
     assert metadata is not None  # Zarr has just read it
     source = NgffSource(
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
-        background=fill, recorded=recorded, plane=plane,
+        background=fill, recorded=recorded, plane=plane, nodata=nodata,
     )  # fmt: skip
     properties = {"format": f"OME-Zarr {version}"} | others
+    if nodata is not None:
+        properties["nodata"] = text_of(nodata)
     if images:
         properties["image"] = images[number]
     return Opened(source, mpp, properties, images, told)

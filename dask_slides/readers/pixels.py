@@ -61,7 +61,8 @@ class Conversion:
         """Return the dtype that comes of the `stored` one."""
         if self.palette is not None or stored == np.bool_:
             return np.dtype(np.uint8)
-        return stored.newbyteorder("=")
+        # numpy has two types of 64 bits that are equal, and Zarr knows one of them
+        return np.dtype(stored.newbyteorder("=").str)
 
     def __call__(self, stored: Array) -> Array:
         """Convert `stored` (h, w, stored channels)."""

@@ -34,7 +34,7 @@ from dask_slides.readers.remote import is_remote
 from dask_slides.readers.tiff_file import TiffFile, opened
 from dask_slides.readers.tiles import TiledPage
 from dask_slides.readers.turned import UPRIGHT, Turn
-from dask_slides.readers.units import shown
+from dask_slides.readers.units import lacks_value, shown
 
 Array = NDArray[Any]
 Item = TypeVar("Item", bound=tuple[Any, ...])
@@ -150,15 +150,11 @@ class TiffSource:
         return self.turn.pixels(pixels), self.turn.pixels(valid)
 
     def _with_value(self, this: TiffFile, level: int, region: Region, stored: Array) -> Array:
-        """Return which pixels (h, w) of `region` are neither nodata nor masked.
-
-        Of several samples all must be nodata, as GDAL has it.
-        """
+        """Return which pixels (h, w) of `region` are neither nodata nor masked."""
         valid = np.ones(stored.shape[:2], bool)
         if self.nodata is not None:
             samples = stored[..., :-1] if self.conversion.alpha else stored
-            lacks = np.isnan(samples) if np.isnan(self.nodata) else samples == self.nodata
-            valid &= ~lacks.all(axis=-1)
+            valid &= ~lacks_value(samples, self.nodata)
         if self.mask is not None:
             valid &= np.asarray(this.array(level, mask=True)[region.slices()]).astype(bool)
         return valid

@@ -12,29 +12,15 @@ from dask_slides.readers.limits import Limits
 from dask_slides.readers.preflight import Structure
 from dask_slides.readers.tiff_image import check_declared, check_tables
 from dask_slides.readers.tiff_tags import MASK
+from dask_slides.readers.units import text_of, value_in
 
 _GDAL_NODATA = 42113
 
 
 def nodata_of(page: Any) -> int | float | None:
     """Return the value that GDAL marks pixels without a value by, if the dtype of `page` has it."""
-    text = str(page.tags.valueof(_GDAL_NODATA, "")).strip("\0 ")
-    if page.dtype.kind == "f":
-        try:
-            return float(page.dtype.type(float(text)))
-        except ValueError:
-            return None
-    try:
-        value = int(text)
-    except ValueError:
-        try:
-            value = int(float(text))
-        except (ValueError, OverflowError):
-            return None
-        if value != float(text):
-            return None
-    limits = np.iinfo(np.uint8 if page.dtype == np.bool_ else page.dtype)
-    return value if limits.min <= value <= limits.max else None
+    dtype = np.dtype(np.uint8) if page.dtype == np.bool_ else page.dtype
+    return value_in(str(page.tags.valueof(_GDAL_NODATA, "")).strip("\0 "), dtype)
 
 
 def _mask_of(all_series: list[Any], levels: list[Any]) -> tuple[int, int] | None:
@@ -79,5 +65,5 @@ def checked_mask(
 
 def told_of(nodata: int | float | None, mask: int | None) -> dict[str, str]:
     """Return what a file says of pixels without a value, as text."""
-    found = {} if nodata is None else {"nodata": f"{nodata:.17g}"}
+    found = {} if nodata is None else {"nodata": text_of(nodata)}
     return found | ({} if mask is None else {"mask": "of this file"})

@@ -183,3 +183,34 @@ def fill_for(
             f"{name}: fill={fill!r} is not a value of {dtype}; give one that is, or None"
         )
     return fill
+
+
+def value_in(text: str, dtype: np.dtype[Any]) -> int | float | None:
+    """Return the number that `text` is, if it is a value of `dtype`."""
+    if dtype.kind == "f":
+        try:
+            return float(dtype.type(float(text)))
+        except ValueError:
+            return None
+    try:
+        value = int(text)
+    except ValueError:
+        try:
+            value = int(float(text))
+        except (ValueError, OverflowError):
+            return None
+        if value != float(text):
+            return None
+    limits = np.iinfo(dtype)
+    return value if limits.min <= value <= limits.max else None
+
+
+def lacks_value(samples: Array, nodata: float) -> Array:
+    """Return which pixels (h, w) are nodata: where all samples (h, w, c) are, as GDAL has it."""
+    lacks = np.isnan(samples) if np.isnan(nodata) else samples == nodata
+    return np.asarray(lacks.all(axis=-1))
+
+
+def text_of(number: float) -> str:
+    """Return a number in as many digits as it takes to read it back."""
+    return str(number) if isinstance(number, int) else f"{number:.17g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides._version import __version__
@@ -16,7 +17,8 @@ from dask_slides.geometry import Region
 from dask_slides.graph import Block, input_ratio, read_side, read_span, task_bytes
 from dask_slides.pyramid import sum_dtype
 from dask_slides.readers.bad_tiles import listed, rows_of
-from dask_slides.readers.protocol import Source, is_masked, placement_of, root_of
+from dask_slides.readers.protocol import Filling, Source, is_masked, placement_of, root_of
+from dask_slides.readers.units import text_of
 from dask_slides.runs import Runs
 from dask_slides.slide import Slide
 from dask_slides.writers import metadata
@@ -124,7 +126,7 @@ def write_image(
         scales = metadata.multiscales(slide.name, "cyx", place, slide.mpp_yx, count)
         parts = {"multiscales": scales, "omero": metadata.omero(slide.channels, slide.dtype)}
         attributes = metadata.attributes(version, parts) | marked(
-            **facts, **_damage(unfinished.journal, blank_map)
+            **facts, **_damage(unfinished.journal, blank_map), **_nodata(slide.source)
         )
         unfinished.finish("0", shards, attributes)
     return target.place
@@ -138,6 +140,16 @@ def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
     if not tiles:
         return {}
     return {"bad_tiles": listed(tiles), "holes": rows_of(holes)}
+
+
+def _nodata(source: Source) -> dict[str, str]:
+    """Return what the mark says of pixels without a value: as text, which holds any number."""
+    root = root_of(source)
+    nodata = getattr(root, "nodata", None)
+    if nodata is None or not isinstance(root, Filling):
+        return {}
+    shown = np.asarray(nodata, source.dtype)
+    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, shown, equal_nan=True) else {}
 
 
 def _create(
