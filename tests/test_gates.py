@@ -17,7 +17,7 @@ import tifffile
 
 import dask_slides as ds
 from dask_slides.geometry import Region
-from dask_slides.readers import tiff, tiff_file
+from dask_slides.readers import tiff_file, tiff_open
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.kept import KEPT
 from dask_slides.writers import stages
@@ -84,7 +84,7 @@ def counting(monkeypatch):
         with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
             patch.setattr(TileDecoder, "__call__", count_decode)
             patch.setattr(os, "pread", count_read)
-            for module in (tiff, tiff_file):
+            for module in (tiff_open, tiff_file):
                 patch.setattr(module, "tiff_file", count_open)
             patch.setattr(np, "empty", count_empty)
             yield counts

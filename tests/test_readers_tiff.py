@@ -811,7 +811,7 @@ def frames_of_tifffile(path):
             stored = page.asarray()
             for data, (plane, _, y, x, _), size in page.segments():
                 if data is None and stored.ndim == 3:  # absent: the fill, not black
-                    stored[plane, y : y + size[1], x : x + size[2]] = 127
+                    stored[plane, y : y + size[1], x : x + size[2]] = 0
             if int(page.planarconfig) == 2 and stored.ndim == 3:
                 stored = stored.transpose(1, 2, 0)
             if stored.dtype == bool:
@@ -824,7 +824,8 @@ def frames_of_tifffile(path):
                 stored = np.rint(rgb).astype(stored.dtype)
             kind = int(page.extrasamples[-1]) if page.extrasamples else 0
             if kind in (1, 2) and stored.ndim == 3:
-                stored = composited(stored, 255, premultiplied=kind == 1)
+                white = 1.0 if stored.dtype.kind == "f" else np.iinfo(stored.dtype).max
+                stored = composited(stored, white, premultiplied=kind == 1)
             yield stored
 
 

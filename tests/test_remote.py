@@ -12,7 +12,7 @@ import tifffile
 from rw_fixtures import noise, one_line, smooth, sparse_tiff
 
 import dask_slides as ds
-from dask_slides.readers import remote, tiff
+from dask_slides.readers import remote, tiff_open
 from dask_slides.readers.kept import KEPT
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
@@ -69,7 +69,7 @@ def test_an_image_in_one_large_piece_is_refused(bucket, tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", smooth(300, 420), photometric="rgb")
     url = bucket.put(tmp_path / "a.tif", "one/a.tif")
     assert np.array_equal(ds.open_slide(url).data.compute(), smooth(300, 420))
-    monkeypatch.setattr(tiff, "_LARGEST_PIECE", 300 * 420 * 3 - 1)
+    monkeypatch.setattr(tiff_open, "_LARGEST_PIECE", 300 * 420 * 3 - 1)
     with pytest.raises(ds.SlideUnsupportedError, match="pieces of 0 MB, which can only") as error:
         ds.open_slide(url)
     assert url in one_line(error)
