@@ -21,6 +21,7 @@ from dask_slides.errors import (
     SlideError,
     WorkerKilledError,
 )
+from dask_slides.local import without_library_logs
 from dask_slides.readers.bad_tiles import CORRUPT, BadTile
 
 
@@ -31,7 +32,7 @@ def failing_softly(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         shared = kwargs.get("shared")
         try:
-            with warnings.catch_warnings(), _ended_by_sigterm():
+            with warnings.catch_warnings(), without_library_logs(), _ended_by_sigterm():
                 warnings.showwarning = _one_line_warning
                 for category in _NOTES:
                     warnings.simplefilter("always", category)

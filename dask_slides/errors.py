@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -15,6 +16,10 @@ _UNSPEAKING = (
     struct.error,
 )
 """Errors of Python by which a library trips over what a file says: their words are about code."""
+_NO_MEMORY = r"^out of memory error|^Insufficient memory"
+"""What Pillow and libjpeg say of a machine; others of damaged streams that ask for too much."""
+_ENUM = r"<([A-Z]\w*)\.(\w+): -?\d+>"
+"""How Python shows a named number, of which tifffile's reasons are full."""
 
 
 class SlideError(Exception):
@@ -98,7 +103,7 @@ class OutputExistsError(SlideError, FileExistsError):
 
 
 class SlideMemoryError(SlideError, RuntimeError):
-    """A task would need more memory than a thread of a worker has.
+    """A task would need more memory than a thread of a worker has, or there was no more.
 
     Not a MemoryError: Python keeps those in a store of its own and makes no subclass of two
     kinds safely.
@@ -153,4 +158,19 @@ def reason_of(error: Exception) -> str:
     """Return in one line why something could not be read, in words about the file."""
     if isinstance(error, _UNSPEAKING) and not isinstance(error, SlideError):
         return f"what it says of itself does not fit together, {type(error).__name__}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    text = re.sub(_ENUM, lambda found: f"{found[1].lower()} {found[2]}", text)
+    return text or type(error).__name__
+
+
+def is_memory(error: BaseException) -> bool:
+    """Return whether `error` says that there is no more memory; some libraries do so in words."""
+    return isinstance(error, MemoryError) or bool(re.search(_NO_MEMORY, str(error)))
+
+
+def out_of_memory(what: str, reason: str) -> SlideMemoryError:
+    """Return the error that tells that `what` cannot be read for want of memory."""
+    return SlideMemoryError(
+        f"{what}: no memory is left to read it ({reason}); give the process more memory or fewer "
+        "threads"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,32 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
         yield
 
 
+_LIBRARIES = ("tifffile", "imagecodecs")
+_NOWHERE = logging.NullHandler()
+
+
+def unlog_libraries() -> None:
+    """Let nothing be printed of what tifffile and imagecodecs log: errors of ours tell it."""
+    for name in _LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.addHandler(_NOWHERE)
+        logger.propagate = False
+
+
+@contextmanager
+def without_library_logs() -> Iterator[None]:
+    """Do so while the block runs."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    before = [logger.propagate for logger in loggers]
+    unlog_libraries()
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+            logger.removeHandler(_NOWHERE)
+
+
 @contextmanager
 def quietly(level: int) -> Iterator[None]:
     """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
@@ -74,12 +101,13 @@ def quietly(level: int) -> Iterator[None]:
 def _without_interrupts() -> Any:
     """Return a plugin of workers that ends no work at Ctrl-C: a terminal sends it to all of us.
 
-    The process that made the cluster ends them.
+    The process that made the cluster ends them. They print nothing of libraries either.
     """
     from distributed import WorkerPlugin
 
     class WithoutInterrupts(WorkerPlugin):  # type: ignore[misc]
         def setup(self, worker: Any) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            unlog_libraries()
 
     return WithoutInterrupts()

@@ -130,8 +130,9 @@ def tile_block(
     # and at least a few tasks, so that there is something to share out
     unit = source.levels[0].tile if not isinstance(source, Derived) else read_unit(source)
     decoded = math.prod(max(1.0, u / t) for u, t in zip(unit, tile, strict=True))
-    if decoded > MUCH:  # tasks of neighbours decode the same
-        tasks = min(tasks, FEW_TASKS)
+    if decoded > MUCH:  # tasks of neighbours decode the same, and those of one unit nothing else
+        units = len(np.unique(yx // np.maximum(1, np.array(unit, np.int64)), axis=0))
+        tasks = max(1, min(tasks, FEW_TASKS, units))
     count = min(count, max(1, -(-len(yx) // tasks)))
     lengths = even_pieces(len(yx), count)
     return TileBlock(Places.of(yx), tile, bounds(lengths), fill), lengths

@@ -141,7 +141,7 @@ def offsets_table_short(file):
     file.count(324, 5)
 
 
-@kind(FORMAT + "10 offsets and 9 byte counts for 9 tiles")
+@kind("right")
 def offsets_table_long(file):
     file.count(324, 10)
 
@@ -151,7 +151,11 @@ def counts_table_short(file):
     file.count(325, 5)
 
 
-@kind(FORMAT + "9 offsets and 10 byte counts for 9 tiles")
+@kind(
+    {"*": "right"}
+    # here the last of them would lie in the first tile
+    | dict.fromkeys(("lzw", "deflate", "zstd"), FORMAT + "lies where a table")
+)
 def counts_table_long(file):
     file.count(325, 10)
 
@@ -494,7 +498,7 @@ def another_tile(file, number):
 RAW_SIZE = FORMAT + "not what its pixels take"
 
 
-@kind({"*": TILE_ERROR, "raw": RAW_SIZE, "lzw": "right"}, **each())
+@kind({"*": TILE_ERROR, "raw": RAW_SIZE, "lzw": "right", "deflate": "right"}, **each())
 def one_byte_short(file, number):
     file.value(325, file.value(325, index=number) - 1, number)
 

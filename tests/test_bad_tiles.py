@@ -15,13 +15,14 @@ from bad_tiles import KINDS, TILE, mask_of, picture, places, spoil, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rw_fixtures import one_line, sparse_tiff
+from rw_fixtures import noise, one_line, sparse_tiff
 from strategies import chunkings
 
 import dask_slides as ds
 from dask_slides.readers import units as units_module
 from dask_slides.readers.decoder import TileDecoder
 from dask_slides.readers.kept import KEPT
+from dask_slides.readers.strict_bytes import StrictBytes
 from dask_slides.readers.tiff import TiffSource
 
 SHAPE = (300, 420)
@@ -153,6 +154,38 @@ def test_an_error_of_the_system_is_not_taken_for_damage(tmp_path, monkeypatch):
             slide.read(0, 0, 10, 10)
         assert str(path) in one_line(error)
     assert slide.bad_tiles() == ()
+
+
+@pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 143. MiB"), MemoryError(),
+              OSError("out of memory error when reading image file")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["tiff", "png"])
+def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, kind, error, on_bad_tile):
+    path, pixels = tmp_path / f"a.{kind}", noise(64, 64, 3)
+    if kind == "tiff":
+        tifffile.imwrite(path, pixels, photometric="rgb", tile=(TILE, TILE), compression="zlib")
+    else:
+        Image.fromarray(pixels).save(path)
+    slide = ds.open_slide(path, on_bad_tile=on_bad_tile)
+
+    def decode(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if kind == "tiff":
+            patch.setattr(StrictBytes, "unpacked", decode)
+        else:
+            patch.setattr(type(slide.source.decode), "__call__", decode)
+        for read in (lambda: slide.read(0, 0, 20, 20), lambda: slide.data.compute()):
+            with pytest.raises(ds.SlideMemoryError, match="no memory is left") as told:
+                read()
+            assert str(path) in one_line(told)
+            copy = pickle.loads(pickle.dumps(told.value))
+            assert (type(copy), str(copy)) == (ds.SlideMemoryError, str(told.value))
+    # nothing is remembered of it
+    np.testing.assert_array_equal(slide.read(0, 0, 20, 20), pixels[:20, :20])
 
 
 def test_a_slide_that_changed_is_no_damage_either(tmp_path):

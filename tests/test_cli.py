@@ -1,6 +1,7 @@
 """The command line, run as a user runs it: exit codes, output, one line for an error."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 from PIL import Image
+from tiff_bytes import tags_of, tiff
 
 import dask_slides as ds
 from dask_slides.cli import main
@@ -339,3 +341,55 @@ def test_a_scheduler_of_this_machine_is_called_all_the_same(folder, cluster_addr
     words = ("resize", "slide.tif", out, "--downsample", 2, "--scheduler", cluster_address)
     assert run(folder, *words, *options).exit_code == 0
     assert run(folder, "verify", out).exit_code == 0
+
+
+def odd_strips(path, tables):
+    """Write a file of two strips with tables of other sizes, of which tifffile logs an error."""
+    strips = [np.full((16, 48, 3), value, np.uint8) for value in (10, 20, 30)][:tables]
+    path.write_bytes(tiff(tags_of((32, 48, 3), 1, 16), [part.tobytes() for part in strips]))
+
+
+@pytest.mark.parametrize("words", [["info"], ["info", "--check"]])
+@pytest.mark.parametrize("tables, told", [(3, []), (1, ["dask-slides: "])])
+def test_the_words_of_libraries_are_not_printed(tmp_path, words, tables, told):
+    odd_strips(tmp_path / "a.tif", tables)
+    done = subprocess.run(
+        [sys.executable, "-m", "dask_slides.cli", *words, "a.tif"],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert [line[:13] for line in done.stderr.splitlines()] == told
+    assert done.returncode == len(told)
+
+
+def test_workers_print_no_words_of_libraries_either(tmp_path):
+    odd_strips(tmp_path / "a.tif", 3)
+    words = ["resize", "a.tif", "r.ome.zarr", "--downsample", "2", "--scheduler", "processes",
+             "--workers", "1", "-q"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "dask_slides.cli", *words],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ccitt_is_heard_in_the_command_line(tmp_path):
+    pixels = np.zeros((40, 48), bool)
+    pixels[10:20, 5:30] = True
+    Image.fromarray(pixels).save(tmp_path / "a.tif", compression="group4")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    assert run(tmp_path, "info", "a.tif", "--check").exit_code == 0
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff_:
+        start, count = tiff_.pages[0].dataoffsets[0], tiff_.pages[0].databytecounts[0]
+    data[start + 2 : start + count] = bytes(count - 2)
+    (tmp_path / "a.tif").write_bytes(data)
+    result = run(tmp_path, "info", "a.tif", "--check")
+    assert result.exit_code == 3
+    assert "CCITT" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_loggers_are_as_they_were_after_a_command(folder):
+    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs")]
+    before = [(logger.propagate, list(logger.handlers), logger.level) for logger in loggers]
+    assert run(folder, "info", "slide.tif").exit_code == 0
+    assert run(folder, "info", "none.tif").exit_code == 1
+    assert [(one.propagate, list(one.handlers), one.level) for one in loggers] == before

@@ -10,7 +10,9 @@ import logging
 import struct
 import subprocess
 import sys
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
 import numpy as np
@@ -312,6 +314,91 @@ def test_what_others_log_meanwhile_is_logged(tmp_path, caplog):
     assert [record.message for record in caplog.records] == ["of somebody else"]
 
 
+@pytest.mark.parametrize("level", [logging.ERROR, logging.CRITICAL])
+def test_ccitt_is_read_whatever_is_logged(tmp_path, caplog, monkeypatch, level):
+    """What many programs do not want to hear: not the root logger, not this one."""
+    sound, damaged = tmp_path / "a.tif", tmp_path / "b.tif"
+    pixels = bilevel(40, 50)
+    fax_strips(sound, pixels, "group 4", 20)
+    fax_strips(damaged, pixels, "group 4", 20, cut)
+    logger = logging.getLogger("imagecodecs")
+    for name in (None, "imagecodecs"):
+        with caplog.at_level(level, logger=name):
+            before = logger.level
+            np.testing.assert_array_equal(pixels_of(sound)[..., 0], pixels)
+            assert logger.level == before
+            with pytest.raises(ds.TileDecodeError, match="CCITT stream"):
+                pixels_of(damaged)
+            assert logger.level == before
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("own", [logging.NOTSET, logging.DEBUG, logging.ERROR])
+@pytest.mark.parametrize("above", [logging.DEBUG, logging.WARNING, logging.ERROR])
+def test_others_hear_no_more_and_no_less_while_ccitt_is_read(
+    tmp_path, caplog, monkeypatch, own, above
+):
+    path = tmp_path / "a.tif"
+    fax_strips(path, bilevel(40, 50), "group 4", 20)
+    logger = logging.getLogger("imagecodecs")
+    decode = imagecodecs.tiff_decode
+    levels = [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR]
+
+    def speak():
+        for level in levels:
+            logger.log(level, "of somebody else")
+
+    def meanwhile(*args, **options):
+        other = threading.Thread(target=speak)
+        other.start()
+        other.join()
+        return decode(*args, **options)
+
+    with caplog.at_level(above), caplog.at_level(own, logger="imagecodecs"):
+        speak()
+        expected = [record.levelno for record in caplog.records]
+        caplog.clear()
+        monkeypatch.setattr(imagecodecs, "tiff_decode", meanwhile)
+        pixels_of(path)
+        assert [record.levelno for record in caplog.records] == expected * 2  # of two strips
+
+
+def test_threads_that_read_ccitt_leave_the_level_as_it_was(tmp_path, caplog):
+    path = tmp_path / "a.tif"
+    pixels = bilevel(40, 50)
+    fax_strips(path, pixels, "group 4", 4)
+    logger = logging.getLogger("imagecodecs")
+    with caplog.at_level(logging.CRITICAL):
+        slide = ds.open_slide(path)
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(lambda _: slide.read(0, 0, 40, 50), range(40)):
+                np.testing.assert_array_equal(found[..., 0], pixels)
+    assert logger.level == logging.NOTSET
+
+
+def test_ccitt_is_refused_where_all_logging_is_switched_off(tmp_path):
+    path = tmp_path / "a.tif"
+    fax_strips(path, bilevel(40, 50), "group 4", 20)
+    logging.disable(logging.WARNING)
+    try:
+        with pytest.raises(ds.TileDecodeError, match="logger 'imagecodecs'"):
+            pixels_of(path)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("samples, bits", [(3, 1), (2, 1), (1, 8)])
+@pytest.mark.parametrize("code", [2, 3, 4])
+def test_ccitt_of_more_than_a_bit_a_pixel_is_refused(tmp_path, code, samples, bits):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(tags_of((16, 16, samples), code, bits=bits), [b"\0\1" * 40]))
+    with pytest.raises(ds.SlideUnsupportedError, match="one bit a pixel") as error:
+        ds.open_slide(path)
+    one_line(error)
+    with pytest.raises(Exception), Image.open(path) as image:  # noqa: B017
+        image.load()
+
+
 # ---------------------------------------------------------------- sound, however it ends
 
 
@@ -377,6 +464,70 @@ def test_a_strip_that_lacks_bytes_is_refused(tmp_path, codec, less):
     with pytest.raises(ds.SlideError) as error:
         pixels_of(path)
     one_line(error)
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+@pytest.mark.parametrize("code", [8, 32946])
+def test_deflate_without_its_last_bytes_is_read_if_nothing_is_missing(tmp_path, code, tile):
+    """libtiff looks at no byte behind the last that it needs: not at the checksum, for one."""
+    path = tmp_path / "a.tif"
+    pixels = coded()
+    height, width = (tile, tile) if tile else (ROWS, 48)
+    parts = [
+        zlib.compress(np.ascontiguousarray(pixels[y : y + height, x : x + width]).tobytes())
+        for y in range(0, 32, height)
+        for x in range(0, 48, width)
+    ]
+    read = 0
+    for less in range(1, 24):
+        whole = tags_of((32, 48, 3), code, ROWS, tile)
+        path.write_bytes(tiff(whole, [*parts[:-1], parts[-1][:-less]]))
+        found = zlib.decompressobj().decompress(parts[-1][:-less])
+        if len(found) == height * width * 3:
+            np.testing.assert_array_equal(pixels_of(path), pixels[:32])
+            with Image.open(path) as image:
+                np.testing.assert_array_equal(np.asarray(image), pixels[:32])
+            read += 1
+        else:
+            with pytest.raises(ds.TileDecodeError) as error:
+                pixels_of(path)
+            one_line(error)
+    assert 4 <= read < 23
+
+
+@pytest.mark.parametrize("more", [b"", b"one row more" * 12])
+def test_deflate_of_a_wrong_checksum_is_refused(tmp_path, more):
+    path = tmp_path / "a.tif"
+    pixels = coded()
+
+    def encode(part):
+        data = bytearray(zlib.compress(part.tobytes() + more))
+        data[-1] ^= 1
+        return data
+
+    strips(path, 8, pixels, encode)
+    with pytest.raises(ds.TileDecodeError) as error:
+        pixels_of(path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("less", [5, 8])
+def test_deflate_without_its_end_of_more_bytes_than_are_needed_is_refused(tmp_path, less):
+    """They are those of another image, or of what was damaged before: zeros are codes too."""
+    path = tmp_path / "a.tif"
+    strips(path, 8, coded(), lambda part: zlib.compress(part.tobytes() + bytes(300))[:-less])
+    with pytest.raises(ds.TileDecodeError) as error:
+        pixels_of(path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("code", [32809, 32908, 34676, 65000])
+def test_a_codec_that_is_not_read_is_named_plainly(tmp_path, code):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(tags_of((16, 16, 3), code), [b"some bytes"]))
+    with pytest.raises(ds.SlideUnsupportedError) as error:
+        ds.open_slide(path)
+    assert not set("<>") & set(one_line(error))
 
 
 @pytest.mark.parametrize("tile", [None, 32], ids=["strips", "tiles"])

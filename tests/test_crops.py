@@ -2,11 +2,13 @@ import dask.array as da
 import numpy as np
 import oracle
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import chunkings, seeds
 
 import dask_slides as ds
+from dask_slides.readers.strict_bytes import StrictBytes
 
 DENSE = ds.Contrast(0.1)
 
@@ -146,3 +148,31 @@ def test_a_wrong_argument_is_told_in_one_line_with_the_cure(arguments, tissue):
     with pytest.raises(ds.SlideArgumentError, match=r"; (give|use) ") as told:
         ds.random_crops(**({"slide": ds.from_dask(tissue), "n": 2, "size": 20} | arguments))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("rows", [16, 512])
+@pytest.mark.parametrize("n", [4, 64])
+def test_small_crops_decode_a_strip_once_a_step(tmp_path, monkeypatch, rows, n):
+    """Once for the map and once for the crops that are judged; of many strips some tasks share."""
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", compression="zlib", rowsperstrip=rows)
+    decoded = []
+    real = StrictBytes.unpacked
+
+    def unpacked(self, data, number):
+        decoded.append(number)
+        return real(self, data, number)
+
+    monkeypatch.setattr(StrictBytes, "unpacked", unpacked)
+    slide = ds.open_slide(path)
+    crops = ds.random_crops(slide, n, 8)
+    strips = 512 // rows
+    # a crop may lie in two strips, and a strip in two of eight tasks
+    together = 1 if strips == 1 else min(2 * n, strips + 8)
+    assert strips <= len(decoded) <= strips + together
+    decoded.clear()
+    tiles = crops.tiles.compute()
+    assert len(decoded) <= together
+    for y, x, tile in zip(crops.y, crops.x, tiles, strict=True):
+        np.testing.assert_array_equal(tile, pixels[y : y + 8, x : x + 8])

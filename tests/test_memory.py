@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 import dask_slides as ds
 from dask_slides.memory import LIMIT
@@ -115,3 +118,37 @@ def test_memory_has_a_ceiling(peaks):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_slide(peaks):
     assert peaks[61_440] <= 1.1 * peaks[20_480], peaks
+
+
+LIMITED = """
+import resource, sys
+import dask_slides as ds
+from pathlib import Path
+slides = [ds.open_slide(path, on_bad_tile="mask") for path in sys.argv[2:]]
+ds.open_slide(sys.argv[1]).read(0, 0, 64, 64)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**25,) * 2)
+for slide in slides:
+    try:
+        slide.read(0, 0, 64, 64)
+    except ds.SlideMemoryError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_process_without_memory_does_not_call_a_slide_damaged(tmp_path):
+    """What it has does not hold the one strip, or the one picture, of 144 MB."""
+    small, *paths = (str(tmp_path / name) for name in ("s.png", "a.png", "a.tif"))
+    image = Image.fromarray(np.zeros((6900, 6900, 3), np.uint8))
+    image.crop((0, 0, 64, 64)).save(small)
+    image.save(paths[0])
+    tifffile.imwrite(paths[1], np.asarray(image), photometric="rgb", compression="zlib",
+                     rowsperstrip=6900)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, small, *paths], capture_output=True, text=True, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line, path in zip(lines, paths, strict=True):
+        assert line.startswith(path) and "no memory is left" in line

@@ -327,6 +327,7 @@ OWNERS = {
     "local": "the command line's cluster, and the processes that it starts",
     "cohort.pools": "a process that it starts",
     "cohort.run": "a logger of one run, which nobody else can find",
+    "readers.fax": "the level of one logger, put back by the last thread",
     "readers.raster": "warnings of Pillow alone, put back by the last thread",
 }
 """Modules that do, beside those of the command line, and what of."""

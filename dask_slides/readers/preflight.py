@@ -138,8 +138,12 @@ class _Walk:
             )
         size = made.entry.itemsize
         tail = struct.calcsize(made.pointer)
-        data = self.read(offset + head, count * size + tail, what)
-        (following,) = struct.unpack(made.pointer, data[count * size :])
+        # without the pointer to a next directory, at the very end, there is none
+        left = max(0, min(tail, self.size - offset - head - count * size))
+        data = self.read(offset + head, count * size + left, what)
+        if left < tail and any(data[count * size :]):
+            self.read(offset + head, count * size + tail, what)
+        (following,) = struct.unpack(made.pointer, data[count * size :].ljust(tail, b"\0"))
         self.taken.append((offset, offset + head + len(data)))
         return np.frombuffer(data, made.entry, count), following
 

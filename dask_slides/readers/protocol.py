@@ -16,6 +16,8 @@ from dask_slides.errors import (
     SlideError,
     SlideNotFoundError,
     TileDecodeError,
+    is_memory,
+    out_of_memory,
     reason_of,
 )
 from dask_slides.geometry import Placement, Region, strips
@@ -375,7 +377,10 @@ def decoded(
         raise
     except Exception as error:  # each codec raises a kind of its own
         reason = reason_of(error)
+        memory = is_memory(error)
     # out of the block: a codec's error often cannot be pickled, and would travel with ours
+    if memory:
+        raise out_of_memory(f"{name}: level {level}, rows {region.y} to {region.stop_y}", reason)
     at = "" if offset is None else f", at byte {offset},"
     raise TileDecodeError(
         f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideError, SlideFormatError, SlideUnsupportedError
+from dask_slides.errors import (
+    SlideError,
+    SlideFormatError,
+    SlideUnsupportedError,
+    is_memory,
+    out_of_memory,
+    reason_of,
+)
 from dask_slides.forks import lock_of_one_process
 from dask_slides.geometry import Region
 from dask_slides.readers.bad_tiles import Hole
@@ -179,6 +186,8 @@ def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, 
     except NotImplementedError as error:
         raise _unsupported(path, error) from None
     except Exception as error:  # each format has kinds of its own
+        if is_memory(error):
+            raise out_of_memory(path, reason_of(error)) from None
         said = " ".join(str(error).split()) or type(error).__name__
         raise SlideFormatError(f"{path}: cannot be opened ({said}); check the file") from None
     _check_size(path, kind, *size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ LZW, PACKBITS = 5, 32773
 BYTES = frozenset({LZW, 8, PACKBITS, 32946, 34925, 34926, 50000, 50013})
 """Compression tags of codecs that make bytes of bytes: LZW, deflate, PackBits, LZMA, zstd."""
 
+_DEFLATE = frozenset({8, 32946})
 _FILLS = (b"\0\0", b"\xff\xff", b"\x55\x55", b"\xaa\xaa")
 """What may follow LZW without an end: no byte of a tile hangs on it."""
 _UNUSED = 8
@@ -40,6 +42,7 @@ class StrictBytes:
         self._room = self._sizes.full + self._sizes.slack
         self._total = self._sizes.full * len(page.databytecounts)
         self._lzw = int(page.compression) == LZW
+        self._deflate = int(page.compression) in _DEFLATE
         self._unending = int(page.compression) in (LZW, PACKBITS)
         self._turned = page.fillorder == 2
         self._decode = uncompressed(page)
@@ -60,6 +63,8 @@ class StrictBytes:
         if found is None:
             if self._unending:
                 found = self._unended(bytes(data), number)
+            elif self._deflate:
+                found = self._inflated(data, number)
             else:
                 found = self._unpacked(data, self._room)
         length = len(found)
@@ -74,6 +79,22 @@ class StrictBytes:
     def _unpacked(self, data: Any, room: int) -> Any:
         # into an array of ours: of bytes with room to spare the codecs return a copy
         return self._decompress(data, out=np.empty(room, np.uint8))
+
+    def _inflated(self, data: Any, number: int) -> Any:
+        """Return what deflate holds, of a stream that may be cut behind the last byte needed.
+
+        libtiff reads no further; what is not cut must end with the right checksum.
+        """
+        try:
+            return self._unpacked(data, self._room)
+        except RuntimeError:
+            stream = zlib.decompressobj()
+            with suppress(zlib.error):
+                found = stream.decompress(data, self._room)
+                # more bytes would be those of another image, or of what was damaged before
+                if not stream.eof and len(found) in (self._sizes.needed(number), self._sizes.full):
+                    return found
+            raise
 
     def _unended(self, data: bytes, number: int) -> Any:
         """Return what LZW or PackBits holds, whether it ends as it should or not.

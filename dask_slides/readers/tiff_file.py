@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import threading
 import weakref
 from functools import lru_cache
@@ -14,7 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.errors import SlideError, SlideFormatError, SlideNotFoundError
+from dask_slides.errors import (
+    SlideError,
+    SlideFormatError,
+    SlideNotFoundError,
+    is_memory,
+    out_of_memory,
+)
 from dask_slides.forks import not_inherited
 from dask_slides.readers.choice import Plane
 from dask_slides.readers.companions import Companion, check_known, keep_open
@@ -37,6 +44,8 @@ from dask_slides.readers.tiff_tags import (
 from dask_slides.readers.tiles import TiledPage, is_plain
 from dask_slides.readers.units import Units
 
+_MOST_TAGS = 4096
+"""Of a directory that tifffile reads."""
 OPEN_FILES = 16
 """Slides that one process keeps open."""
 
@@ -69,7 +78,8 @@ class TiffFile:
             keep_open(path, whole, companions)
         self._series = whole if plane is None else one_plane(path, whole, plane)[0]
         self._mask = None if mask is None else self._tiff.series[mask]
-        for level in self._series.levels:
+        masks_of = [] if self._mask is None else self._mask.levels
+        for level in (*self._series.levels, *masks_of):
             complete_tables(level)
         self._several = bool(companions)
         self._fill = fill
@@ -166,6 +176,7 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
         tiff = tifffile.TiffFile(here, _multifile=companions)
         # of these two tifffile reads any file that an index in the folder names
         tiff.is_mmstack = tiff.is_ndtiff = False
+        _end_pages(tiff)
         if tiff.is_philips:
             _mend_spacing(tiff)
         return tiff
@@ -175,6 +186,24 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
         raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
     except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
         raise damaged(path, error) from None
+
+
+def _end_pages(tiff: Any) -> None:
+    """Let the list of pages end with the file, where the last pointer of it is missing.
+
+    tifffile would take the last bytes of the directory for a pointer to one more.
+    """
+    pages, file, form = tiff.pages, tiff.filehandle, tiff.tiff
+    if form.is_ndpi or not len(pages):  # which has looked at all of them
+        return
+    largest = form.tagnosize + _MOST_TAGS * form.tagsize
+    for number, offset in enumerate(pages._offsets):
+        if offset + largest >= file.size:
+            file.seek(offset)
+            (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            if offset + form.tagnosize + count * form.tagsize + form.offsetsize > file.size:
+                del pages._offsets[number + 1 :]
+                return
 
 
 def _mend_spacing(tiff: Any) -> None:
@@ -188,7 +217,9 @@ def _mend_spacing(tiff: Any) -> None:
         page.description = mended
 
 
-def damaged(path: str, error: Exception) -> SlideFormatError:
+def damaged(path: str, error: Exception) -> SlideError:
     """Return what is said of a file that tifffile does not open, with its reason."""
     reason = reason_of_tags(error)
+    if is_memory(error):
+        return out_of_memory(path, reason)
     return SlideFormatError(f"{path}: not a TIFF that can be read ({reason}); check the file")

@@ -14,6 +14,7 @@ from dask_slides.errors import (
     SlideTruncatedError,
     SlideUnsupportedError,
 )
+from dask_slides.readers.fax import FAX
 from dask_slides.readers.frames import JPEG
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.pixels import BT601, FULL_RANGE, Conversion
@@ -76,6 +77,11 @@ def check_level(where: str, level: Any) -> None:
     if page.compression == 33007 and page.description.startswith("Aperio"):
         raise SlideUnsupportedError(
             f"{where} holds Aperio's uncompressed YUYV (33007), which is not read; save it as JPEG"
+        )
+    if page.compression in FAX and (page.bitspersample, samples_of(page)) != (1, 1):
+        raise SlideUnsupportedError(
+            f"{where} is CCITT of {samples_of(page)} samples of {page.bitspersample} bits, where "
+            "one bit a pixel is read; convert it to another codec"
         )
     orientation_of(where, page)
     if page.compression in _PLAIN | _NEVER_PREDICTED and page.predictor != 1:
@@ -187,7 +193,9 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     merged = page.jpegheader is not None or (found == [1, 1] and page.is_contiguous)
     if lengths == [1, 1] and not any(one.dataoffsets) and not any(one.databytecounts):
         merged = True  # one 0 for all: none of them is in the file
-    if found != [expected] * 2 or (not merged and lengths and lengths != [expected] * 2):
+    # there may be more than tiles: libtiff, GDAL and others take the first of them
+    enough = len(lengths) == 2 and min(lengths) >= expected
+    if found != [expected] * 2 or (not merged and lengths and not enough):
         told = lengths if len(lengths) == 2 else found
         raise SlideFormatError(
             f"{where} has {told[0]} offsets and {told[1]} byte counts for {expected} tiles; "

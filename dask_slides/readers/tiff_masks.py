@@ -11,7 +11,7 @@ from dask_slides.errors import SlideUnsupportedError
 from dask_slides.readers.limits import Limits
 from dask_slides.readers.preflight import Structure
 from dask_slides.readers.tiff_image import check_declared, check_tables
-from dask_slides.readers.tiff_tags import MASK
+from dask_slides.readers.tiff_tags import MASK, complete_tables
 from dask_slides.readers.units import text_of, value_in
 
 _GDAL_NODATA = 42113
@@ -58,6 +58,7 @@ def checked_mask(
                 f"{where} has {page.samplesperpixel} samples of {page.bitspersample} bits; "
                 "save it as one bit a pixel"
             )
+        complete_tables(level)
         check_declared(where, level, limits)
         check_tables(where, page, page, files[path])
     return index, count

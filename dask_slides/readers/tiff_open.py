@@ -115,9 +115,9 @@ def _check(
     """Refuse a level that would not be read right; `files` are those that its pages lie in."""
     where = f"{path}: level {number}"
     check_level(where, level)
+    complete_tables(level)
     check_declared(where, level, limits)
     check_alike(where, level)
-    complete_tables(level)
     for page in level.pages or (None,):
         if page is None or page.parent is page.parent.root:
             check_tables(where, level.keyframe, page, files[path])

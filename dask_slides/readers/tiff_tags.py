@@ -65,11 +65,17 @@ def complete_tables(level: Any) -> None:
     """Give each page of a level of tifffile as many offsets and byte counts as it has tiles.
 
     Where none of them is in the file some writers, libtiff among them, keep a single 0 for all.
+    Those that are too many are of no tile, as libtiff has it.
     """
-    for page in level.pages:
-        # a page that is missing is told where the tables are looked at
-        if page is not None and tuple(page.dataoffsets) == tuple(page.databytecounts) == (0,):
-            page.dataoffsets = page.databytecounts = (0,) * math.prod(level.keyframe.chunked)
+    count = math.prod(level.keyframe.chunked)
+    for page in (*level.pages, level.keyframe):
+        if page is None:  # a page that is missing is told where the tables are looked at
+            continue
+        if tuple(page.dataoffsets) == tuple(page.databytecounts) == (0,):
+            page.dataoffsets = page.databytecounts = (0,) * count
+        if level.keyframe.jpegheader is None:  # NDPI keeps a table of its own
+            page.dataoffsets = page.dataoffsets[:count]
+            page.databytecounts = page.databytecounts[:count]
 
 
 def is_mapped(level: Any) -> bool:

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideArgumentError, SlideError, TileDecodeError, reason_of
+from dask_slides.errors import (
+    SlideArgumentError,
+    SlideError,
+    TileDecodeError,
+    is_memory,
+    reason_of,
+)
 from dask_slides.geometry import Region, rectangles
 from dask_slides.readers.bad_tiles import ABSENT, CORRUPT, BadTile, Hole
 
@@ -156,7 +162,8 @@ def is_damage(error: Exception) -> bool:
     if isinstance(error, SlideError):
         return isinstance(error, TileDecodeError)
     from_system = isinstance(error, OSError) and error.errno is not None
-    return not (from_system or isinstance(error, MemoryError | ConnectionError | TimeoutError))
+    from_others = isinstance(error, ConnectionError | TimeoutError)
+    return not (from_system or from_others or is_memory(error))
 
 
 def shown(fill: float, dtype: np.dtype[Any]) -> Any:
