@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -15,6 +16,11 @@ _UNSPEAKING = (
     struct.error,
 )
 """Errors of Python by which a library trips over what a file says: their words are about code."""
+_CODE = re.compile(
+    r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|^buffer is smaller"""
+    "|cannot reshape|could not be broadcast"
+)
+"""What else tells that the words of an error are about code."""
 
 
 class SlideError(Exception):
@@ -151,6 +157,9 @@ class BlankSlideWarning(UserWarning):
 
 def reason_of(error: Exception) -> str:
     """Return in one line why something could not be read, in words about the file."""
-    if isinstance(error, _UNSPEAKING) and not isinstance(error, SlideError):
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    if not isinstance(error, SlideError) and (isinstance(error, _UNSPEAKING) or _CODE.search(said)):
         return f"what it says of itself does not fit together, {type(error).__name__}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return said or type(error).__name__
