@@ -161,5 +161,5 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     if not isinstance(error, SlideError) and (isinstance(error, _UNSPEAKING) or _CODE.search(said)):
-        return f"what it says of itself does not fit together, {type(error).__name__}"
+        return "what it says of itself does not fit together"
     return said or type(error).__name__

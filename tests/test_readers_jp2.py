@@ -157,9 +157,9 @@ def test_colours_of_a_palette_go_where_their_definition_says(opened):
     np.testing.assert_array_equal(found, table[index][..., [2, 0, 1]])
 
 
-@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("bits", [4, 8, 12])
 def test_a_palette(opened, bits):
-    kind = np.dtype("u1" if bits == 8 else ">u2")
+    kind = np.dtype("u1" if bits <= 8 else ">u2")
     table = noise(7, 3, dtype="uint16", top=2**bits - 1).astype(kind)
     index = noise(37, 53, top=6, seed=1)
     content = struct.pack(">HB", 7, 3) + bytes([bits - 1] * 3) + table.tobytes()
@@ -167,7 +167,8 @@ def test_a_palette(opened, bits):
     mapping = b"".join(struct.pack(">HBB", 0, 1, column) for column in (1, 2, 0))
     data = jp2(stream(index), colour(16), box(b"pclr", content), box(b"cmap", mapping), count=1)
     found = pixels_of(opened(data))
-    np.testing.assert_array_equal(found, table[index][..., [1, 2, 0]])
+    spread = 17 if bits == 4 else 1
+    np.testing.assert_array_equal(found, spread * table[index][..., [1, 2, 0]])
 
 
 def test_luma_and_chroma_become_colours(opened):
@@ -240,6 +241,8 @@ OF_LAB = box(b"colr", b"\2\0\0" + b"\0" * 16 + b"Lab " + b"\0" * 108)
         (jp2(PLAIN, definition((7, 1, 0))), "defines channels it does not hold"),
         (jp2(PLAIN, box(b"pclr", b"\0\1\1\7\0")), "maps no channel"),
         (jp2(PLAIN, box(b"pclr", b"\0\0\1\7\0"), MAPPING), "palette of 0 colours"),
+        (jp2(PLAIN, box(b"pclr", b"\0\2\1\3\x0f\x10"), MAPPING), "palette of 4 bits that"),
+        (jp2(PLAIN, box(b"pclr", b"\0\1\1\x0b\x10\0"), MAPPING), "palette of 12 bits that"),
         (PLAIN[:42] + bytes((11, 1, 1)) + PLAIN[45:], "12, 8, 8 bits"),
         (PLAIN[:42] + bytes((7, 2, 2)) * 3 + PLAIN[51:], "several sizes"),
         (PLAIN[:42] + bytes((37, 1, 1)) * 3 + PLAIN[51:], "38 bits"),

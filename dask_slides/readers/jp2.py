@@ -82,8 +82,8 @@ class Jpeg2000:
     def __call__(self, file: Any) -> Array:
         """Decode the stream of an open file.
 
-        Colours of luma and chroma (sYCC) may be one step off those of other readers, which
-        round otherwise.
+        Luma and chroma (sYCC) become colours at most one step off the exact ones, which other
+        readers round otherwise.
         """
         file.seek(self.start)
         data = file.read(self.length)  # OpenJPEG tells if it ends early
@@ -286,6 +286,10 @@ def _with_palette(path: str, found: Jpeg2000, box: bytes, mapping: bytes) -> Jpe
     if len(box) < 3 + columns + entries * columns * kind.itemsize:
         raise _damaged(path, "its palette is not whole")
     table = np.frombuffer(box, kind, entries * columns, 3 + columns).reshape(entries, columns)
+    if int(table.max()) >= 2**bits:
+        raise SlideUnsupportedError(
+            f"{path}: JPEG 2000 with a palette of {bits} bits that holds larger values; {_CURE}"
+        )
     for part, how, column in channels:
         if how != 1 or part >= len(found.stored) or column >= columns:
             raise SlideUnsupportedError(f"{path}: JPEG 2000 of which a palette is a part; {_CURE}")
