@@ -17,8 +17,8 @@ _UNSPEAKING = (
 )
 """Errors of Python by which a library trips over what a file says: their words are about code."""
 _CODE = re.compile(
-    r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|^buffer is smaller"""
-    "|cannot reshape|could not be broadcast"
+    r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|string to float"""
+    "|^buffer is smaller|cannot reshape|could not be broadcast"
 )
 """What else tells that the words of an error are about code."""
 

@@ -381,13 +381,11 @@ def test_a_transparent_colour_of_a_gif_shows_the_fill(tmp_path):
 
 @pytest.mark.parametrize("adobe", [True, False])
 def test_inks_of_a_jpeg(tmp_path, adobe):
-    """Photoshop stores the opposite of inks, and an APP14 segment; others store inks."""
+    """Files store the opposite of inks, whether an APP14 segment says that Adobe wrote them."""
     path = tmp_path / "a.jpg"
     inks = np.zeros((64, 64, 4), np.uint8)
     inks[:32, :, 0], inks[:, 32:, 3] = 200, 100
-    data = imagecodecs.jpeg8_encode(
-        255 - inks if adobe else inks, level=100, colorspace="CMYK", outcolorspace="CMYK"
-    )
+    data = imagecodecs.jpeg8_encode(255 - inks, level=100, colorspace="CMYK", outcolorspace="CMYK")
     at = data.index(b"\xff\xee")
     end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     path.write_bytes(data if adobe else data[:at] + data[end:])
@@ -545,6 +543,7 @@ BMP = (
     [
         (b"P6 8 ;*\x1b 255\n" + b"\0" * 192, ds.SlideFormatError),
         (b"P5 8 25555555555555555555 255\n" + b"\0" * 192, ds.SlideFormatError),
+        (b"Image type: L image\r\nScale (x,y): \xb1\r\n\x1a", ds.SlideFormatError),
         (b"P2 2 2 1000\n1 2 3 x", ds.TileDecodeError),
         (b"P2 2 2 1000\n1 2 3 -4", ds.TileDecodeError),
         (b"P2 2 2 1000\n1 2 3", ds.TileDecodeError),
@@ -558,7 +557,16 @@ def test_reasons_are_no_words_of_python(tmp_path, data, kind):
     with pytest.raises(kind) as error:
         pixels_of(path)
     said = one_line(error).replace(str(path), "")
-    for word in ("b'", "int()", "literal", "buffer", "reshape", "NoneType", "object"):
+    for word in (
+        "b'",
+        "int()",
+        "literal",
+        "buffer",
+        "reshape",
+        "NoneType",
+        "object",
+        "string to float",
+    ):
         assert word not in said
 
 

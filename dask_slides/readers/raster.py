@@ -236,7 +236,7 @@ def _header(path: str, file: Any) -> Header:
     try:
         image = _opened(file, first)
     except Image.DecompressionBombError:
-        return "image", (MAX_PIXELS, MAX_PIXELS), 1, ByPillow("L"), None, 1
+        return "raster", (MAX_PIXELS, MAX_PIXELS), 1, ByPillow("L"), None, 1
     except UnidentifiedImageError:
         raise SlideFormatError(
             f"{path}: not an image that is known; give a TIFF, a slide, an OME-Zarr or a raster"
@@ -330,9 +330,7 @@ def _by_pillow(path: str, kind: str, image: Any, first: bytes) -> ByPillow:
     # the alpha of a TGA without bits for it is 0 everywhere
     if kind == "TGA" and mode in ("RGBA", "LA") and not first[17] & 15:
         return ByPillow(mode[:-1], opaque=True)
-    # Photoshop stores the opposite of inks, and says who it is; Pillow takes every JPEG for that
-    inverted = kind in ("JPEG", "MPO") and "adobe" not in image.info
-    return ByPillow(_MODES[mode], inverted=mode == "CMYK" and inverted)
+    return ByPillow(_MODES[mode])
 
 
 def _deep_avif(file: Any) -> bool:
