@@ -570,17 +570,25 @@ def test_reasons_are_no_words_of_python(tmp_path, data, kind):
         assert word not in said
 
 
-def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch):
+@pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
+def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, on_bad_tile):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
+    slide = ds.open_slide(path, on_bad_tile=on_bad_tile)
 
-    def full(file):
+    def full(*args):
         raise MemoryError
 
+    monkeypatch.setattr(imagecodecs, "png_decode", full)
     monkeypatch.setattr(Image, "open", full)
-    with pytest.raises(ds.SlideMemoryError, match="more memory than there is") as error:
-        ds.open_slide(path)
-    assert str(path) in one_line(error)
+    for read in (slide.data.compute, lambda: slide.read(1, 1, 5, 5), lambda: ds.open_slide(path)):
+        with pytest.raises(ds.SlideMemoryError, match="more memory than there is") as error:
+            read()
+        assert str(path) in one_line(error)
+    if on_bad_tile == "mask":
+        monkeypatch.undo()
+        np.testing.assert_array_equal(slide.data.compute(), RGB)
+        assert slide.bad_tiles() == ()
 
 
 DDS = b"DDS " + struct.pack("<7I", 124, 0x1007, 8, 8, 0, 0, 0) + b"\0" * 44

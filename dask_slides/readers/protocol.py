@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dask_slides.errors import (
     SlideChangedError,
     SlideError,
+    SlideMemoryError,
     SlideNotFoundError,
     TileDecodeError,
     reason_of,
@@ -373,6 +374,12 @@ def decoded(
         return fetch()
     except SlideError:
         raise
+    except MemoryError:
+        raise SlideMemoryError(
+            f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
+            f"{region.stop_x} take more memory than there is; read less at once, or give the "
+            "process more"
+        ) from None
     except Exception as error:  # each codec raises a kind of its own
         reason = reason_of(error)
     # out of the block: a codec's error often cannot be pickled, and would travel with ours
