@@ -20,6 +20,11 @@ _NO_MEMORY = r"^out of memory error|^Insufficient memory"
 """What Pillow and libjpeg say of a machine; others of damaged streams that ask for too much."""
 _ENUM = r"<([A-Z]\w*)\.(\w+): -?\d+>"
 """How Python shows a named number, of which tifffile's reasons are full."""
+_CODE = re.compile(
+    r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|string to float"""
+    "|^buffer is smaller|cannot reshape|could not be broadcast"
+)
+"""What else tells that the words of an error are about code."""
 
 
 class SlideError(Exception):
@@ -156,11 +161,14 @@ class BlankSlideWarning(UserWarning):
 
 def reason_of(error: Exception) -> str:
     """Return in one line why something could not be read, in words about the file."""
-    if isinstance(error, _UNSPEAKING) and not isinstance(error, SlideError):
-        return f"what it says of itself does not fit together, {type(error).__name__}"
-    text = " ".join(str(error).split())
-    text = re.sub(_ENUM, lambda found: f"{found[1].lower()} {found[2]}", text)
-    return text or type(error).__name__
+    said = re.sub(
+        _ENUM, lambda found: f"{found[1].lower()} {found[2]}", " ".join(str(error).split())
+    )
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    if not isinstance(error, SlideError) and (isinstance(error, _UNSPEAKING) or _CODE.search(said)):
+        return "what it says of itself does not fit together"
+    return said or type(error).__name__
 
 
 def is_memory(error: BaseException) -> bool:

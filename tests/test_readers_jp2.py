@@ -126,9 +126,40 @@ def test_alpha_of_one_bit_is_all_or_nothing(opened):
     assert (found[~shown] == 9).all()
 
 
-@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("bits", [(5, 5, 5, 1), (5, 6, 5), (8, 4), (2, 8, 7, 3)], ids=str)
+def test_each_component_is_spread_by_its_own_bits(opened, bits):
+    count = len(bits)
+    tops = 2 ** np.array(bits) - 1
+    stored = noise(37, 53, count) % (tops + 1)
+    # zero of a stream is the middle of its range, so fewer bits are the middle of 8
+    data = bytearray(stream((stored + 128 - (tops + 1) // 2).astype(np.uint8)))
+    for channel, deep in enumerate(bits):
+        data[42 + 3 * channel] = deep - 1
+    expected = np.rint(stored * (255 / tops))
+    np.testing.assert_array_equal(pixels_of(opened(bytes(data))), expected)
+    if bits == (5, 5, 5, 1):
+        places = definition((0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 0))
+        found = pixels_of(opened(jp2(bytes(data), colour(16), places, count=4), fill=9))
+        expected = np.where(stored[..., 3:], expected[..., :3], 9)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_colours_of_a_palette_go_where_their_definition_says(opened):
+    """The channels of a palette are defined like any other; GDAL takes them as they come."""
+    table = noise(7, 3)
+    index = noise(37, 53, top=6, seed=1)
+    content = struct.pack(">HB", 7, 3) + bytes([7] * 3) + table.tobytes()
+    mapping = b"".join(struct.pack(">HBB", 0, 1, column) for column in range(3))
+    # the columns are green, blue and red
+    places = definition((0, 0, 2), (1, 0, 3), (2, 0, 1))
+    header = colour(16), box(b"pclr", content), box(b"cmap", mapping), places
+    found = pixels_of(opened(jp2(stream(index), *header, count=1)))
+    np.testing.assert_array_equal(found, table[index][..., [2, 0, 1]])
+
+
+@pytest.mark.parametrize("bits", [4, 8, 12])
 def test_a_palette(opened, bits):
-    kind = np.dtype("u1" if bits == 8 else ">u2")
+    kind = np.dtype("u1" if bits <= 8 else ">u2")
     table = noise(7, 3, dtype="uint16", top=2**bits - 1).astype(kind)
     index = noise(37, 53, top=6, seed=1)
     content = struct.pack(">HB", 7, 3) + bytes([bits - 1] * 3) + table.tobytes()
@@ -136,7 +167,8 @@ def test_a_palette(opened, bits):
     mapping = b"".join(struct.pack(">HBB", 0, 1, column) for column in (1, 2, 0))
     data = jp2(stream(index), colour(16), box(b"pclr", content), box(b"cmap", mapping), count=1)
     found = pixels_of(opened(data))
-    np.testing.assert_array_equal(found, table[index][..., [1, 2, 0]])
+    spread = 17 if bits == 4 else 1
+    np.testing.assert_array_equal(found, spread * table[index][..., [1, 2, 0]])
 
 
 def test_luma_and_chroma_become_colours(opened):
@@ -193,6 +225,7 @@ def test_inks_become_colours(opened):
 
 
 PLAIN = stream(noise(37, 53, 3))
+MAPPING = box(b"cmap", b"\0\0\1\0")
 OF_LAB = box(b"colr", b"\2\0\0" + b"\0" * 16 + b"Lab " + b"\0" * 108)
 
 
@@ -205,6 +238,11 @@ OF_LAB = box(b"colr", b"\2\0\0" + b"\0" * 16 + b"Lab " + b"\0" * 108)
         (jp2(PLAIN, colour(17), definition((0, 0, 1), (1, 1, 0), (2, 1, 0))), "alpha twice"),
         (jp2(PLAIN, colour(16), definition((2, 1, 1))), "alpha of one colour"),
         (jp2(stream(noise(9, 9, 3), bitspersample=5), colour(18)), "5 bits in sycc"),
+        (jp2(PLAIN, definition((7, 1, 0))), "defines channels it does not hold"),
+        (jp2(PLAIN, box(b"pclr", b"\0\1\1\7\0")), "maps no channel"),
+        (jp2(PLAIN, box(b"pclr", b"\0\0\1\7\0"), MAPPING), "palette of 0 colours"),
+        (jp2(PLAIN, box(b"pclr", b"\0\2\1\3\x0f\x10"), MAPPING), "palette of 4 bits that"),
+        (jp2(PLAIN, box(b"pclr", b"\0\1\1\x0b\x10\0"), MAPPING), "palette of 12 bits that"),
         (PLAIN[:42] + bytes((11, 1, 1)) + PLAIN[45:], "12, 8, 8 bits"),
         (PLAIN[:42] + bytes((7, 2, 2)) * 3 + PLAIN[51:], "several sizes"),
         (PLAIN[:42] + bytes((37, 1, 1)) * 3 + PLAIN[51:], "38 bits"),
@@ -224,16 +262,17 @@ def test_what_is_not_read_is_refused_by_name(opened, data, said):
         jp2(PLAIN)[:40],
         jp2(PLAIN)[:-len(PLAIN) - 8],
         jp2(b"\0" * 200),
-        jp2(PLAIN, definition((7, 1, 0))),
         jp2(PLAIN, box(b"cdef", b"\0\3\0\0")),
         jp2(PLAIN, box(b"colr", b"")),
-        jp2(PLAIN, box(b"pclr", b"\0\5\3\7\7\7\0"), box(b"cmap", b"\0\0\1\0")),
-        jp2(PLAIN, box(b"pclr", b"\0\1\1\7\0")),
+        jp2(PLAIN, box(b"pclr", b"\0\5\3\7\7\7\0"), MAPPING),
+        jp2(PLAIN, box(b"pclr", b"\0\1"), MAPPING),
+        jp2(PLAIN, box(b"pclr", b"\0\1\1"), MAPPING),
+        jp2(PLAIN, box(b"pclr", b"\0\1\1\7\0"), box(b"cmap", b"\0\0\1")),
         PLAIN[:8] + b"\0" * 16 + PLAIN[24:],
     ],
 )  # fmt: skip
 def test_a_header_that_is_not_whole_is_told(opened, data):
-    with pytest.raises(ds.SlideFormatError) as error:
+    with pytest.raises(ds.SlideFormatError, match="is no whole JPEG 2000 file") as error:
         opened(data)
     assert "a.jp2" in one_line(error)
 

@@ -381,13 +381,11 @@ def test_a_transparent_colour_of_a_gif_shows_the_fill(tmp_path):
 
 @pytest.mark.parametrize("adobe", [True, False])
 def test_inks_of_a_jpeg(tmp_path, adobe):
-    """Photoshop stores the opposite of inks, and an APP14 segment; others store inks."""
+    """Files store the opposite of inks, whether an APP14 segment says that Adobe wrote them."""
     path = tmp_path / "a.jpg"
     inks = np.zeros((64, 64, 4), np.uint8)
     inks[:32, :, 0], inks[:, 32:, 3] = 200, 100
-    data = imagecodecs.jpeg8_encode(
-        255 - inks if adobe else inks, level=100, colorspace="CMYK", outcolorspace="CMYK"
-    )
+    data = imagecodecs.jpeg8_encode(255 - inks, level=100, colorspace="CMYK", outcolorspace="CMYK")
     at = data.index(b"\xff\xee")
     end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     path.write_bytes(data if adobe else data[:at] + data[end:])
@@ -452,6 +450,145 @@ def test_every_format_is_right_or_refused(tmp_path, kind):
             expected = np.asarray(expected)
         expected = over(expected, 255) if clear else expected.reshape(*expected.shape[:2], -1)
         np.testing.assert_array_equal(np.broadcast_to(found, expected.shape), expected)
+
+
+JPEG = imagecodecs.jpeg8_encode(noise(64, 64, 3), level=95)
+FRAME = JPEG.index(b"\xff\xc0")
+
+
+def of_kind(marker, bits=8, count=3):
+    """A JPEG whose frame header says that it is of another kind."""
+    parts = (JPEG[FRAME + 10 : FRAME + 19] * 2)[: 3 * count]
+    size = struct.pack(">HB", 8 + 3 * count, bits) + JPEG[FRAME + 5 : FRAME + 9]
+    head = bytes((0xFF, marker)) + size + bytes([count]) + parts
+    return JPEG[:FRAME] + head + JPEG[FRAME + 19 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (of_kind(0xC9), "arithmetic"),
+        (of_kind(0xCA), "arithmetic"),
+        (of_kind(0xCB), "arithmetic"),
+        (of_kind(0xC5), "hierarchical"),
+        (of_kind(0xC1, bits=12), "12 bits"),
+        (imagecodecs.jpeg8_encode(noise(64, 64, dtype="u2", top=4095), bitspersample=12),
+         "12 bits"),
+        (imagecodecs.jpeg8_encode(noise(64, 64, dtype="u2"), bitspersample=16, lossless=True),
+         "16 bits"),
+        (of_kind(0xC0, count=2), "2 components"),
+        (of_kind(0xC0, count=5), "5 components"),
+    ],
+)  # fmt: skip
+def test_kinds_of_jpeg_that_are_not_read_are_refused_by_name(tmp_path, data, said):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ds.SlideUnsupportedError, match=f"is a JPEG .*{said}") as error:
+        ds.open_slide(path)
+    assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_jpeg_without_loss(tmp_path, count):
+    path = tmp_path / "a.jpg"
+    stored = noise(37, 53, count)
+    path.write_bytes(imagecodecs.jpeg8_encode(stored, lossless=True))
+    np.testing.assert_array_equal(pixels_of(path), stored)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ds.TileDecodeError):
+        pixels_of(path)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("count", [1, 60])
+def test_texts_of_a_png_however_long_hold_no_pixels(tmp_path, place, count):
+    path = tmp_path / "a.png"
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(b" " * 2**21)) * count
+    tags = Image.Exif()
+    tags[274] = 6
+    clear = chunk(b"tRNS", struct.pack(">3H", *RGB[0, 0]))
+    turned_by = chunk(b"eXIf", tags.tobytes()[6:])
+    rows = [row.tobytes() for row in RGB]
+    before = (text, turned_by, clear) if place == "before" else (turned_by, clear)
+    after = text if place == "after" else b""
+    path.write_bytes(png(rows, 53, 8, 2, *before, after=after))
+    expected = np.where((RGB[0, 0] == RGB).all(-1, keepdims=True), 255, RGB)
+    np.testing.assert_array_equal(pixels_of(path), np.rot90(expected, -1))
+
+
+@pytest.mark.parametrize("tags", [b"MM\x13*\0\0\0\x08", b"MM\0*\0\0\1\0", b"MM", b""], ids=str)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "late"])
+def test_tags_that_are_damaged_turn_nothing(tmp_path, tags, kind):
+    path = tmp_path / "a"
+    if kind == "late":
+        rows = [row.tobytes() for row in RGB]
+        path.write_bytes(png(rows, 53, 8, 2, after=chunk(b"eXIf", tags)))
+        expected = RGB
+    else:
+        Image.fromarray(RGB).save(path, kind)
+        expected = pixels_of(path)
+        Image.fromarray(RGB).save(path, kind, exif=b"Exif\0\0" + tags)
+    np.testing.assert_array_equal(pixels_of(path), expected)
+
+
+BMP = (
+    b"BM"
+    + struct.pack("<3I", 200, 0, 66)
+    + struct.pack("<I2i2H6I", 40, 4, 4, 1, 16, 3, 0, 0, 0, 0, 0)
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"P6 8 ;*\x1b 255\n" + b"\0" * 192, ds.SlideFormatError),
+        (b"P5 8 25555555555555555555 255\n" + b"\0" * 192, ds.SlideFormatError),
+        (b"Image type: L image\r\nScale (x,y): \xb1\r\n\x1a", ds.SlideFormatError),
+        (b"P2 2 2 1000\n1 2 3 x", ds.TileDecodeError),
+        (b"P2 2 2 1000\n1 2 3 -4", ds.TileDecodeError),
+        (b"P2 2 2 1000\n1 2 3", ds.TileDecodeError),
+        (b"P5 2 2 1000\n1", ds.TileDecodeError),
+        (BMP + struct.pack("<3I", 15, 240, 3840) + b"\0" * 134, ds.SlideUnsupportedError),
+    ],
+)
+def test_reasons_are_no_words_of_python(tmp_path, data, kind):
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    with pytest.raises(kind) as error:
+        pixels_of(path)
+    said = one_line(error).replace(str(path), "")
+    for word in (
+        "b'",
+        "int()",
+        "literal",
+        "buffer",
+        "reshape",
+        "NoneType",
+        "object",
+        "string to float",
+    ):
+        assert word not in said
+
+
+@pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
+def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, on_bad_tile):
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    slide = ds.open_slide(path, on_bad_tile=on_bad_tile)
+
+    def full(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(imagecodecs, "png_decode", full)
+    monkeypatch.setattr(Image, "open", full)
+    for read in (slide.data.compute, lambda: slide.read(1, 1, 5, 5), lambda: ds.open_slide(path)):
+        with pytest.raises(ds.SlideMemoryError, match="more memory than there is") as error:
+            read()
+        assert str(path) in one_line(error)
+    if on_bad_tile == "mask":
+        monkeypatch.undo()
+        np.testing.assert_array_equal(slide.data.compute(), RGB)
+        assert slide.bad_tiles() == ()
 
 
 DDS = b"DDS " + struct.pack("<7I", 124, 0x1007, 8, 8, 0, 0, 0) + b"\0" * 44

@@ -80,7 +80,11 @@ class Jpeg2000:
         return np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2 if bits <= 16 else 4}")
 
     def __call__(self, file: Any) -> Array:
-        """Decode the stream of an open file."""
+        """Decode the stream of an open file.
+
+        Luma and chroma (sYCC) become colours at most one step off the exact ones, which other
+        readers round otherwise.
+        """
         file.seek(self.start)
         data = file.read(self.length)  # OpenJPEG tells if it ends early
         parts = self._decoded(data) if len(set(self.stored)) == 1 else self._mixed(data)
@@ -160,8 +164,8 @@ def open_jpeg2000(path: str, file: Any) -> Jpeg2000:
     file.seek(found.start)
     try:
         return _described(path, _sized(path, file.read(2**16), found), header)
-    except (struct.error, IndexError) as error:
-        raise _damaged(path, f"its header is cut off, {error}") from None
+    except (struct.error, IndexError):
+        raise _damaged(path, "its header is cut off") from None
 
 
 def _damaged(path: str, what: str) -> SlideFormatError:
@@ -265,15 +269,27 @@ def _space(box: bytes) -> str:
 
 def _with_palette(path: str, found: Jpeg2000, box: bytes, mapping: bytes) -> Jpeg2000:
     entries, columns = struct.unpack(">HB", box[:3])
+    if len(box) < 3 + columns:
+        raise _damaged(path, "its palette is not whole")
     depths = set(box[3 : 3 + columns])
     if len(depths) != 1 or max(depths) > 15:
         raise SlideUnsupportedError(f"{path}: JPEG 2000 with an uneven palette; {_CURE}")
     bits = depths.pop() + 1
     kind = np.dtype("u1" if bits <= 8 else ">u2")
-    table = np.frombuffer(box, kind, entries * columns, 3 + columns).reshape(entries, columns)
     channels = [struct.unpack(">HBB", mapping[at : at + 4]) for at in range(0, len(mapping), 4)]
-    if not entries or not channels:
+    if not channels:
+        raise SlideUnsupportedError(
+            f"{path}: JPEG 2000 with a palette that its header maps no channel to; {_CURE}"
+        )
+    if not entries:
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 with a palette of 0 colours; {_CURE}")
+    if len(box) < 3 + columns + entries * columns * kind.itemsize:
         raise _damaged(path, "its palette is not whole")
+    table = np.frombuffer(box, kind, entries * columns, 3 + columns).reshape(entries, columns)
+    if int(table.max()) >= 2**bits:
+        raise SlideUnsupportedError(
+            f"{path}: JPEG 2000 with a palette of {bits} bits that holds larger values; {_CURE}"
+        )
     for part, how, column in channels:
         if how != 1 or part >= len(found.stored) or column >= columns:
             raise SlideUnsupportedError(f"{path}: JPEG 2000 of which a palette is a part; {_CURE}")
@@ -294,7 +310,9 @@ def _with_order(path: str, found: Jpeg2000, box: bytes) -> Jpeg2000:
     for at in range(2, 2 + 6 * count, 6):
         channel, kind, of = struct.unpack(">3H", box[at : at + 6])
         if channel not in found.order:
-            raise _damaged(path, "it defines channels that it does not hold")
+            raise SlideUnsupportedError(
+                f"{path}: JPEG 2000 that defines channels it does not hold; {_CURE}"
+            )
         if kind == 0 and 0 < of < 65535:
             colours[channel] = of
         elif kind in (1, 2) and of == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from dask_slides.errors import (
 from dask_slides.forks import lock_of_one_process
 from dask_slides.geometry import Region
 from dask_slides.readers.bad_tiles import Hole
+from dask_slides.readers.frames import START, jpeg_frame
 from dask_slides.readers.jp2 import SIGNATURE, STREAM, open_jpeg2000
 from dask_slides.readers.pixels import Conversion
 from dask_slides.readers.protocol import Identity, Level, check_identity, decoded, identify
@@ -171,8 +174,9 @@ def _pixels(source: RasterSource) -> Array:
 
 
 def _unsupported(path: str, error: Exception) -> SlideUnsupportedError:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return SlideUnsupportedError(f"{path}: is not read ({said}); convert it to a TIFF first")
+    return SlideUnsupportedError(
+        f"{path}: is not read ({reason_of(error)}); convert it to a TIFF first"
+    )
 
 
 def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, str]]:
@@ -188,7 +192,9 @@ def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, 
     except Exception as error:  # each format has kinds of its own
         if is_memory(error):
             raise out_of_memory(path, reason_of(error)) from None
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = reason_of(error)
+        if re.search("unsupported|not supported", said, re.IGNORECASE):
+            raise _unsupported(path, error) from None
         raise SlideFormatError(f"{path}: cannot be opened ({said}); check the file") from None
     _check_size(path, kind, *size)
     stored = 3 if alpha is None else 4
@@ -222,11 +228,13 @@ def _header(path: str, file: Any) -> Header:
     if first.startswith((SIGNATURE, STREAM)):
         jp2 = open_jpeg2000(path, file)
         return "JPEG2000", jp2.shape, jp2.images, jp2, jp2.alpha, 1
+    if first.startswith(START):
+        _check_jpeg(path, file)
     file.seek(0)
     try:
-        image = Image.open(file)
+        image = _opened(file, first)
     except Image.DecompressionBombError:
-        return "image", (MAX_PIXELS, MAX_PIXELS), 1, ByPillow("L"), None, 1
+        return "raster", (MAX_PIXELS, MAX_PIXELS), 1, ByPillow("L"), None, 1
     except UnidentifiedImageError:
         raise SlideFormatError(
             f"{path}: not an image that is known; give a TIFF, a slide, an OME-Zarr or a raster"
@@ -265,6 +273,47 @@ def _header(path: str, file: Any) -> Header:
         )  # fmt: skip
 
 
+def _check_jpeg(path: str, file: Any) -> None:
+    """Refuse a JPEG of a kind that Pillow does not know, or takes for damaged."""
+    file.seek(0)
+    try:
+        frame = jpeg_frame(file.read(2**20))
+    except ValueError:
+        return  # Pillow tells what is wrong with it
+    kind = ""
+    if frame.bits != 8:
+        kind = f"of {frame.bits} bits"
+    elif frame.samples not in (1, 3, 4):
+        kind = f"of {frame.samples} components"
+    elif frame.marker > 0xC8:
+        kind = "of arithmetic codes"
+    elif frame.marker > 0xC3:
+        kind = "of several resolutions (hierarchical)"
+    if kind:
+        raise SlideUnsupportedError(f"{path}: is a JPEG {kind}; convert it to a TIFF first")
+
+
+def _opened(file: Any, first: bytes) -> Any:
+    """Return an image of Pillow; a PNG of which it does not take the texts, without them."""
+    from PIL import Image
+
+    try:
+        return Image.open(file)
+    except ValueError:
+        if not first.startswith(b"\x89PNG"):
+            raise
+    head = bytearray(first[:8])
+    at, kind = 8, b""
+    while kind != b"IDAT":
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"eXIf"):
+            file.seek(at)
+            head += file.read(12 + length)
+        at += 12 + length
+    return Image.open(io.BytesIO(head + struct.pack(">I4s", length, kind)))
+
+
 def _deep(tile: Any) -> bool:
     """Return whether Pillow spreads or cuts the samples of a PGM or PPM of more than 8 bits."""
     return tile.args == "I;16B" or (isinstance(tile.args, tuple) and tile.args[-1] > 255)
@@ -279,9 +328,7 @@ def _by_pillow(path: str, kind: str, image: Any, first: bytes) -> ByPillow:
     # the alpha of a TGA without bits for it is 0 everywhere
     if kind == "TGA" and mode in ("RGBA", "LA") and not first[17] & 15:
         return ByPillow(mode[:-1], opaque=True)
-    # Photoshop stores the opposite of inks, and says who it is; Pillow takes every JPEG for that
-    inverted = kind in ("JPEG", "MPO") and "adobe" not in image.info
-    return ByPillow(_MODES[mode], inverted=mode == "CMYK" and inverted)
+    return ByPillow(_MODES[mode])
 
 
 def _deep_avif(file: Any) -> bool:
@@ -306,14 +353,19 @@ def _orientation(kind: str, image: Any, file: Any) -> int:
     """Return how the image is turned when it is shown, 1 to 8."""
     from PIL import Image
 
-    # what Pillow has for PNG decodes the pixels first, as the tags may come after them
-    tags = Image.Image.getexif(image) if kind == "PNG" else image.getexif()
-    if kind == "PNG" and 274 not in tags:
-        late = _late_exif(file)
-        if late:
-            tags = Image.Exif()
-            tags.load(late)
-    value = tags.get(274, 1)
+    try:
+        # what Pillow has for PNG decodes the pixels first, as the tags may come after them
+        tags = Image.Image.getexif(image) if kind == "PNG" else image.getexif()
+        if kind == "PNG" and 274 not in tags:
+            late = _late_exif(file)
+            if late:
+                tags = Image.Exif()
+                tags.load(late)
+        value = tags.get(274, 1)
+    except SlideError:
+        raise
+    except Exception:  # tags that are damaged turn nothing, and hold no pixels
+        return 1
     return value if value in range(1, 9) else 1
 
 

@@ -43,8 +43,6 @@ class ByPillow:
 
     mode: str
     """Mode of Pillow that it is converted to."""
-    inverted: bool = False
-    """Whether Pillow takes inks for their opposite."""
     opaque: bool = False
     """Whether the fourth sample is no alpha."""
 
@@ -68,7 +66,8 @@ class ByPillow:
                 return np.asarray(image)[..., : self.channels]
             pixels = np.asarray(image if image.mode == self.mode else image.convert(self.mode))
         if self.mode == "CMYK":
-            pixels = rgb_of_cmyk(np.invert(pixels) if self.inverted else pixels)
+            # every JPEG file stores the opposite of inks, as Photoshop does, and Pillow knows it
+            pixels = rgb_of_cmyk(pixels)
         return pixels
 
 
