@@ -331,3 +331,16 @@ def test_a_store_of_another_fill_says_nothing_of_nodata(tmp_path):
     path = with_nodata(tmp_path / "a.tif", elevation((80, 80), "int16"), "-9999")
     store = ds.write(ds.open_slide(path, fill=0), tmp_path / "a.ome.zarr")
     assert "nodata" not in ds.open_slide(store).properties
+
+
+def test_nodata_of_a_palette_is_an_index_and_of_inverted_grey_the_stored_number(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 4, (40, 50), dtype=np.uint8)
+    table = np.random.default_rng(1).integers(1, 255, (3, 256), dtype=np.uint16) * 256
+    path = with_nodata(tmp_path / "p.tif", stored, "2", photometric="palette", colormap=table)
+    gaps = (stored == 2)[..., None]
+    expected = np.where(gaps, 255, (table // 256).T[stored])
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
+    path = with_nodata(tmp_path / "i.tif", stored, "2", photometric="miniswhite")
+    expected = np.where(gaps, 0, 255 - stored[..., None])
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
+    assert ds.blank_map(path, 64).compute().stats.nodata[0, 0] == gaps.sum()

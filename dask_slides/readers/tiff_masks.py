@@ -67,4 +67,4 @@ def checked_mask(
 def told_of(nodata: int | float | None, mask: int | None) -> dict[str, str]:
     """Return what a file says of pixels without a value, as text."""
     found = {} if nodata is None else {"nodata": text_of(nodata)}
-    return found | ({} if mask is None else {"mask": "of this file"})
+    return found | ({} if mask is None else {"mask": "a page of the file"})

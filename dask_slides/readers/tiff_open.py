@@ -147,7 +147,9 @@ def _source(
     nodata = nodata_of(series.keyframe)
     colour = conversion.channels(channels) == 3 and int(series.keyframe.photometric) in _COLOUR
     dtype = conversion.dtype(series.dtype)
-    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
+    # an index of a palette, or a number that comes out as another one, is no fill
+    shown = None if conversion.mixes or conversion.invert else nodata
+    fill = fill_for(path, fill, dtype, colour=colour, nodata=shown)
     levels = []
     for number, level in enumerate(series.levels):
         piece = max(level.keyframe.databytecounts)
