@@ -24,6 +24,7 @@ from dask_slides.readers.protocol import (
     Derived,
     Source,
     Spanning,
+    is_masked,
     rebind,
     root_of,
     root_window,
@@ -267,4 +268,5 @@ def task_bytes(source: Source, level: int, region: Region) -> int:
     tile = source.levels[level].tile
     # what is read, the copy that its conversion may make, and the tiles under way
     read = 2 * region.area // shrunk
-    return total + (read + TILES_UNDER_WAY * tile[0] * tile[1]) * sample
+    marks = 4 * region.area // shrunk if is_masked(source) else 0  # which pixels have a value
+    return total + (read + TILES_UNDER_WAY * tile[0] * tile[1]) * sample + marks

@@ -229,7 +229,7 @@ class ResizedSource:
         reached = None if gaps is None else gaps.reached(self.axes(), region)
         if reached is None:
             return out, None
-        out[reached] = fill_of(self)
+        np.copyto(out, fill_of(self), where=reached[..., None])
         return out, ~reached
 
     def holes(self, level: int, region: Region) -> tuple[Hole, ...]:

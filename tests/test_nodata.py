@@ -1,5 +1,7 @@
 """Pixels without a value: the nodata number of a file, and what its mask page leaves out."""
 
+import tracemalloc
+
 import numpy as np
 import oracle
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dask_slides as ds
+from dask_slides.geometry import Region
+from dask_slides.graph import default_chunks, task_bytes
 
 LAYOUTS = {"tiles": {"tile": (32, 48)}, "strips": {"rowsperstrip": 7}, "one strip": {}}
 GDAL_NODATA = 42113
@@ -344,3 +348,32 @@ def test_nodata_of_a_palette_is_an_index_and_of_inverted_grey_the_stored_number(
     expected = np.where(gaps, 0, 255 - stored[..., None])
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
     assert ds.blank_map(path, 64).compute().stats.nodata[0, 0] == gaps.sum()
+
+
+MADE = {
+    "plain": lambda slide: slide,
+    "resized": lambda slide: ds.resize(slide, 3.3),
+    "barely resized": lambda slide: ds.resize(slide, 1.2, gap=None),
+    "cut": lambda slide: ds.cutoff_resize(slide, 1, tile_size=128).image,
+    "resized twice": lambda slide: ds.resize(ds.resize(slide, 2.5), 1.7),
+}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("kind", MADE)
+def test_a_task_takes_no_more_than_foretold(tmp_path, dtype, kind):
+    image = np.clip(elevation((1400, 1600)) / 4, 1, 250).astype(dtype)
+    image[:, 300:400] = 0
+    image[400:500] = 0
+    path = with_nodata(tmp_path / "a.tif", image, "0", tile=(256, 256), compression="zstd")
+    made = MADE[kind](ds.open_slide(path))
+    sides = (min(n, s) for n, s in zip(made.shape, default_chunks(made.source, 0), strict=False))
+    region = Region(0, 0, *sides)
+    made.read(0, 0, 16, 16)  # opens the file, imports the codec
+    tracemalloc.start()
+    try:
+        made.source.read(0, region)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= task_bytes(made.source, 0, region) + 200_000  # of Python

@@ -146,7 +146,7 @@ class TiffSource:
             return self.turn.pixels(pixels), None
         if not pixels.flags.writeable:  # it lies in the file
             pixels = pixels.copy()
-        pixels[~valid] = self.fill
+        np.copyto(pixels, self.fill, where=~valid[..., None])  # a mask as index is made numbers
         return self.turn.pixels(pixels), self.turn.pixels(valid)
 
     def _with_value(self, this: TiffFile, level: int, region: Region, stored: Array) -> Array:

@@ -188,7 +188,7 @@ class WriteBlock:
             own = within(holes, place, 2**shift)
             fill_holes(source, own, place, image)  # no mean is half of the fill
             if gaps is not None:
-                image[gaps] = fill_of(source)
+                np.copyto(image, fill_of(source), where=gaps[..., None])
             records += _put(self.path, str(number), place, image, own)
             if self.label is not None:
                 label = self.label.pixels(number, place)
