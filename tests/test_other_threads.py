@@ -174,7 +174,9 @@ def test_no_task_goes_on_after_another_one_failed():
     array = da.ones(20, chunks=1).map_blocks(task, meta=np.ones(0))
     with dask.config.set(scheduler="threads", num_workers=2), pytest.raises(ZeroDivisionError):
         compute(array, "")
-    assert len(ended) == len(began) - 1 < 19
+    # the thread that failed may begin another one before it is stopped, and fails in that too
+    assert len(ended) == sum(thread is not began[0] for thread in began)
+    assert len(began) < 20
     assert not any(thread.is_alive() for thread in began)
 
 
