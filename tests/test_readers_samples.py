@@ -494,6 +494,16 @@ def test_luma_and_chroma_that_make_no_colours_are_refused(tmp_path, code, value)
     assert f"tag {code}" in refused(path, ds.SlideFormatError)
 
 
+def test_coefficients_of_luma_that_are_no_fractions_are_those_by_default(tmp_path):
+    ycc = noise(20, 32, 3)
+    tags = {258: (3, [8] * 3), 262: (3, [6]), 277: (3, [3]), 530: (3, [1, 1])}
+    tags[529] = 5, [1, 0] * 3
+    path = write_tiff(tmp_path / "a.tif", (20, 32), [ycc.tobytes()], tags)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.pages[0].tags[529].value == (1, 0) * 3
+    assert np.abs(pixels_of(path) - rgb_of(ycc, 1, 1, BT601, FULL)).max() <= 0.51
+
+
 def test_absent_and_damaged_strips_of_luma_and_chroma_show_the_fill(tmp_path):
     ycc = noise(48, 32, 3)
     data = [zlib.compress(blocks_of(ycc[y : y + 16], 2, 2)) for y in range(0, 48, 16)]

@@ -327,6 +327,8 @@ def _numbers(path: str, page: Any, code: int, default: tuple[float, ...]) -> tup
     told = page.tags.valueof(code)
     if told is None:
         return default
+    if code == 529 and isinstance(told, tuple) and not all(told[1::2]):
+        return default  # fractions of 0 tell nothing: libtiff takes the default too
     with suppress(TypeError, ValueError, ZeroDivisionError):
         found = tuple(top / bottom for top, bottom in zip(told[::2], told[1::2], strict=False))
         shares = code != 529 or min(found) > 0
