@@ -3,6 +3,8 @@
 import copy
 import logging
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -289,3 +291,41 @@ def test_two_that_ignore_the_warnings_of_pillow_leave_those_of_others():
     warnings.warn_explicit("of a size", UserWarning, "", 1, "PIL.Image")
     second.__exit__(None, None, None)
     assert warnings.filters == before
+
+
+FIRST = """
+import sys, threading
+import dask_slides as ds
+import numpy as np
+
+found, begun, other = [], threading.Event(), threading.Event()
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("zarr."):
+            found.append((threading.current_thread(), name))
+            other.set() if threading.current_thread() is second else begun.set()
+            if threading.current_thread() is first and len(found) == 10:
+                other.wait(2)  # for the other thread to come in, if it does
+
+sys.meta_path.insert(0, Watch())
+pack = ds.pack_tiles(ds.from_dask(np.arange(4096, dtype="u1").reshape(64, 64)), tile_size=16)
+
+def write():
+    begun.wait()
+    ds.write(pack, sys.argv[1])
+
+def load():
+    import zarr
+
+first, second = threading.Thread(target=load), threading.Thread(target=write)
+second.start(), first.start(), first.join(), second.join()
+print(len([name for thread, name in found if thread is second]), len(ds.open_pack(sys.argv[1])))
+"""
+
+
+def test_zarr_is_loaded_by_one_thread_at_a_time(tmp_path):
+    """Its parts import each other: two threads that begin with different ones both fail."""
+    words = [sys.executable, "-c", FIRST, tmp_path / "a.tiles.zarr"]
+    told = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    assert told.stdout.split() == ["0", "16"], told.stderr

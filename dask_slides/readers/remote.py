@@ -264,12 +264,12 @@ def zarr_place(path: str) -> Any:
     """Return what Zarr opens to read the store at `path`, a folder or an address."""
     if not is_remote(path):
         return path
-    from zarr.storage import StorePath
+    import zarr  # whole, before a part of it: another thread may be importing it
 
     from dask_slides.readers.remote_zarr import AskedStore
 
     store, key = located(path)
-    return StorePath(AskedStore(store, path), key)
+    return zarr.storage.StorePath(AskedStore(store, path), key)
 
 
 def group_at(path: str) -> Any:

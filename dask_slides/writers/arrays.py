@@ -45,10 +45,7 @@ def create_level(
         options["compressors"] = Zstd(ZSTD_LEVEL)
         options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     else:
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        # zstd alone does not notice a flipped bit
-        options["compressors"] = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
+        options["compressors"] = compressors()
         options["dimension_names"] = list(dims)
         options["shards"] = (*leading, shard, shard) if sharded else None
     group.create_array(
@@ -70,6 +67,13 @@ def writable(path: str) -> Any:
         with suppress(SlideNotFoundError):
             return _opened(path, identify(f"{path}/{name}"), version)
     raise SlideNotFoundError(f"{path}: there is no array; somebody else removed it, write it again")
+
+
+def compressors() -> list[Any]:
+    """Return the codecs of what is written: zstd alone does not notice a flipped bit."""
+    import zarr  # whole, as its parts import each other, and another thread may be at it
+
+    return [zarr.codecs.ZstdCodec(level=ZSTD_LEVEL), zarr.codecs.Crc32cCodec()]
 
 
 @lru_cache(maxsize=64)

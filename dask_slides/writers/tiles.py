@@ -32,7 +32,7 @@ from dask_slides.readers.limits import Limits
 from dask_slides.readers.ngff import check_chunks
 from dask_slides.readers.protocol import Identity, check_identity, identify
 from dask_slides.readers.remote import group_at, is_remote, zarr_place
-from dask_slides.writers.arrays import ZSTD_LEVEL, put_shards, shards_of
+from dask_slides.writers.arrays import compressors, put_shards, shards_of
 from dask_slides.writers.claimed import Claimed
 from dask_slides.writers.mark import Target, marked, place_text
 from dask_slides.writers.records import keep, kept
@@ -137,10 +137,7 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
 
 
 def _create(partial: Partial | Claimed, pack: TilePack, per_shard: int) -> None:
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-
     count, *shape = pack.tiles.shape
-    compressors = [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
     group = partial.create(3)
     group.create_array(
         "tiles",
@@ -148,7 +145,7 @@ def _create(partial: Partial | Claimed, pack: TilePack, per_shard: int) -> None:
         chunks=(1, *shape),
         shards=(per_shard, *shape) if per_shard > 1 else None,
         dtype=pack.tiles.dtype,
-        compressors=compressors,
+        compressors=compressors(),
         dimension_names=["tile", "py", "px", "channel"],
         config={"write_empty_chunks": True},
     )
@@ -159,7 +156,7 @@ def _create(partial: Partial | Claimed, pack: TilePack, per_shard: int) -> None:
             shape=values.shape,
             chunks=(max(1, count),),
             dtype=values.dtype,
-            compressors=compressors,
+            compressors=compressors(),
             dimension_names=["tile"],
         )
         array[...] = values
