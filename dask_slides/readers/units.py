@@ -94,7 +94,7 @@ class Units:
         rows, columns = self._span(region)
         absent = self._bad[rows, columns].copy()
         tiles = []
-        for (row, column), reason in list(self._reasons.items()):
+        for (row, column), reason in sorted(self._reasons.items()):  # whatever was decoded first
             if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
                 absent[row - rows.start, column - columns.start] = False
                 facts = self._facts(Region(row, column, 1, 1))
