@@ -24,9 +24,9 @@ import dask
 
 import dask_slides as ds
 from benchmarks.processes import cluster_of_processes
-from dask_slides.compiled import loops
-from dask_slides.dask_client import active_client
-from dask_slides.local import local_cluster
+from dask_slides.runtime.client import active_client
+from dask_slides.runtime.local_cluster import local_cluster
+from dask_slides.runtime.numba_loader import numba_kernels
 
 LONG = 99.0
 """Seconds that a job would save by the compiled loops: more than it takes to load them."""
@@ -52,7 +52,7 @@ def timed(
 
 def on_threads(slide: str, folder: Path) -> dict[str, float]:
     """Two threads of this process."""
-    loops("pixels", LONG)
+    numba_kernels("pixels", LONG)
     with dask.config.set(scheduler="threads", num_workers=2):
         return timed(slide, folder)
 
@@ -60,7 +60,7 @@ def on_threads(slide: str, folder: Path) -> dict[str, float]:
 def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
     """`count` processes of one thread."""
     with local_cluster(count, None, logging.WARNING):
-        active_client().run(loops, "pixels", LONG)
+        active_client().run(numba_kernels, "pixels", LONG)
         return timed(slide, folder)
 
 
@@ -74,7 +74,7 @@ def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
         Client(scheduler_file=file) as client,
     ):
         client.wait_for_workers(2)
-        client.run(loops, "pixels", LONG)
+        client.run(numba_kernels, "pixels", LONG)
         times = psutil.Process(scheduler).cpu_times
         return timed(slide, folder, lambda: sum(times()[:2]))
 

@@ -74,7 +74,15 @@ class Setting:
 
     def start(self, job: Path) -> subprocess.Popen[bytes]:
         """Start the client of a run."""
-        words = [sys.executable, "-m", "dask_slides.cli", "run", str(self.slides), "-o", str(job)]
+        words = [
+            sys.executable,
+            "-m",
+            "dask_slides.cli.main",
+            "run",
+            str(self.slides),
+            "-o",
+            str(job),
+        ]
         words += [*ARGUMENTS, "--steps", self.steps, "--scheduler", self.file, "-q"]
         return subprocess.Popen(words)
 

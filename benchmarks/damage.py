@@ -23,7 +23,7 @@ import numpy as np
 
 SECONDS = 30
 MEMORY = 2**30
-TESTS = Path(__file__).resolve().parent.parent / "tests"
+TESTS = Path(__file__).resolve().parent.parent / "tests" / "support"
 NEAR = 4.0
 """Mean grey levels by which decoders of JPEG may differ in a tile."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dask_slides.writers import store
+from dask_slides.writers.store import local_transaction
 
 
 def dask_setup(worker: Any) -> None:
     """Put the journal between; dask calls this in each worker process."""
-    publish = store._publish
+    publish = local_transaction._publish
 
     def told(hidden: str, target: str, overwrite: bool) -> None:
         publish(hidden, target, overwrite)
@@ -19,4 +19,4 @@ def dask_setup(worker: Any) -> None:
         os.close(handle)
 
     if publish.__module__ != __name__:  # a preload may be loaded twice
-        store._publish = told
+        local_transaction._publish = told

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dask_slides.local import CALM
+from dask_slides.runtime.local_cluster import LOW_OVERHEAD
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def cluster_of_processes(
     """
     file = str(folder / "scheduler.json")
     shared = os.environ | dict(environment or {})
-    for key, value in CALM.items():
+    for key, value in LOW_OVERHEAD.items():
         shared["DASK_" + key.upper().replace(".", "__").replace("-", "_")] = str(value)
     here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", file]
     quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}

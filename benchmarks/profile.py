@@ -94,20 +94,22 @@ def profiled(job: Callable[[], Any]) -> dict[str, float]:
     import dask
     import numcodecs.zstd
 
-    from dask_slides import counting, resample
-    from dask_slides.readers import decoder, jpeg, tiles
+    from dask_slides.graph import resized
+    from dask_slides.numerics import histograms
+    from dask_slides.readers.codecs import jpeg, tile_decoder
+    from dask_slides.readers.tiff import tiled_page
 
     clock = Clock()
     places = [
         (jpeg.JpegTiles, "__call__", "decode"),
-        (decoder.TileDecoder, "_general", "decode"),
-        (decoder, "box_mean", "means"),
-        (counting.Histograms, "add", "count"),
-        (counting._Counted, "add", "count"),
-        (counting._Sums, "add", "count"),
-        (counting, "bytes_counted", "count"),
-        (resample, "shrink", "weights"),
-        (tiles.TiledPage, "read", "copy"),
+        (tile_decoder.TileDecoder, "_general", "decode"),
+        (tile_decoder, "box_mean", "means"),
+        (histograms.Histograms, "add", "count"),
+        (histograms._Counted, "add", "count"),
+        (histograms._Sums, "add", "count"),
+        (histograms, "bytes_counted", "count"),
+        (resized, "shrink", "weights"),
+        (tiled_page.TiledPage, "read", "copy"),
         (numcodecs.zstd.Zstd, "encode", "encode"),
         (os, "pread", "read"),
     ]
@@ -123,7 +125,7 @@ def profiled(job: Callable[[], Any]) -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    from dask_slides import compiled
+    from dask_slides.runtime import numba_loader
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--size", type=int, default=20480, help="pixels a side, 20480 by default")
@@ -139,7 +141,7 @@ def main() -> None:
         kept = given.slides or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
         for name, job in jobs(kept, size, Path(folder)):
-            compiled._modules.clear()  # another job may have loaded them
+            numba_loader._modules.clear()  # another job may have loaded them
             profiled(job) if name in WARMED else None
             seconds = profiled(job)
             whole = sum(seconds.values())

@@ -19,9 +19,9 @@ import numpy as np
 import tifffile
 
 import dask_slides as ds
-from dask_slides.readers.kept import KEPT
+from dask_slides.readers.tile_cache import TILE_CACHE
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from servers import Traffic, web_server
 
 
@@ -29,7 +29,7 @@ def fetched(traffic: Traffic, tiles: int) -> dict[str, float]:
     """Return the figures of the requests since the last call."""
     sizes = traffic.ranges()
     traffic.requests.clear()
-    KEPT.clear()
+    TILE_CACHE.clear()
     return {
         "requests": len(sizes),
         "bytes": sum(sizes),

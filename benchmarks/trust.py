@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 ROUNDS = 7
 
@@ -50,9 +50,9 @@ def preflight(folder: Path) -> list[str]:
     import tifffile
 
     import dask_slides as ds
-    from dask_slides.readers.limits import Limits
-    from dask_slides.readers.preflight import structure_of
-    from dask_slides.readers.tiff_image import (
+    from dask_slides.core.limits import Limits
+    from dask_slides.readers.tiff.directories import check_structure
+    from dask_slides.readers.tiff.page_checks import (
         check_alike,
         check_declared,
         check_level,
@@ -69,7 +69,7 @@ def preflight(folder: Path) -> list[str]:
 
     def structure() -> Any:
         with open(path, "rb") as file:
-            return structure_of(str(path), file, size, limits)
+            return check_structure(str(path), file, size, limits)
 
     found = structure()
     with tifffile.TiffFile(path) as tiff:
@@ -96,12 +96,12 @@ def strictness(folder: Path) -> list[str]:
     """Time the checks of a tile against its decode, codec by codec."""
     import tifffile
 
-    from dask_slides import compiled
-    from dask_slides.readers.protocol import identify
-    from dask_slides.readers.ranges import byte_file
-    from dask_slides.readers.strict import strict_decode
-    from dask_slides.readers.tile_sizes import FrameCheck
-    from dask_slides.readers.tiles import TiledPage
+    from dask_slides.readers.codecs.strict import strict_decode
+    from dask_slides.readers.codecs.tile_sizes import FrameCheck
+    from dask_slides.readers.remote.byte_ranges import byte_file
+    from dask_slides.readers.remote.identity import identify
+    from dask_slides.readers.tiff.tiled_page import TiledPage
+    from dask_slides.runtime import numba_loader
 
     rows = ["| codec, tiles or strips of 65,536 px | decode, µs a tile | checks, µs | share |",
             "| --- | ---: | ---: | ---: |"]  # fmt: skip
@@ -126,8 +126,8 @@ def strictness(folder: Path) -> list[str]:
             how = {"photometric": "rgb", **layout, **how}
             tifffile.imwrite(path, pixels, compression=codec.split(maxsplit=1)[0], **how)
         if "compiled" in codec:
-            compiled.loops("codes", compiled.LOADING)
-            compiled.loops("samples", compiled.LOADING)
+            numba_loader.numba_kernels("codes", numba_loader.LOADING)
+            numba_loader.numba_kernels("samples", numba_loader.LOADING)
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             with open(path, "rb") as file:
@@ -258,7 +258,7 @@ def mutants_of_ndpi(folder: Path, count: int) -> list[str]:
     """Decode mutants of a restart interval; count what tifffile refuses, and what we do."""
     import tifffile
 
-    from dask_slides.readers.strict import strict_decode
+    from dask_slides.readers.codecs.strict import strict_decode
 
     rows = ["| damage of one restart interval | tifffile refuses | refused |",
             "| --- | ---: | ---: |"]  # fmt: skip
@@ -286,7 +286,7 @@ def mutants_of_12_bits(folder: Path, count: int) -> list[str]:
     """Decode mutants of a tile of 12 bits; count what tifffile refuses, and what we do."""
     import tifffile
 
-    from dask_slides.readers.strict import strict_decode
+    from dask_slides.readers.codecs.strict import strict_decode
 
     rows = ["| damage of one JPEG tile of 12 bits | tifffile refuses | refused | right pixels | "
             "wrong pixels |", "| --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
@@ -390,7 +390,7 @@ def agreement(count: int) -> list[str]:
     from jpeg_streams import damaged as mutant_of
     from PIL import Image
 
-    from dask_slides.readers.entropy import Checker, read_scans
+    from dask_slides.readers.codecs.entropy import Checker, read_scans
 
     rows = ["| damage of the data of one JPEG of 8 bits | simplejpeg refuses | code by code | "
             "simplejpeg alone |", "| --- | ---: | ---: | ---: |"]  # fmt: skip

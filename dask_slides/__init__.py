@@ -1,20 +1,9 @@
 """Images too large to load, as lazy Dask arrays: blank maps, resizing, cutting, packs, crops."""
 
-from dask_slides._version import __version__
-from dask_slides.blank import BlankMap, blank_map
-from dask_slides.check import SlideCheck, check_slide
 from dask_slides.cohort.run import CohortResult, run_cohort
-from dask_slides.crops import random_crops
-from dask_slides.cutoff import Cutoff, cutoff_resize
-from dask_slides.detectors import (
-    AllOf,
-    AnyOf,
-    Brightness,
-    Contrast,
-    Detector,
-    Otsu,
-    Saturation,
-)
+from dask_slides.core.bad_tiles import BadTile
+from dask_slides.core.limits import Limits
+from dask_slides.core.version import __version__
 from dask_slides.errors import (
     BlankSlideError,
     BlankSlideWarning,
@@ -41,17 +30,28 @@ from dask_slides.errors import (
     TileDecodeError,
     WorkerKilledError,
 )
-from dask_slides.pack import TilePack, pack_tiles
-from dask_slides.readers.bad_tiles import BadTile
-from dask_slides.readers.limits import Limits
-from dask_slides.resize import resize
-from dask_slides.sample import sample_slide
-from dask_slides.sharing import decode_once
+from dask_slides.numerics.detectors import (
+    AllOf,
+    AnyOf,
+    Brightness,
+    Contrast,
+    Detector,
+    Otsu,
+    Saturation,
+)
+from dask_slides.numerics.statistics import CellStats
+from dask_slides.ops.blank_map import BlankMap, blank_map
+from dask_slides.ops.check import SlideCheck, check_slide
+from dask_slides.ops.crops import random_crops
+from dask_slides.ops.cutoff import Cutoff, cutoff_resize
+from dask_slides.ops.pack import TilePack, pack_tiles
+from dask_slides.ops.resize import resize
+from dask_slides.ops.sharing import decode_once
 from dask_slides.slide import Slide, from_dask, open_slide
-from dask_slides.stats import CellStats
-from dask_slides.writers.proof import Verified
-from dask_slides.writers.store import verify
-from dask_slides.writers.tiles import open_pack
+from dask_slides.testing.sample_slide import sample_slide
+from dask_slides.writers.packs import open_pack
+from dask_slides.writers.store.local_transaction import verify
+from dask_slides.writers.store.verification import Verified
 from dask_slides.writers.write import write
 
 __all__ = [

@@ -171,12 +171,12 @@ def reason_of(error: Exception) -> str:
     return said or type(error).__name__
 
 
-def is_memory(error: BaseException) -> bool:
+def is_memory_error(error: BaseException) -> bool:
     """Return whether `error` says that there is no more memory; some libraries do so in words."""
     return isinstance(error, MemoryError) or bool(re.search(_NO_MEMORY, str(error)))
 
 
-def out_of_memory(what: str, reason: str) -> SlideMemoryError:
+def memory_error(what: str, reason: str) -> SlideMemoryError:
     """Return the error that tells that `what` cannot be read for want of memory."""
     return SlideMemoryError(
         f"{what}: no memory is left to read it ({reason}); give the process more memory or fewer "

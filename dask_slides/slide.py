@@ -12,26 +12,27 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from numpy.typing import NDArray
 
-from dask_slides import display
-from dask_slides.cluster import compute
-from dask_slides.damage import bad_tiles_of_level
+from dask_slides.core.bad_tiles import MODES, BadTile
+from dask_slides.core.channels import Channel, plain_channels
+from dask_slides.core.geometry import Region, level_size
+from dask_slides.core.limits import Limits
+from dask_slides.core.source import Level, Source
+from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError, SlideMppError, SlideUnsupportedError
-from dask_slides.geometry import Region, level_size
-from dask_slides.graph import default_chunks, even_chunks, image_blocks, task_bytes
-from dask_slides.readers.array import array_source
-from dask_slides.readers.bad_tiles import MODES, BadTile
-from dask_slides.readers.channels import Channel, plain_channels
-from dask_slides.readers.choice import Choice
-from dask_slides.readers.limits import Limits
-from dask_slides.readers.protocol import Level, Source, check_identity
-from dask_slides.readers.ranges import check_digest
+from dask_slides.graph.bad_tiles import bad_tiles_of_level
+from dask_slides.graph.blocks import image_blocks
+from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
+from dask_slides.graph.resized import ResizedSource
+from dask_slides.plots import pictures
+from dask_slides.readers.dask_array import array_source
 from dask_slides.readers.registry import open_source
-from dask_slides.readers.remote import checked_address, is_remote
-from dask_slides.resample import ResizedSource
+from dask_slides.readers.remote.byte_ranges import check_digest
+from dask_slides.readers.remote.identity import check_identity
+from dask_slides.readers.remote.object_store import checked_address, is_remote
+from dask_slides.readers.selection import ImageSelection
+from dask_slides.runtime.scheduler import compute
 
-Array = NDArray[Any]
 Mpp = float | Sequence[float] | None
 
 
@@ -206,7 +207,7 @@ class Slide:
 
     def plot(self, ax: Any = None, max_size: int = 1024) -> Any:
         """Draw the slide with matplotlib (the extra ``plot``); return the axes."""
-        return display.plot_image(self.thumbnail(max_size), self.shape[:2], self.name, ax)
+        return pictures.plot_image(self.thumbnail(max_size), self.shape[:2], self.name, ax)
 
     def _level(self, level: int) -> int:
         if not 0 <= level < len(self.levels):
@@ -227,11 +228,11 @@ class Slide:
             chunks = even_chunks((height, width), sides)
             peak = task_bytes(self.source, 0, Region(0, 0, *sides))
             facts["tasks"] = f"{len(chunks[0]) * len(chunks[1]):,}"
-            facts["memory"] = f"{display.bytes_text(peak)} a task"
+            facts["memory"] = f"{pictures.bytes_text(peak)} a task"
         facts |= self.properties
-        cheap = math.prod(self.levels[-1].shape) <= display.CHEAP_PIXELS
+        cheap = math.prod(self.levels[-1].shape) <= pictures.CHEAP_PIXELS
         picture = self.source.read if cheap and height and width else None
-        return display.slide_html(self.name, facts, picture, self.levels)
+        return pictures.slide_html(self.name, facts, picture, self.levels)
 
 
 def open_slide(
@@ -327,7 +328,7 @@ def open_slide(
             "sha256= is of one file, and companions=True reads others too; check all of them "
             "before, and give one of the two"
         )
-    choice = Choice(image, axes, z, t)
+    choice = ImageSelection(image, axes, z, t)
     text = os.fspath(path)
     # a worker may run in another folder
     text = checked_address(text) if is_remote(text) else os.path.abspath(text)

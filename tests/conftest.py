@@ -55,8 +55,8 @@ def sync():
 @pytest.fixture
 def reads(monkeypatch):
     """Every region that is read of a file, at full size or reduced, in pixels of its level."""
-    from dask_slides.geometry import Region
-    from dask_slides.readers.tiff import TiffSource
+    from dask_slides.core.geometry import Region
+    from dask_slides.readers.tiff.source import TiffSource
 
     found = []
     read, read_reduced, tiles = TiffSource.read, TiffSource.read_reduced, TiffSource.tiles

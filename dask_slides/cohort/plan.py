@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dask_slides.cohort.listing import Entry
+from dask_slides.cohort.job import Outcome, failure
 from dask_slides.cohort.names import LOG, folded, names_for
 from dask_slides.cohort.records import (
     SlideRecord,
@@ -17,10 +17,10 @@ from dask_slides.cohort.records import (
     read_record,
     step_key,
 )
+from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.steps import Step
-from dask_slides.cohort.work import Outcome, failure
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
-from dask_slides.readers.protocol import identify
+from dask_slides.readers.remote.identity import identify
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Cohort:
 
     folder: str
     steps: tuple[Step, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[SlideEntry, ...]
     overwrite: bool = False
 
-    def before(self, entry: Entry) -> Outcome | None:
+    def before(self, entry: SlideEntry) -> Outcome | None:
         """Return what runs before this one made of a slide; None if something is left to do.
 
         A slide that is not what it was is a failure.
@@ -84,7 +84,7 @@ def job_folder(job: Any) -> str:
 
 
 def named_cohort(
-    folder: str, entries: Sequence[Entry], steps: tuple[Step, ...], overwrite: bool
+    folder: str, entries: Sequence[SlideEntry], steps: tuple[Step, ...], overwrite: bool
 ) -> Cohort:
     """Return the slides with the names that they have in `folder`; nothing is written.
 

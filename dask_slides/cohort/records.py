@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from dask_slides._version import __version__
-from dask_slides.cohort.listing import Entry
+from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.steps import Step, store_of
+from dask_slides.core.json_values import require_type
+from dask_slides.core.version import __version__
 from dask_slides.errors import ResumeError, SlideFormatError
-from dask_slides.readers.plain import of_kind
-from dask_slides.readers.protocol import Identity
-from dask_slides.writers.mark import mark_of
-from dask_slides.writers.records import write_whole
-from dask_slides.writers.store import facts_of
+from dask_slides.readers.remote.identity import Identity
+from dask_slides.writers.store.local_transaction import facts_of
+from dask_slides.writers.store.manifest import write_whole
+from dask_slides.writers.store.marker import mark_of
 
 MODE = "on_bad_tile"
 CORRUPT_TILES = "corrupt"
@@ -71,7 +71,7 @@ class SlideRecord:
         return step.name in self.steps and self.steps[step.name].done
 
 
-def key_of(entry: Entry, identity: Identity, step: Step) -> Key:
+def key_of(entry: SlideEntry, identity: Identity, step: Step) -> Key:
     """Return the key of `step` for a slide of the list."""
     facts = {"path": entry.path, "size": identity.size, "time of change": identity.mtime_ns}
     return Key(facts | {"mpp": entry.mpp, MODE: entry.on_bad_tile}, step_key(step))
@@ -93,7 +93,7 @@ def read_record(job: str, name: str) -> SlideRecord | None:
         with open(path, "rb") as stream:
             found = json.load(stream)
         steps = {step: _step_record(one) for step, one in found["steps"].items()}
-        return SlideRecord(of_kind(found["path"], str), steps)
+        return SlideRecord(require_type(found["path"], str), steps)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -104,13 +104,13 @@ def read_record(job: str, name: str) -> SlideRecord | None:
 
 def _step_record(one: Any) -> StepRecord:
     """Return what a record says of a step; TypeError, ValueError or KeyError if it is none."""
-    key = Key(**{part: of_kind(facts, dict) for part, facts in one["key"].items()})
+    key = Key(**{part: require_type(facts, dict) for part, facts in one["key"].items()})
     record = StepRecord(**one | {"key": key})
-    for number in of_kind(record.counts, dict).values():
-        of_kind(number, int, float)
-    of_kind(record.before, str, type(None))
-    of_kind(record.done, bool)
-    of_kind(record.seconds, int, float, type(None))
+    for number in require_type(record.counts, dict).values():
+        require_type(number, int, float)
+    require_type(record.before, str, type(None))
+    require_type(record.done, bool)
+    require_type(record.seconds, int, float, type(None))
     return record
 
 

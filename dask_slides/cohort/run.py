@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dask_slides.cluster import check_memory
-from dask_slides.cohort.listing import Entry, read_list
+from dask_slides.cohort.job import RUN, Outcome, SlideJob, failure
 from dask_slides.cohort.names import LOG
 from dask_slides.cohort.plan import Cohort, job_folder, named_cohort
-from dask_slides.cohort.pools import Pool
 from dask_slides.cohort.process_list import ProcessList, Row
+from dask_slides.cohort.slide_list import SlideEntry, read_list
 from dask_slides.cohort.steps import STEPS, checked_steps
-from dask_slides.cohort.work import RUN, Outcome, SlideJob, failure
-from dask_slides.dask_client import out_of_the_pool
+from dask_slides.cohort.workers import Pool
+from dask_slides.core.limits import Limits
 from dask_slides.errors import OutputBusyError, SlideArgumentError
-from dask_slides.readers.limits import Limits
-from dask_slides.readers.protocol import identify
-from dask_slides.writers.store import locked
+from dask_slides.readers.remote.identity import identify
+from dask_slides.runtime.client import seceded
+from dask_slides.runtime.scheduler import check_memory
+from dask_slides.writers.store.local_transaction import locked
 
 WHOLE_BELOW = 250.0
 """Megapixels from which on a slide is shared out to all workers: about 16 regions."""
@@ -56,7 +56,7 @@ class CohortResult:
 
 
 @dataclass(frozen=True)
-class Manner:
+class RunOptions:
     """How a run goes about its slides; what comes out does not depend on it."""
 
     keep_going: bool
@@ -74,7 +74,7 @@ class Manner:
 class _Run:
     """One run: which slides are left, and how each of them ended."""
 
-    def __init__(self, cohort: Cohort, manner: Manner, file: logging.Logger) -> None:
+    def __init__(self, cohort: Cohort, manner: RunOptions, file: logging.Logger) -> None:
         self._cohort = cohort
         self._manner = manner
         self._file = file
@@ -150,7 +150,7 @@ class _Run:
             self.list.mark(name, "running")
             yield job
 
-    def _opened(self, entry: Entry) -> SlideJob:
+    def _opened(self, entry: SlideEntry) -> SlideJob:
         cohort = self._cohort
         identity = identify(entry.path)  # first: a change after this is noticed by the next run
         slide = entry.open()
@@ -272,9 +272,9 @@ def run_cohort(
     start = time.monotonic()
     folder = job_folder(job)
     chosen = checked_steps(steps)
-    manner = Manner(keep_going, limit, window, whole_below)
+    manner = RunOptions(keep_going, limit, window, whole_below)
     entries = read_list(slides, mpp, on_bad_tile, limits)
-    with locked(folder, folder), _log_file(folder) as file, out_of_the_pool():
+    with locked(folder, folder), _log_file(folder) as file, seceded():
         run = _Run(named_cohort(folder, entries, chosen, overwrite), manner, file)
         run.go()
     tally = run.list.tally

@@ -13,22 +13,22 @@ from typing import Any, ClassVar, Protocol
 import dask.array as da
 import numpy as np
 
-from dask_slides.blank import BlankMap, blank_map
-from dask_slides.cutoff import cutoff_resize
-from dask_slides.detectors import Contrast, Detector, checked_detector
+from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.errors import SlideArgumentError
-from dask_slides.estimate import (
+from dask_slides.numerics.detectors import Contrast, Detector, checked_detector
+from dask_slides.ops.blank_map import BlankMap, blank_map
+from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.pack import check_top_k, pack_tiles, plan_pack
+from dask_slides.ops.resize import resize
+from dask_slides.ops.sharing import reduction
+from dask_slides.slide import Mpp, Slide, from_dask
+from dask_slides.writers.estimate import (
     Estimate,
     estimate_blank_map,
     estimate_image,
     estimate_tiles,
 )
-from dask_slides.grid import Edge, TileGrid, tile_pair
-from dask_slides.pack import check_top_k, pack_tiles, plan_pack
-from dask_slides.resize import resize
-from dask_slides.sharing import reduction
-from dask_slides.slide import Mpp, Slide, from_dask
-from dask_slides.writers.arrays import check_version
+from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.write import write
 
 EMPTY_GLASS = Contrast(0.05)

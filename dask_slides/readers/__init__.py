@@ -1,1 +1,1 @@
-"""From a file, a store or a dask array to pixels."""
+"""From a path or a dask array to a source of pixels."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from dask_slides.core.limits import Limits
+from dask_slides.core.source import Opened
 from dask_slides.errors import SlideFormatError, SlideNotFoundError, SlideUnsupportedError
-from dask_slides.readers.choice import Choice
-from dask_slides.readers.limits import Limits
-from dask_slides.readers.ngff import marker_of, open_ngff
-from dask_slides.readers.preflight import MAGIC
-from dask_slides.readers.protocol import Opened
-from dask_slides.readers.raster import open_raster
-from dask_slides.readers.remote import exists, fetch, head, is_remote
-from dask_slides.readers.tiff_open import open_tiff
+from dask_slides.readers.image_file import open_raster
+from dask_slides.readers.ome_zarr import marker_of, open_ngff
+from dask_slides.readers.remote.object_store import exists, fetch, head, is_remote
+from dask_slides.readers.selection import ImageSelection
+from dask_slides.readers.tiff.directories import MAGIC
+from dask_slides.readers.tiff.opening import open_tiff
 
 _RAW = "convert it to OME-Zarr with bioformats2raw"
 _OPENSLIDE = "convert it to a tiled TIFF with a program that has OpenSlide, such as libvips"
@@ -77,20 +77,20 @@ def _is_tiff(path: str, first: bytes | None) -> bool:
 
 
 def _ngff(
-    path: str, fill: float | None, limits: Limits, companions: bool, choice: Choice
+    path: str, fill: float | None, limits: Limits, companions: bool, choice: ImageSelection
 ) -> Opened:
     return open_ngff(path, fill, limits, choice)
 
 
 def _raster(
-    path: str, fill: float | None, limits: Limits, companions: bool, choice: Choice
+    path: str, fill: float | None, limits: Limits, companions: bool, choice: ImageSelection
 ) -> Opened:
     source, properties = open_raster(path, fill)
     choice.check_plain(path)
     return Opened(source, None, properties)
 
 
-Reader = Callable[[str, float | None, Limits, bool, Choice], Opened]
+Reader = Callable[[str, float | None, Limits, bool, ImageSelection], Opened]
 
 READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
     (_is_store, _ngff),
@@ -106,7 +106,7 @@ def open_source(
     fill: float | None,
     limits: Limits,
     companions: bool = False,
-    choice: Choice = Choice(),
+    choice: ImageSelection = ImageSelection(),
 ) -> Opened:
     """Return source, mpp (y, x) where the file tells it, and properties of the image at `path`.
 

@@ -1,1 +1,1 @@
-"""From slides, blank maps and packs to stores."""
+"""From slides, blank maps and packs to Zarr stores."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from dask_slides.blank import BlankMap
-from dask_slides.cluster import Progress
-from dask_slides.cutoff import Cutoff
 from dask_slides.errors import SlideArgumentError
-from dask_slides.pack import TilePack
+from dask_slides.ops.blank_map import BlankMap
+from dask_slides.ops.cutoff import Cutoff
+from dask_slides.ops.pack import TilePack
+from dask_slides.runtime.scheduler import Progress
 from dask_slides.slide import Slide
-from dask_slides.writers.image import write_cutoff, write_slide
-from dask_slides.writers.mark import Target
-from dask_slides.writers.mask import write_blank_map
-from dask_slides.writers.tiles import write_pack
+from dask_slides.writers.blank_maps import write_blank_map
+from dask_slides.writers.images import write_cutoff, write_slide
+from dask_slides.writers.packs import write_pack
+from dask_slides.writers.store.marker import Target
 
 
 def write(

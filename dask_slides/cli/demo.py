@@ -1,0 +1,128 @@
+"""The main job on a slide made here, with pictures: what `dask-slides demo` runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.types import Array
+from dask_slides.errors import OutputExistsError
+from dask_slides.numerics.detectors import Contrast
+from dask_slides.ops.blank_map import blank_map
+from dask_slides.ops.crops import random_crops
+from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.pack import pack_tiles
+from dask_slides.ops.resize import resize
+from dask_slides.plots import pictures
+from dask_slides.plots.html_page import page
+from dask_slides.slide import open_slide
+from dask_slides.testing.sample_slide import sample_slide
+from dask_slides.writers.write import write
+
+PICTURE = 900
+"""Longest side of a picture in pixels."""
+PAGE = 640
+"""The same in the page."""
+TILE = 256
+CAPTIONS = {
+    "thumbnail": "The slide",
+    "blank-map": "Its blank map: cells that hold nothing are veiled",
+    "resized": "Resized to 1/8",
+    "cutoff": "Cut off at the same longest side: blank rows and columns are dropped, and what is "
+    "left is larger",
+    "pack": "Some of its dense tiles, as they are packed for a network",
+    "crops": "Random crops that show tissue",
+}
+"""What each picture shows, in the order of the page."""
+
+
+def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Make a slide of `size` x `size` pixels in `folder`, run everything on it, draw it.
+
+    Returns what was found, as plain values.
+    """
+    folder = os.path.abspath(folder)
+    if os.path.isdir(folder) and os.listdir(folder) and not overwrite:
+        raise OutputExistsError(f"{folder}: is not empty; choose another folder or --overwrite")
+    os.makedirs(folder, exist_ok=True)
+
+    shown: dict[str, Array] = {}
+
+    def path(name: str) -> str:
+        return os.path.join(folder, name)
+
+    def picture(name: str, pixels: Array) -> None:
+        shown[name] = pictures.rgb(pixels)
+        _write(path(f"{name}.png"), pictures.png(shown[name]))
+
+    say(f"a sample slide of {size:,} x {size:,} px")
+    sample_slide(path("sample.tif"), (size, size), overwrite=overwrite)
+    slide = open_slide(path("sample.tif"))
+    small = resize(slide, max_size=PICTURE).data.compute()
+    picture("thumbnail", small)
+
+    say("its blank map")
+    # cells of an eightieth of a side: small slides show the shape of the tissue too
+    cells = blank_map(slide, -(-size // 80)).compute()
+    write(cells, path("blank.ome.zarr"), overwrite)
+    grid = pictures.grid_picture(np.asarray(cells.blank), small)
+    picture("blank-map", grid)
+
+    say("resized to 1/8")
+    resized = resize(slide, downsample=8)
+    write(resized, path("resized.ome.zarr"), overwrite, blank_map=cells)
+    picture("resized", resize(resized, max_size=PICTURE).data.compute())
+
+    say("cut off: blank rows and columns dropped, the rest at the same size")
+    cut = cutoff_resize(slide, max_size=size // 8, blank_map=cells)
+    write(cut, path("cutoff.ome.zarr"), overwrite)
+    picture("cutoff", resize(cut.image, max_size=PICTURE).data.compute())
+
+    say("a pack of its dense tiles, and random crops")
+    pack = pack_tiles(slide, TILE, detector=Contrast(0.35))
+    write(pack, path("dense.tiles.zarr"), overwrite)
+    picture("pack", pack.contact_sheet(48, columns=6, side=96))
+    crops = random_crops(slide, 48, TILE, seed=1)
+    write(crops, path("crops.tiles.zarr"), overwrite)
+    picture("crops", crops.contact_sheet(48, columns=8, side=96))
+    row = [shown[name] for name in ("thumbnail", "blank-map", "cutoff", "pack")]
+    _write(path("overview.png"), pictures.png(pictures.side_by_side(row, 360)))
+
+    found = {
+        "folder": folder,
+        "slide": list(slide.shape),
+        "blank_cells": int(np.asarray(cells.blank).sum()),
+        "cells": cells.grid.rows * cells.grid.cols,
+        "resized": list(resized.shape),
+        "cutoff": list(cut.image.shape),
+        "gain": round(cut.gain, 3),
+        "dense_tiles": len(pack),
+        "crops": len(crops),
+    }
+    _write(path("index.html"), _page(found, shown).encode())
+    return found
+
+
+def _page(found: dict[str, Any], shown: dict[str, Array]) -> str:
+    """Return the page of what was `found`, and of the pictures `shown`."""
+    facts = {
+        "slide": f"{pictures.pixels_text(found['slide'][:2])} px (sample.tif)",
+        "blank cells": f"{found['blank_cells']:,} of {found['cells']:,} (blank.ome.zarr)",
+        "resized": f"{pictures.pixels_text(found['resized'][:2])} px (resized.ome.zarr)",
+        "cut off": f"{found['gain']:.2f} times finer at the same longest side (cutoff.ome.zarr)",
+        "dense tiles": f"{found['dense_tiles']:,} of {TILE} x {TILE} px (dense.tiles.zarr)",
+        "crops": f"{found['crops']:,} of {TILE} x {TILE} px (crops.tiles.zarr)",
+    }
+    shown_pictures = [
+        (caption, pictures.png(pictures.shrunk(shown[name], PAGE)))
+        for name, caption in CAPTIONS.items()
+    ]
+    return page("What dask_slides makes of a slide", facts, shown_pictures)
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)

@@ -1,0 +1,181 @@
+"""Which slides a run is of: paths, folders, patterns, or a table."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dask_slides.cohort.names import folded, safe_name
+from dask_slides.core.limits import Limits
+from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+from dask_slides.readers.registry import UNREAD
+from dask_slides.slide import Slide, open_slide
+
+SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".zarr",
+    ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
+    ".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+)  # fmt: skip
+"""What is a slide in a folder; a pattern or a path takes what it names."""
+
+log = logging.getLogger("dask_slides.cohort")
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One slide of the list."""
+
+    path: str
+    """Absolute, or a URL."""
+    mpp: float | None = None
+    """Micrometres per pixel, instead of what the file says."""
+    name: str | None = None
+    """Asked for; None takes that of the file."""
+    on_bad_tile: str = "raise"
+    """What becomes of its corrupt tiles, as in `open_slide`."""
+    limits: Limits = field(default_factory=Limits)
+    """What it may declare."""
+
+    def open(self) -> Slide:
+        """Return the slide; no pixel is read."""
+        return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile, limits=self.limits)
+
+
+def read_list(
+    slides: Any,
+    mpp: float | None = None,
+    on_bad_tile: str = "raise",
+    limits: Limits = Limits(),
+) -> list[SlideEntry]:
+    """Return the slides that paths, folders, patterns and tables name, sorted, each once.
+
+    Parameters
+    ----------
+    slides : str, path or sequence of them
+        A file or store, a folder (its slides, not those of folders in it), a pattern
+        (``**`` goes into folders), or a ``.csv`` with the columns path, mpp, name. Paths of a
+        table are relative to its folder.
+    mpp : float, optional
+        For the slides whose table says none.
+    on_bad_tile : {"raise", "mask"}
+    limits : Limits
+        Both for all of them.
+
+    Raises
+    ------
+    SlideNotFoundError
+        A path holds nothing, or a pattern or folder no slide.
+    SlideFormatError
+        A table cannot be read.
+    SlideArgumentError
+        A name of a table is not safe or is there twice; a slide is listed twice, differently.
+    """
+    many = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
+    found: dict[str, SlideEntry] = {}
+    for one in many:
+        text = os.fspath(one)
+        is_table = text.lower().endswith(".csv") and "://" not in text
+        entries = _of_table(text) if is_table else map(SlideEntry, _paths(text))
+        for entry in entries:
+            entry = replace(
+                entry,
+                mpp=mpp if entry.mpp is None else entry.mpp,
+                on_bad_tile=on_bad_tile,
+                limits=limits,
+            )
+            if found.setdefault(entry.path, entry) != entry:
+                raise SlideArgumentError(
+                    f"{entry.path}: is listed twice with another mpp or name; list it once"
+                )
+    _check_names(found.values())
+    return sorted(found.values(), key=lambda entry: entry.path)
+
+
+def _paths(text: str) -> Sequence[str]:
+    if "://" in text:
+        return [text]
+    path = os.path.abspath(text)
+    if os.path.isdir(path) and not path.lower().endswith(".zarr"):
+        inside = (entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
+        every = list(inside)
+        names = [one for one in every if one.lower().endswith(SUFFIXES)]
+        skipped = _unread(every)
+        if not names:
+            only = f"only {skipped} of formats that are not read" if skipped else "give a pattern"
+            raise SlideNotFoundError(f"{text}: no slide is in this folder; {only}")
+        if skipped:
+            log.warning("%s: left out %s of formats that are not read; open one to see the cure",
+                        text, skipped)  # fmt: skip
+        return names
+    if os.path.lexists(path):
+        return [path]
+    if not glob.has_magic(text):
+        raise SlideNotFoundError(f"{text}: No such file or directory; check the path")
+    names = [one for one in glob.glob(path, recursive=True) if _is_slide(one)]
+    if not names:
+        raise SlideNotFoundError(f"{text}: no slide matches; check the pattern")
+    return names
+
+
+def _unread(paths: Iterable[str]) -> str:
+    """Return how many of the files look like slides and are of formats that are not read."""
+    ends = Counter(os.path.splitext(path)[1].lower() for path in paths if os.path.isfile(path))
+    counts = sorted((end, count) for end, count in ends.items() if end in UNREAD)
+    total = sum(count for _, count in counts)
+    each = ", ".join(f"{count:,} {end}" for end, count in counts)
+    return f"{total:,} {'file' if total == 1 else 'files'} ({each})" if total else ""
+
+
+def _is_slide(path: str) -> bool:
+    return os.path.isfile(path) or path.lower().endswith(".zarr")
+
+
+def _of_table(path: str) -> list[SlideEntry]:
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        # a spreadsheet puts a mark before the first column
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if "path" not in (reader.fieldnames or ()):
+                raise SlideFormatError(f"{path}: has no column path; its first line names them")
+            return [_entry(row, folder, f"{path}, line {reader.line_num}") for row in reader]
+    except FileNotFoundError:
+        raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SlideFormatError(f"{path}: is not a table in UTF-8 ({error})") from error
+
+
+def _entry(row: dict[str, Any], folder: str, where: str) -> SlideEntry:
+    path, mpp, name = ((row.get(key) or "").strip() for key in ("path", "mpp", "name"))
+    if not path:
+        raise SlideFormatError(f"{where}: has no path; give one or remove the line")
+    if "://" not in path:
+        path = os.path.abspath(os.path.join(folder, path))
+    try:
+        number = float(mpp) if mpp else None
+    except ValueError:
+        raise SlideFormatError(f"{where}: mpp {mpp!r} is no number; leave it empty") from None
+    if name and name != safe_name(name):
+        raise SlideArgumentError(
+            f"{where}: {name!r} is no safe name of a folder; use {safe_name(name)!r}, or none"
+        )
+    return SlideEntry(path, number, name or None)
+
+
+def _check_names(entries: Iterable[SlideEntry]) -> None:
+    seen: dict[str, SlideEntry] = {}
+    for entry in entries:
+        if entry.name is None:
+            continue
+        other = seen.setdefault(folded(entry.name), entry)
+        if other is not entry:
+            raise SlideArgumentError(
+                f"{entry.path}: the name {entry.name!r} is that of {other.path} too, or differs "
+                "in case only; give another one"
+            )

@@ -1,0 +1,1 @@
+"""Values and protocols without pixels: regions, grids, sources, bad tiles, limits."""

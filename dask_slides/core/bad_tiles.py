@@ -1,0 +1,140 @@
+"""Tiles that hold no pixels, absent or corrupt, and where in an image that shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.geometry import Region, joined, shrunk
+from dask_slides.core.json_values import require_type
+from dask_slides.core.types import Array
+
+OK, BLANK, ABSENT, CORRUPT = "ok", "blank", "absent", "corrupt"
+STATUSES = (OK, BLANK, ABSENT, CORRUPT)
+"""What is said of tiles, and of the shards of a store; blank of shards only."""
+MODES = ("raise", "mask")
+"""What becomes of a tile that cannot be decoded."""
+MARK = "dask_slides"
+"""Attribute that tells a store of ours from anybody else's; it names the holes too."""
+
+
+@dataclass(frozen=True)
+class BadTile:
+    """A unit of storage of a slide that holds no pixels; absent neighbours are told as one."""
+
+    level: int
+    y: int
+    """Top, in pixels of the level."""
+    x: int
+    """Left, in pixels of the level."""
+    height: int
+    width: int
+    status: str
+    """"absent": the file does not hold it, which is legal; "corrupt": it cannot be decoded."""
+    reason: str
+    offset: int | None = None
+    """Where it begins in the file; None if it is absent or not known."""
+
+    @property
+    def region(self) -> Region:
+        """Its place in the level."""
+        return Region(self.y, self.x, self.height, self.width)
+
+    def __str__(self) -> str:
+        """Return one line."""
+        place = f"level {self.level}, y {self.y}, x {self.x}, {self.height} x {self.width} px"
+        offset = "" if self.offset is None else f", offset {self.offset}"
+        return f"{place}{offset}: {self.status} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class MissingRegion:
+    """A part of an image that shows the fill, as a tile of the file holds no pixels."""
+
+    region: Region
+    """In pixels of the level that was asked for."""
+    tile: BadTile
+
+
+def sorted_bad_tiles(tiles: Iterable[BadTile]) -> tuple[BadTile, ...]:
+    """Return each of `tiles` once, by level and place, absent neighbours as one."""
+    tiles = set(tiles)
+    whole = [tile for tile in tiles if tile.status != ABSENT]
+    absent: dict[tuple[int, str], list[Region]] = {}
+    for tile in tiles - set(whole):
+        absent.setdefault((tile.level, tile.reason), []).append(tile.region)
+    for (level, reason), regions in absent.items():
+        for one in joined(regions):
+            whole.append(BadTile(level, one.y, one.x, one.height, one.width, ABSENT, reason))
+    return tuple(sorted(whole, key=lambda tile: (tile.level, tile.y, tile.x, tile.status)))
+
+
+def bad_tiles_to_json(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
+    """Return the list of `tiles` that a store keeps: plain values."""
+    return [asdict(tile) for tile in sorted_bad_tiles(tiles)]
+
+
+def bad_tile_from_json(row: Any) -> BadTile:
+    """Return the tile that `listed` made plain values of; TypeError if it is none."""
+    tile = BadTile(**row)
+    for number in (tile.level, tile.y, tile.x, tile.height, tile.width):
+        require_type(number, int)
+    require_type(tile.offset, int, type(None))
+    require_type(tile.reason, str)
+    if tile.status not in (ABSENT, CORRUPT):
+        raise TypeError(f"{tile.status!r:.60} where a status must be")
+    return tile
+
+
+def missing_to_json(holes: Iterable[MissingRegion]) -> list[list[Any]]:
+    """Return where `holes` are and why, [y, x, height, width, status] each, neighbours as one."""
+    by_status: dict[str, list[Region]] = {}
+    for hole in holes:
+        by_status.setdefault(hole.tile.status, []).append(hole.region)
+    return [
+        [one.y, one.x, one.height, one.width, status]
+        for status, regions in sorted(by_status.items())
+        for one in joined(regions)
+    ]
+
+
+def missing_from_json(rows: Iterable[Sequence[Any]]) -> tuple[MissingRegion, ...]:
+    """Return the holes that `rows_of` made plain values of; their tiles are those of a store."""
+    holes = []
+    for *numbers, status in rows:
+        y, x, height, width = (int(n) for n in numbers)
+        if status not in (ABSENT, CORRUPT):
+            raise ValueError(f"holes are absent or corrupt, not {status!r}")
+        reason = f"written where the source was {status}"
+        tile = BadTile(0, y, x, height, width, status, reason)
+        holes.append(MissingRegion(tile.region, tile))
+    return tuple(holes)
+
+
+def missing_within(
+    holes: Iterable[MissingRegion], region: Region, factor: int = 1
+) -> tuple[MissingRegion, ...]:
+    """Return what `region` of an image `factor` times smaller holds of `holes`."""
+    parts = (
+        MissingRegion(shrunk(hole.region, factor).intersect(region), hole.tile) for hole in holes
+    )
+    return tuple(part for part in parts if part.region.area)
+
+
+def status_of_region(holes: Iterable[MissingRegion], region: Region) -> str | None:
+    """Return what `holes` make of the pixels of `region`; None if they touch none of them."""
+    found = {hole.tile.status for hole in holes if hole.region.intersect(region).area}
+    return next((status for status in (CORRUPT, ABSENT) if status in found), None)
+
+
+def present_mask(region: Region, holes: tuple[MissingRegion, ...]) -> Array | None:
+    """Return which pixels (h, w) of `region` lie in none of its `holes`; None if all do."""
+    if not holes:
+        return None
+    seen = np.ones((region.height, region.width), bool)
+    for hole in holes:
+        seen[hole.region.slices(region.y, region.x)] = False
+    return seen

@@ -1,0 +1,1 @@
+"""Sources computed from other sources, and the tasks that compute their blocks."""

@@ -1,0 +1,110 @@
+"""Which tiles of a slide are bad: found by tasks like pixels are, and handed back by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_slides.core.bad_tiles import BadTile, sorted_bad_tiles
+from dask_slides.core.geometry import Region, bounds, rectangles
+from dask_slides.core.grid import TileGrid
+from dask_slides.core.source import Checked, Source, holes_in, iter_pieces
+from dask_slides.core.types import Array
+from dask_slides.graph.blocks import Block, BlockTask, ReadBlock, map_blocks
+from dask_slides.graph.chunks import default_chunks, even_chunks
+from dask_slides.graph.resized import STRIP_PIXELS
+from dask_slides.runtime.scheduler import compute
+
+
+@dataclass(frozen=True)
+class CheckBlock:
+    """Bad tiles of blocks of one level."""
+
+    blocks: ReadBlock
+    decodes: bool
+    """Whether every tile is decoded, known or not."""
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return what `block` looks at."""
+        return self.blocks.window(block)
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return the bad tiles of `block` as the one item of an array (1, 1)."""
+        level, region = self.window(block)
+        if self.decodes:
+            for _ in iter_pieces(source, level, region, STRIP_PIXELS):
+                pass
+        return _item(source, level, [region])
+
+
+@dataclass(frozen=True)
+class CellsBlock:
+    """Bad tiles of those cells of a grid that hold pixels nobody saw."""
+
+    grid: TileGrid
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    """Cells at which blocks begin, and the end."""
+    whole: bytes
+    """Which cells of the grid were seen whole, a bit each."""
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return what the cells of `block` cover."""
+        i, j = block[:2]
+        corners = (self.rows[i], self.rows[i + 1], self.columns[j], self.columns[j + 1])
+        return 0, self.grid.span(*corners)
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return the bad tiles of `block` as the one item of an array (1, 1)."""
+        count = self.grid.rows * self.grid.cols
+        bits = np.unpackbits(np.frombuffer(self.whole, np.uint8), count=count)
+        row, column = self.rows[block[0]], self.columns[block[1]]
+        own = bits.reshape(self.grid.rows, self.grid.cols)[
+            row : self.rows[block[0] + 1], column : self.columns[block[1] + 1]
+        ]
+        regions = []
+        apart = any(s > t for s, t in zip(self.grid.stride, self.grid.tile, strict=True))
+        for one in rectangles(own == 0):
+            # nobody asks for what lies between cells
+            rows, columns = (one.height, one.width) if apart else (1, 1)
+            for i in np.array_split(np.arange(one.y, one.stop_y), rows):
+                for j in np.array_split(np.arange(one.x, one.stop_x), columns):
+                    part = (row + i[0], row + i[-1] + 1, column + j[0], column + j[-1] + 1)
+                    regions.append(self.grid.span(*(int(n) for n in part)))
+        return _item(source, 0, regions)
+
+
+def _item(source: Source, level: int, regions: list[Region]) -> Array:
+    found = {hole.tile for region in regions for hole in holes_in(source, level, region)}
+    item = np.empty((1, 1), object)
+    item[0, 0] = tuple(found)
+    return item
+
+
+def _found(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
+    chunks = tuple((1,) * count for count in counts)
+    blocks = compute(map_blocks(task, source, chunks, np.dtype(object), "bad-tiles"), label)
+    return {tile for found in blocks.flat for tile in found}
+
+
+def bad_tiles_of_level(source: Source, level: int, decodes: bool = False) -> tuple[BadTile, ...]:
+    """Find the tiles of the file that `level` of `source` shows the fill for."""
+    shape = source.levels[level].shape
+    if 0 in shape or not isinstance(source, Checked):
+        return ()
+    rows, columns = even_chunks(shape, default_chunks(source, level))
+    task = CheckBlock(ReadBlock(level, bounds(rows), bounds(columns)), decodes)
+    return sorted_bad_tiles(_found(task, source, (len(rows), len(columns)), "look at tiles"))
+
+
+def bad_tiles_of_cells(
+    source: Source, grid: TileGrid, chunks: tuple[tuple[int, ...], ...], whole: Array
+) -> tuple[BadTile, ...]:
+    """Find the bad tiles of the cells that were not seen whole; `chunks` are cells a task."""
+    if whole.all() or not isinstance(source, Checked):
+        return ()
+    bits = np.packbits(whole.reshape(-1)).tobytes()
+    task = CellsBlock(grid, bounds(chunks[0]), bounds(chunks[1]), bits)
+    counts = (len(chunks[0]), len(chunks[1]))
+    return sorted_bad_tiles(_found(task, source, counts, "name bad tiles"))

@@ -1,0 +1,161 @@
+"""How an image is divided into tasks, and the memory that each of them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from dask_slides.core.geometry import Region, even_pieces
+from dask_slides.core.source import (
+    DerivedSource,
+    Source,
+    Spanning,
+    is_masked,
+    root_of,
+    root_window,
+)
+from dask_slides.errors import SlideArgumentError
+from dask_slides.graph.resized import ResizedSource
+
+MAX_TASKS = 1000
+"""Tasks that an operation aims at, at the most: 102,400 x 102,400 px stays below."""
+
+
+LARGEST_CHUNK = 2**26
+"""Pixels of a chunk at the most, as a task holds it whole: beyond, there are more tasks."""
+
+
+TILES_UNDER_WAY = 10
+"""Tiles that Zarr decodes at once for one read."""
+
+
+TASK_SIDE = 4096
+"""Input pixels along a side that a task aims at."""
+
+
+REDUCED_TASK_SIDE = 8192
+"""The same where what is read is decoded smaller: less of it is margin, and it is small."""
+
+
+SMALL_TASK_SIDE = 1280
+"""The same at the least, for a small image, which should have work for a few threads too."""
+
+
+def normalized_chunks(
+    chunks: Any, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return `chunks` (one number, (y, x), or lengths) as lengths along y and x."""
+    if isinstance(chunks, Sequence) and len(chunks) == 3:
+        chunks = tuple(chunks)[:2]
+    try:
+        rows, columns = da.core.normalize_chunks(chunks, shape=shape, dtype=dtype)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise SlideArgumentError(
+            f"chunks={chunks!r} do not fit an image of {shape[0]} x {shape[1]}; "
+            "give one number, (y, x), or the lengths along y and x"
+        ) from error
+    return rows, columns
+
+
+def default_chunks(source: Source, level: int) -> tuple[int, int]:
+    """Return chunk sides whose tasks are of even work, and at most MAX_TASKS."""
+    shape = source.levels[level].shape
+    target = task_side(shape, input_ratio(source), read_side(source))
+    side = [_fitting(source, level, axis, target) for axis in (0, 1)]
+    if source.levels[level].tile[1] >= shape[1]:  # strips: as many rows as make a task
+        side = [_fitting(source, level, 0, target**2 // shape[1]), shape[1]]
+    wide = read_span(source, level)
+    if wide > side[1]:  # and less high, so that a task stays of one size
+        tile = source.levels[level].tile[0]
+        side = [min(side[0], max(1, TASK_SIDE**2 // wide // tile) * tile), min(wide, shape[1])]
+    while True:
+        pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
+        if pieces[0] * pieces[1] <= MAX_TASKS or side[0] * side[1] >= LARGEST_CHUNK:
+            return side[0], side[1]
+        side[0 if pieces[0] >= pieces[1] else 1] *= 2
+
+
+def task_side(
+    shape: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0), largest: int = TASK_SIDE
+) -> int:
+    """Return how many input pixels a side a task aims at: small images are shared out too."""
+    longest = max(shape[0] * ratio[0], shape[1] * ratio[1])
+    return max(SMALL_TASK_SIDE, min(largest, int(longest / 4)))
+
+
+def read_side(source: Source) -> int:
+    """Return how many input pixels a side a task of `source` aims at, of a large image."""
+    while isinstance(source, DerivedSource):
+        if isinstance(source, ResizedSource) and source.factor > 1:
+            return REDUCED_TASK_SIDE
+        source = source.parent
+    return TASK_SIDE
+
+
+def _fitting(source: Source, level: int, axis: int, target: int) -> int:
+    """Return a chunk side that reads about `target` input pixels, whole tiles at a time."""
+    size = source.levels[level].shape[axis]
+    tile = source.levels[level].tile[axis]
+    ratio = input_ratio(source)[axis]
+    return min(size, max(1, round(target / ratio / tile)) * tile)
+
+
+def input_ratio(source: Source) -> tuple[float, float]:
+    """Return how many pixels of the root one pixel of level 0 stands for."""
+    y = x = 1.0
+    while isinstance(source, DerivedSource):
+        _, window = source.window(0, Region(0, 0, *source.levels[0].shape))
+        y *= window.height / source.levels[0].shape[0]
+        x *= window.width / source.levels[0].shape[1]
+        source = source.parent
+    return y, x
+
+
+def read_span(source: Source, level: int) -> int:
+    """Return how many pixels along x of `level` the root should be read in at the least."""
+    root = root_of(source)
+    if not isinstance(root, Spanning):
+        return 0
+    shape = source.levels[level].shape
+    read, window = root_window(source, level, Region(0, 0, *shape))
+    return -(-root.spans[read] * shape[1] // window.width)
+
+
+def read_unit(source: Source) -> tuple[int, int]:
+    """Return how many pixels (y, x) of level 0 the root should be read in; 0 if any may be."""
+    wide = read_span(source, 0)
+    if not wide:
+        return 0, 0
+    shape = source.levels[0].shape
+    read, window = root_window(source, 0, Region(0, 0, *shape))
+    return -(-root_of(source).levels[read].tile[0] * shape[0] // window.height), wide
+
+
+def even_chunks(
+    shape: tuple[int, int], side: tuple[int, int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return chunk lengths of `side` that cover `shape`."""
+    return even_pieces(shape[0], side[0]), even_pieces(shape[1], side[1])
+
+
+def task_bytes(source: Source, level: int, region: Region) -> int:
+    """Return the peak bytes of reading `region`: a sum over the chain, result included.
+
+    Each derived source adds its own arrays and the largest single read of its parent.
+    """
+    total, shrunk = 0, 1
+    while isinstance(source, DerivedSource):
+        total += source.working_bytes(level, region) // shrunk
+        level, region = source.largest_read(level, region)
+        if isinstance(source, ResizedSource):
+            shrunk *= source.factor**2  # all below is read at a fraction
+        source = source.parent
+    sample = source.channels * source.dtype.itemsize
+    tile = source.levels[level].tile
+    # what is read, the copy that its conversion may make, and the tiles under way
+    read = 2 * region.area // shrunk
+    marks = 4 * region.area // shrunk if is_masked(source) else 0  # which pixels have a value
+    return total + (read + TILES_UNDER_WAY * tile[0] * tile[1]) * sample + marks

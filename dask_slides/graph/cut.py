@@ -1,0 +1,177 @@
+"""The pixels of an image without the rows and columns that were cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.bad_tiles import MissingRegion
+from dask_slides.core.geometry import Placement, Region, reduced_size
+from dask_slides.core.intervals import Intervals
+from dask_slides.core.source import Level, Shrinking, Source, holes_in, is_masked, read_valid
+from dask_slides.core.types import Array
+from dask_slides.graph.batch_read import read_each
+from dask_slides.graph.resized import STRIP_PIXELS
+
+
+@dataclass(frozen=True)
+class CutSource:
+    """`parent` without the rows and columns that were cut off."""
+
+    parent: Source
+    rows: Intervals
+    columns: Intervals
+
+    @property
+    def name(self) -> str:
+        """The name of the parent."""
+        return self.parent.name
+
+    @property
+    def channels(self) -> int:
+        """As the parent."""
+        return self.parent.channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the parent."""
+        return self.parent.dtype
+
+    def _scaled(self, number: int, factor: int = 1) -> tuple[Intervals, Intervals] | None:
+        """Return the runs on a level of the parent, None where a cut falls inside a pixel."""
+        full, level = self.parent.levels[0].shape, self.parent.levels[number]
+        rows, columns = (
+            runs.scaled(level.downsample[i] * factor, reduced_size(level.shape[i], factor), full[i])
+            for i, runs in enumerate((self.rows, self.columns))
+        )
+        return None if rows is None or columns is None else (rows, columns)
+
+    @cached_property
+    def _kept(self) -> list[tuple[int, Intervals, Intervals]]:
+        """The levels of the parent on which the cuts fall between pixels."""
+        scaled = [(number, self._scaled(number)) for number in range(len(self.parent.levels))]
+        return [(number, *runs) for number, runs in scaled if runs is not None]
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Level 0, and the parent's levels on which every cut falls between pixels."""
+        return tuple(
+            replace(self.parent.levels[number], shape=(rows.length, columns.length))
+            for number, rows, columns in self._kept
+        )
+
+    @property
+    def placement(self) -> Placement:
+        """Begins where the first kept row and column do; what follows a cut lies further off."""
+        first = (runs.starts[0] if runs.starts else 0 for runs in (self.rows, self.columns))
+        y, x = first
+        return Placement(offset=(float(y), float(x)))
+
+    def window(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the smallest region of the parent that holds every piece of `region`."""
+        number, rows, columns = self._kept[level]
+        tops = rows.pieces(region.y, region.stop_y)
+        lefts = columns.pieces(region.x, region.stop_x)
+        top, left = tops[0][0], lefts[0][0]
+        bottom, right = (pieces[-1][0] + pieces[-1][2] for pieces in (tops, lefts))
+        return number, Region(top, left, bottom - top, right - left)
+
+    def read(self, level: int, region: Region) -> Array:
+        """Read the pieces of `region` that lie together in the parent."""
+        number, rows, columns = self._kept[level]
+        if number:
+            return self._joined(
+                rows, columns, region, lambda piece, _: self.parent.read(number, piece)
+            )
+        # one strip or tile may hold parts of several pieces
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        regions, places = [], []
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
+                regions.append(Region(top, left, height, width))
+                places.append(out[Region(y, x, height, width).slices(region.y, region.x)])
+        read_each(self.parent, number, regions, places, min(region.area, STRIP_PIXELS))
+        return out
+
+    @property
+    def masked(self) -> bool:
+        """As the parent."""
+        return is_masked(self.parent)
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Read the same, and which of the pixels have a value."""
+        number, rows, columns = self._kept[level]
+        valid = np.ones((region.height, region.width), bool)
+
+        def read(piece: Region, place: tuple[slice, slice]) -> Array:
+            pixels, known = read_valid(self.parent, number, piece)
+            if known is not None:
+                valid[place] = known
+            return pixels
+
+        pixels = self._joined(rows, columns, region, read)
+        return pixels, None if valid.all() else valid
+
+    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return what is kept of the holes of the parent."""
+        number, rows, columns = self._kept[level]
+        found = []
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
+                for hole in holes_in(self.parent, number, Region(top, left, height, width)):
+                    own = hole.region
+                    place = replace(own, y=own.y - top + y, x=own.x - left + x)
+                    found.append(MissingRegion(place, hole.tile))
+        return tuple(found)
+
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Return the reductions of the parent at which every cut falls between pixels."""
+        if not isinstance(self.parent, Shrinking):
+            return ()
+        number = self._kept[level][0]
+        return tuple(f for f in self.parent.factors(number) if self._scaled(number, f))
+
+    def coarseness(self, level: int) -> int:
+        """As the parent."""
+        assert isinstance(self.parent, Shrinking)
+        return self.parent.coarseness(self._kept[level][0])
+
+    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
+        """Read the pieces of `region` of `level` reduced by `factor`."""
+        number = self._kept[level][0]
+        runs = self._scaled(number, factor)
+        assert runs is not None
+        assert isinstance(self.parent, Shrinking)
+        read_reduced = self.parent.read_reduced
+        return self._joined(*runs, region, lambda piece, _: read_reduced(number, factor, piece))
+
+    def _joined(
+        self,
+        rows: Intervals,
+        columns: Intervals,
+        region: Region,
+        read: Callable[[Region, tuple[slice, slice]], Array],
+    ) -> Array:
+        """Join what `read` gives of each piece of the parent, and of its place in the result."""
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
+                place = Region(y, x, height, width).slices(region.y, region.x)
+                out[place] = read(Region(top, left, height, width), place)
+        return out
+
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Return the bytes of the result, and of pieces that are read at once."""
+        together = region.area if level else region.area + min(region.area, STRIP_PIXELS)
+        return together * self.channels * self.dtype.itemsize
+
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return a piece as high and wide as any."""
+        number, rows, columns = self._kept[level]
+        top, _, height = max(rows.pieces(region.y, region.stop_y), key=lambda piece: piece[2])
+        left, _, width = max(columns.pieces(region.x, region.stop_x), key=lambda piece: piece[2])
+        return number, Region(top, left, height, width)

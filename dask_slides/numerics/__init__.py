@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: resampling, statistics, histograms, detectors."""

@@ -1,0 +1,173 @@
+"""Moments, ranges and histograms of many cells at a time, of any dtype.
+
+Arrays in, arrays out: cells lie along the first axis. `stats` says what a record holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.core.types import Array
+from dask_slides.numerics.histograms import BINS, bytes_counted, moments_of
+
+
+def add_bytes(
+    records: Array, parts: list[tuple[Array, Array | None]], places: dict[str, slice]
+) -> None:
+    """Add bytes to the records of their cells, part by part of the rows."""
+    for part, seen in parts:
+        histogram = _counted(*_flat(part, seen))
+        records[:, :3] += moments_of(histogram)
+        if "histogram" in places:
+            records[:, places["histogram"]] += histogram
+    if "range" in places:
+        records[:, places["range"]] = 0.0, BINS - 1.0, 1.0
+
+
+def add_samples(
+    records: Array, parts: list[tuple[Array, Array | None]], places: dict[str, slice]
+) -> None:
+    """Add samples of other dtypes, part by part of the rows, row by row: the bits of any strips."""
+    samples = [_flat(*part) for part in parts]
+    low, high = _extremes(samples)
+    some = low <= high
+    if "range" in places:
+        extent = records[:, places["range"]]
+        before = extent[:, 2] > 0
+        low = np.where(before, np.minimum(low, extent[:, 0]), low)
+        high = np.where(before, np.maximum(high, extent[:, 1]), high)
+        some |= before
+        low, high = np.where(some, low, 0.0), np.where(some, high, 0.0)
+        width = np.where(some, width_of(low, high, samples[0][0].dtype.kind != "f"), 0.0)
+        if "histogram" in places:
+            counts = records[:, places["histogram"]]
+            moved = before & ((extent[:, 0] != low) | (extent[:, 2] != width))
+            if moved.any():
+                counts[moved] = rebinned(
+                    counts[moved],
+                    index_of(extent[moved, 0], extent[moved, 2]),
+                    extent[moved, 2],
+                    index_of(low[moved], width[moved]),
+                    width[moved],
+                )
+        extent[:] = np.column_stack((low, high, width))
+    for flat, valid in samples:
+        if "histogram" in places:
+            counts += _counted(_bins(flat, valid, low, width), valid)
+        values = flat.astype(np.float64)
+        if valid is not None:
+            values[~valid] = 0.0
+        sums = np.empty((3, *values.shape[:2]))
+        sums[0] = values.shape[2] if valid is None else valid.sum(axis=2)
+        with np.errstate(over="ignore", invalid="ignore"):  # float64 near its limits
+            sums[1] = values.sum(axis=2)
+            sums[2] = np.multiply(values, values, out=values).sum(axis=2)
+            lines = np.concatenate((records[:, :3].T[..., None], sums), axis=2)
+            records[:, :3] = np.add.accumulate(lines, axis=2)[..., -1].T
+
+
+def _flat(pixels: Array, seen: Array | None) -> tuple[Array, Array | None]:
+    """Return the samples (n, h, w c) of `pixels`, and which of them count; None for all."""
+    flat = pixels.reshape(*pixels.shape[:2], -1)
+    valid = None if seen is None else np.repeat(seen, pixels.shape[3], axis=2)
+    if flat.dtype.kind == "f":
+        finite = np.isfinite(flat)
+        if not finite.all():
+            valid = finite if valid is None else valid & finite
+    return flat, valid
+
+
+def _extremes(samples: list[tuple[Array, Array | None]]) -> tuple[Array, Array]:
+    """Return the smallest and the largest sample of each cell; the other way round if none is."""
+    dtype = samples[0][0].dtype
+    info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    least = [
+        flat.min(axis=(1, 2), initial=info.max, where=True if valid is None else valid)
+        for flat, valid in samples
+    ]
+    most = [
+        flat.max(axis=(1, 2), initial=info.min, where=True if valid is None else valid)
+        for flat, valid in samples
+    ]
+    low, high = np.min(least, axis=0), np.max(most, axis=0)
+    return np.where(low <= high, low, np.inf), np.where(low <= high, high, -np.inf)
+
+
+def width_of(low: Array, high: Array, whole: bool) -> Array:
+    """Return the smallest power of two of which 256 aligned bins hold `low` to `high`.
+
+    Bins of 53 bits beside the largest sample, of whole numbers 1, are the finest. What holds a
+    range holds each part of it, so that no part of a cell, and no cell of a slide, has wider bins
+    than the whole; and aligned bins fall into wider ones as they are.
+    """
+    top = np.maximum(np.abs(low), np.abs(high))
+    finest = np.where(top > 0, np.maximum(np.frexp(top)[1] - 53, -1074), -1074)
+    if whole:
+        finest = np.maximum(finest, 0)
+    span = high / 2 - low / 2  # the whole one may be beyond float64
+    power = np.maximum(finest, np.where(span > 0, np.frexp(span)[1] - 7, -1074))
+    width = np.ldexp(1.0, power)
+    return np.where(np.floor(high / width) - np.floor(low / width) < BINS, width, 2 * width)
+
+
+def index_of(low: Array, width: Array) -> Array:
+    """Return the number of the bin that holds `low`: bin 0 begins at 0."""
+    return np.asarray(np.floor(low / np.where(width > 0, width, 1.0)))
+
+
+def rebinned(counts: Array, first: Array, width: Array, to_first: Array, to_width: Array) -> Array:
+    """Return histograms (n, 256) in bins that are as wide or wider, each in one of them: exact.
+
+    `first` are numbers of bins, as `index_of` gives them.
+    """
+    bins = (first[:, None] + np.arange(BINS)) * np.reshape(width / to_width, (-1, 1))
+    np.floor(bins, out=bins)
+    bins -= np.reshape(to_first, (-1, 1))
+    np.clip(bins, 0, BINS - 1, out=bins)  # those that hold nothing may lie beyond
+    bins += BINS * np.arange(len(counts))[:, None]
+    moved = np.bincount(bins.astype(np.intp).reshape(-1), counts.reshape(-1), counts.size)
+    return np.asarray(moved.reshape(counts.shape))
+
+
+def _bins(flat: Array, valid: Array | None, low: Array, width: Array) -> NDArray[np.uint8]:
+    """Return the bin of each sample (n, h, m); of those that do not count any."""
+    scale = np.where(width > 0, width, 1.0)[:, None, None]
+    first = index_of(low, width)[:, None, None]
+    if flat.dtype.kind != "f" and flat.dtype.itemsize <= 4:
+        # what is beyond 8 bits falls away on both sides: the difference is below 256
+        shift = (np.frexp(scale)[1] - 1).astype(flat.dtype)
+        bins: NDArray[np.uint8] = np.right_shift(flat, shift).astype(np.uint8)
+        bins -= first.astype(np.int64).astype(np.uint8)
+        return bins
+    values = flat / scale
+    if valid is not None:
+        values[~valid] = 0.0
+    np.floor(values, out=values)
+    values -= first
+    return np.clip(values, 0, BINS - 1, out=values).astype(np.uint8)
+
+
+def _counted(bins: NDArray[np.uint8], valid: Array | None) -> Array:
+    """Return the histograms (n, 256) of `bins` (n, h, m)."""
+    if len(bins) == 1 and valid is None:
+        return bytes_counted(bins[0, :, :, None])[None]
+    # one call for all of many small cells
+    places = bins.astype(np.intp)
+    places += BINS * np.arange(len(bins))[:, None, None]
+    chosen = places.reshape(-1) if valid is None else places[valid]
+    return np.bincount(chosen, minlength=BINS * len(bins)).reshape(-1, BINS)
+
+
+def saturation_of(pixels: Array, seen: Array | None) -> Array:
+    """Return the histograms (n, 256) of the saturation of RGB `pixels` (n, h, w, 3)."""
+    red, green, blue = (pixels[..., i] for i in range(3))
+    high = np.maximum(np.maximum(red, green), blue).astype(np.float64)
+    low = np.minimum(np.minimum(red, green), blue)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(high > 0, (high - low) / high, 0.0)
+    share = np.nan_to_num(np.clip(np.rint(share * (BINS - 1)), 0, BINS - 1))
+    bins = share.astype(np.uint8)
+    return _counted(bins, seen)

@@ -1,0 +1,117 @@
+"""Counts and sums of bytes, cell by cell: Pillow's histogram, or the compiled loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from dask_slides.core.types import Array
+from dask_slides.runtime.numba_loader import numba_kernels
+
+BINS = 256
+SAVED = 0.45e-9
+"""Seconds a sample that the compiled loops are faster."""
+_MANY = 2**18
+"""Samples from which four tables, none of which waits for the last addition to another, save more
+than their numbers cost to hand over."""
+
+
+def bytes_counted(pixels: Array) -> Array:
+    """Return how often each value stands in `pixels` (h, w, c), uint8; int64."""
+    height, width, channels = pixels.shape
+    if pixels.strides[0] == 0:  # the same row over and over, as in a tile of one colour
+        one: Array = np.bincount(pixels[0].reshape(-1), minlength=BINS) * height
+        return one
+    if pixels.flags.c_contiguous or pixels.strides[1:] != (channels, 1) or height == 1:
+        return _rows_counted(np.ascontiguousarray(pixels), width * channels)
+    # a part of wider rows, where they lie: Pillow wants the last one to be as long as they are
+    return _rows_counted(pixels[:-1], pixels.strides[0]) + bytes_counted(pixels[-1:])
+
+
+def _rows_counted(pixels: Array, pitch: int) -> Array:
+    """Count rows that begin `pitch` bytes apart: in C, ten times faster than sums in numpy."""
+    from PIL import Image
+
+    height, width, channels = pixels.shape
+    samples = width * channels
+    mode, bands = ("RGBX", 4) if samples % 4 == 0 and samples * height >= _MANY else ("L", 1)
+    lent = as_strided(pixels, (pitch * height,), (1,), writeable=False)
+    image = Image.frombuffer(mode, (samples // bands, height), lent, "raw", mode, pitch, 1)
+    counts: Array = np.array(image.histogram(), np.int64).reshape(bands, BINS).sum(axis=0)
+    return counts
+
+
+def moments_of(histogram: Array) -> Array:
+    """Return count, sum and sum of squares of histograms (..., bins) of whole numbers."""
+    values = np.arange(histogram.shape[-1], dtype=np.float64)
+    counts = histogram.astype(np.float64)
+    return np.stack((counts.sum(axis=-1), counts @ values, counts @ values**2), axis=-1)
+
+
+class Histograms:
+    """Histograms of the cells of a block, counted piece by piece by Pillow."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._counts = np.zeros((*shape, BINS), np.int64)
+
+    def add(self, cell: tuple[int, int], pixels: Array) -> None:
+        """Count `pixels` (h, w, c), uint8, of `cell`."""
+        self._counts[cell] += bytes_counted(pixels)
+
+    def moments(self) -> Array:
+        """Return count, sum and sum of squares (rows, cols, 3), float64."""
+        return moments_of(self.counts())
+
+    def counts(self) -> Array:
+        """Return what was counted (rows, cols, 256), int64."""
+        return self._counts
+
+
+class _Counted(Histograms):
+    """The same with the compiled loop."""
+
+    def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
+        super().__init__(shape)
+        self._compiled = compiled
+
+    def add(self, cell: tuple[int, int], pixels: Array) -> None:
+        if pixels.strides[0] == 0:
+            super().add(cell, pixels)
+            return
+        rows = pixels.reshape(len(pixels), -1)  # where they lie, if rows are whole
+        whole = rows.shape[1] // 8 * 8
+        words, rest = rows[:, :whole].view(np.uint64), rows[:, whole:]
+        self._compiled.count(words, rest, self._counts[cell])
+
+
+class _Sums(Histograms):
+    """Sums alone, where nobody asks for histograms."""
+
+    def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
+        self._counts = np.zeros((*shape, 3), np.int64)
+        self._compiled = compiled
+
+    def add(self, cell: tuple[int, int], pixels: Array) -> None:
+        if pixels.strides[0] == 0:
+            self._counts[cell] += moments_of(bytes_counted(pixels)).astype(np.int64)
+        else:
+            self._counts[cell] += (
+                pixels.size,
+                *self._compiled.moments(pixels.reshape(len(pixels), -1)),
+            )
+
+    def moments(self) -> Array:
+        return self._counts.astype(np.float64)
+
+    def counts(self) -> Array:
+        return self._counts[..., 3:]
+
+
+def byte_sums(shape: tuple[int, int], histogram: bool, samples: int) -> Histograms:
+    """Return what counts the bytes of `shape` cells of an image of `samples`."""
+    compiled = numba_kernels("pixels", samples * SAVED)
+    if compiled is None:
+        return Histograms(shape)
+    return _Counted(shape, compiled) if histogram else _Sums(shape, compiled)

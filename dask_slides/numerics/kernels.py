@@ -1,0 +1,357 @@
+"""Resampling kernels: antialiased, phase-exact, the same bytes for any chunking.
+
+The weights are those of a resize of the whole image (the convention of Pillow and of
+"Filtered image rescaling", Schumacher, Graphics Gems III): output pixel i covers the input
+interval around ``(i + 0.5) * n_in / n_out``, and the kernel is widened by that ratio when
+shrinking. They are computed from global coordinates, so a window with its halo gives the
+pixels of the whole image.
+
+Eight-bit images are weighted with whole numbers of 22 fraction bits, the arithmetic of
+Pillow, held in float64: every product and sum stays below 2**53, so that a BLAS product
+is exact in any order. A pass gives Pillow's pixels to the bit and cannot depend on the
+chunking, the BLAS or the machine. Other dtypes go through a sparse product in float64,
+whose order of summation is fixed. Integers of 64 bits are too long for that, and go as one of
+their pixels and the differences to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.types import Array
+from dask_slides.errors import SlideArgumentError
+
+_BITS = 22
+"""Fraction bits of a weight, as in Pillow."""
+ROWS = 32
+"""Rows cast to float64 at a time: a block stays in the second-level cache."""
+_TURNED = 128
+"""Rows turned at a time: a line of the cache that is read for one column is there for the next."""
+GEMM_LIMIT = 250_000
+"""Multiply-adds of one matrix product: below OpenBLAS' limit for starting threads of its
+own (262,144), which would fight with the threads of the scheduler."""
+
+
+def _box(x: Array) -> Array:
+    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+
+
+def _triangle(x: Array) -> Array:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _keys(x: Array) -> Array:
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+def _lanczos3(x: Array) -> Array:
+    return np.where(np.abs(x) < 3.0, np.sinc(x) * np.sinc(x / 3.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A resampling kernel: its name, half width in output pixels, and function."""
+
+    name: str
+    support: float
+    weight: Callable[[Array], Array]
+
+
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("nearest", 0.0, _box),
+        Kernel("area", 0.5, _box),  # mean of the pixels covered
+        Kernel("linear", 1.0, _triangle),
+        Kernel("cubic", 2.0, _keys),  # Keys 1981, a = -0.5
+        Kernel("lanczos", 3.0, _lanczos3),  # Duchon 1979, three lobes
+    )
+}
+
+
+def kernel_named(name: str) -> Kernel:
+    """Return the kernel called `name`, or raise SlideArgumentError with the names there are."""
+    try:
+        return KERNELS[name]
+    except (KeyError, TypeError):
+        known = ", ".join(KERNELS)
+        raise SlideArgumentError(f"kernel {name!r} is not known; use one of {known}") from None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a resize of the whole image: `n_in` pixels to `n_out` with `kernel`."""
+
+    n_in: int
+    n_out: int
+    kernel: str
+    ratio: float
+    """Input pixels for one output pixel: n_in / n_out, where the level has every pixel."""
+    averaged: float = 1.0
+    """Pixels of level 0 that one input pixel is the mean of: above 1 for a stored level."""
+
+    @property
+    def sharpening(self) -> float:
+        """Weight of a neighbour in the filter that undoes the averaging of the input.
+
+        The mean of f pixels passes a wave of v cycles a pixel by 1 - (pi f v)^2 (1 - 1/f^2) / 6
+        for low v, and (-a, 1 + 2 a, -a) on the averaged pixels by 1 + 4 a (pi f v)^2: with
+        a = (1 - 1/f^2) / 24 their product is flat to the second order. Without it a level
+        that leaves just twice its size to shrink loses a tenth of the finest detail kept. The
+        area kernel is a mean itself, and exact on whole pixels.
+        """
+        if self.averaged <= 1 or self.kernel in ("nearest", "area"):
+            return 0.0
+        return (1 - self.averaged**-2) / 24
+
+    @property
+    def identity(self) -> bool:
+        """Whether every output pixel is its input pixel."""
+        return self.n_in == self.n_out and self.ratio == 1.0
+
+    def taps(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return first and past-the-last input pixel for each of outputs [start, stop)."""
+        centre = (np.arange(start, stop) + 0.5) * self.ratio
+        kernel = kernel_named(self.kernel)
+        if self.identity:
+            return np.arange(start, stop), np.arange(start, stop) + 1
+        if kernel.name == "nearest":
+            # added up step by step, as Pillow does: where a centre falls between two
+            # pixels the last bit of that sum decides
+            steps = np.full(stop, self.ratio)
+            steps[0] = self.ratio * 0.5
+            first = np.minimum(np.add.accumulate(steps)[start:].astype(np.int64), self.n_in - 1)
+            return first, first + 1
+        reach = kernel.support * max(self.ratio, 1.0) + (1 if self.sharpening else 0)
+        # a stored level may end a part of a pixel before the image does: stay inside
+        first = np.clip((centre - reach + 0.5).astype(np.int64), 0, self.n_in - 1)
+        last = np.minimum((centre + reach + 0.5).astype(np.int64), self.n_in)
+        return first, np.maximum(last, first + 1)
+
+    def window(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the range of input pixels that outputs [start, stop) need."""
+        low, _ = self.taps(start, start + 1)
+        _, high = self.taps(stop - 1, stop)
+        return int(low[0]), int(high[0])
+
+    def reached(self, start: int, stop: int, low: int, high: int) -> tuple[int, int]:
+        """Return the range of outputs [start, stop) that need an input of [low, high)."""
+        first, last = self.taps(start, stop)
+        return (
+            start + int(np.searchsorted(last, low, side="right")),
+            start + int(np.searchsorted(first, high, side="left")),
+        )
+
+    def weights(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return first input pixel (n,) and weights (n, taps), zero past the last tap."""
+        first, last = self.taps(start, stop)
+        index = first[:, None] + np.arange(int((last - first).max()))
+        if self.identity or self.kernel == "nearest":
+            return first, np.ones(index.shape)
+        centre = (np.arange(start, stop) + 0.5) * self.ratio
+        widen = max(self.ratio, 1.0)
+        offset = index - centre[:, None] + 0.5
+        kernel = kernel_named(self.kernel).weight
+        weight = kernel(offset / widen)
+        if a := self.sharpening:
+            beside = kernel((offset - 1) / widen) + kernel((offset + 1) / widen)
+            weight = (1 + 2 * a) * weight - a * beside
+        weight[index >= last[:, None]] = 0.0
+        # added up tap by tap: the order of a plain sum depends on the width of the window
+        return first, weight / np.add.accumulate(weight, axis=1)[:, -1:]
+
+
+def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    """Resample the columns of `strip` (h, w, c), whose first column is input `origin`.
+
+    Returns (h, stop - start, c), rounded to the dtype as the whole-image resize does it
+    between its two passes; float images stay as they are.
+    """
+    if axis.identity:
+        return strip[:, start - origin : stop - origin]
+    if axis.kernel == "nearest":
+        return strip[:, axis.taps(start, stop)[0] - origin]
+    if is_long(strip.dtype):
+        return _long_rows(strip.transpose(1, 0, 2), axis, start, stop, origin).transpose(1, 0, 2)
+    if strip.dtype != np.uint8:
+        turned = _turned(strip)
+        return _sparse_rows(turned, strip.dtype, axis, start, stop, origin).transpose(1, 0, 2)
+    height, width, channels = strip.shape
+    bands = list(_bands(axis, start, stop))
+    out = np.empty((height, stop - start, channels), np.uint8)
+    planes = np.empty((channels, ROWS, width))
+    sums = np.empty((channels, ROWS, stop - start))
+    for top in range(0, height, ROWS):
+        rows = min(ROWS, height - top)
+        # planes, not interleaved: one matrix serves each channel
+        planes[:, :rows] = strip[top : top + rows].transpose(2, 0, 1)
+        for band in bands:
+            low = band.first - origin
+            window = planes[:, :rows, low : low + len(band.matrix)]
+            part = sums[:, :rows, band.start - start : band.stop - start]
+            step = max(1, GEMM_LIMIT // band.matrix.size)
+            for row in range(0, rows, step):
+                np.matmul(window[:, row : row + step], band.matrix, out=part[:, row : row + step])
+        out[top : top + rows] = _rounded(sums[:, :rows]).transpose(1, 2, 0)
+    return out
+
+
+def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    """Resample the rows of `block` (h, w, c), whose first row is input `origin`."""
+    if axis.identity:
+        return block[start - origin : stop - origin]
+    if axis.kernel == "nearest":
+        result: Array = block[axis.taps(start, stop)[0] - origin]
+        return result
+    _, width, channels = block.shape
+    if is_long(block.dtype):
+        return _long_rows(block, axis, start, stop, origin)
+    if block.dtype != np.uint8:
+        return _sparse_rows(block.astype(np.float64), block.dtype, axis, start, stop, origin)
+    flat = block.reshape(len(block), width * channels)
+    out = np.empty((stop - start, width * channels), np.uint8)
+    for band in _bands(axis, start, stop):
+        low = band.first - origin
+        window = flat[low : low + len(band.matrix)].astype(np.float64)
+        turned = np.ascontiguousarray(band.matrix.T)
+        columns = max(1, GEMM_LIMIT // band.matrix.size)
+        for left in range(0, width * channels, columns):
+            out[band.start - start : band.stop - start, left : left + columns] = _rounded(
+                turned @ window[:, left : left + columns]
+            )
+    return out.reshape(stop - start, width, channels)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Outputs [start, stop) as one product with a (taps, outputs) matrix of whole numbers."""
+
+    start: int
+    stop: int
+    first: int
+    matrix: Array
+
+
+def _bands(axis: Axis, start: int, stop: int, outputs: int = 16) -> Iterator[_Band]:
+    first, weight = axis.weights(start, stop)
+    scaled = weight * 2.0**_BITS
+    whole = np.trunc(scaled + np.copysign(0.5, scaled))
+    taps = np.arange(weight.shape[1])
+    for low in range(0, stop - start, outputs):
+        high = min(low + outputs, stop - start)
+        row = first[low:high, None] - first[low] + taps
+        inside = whole[low:high] != 0
+        matrix = np.zeros((int(row[inside].max()) + 1, high - low))
+        column = np.broadcast_to(np.arange(high - low)[:, None], row.shape)
+        matrix[row[inside], column[inside]] = whole[low:high][inside]
+        yield _Band(start + low, start + high, int(first[low]), matrix)
+
+
+def _rounded(product: Array) -> Array:
+    """Whole numbers of _BITS fraction bits to bytes: half up, kept in range; in place."""
+    product += 2.0 ** (_BITS - 1)
+    product *= 2.0**-_BITS  # exact: a power of two
+    return np.clip(product, 0, 255, out=product).astype(np.uint8)
+
+
+def _turned(strip: Array) -> Array:
+    """Return `strip` (h, w, c) as float64 (w, h, c)."""
+    height, width, channels = strip.shape
+    turned = np.empty((width, height, channels))
+    for top in range(0, height, _TURNED):
+        turned[:, top : top + _TURNED] = strip[top : top + _TURNED].transpose(1, 0, 2)
+    return turned
+
+
+def _sparse_rows(
+    block: Array, dtype: np.dtype[Any], axis: Axis, start: int, stop: int, origin: int
+) -> Array:
+    """Resample rows of float64 by a sparse matrix, to another dtype."""
+    first, weight = axis.weights(start, stop)
+    matrix = _sparse(first - origin, weight, len(block))
+    flat = block.reshape(len(block), -1)
+    product = matrix @ flat
+    if dtype == np.float64 and not np.isfinite(product).all():
+        # of finite samples near the limits the sum alone may be beyond them
+        most = 2.0**-8 * np.finfo(dtype).max
+        scaled = matrix @ (2.0**-8 * flat)
+        scaled = 2.0**8 * np.clip(scaled, -most, most, where=np.isfinite(scaled), out=scaled)
+        product = np.where(np.isfinite(product), product, scaled)
+    return to_dtype(product.reshape(stop - start, *block.shape[1:]), dtype)
+
+
+def _sparse(first: Array, weight: Array, size: int) -> Any:
+    """Return the matrix whose rows hold `weight` (n, taps) from column `first` (n,) on."""
+    from scipy.sparse import csr_array
+
+    count, taps = weight.shape
+    column = (first[:, None] + np.arange(taps)).ravel()
+    used = (weight != 0).ravel()
+    row = np.repeat(np.arange(count), taps)
+    return csr_array((weight.ravel()[used], (row[used], column[used])), shape=(count, size))
+
+
+def is_long(dtype: np.dtype[Any]) -> bool:
+    """Return whether float64 does not hold all values of `dtype`."""
+    return dtype.kind in "iu" and dtype.itemsize == 8
+
+
+def limbs(values: Array) -> tuple[Array, Array]:
+    """Return the upper and the lower 32 bits of integers of 64, as int64."""
+    high = (values >> values.dtype.type(32)).astype(np.int64)
+    return high, (values & values.dtype.type(2**32 - 1)).astype(np.int64)
+
+
+def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
+    """Resample rows of int64 or uint64.
+
+    An output is the pixel of its largest weight, plus the weighted sum of the differences from each
+    pixel to the next: what is flat stays flat, and no more than the 53rd bit of the differences is
+    lost.
+    """
+    first, weight = axis.weights(start, stop)
+    main = weight.argmax(axis=1)
+    # a difference counts with all pixels on its far side, seen from the main one
+    after = np.add.accumulate(weight[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    before = np.add.accumulate(weight, axis=1)[:, :-1]
+    steps = np.where(np.arange(weight.shape[1] - 1) >= main[:, None], after, -before)
+    high, low = limbs(block.reshape(len(block), -1))
+    differences = np.diff(high, axis=0) * 2.0**32
+    differences += np.diff(low, axis=0)
+    change = _sparse(first - origin, steps, len(differences)) @ differences
+    del differences
+    at = first - origin + main
+    high, low = high[at], low[at]
+    parity = low & 1  # halves go to the even number, as in all other dtypes
+    change = np.rint(change + parity) - parity
+    upper = np.floor(change * 2.0**-32)
+    low += (change - upper * 2.0**32).astype(np.int64)
+    high += upper.astype(np.int64) + (low >> 32)
+    low &= 2**32 - 1
+    info = np.iinfo(block.dtype)
+    least, most = info.min >> 32, info.max >> 32
+    low[high < least], low[high > most] = 0, 2**32 - 1
+    np.clip(high, least, most, out=high)
+    result: Array = (high.astype(block.dtype) << block.dtype.type(32)) | low.astype(block.dtype)
+    return result.reshape(stop - start, *block.shape[1:])
+
+
+def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return float `values` as `dtype`, kept in range; integers, of up to 32 bits, are rounded."""
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        return np.clip(np.rint(values), info.min, info.max).astype(dtype)
+    with np.errstate(over="ignore"):
+        result: Array = values.astype(dtype)
+    over = np.isinf(result)
+    if over.any():
+        over &= np.isfinite(values)
+        result[over] = np.copysign(np.finfo(dtype).max, values[over])
+    return result

@@ -1,0 +1,247 @@
+"""Sums, histograms, means of boxes, weighted sums of rows and turning, for bytes.
+
+Each does in whole numbers, or in float32 sums that are exact, what `stats`, `pixels` and
+`shrink` do with numpy and Pillow: the same bits, without Python's lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from dask_slides.numerics.loops.compiler import compiled, inlined
+
+_BYTES = types.Array(types.uint8, 2, "A", readonly=True)
+_ROWS = types.Array(types.uint8, 2, "C", readonly=True)
+_OUT = types.Array(types.uint8, 2, "C")
+_WORDS = types.Array(types.uint64, 2, "C", readonly=True)
+_OUT_WORDS = types.Array(types.uint64, 2, "C")
+_INDEX = types.Array(types.int64, 1, "C", readonly=True)
+_WEIGHTS = types.Array(types.float32, 2, "C", readonly=True)
+
+_PIECE = 2**15
+"""Bytes whose squares sum up in 32 bits."""
+
+
+@compiled(types.UniTuple(types.int64, 2)(_BYTES))
+def moments(values: Any) -> tuple[Any, Any]:
+    """Return the sum and the sum of squares of bytes (rows, n)."""
+    total, squares = np.int64(0), np.int64(0)
+    for row in range(values.shape[0]):
+        for left in range(0, values.shape[1], _PIECE):
+            piece = values[row, left : left + _PIECE]
+            some, some_squares = np.uint32(0), np.uint32(0)
+            for i in range(piece.shape[0]):
+                value = np.uint32(piece[i])
+                some += value
+                some_squares += value * value
+            total += np.int64(some)
+            squares += np.int64(some_squares)
+    return total, squares
+
+
+@compiled(types.void(_BYTES, types.int64, types.int64, _OUT))
+def box(pixels: Any, channels: int, factor: int, out: Any) -> None:
+    """Put the means of `factor` x `factor` whole pixels of `pixels` (h, w c) into `out`.
+
+    Rounded half up. `factor` is 2, 4 or 8; sums of 64 bytes fit 16 bits.
+    """
+    width = out.shape[1] // channels
+    size = width * factor * channels
+    sums = np.empty(size, np.uint16)
+    half = factor * factor // 2
+    shift = 2 if factor == 2 else 4 if factor == 4 else 6
+    for row in range(out.shape[0]):
+        first = pixels[row * factor][:size]
+        for i in range(size):
+            sums[i] = first[i]
+        for y in range(1, factor):
+            more = pixels[row * factor + y][:size]
+            for i in range(size):
+                sums[i] += more[i]
+        into = out[row]
+        if channels == 3:  # the usual one without a loop innermost
+            for x in range(width):
+                at = x * factor * 3
+                red, green, blue = half, half, half
+                for i in range(at, at + factor * 3, 3):
+                    red += sums[i]
+                    green += sums[i + 1]
+                    blue += sums[i + 2]
+                into[x * 3] = red >> shift
+                into[x * 3 + 1] = green >> shift
+                into[x * 3 + 2] = blue >> shift
+        else:
+            for x in range(width):
+                for channel in range(channels):
+                    value = half
+                    at = x * factor * channels + channel
+                    for i in range(at, at + factor * channels, channels):
+                        value += sums[i]
+                    into[x * channels + channel] = value >> shift
+
+
+_ACROSS = 512
+"""Samples of a row that are summed at a time: the rows in use stay in the second-level cache."""
+
+
+@compiled(types.void(_ROWS, _INDEX, _WEIGHTS, _OUT))
+def weigh(block: Any, first: Any, weights: Any, out: Any) -> None:
+    """Put into row i of `out` the sum of rows ``first[i]`` on of `block`, with ``weights[i]``.
+
+    Rounded half up and kept in range. Weights of rows beyond `block` are not used. Rows are
+    cast once, into a ring that holds as many as an output needs.
+    """
+    height, width = block.shape
+    count = weights.shape[1]
+    held = 1
+    while held < count:
+        held *= 2
+    ring = np.empty((held, _ACROSS), np.float32)
+    sums = np.empty(_ACROSS, np.float32)
+    for left in range(0, width, _ACROSS):
+        size = min(_ACROSS, width - left)
+        part = sums[:size]
+        cast = first[0]
+        for row in range(out.shape[0]):
+            start = first[row]
+            stop = min(start + count, height)
+            cast = max(cast, start)
+            while cast < stop:
+                source = block[cast][left : left + size]
+                target = ring[cast & (held - 1)][:size]
+                for i in range(size):
+                    target[i] = np.float32(source[i])
+                cast += 1
+            for i in range(size):
+                part[i] = np.float32(0.5)
+            tap = 0
+            while tap + 4 <= stop - start:  # four at a time: sums are loaded and stored less
+                at = start + tap
+                a, b, c, d = (
+                    weights[row, tap],
+                    weights[row, tap + 1],
+                    weights[row, tap + 2],
+                    weights[row, tap + 3],
+                )
+                of_a = ring[at & (held - 1)][:size]
+                of_b = ring[(at + 1) & (held - 1)][:size]
+                of_c = ring[(at + 2) & (held - 1)][:size]
+                of_d = ring[(at + 3) & (held - 1)][:size]
+                for i in range(size):
+                    part[i] += a * of_a[i] + b * of_b[i] + c * of_c[i] + d * of_d[i]
+                tap += 4
+            while tap < stop - start:
+                weight = weights[row, tap]
+                of_one = ring[(start + tap) & (held - 1)][:size]
+                for i in range(size):
+                    part[i] += weight * of_one[i]
+                tap += 1
+            into = out[row][left : left + size]
+            for i in range(size):
+                value = part[i]
+                value = value if value > np.float32(0) else np.float32(0)
+                value = value if value < np.float32(255) else np.float32(255)
+                into[i] = np.uint8(np.int32(value))
+
+
+@compiled(types.void(_WORDS, _OUT_WORDS))
+def turn(words: Any, out: Any) -> None:
+    """Transpose bytes (h, w) to (w, h), both multiples of 8, given as words of 8 bytes.
+
+    A word of each of eight rows is an 8 x 8 matrix, which three steps of masks and shifts
+    transpose (Warren, Hacker's Delight, 7-3): little-endian machines only.
+    """
+    bytes_mask, shorts_mask = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
+    words_mask = np.uint64(0x00000000FFFFFFFF)
+    one, two, four = np.uint64(8), np.uint64(16), np.uint64(32)
+    for block in range(words.shape[0] // 8):
+        rows = words[8 * block : 8 * block + 8]
+        for column in range(words.shape[1]):
+            a, b, c, d = rows[0, column], rows[1, column], rows[2, column], rows[3, column]
+            e, f, g, h = rows[4, column], rows[5, column], rows[6, column], rows[7, column]
+            swap = ((a >> one) ^ b) & bytes_mask
+            a, b = a ^ (swap << one), b ^ swap
+            swap = ((c >> one) ^ d) & bytes_mask
+            c, d = c ^ (swap << one), d ^ swap
+            swap = ((e >> one) ^ f) & bytes_mask
+            e, f = e ^ (swap << one), f ^ swap
+            swap = ((g >> one) ^ h) & bytes_mask
+            g, h = g ^ (swap << one), h ^ swap
+            swap = ((a >> two) ^ c) & shorts_mask
+            a, c = a ^ (swap << two), c ^ swap
+            swap = ((b >> two) ^ d) & shorts_mask
+            b, d = b ^ (swap << two), d ^ swap
+            swap = ((e >> two) ^ g) & shorts_mask
+            e, g = e ^ (swap << two), g ^ swap
+            swap = ((f >> two) ^ h) & shorts_mask
+            f, h = f ^ (swap << two), h ^ swap
+            swap = ((a >> four) ^ e) & words_mask
+            a, e = a ^ (swap << four), e ^ swap
+            swap = ((b >> four) ^ f) & words_mask
+            b, f = b ^ (swap << four), f ^ swap
+            swap = ((c >> four) ^ g) & words_mask
+            c, g = c ^ (swap << four), g ^ swap
+            swap = ((d >> four) ^ h) & words_mask
+            d, h = d ^ (swap << four), h ^ swap
+            at = 8 * column
+            out[at, block], out[at + 1, block] = a, b
+            out[at + 2, block], out[at + 3, block] = c, d
+            out[at + 4, block], out[at + 5, block] = e, f
+            out[at + 6, block], out[at + 7, block] = g, h
+
+
+_COUNTS = types.Array(types.int64, 1, "C")
+_ANYWHERE = types.Array(types.uint64, 2, "A", readonly=True, aligned=False)
+
+
+@inlined
+def _add(tables: Any, word: Any, times: Any) -> None:
+    """Add the 8 bytes of `word` to a table each: none waits for the addition before it."""
+    byte = np.uint64(255)
+    tables[0, word & byte] += times
+    tables[1, word >> np.uint64(8) & byte] += times
+    tables[2, word >> np.uint64(16) & byte] += times
+    tables[3, word >> np.uint64(24) & byte] += times
+    tables[4, word >> np.uint64(32) & byte] += times
+    tables[5, word >> np.uint64(40) & byte] += times
+    tables[6, word >> np.uint64(48) & byte] += times
+    tables[7, word >> np.uint64(56)] += times
+
+
+@compiled(types.void(_ANYWHERE, _BYTES, _COUNTS))
+def count(words: Any, rest: Any, counts: Any) -> None:
+    """Add to `counts` (256) how often each byte stands in rows of `words` and in their `rest`.
+
+    Three words are a row of 8 pixels of 3 channels, or of more of fewer. Of glass they come
+    over and over, as JPEG keeps little but the mean of a block: they are added once a run.
+    """
+    tables = np.zeros((8, 256), np.uint32)  # they stay in the first-level cache
+    one = np.uint32(1)
+    for row in range(words.shape[0]):
+        line = words[row]
+        groups = line.shape[0] // 3
+        if groups:
+            a, b, c = line[0], line[1], line[2]
+            times = np.uint32(0)
+            for group in range(groups):
+                x, y, z = line[3 * group], line[3 * group + 1], line[3 * group + 2]
+                if (x == a) & (y == b) & (z == c):
+                    times += one
+                else:
+                    _add(tables, a, times)
+                    _add(tables, b, times)
+                    _add(tables, c, times)
+                    a, b, c, times = x, y, z, one
+            _add(tables, a, times)
+            _add(tables, b, times)
+            _add(tables, c, times)
+        for i in range(3 * groups, line.shape[0]):
+            _add(tables, line[i], one)
+        for value in rest[row]:
+            counts[value] += 1
+    for table in range(8):
+        for value in range(256):
+            counts[value] += tables[table, value]

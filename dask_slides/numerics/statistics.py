@@ -1,0 +1,223 @@
+"""Statistics of grid cells: one small record of whole numbers for each cell.
+
+Counts and sums are whole numbers held in float64, exact up to 2**53, and beyond that they are
+added row by row: they do not depend on the order in which a cell is read. Every detector decides
+from them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.types import Array
+from dask_slides.numerics.cell_samples import (
+    add_bytes,
+    add_samples,
+    index_of,
+    rebinned,
+    saturation_of,
+    width_of,
+)
+from dask_slides.numerics.histograms import BINS
+
+FIELDS = ("histogram", "saturation", "range")
+"""What a record can hold beyond count, sum and sum of squares."""
+
+
+LENGTHS = {"histogram": BINS, "saturation": BINS, "range": 3}
+"""How many numbers each of them is."""
+
+
+COUNTS = ("missing", "nodata")
+"""What every record ends with."""
+
+
+TOGETHER = 2**16
+"""Samples that are looked at together: what they are turned into stays in the cache."""
+
+
+@dataclass(frozen=True)
+class CellStats:
+    """Statistics of the colour samples of each cell; arrays of shape (rows, cols).
+
+    Alpha never counts: it is composited when reading. Of float images only finite samples
+    count.
+    """
+
+    count: Array
+    """Samples: pixels times channels."""
+    total: Array
+    """Sum of the samples."""
+    squares: Array
+    """Sum of their squares."""
+    histogram: Array | None = None
+    """(rows, cols, 256): samples by brightness. Bin i of a cell counts those from
+    ``first + i * width`` on and below ``first + (i + 1) * width``: of uint8 each value has a bin,
+    of other dtypes the bins of a cell cover its own samples."""
+    saturation: Array | None = None
+    """(rows, cols, 256): pixels by HSV saturation in 256 steps; zero for images not RGB."""
+    missing: Array | None = None
+    """Pixels without a value: of absent and corrupt tiles, nodata and masked ones. They are in none
+    of the others. None is 0."""
+    nodata: Array | None = None
+    """Those of the missing pixels that are nodata or masked. None is 0."""
+    low: Array | None = None
+    """Smallest sample, None for uint8. It, `high` and `width` are 0 for a cell without samples."""
+    high: Array | None = None
+    """Largest sample, None for uint8."""
+    width: Array | None = None
+    """Width of a bin of the histogram, None for uint8, where it is 1: the smallest power of two
+    with which 256 bins, the first of which begins at a multiple of it, hold the samples. It is 1 or
+    more for integers."""
+
+    @property
+    def first(self) -> Array:
+        """Where the first bin of each cell's histogram begins."""
+        if self.low is None or self.width is None:
+            return np.zeros(self.count.shape)
+        with np.errstate(over="ignore"):
+            return np.asarray(np.nan_to_num(index_of(self.low, self.width) * self.width))
+
+    def pool(self) -> tuple[Array, float, float]:
+        """Return the histogram of all cells (256,), where its first bin begins, and a bin's width.
+
+        It is the one that a single cell of all samples has.
+        """
+        if self.histogram is None:
+            raise ValueError("the statistics hold no histogram")
+        counts = np.asarray(self.histogram).reshape(-1, BINS)
+        if self.low is None or self.high is None or self.width is None:
+            return counts.sum(axis=0), 0.0, 1.0
+        some = np.asarray(self.width).reshape(-1) > 0
+        if not some.any():
+            return np.zeros(BINS), 0.0, 1.0
+        low, high, width = (
+            np.asarray(part).reshape(-1)[some] for part in (self.low, self.high, self.width)
+        )
+        common = np.maximum(width.max(), width_of(low.min(), high.max(), whole=False))
+        first = index_of(low.min(), common)
+        pooled = rebinned(counts[some], index_of(low, width), width, first, common)
+        with np.errstate(over="ignore"):
+            return pooled.sum(axis=0), float(np.nan_to_num(first * common)), float(common)
+
+    @property
+    def whole(self) -> Array:
+        """(rows, cols) bool: whether every pixel of a cell has a value."""
+        return np.ones(self.count.shape, bool) if self.missing is None else self.missing == 0
+
+    @property
+    def known(self) -> Array:
+        """(rows, cols) bool: whether no tile that a cell touches is absent or corrupt."""
+        if self.missing is None:
+            return np.ones(self.count.shape, bool)
+        return np.asarray(self.missing == (0 if self.nodata is None else self.nodata))
+
+    @property
+    def mean(self) -> Array:
+        """Mean sample; 0 for a cell without samples."""
+        mean = self.total / np.maximum(self.count, 1)
+        if self.low is not None and self.high is not None:
+            mean = np.clip(mean, self.low, self.high)  # sums may be rounded
+        return np.asarray(mean)
+
+    @property
+    def std(self) -> Array:
+        """Population standard deviation of the samples; 0 where all of them are the same."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of squares beyond float64
+            variance = self.squares / np.maximum(self.count, 1) - self.mean**2
+        std = np.sqrt(np.maximum(np.nan_to_num(variance, nan=np.inf, posinf=np.inf), 0.0))
+        if self.low is not None and self.high is not None:
+            std = np.where(self.low == self.high, 0.0, std)  # sums may be rounded
+        return np.asarray(std)
+
+    def packed(self) -> Array:
+        """Return one float64 array (rows, cols, 3 + the length of each field + 2)."""
+        none = np.zeros(self.count.shape)
+        missing = none if self.missing is None else self.missing
+        nodata = none if self.nodata is None else self.nodata
+        parts = [self.count[..., None], self.total[..., None], self.squares[..., None]]
+        parts += [part for part in (self.histogram, self.saturation) if part is not None]
+        parts += [part[..., None] for part in (self.low, self.high, self.width) if part is not None]
+        parts += [missing[..., None], nodata[..., None]]
+        return np.concatenate(parts, axis=-1, dtype=np.float64)
+
+
+def record_length(fields: tuple[str, ...]) -> int:
+    """Return the length of a packed record with `fields`."""
+    return 3 + sum(LENGTHS[name] for name in fields) + len(COUNTS)
+
+
+def fields_of(names: Collection[str], dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """Return the fields `names` in order, and what other dtypes than uint8 need beside them."""
+    return tuple(
+        name for name in FIELDS if name in names or (name == "range" and dtype != np.uint8)
+    )
+
+
+def _places(fields: tuple[str, ...]) -> dict[str, slice]:
+    """Return where each of the fields lies in a record."""
+    found, at = {}, 3
+    for name in FIELDS:
+        if name in fields:
+            found[name] = slice(at, at := at + LENGTHS[name])
+    return found
+
+
+def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
+    """Return the statistics that `packed` made an array of."""
+    parts = {name: records[..., place] for name, place in _places(fields).items()}
+    if "range" in parts:
+        parts |= zip(("low", "high", "width"), np.moveaxis(parts.pop("range"), -1, 0), strict=True)
+    if records.shape[-1] == record_length(fields):
+        parts |= {"missing": records[..., -2], "nodata": records[..., -1]}
+    return CellStats(records[..., 0], records[..., 1], records[..., 2], **parts)
+
+
+def record_of(
+    pixels: Array,
+    fields: tuple[str, ...],
+    above: Array | None = None,
+    seen: Array | None = None,
+) -> Array:
+    """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`.
+
+    `seen` (h, w) bool leaves out the pixels without a value, and counts them; None is all.
+    """
+    record: Array = np.zeros(record_length(fields)) if above is None else above.copy()
+    add_records(record[None], pixels[None], fields, None if seen is None else seen[None])
+    record[-2] += 0 if seen is None else seen.size - np.count_nonzero(seen)
+    return record
+
+
+def add_records(
+    records: Array, pixels: Array, fields: tuple[str, ...], seen: Array | None = None
+) -> None:
+    """Add what lies below, `pixels` (n, h, w, c), to the packed `records` (n, record) of n cells.
+
+    `seen` (n, h, w) bool leaves out the pixels without a value; None is all. In place; what is
+    missing is not counted.
+    """
+    count, height, width, channels = pixels.shape
+    cells = max(1, TOGETHER // (height * width * channels))
+    rows = max(1, TOGETHER // (width * channels))
+    places = _places(fields)
+    for first in range(0, count, cells):
+        some = slice(first, first + cells)
+        parts = [
+            (
+                pixels[some, top : top + rows],
+                None if seen is None else seen[some, top : top + rows],
+            )
+            for top in range(0, height, rows)
+        ]
+        if pixels.dtype == np.uint8:  # they are counted where they lie
+            add_bytes(records[some], parts if seen is not None else [(pixels[some], None)], places)
+        else:
+            add_samples(records[some], parts, places)
+        if "saturation" in places and channels == 3:
+            for part, visible in parts:
+                records[some, places["saturation"]] += saturation_of(part, visible)

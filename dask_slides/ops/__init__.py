@@ -1,0 +1,1 @@
+"""The public operations, one in each module."""

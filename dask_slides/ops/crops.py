@@ -1,0 +1,240 @@
+"""Random crops from dense areas: seeded, the same on every scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.core.bad_tiles import present_mask
+from dask_slides.core.geometry import Region
+from dask_slides.core.grid import TileGrid, tile_pair
+from dask_slides.core.source import Source, holes_in, is_masked, read_valid
+from dask_slides.core.types import Array
+from dask_slides.errors import SlideArgumentError
+from dask_slides.graph.blocks import Block, map_blocks
+from dask_slides.graph.tiles import TileBlock, plan_tile_blocks
+from dask_slides.numerics.detectors import Detector
+from dask_slides.numerics.statistics import CellStats, record_length, record_of, unpacked
+from dask_slides.ops.blank_map import BlankMap, map_of_grid
+from dask_slides.ops.pack import (
+    DENSE,
+    TilePack,
+    check_obeyed,
+    pack_at,
+    pack_attributes,
+    pack_image,
+    warn_blank,
+)
+from dask_slides.runtime.scheduler import compute
+from dask_slides.slide import Mpp, Slide, as_slide
+
+MIN_TASKS = 8
+"""At least as many, and no more than memory asks for: crops at any place share the tiles that are
+decoded for them, and two tasks side by side both decode those between them."""
+ROUNDS = 16
+"""Draws for what is missing, before dense cells are taken as they lie in the grid."""
+
+
+@dataclass(frozen=True)
+class RecordBlock:
+    """Statistics of tiles at any places, a block of them a task."""
+
+    tiles: TileBlock
+    fields: tuple[str, ...]
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return what the tiles of `block` read."""
+        return self.tiles.window(block)
+
+    def __call__(self, source: Source, block: Block) -> Array:
+        """Return (n, record)."""
+        start, stop = self.tiles.starts[block[0] : block[0] + 2]
+        regions = self.tiles.regions(source, slice(start, stop))
+        pixels = self.tiles(source, block)
+        records = []
+        for region, tile in zip(regions, pixels, strict=True):
+            seen = present_mask(region, holes_in(source, 0, region))
+            if is_masked(source):
+                _, valid = read_valid(source, 0, region)
+                if valid is not None:
+                    seen = valid if seen is None else seen & valid
+            records.append(record_of(tile, self.fields, seen=seen))
+        return np.stack(records)
+
+
+def _stats_at(
+    image: Slide, yx: NDArray[np.int64], tile: tuple[int, int], fields: tuple[str, ...]
+) -> CellStats:
+    order = _reading_order(yx)
+    tiles, lengths = plan_tile_blocks(image.source, yx[order], tile, 0, MIN_TASKS)
+    records = map_blocks(
+        RecordBlock(tiles, fields),
+        image.source,
+        (lengths, (record_length(fields),)),
+        np.dtype(float),
+        "crop-statistics",
+    )
+    found = np.empty(records.shape)
+    found[order] = compute(records, "judge crops")
+    return unpacked(found, fields)
+
+
+def _reading_order(yx: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order by rows, then columns: crops of a task lie together and share decodes."""
+    return np.lexsort((yx[:, 1], yx[:, 0]))
+
+
+def _draw(
+    rng: np.random.Generator,
+    cells: NDArray[np.int64],
+    count: int,
+    grid: TileGrid,
+    size: tuple[int, int],
+) -> NDArray[np.int64]:
+    """Return corners (count, 2) of crops whose centre lies in a dense cell, in the image."""
+    chosen = cells[rng.integers(len(cells), size=count)]
+    tile = np.array(size)
+    within = np.minimum(grid.tile, np.array(grid.shape) - chosen)  # the last cells may be smaller
+    corner = chosen + rng.integers(-(tile // 2), within - tile // 2, size=(count, 2))
+    result: NDArray[np.int64] = np.clip(corner, 0, np.array(grid.shape) - tile)
+    return result
+
+
+def _of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
+    """Return `blank_map`, computed, if it is one of `image`."""
+    grid, shape = blank_map.grid, image.shape[:2]
+    if grid.shape != shape or grid.tile != grid.stride:
+        raise SlideArgumentError(
+            f"{image.name}: the blank map is of an image of {grid.shape[0]} x {grid.shape[1]} px "
+            f"where crops are drawn from {shape[0]} x {shape[1]}; make one of that size"
+        )
+    return blank_map.compute()
+
+
+def plan_crops(
+    slide: Slide, n: int, size: Any, downsample: float | None, mpp: Mpp
+) -> tuple[Slide, TileGrid]:
+    """Return the slide at the scale of the crops, and the grid of dense cells: plain numbers."""
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
+    tile = tile_pair(size, "size")
+    image = pack_image(slide, downsample, mpp)
+    height, width = image.shape[:2]
+    if height < tile[0] or width < tile[1]:
+        raise SlideArgumentError(
+            f"{slide.name}: a crop of {tile[0]} x {tile[1]} px does not fit the image of "
+            f"{height} x {width} px; use smaller crops"
+        )
+    return image, TileGrid((height, width), tile, tile, "shift")
+
+
+def random_crops(
+    slide: Any,
+    n: int,
+    size: Any,
+    seed: int = 0,
+    downsample: float | None = None,
+    mpp: Mpp = None,
+    detector: Detector = DENSE,
+    blank_map: BlankMap | None = None,
+) -> TilePack:
+    """Draw crops from the dense areas of a slide.
+
+    The centre of a crop lies in a dense cell of a grid of the crop's size, anywhere in it,
+    and the crop itself is not blank under the detector. Neither touches an absent or a masked
+    corrupt tile of the slide. The same seed draws the same crops
+    under any scheduler and chunking. The places are found here; the pixels stay lazy.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    n : int
+        How many crops.
+    size : int or (int, int)
+        Height and width of a crop in pixels of the result.
+    seed : int
+        For `numpy.random.default_rng`.
+    downsample, mpp
+        Scale of the crops, as in `resize`; by default full resolution.
+    detector : Detector
+        What is dense: not blank under it.
+    blank_map : BlankMap, optional
+        A map of this slide, or of its `resize` if the crops have a scale, with cells of any size.
+        It decides, instead of `detector`: the centre of a crop lies where ``.blank`` is False.
+
+    Returns
+    -------
+    TilePack
+        In reading order, so a loader for training has to shuffle; empty, with
+        BlankSlideWarning, where all is blank.
+
+    Raises
+    ------
+    SlideArgumentError
+        An argument is wrong, or a crop does not fit the image.
+    """
+    slide = as_slide(slide)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0")
+    rng = np.random.default_rng(int(seed))
+    if blank_map is not None:
+        check_obeyed(slide, blank_map, detector is DENSE)
+    image, grid = plan_crops(slide, n, size, downsample, mpp)
+    if blank_map is None:
+        found = map_of_grid(image, grid, detector).compute()
+    else:
+        found = _of_image(image, blank_map)
+    yx, score = _dense_places(image, found, grid.tile, rng, int(n), judged=blank_map is None)
+    order = _reading_order(yx)
+    yx, score = yx[order], score[order]
+    if not len(yx):
+        warn_blank(slide, found)
+    attributes = pack_attributes(slide, image, found, None)
+    attributes["seed"] = int(seed)
+    attributes["tile_size"] = list(grid.tile)
+    return pack_at(slide, image, yx, grid.tile, score, attributes, 0, MIN_TASKS)
+
+
+def _dense_places(
+    image: Slide,
+    found: BlankMap,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    n: int,
+    judged: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return n corners of crops with their centres in dense cells, and their scores.
+
+    Those that are `judged` are dense themselves; then the cells are of their size.
+    """
+    grid = found.grid
+    usable = found.stats.whole if judged else found.stats.count > 0
+    dense = np.argwhere(usable & ~np.asarray(found.blank))
+    if not len(dense):
+        return np.empty((0, 2), np.int64), np.empty(0)
+    cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
+    judge = found.detector.fit(found.stats)  # the threshold of the slide, not of the crops
+    corners, scores, missing = [], [], n
+    for _ in range(ROUNDS):
+        candidates = _draw(rng, cells, missing, grid, size)
+        stats = _stats_at(image, candidates, size, found.fields)
+        good = stats.whole & ~judge(stats) if judged else stats.whole
+        corners.append(candidates[good])
+        scores.append(stats.std[good])
+        missing -= int(good.sum())
+        if not missing:
+            break
+    if missing and not judged and missing < n:  # too many touch pixels without a value
+        found_yx, found_score = np.concatenate(corners), np.concatenate(scores)
+        rest = rng.integers(len(found_yx), size=missing)
+        corners.append(found_yx[rest])
+        scores.append(found_score[rest])
+    if missing and judged:
+        rest = rng.integers(len(cells), size=missing)
+        corners.append(cells[rest])
+        scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])
+    return np.concatenate(corners), np.concatenate(scores)

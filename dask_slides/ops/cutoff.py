@@ -1,0 +1,216 @@
+"""Cut wholly blank rows and columns of the grid off, and find the way back."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.intervals import Intervals, kept_intervals
+from dask_slides.core.types import Array
+from dask_slides.errors import BlankSlideWarning, SlideArgumentError
+from dask_slides.graph.cut import CutSource
+from dask_slides.numerics.detectors import Contrast, Detector
+from dask_slides.ops.blank_map import BlankMap
+from dask_slides.ops.blank_map import blank_map as make_blank_map
+from dask_slides.ops.resize import output_shape, resized
+from dask_slides.plots import pictures
+from dask_slides.slide import Mpp, Slide, as_slide
+
+SNAP = 2.0**20
+"""Points are kept to this fraction of a pixel, so that scaling there and back is exact."""
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """A slide without its wholly blank rows and columns, and the way back to the source."""
+
+    image: Slide
+    """The cut image at the scale asked for; lazy."""
+    blank_map: BlankMap
+    """Of the source, in memory."""
+    rows: Intervals
+    """Kept rows, in pixels of the source."""
+    columns: Intervals
+    """Kept columns."""
+    source_shape: tuple[int, int]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """Source pixels for one of the image, along y and x."""
+        height, width = self.image.shape[:2]
+        if not height * width:
+            return 1.0, 1.0
+        return self.rows.length / height, self.columns.length / width
+
+    @property
+    def gain(self) -> float:
+        """How many times finer this is than the whole slide at the same longest side."""
+        kept = max(self.rows.length, self.columns.length)
+        return max(self.source_shape) / kept if kept else 1.0
+
+    def to_source(self, yx: Any) -> Array:
+        """Return where points of the image lie in the source.
+
+        Parameters
+        ----------
+        yx : array_like, (..., 2)
+            Points (y, x) in pixels of the image; (0, 0) is the top left corner of its first
+            pixel, whose centre is (0.5, 0.5).
+
+        Returns
+        -------
+        ndarray, (..., 2), float64
+            In pixels of level 0 of the source; NaN for points outside of the image.
+        """
+        points = _points(yx)
+        fy, fx = self.factors
+        return np.stack(
+            (
+                self.rows.to_source(_snapped(points[..., 0] * fy)),
+                self.columns.to_source(_snapped(points[..., 1] * fx)),
+            ),
+            axis=-1,
+        )
+
+    def from_source(self, yx: Any) -> Array:
+        """Return where points of the source lie in the image; NaN where they were cut off.
+
+        Parameters
+        ----------
+        yx : array_like, (..., 2)
+            Points (y, x) in pixels of level 0 of the source.
+
+        Returns
+        -------
+        ndarray, (..., 2), float64
+            In pixels of the image; ``to_source`` of it is the point again.
+        """
+        points = _points(yx)
+        fy, fx = self.factors
+        y = self.rows.from_source(points[..., 0]) / fy
+        x = self.columns.from_source(points[..., 1]) / fx
+        cut = np.isnan(y) | np.isnan(x)
+        return np.where(cut[..., None], np.nan, np.stack((y, x), axis=-1))
+
+    def plot(self, ax: Any = None, max_size: int = 1024) -> Any:
+        """Draw the cut image with matplotlib (the extra ``plot``); return the axes."""
+        return self.image.plot(ax, max_size)
+
+    def _repr_html_(self) -> str:
+        height, width = self.image.shape[:2]
+        blank = np.asarray(self.blank_map.blank)
+        facts = {
+            "source": f"{self.source_shape[0]:,} x {self.source_shape[1]:,} px",
+            "kept": f"{self.rows.length:,} x {self.columns.length:,} px",
+            "image": f"{height:,} x {width:,} px, {self.image.dtype}",
+            "mpp": "not known" if self.image.mpp is None else f"{self.image.mpp:.4g} µm",
+            "gain": f"{self.gain:.2f} times finer at the same longest side",
+            "detector": str(self.blank_map.detector),
+            "tasks": f"{self.image.data.npartitions:,}",
+            "memory": pictures.bytes_text(self.image.data.nbytes) + " in all",
+        }
+        picture = pictures.grid_picture(blank, side=256) if blank.size else None
+        return pictures.facts_html(f"Cut-off of {self.image.name}", facts, picture)
+
+
+def _points(yx: Any) -> Array:
+    points = np.asarray(yx, np.float64)
+    if points.ndim < 1 or points.shape[-1] != 2:
+        raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), that is (y, x)")
+    return points
+
+
+def _snapped(points: Array) -> Array:
+    return np.rint(points * SNAP) / SNAP
+
+
+def cutoff_resize(
+    slide: Any,
+    downsample: float | None = None,
+    mpp: Mpp = None,
+    max_size: int | None = None,
+    shape: tuple[int, int] | None = None,
+    kernel: str = "lanczos",
+    gap: float | None = 2.0,
+    tile_size: Any = None,
+    detector: Detector = Contrast(0.05),
+    blank_map: BlankMap | None = None,
+) -> Cutoff:
+    """Drop the rows and columns of the grid that are wholly blank, then resize the rest.
+
+    The scale applies after the cut, so the objects come out at a higher resolution for the
+    same size. The blank map is computed here; the image stays lazy.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    downsample, mpp, max_size, shape, kernel, gap
+        As in `resize`, of the cut image. The size ladder looks at the whole slide.
+    tile_size, detector
+        As in `blank_map`.
+    blank_map : BlankMap, optional
+        A map of this slide that there is already; `tile_size` and `detector` are not used.
+
+    Returns
+    -------
+    Cutoff
+        `image`, `blank_map`, `to_source`, `from_source`, `gain`. Of a slide that is blank
+        all over the image is 0 x 0 px, and BlankSlideWarning says so.
+
+    Raises
+    ------
+    SlideArgumentError
+        An argument is wrong, or the blank map is of another slide or grid.
+
+    Examples
+    --------
+    >>> import dask.array as da, dask_slides as ds
+    >>> x = da.random.default_rng(0).integers(0, 255, (400, 300, 3), dtype="uint8")
+    >>> glass = da.full((400, 300, 3), 240, dtype="uint8")
+    >>> cut = ds.cutoff_resize(da.concatenate([glass, x]), downsample=2, tile_size=100)
+    >>> cut.image.shape
+    (200, 150, 3)
+    >>> cut.to_source([0, 0])
+    array([400.,   0.])
+    """
+    slide = as_slide(slide)
+    # wrong arguments are told before the slide is read
+    output_shape(slide, downsample, mpp, max_size, shape)
+    resized(slide, slide.shape[:2], kernel, gap)
+    if blank_map is None:
+        blank_map = make_blank_map(slide, tile_size, detector)
+    elif not isinstance(blank_map, BlankMap):
+        raise SlideArgumentError(
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+        )
+    elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
+        raise SlideArgumentError(
+            f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
+            f"{blank_map.grid.shape[1]} px; make one of this slide"
+        )
+    blank_map = blank_map.compute()
+    grid, blank = blank_map.grid, np.asarray(blank_map.blank)
+    rows = kept_intervals(
+        np.asarray(blank.all(axis=1)), grid.starts(0), grid.tile[0], grid.shape[0]
+    )
+    columns = kept_intervals(
+        np.asarray(blank.all(axis=0)), grid.starts(1), grid.tile[1], grid.shape[1]
+    )
+    full = slide.shape[:2]
+    if blank.all():
+        warnings.warn(
+            f"{slide.name}: every cell is blank under {blank_map.detector}; nothing is left",
+            BlankSlideWarning,
+            stacklevel=2,
+        )
+    cut = slide
+    if (rows.length, columns.length) != full:
+        cut = replace(slide, source=CutSource(slide.source, rows, columns))
+    if rows.length:
+        size = output_shape(cut, downsample, mpp, max_size, shape, ladder_of=max(full))
+        cut = resized(cut, size, kernel, gap)
+    return Cutoff(cut, blank_map, rows, columns, full)

@@ -1,0 +1,1 @@
+"""Pictures of results: PNG bytes, HTML of notebooks and pages, matplotlib axes."""

@@ -1,0 +1,1 @@
+"""Decoders of one tile, and the checks of its bytes."""

@@ -1,0 +1,171 @@
+"""How large the stored tiles of a page are: in pixels, in bytes, and as their streams say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_slides.readers.codecs.headers import JPEG, READ, Data, Frame
+
+
+def tile_size(page: Any) -> tuple[int, int]:
+    """Return height and width of a stored tile or strip of a page of tifffile."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
+def samples_of(page: Any) -> int:
+    """Return the samples that a pixel has in one stored tile of a page of tifffile."""
+    return int(page.samplesperpixel) if page.planarconfig == 1 else 1
+
+
+def is_subsampled(page: Any) -> bool:
+    """Return whether pixels share chroma in blocks of bytes, which tifffile does not read."""
+    of_bytes = int(page.compression) not in READ
+    return of_bytes and page.photometric == 6 and block_of(page) != (1, 1)
+
+
+def block_of(page: Any) -> tuple[int, int]:
+    """Return height and width of the pixels that share chroma; 2 x 2 if the page does not say."""
+    wide, high = page.tags.valueof(530, (2, 2))
+    return int(high), int(wide)
+
+
+def tile_bytes(page: Any, height: int, width: int) -> int:
+    """Return the bytes of a decoded tile before its samples are unpacked."""
+    if is_subsampled(page):
+        high, wide = block_of(page)
+        return -(-height // high) * -(-width // wide) * (high * wide + 2)
+    bits = page.bitspersample
+    each = sum(bits) if isinstance(bits, tuple) else bits * samples_of(page)
+    return height * -(-width * each // 8)
+
+
+class Sizes:
+    """Which sizes the tiles of a page may have, number by number."""
+
+    def __init__(self, page: Any) -> None:
+        self.full = tile_size(page)
+        self._tiled = page.is_tiled
+        self._image = page.imagelength, page.imagewidth
+        self._down, self._across = (
+            -(-n // side) for n, side in zip(self._image, self.full, strict=True)
+        )
+
+    def valid(self, number: int) -> tuple[int, int]:
+        """Return how many rows and columns of tile `number` lie in the image."""
+        row, column = divmod(number % (self._down * self._across), self._across)
+        return (
+            min(self.full[0], self._image[0] - row * self.full[0]),
+            min(self.full[1], self._image[1] - column * self.full[1]),
+        )
+
+    def is_last_strip(self, number: int, height: int, width: int) -> bool:
+        """Return whether a stream of this size may be the last strip, with rows to spare.
+
+        Some writers give it as many rows as the others have, or whole blocks.
+        """
+        if self._across > 1 or width != self.full[1] or self._tiled:
+            return False
+        rows = self.valid(number)[0]
+        is_last = number % self._down == self._down - 1
+        return is_last and rows <= height <= max(self.full[0], -(-rows // 16) * 16)
+
+    def allowed(self, number: int) -> set[tuple[int, int]]:
+        """Return the sizes that writers give tile `number`: whole, or without its padding."""
+        height, width = self.valid(number)
+        return {self.full, (height, self.full[1]), (height, width)}
+
+
+class FrameCheck:
+    """Holds the header of a stream against its page. Threads may share it."""
+
+    def __init__(self, page: Any) -> None:
+        self._sizes = Sizes(page)
+        self._samples = samples_of(page)
+        self._bits = page.bitspersample
+        self._jpeg = int(page.compression) in JPEG
+        self._read = READ[int(page.compression)]
+        # the tiles of a page begin alike: what was found right once is compared and not parsed
+        self._known = b""
+
+    def __call__(self, number: int, data: Data) -> None:
+        """Raise ValueError unless tile `number` is what the page says, and whole."""
+        known = self._known
+        if known and data[: len(known)] == known:
+            return
+        frame = self._read(data)
+        if (frame.height, frame.width) == self._sizes.full:
+            pass
+        elif (frame.height, frame.width) not in self._sizes.allowed(number) and not (
+            self._jpeg and self._sizes.is_last_strip(number, frame.height, frame.width)
+        ):
+            height, width = self._sizes.full
+            raise ValueError(
+                f"the stream of tile {number} is of {frame.height} x {frame.width} px where the "
+                f"page says {height} x {width}"
+            )
+        self._matches(number, frame)
+        if self._jpeg and (frame.height, frame.width) == self._sizes.full:
+            self._known = bytes(data[: frame.end])
+
+    def _matches(self, number: int, frame: Frame) -> None:
+        if frame.samples is not None and frame.samples != self._samples:
+            raise ValueError(
+                f"the stream of tile {number} has {frame.samples} components where the page "
+                f"says {self._samples}"
+            )
+        # 12 bits in samples of 16 are the same numbers
+        if frame.bits is not None and (
+            -(-frame.bits // 8) != -(-self._bits // 8) or self._bits < min(frame.bits, 8)
+        ):
+            raise ValueError(
+                f"the stream of tile {number} has {frame.bits} bits a sample where the page "
+                f"says {self._bits}"
+            )
+
+
+class Bytes:
+    """How many bytes the tiles of a page may have before their samples are unpacked."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._sizes = Sizes(page)
+        self.full = tile_bytes(page, *self._sizes.full)
+        self.row = tile_bytes(page, 1, self._sizes.full[1])
+        # writers fill strips up to whole words, or to sectors of the disk
+        self.slack = min(max(self.row, 2**12), self.full)
+
+    def needed(self, number: int) -> int:
+        """Return how many of its bytes hold pixels of the image, or lie between those."""
+        return self._sizes.valid(number)[0] * self.row
+
+    def fitting(self, number: int, length: int) -> int | None:
+        """Return how many of `length` bytes are tile `number`; None if there are not as many.
+
+        What is too much is left out, as libtiff does it, if it is not as much as another tile.
+        """
+        if length == self.full:
+            return length
+        found = []
+        for height, width in self._sizes.allowed(number):
+            size = tile_bytes(self._page, height, width)
+            # of narrower rows some could be taken for those of a tile that lacks bytes
+            most = self.slack if width == self._sizes.full[1] else 1
+            if size <= length < size + most:
+                found.append(size)
+        return max(found, default=None)
+
+
+def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
+    """Return the number and byte count of an uncompressed tile that is not as long as it must be.
+
+    None if all are. `counts` is an array of the byte counts of all tiles of `page`.
+    """
+    sizes = Bytes(page)
+    for number in np.flatnonzero((counts != sizes.full) & (counts != 0)).tolist():
+        if sizes.fitting(number, int(counts[number])) is None:
+            return number, int(counts[number])
+    return None

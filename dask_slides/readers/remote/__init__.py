@@ -1,0 +1,1 @@
+"""Files and stores on other machines, read by byte ranges."""

@@ -1,0 +1,175 @@
+"""Files as ranges of bytes: of this machine, or of another one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Protocol
+
+from dask_slides.errors import SlideChangedError, SlideNotFoundError
+from dask_slides.readers.remote.identity import Identity, identify
+from dask_slides.readers.remote.object_store import fetch, is_remote
+from dask_slides.runtime.fork_safety import cleared_after_fork
+
+Data = bytes | memoryview
+Range = tuple[int, int]
+
+_AHEAD = 4
+"""Ranges of one call that are under way at a time: the wait for one is that for all."""
+_REQUESTS = 32
+"""The same of a process."""
+_BLOCK = 2**18
+"""Bytes that a stream asks for at the least: the tables of a TIFF lie in a few places."""
+_BLOCKS = 64
+"""Blocks that a stream keeps."""
+
+
+class ByteFile(Protocol):
+    """A file that is read by ranges of bytes. Threads may share it."""
+
+    def ranges(self, wanted: list[Range]) -> Iterator[Data]:
+        """Yield the bytes of each (start, stop), fewer where the file ends before."""
+        ...
+
+
+def byte_file(path: str, identity: Identity) -> ByteFile:
+    """Open the file at `path`."""
+    return RemoteFile(path, identity) if is_remote(path) else LocalFile(path)
+
+
+class LocalFile:
+    """A file of this machine."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        self._close = weakref.finalize(self, os.close, self._file)
+
+    def ranges(self, wanted: list[Range]) -> Iterator[Data]:
+        """Yield the bytes of each range, read when it is asked for."""
+        for start, stop in wanted:
+            yield os.pread(self._file, stop - start, start)
+
+
+class RemoteFile:
+    """An object of another machine; one that changed raises SlideChangedError."""
+
+    def __init__(self, url: str, identity: Identity) -> None:
+        self._url = url
+        self._facts = (identity.size, identity.mtime_ns, identity.version)
+
+    def ranges(self, wanted: list[Range]) -> Iterator[Data]:
+        """Yield the bytes of each range; the next ones are fetched meanwhile."""
+        left = iter(wanted)
+        if len(wanted) == 1:  # no thread needed
+            yield self.range(*next(left))
+            return
+        under_way: list[Future[memoryview]] = [
+            _pool().submit(self.range, *one) for one in islice(left, _AHEAD)
+        ]
+        try:
+            while under_way:
+                data = under_way.pop(0).result()
+                under_way += [_pool().submit(self.range, *one) for one in islice(left, 1)]
+                yield data
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def range(self, start: int, stop: int) -> memoryview:
+        """Return bytes [start, stop)."""
+        return fetch(self._url, start, stop, self._facts)
+
+
+@cleared_after_fork
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_REQUESTS, "dask-slides-ranges")
+
+
+class RangeStream(io.RawIOBase):
+    """A remote object as a file that is read in order here and there; of one thread."""
+
+    def __init__(self, url: str) -> None:
+        identity = identify(url)
+        self._file = RemoteFile(url, identity)
+        self._size = identity.size
+        self._at = 0
+        self._blocks: OrderedDict[int, memoryview] = OrderedDict()
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return where the next byte is read."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go on at `offset` from the beginning, from here, or from the end."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as the buffer holds, fewer at the end of the file."""
+        view = memoryview(buffer).cast("B")
+        start, stop = self._at, min(self._at + len(view), self._size)
+        if stop <= start:
+            return 0
+        numbers = range(start // _BLOCK, -(-stop // _BLOCK))
+        self._load(numbers)
+        for number in numbers:
+            block = self._blocks[number]
+            first = number * _BLOCK
+            low, high = max(start, first), min(stop, first + len(block))
+            view[low - start : high - start] = block[low - first : high - first]
+        while len(self._blocks) > _BLOCKS:
+            self._blocks.popitem(last=False)
+        self._at = stop
+        return stop - start
+
+    def _load(self, numbers: range) -> None:
+        """Fetch the blocks that are missing, those beside each other at once."""
+        runs: list[list[int]] = []
+        for number in numbers:
+            if number in self._blocks:
+                self._blocks.move_to_end(number)
+            elif runs and runs[-1][-1] == number - 1:
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        ranges = [(run[0] * _BLOCK, min((run[-1] + 1) * _BLOCK, self._size)) for run in runs]
+        for run, data in zip(runs, self._file.ranges(ranges), strict=True):
+            for place, number in enumerate(run):
+                self._blocks[number] = memoryview(data)[place * _BLOCK : (place + 1) * _BLOCK]
+
+
+def stream(path: str) -> Any:
+    """Open the file at `path` to be read here and there."""
+    return io.BufferedReader(RangeStream(path)) if is_remote(path) else open(path, "rb")
+
+
+def check_digest(path: str, sha256: str) -> Identity:
+    """Return the identity of the file at `path` if it has this checksum; all of it is read."""
+    identity = identify(path)
+    try:
+        with stream(path) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SlideNotFoundError(f"{path}: {reason}; give the checksum of a file") from error
+    if found != sha256.strip().lower():
+        raise SlideChangedError(
+            f"{path}: its SHA-256 is {found} and not {sha256}; fetch the file again"
+        )
+    return identity

@@ -1,0 +1,40 @@
+"""Which version of a file was opened: a path alone does not tell whether it was replaced since."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dask_slides.errors import (
+    SlideChangedError,
+    SlideNotFoundError,
+)
+from dask_slides.readers.remote.object_store import head, is_remote
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which file was opened: a path alone does not tell whether it was replaced since."""
+
+    size: int
+    mtime_ns: int
+    version: str = ""
+    """What the server of a remote file tells this version of it by."""
+
+
+def identify(path: str) -> Identity:
+    """Return the identity of the file at `path`, or of the object at an address."""
+    if is_remote(path):
+        return Identity(*head(path))
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SlideNotFoundError(f"{path}: {reason}; check the path") from error
+    return Identity(status.st_size, status.st_mtime_ns)
+
+
+def check_identity(path: str, identity: Identity) -> None:
+    """Raise SlideChangedError unless the file at `path` is the one that was opened."""
+    if identify(path) != identity:
+        raise SlideChangedError(f"{path}: the file changed since it was opened; open it again")

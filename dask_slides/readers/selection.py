@@ -1,0 +1,163 @@
+"""Which of several images is read, and which plane of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
+
+_MOST_NAMES = 12
+"""Images that a message lists."""
+
+
+@dataclass(frozen=True)
+class ImageSelection:
+    """The arguments of `open_slide` that say what of a file is wanted."""
+
+    image: int | str | None = None
+    axes: str | None = None
+    z: int = 0
+    t: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise SlideArgumentError unless each is of its kind."""
+        for name in "zt":
+            value = getattr(self, name)
+            if not _is_whole(value) or value < 0:
+                raise SlideArgumentError(f"{name}={value!r} is no plane; give a number from 0 up")
+        if not (self.image is None or isinstance(self.image, str) or _is_whole(self.image)):
+            raise SlideArgumentError(f"image={self.image!r} is no image; give a name or a number")
+        if self.axes is not None and not isinstance(self.axes, str):
+            raise SlideArgumentError(f"axes={self.axes!r} names no axes; give letters, as 'CYX'")
+
+    def check_plain(self, path: str) -> None:
+        """Raise SlideArgumentError unless a file of one image of one plane fits."""
+        image_index(path, ("0",), self.image)
+        if self.axes is not None:
+            raise SlideArgumentError(f"{path}: axes={self.axes!r}: it has no stacked planes")
+        Plane("YX", self.z, self.t).check(path, (1, 1))
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Which plane of an image is read."""
+
+    axes: str = "YX"
+    """A letter for each axis as stored: Y, X, S and C are read, of Z and T one plane."""
+    z: int = 0
+    t: int = 0
+    page: int | None = None
+    """Which page of a stack that the file does not say the meaning of, as an image of its own."""
+
+    def at(self, axis: str) -> int:
+        """Return the index along an axis of which one plane is read."""
+        if axis.upper() in "YXSC":
+            return 0
+        return {"Z": self.z, "T": self.t}.get(axis.upper(), self.page or 0)
+
+    def check(self, path: str, shape: Sequence[int]) -> dict[str, str]:
+        """Raise unless the plane is there; return what is told of the others."""
+        told = {}
+        for axis, length in zip(self.axes, shape, strict=True):
+            name, number = axis.lower(), self.at(axis)
+            if axis in "ZT" and number >= length:
+                raise SlideArgumentError(
+                    f"{path}: {name}={number}: it has {_planes(length)} along {name}; choose one "
+                    f"with {name}=0" + (f" to {length - 1}" if length > 1 else "")
+                )
+            if axis in "ZT" and length > 1:
+                told[name] = f"{length} planes, {number} is read"
+            if axis not in "YXSCZT" and length > 1 and self.page is None:
+                raise SlideUnsupportedError(
+                    f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
+                    f"or T; say what they are: {examples_of_axes(self.axes, shape)}"
+                )
+        for name in "zt":
+            if self.at(name) and name.upper() not in self.axes:
+                raise SlideArgumentError(
+                    f"{path}: {name}={self.at(name)}: it has one plane along {name}; leave {name} "
+                    "out"
+                )
+        return told
+
+
+FIRST_PLANE = Plane()
+"""Of an image of one plane."""
+
+
+def plane_of(path: str, stored: str, shape: Sequence[int], choice: ImageSelection) -> Plane:
+    """Return the plane that is wanted of axes `stored`, named as `choice.axes` says."""
+    if choice.axes is None:
+        return Plane(stored, choice.z, choice.t)
+    given = choice.axes.upper()
+    several = [n for n, (axis, size) in enumerate(zip(stored, shape, strict=True))
+               if size > 1 or axis in "YX"]  # fmt: skip
+    places = several if len(given) == len(several) else list(range(len(stored)))
+    named = dict(zip(places, given, strict=False))
+    good = (
+        len(given) == len(places)
+        and set(given) <= set("TCZYXS")
+        and len(set(given)) == len(given)
+        and all(
+            letter == stored[at] or not ({letter, stored[at]} & set("YXS"))
+            or (stored[at], letter) == ("S", "C")
+            for at, letter in named.items()
+        )
+    )  # fmt: skip
+    if not good:
+        raise SlideArgumentError(
+            f"{path}: axes={choice.axes!r} does not fit: it has {stored} of "
+            f"{' x '.join(map(str, shape))}; keep Y, X and S, and name the others C, Z or T: "
+            f"{examples_of_axes(stored, shape)}"
+        )
+    axes = "".join(named.get(at, "Q") for at in range(len(stored)))
+    return Plane(axes, choice.z, choice.t)
+
+
+def _planes(count: int) -> str:
+    return "1 plane" if count == 1 else f"{count} planes"
+
+
+def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
+    """Return arguments that would name the axes of more than one plane."""
+    kept = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
+    found = []
+    for letters in ("CZT", "ZTC", "TCZ"):
+        free = iter([letter for letter in letters if letter not in kept])
+        named = [axis if axis in "YXSCZT" else next(free, "?") for axis in kept]
+        found.append(f"axes={''.join(named)!r}")
+    return " or ".join(dict.fromkeys(one for one in found if "?" not in one)) or "save them apart"
+
+
+def unique_names(names: Sequence[str | None]) -> tuple[str, ...]:
+    """Return a name for each image, no two alike: its own, or its number."""
+    found: list[str] = []
+    for number, name in enumerate(names):
+        text = " ".join((name or "").split()) or str(number)
+        found.append(text if text not in found else f"{text} ({number})")
+        while found[-1] in found[:-1]:
+            found[-1] += "'"
+    return tuple(found)
+
+
+def image_index(path: str, names: Sequence[str], image: int | str | None) -> int | None:
+    """Return the number of the image that is called so, or has that number; None for None."""
+    if image is None:
+        return None
+    if image in names:
+        return list(names).index(str(image))
+    number = int(image) if not isinstance(image, str) or image.isdecimal() else -1
+    if 0 <= number < len(names):
+        return number
+    listed = ", ".join(f"{n} {name!r}" for n, name in enumerate(names[:_MOST_NAMES]))
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    told = f"give a number or a name: {listed}{more}" if len(names) > 1 else "it has one image"
+    raise SlideArgumentError(f"{path}: image={image!r} is not there; {told}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

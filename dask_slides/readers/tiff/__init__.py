@@ -1,0 +1,1 @@
+"""TIFF and the formats of scanners that are built on it."""

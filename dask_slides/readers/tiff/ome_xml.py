@@ -1,0 +1,90 @@
+"""What OME-XML says of the image that is read: pixel size and channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dask_slides.core.channels import Channel, described, hex_color
+from dask_slides.readers.physical_units import micrometres, number_above_zero
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+
+def root_of_xml(text: str | None) -> Element | None:
+    """Return the root of `text`; None if that is no XML. A DOCTYPE was refused before."""
+    from xml.etree import ElementTree
+
+    try:
+        return ElementTree.fromstring(text or "")
+    except ElementTree.ParseError:
+        return None
+
+
+def children(element: Element, name: str) -> list[Element]:
+    """Return what is right below `element` and called so, in whatever namespace."""
+    return [one for one in element if one.tag.rpartition("}")[2] == name]
+
+
+def pixels_of(tiff: Any, series: Any) -> list[Element]:
+    """Return the Pixels elements that describe a series of tifffile.
+
+    That is one, unless tifffile could not follow the metadata: then those of its size.
+    """
+    root = root_of_xml(tiff.ome_metadata)
+    if root is None:
+        return []
+    images = [
+        (image.get("Name") or "", pixels)
+        for image in children(root, "Image")
+        for pixels in children(image, "Pixels")
+    ]
+    if series.kind == "ome":
+        start = 0  # tifffile leaves out images without data, and keeps the order
+        for one in tiff.series:
+            own = next((n for n in range(start, len(images)) if _is(one, *images[n])), None)
+            if one is series and own is not None:
+                return [images[own][1]]
+            start = start if own is None else own + 1
+    return [pixels for _, pixels in images if _of_size(pixels, series)]
+
+
+def _is(series: Any, name: str, pixels: Element) -> bool:
+    return series.name in (name, name or "Baseline") and _of_size(pixels, series)
+
+
+def _of_size(pixels: Element, series: Any) -> bool:
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    return all(pixels.get(f"Size{axis}") == str(sizes.get(axis)) for axis in "YX")
+
+
+def mpp_of_pixels(pixels: list[Element]) -> tuple[float, float] | None:
+    """Return micrometres per pixel (y, x) if all of the elements tell the same."""
+    found = {tuple(_micrometres(one, axis) for axis in "YX") for one in pixels}
+    if len(found) != 1:
+        return None
+    y, x = found.pop()
+    return None if y is None or x is None else (y, x)
+
+
+def _micrometres(pixels: Element, axis: str) -> float | None:
+    size = number_above_zero(pixels.get(f"PhysicalSize{axis}"))
+    factor = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    return None if size is None or factor is None else size * factor
+
+
+def channels_of_pixels(pixels: Element, count: int) -> tuple[Channel, ...]:
+    """Return the `count` channels."""
+    elements = children(pixels, "Channel")
+    names = [one.get("Name") for one in elements]
+    return described(count, names, [_color(one.get("Color")) for one in elements])
+
+
+def _color(text: str | None) -> str | None:
+    """Return the colour of a signed 32-bit integer of red, green, blue and alpha."""
+    try:
+        value = int(text or "")
+    except ValueError:
+        return None
+    red, green, blue, _ = (value & 0xFFFFFFFF).to_bytes(4, "big")
+    return hex_color(red, green, blue)

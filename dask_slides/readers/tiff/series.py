@@ -1,0 +1,150 @@
+"""Which image of a TIFF file is the slide, and which of its pages are read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideUnsupportedError
+from dask_slides.readers.selection import (
+    ImageSelection,
+    Plane,
+    examples_of_axes,
+    image_index,
+    unique_names,
+)
+from dask_slides.readers.tiff.tags import BESIDE, MASK
+
+
+def chosen_series(
+    path: str, all_series: list[Any], choice: ImageSelection
+) -> tuple[int, int | None, str, tuple[str, ...]]:
+    """Return the series that is read, and which page of it alone; its name, and those of all.
+
+    Unless it is asked for, that is the one of most pixels that is not label, macro or the like.
+    Pages that the file stacks without a meaning are images of their own, to be asked for.
+    """
+    areas, images = {}, []
+    for index, series in enumerate(all_series):
+        sizes = dict(zip(series.axes, series.shape, strict=True))
+        is_mask = int(series.keyframe.subfiletype) & MASK
+        if is_mask or 0 in series.shape or not {"Y", "X"} <= set(sizes):
+            continue
+        areas[index] = sizes["Y"] * sizes["X"]
+        other = [n for axis, n in zip(series.axes, series.shape, strict=True)
+                 if axis not in "YXSCZT" and n > 1]  # fmt: skip
+        apart = len(other) == 1 and choice.axes is None
+        images += [(index, page) for page in (range(other[0]) if apart else [None])]
+    if not areas:
+        raise SlideFormatError(f"{path}: the file holds no image; check the file")
+    names = unique_names([all_series[index].name for index, _ in images])
+    number = image_index(path, names, choice.image)
+    if number is None:
+        slides = [
+            n for n, (index, _) in enumerate(images)
+            if len(areas) == 1 or all_series[index].name.lower() not in BESIDE
+        ]  # fmt: skip
+        if not slides:
+            raise SlideArgumentError(
+                f"{path}: its {len(images)} images are called {', '.join(names)}, and none is the "
+                "slide itself; choose one with image="
+            )
+        number = max(slides, key=lambda n: areas[images[n][0]])
+        if images[number][1] is not None:
+            of_it = [n for n, (index, _) in enumerate(images) if index == images[number][0]]
+            series = all_series[images[number][0]]
+            raise SlideUnsupportedError(
+                f"{path}: {len(of_it)} pages of one size, and the file does not say what they are; "
+                f"choose one with image={of_it[0]} to {of_it[-1]}, or say it: "
+                f"{examples_of_axes(series.axes, series.shape)}"
+            )
+    return (*images[number], names[number], names if len(names) > 1 else ())
+
+
+def series_of(tiff: Any, axes: str | None) -> list[Any]:
+    """Return the series of a file of tifffile, whose images are a stack if `axes` says so."""
+    found: list[Any] = tiff.series
+    kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
+    pages = [page for one in found for page in one.pages]
+    if len(kinds) != 1 or not 1 < len(found) == len(pages) or found[0].kind != "shaped":
+        return found
+    first = found[0]
+    if (
+        axes is None
+        or len(axes) != len(first.axes) + 1
+        or any(len(one.levels) > 1 for one in found)
+    ):
+        return found
+    import tifffile
+
+    # pages that were written one by one, each as an image
+    shape = (len(pages), *first.shape)
+    return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
+
+
+def one_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
+    """Return the pages of a series that hold `plane`, as a series, and its axes.
+
+    So nothing else is checked, and the plane is read as fast as a file of its own. If all planes
+    lie in one page that is the whole series: they are told apart when it is read.
+    """
+    depth = series.keyframe.imagedepth
+    if depth > 1:
+        raise SlideUnsupportedError(
+            f"{path}: its pages hold {depth} planes each (ImageDepth); save each plane as a page"
+        )
+    made = [_pages_of(path, level, plane) for level in series.levels]
+    levels = [level for level in made if level is not None]
+    if len(levels) < len(made):
+        return series, plane.axes
+    levels[0].levels = levels
+    return levels[0], levels[0].axes
+
+
+def _pages_of(path: str, level: Any, plane: Plane) -> Any:
+    """Return the pages of `plane` of one level as a level; None if they are not pages."""
+    import tifffile
+
+    axes, shape = plane.axes, level.shape
+    if not any(n > 1 and axis not in "YXSC" for axis, n in zip(axes, shape, strict=True)):
+        return None
+    stacked = len(axes) - len(level.keyframe.shape)
+    if (
+        len(level.pages) != math.prod(shape[:stacked])
+        or shape[stacked:] != level.keyframe.shape
+        or level.is_truncated
+    ):
+        return None
+    index = tuple(
+        slice(None) if axis in "YXSC" else plane.at(axis) if n > 1 else 0
+        for axis, n in zip(axes[:stacked], shape, strict=False)
+    )
+    numbers = np.arange(len(level.pages)).reshape(shape[:stacked])[index]
+    pages = [level.pages[int(number)] for number in numbers.ravel()]
+    if any(page is None or page.is_virtual for page in pages):
+        if all(page is None for page in pages):
+            raise SlideFormatError(
+                f"{path}: plane z={plane.z}, t={plane.t} is not in the file; choose another"
+            )
+        return None
+    first = pages[0].aspage()  # the others have the tags of the first one of all
+    # these may have been mended, as those of LSM are
+    first.dataoffsets, first.databytecounts = pages[0].dataoffsets, pages[0].databytecounts
+    pages[0] = first
+    kept = [
+        (axis, n) for at, (axis, n) in enumerate(zip(axes, shape, strict=True))
+        if not (at < stacked and (axis not in "YXSC" or n == 1))
+    ]  # fmt: skip
+    return tifffile.TiffPageSeries(
+        pages,
+        tuple(n for _, n in kept),
+        level.dtype,
+        "".join(axis for axis, _ in kept),
+        parent=level.parent,
+        name=level.name,
+        kind=level.kind,
+        multifile=level.is_multifile,
+        transform=level.transform,
+    )

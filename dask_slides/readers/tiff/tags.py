@@ -1,0 +1,242 @@
+"""What the tags of a TIFF tell of the image: format, scanner, micrometres per pixel."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.channels import Channel, described, hex_color, plain_channels
+from dask_slides.core.types import Array
+from dask_slides.errors import reason_of
+from dask_slides.readers.physical_units import micrometres, number_above_zero
+from dask_slides.readers.tiff.ome_xml import (
+    channels_of_pixels,
+    children,
+    mpp_of_pixels,
+    pixels_of,
+    root_of_xml,
+)
+
+_MAPPED_ROWS = 64
+"""Rows read at a time of an image that lies in the file as in memory."""
+
+MASK = 4
+"""Bit of NewSubfileType that says that a page is a mask."""
+BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
+"""Images that show the slide and are not it, in small letters: some show a person's name."""
+
+PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
+_VENTANA_SCAN = r'\bScanRes="([^"]*)"'
+_RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}
+"""Micrometres of ResolutionUnit: inch and centimetre; millimetre, micrometre as tifffile has it."""
+_PLAUSIBLE_MPP = (0.01, 20.0)
+"""Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
+
+
+def reason_of_tags(error: Exception) -> str:
+    """Return in one line why tifffile does not read a file, in words about its tags."""
+    if isinstance(error, TypeError):
+        return "a tag holds several values where one is needed, as samples of different formats do"
+    if isinstance(error, LookupError | AttributeError):
+        return "a tag is missing, or has fewer values than it must have"
+    if isinstance(error, ZeroDivisionError):
+        return "a tag holds 0 where a size is needed"
+    if isinstance(error, OverflowError):
+        return "a tag holds a number that is too large"
+    if isinstance(error, struct.error):
+        return "a tag is cut off"
+    return reason_of(error)
+
+
+def is_single(level: Any) -> bool:
+    """Whether a level of tifffile is one page, and lies in the slide's own file."""
+    page = level.keyframe
+    return len(level.pages) == 1 and page.parent is page.parent.root
+
+
+def complete_tables(level: Any) -> None:
+    """Give each page of a level of tifffile as many offsets and byte counts as it has tiles.
+
+    Where none of them is in the file some writers, libtiff among them, keep a single 0 for all.
+    Those that are too many are of no tile, as libtiff has it.
+    """
+    count = math.prod(level.keyframe.chunked)
+    for page in (*level.pages, level.keyframe):
+        if page is None:  # a page that is missing is told where the tables are looked at
+            continue
+        if tuple(page.dataoffsets) == tuple(page.databytecounts) == (0,):
+            page.dataoffsets = page.databytecounts = (0,) * count
+        if level.keyframe.jpegheader is None:  # NDPI keeps a table of its own
+            page.dataoffsets = page.dataoffsets[:count]
+            page.databytecounts = page.databytecounts[:count]
+
+
+def is_mapped(level: Any) -> bool:
+    """Whether a level of tifffile lies in the slide's file as in memory, all of it."""
+    page = level.keyframe
+    whole = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
+    return bool(whole and page.is_memmappable and is_single(level))
+
+
+def photometric_of(page: Any) -> int:
+    """Return what the samples of a page of tifffile mean; black is 0 where it does not say so."""
+    if 262 in page.tags or page.compression in (2, 3, 4):  # fax, where white is
+        return int(page.photometric)
+    return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
+
+
+def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of what one decode gives of a level of `shape`."""
+    page = level.keyframe
+    if is_mapped(level):
+        return (min(_MAPPED_ROWS, shape[0]), shape[1])
+    if page.is_tiled:
+        return (page.tilelength, page.tilewidth)
+    return (min(page.rowsperstrip, shape[0]), shape[1])
+
+
+def absent_units(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
+    """Return which units of a level the file lacks, and where they begin: (rows, columns) each.
+
+    Of several planes a unit is absent that lacks one of them. None for an image that lies in
+    the file as in memory.
+    """
+    if is_mapped(level):
+        return None
+    height, width = tile_of(level, shape)
+    counts = (-1, -(-shape[0] // height), -(-shape[1] // width))
+    offsets, nbytes = (
+        np.array([getattr(page, name) for page in level.pages], np.int64).reshape(counts)
+        for name in ("dataoffsets", "databytecounts")
+    )
+    return ((offsets == 0) | (nbytes == 0)).any(axis=0), offsets[0]
+
+
+def properties_of(tiff: Any, series: Any) -> dict[str, str]:
+    """Return what the file tells of itself, as text."""
+    page = series.keyframe
+    found = {
+        "format": f"{'Big' if tiff.is_bigtiff else ''}TIFF ({series.kind})",
+        "compression": getattr(page.compression, "name", str(page.compression)),
+        "photometric": getattr(page.photometric, "name", str(page.photometric)),
+    }
+    if tiff.is_svs:
+        found.update({f"aperio.{k}": str(v) for k, v in _svs_metadata(page).items() if k})
+    if page.software:
+        found["software"] = str(page.software)
+    return found
+
+
+def _svs_metadata(page: Any) -> Mapping[str, Any]:
+    import tifffile
+
+    try:
+        metadata: Mapping[str, Any] = tifffile.tifffile.svs_description_metadata(page.description)
+    except ValueError:
+        return {}
+    return metadata
+
+
+def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
+    """Return micrometres per pixel (y, x) where the file tells them believably."""
+    page = series.keyframe
+    is_scan = series.name.lower() not in BESIDE  # of the others only their own tags tell
+    if tiff.is_svs:
+        value = number_above_zero(_svs_metadata(page).get("MPP"))
+        return None if value is None else (value, value)
+    if tiff.is_ome:
+        return mpp_of_pixels(pixels_of(tiff, series))
+    if tiff.is_philips and is_scan:
+        return _first_pair(PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
+    if tiff.is_bif and is_scan:
+        xmp = tiff.pages[0].tags.valueof(700, b"")
+        text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)
+        return _first_pair(_VENTANA_SCAN, text, 1.0)
+    metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
+    if unit := str(metadata.get("unit", "")).strip():
+        x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
+        meant = not {x, y} & {_RESOLUTION_UNITS[2], _RESOLUTION_UNITS[3]}  # no printer has others
+    else:
+        code = page.tags.valueof(296, 2)
+        x = y = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
+        meant = False
+    found = _mpp_of_tags(page, x, y)
+    low, high = _PLAUSIBLE_MPP
+    if found is None or meant or all(low <= size <= high for size in found):
+        return found
+    return None
+
+
+def _mpp_of_tags(page: Any, x: float | None, y: float | None) -> tuple[float, float] | None:
+    """Return the size of a pixel (y, x); `x` and `y` are the units of the tags in micrometres."""
+    sizes = []
+    for tag, unit in ((283, y), (282, x)):  # YResolution, XResolution
+        value = page.tags.valueof(tag)
+        parts = value if isinstance(value, tuple) else (value,)
+        if len(parts) == 2 and parts[1]:  # a fraction, as it should be
+            parts = (parts[0] / parts[1],)
+        per_unit = number_above_zero(parts[0]) if len(parts) == 1 else None
+        if unit is None or per_unit is None:
+            return None
+        sizes.append(unit / per_unit)
+    return sizes[0], sizes[1]
+
+
+def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, float] | None:
+    """Return the first (y, x) that `pattern` finds in `text`, or one number for both."""
+    found = re.search(pattern, text or "")
+    if found is None:
+        return None
+    y, x = (number_above_zero(found.group(n)) for n in (1, found.lastindex or 1))
+    return None if y is None or x is None else (y * factor, x * factor)
+
+
+def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel, ...]:
+    """Return what the file says of the `count` channels of a series whose axes are `axes`.
+
+    The colours of a pixel are called as ever.
+    """
+    if count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1:
+        return plain_channels(count)
+    if tiff.is_ome and len(pixels := pixels_of(tiff, series)) == 1:
+        return channels_of_pixels(pixels[0], count)
+    if series.kind == "imagej":
+        return _channels_of_imagej(tiff.imagej_metadata or {}, count)
+    if series.kind == "qpi":
+        return _channels_of_qpi([page.description for page in series.pages], count)
+    return plain_channels(count, stacked=True)
+
+
+def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
+    # the description may have keys of these names too, whose values are anything
+    tables, ranges, labels = (
+        value if isinstance(value := metadata.get(key), tuple | list) else ()
+        for key in ("LUTs", "Ranges", "Labels")
+    )
+    tables = [np.asarray(table) for table in tables]
+    tops = [table[:, -1].tolist() if table.shape == (3, 256) else (0, 0, 0) for table in tables]
+    colors = [hex_color(*top) if any(top) else None for top in tops]
+    if not ranges and count == 1:
+        ranges = (metadata.get("min"), metadata.get("max"))
+    names = labels if len(labels) == count else ()  # they are of every plane, not of the channels
+    return described(count, names, colors, list(zip(ranges[::2], ranges[1::2], strict=False)))
+
+
+def _channels_of_qpi(descriptions: list[str], count: int) -> tuple[Channel, ...]:
+    names, colors = [], []
+    for text in descriptions:
+        root = root_of_xml(text)
+        told = [] if root is None else [children(root, name) for name in ("Name", "Biomarker")]
+        names.append(next((one[0].text for one in told if one and one[0].text), None))
+        color = None
+        if root is not None and (one := children(root, "Color")):
+            parts = [part.strip() for part in (one[0].text or "").split(",")]
+            if len(parts) == 3 and all(part.isdecimal() for part in parts):
+                color = hex_color(*map(int, parts))
+        colors.append(color)
+    return described(count, names, colors)

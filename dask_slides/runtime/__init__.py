@@ -1,0 +1,1 @@
+"""The process and the scheduler: running graphs, clients, buffers, threads, forks."""

@@ -1,0 +1,332 @@
+"""Run a graph on whatever scheduler is active, and tell how far it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask import threaded
+from dask.base import get_scheduler, named_schedulers
+from dask.callbacks import Callback
+from dask.utils import parse_bytes
+from numpy.typing import NDArray
+
+from dask_slides.core.geometry import bounds
+from dask_slides.errors import (
+    ClusterLostError,
+    SlideArgumentError,
+    SlideError,
+    SlideMemoryError,
+    WorkerKilledError,
+)
+from dask_slides.runtime import memory_limit
+from dask_slides.runtime.client import (
+    active_client,
+    must_not_use_client,
+    names_distributed,
+    seceded,
+)
+from dask_slides.runtime.threads import (
+    configured_threads,
+    is_synchronous,
+    overridden_settings,
+    setting,
+)
+
+MEMORY = "dask-slides.memory"
+"""Key in the configuration of dask: bytes that all threads or processes may take together."""
+TOGETHER = 0.5
+"""Seconds within which blocks that end are fetched at once: one by one the messages for it were a
+quarter of what a scheduler did for a task."""
+NAMED = 3
+"""Blocks that an error names, at the most; it has the numbers of all."""
+
+Block = tuple[int, ...]
+Progress = Callable[[int, int], None]
+"""Called with the blocks done and the blocks in all."""
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, the blocks done and the blocks in all."""
+
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def report_progress_to(report: Report) -> Iterator[None]:
+    """Tell `report` of every computation that operations start inside of the block."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
+
+
+@contextmanager
+def compute_in_this_thread() -> Iterator[None]:
+    """Compute in the calling thread inside of the block, whatever scheduler is active.
+
+    For work that runs in a task itself, as one of many that keep the workers busy.
+    """
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def memory_per_thread() -> int | None:
+    """Return the bytes that the active scheduler has for a task; None if nobody knows.
+
+    On a cluster the memory limit of the worker that has least for each of its threads, else
+    what ``dask.config`` has as ``dask-slides.memory`` (such as "8GB"), or this machine or the
+    container or batch job in it, for each thread or process.
+    """
+    if _alone.get():  # who gave the work to this thread has looked
+        return None
+    client = active_client()
+    if client is not None:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
+        return min(limits, default=None)
+    most = setting(MEMORY)
+    memory = memory_limit.memory() if most is None else parse_bytes(most)
+    if memory is None:
+        return None
+    if is_synchronous():
+        return memory
+    return int(memory // configured_threads())
+
+
+def check_memory(needed: int, name: str) -> None:
+    """Raise SlideMemoryError if a task that needs `needed` bytes cannot fit."""
+    available = memory_per_thread()
+    if available is not None and needed > available:
+        raise SlideMemoryError(
+            f"{name}: a task needs {needed / 1e6:,.0f} MB and a thread has {available / 1e6:,.0f} "
+            "MB; give each worker fewer threads or more memory"
+        )
+
+
+def compute(
+    array: da.Array,
+    label: str,
+    progress: Progress | None = None,
+    place: Callable[[Block], str] | None = None,
+) -> NDArray[Any]:
+    """Compute `array` on the active scheduler, calling `progress` after each block.
+
+    On a cluster a block that ends every worker it is given to is set aside, and all others are
+    computed; then WorkerKilledError names it by what `place` says of its number. A cluster that is
+    lost raises ClusterLostError.
+    """
+    report = _report.get()
+    if progress is None:
+        progress = _silence if report is None else partial(report, label)
+    total = int(array.npartitions)
+    progress(0, total)  # the clock starts here
+    count = _Count(array, total, progress)
+    if _alone.get():
+        return np.asarray(array.compute(scheduler=dask.get, callbacks=[count._callback]))
+    client = active_client()
+    if client is not None:
+        with seceded():
+            return _compute_remote(client, array, total, progress, place or _number)
+    with _local_options(count) as options:
+        try:
+            result = np.asarray(array.compute(**options))
+        except BrokenExecutor as error:
+            raise WorkerKilledError(
+                f"{label}: a process of the pool ended in a task: out of memory, or a tile "
+                "that its codec crashes on; use a cluster, which tells which and does the others"
+            ) from error
+    if count.done < total:  # dask renames the key of an array of one block
+        progress(total, total)
+    return result
+
+
+@contextmanager
+def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
+    """Yield what to call ``array.compute`` with, on the schedulers of this machine.
+
+    All is given to that one call: dask's configuration and its active callbacks are those of every
+    thread of the process.
+    """
+    schedule = _local_scheduler()
+    options = _passed_on() | {"scheduler": schedule}
+    if schedule in named_schedulers.values() or isinstance(setting("scheduler"), Executor):
+        # functions of the user's may take none; those of the user's that are active stay so
+        options["callbacks"] = [*Callback.active, count._callback]
+    if schedule is not threaded.get or setting("pool"):
+        yield options
+        return
+    with _threads_of_our_own() as pool:
+        yield options | {"pool": pool}
+
+
+def _local_scheduler() -> Any:
+    """Return the function behind the scheduler in use.
+
+    dask looks for a client wherever a scheduler has a name, and loads distributed for it, which
+    takes longer than many a small job. Where nobody loaded it there is no client.
+    """
+    chosen = setting("scheduler")
+    if chosen is None or (names_distributed(chosen) and must_not_use_client()):
+        return threaded.get
+    if isinstance(chosen, str) and chosen.lower() in named_schedulers:
+        return named_schedulers[chosen.lower()]
+    try:
+        return get_scheduler(scheduler=chosen)
+    except (ValueError, RuntimeError) as error:  # an unknown name, or no client
+        raise SlideArgumentError(f"scheduler={chosen!r}: {error}") from None
+
+
+def _passed_on() -> dict[str, Any]:
+    """Return the options of this call that the scheduler takes."""
+    return {
+        name: value
+        for name, value in overridden_settings().items()
+        if name not in ("scheduler", MEMORY)
+    }
+
+
+def _number(block: Block) -> str:
+    return f"block {block}"
+
+
+def _silence(done: int, total: int) -> None:
+    return None
+
+
+@contextmanager
+def _threads_of_our_own() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads that is empty when the block ends.
+
+    In dask's own pool tasks go on after another one has failed or the user has interrupted;
+    one that writes would then write into a store that was taken away.
+    """
+    threads: list[threading.Thread] = []
+    pool = ThreadPoolExecutor(
+        configured_threads(), initializer=lambda: threads.append(threading.current_thread())
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for thread in threads:  # the pool forgets one if an interrupt comes while it starts
+            thread.join()
+
+
+def _compute_remote(
+    client: Any, array: da.Array, total: int, progress: Progress, place: Callable[[Block], str]
+) -> NDArray[Any]:
+    from distributed import as_completed, futures_of
+    from distributed.scheduler import KilledWorker
+
+    result = np.empty(array.shape, array.dtype)
+    starts = [bounds(lengths) for lengths in array.chunks]
+    waiting: dict[Any, Any] = {}
+
+    def keep(futures: list[Any]) -> list[Any]:
+        """Take blocks home, as a worker that ends loses them; return those that were given up."""
+        blocks = client.gather({future.key: future for future in futures}, errors="skip")
+        given_up = []
+        for future in futures:
+            if future.status != "finished":
+                try:
+                    future.result()
+                except KilledWorker:  # more than `allowed-failures` of them
+                    given_up.append(future)
+                    continue
+            numbers = zip(starts, future.key[1:], strict=True)
+            place = tuple(slice(edges[n], edges[n + 1]) for edges, n in numbers)
+            result[place] = blocks[future.key]
+            del waiting[future.key]
+            progress(total - len(waiting), total)
+        return given_up
+
+    try:
+        lazy = client.persist(array, **_passed_on())
+        waiting = {future.key: future for future in futures_of(lazy)}
+        arriving = as_completed(list(waiting.values()), loop=client.loop)
+        given_up = [one for some in _together(arriving) for one in keep(some)]
+        for future in given_up:  # alone: dask blames every task that a worker had
+            client.retry([future])
+            keep([future])
+        if waiting:
+            raise _named(waiting, place)
+    except BaseException as error:
+        with suppress(Exception):  # lost meanwhile: then there is nothing to cancel
+            client.cancel(list(waiting.values()))
+        if _is_lost(client, error):
+            raise ClusterLostError(_lost(client)) from error
+        raise
+    return result
+
+
+def _together(arriving: Any) -> Iterator[list[Any]]:
+    """Yield what has ended, together with what ends within a moment: none at the beginning."""
+    start = 0.0
+    for first in arriving:
+        some, now = [first], time.monotonic()
+        start = start or now
+        until = now + min(TOGETHER, (now - start) / 4)
+        while not arriving.is_empty() and time.monotonic() < until:
+            time.sleep(TOGETHER / 20)
+            some += arriving.next_batch(block=False)
+        yield some
+
+
+def _is_lost(client: Any, error: BaseException) -> bool:
+    """Return whether `error` is one of a cluster that is gone, or has nobody left to work."""
+    from distributed.scheduler import NoValidWorkerError, NoWorkerError
+
+    if isinstance(error, CancelledError | NoValidWorkerError | NoWorkerError):
+        return True
+    ours = isinstance(error, SlideError | KeyboardInterrupt | SystemExit)
+    return client.status != "running" and not ours
+
+
+def _named(keys: Iterable[Any], place: Callable[[Block], str]) -> WorkerKilledError:
+    blocks = sorted(tuple(key[1:]) for key in keys)
+    named = "; ".join(place(block) for block in blocks[:NAMED])
+    more = f" and {len(blocks) - NAMED:,} more" if len(blocks) > NAMED else ""
+    error = WorkerKilledError(
+        f"{named}{more}: every worker ended in it, and all the rest is done: out of "
+        "memory, or a tile that its codec crashes on; give each worker fewer threads or more "
+        "memory, or repair the slide, then resume"
+    )
+    error.blocks = tuple(blocks)
+    return error
+
+
+def _lost(client: Any) -> str:
+    where = getattr(client.scheduler, "address", None) or "the scheduler"
+    return (
+        f"{where}: the scheduler was lost, or has no worker any more; see that they run, connect "
+        "again, then resume"
+    )
+
+
+class _Count(Callback):  # type: ignore[misc]
+    """Counts finished blocks of one array on the schedulers of this machine."""
+
+    def __init__(self, array: da.Array, total: int, progress: Progress) -> None:
+        super().__init__()
+        self._name = array.name
+        self._total = total
+        self.done = 0
+        self._progress = progress
+
+    def _posttask(self, key: Any, *_: Any) -> None:
+        if isinstance(key, tuple) and key[0] == self._name:
+            self.done += 1
+            self._progress(self.done, self._total)

@@ -1,0 +1,1 @@
+"""A slide to try things on."""

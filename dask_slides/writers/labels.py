@@ -1,0 +1,66 @@
+"""The label image of the tissue, computed from the blank map wherever it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_slides.core.geometry import Region
+from dask_slides.core.intervals import Intervals
+from dask_slides.core.types import Array
+from dask_slides.ops.blank_map import BlankMap
+
+
+@dataclass(frozen=True)
+class TissueLabel:
+    """Which pixels of an image lie in a cell that is not blank."""
+
+    rows: Intervals
+    columns: Intervals
+    factors: tuple[float, float]
+    """Source pixels for one of the image, along y and x."""
+    tile: tuple[int, int]
+    shape: tuple[int, int]
+    """Rows and columns of cells."""
+    blank: bytes
+    """The blank map, a bit a cell."""
+    unknown: bytes
+    """The cells that nobody can tell of, a bit a cell."""
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether there is any such cell."""
+        return any(self.unknown)
+
+    def pixels(self, level: int, region: Region) -> Array:
+        """Return the label of `region` of `level`, (h, w) uint8: 1 tissue, 2 unknown."""
+        blank, unknown = (_unpacked(bits, self.shape) for bits in (self.blank, self.unknown))
+        tissue = (1 - blank + unknown).astype(np.uint8)
+        rows = self._cells(0, region.y, region.stop_y, level)
+        columns = self._cells(1, region.x, region.stop_x, level)
+        result: Array = tissue[np.ix_(rows, columns)]
+        return result
+
+    def _cells(self, axis: int, start: int, stop: int, level: int) -> Array:
+        runs = (self.rows, self.columns)[axis]
+        centre = (np.arange(start, stop) + 0.5) * 2**level * self.factors[axis]
+        # the centre of a partial last pixel of a level may lie beyond the image
+        source = runs.to_source(np.minimum(centre, np.nextafter(runs.length, 0)))
+        return np.minimum(source.astype(np.int64) // self.tile[axis], self.shape[axis] - 1)
+
+
+def tissue_label(
+    blank_map: BlankMap, rows: Intervals, columns: Intervals, factors: tuple[float, float]
+) -> TissueLabel:
+    """Return the label that `blank_map` makes of an image with these kept runs."""
+    blank, unknown = (
+        np.packbits(np.asarray(cells).reshape(-1)).tobytes()
+        for cells in (blank_map.blank, blank_map.unknown)
+    )
+    return TissueLabel(rows, columns, factors, blank_map.grid.tile, blank_map.shape, blank, unknown)
+
+
+def _unpacked(bits: bytes, shape: tuple[int, int]) -> Array:
+    count = shape[0] * shape[1]
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).reshape(shape)

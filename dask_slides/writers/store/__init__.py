@@ -1,0 +1,1 @@
+"""One store: its files, manifest, and the transaction that publishes it."""

@@ -1,0 +1,136 @@
+"""``dask-slides run`` as a user runs it: options, exit codes, what is printed."""
+
+import json
+import os
+
+import cohort_work as work
+import pytest
+from click.testing import CliRunner
+
+import dask_slides as ds
+from dask_slides.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    return work.slide_files(tmp_path_factory.mktemp("cli") / "s", 2)
+
+
+def run(*words):
+    words = ["run", *(str(word) for word in words)]
+    if "--scheduler" not in words:
+        words += ["--workers", "1"]
+    return CliRunner().invoke(main, words)
+
+
+def test_options_are_those_of_each_step(slides, tmp_path, sync):
+    job = tmp_path / "job"
+    result = run(
+        slides / "*.tif", "-o", job, "--downsample", 2, "--mask-tile-size", 64,
+        "--mask-ratio", 0.04, "--pack-tile-size", 80, "--pack-downsample", 2, "--pack-ratio", 0.2,
+        "--pack-top-k", 3, "--ome-zarr", "0.4",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{job}: 2 done, 0 failed, 0 left\n"
+    assert "s0000: done" in result.stderr
+    made = job / "s0000" / "s0000"
+    assert (job / "s0000" / "s0000.mask.ome.zarr" / ".zattrs").exists()
+    assert ds.open_slide(f"{made}.mask.ome.zarr").shape == (5, 5, 1)
+    assert ds.open_slide(f"{made}.resize.ome.zarr").shape == (160, 160, 3)
+    path, glass = slides / "s0000.tif", ds.Contrast(0.04)
+    cut = ds.cutoff_resize(path, 2, tile_size=64, detector=glass)
+    assert ds.open_slide(f"{made}.cutoff.ome.zarr").shape == cut.image.shape
+    pack = ds.pack_tiles(path, 80, downsample=2, detector=ds.Contrast(0.2), top_k=3)
+    stored = ds.open_pack(f"{made}.tiles.zarr")
+    assert stored.attributes == pack.attributes
+    assert 0 < len(stored) == len(pack) <= 3
+
+
+def test_limits_and_the_mode_of_bad_tiles_reach_the_slides(slides, tmp_path, sync):
+    job = tmp_path / "job"
+    words = (slides, "-o", job, "--steps", "mask")
+    assert run(*words, "--limits", "pixels=5000").exit_code == 3
+    assert "SlideLimitError" in (job / "process_list.csv").read_text()
+    assert run(*words, "--limits", "pixels=5000", "--dry-run").stdout.count("2 cannot be read") == 1
+    assert run(*words, "--on-bad-tile", "mask").exit_code == 0  # a limit is no part of the result
+    told = run(*words, "--on-bad-tile", "mask", "--dry-run").stdout
+    assert told.startswith("slides   2: 2 done, 0 cannot be read\n")
+
+
+def test_a_failed_slide_is_exit_code_3(slides, tmp_path):
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"II*\0")
+    job = tmp_path / "job"
+    result = run(slides, bad, "-o", job, "--steps", "mask", "--json")
+    assert result.exit_code == 3
+    facts = json.loads(result.stdout)
+    assert (facts["slides"], facts["done"], facts["failed"], facts["todo"]) == (3, 2, 1, 0)
+    assert result.stderr == f"dask-slides: 1 of 3 slides failed; {job}/process_list.csv says why\n"
+    assert run(slides, "-o", job, "--steps", "mask").exit_code == 0
+
+
+def test_filled_tiles_are_exit_code_3(tmp_path):
+    slides = work.slide_files(tmp_path / "s", 2)
+    data = bytearray((slides / "s0001.tif").read_bytes())
+    data[2000:30000] = bytes(28000)  # tiles, not tags
+    (slides / "s0001.tif").write_bytes(data)
+    job = tmp_path / "job"
+    words = (slides, "-o", job, "--steps", "mask", "-q", "--on-bad-tile", "mask")
+    for _ in range(2):
+        result = run(*words)
+        assert result.exit_code == 3
+        told = f"corrupt tiles of 1 of 2 slides were filled; {job}/process_list.csv says how many"
+        assert result.stderr == f"dask-slides: {told}\n"
+        assert work.table(job)["s0001"]["status"] == "done"
+
+
+def test_failing_fast_leaves_the_others(tmp_path):
+    slides = work.slide_files(tmp_path / "s", 2)
+    (slides / "a.tif").write_bytes(b"II*\0")
+    result = run(slides, "-o", tmp_path / "job", "--steps", "mask", "--fail-fast")
+    assert result.exit_code == 3
+    assert result.stdout.endswith("job: 0 done, 1 failed, 2 left\n")
+
+
+def test_a_dry_run_tells_what_is_left_and_makes_nothing(slides, tmp_path):
+    words = [slides, "-o", tmp_path / "job", "--steps", "resize", "--downsample", 2]
+    result = run(*words, "--dry-run", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["slides"], facts["done"], facts["tasks"]) == (2, 0, 2)
+    assert facts["bytes_to_write"] == 2 * 160 * 160 * 3
+    assert facts["megapixels"] == pytest.approx(2 * 0.32**2)
+    assert (facts["measured"], facts["threads"]) == (0, 1)
+    assert facts["seconds"] == pytest.approx(2 * (0.1 + 0.32**2 / 193))
+    assert not (tmp_path / "job").exists()
+    assert "at the pace of the benchmarks" in run(*words, "--dry-run").stdout
+    assert run(*words, "--limit", 1).exit_code == 0
+    before = work.stores(tmp_path / "job")
+    facts = json.loads(run(*words, "--dry-run", "--json").stdout)
+    assert (facts["done"], facts["tasks"], facts["measured"]) == (1, 1, 1)
+    seconds = float(work.table(tmp_path / "job")["s0000"]["seconds"])
+    assert facts["seconds"] == pytest.approx(seconds)
+    assert "at the pace of the slides done here" in run(*words, "--dry-run").stdout
+    assert work.stores(tmp_path / "job") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["none/*.svs"], 1, "no slide matches"),
+        (["SLIDES", "--steps", "mask,polish"], 2, "'polish' is not known"),
+        (["SLIDES", "--steps", ","], 2, "no step"),
+        (["SLIDES", "--downsample", "2", "--mpp", "1"], 2, "exclude"),
+        (["SLIDES", "--mask-detector", "nose"], 2, "otsu"),
+        (["SLIDES", "--pack-edge", "fall"], 2, "drop"),
+        (["SLIDES", "--window", "0"], 2, "window"),
+        (["SLIDES", "--scheduler", "moon"], 2, "tcp://"),
+        ([], 2, "SLIDES"),
+    ],
+)
+def test_wrong_use_is_one_line_and_leaves_nothing(slides, tmp_path, words, code, said):
+    words = [slides if word == "SLIDES" else word for word in words]
+    for extra in ([], ["--dry-run"]):
+        result = run(*words, "-o", tmp_path / "job", *extra)
+        assert result.exit_code == code, result.stderr
+        assert said in result.stderr
+        assert not os.listdir(tmp_path)

@@ -1,0 +1,188 @@
+"""Which slides a run is of, and what their folders are called."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dask_slides as ds
+from dask_slides.cohort.names import names_for, safe_name, stem
+from dask_slides.cohort.slide_list import SlideEntry, read_list
+
+WINDOWS = {"con", "prn", "aux", "nul", *(f"{a}{n}" for a in ("com", "lpt") for n in range(10))}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.svs", "a/y.tif", "a/notes.txt", "a/.z.svs", "b/x.svs", "b/deep/w.ndpi"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "a" / "s.ome.zarr").mkdir()
+    return tmp_path
+
+
+def listed(folder, *args):
+    return [os.path.relpath(entry.path, folder) for entry in read_list(*args)]
+
+
+@pytest.mark.parametrize(
+    ("slides", "found"),
+    [
+        ("a/x.svs", ["a/x.svs"]),
+        ("a", ["a/s.ome.zarr", "a/x.svs", "a/y.tif"]),
+        ("a/*.svs", ["a/x.svs"]),
+        ("**/*.svs", ["a/x.svs", "b/x.svs"]),
+        (["b", "a/x.svs", "a/*.svs"], ["a/x.svs", "b/x.svs"]),
+        ("a/s.ome.zarr", ["a/s.ome.zarr"]),
+        ("b/*", ["b/x.svs"]),
+    ],
+)
+def test_paths_folders_and_patterns(folder, slides, found):
+    assert listed(folder, slides) == found
+
+
+def test_a_folder_tells_what_it_leaves_out(folder, caplog):
+    for name in ("m.mrxs", "n.MRXS", "c.czi", "o.jp2", "p.webp", "q.gif"):
+        (folder / "b" / name).touch()
+    assert listed(folder, "b") == ["b/o.jp2", "b/p.webp", "b/q.gif", "b/x.svs"]
+    (record,) = caplog.records
+    assert "3 files (1 .czi, 2 .mrxs)" in record.getMessage()
+    caplog.clear()
+    assert listed(folder, "a") and not caplog.records
+    (folder / "c").mkdir()
+    (folder / "c" / "d.vsi").touch()
+    with pytest.raises(ds.SlideNotFoundError, match=r"1 file \(1 \.vsi\)"):
+        listed(folder, "c")
+
+
+def test_a_path_with_brackets_is_a_path_if_it_is_there(folder):
+    (folder / "a" / "[x].svs").touch()
+    assert listed(folder, "a/[x].svs") == ["a/[x].svs"]
+
+
+def test_an_address_is_taken_as_it_is(folder):
+    assert read_list("s3://bucket/x.svs") == [SlideEntry("s3://bucket/x.svs")]
+
+
+def test_a_table_gives_mpp_and_names(folder):
+    text = "path,mpp,name,more\nx.svs,0.5,first,?\n../b/x.svs,,,\n"
+    (folder / "a" / "list.csv").write_text(text, encoding="utf-8-sig")
+    first, second = read_list("a/list.csv", mpp=0.25)
+    assert first == SlideEntry(str(folder / "a/x.svs"), 0.5, "first")
+    assert second == SlideEntry(str(folder / "b/x.svs"), 0.25, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("slide\nx.svs\n", ds.SlideFormatError, "no column path"),
+        ("path,mpp\nx.svs,far\n", ds.SlideFormatError, "line 2.*'far'"),
+        ("path,mpp\n,1\n", ds.SlideFormatError, "line 2.*no path"),
+        ("path,name\nx.svs,../up\n", ds.SlideArgumentError, "line 2.*no safe name"),
+        ("path,name\nx.svs,NUL.1\n", ds.SlideArgumentError, "no safe name"),
+        ("path,name\nx.svs,A\ny.tif,a\n", ds.SlideArgumentError, "in case only"),
+        ("path,mpp\nx.svs,1\nx.svs,2\n", ds.SlideArgumentError, "listed twice"),
+        ("path\n\udcff\n", ds.SlideFormatError, "UTF-8"),
+    ],
+)
+def test_a_wrong_table_is_one_line(folder, text, error, said):
+    (folder / "list.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(error, match=said) as caught:
+        read_list("list.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("slides", ["none.svs", "none/*.svs", "none.csv", "b/deep/../empty"])
+def test_what_names_no_slide_is_told(folder, slides):
+    (folder / "b" / "empty").mkdir()
+    with pytest.raises(ds.SlideNotFoundError):
+        read_list(slides)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a/x.svs", "x"),
+        ("/a/x.ome.tif", "x"),
+        ("/a/x.OME.zarr/", "x"),
+        ("s3://bucket/k/x.y.svs", "x.y"),
+        ("/a/noend", "noend"),
+        ("/a/.svs", ".svs"),
+    ],
+)
+def test_the_stem_is_the_name_of_the_file_without_its_format(path, expected):
+    assert stem(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("slide 1_HE (2)", "slide 1_HE (2)"),
+        ("Größe", "Größe"),
+        ("../..", "_"),
+        ("a/b\\c:d", "a_b_c_d"),
+        ("con", "_con"),
+        ("Com1.tissue", "_Com1.tissue"),
+        ("a\nb\x00", "a_b_"),
+        ("process_list.csv", "_process_list.csv"),
+        ("x. ", "x"),
+        ("", "slide"),
+        ("a\u202eb", "a_b"),
+    ],
+)
+def test_names_are_safe(text, expected):
+    assert safe_name(text) == expected
+
+
+NAMES = st.text(
+    st.one_of(st.sampled_from('aA.ß_ /\\:*?"<>|\0\n\u0301é'), st.characters()), max_size=150
+)
+PATHS = st.lists(
+    st.builds("/{}/{}.svs".format, st.sampled_from("abc"), NAMES), unique=True, max_size=8
+)
+
+
+@given(NAMES)
+def test_every_name_is_a_folder_of_its_own_anywhere(text):
+    name = safe_name(text)
+    assert name and name not in (".", "..")
+    assert not set(name) & set('/\\:*?"<>|\0')
+    assert name.isprintable()
+    assert len(name.encode()) <= 100
+    assert name[0] != "." and name[-1] not in ". " and name[0] != " "
+    assert name.split(".")[0].strip().lower() not in WINDOWS
+    assert safe_name(name) == name
+
+
+@given(PATHS, st.randoms())
+def test_no_two_names_are_alike_and_the_order_does_not_matter(paths, random):
+    names = names_for(paths, {}, {})
+    assert set(names) == set(paths)
+    assert len({name.casefold() for name in names.values()}) == len(paths)
+    assert all(safe_name(name) == name for name in names.values())
+    shuffled = random.sample(paths, len(paths))
+    assert names_for(shuffled, {}, {}) == names
+
+
+@given(PATHS, st.data())
+def test_a_slide_keeps_its_name_when_others_come(paths, data):
+    some = data.draw(st.lists(st.sampled_from(paths), unique=True)) if paths else []
+    before = names_for(some, {}, {})
+    after = names_for(paths, {}, before)
+    assert {path: after[path] for path in some} == before
+    assert len({name.casefold() for name in after.values()}) == len(paths)
+
+
+def test_the_same_name_in_two_folders_is_two_names():
+    names = names_for(["/a/x.svs", "/b/x.svs", "/b/X.tif", "/b/y.svs"], {}, {})
+    assert names["/b/y.svs"] == "y"
+    assert all(name.lower().startswith("x-") for path, name in names.items() if "y" not in path)
+
+
+def test_a_name_asked_for_goes_first():
+    names = names_for(["/a/x.svs", "/b/y.svs"], {"/b/y.svs": "x"}, {})
+    assert names["/b/y.svs"] == "x"
+    assert names["/a/x.svs"].startswith("x-")

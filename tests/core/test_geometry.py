@@ -1,0 +1,144 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_slides.core.geometry import (
+    Region,
+    bounds,
+    even_pieces,
+    halved,
+    joined,
+    level_size,
+    snapped_factor,
+    strips,
+)
+
+small = st.integers(0, 9)
+regions = st.builds(Region, small, small, small, small)
+
+
+def painted(region, side=20):
+    """Return the pixels of `region` as a bool array."""
+    canvas = np.zeros((side, side), bool)
+    for y in range(region.y, region.y + region.height):
+        for x in range(region.x, region.x + region.width):
+            canvas[y, x] = True
+    return canvas
+
+
+@given(regions, regions)
+def test_intersect_is_the_common_pixels(one, two):
+    assert np.array_equal(painted(one.intersect(two)), painted(one) & painted(two))
+
+
+@given(regions)
+def test_slices_and_area_name_the_pixels_of_the_region(region):
+    canvas = np.zeros((20, 20), bool)
+    canvas[region.slices()] = True
+    assert np.array_equal(canvas, painted(region))
+    assert region.area == painted(region).sum()
+
+
+def test_slices_count_from_the_origin_given():
+    image = np.arange(400).reshape(20, 20)
+    region = Region(7, 9, 3, 4)
+    assert np.array_equal(image[5:, 6:][region.slices(5, 6)], image[7:10, 9:13])
+
+
+@pytest.mark.parametrize(
+    ("region", "inside"),
+    [
+        (Region(0, 0, 10, 12), True),
+        (Region(9, 11, 1, 1), True),
+        (Region(0, 0, 11, 12), False),
+        (Region(0, 0, 10, 13), False),
+        (Region(-1, 0, 5, 5), False),
+        (Region(0, -1, 5, 5), False),
+        (Region(3, 3, 0, 5), False),
+        (Region(3, 3, 5, 0), False),
+    ],
+)
+def test_within_wants_at_least_one_pixel_and_none_outside(region, inside):
+    assert region.within((10, 12)) is inside
+
+
+@given(st.integers(1, 200_000), st.integers(1, 16_000))
+def test_level_size_rounds_half_up_and_never_to_nothing(size, sixteenths):
+    exact = Fraction(size * 16, sixteenths)
+    assert level_size(size, sixteenths / 16) == max(1, int(exact + Fraction(1, 2)))
+
+
+@given(st.integers(2, 200_000), st.integers(1, 9))
+def test_snapped_factor_finds_the_whole_factor_of_a_pyramid(size, halvings):
+    floor, ceiling = size, size
+    for _ in range(halvings):
+        floor, ceiling = max(1, floor // 2), -(-ceiling // 2)
+    for level in {floor, ceiling}:
+        if level > 2 * 2**halvings:  # else two whole factors explain the size
+            assert snapped_factor(size, level) == 2**halvings
+
+
+def test_snapped_factor_keeps_a_factor_that_is_not_whole():
+    assert snapped_factor(1000, 400) == 2.5
+
+
+@given(st.integers(1, 10_000), st.integers(0, 12))
+def test_halved_keeps_a_partial_last_pixel(size, times):
+    expected = size
+    for _ in range(times):
+        expected = expected // 2 + expected % 2
+    assert halved(size, times) == expected
+
+
+@given(
+    st.builds(Region, small, small, st.integers(1, 60), st.integers(1, 20)),
+    st.integers(1, 16),
+    st.integers(1, 400),
+)
+def test_strips_cover_the_region_once_cut_between_tiles_within_the_limit(region, tile, limit):
+    found = list(strips(region, tile, limit))
+    at = region.y
+    for strip in found:
+        assert (strip.y, strip.x, strip.width) == (at, region.x, region.width)
+        assert strip.height > 0
+        assert strip.area <= max(limit, tile * region.width)
+        at += strip.height
+        assert at % tile == 0 or at == region.stop_y
+    assert at == region.stop_y
+
+
+@given(st.lists(st.integers(1, 50), max_size=6).map(tuple))
+def test_bounds_are_the_running_sums(sizes):
+    assert bounds(sizes) == tuple(np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist())
+
+
+@given(st.integers(0, 500), st.integers(1, 60))
+def test_even_pieces_cover_the_size_with_one_shorter_last(size, piece):
+    pieces = even_pieces(size, piece)
+    assert sum(pieces) == size
+    assert all(length == piece for length in pieces[:-1])
+    assert not pieces or 0 < pieces[-1] <= piece
+
+
+places = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 6)] * 2)
+
+
+@given(st.lists(places, max_size=8), st.lists(places, max_size=8))
+def test_joined_regions_are_the_same_pixels_once_however_they_were_cut(some, more):
+    def painted(regions):
+        out = np.zeros((20, 20), int)
+        for one in regions:
+            out[one.slices()] += 1
+        return out
+
+    regions = [Region(*place) for place in some + more]
+    found = joined(regions)
+    assert np.array_equal(painted(found), painted(regions) > 0)
+    pieces = [Region(r.y + i, r.x, 1, r.width) for r in regions for i in range(r.height)]
+    assert joined(pieces[::-1] + regions) == found
+    assert joined([Region(0, 0, 4, 4), Region(0, 4, 4, 3), Region(4, 0, 2, 7)]) == [
+        Region(0, 0, 6, 7)
+    ]

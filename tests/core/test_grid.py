@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import shapes, tiles
+
+from dask_slides.core.grid import EDGES, TileGrid, cells_a_side, tile_pair
+from dask_slides.errors import SlideArgumentError
+from dask_slides.ops.blank_map import BLANK_LADDER
+from dask_slides.ops.pack import PACK_LADDER
+
+strides = st.tuples(st.integers(1, 45), st.integers(1, 45))
+
+
+def starts_by_hand(size, tile, stride, edge):
+    """Return where tiles begin along an axis, one after the other."""
+    at, found = 0, []
+    while at + tile <= size:
+        found.append(at)
+        at += stride
+    if edge == "drop":
+        return found
+    covered = found[-1] + tile if found else 0
+    if covered < size:
+        found.append(at if edge == "pad" else max(0, size - tile))
+    return found
+
+
+@given(shapes, tiles, strides, st.sampled_from(EDGES))
+def test_starts_are_those_of_walking_along_the_axis(shape, tile, stride, edge):
+    grid = TileGrid(shape, tile, stride, edge)
+    for axis in (0, 1):
+        expected = starts_by_hand(shape[axis], tile[axis], stride[axis], edge)
+        assert grid.starts(axis).tolist() == expected
+        assert [grid.start(axis, i) for i in range(len(expected))] == expected
+    assert (grid.rows, grid.cols) == (len(grid.starts(0)), len(grid.starts(1)))
+
+
+@given(shapes, tiles, st.sampled_from(["pad", "shift"]))
+def test_no_pixel_is_left_out_but_by_drop(shape, tile, edge):
+    grid = TileGrid(shape, tile, tile, edge)
+    seen = np.zeros(shape, int)
+    for row in range(grid.rows):
+        for col in range(grid.cols):
+            region = grid.region(row, col)
+            assert region.within(shape)
+            seen[region.slices()] += 1
+    assert seen.min() >= 1
+    if edge == "pad":
+        assert seen.max() == 1
+
+
+@given(shapes, tiles)
+def test_drop_takes_whole_tiles_only(shape, tile):
+    grid = TileGrid(shape, tile, tile, "drop")
+    for row in range(grid.rows):
+        for col in range(grid.cols):
+            region = grid.region(row, col)
+            assert region.within(shape) and (region.height, region.width) == tile
+    assert grid.rows * grid.cols == (shape[0] // tile[0]) * (shape[1] // tile[1])
+
+
+@given(shapes, tiles, strides, st.sampled_from(["pad", "shift"]))
+def test_span_holds_its_tiles_and_no_more(shape, tile, stride, edge):
+    grid = TileGrid(shape, tile, stride, edge)
+    rows, cols = (0, grid.rows), (grid.cols // 2, grid.cols)
+    regions = [grid.region(r, c) for r in range(*rows) for c in range(*cols)]
+    span = grid.span(*rows, *cols)
+    assert span.y == min(r.y for r in regions)
+    assert span.x == min(r.x for r in regions)
+    assert span.stop_y == max(r.stop_y for r in regions)
+    assert span.stop_x == max(r.stop_x for r in regions)
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_an_image_without_pixels_has_no_tiles(edge):
+    grid = TileGrid((0, 0), (5, 5), (5, 5), edge)
+    assert (grid.rows, grid.cols) == (0, 0)
+    assert grid.starts(0).tolist() == []
+
+
+def test_ladders_of_cells_a_side():
+    sizes = [100_000, 50_001, 50_000, 30_000, 25_000, 12_000, 10_000, 5_000]
+    blank = [cells_a_side(size, BLANK_LADDER) for size in sizes]
+    pack = [cells_a_side(size, PACK_LADDER) for size in sizes]
+    assert blank == [40, 40, 20, 20, 10, 10, 8, 8]
+    assert pack == [20, 20, 10, 10, 5, 5, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "pair"),
+    [(5, (5, 5)), ((3, 4), (3, 4)), ([3, 4], (3, 4)), (np.int64(7), (7, 7))],
+)
+def test_a_size_is_a_number_or_a_pair(size, pair):
+    assert tile_pair(size) == pair
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "ab", (1, 2, 3), (1, 0), (1, None), None])
+def test_a_wrong_size_is_told_by_the_name_of_the_argument(size):
+    with pytest.raises(SlideArgumentError, match=r"stride=.* is not a size; give whole pixels"):
+        tile_pair(size, "stride")

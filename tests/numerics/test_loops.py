@@ -1,0 +1,213 @@
+"""The compiled loops give the bits of numpy and Pillow, compiled or as plain Python."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dask_slides as ds
+from dask_slides.core.geometry import Region
+from dask_slides.numerics import histograms, resample_means
+from dask_slides.numerics.kernels import Axis
+from dask_slides.numerics.loops import pixels as loops
+from dask_slides.readers.codecs.colour import box_mean
+from dask_slides.runtime import numba_loader
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def loop(request):
+    """A loop by name: as compiled, or the Python that it was compiled from."""
+    if request.param == "compiled":
+        return lambda name: getattr(loops, name)
+    return lambda name: getattr(loops, name).py_func
+
+
+@pytest.fixture(autouse=True)
+def not_loaded(monkeypatch):
+    """As in a new process, whatever a test before this one did; undone after the test."""
+    monkeypatch.setattr(numba_loader, "_modules", {})
+
+
+def noise(shape, seed=0, low=0, high=256):
+    return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (2, 33_000)])
+def test_moments(loop, shape):
+    values = noise((shape[0], shape[1] + 5), 1)[:, 3 : 3 + shape[1]]
+    wide = values.astype(np.int64)
+    assert loop("moments")(values) == (wide.sum(), (wide**2).sum())
+
+
+def test_moments_of_the_largest_row():
+    """65,536 white samples: the squares of two pieces, of which each nearly fills 32 bits."""
+    values = np.full((1, 2**16), 255, np.uint8)
+    assert loops.moments(values) == (255 * 2**16, 255**2 * 2**16)
+
+
+def counted(count, values):
+    counts, whole = np.zeros(256, np.int64), values.shape[1] // 8 * 8
+    for _ in range(2):
+        count(values[:, :whole].view(np.uint64), values[:, whole:], counts)
+    return counts
+
+
+@pytest.mark.parametrize("width", [0, 5, 8, 16, 24, 37, 48, 61, 125])
+def test_count(loop, width):
+    values = noise((5, width + 3), 2)[:, 3:]
+    expected = 2 * np.bincount(values.reshape(-1), minlength=256)
+    np.testing.assert_array_equal(counted(loop("count"), values), expected)
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), max_size=12),
+    words=st.integers(1, 4),
+    rest=st.integers(0, 9),
+)
+@settings(deadline=None)
+def test_count_of_groups_that_come_over_and_over(runs, words, rest):
+    """As in glass: the same 24 bytes, or groups of another length, in which words repeat."""
+    line = [noise(8 * words, word) for word, times in runs for _ in range(times)]
+    values = np.concatenate([*line, noise(rest, 9)])[None]
+    expected = 2 * np.bincount(values[0], minlength=256)
+    np.testing.assert_array_equal(counted(loops.count, values), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_box(loop, channels, factor):
+    pixels = noise((16, 24, channels), factor)
+    means = np.zeros((16 // factor, 24 // factor, channels), np.uint8)
+    loop("box")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
+    blocks = pixels.reshape(16 // factor, factor, 24 // factor, factor, channels)
+    exact = blocks.astype(np.int64).sum(axis=(1, 3))
+    np.testing.assert_array_equal(means, (2 * exact + factor**2) // (2 * factor**2))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 24), (16, 40)])
+def test_turn(loop, shape):
+    values = noise(shape, 3)
+    out = np.zeros(shape[::-1], np.uint8)
+    loop("turn")(values.view(np.uint64), out.view(np.uint64))
+    np.testing.assert_array_equal(out, values.T)
+
+
+@pytest.mark.parametrize("width", [5, 600])
+def test_weigh(loop, width):
+    """Against sums of whole numbers; weights that overshoot, and taps beyond the end."""
+    rng = np.random.default_rng(5)
+    block = noise((20, width), 6)
+    first = np.array([0, 2, 2, 9, 16], np.int64)
+    whole = rng.integers(-9000, 15000, (5, 7))
+    whole[4, 4:] = 0  # rows 20 to 22 are not there
+    out = np.zeros((5, width), np.uint8)
+    loop("weigh")(block, first, (whole * 2.0**-15).astype(np.float32), out)
+    padded = np.pad(block.astype(np.int64), ((0, 3), (0, 0)))
+    sums = np.stack([w @ padded[f : f + 7] for f, w in zip(first, whole, strict=True)])
+    np.testing.assert_array_equal(out, np.clip((sums + 2**14) >> 15, 0, 255))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(40, 900), st.integers(40, 700), st.floats(1.3, 6), st.floats(0, 1), st.data()
+)  # fmt: skip
+def test_shrink_is_the_same_bits(height, width, ratio, at, data):
+    channels = data.draw(st.sampled_from([1, 3]))
+    rows, columns = (
+        Axis(n, max(1, int(n / ratio)), "lanczos", n / max(1, int(n / ratio)), 4.0)
+        for n in (height, width)
+    )
+    y, x = int(at * (rows.n_out - 1)), int(at * (columns.n_out - 1) / 2)
+    region = Region(y, x, rows.n_out - y, columns.n_out - x)
+    (top, bottom), (left, right) = (
+        rows.window(y, region.stop_y),
+        columns.window(x, region.stop_x),
+    )
+    block = noise((bottom - top, right - left, channels), height)
+    plain = np.zeros((region.height, region.width, channels), np.uint8)
+    fast = plain.copy()
+    assert not numba_loader._modules
+    resample_means.shrink(block, rows, columns, region, (top, left), plain)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba_loader, "_modules", {"pixels": loops})
+        resample_means.shrink(block, rows, columns, region, (top, left), fast)
+    np.testing.assert_array_equal(fast, plain)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_box_mean_is_the_same_bits(factor, monkeypatch):
+    for shape in ((32, 48, 3), (32, 48, 1), (30, 47, 3)):
+        pixels = noise(shape, factor)
+        plain = box_mean(pixels, factor)
+        with monkeypatch.context() as patch:
+            patch.setattr(numba_loader, "_modules", {"pixels": loops})
+            np.testing.assert_array_equal(box_mean(pixels, factor), plain)
+
+
+@pytest.mark.parametrize("histogram", [True, False])
+def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
+    """Pieces of three cells by turns: whole arrays, parts of wider ones, rows that repeat."""
+    wide = noise((40, 60, 3), 9)
+    parts = [wide, wide[3:20, 5:31], np.broadcast_to(wide[:1], (7, 60, 3)), wide[:, :, ::-1]]
+    plain = histograms.byte_sums((1, 3), histogram, 0)
+    monkeypatch.setattr(numba_loader, "_modules", {"pixels": loops})
+    fast = histograms.byte_sums((1, 3), histogram, 0)
+    assert type(plain) is histograms.Histograms is not type(fast)
+    for at, part in enumerate([*parts, *parts[:2], wide, wide]):
+        plain.add((0, min(at % 4, 2)), part)
+        fast.add((0, min(at % 4, 2)), part)
+    if histogram:
+        np.testing.assert_array_equal(fast.counts(), plain.counts())
+    np.testing.assert_array_equal(fast.moments(), plain.moments())
+
+
+def test_blank_map_and_resize_are_the_same_bits(tmp_path, monkeypatch):
+    path = tmp_path / "s.tif"
+    ds.sample_slide(path, (4096, 4096), tile=256)
+
+    def results():
+        return (
+            ds.blank_map(path, 512).compute().statistics,
+            ds.blank_map(path, 32).compute().statistics,
+            ds.resize(path, 10).data.compute(),
+        )
+
+    plain = results()
+    monkeypatch.setattr(numba_loader, "_modules", {"pixels": loops})
+    for fast, expected in zip(results(), plain, strict=True):
+        np.testing.assert_array_equal(fast, expected)
+
+
+def test_a_small_job_loads_nothing(monkeypatch):
+    monkeypatch.setattr(numba_loader, "_loaded", lambda _: pytest.fail("loaded"))
+    assert numba_loader.numba_kernels("pixels", 0.9 * numba_loader.LOADING) is None
+
+
+def test_a_large_job_loads_them_once(monkeypatch):
+    assert numba_loader.numba_kernels("pixels", 10) is loops
+    monkeypatch.setattr(numba_loader, "_loaded", lambda _: pytest.fail("loaded twice"))
+    assert numba_loader.numba_kernels("pixels", 10) is loops
+    assert numba_loader.numba_kernels("pixels", 0) is loops  # what is loaded costs nothing
+
+
+def test_without_numba(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "numba", None)
+        assert numba_loader.numba_kernels("pixels", 10) is None
+    monkeypatch.setattr(numba_loader, "_loaded", lambda _: pytest.fail("tried again"))
+    assert numba_loader.numba_kernels("pixels", 10) is None
+
+
+def test_numba_switched_off(monkeypatch):
+    import numba
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+    assert numba_loader.numba_kernels("pixels", 10) is None
+
+
+def test_while_another_thread_loads_them():
+    with numba_loader._lock:
+        assert numba_loader.numba_kernels("pixels", 10) is None
+    assert numba_loader.numba_kernels("pixels", 10) is loops

@@ -1,0 +1,136 @@
+import dask.array as da
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import chunkings, images, tiles
+
+import dask_slides as ds
+from dask_slides.ops.blank_map import SMALL_GRID
+
+
+@given(images(channels=st.sampled_from([1, 3, 4])), tiles, st.data())
+def test_any_chunks_of_the_array_give_the_map_of_the_whole(image, tile, data):
+    chunks = (*data.draw(chunkings(image.shape)), image.shape[2])
+    found = ds.blank_map(da.from_array(image, chunks=chunks), tile, ds.Contrast(0.5))
+    expected = oracle.contrast_blank(image, tile, 0.5)
+    assert found.shape == expected.shape
+    assert np.array_equal(found.blank.compute(scheduler="sync"), expected)
+
+
+@pytest.mark.parametrize("detector", [ds.Contrast(), ds.Otsu(), ds.Saturation()], ids=repr)
+def test_computed_and_lazy_agree(tissue_tiff, detector, sync):
+    lazy = ds.blank_map(tissue_tiff, 23, detector)
+    assert isinstance(lazy.blank, da.Array) and not lazy.computed
+    found = lazy.compute()
+    assert found.computed and found.blank.dtype == bool
+    assert np.array_equal(lazy.blank.compute(), found.blank)
+    assert found.compute() is found
+    assert found.tissue_share == pytest.approx(1 - found.blank.mean())
+    assert lazy.tissue_share == found.tissue_share
+
+
+def test_a_file_gives_the_map_of_its_pixels(tissue, tissue_tiff):
+    found = ds.blank_map(tissue_tiff, (37, 51)).compute()
+    assert np.array_equal(found.blank, oracle.contrast_blank(tissue, (37, 51), 0.05))
+    assert 0 < found.blank.mean() < 1
+
+
+def test_building_reads_nothing_and_computing_reads_each_pixel_once(reads, tissue_tiff):
+    lazy = ds.blank_map(tissue_tiff, 37)
+    assert reads == []
+    lazy.compute(scheduler="sync")
+    seen = np.zeros((300, 420), int)
+    for region in reads:
+        seen[region.slices()] += 1
+    assert (seen == 1).all()
+
+
+def test_a_sweep_of_thresholds_reads_nothing(reads, tissue, tissue_tiff):
+    found = ds.blank_map(tissue_tiff, 30).compute()
+    reads.clear()
+    for ratio in (0, 0.01, 0.05, 0.2, 0.35, 1):
+        again = found.with_detector(ds.Contrast(ratio))
+        assert again.detector == ds.Contrast(ratio)
+        assert np.array_equal(again.blank, oracle.contrast_blank(tissue, (30, 30), ratio))
+    assert np.array_equal(
+        found.with_detector(ds.Otsu()).blank,
+        ds.blank_map(da.from_array(tissue), 30, ds.Otsu()).blank.compute(),
+    )
+    assert reads == []
+
+
+def test_a_sweep_of_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
+    lazy = ds.blank_map(tissue_tiff, 30).with_detector(ds.Contrast(0.2) | ds.Otsu(0.9))
+    assert reads == [] and not lazy.computed
+    found = lazy.blank.compute()
+    assert np.array_equal(found, lazy.compute().blank)
+    assert (found | ~oracle.contrast_blank(tissue, (30, 30), 0.2)).all()
+
+
+def test_small_grids_keep_histograms_for_any_detector_and_large_ones_only_what_is_needed():
+    side = int(SMALL_GRID**0.5)
+    zeros = da.zeros((side, side + 1), dtype="uint8")
+    assert ds.blank_map(zeros[:, :side], 1).fields == ("histogram",)
+    large = ds.blank_map(zeros, 1)
+    assert large.fields == ()
+    assert ds.blank_map(zeros, 1, ds.Otsu()).fields == ("histogram",)
+    with pytest.raises(ds.SlideArgumentError, match=r"hold no histogram.*; make the blank map"):
+        large.with_detector(ds.Otsu())
+
+
+def test_a_detector_that_needs_what_was_not_kept_is_told_so(tissue_tiff):
+    found = ds.blank_map(tissue_tiff, 30)
+    with pytest.raises(ds.SlideArgumentError, match=r"hold no saturation, which Saturation"):
+        found.with_detector(ds.Saturation())
+    with pytest.raises(ds.SlideArgumentError, match="is not a detector"):
+        found.with_detector(0.05)
+    bare = ds.CellStats(*np.ones((3, 2, 2)))
+    with pytest.raises(ds.SlideArgumentError, match="the statistics hold no histogram"):
+        ds.Otsu()(bare)
+
+
+@pytest.mark.parametrize(
+    ("size", "cells"), [(100_000, 40), (30_000, 20), (12_000, 10), (5_000, 8), (7, 7)]
+)
+def test_the_default_grid_is_that_of_the_ladder(size, cells):
+    found = ds.blank_map(da.zeros((size, size // 2 or 1), dtype="uint8", chunks=-1))
+    assert found.grid.rows == cells
+
+
+@pytest.mark.parametrize("size", [95_001, 60_000, 30_011, 12_345])
+def test_the_default_cells_of_a_large_slide_can_be_cut_off_reduced(size):
+    found = ds.blank_map(da.zeros((size, size), dtype="uint8", chunks=-1))
+    assert [side % 8 for side in found.grid.tile] == [0, 0]
+
+
+@pytest.mark.parametrize("tile_size", [0, -3, 2.5, (1, 2, 3), "all"])
+def test_a_wrong_tile_size_is_told(tile_size, tissue_tiff):
+    with pytest.raises(ds.SlideArgumentError, match=r"tile_size=.*; give whole pixels above 0"):
+        ds.blank_map(tissue_tiff, tile_size)
+
+
+def test_of_a_notebook_the_name_and_the_detector_are_escaped(tissue_tiff, sync):
+    lazy = ds.blank_map(tissue_tiff, 100, ds.Otsu() | ds.Contrast())
+    object.__setattr__(lazy, "name", "<script>&.tif")
+    for found in (lazy, lazy.compute()):
+        html = found._repr_html_()
+        assert "<script>" not in html and "&lt;script&gt;&amp;.tif" in html
+        assert "3 x 5 cells of 100 x 100 px" in html
+    assert "not computed" in lazy._repr_html_()
+    assert "data:image/png;base64," in lazy.compute()._repr_html_()
+
+
+def test_a_plot_has_the_extent_of_the_slide(tissue_tiff, axes):
+    assert ds.blank_map(tissue_tiff, 100).plot(axes) is axes
+    assert axes.images[0].get_extent() == [0, 420, 300, 0]
+    assert axes.get_title() == "tissue.tif: blank cells"
+
+
+@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+def test_of_an_image_without_pixels_the_map_is_empty():
+    nothing = ds.cutoff_resize(np.full((40, 50), 9, np.uint8)).image
+    found = ds.blank_map(nothing).compute()
+    assert found.blank.shape == (0, 0) and found.tissue_share == 0
+    assert "0 x 0 cells" in found._repr_html_()

@@ -1,0 +1,262 @@
+import dask.array as da
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import chunkings, images, pixels
+
+import dask_slides as ds
+from dask_slides.core.tile_origins import TileOrigins
+from dask_slides.ops.pack import plan_pack
+
+EVERYTHING = ds.Contrast(0)
+tiles = st.tuples(st.integers(7, 40), st.integers(7, 40))
+
+
+def starts(size, tile, stride, edge):
+    """Return where tiles begin along an axis, one after the other."""
+    found = [at for at in range(0, size, stride) if at + tile <= size]
+    end = found[-1] + tile if found else 0
+    if edge != "drop" and end < size:
+        found.append(size - tile if edge == "shift" else (found[-1] + stride if found else 0))
+    return found
+
+
+def expected_pack(image, tile, stride, edge, ratio):
+    """Return y, x and score of the tiles that are not blank, in order of position."""
+    found = []
+    for y in starts(image.shape[0], tile[0], stride[0], edge):
+        for x in starts(image.shape[1], tile[1], stride[1], edge):
+            part = image[y : y + tile[0], x : x + tile[1]]
+            if part.std(dtype=np.float64) > ratio * part.mean(dtype=np.float64):
+                found.append((y, x, part.std(dtype=np.float64)))
+    return (np.array(column) for column in zip(*found, strict=True)) if found else ([], [], [])
+
+
+def place(slide, **kwargs):
+    """Return the grid of a pack without reading anything."""
+    values = {"tile_size": None, "stride": None, "downsample": None, "mpp": None, "edge": "drop"}
+    return plan_pack(slide, **(values | kwargs))
+
+
+@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@settings(max_examples=12)
+@given(images(), tiles, st.integers(0, 10), st.sampled_from(["drop", "pad", "shift"]), st.data())
+def test_tiles_are_slices_of_the_image_for_any_edge_stride_and_chunks(image, tile, gap, edge, data):
+    if edge != "pad":
+        tile = tuple(min(t, n) for t, n in zip(tile, image.shape, strict=False))
+    stride = tuple(max(1, t - gap) for t in tile)
+    array = da.from_array(image, chunks=(*data.draw(chunkings(image.shape)), image.shape[2]))
+    detector = ds.Contrast(0.55)
+    pack = ds.pack_tiles(array, tile, stride, detector=detector, edge=edge, fill=9)
+    y, x, score = expected_pack(image, tile, stride, edge, 0.55)
+    assert pack.y.tolist() == list(y) and pack.x.tolist() == list(x)
+    assert pack.y.dtype == pack.x.dtype == np.int64
+    assert np.allclose(pack.score, score, rtol=1e-9)
+    assert len(pack) == len(y) and pack.tiles.shape == (len(y), *tile, image.shape[2])
+    if len(pack):
+        found = pack.tiles.compute(scheduler="sync")
+        assert np.array_equal(found, oracle.tiles_at(image, y, x, tile, fill=9))
+
+
+def test_a_file_gives_the_tiles_of_its_pixels(tissue, tissue_tiff):
+    pack = ds.pack_tiles(tissue_tiff, (50, 60), detector=ds.Contrast(0.1))
+    y, x, _ = expected_pack(tissue, (50, 60), (50, 60), "drop", 0.1)
+    assert 0 < len(y) < 42
+    assert (pack.y.tolist(), pack.x.tolist()) == (y.tolist(), x.tolist())
+    assert np.array_equal(pack.tiles.compute(), oracle.tiles_at(tissue, y, x, (50, 60)))
+    assert np.array_equal(pack.reader(1, 3), oracle.tiles_at(tissue, y, x, (50, 60))[1:3])
+
+
+def test_a_downsample_packs_tiles_of_the_resized_slide(tissue):
+    pack = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), 40, downsample=2, detector=EVERYTHING)
+    small = oracle.pillow_resize(tissue, (150, 210), "lanczos")
+    y, x, _ = expected_pack(small, (40, 40), (40, 40), "drop", 0)
+    assert np.array_equal(pack.tiles.compute(), oracle.tiles_at(small, y, x, (40, 40)))
+    assert np.array_equal(pack.y, 2 * y) and np.array_equal(pack.x, 2 * x)
+    assert pack.mpp == 1.0 and pack.attributes["downsample"] == [2.0, 2.0]
+    same = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), 40, mpp=1.0, detector=EVERYTHING)
+    assert np.array_equal(same.tiles.compute(), pack.tiles.compute())
+
+
+def test_positions_of_an_odd_scale_are_the_nearest_pixels_of_level_0(tissue):
+    pack = ds.pack_tiles(ds.from_dask(tissue), 40, downsample=2.7, detector=EVERYTHING)
+    factors = 300 / 111, 420 / 156
+    assert sorted(set(pack.y)) == [round(40 * i * factors[0]) for i in range(2)]
+    assert sorted(set(pack.x)) == [round(40 * i * factors[1]) for i in range(3)]
+
+
+def test_top_k_takes_the_highest_scores_ties_by_position_kept_in_order():
+    flat = np.full((10, 10, 1), 100, np.uint8)
+    weak, strong = flat.copy(), flat.copy()
+    weak[::2], strong[::2] = 90, 50
+    rows = [[weak, strong, weak], [flat, strong, weak]]
+    image = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    for k, expected in [
+        (1, [(0, 10)]),
+        (2, [(0, 10), (10, 10)]),
+        (3, [(0, 0), (0, 10), (10, 10)]),
+        (4, [(0, 0), (0, 10), (0, 20), (10, 10)]),
+        (99, [(0, 0), (0, 10), (0, 20), (10, 10), (10, 20)]),
+    ]:
+        pack = ds.pack_tiles(ds.from_dask(image), 10, detector=ds.Contrast(0.01), top_k=k)
+        assert list(zip(pack.y.tolist(), pack.x.tolist(), strict=True)) == expected
+        tiles = oracle.tiles_at(image, pack.y, pack.x, (10, 10))
+        assert np.array_equal(pack.tiles.compute(), tiles)
+        assert np.allclose(pack.score, tiles.reshape(len(tiles), -1).std(axis=1))
+
+
+def test_of_many_equal_scores_top_k_takes_the_first_by_position():
+    tile = np.full((4, 4, 1), 100, np.uint8)
+    tile[::2] = 50
+    image = np.tile(tile, (12, 12, 1))
+    strong = (5, 6), (11, 3)
+    for row, col in strong:
+        image[row * 4 : row * 4 + 2, col * 4 : col * 4 + 4] = 0
+    pack = ds.pack_tiles(ds.from_dask(image), 4, detector=ds.Contrast(0.01), top_k=50)
+    first = [(i // 12, i % 12) for i in range(48)]
+    expected = sorted([*first, *strong])
+    assert list(zip(pack.y // 4, pack.x // 4, strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "count"),
+    [(100_000, 5_000, 20), (30_000, 3_000, 10), (12_000, 2_400, 5), (5_000, 1_250, 4)],
+)
+def test_the_ladder_of_tiles_a_side_is_of_the_mean_side(size, tile, count):
+    square = da.zeros((size, size, 3), dtype="uint8", chunks=size)
+    _, grid = place(ds.from_dask(square))
+    assert (grid.tile, grid.stride) == ((tile, tile), (tile, tile))
+    assert (grid.rows, grid.cols) == (count, count)
+    half = da.zeros((size, size // 2, 3), dtype="uint8", chunks=size)
+    _, grid = place(ds.from_dask(half))
+    assert grid.tile == (tile * 3 // 4, tile * 3 // 4)
+
+
+def test_attributes_tell_where_the_pack_is_from(tissue_tiff):
+    slide = ds.open_slide(tissue_tiff, mpp=(0.25, 0.25))
+    pack = ds.pack_tiles(slide, (40, 60), (20, 30), mpp=0.5, detector=ds.Contrast(0.1), edge="pad")
+    assert dict(pack.attributes) == {
+        "source": "tissue.tif",
+        "source_shape": [300, 420, 3],
+        "mpp": 0.5,
+        "downsample": [2.0, 2.0],
+        "tile_size": [40, 60],
+        "stride": [20, 30],
+        "detector": "Contrast(ratio=0.1)",
+        "version": ds.__version__,
+        "edge": "pad",
+    }
+
+
+def test_building_reads_the_slide_once_and_the_tiles_not_at_all():
+    runs = []
+
+    def block(block_id):
+        runs.append(block_id)
+        return pixels(sum(block_id), (20, 20, 1), "uint8")
+
+    meta = np.empty((0, 0, 0), np.uint8)
+    array = da.map_blocks(block, chunks=((20,) * 3, (20,) * 3, (1,)), dtype="uint8", meta=meta)
+    pack = ds.pack_tiles(array, 20, detector=EVERYTHING)
+    assert len(runs) == 9 and len(pack) == 9
+    pack.tiles[:1].compute(scheduler="sync")
+    assert len(runs) == 10
+
+
+def test_a_pack_of_a_blank_slide_is_empty_and_says_so():
+    glass = np.full((80, 60, 3), 240, np.uint8)
+    with pytest.warns(ds.BlankSlideWarning, match="every tile is blank under Contrast") as told:
+        pack = ds.pack_tiles(glass, 20)
+    assert told[0].filename == __file__
+    assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
+    assert pack.y.shape == pack.x.shape == pack.score.shape == (0,)
+    assert "0 of 20 x 20 px" in pack._repr_html_() and "none" in pack._repr_html_()
+    assert pack.contact_sheet().shape[2] == 3
+
+
+@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+def test_a_pack_of_a_slide_that_was_cut_off_wholly_is_empty():
+    nothing = ds.cutoff_resize(np.full((80, 60, 3), 240, np.uint8)).image
+    for tile in (None, 20):
+        pack = ds.pack_tiles(nothing, tile)
+        assert len(pack) == 0 and pack.attributes["downsample"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tile_size": 0},
+        {"tile_size": (5, 5, 5)},
+        {"tile_size": 2.5},
+        {"stride": 0},
+        {"stride": "a"},
+        {"edge": "clip"},
+        {"edge": "shift", "tile_size": 301},
+        {"top_k": 0},
+        {"top_k": 2.5},
+        {"downsample": 0},
+        {"downsample": 2, "mpp": 1},
+        {"mpp": 1},
+        {"detector": 0.35},
+        {"fill": 256},
+        {"fill": -1},
+        {"fill": float("nan")},
+        {"fill": "white"},
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_told_in_one_line_with_the_cure(arguments, tissue):
+    with pytest.raises(ds.SlideArgumentError, match=r"; (give|use) ") as told:
+        ds.pack_tiles(ds.from_dask(tissue), **arguments)
+    assert "\n" not in str(told.value)
+
+
+def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
+    pack = ds.pack_tiles(ds.from_dask(tissue), 32, detector=ds.Contrast(0.1))
+    sheet = pack.contact_sheet(count=3, columns=2, side=32)
+    assert sheet.shape == (2 * 36 + 4, 2 * 36 + 4, 3)
+    tiles = oracle.tiles_at(tissue, pack.y, pack.x, (32, 32))
+    middle = (len(tiles) - 1) // 2
+    assert np.array_equal(sheet[4:36, 4:36], tiles[0])
+    assert np.array_equal(sheet[4:36, 40:72], tiles[middle])
+    assert np.array_equal(sheet[40:72, 4:36], tiles[-1])
+
+
+def test_of_a_notebook_the_source_is_escaped(tissue):
+    slide = ds.from_dask(tissue, mpp=0.5)
+    object.__setattr__(slide, "name", "<i>&")
+    html = ds.pack_tiles(slide, 50, detector=ds.Contrast(0.1))._repr_html_()
+    assert "<i>" not in html and "Tiles of &lt;i&gt;&amp;" in html
+    assert "0.5 µm" in html and "data:image/png;base64," in html
+
+
+def test_a_plot_is_a_contact_sheet(tissue, axes):
+    pack = ds.pack_tiles(ds.from_dask(tissue), 50, detector=ds.Contrast(0.1))
+    assert pack.plot(axes) is axes
+    assert axes.get_title() == f"dask array: {len(pack)} tiles"
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)), max_size=50))
+def test_places_come_back_as_they_were_packed(points):
+    yx = np.array(points, np.int64).reshape(-1, 2)
+    places = TileOrigins.of(yx)
+    assert np.array_equal(places.yx(), yx) and places.yx().dtype == np.int64
+
+
+def test_places_of_a_large_grid_are_a_few_kilobytes():
+    yx = np.stack(np.mgrid[:200, :200], axis=-1).reshape(-1, 2) * 512
+    assert len(TileOrigins.of(yx).packed) < 4000
+
+
+@pytest.mark.parametrize("edge", ["drop", "shift"])
+def test_a_tile_larger_than_the_image_is_told_and_padded_on_request(edge):
+    image = pixels_of(40, 300)
+    with pytest.raises(ds.SlideArgumentError, match="does not fit the image of 40 x 300 px"):
+        ds.pack_tiles(image, 64, edge=edge)
+    assert ds.pack_tiles(image, 64, edge="pad", detector=EVERYTHING).tiles.shape[0] == 5
+
+
+def pixels_of(height, width):
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)

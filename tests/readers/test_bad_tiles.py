@@ -1,0 +1,733 @@
+"""Absent and corrupt tiles: filled, named, and never taken for what they are not."""
+
+import errno
+import os
+import pickle
+from collections import Counter
+
+import dask
+import numpy as np
+import oracle
+import pytest
+import tifffile
+import zarr
+from bad_tiles import KINDS, TILE, mask_of, picture, places, spoil, written
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rw_fixtures import noise, one_line, sparse_tiff
+from strategies import chunkings
+
+import dask_slides as ds
+from dask_slides.readers import tile_status as units_module
+from dask_slides.readers.codecs.strict_bytes import StrictBytes
+from dask_slides.readers.codecs.tile_decoder import TileDecoder
+from dask_slides.readers.tiff.source import TiffSource
+from dask_slides.readers.tile_cache import TILE_CACHE
+
+SHAPE = (300, 420)
+COLOUR = ("deflate", "jpeg", "strips", "planar", "palette")
+
+
+@pytest.fixture(autouse=True)
+def in_this_thread():
+    with dask.config.set(scheduler="sync"):
+        yield
+
+
+def units(kind):
+    return len(places(kind, SHAPE))
+
+
+@st.composite
+def damage(draw, kinds=tuple(KINDS)):
+    """Return a way to store a slide, and which of its units are absent and corrupt."""
+    kind = draw(st.sampled_from(kinds))
+    numbers = st.integers(0, units(kind) - 1)
+    absent = draw(st.sets(numbers, max_size=4))
+    return kind, absent, draw(st.sets(numbers, max_size=4)) - absent
+
+
+def made(folder, kind, absent, corrupt, shape=SHAPE, **options):
+    """Return the path of a damaged slide, its undamaged pixels and which of them are lost."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{kind}-{len(os.listdir(folder))}.tif"
+    pixels = written(path, kind, picture(kind, shape), **options)
+    spoil(path, absent, corrupt)
+    return path, pixels, mask_of(kind, shape, (*absent, *corrupt))
+
+
+def filled(pixels, mask, fill=255):
+    return np.where(mask[..., None], np.asarray(fill, pixels.dtype), pixels)
+
+
+# ---------------------------------------------------------------- reading
+
+
+@settings(max_examples=15)
+@given(damage(), st.sampled_from([255, 7]), st.data())
+def test_what_is_bad_reads_as_the_fill_and_all_else_as_it_is(tmp_path, how, fill, data):
+    path, pixels, mask = made(tmp_path / "a", *how)
+    slide = ds.open_slide(path, fill=fill, on_bad_tile="mask")
+    expected = filled(pixels, mask, fill)
+    chunks = data.draw(chunkings(SHAPE))
+    np.testing.assert_array_equal(slide.to_dask(chunks=chunks).compute(), expected)
+    y, x = data.draw(st.integers(0, 299)), data.draw(st.integers(0, 419))
+    height, width = data.draw(st.integers(1, 300 - y)), data.draw(st.integers(1, 420 - x))
+    part = slide.read(y, x, height, width)
+    np.testing.assert_array_equal(part, expected[y : y + height, x : x + width])
+
+
+@settings(max_examples=12)
+@given(damage())
+def test_bad_tiles_are_named_with_their_place_and_state(tmp_path, how):
+    kind, absent, corrupt = how
+    path, *_ = made(tmp_path / "a", kind, absent, ())
+    offsets = spoil(path, corrupt=corrupt)
+    where = places(kind, SHAPE)
+    # absent neighbours may be told as one: what counts is which pixels they cover, each once
+    expected = {(*where[n], "corrupt", offsets[n]) for n in corrupt}, Counter()
+    for y, x, height, width in (where[n] for n in absent):
+        expected[1].update((i, j) for i in range(y, y + height) for j in range(x, x + width))
+
+    def told(tiles):
+        assert list(tiles) == sorted(tiles, key=lambda t: (t.level, t.y, t.x))
+        assert all(tile.level == 0 and tile.reason for tile in tiles)
+        covered, named = Counter(), set()
+        for t in tiles:
+            if t.status == "absent":
+                assert t.offset is None
+                rows, columns = range(t.y, t.y + t.height), range(t.x, t.x + t.width)
+                covered.update((i, j) for i in rows for j in columns)
+            else:
+                named.add((t.y, t.x, t.height, t.width, t.status, t.offset))
+        return named, covered
+
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    assert told(pickle.loads(pickle.dumps(slide)).bad_tiles()) == expected
+    found = ds.check_slide(path)
+    assert told(found.bad_tiles) == expected
+    assert found.tiles == len(where)
+    good = len(where) - len(absent) - len(corrupt)
+    assert found.statuses == {"ok": good, "absent": len(absent), "corrupt": len(corrupt)}
+    assert found.good == (not corrupt)
+    assert ds.check_slide(ds.resize(slide, 3)) == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_default_a_corrupt_tile_raises_and_an_absent_one_does_not(tmp_path, kind):
+    path, _pixels, _mask = made(tmp_path / "a", kind, {1}, {units(kind) - 1})
+    slide = ds.open_slide(path)
+    y, x, height, width = places(kind, SHAPE)[1]
+    fill = 255 if slide.shape[2] == 3 else 0
+    assert (slide.read(y, x, height, width) == np.asarray(fill, slide.dtype)).all()
+    assert [tile.status for tile in slide.bad_tiles()] == ["absent"]
+    for work in (slide.data, ds.resize(slide, 2).data, ds.blank_map(slide, 50).blank):
+        with pytest.raises(ds.TileDecodeError):
+            work.compute()
+
+
+def test_a_tile_of_which_the_end_is_lost_is_corrupt(tmp_path):
+    path, pixels, _ = made(tmp_path / "a", "jpeg", (), ())
+    with tifffile.TiffFile(path) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[8], tiff.pages[0].databytecounts[8]
+    with open(path, "r+b") as file:
+        file.seek(offset + count // 2)
+        file.write(bytes(count - count // 2))
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    mask = mask_of("jpeg", SHAPE, [8])
+    np.testing.assert_array_equal(slide.read(0, 0, *SHAPE), filled(pixels, mask))
+    (tile,) = slide.bad_tiles()
+    assert "no end" in tile.reason and "no end" in str(tile) and f"offset {offset}" in str(tile)
+
+
+def test_an_error_of_the_system_is_not_taken_for_damage(tmp_path, monkeypatch):
+    path, *_ = made(tmp_path / "a", "deflate", (), ())
+    slide = ds.open_slide(path, on_bad_tile="mask")
+
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", failing)
+        with pytest.raises(ds.TileDecodeError, match="Input/output error") as error:
+            slide.read(0, 0, 10, 10)
+        assert str(path) in one_line(error)
+    assert slide.bad_tiles() == ()
+
+
+@pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 143. MiB"), MemoryError(),
+              OSError("out of memory error when reading image file")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["tiff", "png"])
+def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, kind, error, on_bad_tile):
+    path, pixels = tmp_path / f"a.{kind}", noise(64, 64, 3)
+    if kind == "tiff":
+        tifffile.imwrite(path, pixels, photometric="rgb", tile=(TILE, TILE), compression="zlib")
+    else:
+        Image.fromarray(pixels).save(path)
+    slide = ds.open_slide(path, on_bad_tile=on_bad_tile)
+
+    def decode(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if kind == "tiff":
+            patch.setattr(StrictBytes, "unpacked", decode)
+        else:
+            patch.setattr(type(slide.source.decode), "__call__", decode)
+        for read in (lambda: slide.read(0, 0, 20, 20), lambda: slide.data.compute()):
+            with pytest.raises(ds.SlideMemoryError, match="no memory is left") as told:
+                read()
+            assert str(path) in one_line(told)
+            copy = pickle.loads(pickle.dumps(told.value))
+            assert (type(copy), str(copy)) == (ds.SlideMemoryError, str(told.value))
+    # nothing is remembered of it
+    np.testing.assert_array_equal(slide.read(0, 0, 20, 20), pixels[:20, :20])
+
+
+def test_a_slide_that_changed_is_no_damage_either(tmp_path):
+    path, *_ = made(tmp_path / "a", "strips", (), {2})
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    assert len(slide.bad_tiles()) == 1
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ds.SlideChangedError):
+        slide.bad_tiles()
+
+
+def test_a_raster_file_that_is_cut_short_is_all_fill(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture("deflate", (90, 80))).save(path)
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    slide = ds.open_slide(path, on_bad_tile="mask", fill=9)
+    assert (slide.read(3, 4, 50, 60) == 9).all()
+    (tile,) = slide.bad_tiles()
+    assert (tile.height, tile.width, tile.status) == (90, 80, "corrupt")
+    assert ds.blank_map(slide, 40).unknown.compute().all()
+
+
+def test_of_a_store_a_corrupt_chunk_is_masked_and_a_missing_one_is_legal(tmp_path):
+    image = picture("deflate", (512, 512))
+    path = tmp_path / "a.ome.zarr"
+    ds.write(ds.from_dask(image), path, ome_zarr="0.4")
+    (path / "0/0/0/0").write_bytes(b"\x01" * 99)
+    (path / "0/0/1/1").unlink()
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    expected = image.copy()
+    expected[:256, :256] = 255
+    expected[256:, 256:] = 0
+    np.testing.assert_array_equal(slide.read(0, 0, 512, 512), expected)
+    assert [(t.y, t.x, t.height, t.status) for t in slide.bad_tiles()] == [(0, 0, 256, "corrupt")]
+    assert ds.check_slide(path).statuses["corrupt"] == 1
+    with pytest.raises(ds.TileDecodeError):
+        ds.open_slide(path).read(0, 0, 10, 10)
+
+
+def test_what_has_no_tiles_is_not_checked():
+    with pytest.raises(ds.SlideArgumentError, match="no tiles to check"):
+        ds.check_slide(np.zeros((9, 9), np.uint8))
+    assert ds.from_dask(np.zeros((9, 9), np.uint8)).bad_tiles() == ()
+
+
+def test_every_level_is_checked(tmp_path, write_pyramid):
+    path = write_pyramid(picture("deflate", (600, 700)))
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.series[0].levels[2].keyframe
+        offset, count = page.dataoffsets[1], page.databytecounts[1]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\x01" * count)
+    found = ds.check_slide(path)
+    assert [(t.level, t.y, t.x, t.offset) for t in found.bad_tiles] == [(2, 0, 64, offset)]
+    assert found.tiles == 10 * 11 + 5 * 6 + 3 * 3 + 2 * 2
+    assert ds.open_slide(path, on_bad_tile="mask").bad_tiles(0) == ()
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def cells_of(array, tile):
+    return {(row, col): part for row, col, part in oracle.cells(array, tile)}
+
+
+@settings(max_examples=12)
+@given(damage(), st.tuples(st.integers(20, 150), st.integers(20, 150)), st.data())
+def test_statistics_are_of_the_pixels_that_are_there(tmp_path, how, tile, data):
+    path, pixels, mask = made(tmp_path / "a", *how)
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    detector = ds.Contrast(0.2) if data.draw(st.booleans()) else ds.Saturation() | ds.Contrast(0.2)
+    lazy = ds.blank_map(slide, tile, detector)
+    found = lazy.compute()
+    seen = cells_of(~mask, tile)
+    for (row, col), part in cells_of(pixels, tile).items():
+        valid = part[seen[row, col]].astype(np.float64)
+        stats = found.stats
+        assert stats.count[row, col] == valid.size
+        assert stats.missing[row, col] == (~seen[row, col]).sum()
+        assert stats.total[row, col] == pytest.approx(valid.sum(), rel=1e-12)
+        assert stats.squares[row, col] == pytest.approx((valid**2).sum(), rel=1e-12)
+        if stats.histogram is not None:
+            assert stats.histogram[row, col].sum() == valid.size
+        if detector == ds.Contrast(0.2):
+            glass = not valid.size or bool(valid.std() <= 0.2 * valid.mean())
+            whole = bool(seen[row, col].all())
+            assert found.blank[row, col] == (glass and whole)
+            assert found.unknown[row, col] == (glass and not whole)
+    np.testing.assert_array_equal(lazy.blank.compute(), found.blank)
+    np.testing.assert_array_equal(lazy.unknown.compute(), found.unknown)
+    assert found.tissue_share == pytest.approx(1 - (found.blank | found.unknown).mean())
+    np.testing.assert_array_equal(found.with_detector(ds.Contrast(9)).blank, found.stats.whole)
+    assert {(t.y, t.x) for t in found.bad_tiles} == {(t.y, t.x) for t in slide.bad_tiles()}
+
+
+def test_a_pooled_threshold_is_that_of_the_pixels_that_are_there(tmp_path):
+    # two halves: a slide whose other half is lost has the threshold of the one that is there
+    path, pixels, mask = made(tmp_path / "a", "deflate", range(14, 35), (), shape=(320, 448))
+    assert not mask[:128].any() and mask[128:].all()
+    found = ds.blank_map(path, 32, ds.Otsu()).compute()
+    alone = ds.blank_map(np.ascontiguousarray(pixels[:128]), 32, ds.Otsu()).compute()
+    np.testing.assert_array_equal(found.blank[:4], alone.blank)
+    assert found.unknown[4:].all() and not found.blank[4:].any()
+
+
+def test_an_absent_tile_is_no_glass_without_any_option(tmp_path):
+    path = sparse_tiff(tmp_path / "a.tif", (300, 400), 64)
+    found = ds.blank_map(path, 50).compute()
+    assert found.unknown.all() and not found.blank.any() and found.tissue_share == 0
+    assert "unknown" in found._repr_html_()
+    cut = ds.cutoff_resize(path, downsample=1, tile_size=50)
+    assert cut.image.shape == (300, 400, 3)
+    with pytest.warns(ds.BlankSlideWarning, match="or touches absent or corrupt tiles"):
+        assert len(ds.pack_tiles(path, 50)) == 0
+    with pytest.warns(ds.BlankSlideWarning):
+        assert len(ds.random_crops(path, 3, 50)) == 0
+
+
+# ---------------------------------------------------------------- resize, cut
+
+
+def touched(mask, shape, kernel):
+    """Return which pixels of a resize have a weight on a pixel of `mask`."""
+    rows, columns = (
+        np.abs(oracle.weight_matrix(n, m, kernel)) > 1e-9
+        for n, m in zip(mask.shape, shape, strict=True)
+    )
+    return rows.astype(int) @ mask.astype(int) @ columns.T.astype(int) > 0
+
+
+def footprint(slide, shape):
+    """Return which pixels a slide says that it shows the fill for."""
+    mask = np.zeros(shape, bool)
+    for hole in slide.source.holes(0, ds.geometry.Region(0, 0, *shape)):
+        mask[hole.region.slices()] = True
+    return mask
+
+
+@settings(max_examples=12)
+@given(
+    damage(("deflate", "jpeg", "strips", "uint16", "float")),
+    st.sampled_from([1.3, 2, 3.7, 0.8]),
+    st.sampled_from(["lanczos", "area", "linear", "nearest"]),
+    st.data(),
+)
+def test_a_resized_pixel_is_that_of_the_whole_slide_or_the_fill(
+    tmp_path, how, downsample, kernel, data
+):
+    kind, *numbers = how
+    path, pixels, mask = made(tmp_path / "a", kind, *numbers)
+    slide = ds.open_slide(path, on_bad_tile="mask", fill=3)
+    small = ds.resize(slide, downsample, kernel=kernel)
+    shape = small.shape[:2]
+    found = small.to_dask(chunks=data.draw(chunkings(shape))).compute()
+    good = ds.resize(np.ascontiguousarray(pixels), shape=shape, kernel=kernel, gap=None)
+    lost = footprint(small, shape)
+    np.testing.assert_array_equal(found, filled(good.data.compute(), lost, 3))
+    if kernel != "nearest":
+        needed = touched(mask, shape, kernel)
+        assert not (needed & ~lost).any()
+        # a tap of no weight may count, no more
+        grown = np.pad(needed, 2)
+        near = np.lib.stride_tricks.sliding_window_view(grown, (5, 5)).any(axis=(2, 3))
+        assert not (lost & ~near).any()
+
+
+@pytest.mark.parametrize("kind", ["deflate", "jpeg"])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_reduced_decode_fills_the_same_tiles(tmp_path, kind, factor):
+    shape = (1300, 1200)
+    path, *_ = made(tmp_path / "a", kind, {5}, {23, 24, 60}, shape=shape)
+    whole = tmp_path / "whole.tif"
+    written(whole, kind, picture(kind, shape))
+    small = ds.resize(ds.open_slide(path, on_bad_tile="mask"), 2.6 * factor)
+    good = ds.resize(whole, 2.6 * factor)
+    assert small.source.factor == good.source.factor == factor
+    lost = footprint(small, small.shape[:2])
+    assert 0 < lost.mean() < 0.5
+    expected = filled(good.data.compute(), lost)
+    np.testing.assert_array_equal(small.data.compute(), expected)
+    np.testing.assert_array_equal(small.to_dask(chunks=17).compute(), expected)
+    assert [t.status for t in small.bad_tiles()] == ["absent", *["corrupt"] * 3]
+
+
+@settings(max_examples=15)
+@given(damage(COLOUR), st.integers(30, 90))
+def test_a_cut_keeps_what_nobody_saw(tmp_path, how, cell):
+    path, pixels, mask = made(tmp_path / "a", *how)
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    cut = ds.cutoff_resize(slide, downsample=1, tile_size=cell)
+    glass = oracle.contrast_blank(filled(pixels, mask), (cell, cell), 0.05)
+    blank = glass & ~oracle.per_cell(mask, (cell, cell), np.any)
+    if blank.all():
+        return
+    expected = oracle.cut(filled(pixels, mask), blank, (cell, cell))
+    kept = oracle.cut(mask[..., None], blank, (cell, cell))[..., 0]
+    assert kept.sum() == mask.sum()
+    np.testing.assert_array_equal(cut.image.data.compute(), expected)
+    np.testing.assert_array_equal(footprint(cut.image, kept.shape), kept)
+
+
+# ---------------------------------------------------------------- packs, crops
+
+
+@settings(max_examples=10)
+@given(damage(COLOUR), st.integers(30, 80), st.sampled_from(["drop", "pad", "shift"]))
+@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, how, size, edge):
+    path, pixels, mask = made(tmp_path / "a", *how)
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    pack = ds.pack_tiles(slide, size, detector=ds.Contrast(0.05), edge=edge)
+    good = ds.pack_tiles(np.ascontiguousarray(pixels), size, detector=ds.Contrast(0.05), edge=edge)
+    touches = np.array(
+        [mask[y : y + size, x : x + size].any() for y, x in zip(good.y, good.x, strict=True)], bool
+    )
+    np.testing.assert_array_equal(pack.y, good.y[~touches])
+    np.testing.assert_array_equal(pack.x, good.x[~touches])
+    np.testing.assert_allclose(pack.score, good.score[~touches])
+    if len(pack):
+        np.testing.assert_array_equal(pack.tiles.compute(), good.tiles.compute()[~touches])
+    starts = ds.grid.TileGrid(SHAPE, (size, size), (size, size), edge)
+    skipped = sum(
+        mask[y : y + size, x : x + size].any() for y in starts.starts(0) for x in starts.starts(1)
+    )
+    assert pack.attributes.get("skipped", 0) == skipped
+    assert ("bad_tiles" in pack.attributes) == bool(skipped)
+
+
+@settings(max_examples=10)
+@given(damage(("deflate", "jpeg", "palette")), st.integers(0, 9))
+@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+def test_no_crop_touches_a_bad_tile(tmp_path, how, seed):
+    path, pixels, mask = made(tmp_path / "a", *how)
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    crops = ds.random_crops(slide, 12, 40, seed, detector=ds.Contrast(0.05))
+    tiles = crops.tiles.compute()
+    for y, x, tile in zip(crops.y, crops.x, tiles, strict=True):
+        assert not mask[y : y + 40, x : x + 40].any()
+        np.testing.assert_array_equal(tile, pixels[y : y + 40, x : x + 40])
+
+
+def test_a_tile_of_a_resize_that_needs_a_bad_one_is_not_packed(tmp_path):
+    path, _pixels, _mask = made(tmp_path / "a", "deflate", {9}, {17})
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    pack = ds.pack_tiles(slide, 20, downsample=2, detector=ds.Contrast(0))
+    shape = (150, 210)
+    lost = footprint(ds.resize(slide, 2), shape)
+    expected = [
+        (2 * y, 2 * x) for y in range(0, 140, 20) for x in range(0, 200, 20)
+        if not lost[y : y + 20, x : x + 20].any()
+    ]  # fmt: skip
+    assert set(zip(pack.y.tolist(), pack.x.tolist(), strict=True)) <= set(expected)
+    assert pack.attributes["skipped"] == 7 * 10 - len(expected)
+
+
+# ---------------------------------------------------------------- cost
+
+
+def test_a_tile_is_decoded_once_by_who_reads_it_and_asks_what_it_is(tmp_path, monkeypatch):
+    path, *_ = made(tmp_path / "a", "deflate", {3}, {10})
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    decoded, once = [], TileDecoder.__call__
+
+    def counted(self, number, data, factor):
+        decoded.append(number)
+        return once(self, number, data, factor)
+
+    monkeypatch.setattr(TileDecoder, "__call__", counted)
+    TILE_CACHE.clear()
+    found = ds.blank_map(slide, TILE).compute()
+    assert [tile.status for tile in found.bad_tiles] == ["absent", "corrupt"]
+    assert sorted(decoded) == [n for n in range(units("deflate")) if n != 3]
+    decoded.clear()
+    assert len(slide.bad_tiles()) == 2
+    assert decoded == []
+    ds.check_slide(path)
+    assert sorted(decoded) == [n for n in range(units("deflate")) if n != 3]
+
+
+def test_a_slide_without_bad_tiles_is_no_other_when_masked(tmp_path):
+    path, _pixels, _ = made(tmp_path / "a", "jpeg", (), ())
+    plain, masked = (ds.open_slide(path, on_bad_tile=how) for how in ("raise", "mask"))
+    for one, two in (
+        (plain.data, masked.data),
+        (ds.resize(plain, 2.5).data, ds.resize(masked, 2.5).data),
+        (ds.blank_map(plain, 50).statistics, ds.blank_map(masked, 50).statistics),
+    ):
+        np.testing.assert_array_equal(one.compute(), two.compute())
+    assert masked.bad_tiles() == () and ds.check_slide(path).good
+    assert "skipped" not in ds.pack_tiles(masked, 50, detector=ds.Contrast(0.05)).attributes
+
+
+# ---------------------------------------------------------------- schedulers
+
+
+def everything(path):
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    found = ds.blank_map(slide, 37, ds.Otsu()).compute()
+    pack = ds.pack_tiles(slide, 40, detector=ds.Contrast(0.05))
+    crops = ds.random_crops(slide, 5, 30, 1, detector=ds.Contrast(0.05))
+    return [
+        found.statistics, found.blank, found.unknown, found.bad_tiles,
+        slide.to_dask(chunks=111).compute(), slide.bad_tiles(),
+        ds.resize(slide, 2.3).to_dask(chunks=50).compute(), ds.resize(slide, 2.3).bad_tiles(),
+        pack.tiles.compute(), pack.y, dict(pack.attributes),
+        crops.tiles.compute(), crops.x, ds.check_slide(path),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow), "cluster"]
+)
+def test_every_scheduler_finds_the_same(tmp_path, request, scheduler):
+    path, *_ = made(tmp_path / "a", "jpeg", {4, 5}, {11, 20})
+    expected = everything(path)
+    if scheduler == "cluster":
+        request.getfixturevalue("client")
+        with dask.config.set(scheduler=None):
+            found = everything(path)
+    else:
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            found = everything(path)
+    for one, two in zip(found, expected, strict=True):
+        if isinstance(two, np.ndarray):
+            np.testing.assert_array_equal(one, two)
+        else:
+            assert one == two
+
+
+# ---------------------------------------------------------------- stores
+
+
+def levels_of(path):
+    group = zarr.open_group(path, mode="r")
+    return [group[str(n)][...].transpose(1, 2, 0) for n in range(len(list(group.array_keys())))]
+
+
+def lost_at(mask, level):
+    """Return which pixels of a level are means of a lost pixel."""
+    side = 2**level
+    padded = np.pad(mask, [(0, -n % side) for n in mask.shape])
+    blocks = padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side)
+    return blocks.any(axis=(1, 3))
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_a_store_keeps_what_is_known_and_tells_what_is_not(tmp_path, version):
+    shape = (1500, 1100)  # two stages
+    path, pixels, mask = made(tmp_path / "a", "jpeg", {0, 1, 19}, {100, 333}, shape=shape)
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    out = tmp_path / "a.ome.zarr"
+    ds.write(slide, out, ome_zarr=version, blank_map=ds.blank_map(slide, 100))
+    wanted = oracle.area_pyramid(pixels, 9)
+    levels = levels_of(out)
+    corrupt = mask_of("jpeg", shape, (100, 333))
+    expected = {"ok": 0, "blank": 0, "absent": 0, "corrupt": 0}
+    group = zarr.open_group(out, mode="r")
+    for number, level in enumerate(levels):
+        good = pixels if number == 0 else wanted[number - 1]
+        lost = lost_at(mask, number)
+        np.testing.assert_array_equal(level, filled(good, lost))
+        array = group[str(number)]
+        side = (array.shards or array.chunks)[-1]
+        for top in range(0, level.shape[0], side):
+            for left in range(0, level.shape[1], side):
+                part = np.s_[top : top + side, left : left + side]
+                label = group[f"labels/tissue/{number}"][part]
+                expected["blank" if (label == label.flat[0]).all() else "ok"] += 1
+                if lost_at(corrupt, number)[part].any():
+                    expected["corrupt"] += 1
+                elif lost[part].any():
+                    expected["absent"] += 1
+                else:
+                    flat = (level[part] == level[part].flat[0]).all()
+                    expected["blank" if flat else "ok"] += 1
+    assert len(levels) >= 3
+    statuses = ds.verify(out).statuses
+    assert {key: statuses.get(key, 0) for key in expected} == expected
+    mark = group.attrs["dask_slides"]
+    assert mark["manifest"]["shards"] == sum(expected.values())
+    assert [(t["y"], t["x"], t["width"], t["status"]) for t in mark["bad_tiles"]] == [
+        (0, 0, 128, "absent"), (64, 64, 64, "absent"), (320, 640, 64, "corrupt"),
+        (1152, 576, 64, "corrupt"),
+    ]  # fmt: skip
+    # and who opens the store knows it too
+    again = ds.open_slide(out)
+    np.testing.assert_array_equal(footprint(again, shape), mask)
+    one, two = (ds.blank_map(one, 90).compute() for one in (again, slide))
+    np.testing.assert_array_equal(one.statistics, two.statistics)
+
+
+@pytest.mark.parametrize("kind", ["image", "cutoff", "pack", "map"])
+def test_what_is_written_is_the_same_on_a_cluster(tmp_path, client, kind):
+    path, *_ = made(tmp_path / "a", "deflate", {4}, {11, 20})
+    slide = ds.open_slide(path, on_bad_tile="mask")
+
+    def write(name):
+        obj = {
+            "image": lambda: ds.resize(slide, 1.2),
+            "cutoff": lambda: ds.cutoff_resize(slide, downsample=1.5, tile_size=50),
+            "pack": lambda: ds.pack_tiles(slide, 40, detector=ds.Contrast(0.05)),
+            "map": lambda: ds.blank_map(slide, 50),
+        }[kind]()
+        out = ds.write(obj, tmp_path / name)
+        attributes = zarr.open_group(out, mode="r").attrs.asdict()
+        told = attributes.get("bad_tiles") or attributes["dask_slides"]["bad_tiles"]
+        assert [tile["status"] for tile in told] == ["absent", "corrupt", "corrupt"]
+        return ds.verify(out).statuses, told
+
+    here = write("here.zarr")
+    with dask.config.set(scheduler=None):
+        assert write("there.zarr") == here
+
+
+def test_a_write_that_goes_on_after_a_failure_tells_all_tiles(tmp_path, monkeypatch):
+    path, *_ = made(tmp_path / "a", "deflate", {2}, {100, 333}, shape=(1500, 1100))
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    whole = zarr.open_group(ds.write(slide, tmp_path / "whole.zarr"), mode="r")
+    from dask_slides.writers import pyramid
+
+    put, calls = pyramid._put, []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise ds.TileDecodeError("a.tif: the disk is gone; plug it in")
+        return put(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(ds.TileDecodeError):
+        patch.setattr(pyramid, "_put", failing)
+        ds.write(slide, tmp_path / "b.zarr", resume=True)
+    again = zarr.open_group(ds.write(slide, tmp_path / "b.zarr", resume=True), mode="r")
+    one, two = (group.attrs["dask_slides"] for group in (whole, again))
+    assert (one["bad_tiles"], one["holes"]) == (two["bad_tiles"], two["holes"])
+    assert one["manifest"]["sha256"] == two["manifest"]["sha256"]
+
+
+def test_a_pack_comes_back_with_what_it_left_out(tmp_path):
+    path, *_ = made(tmp_path / "a", "deflate", {4}, {11})
+    pack = ds.pack_tiles(ds.open_slide(path, on_bad_tile="mask"), 40, detector=ds.Contrast(0.05))
+    again = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr"))
+    assert dict(again.attributes) == dict(pack.attributes)
+    assert again.attributes["skipped"] > 0 and len(again.attributes["bad_tiles"]) == 2
+
+
+def test_a_map_is_written_with_its_unknown_cells(tmp_path):
+    path, _pixels, mask = made(tmp_path / "a", "deflate", {4, 8, 9}, {11})
+    found = ds.blank_map(ds.open_slide(path, on_bad_tile="mask"), 30, ds.Contrast(9)).compute()
+    group = zarr.open_group(ds.write(found, tmp_path / "m.ome.zarr"), mode="r")
+    unknown = oracle.per_cell(mask, (30, 30), np.any)
+    np.testing.assert_array_equal(group["blank_map/unknown"][...], unknown)
+    np.testing.assert_array_equal(group["blank_map/blank"][...], ~unknown)
+    np.testing.assert_array_equal(group["0"][0], np.where(unknown, 128, 0))
+    np.testing.assert_array_equal(group["labels/tissue/0"][...], np.where(unknown, 2, 0))
+    assert group["blank_map"].attrs["statistics"][-2:] == ["missing", "nodata"]
+    label = group["labels/tissue"].attrs["ome"]["image-label"]
+    assert label["properties"][2] == {"label-value": 2, "name": "unknown"}
+
+
+def test_holes_that_a_store_tells_wrongly_are_refused(tmp_path):
+    path, *_ = made(tmp_path / "a", "deflate", {4}, ())
+    out = ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr")
+    group = zarr.open_group(out, mode="r+")
+    for rows in ([[1, 2, 3, "absent"]], [["y", 0, 1, 1, "absent"]], [[0, 0, 9, 9, "fine"]], 7):
+        group.attrs["dask_slides"] = group.attrs["dask_slides"] | {"holes": rows}
+        with pytest.raises(ds.SlideFormatError):
+            ds.open_slide(out)
+
+
+# ---------------------------------------------------------------- many absent tiles
+
+
+PRESENT = {(0, 0), (3, 6), (40, 90), (99, 0)}
+"""Of 100 x 100 tiles."""
+
+
+@pytest.fixture(params=["uint8", "uint16"])
+def sparse(request, tmp_path):
+    """A slide of 1,600 x 1,600 px of which four tiles are there, and its pixels."""
+    dtype = np.dtype(request.param)
+    pixels = np.full((1600, 1600, 3), np.iinfo(dtype).max, dtype)
+    rng = np.random.default_rng(3)
+    for row, column in PRESENT:
+        place = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
+        pixels[place] = rng.integers(0, 200, (16, 16, 3))
+    parts = (
+        pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        if (row, column) in PRESENT
+        else None
+        for row in range(100)
+        for column in range(100)
+    )
+    path = tmp_path / "sparse.tif"
+    tifffile.imwrite(
+        path, parts, shape=pixels.shape, dtype=dtype, tile=(16, 16), photometric="rgb",
+        compression="zlib",
+    )  # fmt: skip
+    return ds.open_slide(path), pixels
+
+
+def test_what_absent_tiles_cost_does_not_grow_with_their_number(sparse, monkeypatch):
+    slide, pixels = sparse
+    decoded, told = Counter(), []
+    once, of_tile = TileDecoder._tile, units_module.BadTile
+
+    def counted(self, number, data):
+        decoded[divmod(number, 100)] += 1
+        return once(self, number, data)
+
+    def tell(*facts):
+        told.append(facts)
+        return of_tile(*facts)
+
+    monkeypatch.setattr(TileDecoder, "_tile", counted)
+    monkeypatch.setattr(units_module, "BadTile", tell)
+    found = ds.blank_map(slide, 16, ds.Contrast(0.05)).compute()
+    assert dict(decoded) == dict.fromkeys(PRESENT, 1)
+    whole = np.zeros((100, 100), bool)
+    whole[tuple(np.transpose(sorted(PRESENT)))] = True
+    assert np.array_equal(found.stats.whole, whole)
+    checked = ds.check_slide(slide)
+    assert checked.statuses == {"ok": 4, "absent": 9996, "corrupt": 0}
+    assert checked.bad_tiles == found.bad_tiles == slide.bad_tiles()
+    assert len(found.bad_tiles) < 20
+    assert np.array_equal(slide.data.compute(), pixels)
+    small = ds.resize(slide, 4, kernel="nearest").data.compute()
+    assert np.array_equal(small[:, :40], pixels[2::4, 2:160:4])
+    # of each task a few, and none for a tile
+    assert len(told) < 500
+
+
+def test_resized_regions_of_absent_tiles_are_not_read(sparse, monkeypatch):
+    slide, _ = sparse
+    small = ds.resize(slide, 2)
+
+    def reads(*_):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(TiffSource, "read", reads)
+    monkeypatch.setattr(TiffSource, "read_reduced", reads)
+    assert (small.read(100, 100, 200, 600) == np.iinfo(slide.dtype).max).all()
+    with pytest.raises(AssertionError, match="read"):
+        small.read(0, 0, 200, 200)

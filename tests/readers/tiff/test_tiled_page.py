@@ -1,0 +1,156 @@
+"""Pages of tiles or strips read straight: the samples of the general path, each decoded once."""
+
+import dask
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+import dask_slides as ds
+from dask_slides.readers.codecs.tile_decoder import TileDecoder
+from dask_slides.readers.remote.byte_ranges import LocalFile
+from dask_slides.readers.tiff import file, tiled_page
+
+KINDS = {
+    "jpeg": {"compression": "jpeg", "photometric": "rgb", "subsampling": (2, 2)},
+    "jpeg rgb": {"compression": "jpeg", "photometric": "rgb", "subsampling": (1, 1)},
+    "jpeg 2000": {"compression": "jpeg2000", "photometric": "rgb"},
+    "deflate": {"compression": "zlib", "photometric": "rgb", "predictor": True},
+    "lzw": {"compression": "lzw", "photometric": "rgb"},
+    "zstd": {"compression": "zstd", "photometric": "rgb"},
+    "webp": {"compression": "webp", "photometric": "rgb"},
+    "none": {"photometric": "rgb"},
+    "big endian": {"photometric": "rgb", "compression": "zlib"},
+}
+SHAPE = (300, 420, 3)
+TILES = {"tile": (64, 96)}
+"""They do not divide the image."""
+LAYOUTS = {
+    "tiles": TILES,
+    "strips": {"rowsperstrip": 16},
+    "single rows": {"rowsperstrip": 1},
+    "one strip": {"rowsperstrip": 300},
+}
+
+
+def written(folder, name, layout=TILES):
+    """Write noise as `name`."""
+    dtype = np.uint16 if name == "big endian" else np.uint8
+    pixels = np.random.default_rng(1).integers(0, 255, SHAPE).astype(dtype)
+    path = folder / f"{name}.tif"
+    byteorder = ">" if name == "big endian" else None
+    with tifffile.TiffWriter(path, byteorder=byteorder) as writer:
+        writer.write(pixels, **layout, **KINDS[name])
+    return path
+
+
+def regions():
+    """Return regions within a tile, over its edges, and all of it."""
+    rng = np.random.default_rng(2)
+    found = [(0, 0, 300, 420), (299, 419, 1, 1), (63, 95, 2, 2), (64, 96, 64, 96)]
+    for _ in range(8):
+        y, x = rng.integers(0, 299), rng.integers(0, 419)
+        found.append((y, x, rng.integers(1, 301 - y), rng.integers(1, 421 - x)))
+    return [tuple(int(n) for n in region) for region in found]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", KINDS)
+def test_the_samples_are_those_of_the_zarr_store(tmp_path, monkeypatch, name, layout):
+    if layout == "single rows" and name.startswith("jpeg"):
+        pytest.skip("no writer makes JPEG of one row")
+    path = written(tmp_path, name, LAYOUTS[layout])
+    straight = [ds.open_slide(path).read(*region) for region in regions()]
+    monkeypatch.setattr(file, "is_plain", lambda level: False)
+    file.opened.cache_clear()
+    if not name.startswith("jpeg"):
+        whole = tifffile.imread(path)
+        assert np.array_equal(straight[0], whole[: SHAPE[0], : SHAPE[1]])
+    for region, found in zip(regions(), straight, strict=True):
+        np.testing.assert_array_equal(found, ds.open_slide(path).read(*region))
+    file.opened.cache_clear()
+
+
+def test_the_real_slides_are_those_of_the_zarr_store(test_data, monkeypatch):
+    for name in ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jpeg.tiff", "TCGA-CR-7395.svs"):
+        slide = ds.open_slide(test_data / "slides" / name)
+        file.opened.cache_clear()
+        straight = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
+        with monkeypatch.context() as patch:
+            patch.setattr(file, "is_plain", lambda level: False)
+            file.opened.cache_clear()
+            stored = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
+        file.opened.cache_clear()
+        for one, other in zip(straight, stored, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_each_tile_of_a_region_is_decoded_once_and_no_other(tmp_path, monkeypatch):
+    slide = ds.open_slide(written(tmp_path, "deflate"))
+    decoded = []
+    once = TileDecoder._tile
+    monkeypatch.setattr(
+        TileDecoder, "_tile", lambda self, n, d: (decoded.append(n), once(self, n, d))[1]
+    )
+    slide.read(60, 100, 70, 100)  # rows 0 to 2, columns 1 to 2 of 5 x 5 tiles
+    assert sorted(decoded) == [1, 2, 6, 7, 11, 12]
+    decoded.clear()
+    slide.to_dask(chunks=(64, 96)).compute(scheduler="sync")
+    assert sorted(decoded) == list(range(25))
+    decoded.clear()
+    with dask.config.set(scheduler="sync"):
+        ds.blank_map(slide, (128, 96)).compute()
+    assert sorted(decoded) == list(range(25))
+
+
+def test_a_file_that_ends_within_a_tile_is_told(tmp_path):
+    path = written(tmp_path, "none")
+    slide = ds.open_slide(path)
+    with tifffile.TiffFile(path) as opened:
+        page = tiled_page.TiledPage(LocalFile(path), opened.pages[0], 255)
+        with open(path, "r+b") as file:
+            file.truncate(path.stat().st_size - 100)
+        with pytest.raises(ValueError, match="ends within tile 24"):
+            page[290:300, 400:420, :]
+    with pytest.raises(ds.SlideChangedError):
+        slide.read(290, 400, 10, 20)
+
+
+def test_strips_of_one_row_are_fetched_together_and_decoded_without_a_store(tmp_path, monkeypatch):
+    slide = ds.open_slide(written(tmp_path, "deflate", LAYOUTS["single rows"]))
+    ranges, fetched = LocalFile.ranges, []
+
+    def counted(self, wanted):
+        fetched.extend(wanted)
+        return ranges(self, wanted)
+
+    monkeypatch.setattr(LocalFile, "ranges", counted)
+    monkeypatch.setattr(zarr, "open_array", None)
+    slide.read(100, 7, 150, 300)
+    assert len(fetched) == 1
+    with tifffile.TiffFile(slide.path) as opened:
+        assert fetched[0][1] - fetched[0][0] == sum(opened.pages[0].databytecounts[100:250])
+
+
+def test_an_absent_strip_is_the_fill_and_a_corrupt_one_is_named(tmp_path):
+    path = written(tmp_path, "deflate", LAYOUTS["strips"])
+    with tifffile.TiffFile(path) as opened:
+        page = opened.pages[0]
+        values, offset = list(page.databytecounts), page.dataoffsets[5]
+        pixels = page.asarray()
+    values[2] = 0
+    with tifffile.TiffFile(path, mode="r+") as opened:
+        opened.pages[0].tags["StripByteCounts"].overwrite(values)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"damaged")
+    slide = ds.open_slide(path)
+    pixels[32:48] = 255
+    assert np.array_equal(slide.read(0, 0, 80, 420), pixels[:80])
+    with pytest.raises(ds.TileDecodeError, match=f"rows 80 to 96, .*, at byte {offset}"):
+        slide.read(0, 0, 300, 420)
+    masked = ds.open_slide(path, on_bad_tile="mask")
+    pixels[80:96] = 255
+    assert np.array_equal(masked.read(0, 0, 300, 420), pixels)
+    found = ds.check_slide(masked)
+    assert found.statuses == {"ok": 17, "absent": 1, "corrupt": 1}

@@ -1,0 +1,162 @@
+import multiprocessing
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import dask
+import dask.array as da
+import numpy as np
+import oracle
+import pytest
+
+import dask_slides as ds
+from dask_slides.runtime.scheduler import compute
+
+CHUNKS = 111
+"""Many blocks, none of them in line with the tiles of the file or of the grid."""
+
+
+def results(slide):
+    """Return name -> array of every operation on `slide`, in small blocks."""
+    found = ds.blank_map(slide, 37).compute()
+    small = ds.resize(slide, downsample=2.3)
+    cut = ds.cutoff_resize(slide, downsample=1.7, tile_size=30)
+    pack = ds.pack_tiles(slide, 60, 50, detector=ds.Contrast(0.1), edge="pad")
+    crops = ds.random_crops(slide, 6, (30, 40), 6, downsample=1.3, detector=ds.Contrast(0.1))
+    return {
+        "blank": found.blank,
+        "statistics": found.statistics,
+        "lazy blank": ds.blank_map(slide, 37).blank.compute(),
+        "otsu": ds.blank_map(slide, 37, ds.Otsu()).blank.compute(),
+        "level 0": slide.to_dask(chunks=CHUNKS).compute(),
+        "resize": small.to_dask(chunks=CHUNKS).compute(),
+        "cutoff": cut.image.to_dask(chunks=CHUNKS).compute(),
+        "pack": pack.tiles.compute(),
+        "pack y": pack.y,
+        "pack score": pack.score,
+        "crops": crops.tiles.compute(),
+        "crops y": crops.y,
+        "crops x": crops.x,
+    }
+
+
+def as_floats(tissue):
+    return np.sqrt(tissue.astype(np.float64)) / 16
+
+
+@pytest.fixture(scope="module", params=["file", "array", "float array"])
+def slide(request, tissue, tissue_tiff):
+    if request.param == "file":
+        return ds.open_slide(tissue_tiff)
+    image = tissue if request.param == "array" else as_floats(tissue)
+    return ds.from_dask(da.from_array(image, chunks=(151, 167, 2)))
+
+
+@pytest.fixture(scope="module")
+def alone(slide):
+    """The results of one thread."""
+    with dask.config.set(scheduler="sync"):
+        return results(slide)
+
+
+def assert_same(found, expected):
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
+        assert np.array_equal(found[name], array), name
+
+
+def test_one_thread_gives_the_truth(alone, slide, tissue):
+    assert len(alone["pack"]) and len(alone["crops"]) == 6
+    if slide.dtype != np.uint8:
+        assert np.array_equal(alone["level 0"], as_floats(tissue))
+        shape = alone["resize"].shape[:2]
+        expected = oracle.dense_resize(as_floats(tissue), shape, "lanczos")
+        assert np.allclose(alone["resize"], expected, rtol=1e-9, atol=1e-12)
+        return
+    assert np.array_equal(alone["level 0"], tissue)
+    assert np.array_equal(alone["blank"], oracle.contrast_blank(tissue, (37, 37), 0.05))
+    shape = alone["resize"].shape[:2]
+    assert np.array_equal(alone["resize"], oracle.pillow_resize(tissue, shape))
+    left = oracle.cut(tissue, oracle.contrast_blank(tissue, (30, 30), 0.05), (30, 30))
+    shape = alone["cutoff"].shape[:2]
+    assert np.array_equal(alone["cutoff"], oracle.pillow_resize(left, shape))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_threads_give_the_same_bytes(alone, slide, workers):
+    with dask.config.set(scheduler="threads", num_workers=workers):
+        assert_same(results(slide), alone)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two processes for all tests: dask starts its own for every computation."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+def test_processes_give_the_same_bytes(alone, slide, pool):
+    with dask.config.set(scheduler="processes", pool=pool):
+        assert_same(results(slide), alone)
+
+
+def test_a_cluster_gives_the_same_bytes(alone, slide, client):
+    assert_same(results(slide), alone)
+
+
+def test_a_cluster_gives_the_errors_of_this_machine(client, tmp_path, tissue):
+    import tifffile
+
+    path = tmp_path / "gone.tif"
+    tifffile.imwrite(path, tissue, tile=(64, 64))
+    slide = ds.open_slide(path)
+    lazy = slide.data
+    path.write_bytes(b"II*\0")
+    with pytest.raises(ds.SlideError, match=r"gone\.tif"):
+        lazy.compute()
+
+
+def test_blocks_of_a_cluster_are_fetched_together(client, monkeypatch):
+    fetched = []
+    gather = client.gather
+
+    def counted(futures, **options):
+        fetched.append(len(futures))
+        return gather(futures, **options)
+
+    monkeypatch.setattr(client, "gather", counted)
+    array = da.arange(40, chunks=1)
+    seen = []
+    assert np.array_equal(compute(array, "count", lambda *done: seen.append(done)), range(40))
+    assert sum(fetched) == 40
+    assert len(fetched) <= 20  # it takes milliseconds, and seconds on the slowest machine
+    assert seen == [(n, 40) for n in range(41)]
+
+
+def test_an_interrupt_while_a_thread_starts_waits_for_its_task(monkeypatch):
+    """Ctrl-C may come while the main thread starts one: its pool then knows nothing of it."""
+    began, go, done = threading.Event(), threading.Event(), []
+    start, shutdown = threading.Thread.start, ThreadPoolExecutor.shutdown
+
+    def interrupted(self):
+        start(self)
+        assert began.wait(60)
+        raise KeyboardInterrupt
+
+    def shut(self, **how):
+        shutdown(self, **how)
+        go.set()
+
+    def task(block):
+        began.set()
+        assert go.wait(60)
+        for _ in range(200):
+            block = np.sort(block)
+        done.append(block)
+        return block
+
+    array = da.ones((20, 10_000), chunks=10_000).map_blocks(task, meta=np.ones((0, 0)))
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shut)
+    with pytest.raises(KeyboardInterrupt):
+        compute(array, "")
+    assert len(done) == 1

@@ -1,0 +1,116 @@
+"""What the processes of test_cohort.py do; importable, as they are made from nothing."""
+
+import csv
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import dask
+import durable_work
+import numpy as np
+import tifffile
+
+import dask_slides as ds
+from dask_slides.writers.store import local_transaction
+
+STEPS = {
+    "mask": {"tile_size": 64},
+    "resize": {"downsample": 2},
+    "cutoff": {"downsample": 2, "tile_size": 64},
+    "pack": {"tile_size": 64, "detector": ds.Contrast(0.2)},
+}
+
+
+def slide_file(path, seed, side=320):
+    """Write a slide: noise on glass, at another place for each seed."""
+    rng = np.random.default_rng(seed)
+    image = np.full((side, side, 3), 238, np.uint8)
+    top, left = rng.integers(0, side // 3, 2)
+    size = side // 2 + 5
+    image[top : top + size, left : left + size] = rng.integers(0, 255, (size, size, 3), np.uint8)
+    tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), compression="zlib")
+    return path
+
+
+def slide_files(folder, count):
+    folder.mkdir(exist_ok=True)
+    for seed in range(count):
+        slide_file(folder / f"s{seed:04}.tif", seed)
+    return folder
+
+
+def run_with_journal(folder, job, journal, scheduler="threads"):
+    """Run a cohort; every store that gets its name is a line of `journal`."""
+    publish = local_transaction._publish
+
+    def told(hidden, target, overwrite):
+        publish(hidden, target, overwrite)
+        handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{os.path.basename(target)}\n".encode())
+        os.close(handle)
+
+    local_transaction._publish = told
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        ds.run_cohort(folder, job, STEPS)
+
+
+def table(job):
+    with open(Path(job) / "process_list.csv", encoding="utf-8", newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def statuses(job):
+    return {name: row["status"] for name, row in table(job).items()}
+
+
+def stores(job):
+    """Return path -> what tells one store from another one written at the same place."""
+    found = {}
+    for path in Path(job).glob("*/*.zarr"):
+        status = (path / "zarr.json").stat()
+        found[str(path.relative_to(job))] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def contents(folder):
+    """Return the bytes of every chunk of every store, by name."""
+    files = Path(folder).glob("**/*.zarr/**/c/**/*")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
+def run_until(step, folder, job):
+    """Run a cohort in one thread, and be killed before touching the disk for the `step`th time."""
+
+    def run(kind, source, out):
+        with dask.config.set(scheduler="sync"):
+            ds.run_cohort(source, out, {name: STEPS[name] for name in ("resize", "pack")})
+
+    durable_work.write = run
+    durable_work.write_until(step, "cohort", folder, job, {})
+
+
+@dataclass(frozen=True)
+class Killing:
+    """A step that takes its process along where the slide is called so."""
+
+    name: ClassVar[str] = "killing"
+    suffix: ClassVar[str] = ".killing.zarr"
+    counts: ClassVar[tuple[str, ...]] = ()
+
+    def reads(self, slide):
+        return ()
+
+    def made(self, slide, maps):
+        if "killer" in slide.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None, {"pid": os.getpid()}
+
+    def write(self, obj, path, overwrite, resume):
+        os.makedirs(path, exist_ok=True)  # the killer may have ended this one after its write
+
+
+if __name__ == "__main__":
+    run_with_journal(*sys.argv[1:])

@@ -1,0 +1,110 @@
+"""What the processes of test_durable.py do; importable, as they are made from nothing."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import dask
+import numpy as np
+import tifffile
+
+import dask_slides as ds
+
+KINDS = ("image", "pack", "cutoff")
+
+
+def slide_file(path, side=1500):
+    """Write a slide whose pyramid has two stages; tissue in a part of it."""
+    rng = np.random.default_rng(3)
+    image = np.full((side, side, 3), 236, np.uint8)
+    image[300:1200, 200:1100] = rng.integers(60, 220, (900, 900, 3), dtype=np.uint8)
+    tifffile.imwrite(path, image, photometric="rgb", tile=(128, 128), compression="zlib")
+    return path
+
+
+def made(kind, path):
+    """Return what is written."""
+    if kind == "pack":
+        return ds.pack_tiles(path, 128, detector=ds.Contrast(0.05))
+    if kind == "cutoff":
+        return ds.cutoff_resize(path, max_size=700, tile_size=100)
+    return ds.open_slide(path)
+
+
+def write(kind, source, out, **options):
+    with dask.config.set(scheduler="sync"):
+        return ds.write(made(kind, source), out, **options)
+
+
+def write_threaded(source, out):
+    """Write to resume, with two threads."""
+    with dask.config.set(scheduler="threads", num_workers=2):
+        ds.write(ds.open_slide(source), out)
+
+
+def contents(folder):
+    """Return the files of a store, by name; hidden ones of its root excepted."""
+    return {
+        str(one.relative_to(folder)): one.read_bytes()
+        for one in sorted(Path(folder).rglob("*"))
+        if one.is_file() and not one.relative_to(folder).parts[0].startswith(".")
+    }
+
+
+def undisturbed(source, folder):
+    """Return, of each kind, the files of a store that nothing happened to."""
+    found = {}
+    for kind in KINDS:
+        write(kind, source, folder / f"{kind}.zarr")
+        found[kind] = contents(folder / f"{kind}.zarr")
+    return found
+
+
+def killing_at(step):
+    """Return what makes the system kill this process before the `step`th call of its functions."""
+    count = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    return counted
+
+
+def write_until(step, kind, source, out, options):
+    """Write, and be killed by the system just before touching the disk for the `step`th time."""
+    counted = killing_at(step)
+    for module, name in [
+        (os, "rename"), (os, "replace"), (os, "unlink"), (os, "fsync"), (os, "makedirs"),
+        (shutil, "rmtree"),
+    ]:  # fmt: skip
+        setattr(module, name, counted(getattr(module, name)))
+    write(kind, source, out, **options)
+
+
+def race(barrier, kind, source, out, results):
+    """Write at the same time as another process, and say how it went."""
+    obj = made(kind, source)
+    barrier.wait()
+    try:
+        with dask.config.set(scheduler="sync"):
+            ds.write(obj, out)
+    except (ds.OutputBusyError, ds.OutputExistsError) as error:
+        results.put(type(error).__name__)
+    else:
+        results.put("written")
+
+
+def finished(processes, target, *args):
+    """Return how a process that runs `target` ended."""
+    process = processes.Process(target=target, args=args)
+    process.start()
+    process.join()
+    return process.exitcode

@@ -1,0 +1,178 @@
+"""Runs over many slides that are killed or interrupted, and go on: nothing is done twice."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cohort_work as work
+import dask
+import pytest
+
+import dask_slides as ds
+
+WAIT = 120
+"""Seconds that nothing here takes unless it is broken."""
+
+
+def wait_for(condition, process):
+    """Poll until `condition` holds or `process` has ended."""
+    end = time.monotonic() + WAIT
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def children(pid):
+    """Return the processes that `pid` has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def killed(folder, job, journal, count, scheduler):
+    """Run a cohort in a process, and kill it once `count` more stores are done."""
+    words = [sys.executable, work.__file__, folder, job, journal, scheduler]
+    process = subprocess.Popen([str(word) for word in words], start_new_session=True)
+    before = len(work.stores(job))
+    wait_for(lambda: len(work.stores(job)) >= before + count, process)
+    workers = children(process.pid) if process.poll() is None else []
+    process.kill()
+    process.wait()
+    end = time.monotonic() + WAIT
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers):  # they leave by themselves
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
+    """Kill a run at random `kills` times and let it end: every store is made once."""
+    folder, job = work.slide_files(tmp_path / "s", slides), tmp_path / "job"
+    journal = tmp_path / "journal"
+    chance = random.Random(slides)
+    known = {}
+    for _ in range(kills):
+        killed(folder, job, journal, chance.randrange(1, 3 * slides // kills), scheduler)
+        assert len(work.table(job)) == slides  # the list is whole at any moment
+        now = work.stores(job)
+        assert known.items() <= now.items()
+        known = now
+    assert len(known) < 4 * slides, "the last kill came too late to show anything"
+    words = [sys.executable, work.__file__, folder, job, journal, scheduler]
+    assert subprocess.run([str(word) for word in words], check=False).returncode == 0
+    assert known.items() <= work.stores(job).items()
+    assert len(work.stores(job)) == 4 * slides
+    assert work.statuses(job) == {f"s{n:04}": "done" for n in range(slides)}
+    if scheduler == "threads":  # other processes know nothing of the journal
+        made = Counter(lines(journal))
+        assert set(made.values()) == {1}
+        assert 4 * slides - len(made) <= 2 * kills  # killed between the store and its line
+    for store in job.glob("*/*.zarr"):
+        ds.verify(store)
+    left = [path for path in job.rglob("*.partial*")]
+    assert not left
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
+    check_killed_and_resumed(tmp_path, slides=20, kills=1, scheduler="threads")
+
+
+@pytest.mark.slow
+def test_a_run_may_be_killed_before_any_touch_of_the_disk(tmp_path):
+    folder, process = work.slide_files(tmp_path / "s", 1), multiprocessing.get_context("forkserver")
+    process.set_forkserver_preload(["cohort_work", "zarr", "tifffile", "imagecodecs"])
+    for step in range(1, 1000):
+        job = tmp_path / str(step)
+        killed = process.Process(target=work.run_until, args=(step, folder, job))
+        killed.start()
+        killed.join()
+        before = work.stores(job)
+        for store in before:
+            ds.verify(job / store)
+        with dask.config.set(scheduler="sync"):
+            steps = {name: work.STEPS[name] for name in ("resize", "pack")}
+            assert ds.run_cohort(folder, job, steps).done == 1
+        after = work.stores(job)
+        assert len(after) == 2
+        assert before.items() <= after.items()
+        assert not [path for path in job.rglob("*.partial*")]
+        if killed.exitcode == 0:
+            break
+    assert step > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_a_run_that_is_killed_five_times_does_nothing_twice(tmp_path, scheduler):
+    check_killed_and_resumed(tmp_path, slides=200, kills=5, scheduler=scheduler)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_path):
+    folder, job = work.slide_files(tmp_path / "s", 6), tmp_path / "job"
+    file = tmp_path / "scheduler.json"
+    here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    cli = [sys.executable, "-m"]
+    quiet = {"stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    words = [*cli, "distributed.cli.dask_scheduler", *here, "--port", "0"]
+    with subprocess.Popen(words, **quiet) as scheduler:
+        wait_for(file.exists, scheduler)
+        words = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "1", "--nthreads", "1"]
+        with subprocess.Popen([*words, "--no-reconnect"], **quiet) as worker:
+            # all of them are in flight: nothing is asked of the scheduler any more
+            words = ["run", folder, "-o", job, "--downsample", 2, "--steps", "resize,pack",
+                     "--pack-tile-size", 64, "--window", 9, "--scheduler", file]  # fmt: skip
+            words = [*cli, "dask_slides.cli.main", *map(str, words)]
+            process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+            wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
+            scheduler.kill()
+            said = process.communicate()[1]
+            worker.terminate()
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("dask-slides: the scheduler was lost")
+    found = Counter(work.statuses(job).values())
+    assert set(found) == {"done", "todo"}
+    steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64}}
+    with dask.config.set(scheduler="threads", num_workers=2):
+        result = ds.run_cohort(folder, job, steps)
+    assert (result.done, result.worked_on) == (6, found["todo"])
+
+
+@pytest.mark.parametrize(
+    ("number", "scheduler"), [(signal.SIGTERM, "threads"), (signal.SIGINT, "processes")]
+)
+def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, scheduler):
+    folder, job = work.slide_files(tmp_path / "s", 12), tmp_path / "job"
+    steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64, "detector": ds.Contrast(0.2)}}
+    words = ["run", folder, "-o", job, "--steps", "resize,pack", "--downsample", 2,
+             "--pack-tile-size", 64, "--pack-ratio", 0.2, "--workers", 2,
+             "--scheduler", scheduler]  # fmt: skip
+    words = [sys.executable, "-m", "dask_slides.cli.main", *map(str, words)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    said = process.communicate()[1]
+    assert process.returncode in (1, 128 + number)
+    *_, note, last = said.splitlines()
+    assert note.startswith("dask-slides: note: what is done is recorded")
+    assert last.startswith(("dask-slides: interrupted", "dask-slides: terminated"))
+    assert "Traceback" not in said
+    found = Counter(work.statuses(job).values())
+    assert set(found) == {"done", "todo"}
+    before = work.stores(job)
+    whole = Counter(path.split("/")[0] for path in before)
+    assert found["done"] == sum(count == 2 for count in whole.values())
+    with dask.config.set(scheduler="threads", num_workers=2):
+        result = ds.run_cohort(folder, job, steps)
+    assert (result.done, result.worked_on) == (12, found["todo"])
+    assert before.items() <= work.stores(job).items()

@@ -1,0 +1,200 @@
+"""Clusters that fail: tasks that end their worker, a scheduler that is lost, many kills."""
+
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
+import dask
+import durable_work as work
+import fault_work
+import pytest
+from durable_work import contents
+from rw_fixtures import one_line
+
+import dask_slides as ds
+from dask_slides.runtime.local_cluster import TIMEOUTS
+
+distributed = pytest.importorskip("distributed")
+Status = distributed.core.Status
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return work.slide_file(tmp_path_factory.mktemp("cluster") / "s.tif")
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
+
+
+@contextmanager
+def cluster_of(workers, failures=0, **options):
+    """A cluster of processes that gives a task up when more than `failures` workers ended in it."""
+    with (
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": failures,
+                **TIMEOUTS,
+            }
+        ),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # None is port 8787
+            host="127.0.0.1",
+            silence_logs=50,
+            **options,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        client.as_current(),
+    ):
+        yield cluster
+
+
+def journal(folder):
+    """Return how many tasks are recorded in what is hidden in `folder`."""
+    return len([one for one in folder.glob(".*.partial/.journal/*.json")])
+
+
+@pytest.mark.parametrize("fault", ["killed", pytest.param("segfault", marks=pytest.mark.slow)])
+def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, source, fault):
+    switch = tmp_path / "switch"
+    switch.touch()
+    out = tmp_path / "out" / "a.zarr"
+    out.parent.mkdir()
+    slide = fault_work.faulty(source, [(700, 1100)], fault, switch)
+    with cluster_of(2):
+        with pytest.raises(ds.WorkerKilledError, match="every worker ended in it") as error:
+            ds.write(slide, out)
+        assert "s.tif: level 0, y 512, x 1024, 512 x 476 px" in one_line(error)
+        assert error.value.blocks == ((2, 1),)  # along x, and y
+        assert isinstance(error.value, RuntimeError)
+        assert not out.exists()
+        assert journal(out.parent) == 9 - 1  # without being asked for, as it is no fault of theirs
+        switch.unlink()
+        ds.write(slide, out, resume=True)
+    ds.verify(out)
+    assert os.listdir(out.parent) == ["a.zarr"]
+    ds.write(slide, tmp_path / "b.zarr")
+    assert contents(out) == contents(tmp_path / "b.zarr")
+
+
+@pytest.mark.slow
+def test_several_such_tiles_and_a_pack(tmp_path, source):
+    switch = tmp_path / "switch"
+    switch.touch()
+    slide = fault_work.faulty(source, [(0, 0), (1400, 1400)], "killed", switch)
+    with cluster_of(2):
+        with pytest.raises(ds.WorkerKilledError, match=r"y 0, x 0, .*; .*y 1024, x 1024") as error:
+            ds.write(slide, tmp_path / "a.zarr", resume=True)
+        assert error.value.blocks == ((0, 0), (2, 2))
+        with pytest.raises(ds.WorkerKilledError, match=r"s\.tif: level 0, y 0, x 0, "):
+            ds.blank_map(slide, 100).compute()
+
+
+@pytest.mark.slow
+def test_a_task_that_takes_all_memory_is_named(tmp_path, source):
+    switch = tmp_path / "switch"
+    switch.touch()
+    slide = fault_work.faulty(source, [(10, 10)], "out of memory", switch)
+    with (
+        dask.config.set({"distributed.worker.memory.monitor-interval": "20ms"}),
+        cluster_of(1, memory_limit="400MB"),
+        pytest.raises(ds.WorkerKilledError, match=r"out of memory.*more memory") as error,
+    ):
+        ds.write(slide, tmp_path / "a.zarr", resume=True)
+    assert "level 0, y 0, x 0, 512 x 512 px" in one_line(error)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.slow
+def test_a_process_of_a_pool_that_ends(tmp_path, source):
+    """Dask's own processes are no cluster: none is started again."""
+    switch = tmp_path / "switch"
+    switch.touch()
+    slide = fault_work.faulty(source, [(10, 10)], "killed", switch)
+    with dask.config.set(scheduler="processes", num_workers=2):
+        with pytest.raises(ds.WorkerKilledError, match="use a cluster"):
+            ds.write(slide, tmp_path / "a.zarr", resume=True)
+        assert not (tmp_path / "a.zarr").exists()
+        switch.unlink()
+        ds.write(slide, tmp_path / "a.zarr", resume=True)
+    ds.verify(tmp_path / "a.zarr")
+
+
+def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
+    slide = work.slide_file(tmp_path / "s.tif", side=3000)  # many blocks are left after the first
+
+    def replaced(done, total):
+        if done == 1:
+            os.utime(slide, ns=(1, 1))
+
+    with cluster_of(1), pytest.raises(ds.SlideChangedError, match="changed since it was opened"):
+        ds.write(ds.open_slide(slide), tmp_path / "a.zarr", progress=replaced)
+    assert os.listdir(tmp_path) == ["s.tif"]
+
+
+def _kill_workers(cluster, chance, stop, killed, count):
+    """Kill `count` workers, one after another, as the system does when memory is short.
+
+    At a random moment after all of them are there again: faster than they start, nothing
+    would ever be done, and dask gives those up that end while they start.
+    """
+    left, limit = count, time.monotonic() + 60
+    while left and time.monotonic() < limit and not stop.wait(chance.uniform(0.05, 0.8)):
+        nannies = [one.process for one in cluster.workers.values() if one.process]
+        running = [one for one in nannies if one.status == Status.running and one.pid]
+        if len(cluster.scheduler.workers) == len(cluster.workers) == len(running):
+            victim = chance.choice(running).pid
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+            left, limit = left - 1, time.monotonic() + 60
+
+
+def kills(tmp_path, source, expected, count, a_cluster=10):
+    """Write again and again while workers are killed; return how many were, and the writes.
+
+    There is a new cluster every few kills.
+    """
+    seed = int(os.environ.get("DASK_SLIDES_SEED", "1"))
+    print(f"DASK_SLIDES_SEED={seed}")
+    chance, killed, writes = random.Random(seed), [], 0
+    while len(killed) < count:
+        stop, some = threading.Event(), min(a_cluster, count - len(killed))
+        with cluster_of(3, failures=100) as cluster:
+            thread = threading.Thread(
+                target=_kill_workers, args=(cluster, chance, stop, killed, some)
+            )
+            thread.start()
+            try:
+                while thread.is_alive():
+                    out = tmp_path / f"{writes}.zarr"
+                    ds.write(work.made("image", source), out, resume=True)
+                    ds.verify(out)
+                    assert contents(out) == expected
+                    writes += 1
+            finally:
+                stop.set()
+                thread.join()
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{n}.zarr" for n in range(writes))
+    return len(killed), writes
+
+
+def test_killed_workers(tmp_path, source, expected):
+    killed, writes = kills(tmp_path, source, expected["image"], 4)
+    assert killed == 4
+    assert writes
+
+
+@pytest.mark.slow
+def test_a_hundred_killed_workers(tmp_path, source, expected):
+    """DASK_SLIDES_KILLS of them; each store equals one that nothing happened to."""
+    count = int(os.environ.get("DASK_SLIDES_KILLS", "100"))
+    killed, writes = kills(tmp_path, source, expected["image"], count)
+    print(f"{killed} workers were killed in {writes} writes")
+    assert killed == count

@@ -1,0 +1,206 @@
+"""Real processes that are interrupted, terminated, or lose their scheduler."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import durable_work as work
+import pytest
+from durable_work import contents
+from fault_work import wait_until
+
+import dask_slides as ds
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return work.slide_file(tmp_path_factory.mktemp("signals") / "s.tif")
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
+
+
+def started(folder, *words):
+    """Start a command whose reading waits; return it once it waits, in a group of its own."""
+    command = [sys.executable, str(SUPPORT / "fault_work.py"), str(folder), *map(str, words)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: (folder / "reading").exists() or process.poll() is not None)
+    return process
+
+
+def ended(process, folder, number, group):
+    """Send a signal, let the reads go on, and return the exit code and what was said."""
+    if group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    (folder / "go").touch()
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "code", "word"),
+    [
+        (signal.SIGINT, True, 130, "interrupted"),
+        (signal.SIGTERM, False, 143, "terminated"),
+    ],
+)
+@pytest.mark.parametrize("resume", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_a_command_that_is_told_to_end(
+    tmp_path, source, expected, number, group, code, word, resume
+):
+    out = tmp_path / "out" / "a.zarr"
+    out.parent.mkdir()
+    words = ["resize", source, out, "--downsample", 1, "-q", "--workers", 2]
+    words += ["--resume"] * resume
+    process = started(tmp_path, *words)
+    assert ended(process, tmp_path, number, group) == (code, [
+        f"dask-slides: {word}; "
+        + ("what is done is kept for --resume" if resume else "nothing half-written is left")
+    ])  # fmt: skip
+    left = os.listdir(out.parent)
+    assert len(left) == resume
+    assert all(name.startswith(".a.zarr.") for name in left)
+    if resume:
+        done = list(out.parent.glob(".*/.journal/*.json"))
+        assert done  # what was under way is done too
+        work.write("image", source, out, resume=True)
+        assert contents(out) == expected["image"]
+        assert os.listdir(out.parent) == ["a.zarr"]
+
+
+PROGRAM = """
+import signal, sys, fault_work
+import durable_work as work
+{before}
+fault_work.held_up(fault_work.Path(sys.argv[1]), lambda: work.write_threaded(*sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "number", "code", "kept"),
+    [
+        ("", signal.SIGINT, -signal.SIGINT, False),  # KeyboardInterrupt, as Python has it
+        ("", signal.SIGTERM, -signal.SIGTERM, True),  # the system ends it where it is
+        ("signal.signal(15, lambda *_: sys.exit(9))", signal.SIGTERM, 9, False),
+    ],
+)
+def test_a_program_that_writes_is_told_to_end(
+    tmp_path, source, expected, before, number, code, kept
+):
+    """A library takes no signal for itself: what a program makes of one is what happens."""
+    out = tmp_path / "out" / "a.zarr"
+    out.parent.mkdir()
+    program = PROGRAM.format(before=before)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), str(source), str(out)],
+        stderr=subprocess.PIPE, text=True, cwd=SUPPORT,
+    )  # fmt: skip
+    wait_until(lambda: (tmp_path / "reading").exists() or process.poll() is not None)
+    assert ended(process, tmp_path, number, False)[0] == code
+    assert not out.exists()
+    assert len(os.listdir(out.parent)) == kept
+    work.write("image", source, out, resume=True)
+    assert contents(out) == expected["image"]
+    assert os.listdir(out.parent) == ["a.zarr"]
+
+
+def test_importing_takes_no_signal():
+    code = (
+        "import signal\nbefore = [signal.getsignal(n) for n in (2, 15)]\n"
+        "import dask_slides, dask_slides.cli.main, dask_slides.writers.write\n"
+        "assert [signal.getsignal(n) for n in (2, 15)] == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def scheduler_in(folder, port=0, name="scheduler.json"):
+    """Start a scheduler and two workers as processes of their own; return them, scheduler first."""
+    pytest.importorskip("distributed")
+    where = folder / name
+    common = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": SUPPORT}
+    base = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    words = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    processes = [subprocess.Popen([*base, *words, "--scheduler-file", str(where)], **common)]
+    wait_until(lambda: where.exists() and json.loads(where.read_text() or "{}").get("address"))
+    base = [sys.executable, "-m", "distributed.cli.dask_worker"]
+    words = ["--scheduler-file", str(where), "--nworkers", "2", "--nthreads", "1"]
+    words += ["--host", "127.0.0.1", "--no-dashboard", "--death-timeout", "60"]
+    processes.append(subprocess.Popen([*base, *words], **common))
+    return processes, where
+
+
+def test_a_scheduler_that_is_killed(tmp_path, source, expected):
+    """The error comes from a client that lost it, and the next cluster does what is missing."""
+    distributed = pytest.importorskip("distributed")
+    out = tmp_path / "out" / "a.zarr"
+    out.parent.mkdir()
+    processes, where = scheduler_in(tmp_path)
+
+    def killed(done, total):
+        if done == 2:
+            processes[0].kill()
+
+    try:
+        with distributed.Client(
+            scheduler_file=str(where), timeout="10s", set_as_default=False
+        ) as client:
+            client.wait_for_workers(2, timeout=120)
+            with pytest.raises(ds.ClusterLostError, match="scheduler was lost") as error:
+                ds.write(ds.open_slide(source), out, client=client, progress=killed)
+        assert isinstance(error.value, ConnectionError)
+        assert "\n" not in str(error.value)
+        assert not out.exists()
+        assert len(list(out.parent.glob(".*/.journal/*.json"))) >= 2
+        processes[1].wait(timeout=60)  # workers without a scheduler end
+    finally:
+        for one in processes:
+            one.kill()
+            one.wait()
+    work.write("image", source, out, resume=True)
+    assert contents(out) == expected["image"]
+    assert os.listdir(out.parent) == ["a.zarr"]
+
+
+@pytest.mark.slow
+def test_a_command_whose_scheduler_is_killed(tmp_path, source):
+    out = tmp_path / "out" / "a.zarr"
+    out.parent.mkdir()
+    processes, where = scheduler_in(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "dask_slides.cli.main",
+        "resize",
+        source,
+        out,
+        "--downsample",
+        "1",
+    ]
+    try:
+        run = subprocess.Popen(
+            [*map(str, command), "--scheduler", str(where), "--resume"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_until(lambda: list(out.parent.glob(".*/.journal/*.json")) or run.poll() is not None)
+        processes[0].kill()
+        said = run.communicate(timeout=120)[1].splitlines()
+    finally:
+        for one in processes:
+            one.kill()
+            one.wait()
+    if run.returncode:  # it may have been done before
+        assert run.returncode == 1
+        assert "Traceback" not in "\n".join(said), "\n".join(said)
+        assert "the scheduler was lost" in said[-1]
+        assert not out.exists()

@@ -1,0 +1,203 @@
+"""The recipes for SLURM of docs/clusters.md, on a real SLURM whose one node is this machine."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import dask
+import durable_work as work
+import fault_work
+import pytest
+import slurm
+from durable_work import contents
+from fault_work import wait_until
+from recipes import block, changed, slurm_cluster
+
+import dask_slides as ds
+
+distributed = pytest.importorskip("distributed")
+SUPPORT = Path(__file__).parents[1] / "support"
+
+pytestmark = pytest.mark.slow
+
+HELD = """\
+#!{python}
+import os, signal, sys
+sys.path.insert(0, {here!r})
+import fault_work
+from dask_slides.cli import main
+signal.set_wakeup_fd(os.open({folder!r} + "/told", os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK))
+fault_work.held_up(fault_work.Path({folder!r}), main)
+"""
+"""A dask-slides whose reading waits for a file "go". What signal it gets, "told" says."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def queue(tmp_path_factory):
+    if lacking := slurm.lacking():
+        pytest.skip(lacking)
+    with slurm.running(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return work.slide_file(tmp_path_factory.mktemp("source") / "s.tif")
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("expected") / "a.zarr"
+    work.write("image", source, out)
+    return contents(out)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder where jobs are queued, and where what they say lies; they import what tests do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+def run_recipe(source, folder, jobs):
+    """Run the recipe in Python, written to out/a.zarr, as it is but for what is of a cluster."""
+    code = changed(block("python", "SLURMCluster"), {
+        '"ib0"': '"lo"',
+        "/shared/me": str(folder),
+        "/shared/slide.svs": str(source),
+        "downsample=10": "downsample=1",
+        "/shared/small.ome.zarr": str(folder / "out" / "a.zarr"),
+        "=32": f"={jobs}",
+    })  # fmt: skip
+    with slurm_cluster():
+        exec(compile(code, "docs/clusters.md", "exec"), {})
+
+
+def in_queue():
+    """Return the jobs that wait, run or are just ending."""
+    return slurm.ask("squeue", "-h", "-o", "%A").split()
+
+
+def journal(folder):
+    return list((folder / "out").glob(".*/.journal/*.json"))
+
+
+def listening():
+    """Return where this process listens."""
+    import psutil
+
+    found = psutil.Process().net_connections("inet")
+    return [one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN]
+
+
+def test_the_recipe_in_python(folder, source, expected, monkeypatch):
+    """Two jobs write it; no dashboard is open to other machines, and everything else is TLS."""
+    write, addresses, protocols = ds.write, set(), set()
+
+    def once_all_are_there(*args, **options):
+        client = distributed.get_client()
+        client.wait_for_workers(2, timeout=180)
+        workers, nannies = client.run(listening), client.run(listening, nanny=True)
+        assert len(workers) == len(nannies) == 2
+        addresses.update(listening(), *workers.values(), *nannies.values())
+        protocols.update(one.partition(":")[0] for one in workers)
+        write(*args, **options)
+
+    monkeypatch.setattr(ds, "write", once_all_are_there)
+    run_recipe(source, folder, jobs=2)
+    assert contents(folder / "out" / "a.zarr") == expected
+    assert addresses == {"127.0.0.1"}
+    assert protocols == {"tls"}
+    wait_until(lambda: not in_queue())
+
+
+def test_a_job_of_a_worker_is_cancelled(folder, source, expected, monkeypatch):
+    """It was the only one; another is queued in its place, and does what is missing."""
+    slide = fault_work.slow(source, 0.5)  # seven tasks more: it is gone before they are done
+    write, jobs = ds.write, []
+
+    def cancel(done, total):
+        if done == 2 and not jobs:
+            jobs[:] = in_queue()
+            slurm.ask("scancel", *jobs)
+        elif done == total:
+            jobs[1:] = in_queue()
+
+    monkeypatch.setattr(ds, "resize", lambda *_, downsample: slide)
+    monkeypatch.setattr(ds, "write", lambda *args, **more: write(*args, progress=cancel, **more))
+    settings = {
+        # by default 15 s: as long as dask waits for a worker that may come back
+        "distributed.deploy.lost-worker-timeout": "1s",
+        # by default for ever: a test has to end
+        "distributed.scheduler.no-workers-timeout": "2m",
+    }
+    with dask.config.set(settings):
+        run_recipe(source, folder, jobs=1)
+    assert contents(folder / "out" / "a.zarr") == expected
+    cancelled, other = jobs
+    assert cancelled != other
+    wait_until(lambda: not in_queue())
+
+
+def queued(source, folder):
+    """Queue the recipe without a scheduler, written to out/a.zarr; return the job, which reads."""
+    command = folder / "bin" / "dask-slides"
+    command.parent.mkdir()
+    command.write_text(HELD.format(python=sys.executable, here=str(SUPPORT), folder=str(folder)))
+    command.chmod(0o755)
+    script = folder / "job.sh"
+    script.write_text(changed(block("sh", "#SBATCH"), {
+        "/shared/slide.svs": str(source),
+        "/shared/small.ome.zarr": str(folder / "out" / "a.zarr"),
+        "--downsample 10": "--downsample 1",
+    }))  # fmt: skip
+    return submitted(folder)
+
+
+def submitted(folder):
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    return slurm.ask("sbatch", "--parsable", "job.sh", env={**os.environ, "PATH": path}).strip()
+
+
+def told(folder):
+    """Let reads go on once the command was told to end."""
+    wait_until(lambda: (folder / "told").read_bytes() == bytes([signal.SIGTERM]))
+    (folder / "go").touch()
+
+
+def test_the_time_of_a_job_is_over(folder, source, expected):
+    job = queued(source, folder)
+    wait_until((folder / "reading").exists)
+    # now the end is as near as the recipe has it, and SLURM, which looks twice a minute, sends it
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")
+    told(folder)
+    wait_until(lambda: slurm.shown(job)["JobState"] == "PENDING")
+    assert slurm.shown(job)["Restarts"] == "1"  # the script does it if the command ends with 143
+    said = (folder / f"slurm-{job}.out").read_text()
+    assert "dask-slides: terminated; what is done is kept for --resume\n" in said
+    assert "Exited with exit code 143\n" in said
+    assert journal(folder)
+    assert not (folder / "out" / "a.zarr").exists()
+    # not in the second in which it ended, for which its credential is revoked: so the two minutes
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=240", "StartTime=now+3")
+    wait_until(lambda: slurm.shown(job)["JobState"] == "COMPLETED")
+    assert contents(folder / "out" / "a.zarr") == expected
+    assert os.listdir(folder / "out") == ["a.zarr"]
+
+
+def test_a_job_that_is_cancelled_stays_so(folder, source, expected):
+    job = queued(source, folder)
+    wait_until((folder / "reading").exists)
+    slurm.ask("scancel", job)
+    told(folder)
+    wait_until(lambda: not in_queue())
+    state = slurm.shown(job)
+    assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "0")
+    assert journal(folder)
+    assert not (folder / "out" / "a.zarr").exists()
+    job = submitted(folder)
+    wait_until(lambda: slurm.shown(job)["JobState"] == "COMPLETED")
+    assert contents(folder / "out" / "a.zarr") == expected

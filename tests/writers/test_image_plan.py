@@ -1,0 +1,213 @@
+"""Plans are numbers: whole shards, each pixel once, few tasks, up to a million pixels a side."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dask_slides.core.grid import TileGrid
+from dask_slides.core.source import Level
+from dask_slides.graph.chunks import default_chunks
+from dask_slides.graph.statistics import cell_chunks
+from dask_slides.writers.image_plan import plan_image
+from dask_slides.writers.images import check_fit
+
+ATLAS = 102_400
+MILLION = 1_000_000
+
+sides = st.one_of(
+    st.integers(1, 5000), st.integers(1, MILLION), st.sampled_from([255, 256, 4096, 4097, ATLAS])
+)
+ratios = st.floats(0.1, 100)
+
+
+class Stub:
+    """A source of nothing but numbers."""
+
+    channels = 3
+    dtype = np.dtype("uint8")
+    name = "stub"
+
+    def __init__(self, *levels):
+        self.levels = levels
+
+    def read(self, level, region):
+        raise AssertionError("plans read nothing")
+
+
+def stub(shape, tile):
+    return Stub(Level(shape, (1.0, 1.0), tile))
+
+
+def halved(size, times):
+    for _ in range(times):
+        size = (size + 1) // 2
+    return size
+
+
+@given(st.tuples(sides, sides), ratios, st.integers(0, 40_000), st.sampled_from([4096, 8192]))
+@example((MILLION, MILLION), 1.0, 0, 8192)
+@example((ATLAS, ATLAS), 1.0, 35_000, 4096)
+@example((10_240, 10_240), 10.0, 0, 8192)
+@example((10_240, 10_240), 10.0, 3431, 8192)
+@example((1, MILLION), 3.7, 0, 8192)
+@example((9001, 203), 1.0, 0, 4096)
+def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span, aim):
+    plan = plan_image(shape, ratio, span=span, aim=aim)
+    assert max(stage.side**2 * stage.wide for stage in plan.stages) <= 4096**2
+    written = []
+    for stage in plan.stages:
+        base = stage.levels[0] - stage.first
+        assert base == (written[-1] if stage.first else 0)
+        for axis in (0, 1):
+            size = plan.levels[base].shape[axis]
+            step = stage.side * (stage.wide if axis else 1)
+            blocks = range(0, size, step)
+            for number in stage.levels:
+                level = plan.levels[number]
+                times = number - base
+                pieces = [
+                    (start >> times, halved(min(step, size - start), times)) for start in blocks
+                ]
+                assert pieces[0][0] == 0
+                for (start, length), (after, _) in pairwise(pieces):
+                    assert start + length == after  # nothing left out, nothing twice
+                assert sum(pieces[-1]) == level.shape[axis]
+                # a block begins where a shard begins: no shard is written by two tasks
+                assert level.shard % level.chunk == 0
+                assert all(start % level.shard == 0 for start, _ in pieces)
+        written += stage.levels
+    assert written == list(range(len(plan.levels)))
+
+
+@given(st.tuples(sides, sides), ratios, st.sampled_from([4096, 8192]))
+@example((6144, 6144), 10.0, 8192)
+@example((2048, 2048), 10.0, 8192)
+@example((159745, 159745), 0.1, 4096)
+def test_a_task_takes_shards_one_after_another_for_even_work(shape, ratio, aim):
+    plan, alone = plan_image(shape, ratio, aim=aim), plan_image(shape, ratio, aim=1)
+    assert plan.levels == alone.levels
+    stage = plan.stages[0]
+    assert (stage.wide, alone.stages[0].turns) == (1, 1)
+    if stage.turns > 1:
+        # as many as fit, but for what floats round: 0.1 squared is a little more than 0.01
+        assert stage.side**2 * stage.turns * ratio**2 <= aim**2 * (1 + 1e-12)
+        rows, columns = plan.blocks(stage)
+        assert rows * columns >= 16  # enough for a few threads
+
+
+@given(st.tuples(sides, sides), ratios)
+def test_levels_halve_down_to_256(shape, ratio):
+    levels = plan_image(shape, ratio).levels
+    assert levels[0].shape == shape
+    for above, below in pairwise(levels):
+        assert below.shape == tuple((n + 1) // 2 for n in above.shape)
+    assert max(levels[-1].shape) >= min(256, max(shape))
+    assert halved(max(levels[-1].shape), 1) < 256
+
+
+@given(st.tuples(sides, sides), ratios)
+@example((ATLAS, ATLAS), 1.0)
+@example((ATLAS, ATLAS), 0.5)  # enlarged
+@example((ATLAS, ATLAS), 0.1)
+@example((MILLION, 100_000), 1.0)
+def test_tasks_and_memory_have_a_ceiling(shape, ratio):
+    plan = plan_image(shape, ratio)
+    count = sum(rows * columns for rows, columns in map(plan.blocks, plan.stages))
+    assert count == plan.tasks
+    largest = max(stage.side for stage in plan.stages)
+    if max(shape) <= ATLAS:
+        assert plan.tasks <= 1000
+    # beyond, memory has the ceiling, not the number of tasks: 4,096 px a side at the most
+    assert largest <= 4096
+    assert plan.pixels == sum(level.shape[0] * level.shape[1] for level in plan.levels)
+
+
+@given(st.tuples(sides, sides), st.tuples(st.integers(1, 4096), st.integers(1, 4096)))
+@example((MILLION, MILLION), (512, 512))
+@example((ATLAS, ATLAS), (256, 256))
+@example((ATLAS, ATLAS), (16, ATLAS))
+def test_default_chunks(shape, tile):
+    tile = tuple(min(a, b) for a, b in zip(tile, shape, strict=True))
+    side = default_chunks(stub(shape, tile), 0)
+    pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
+    assert pieces[0] * pieces[1] <= 1000 or side[0] * side[1] >= 2**26
+    # whole units of storage, so that none is decoded twice
+    assert all(s % t == 0 or s >= n for s, t, n in zip(side, tile, shape, strict=True))
+
+
+def test_default_chunks_of_the_slide_of_the_contract():
+    for tile in ((256, 256), (512, 512), (240, 240), (1, ATLAS), (ATLAS, ATLAS)):
+        side = default_chunks(stub((ATLAS, ATLAS), tile), 0)
+        pieces = [-(-ATLAS // s) for s in side]
+        assert pieces[0] * pieces[1] <= 1000
+
+
+@given(
+    st.tuples(sides, sides),
+    st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    st.sampled_from(["drop", "pad", "shift"]),
+    st.booleans(),
+)
+@example((MILLION, MILLION), (256, 256), "pad", False)
+@example((MILLION, MILLION), (1, 1), "pad", False)
+def test_cells_are_shared_out_once(shape, tile, edge, overlapping):
+    stride = tuple(max(1, t // 2) for t in tile) if overlapping else tile
+    grid = TileGrid(shape, tile, stride, edge)
+    if not grid.rows * grid.cols:
+        return
+    rows, columns = cell_chunks(grid)
+    assert (sum(rows), sum(columns)) == (grid.rows, grid.cols)
+    assert min(*rows, *columns) >= 1
+    assert len(rows) * len(columns) <= 1000
+
+
+def covered(grid, axis):
+    """Return how far the tiles of `grid` reach without a gap along `axis`."""
+    reach = 0
+    for start in grid.starts(axis).tolist():
+        assert start <= reach
+        reach = start + grid.tile[axis]
+    return reach
+
+
+@given(
+    st.tuples(st.integers(1, 10_000), st.integers(1, 10_000)),
+    st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+)
+def test_grids_cover_the_image(shape, tile):
+    for axis, size in enumerate(shape):
+        assert covered(TileGrid(shape, tile, tile, "pad"), axis) >= size
+        assert 0 <= size - covered(TileGrid(shape, tile, tile, "drop"), axis) < tile[axis]
+        if tile[axis] <= size:
+            assert covered(TileGrid(shape, tile, tile, "shift"), axis) == size
+
+
+def test_a_grid_of_a_million_pixels_a_side_is_numbers():
+    grid = TileGrid((MILLION, MILLION), (512, 512), (512, 512), "pad")
+    assert (grid.rows, grid.cols) == (1954, 1954)
+    last = grid.region(1953, 1953)
+    assert (last.y, last.x, last.height, last.width) == (999_936, 999_936, 64, 64)
+    whole = grid.span(0, 1954, 0, 1954)
+    assert (whole.height, whole.width) == (MILLION, MILLION)
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 511, 512, 4096, 4097, ATLAS])
+def test_small_and_square(size):
+    plan = plan_image((size, size))
+    assert plan.levels[0].shape == (size, size)
+    counted = [k for k in range(20) if k == 0 or -(-size // 2**k) >= 256]
+    assert len(plan.levels) == len(counted)
+
+
+@given(st.tuples(sides, sides), ratios, st.sampled_from([512, 1024, 2048]))
+def test_shards_can_be_made_smaller(shape, ratio, largest):
+    """Where memory is short; every block still begins where a shard begins."""
+    plan = plan_image(shape, ratio, largest)
+    assert plan.stages[0].side <= largest
+    assert [level.shape for level in plan.levels] == [
+        level.shape for level in plan_image(shape, ratio).levels
+    ]
+    check_fit(plan)
