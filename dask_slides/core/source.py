@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -36,37 +37,105 @@ class Level:
     """Height and width of a unit of storage: what one decode gives."""
 
 
-@runtime_checkable
-class Source(Protocol):
+class Source(ABC):
     """A picklable, frozen description of an image that any process can read from.
 
-    A source never holds an open file: `read` opens what it needs, by path, in the
-    process that calls it.
+    A source never holds an open file: `read` opens what it needs, by path, in the process that
+    calls it. A subclass gives name, levels, channels and dtype as fields or properties, and
+    `read`; the other methods have defaults for a source that cannot do more.
     """
 
-    @property
-    def name(self) -> str:
-        """What messages call the image."""
-        ...
+    if TYPE_CHECKING:  # a property at runtime would be taken for the default of a dataclass field
 
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """Resolutions, the full one first."""
-        ...
+        @property
+        def name(self) -> str:
+            """What messages call the image."""
 
-    @property
-    def channels(self) -> int:
-        """Samples a pixel."""
-        ...
+        @property
+        def levels(self) -> tuple[Level, ...]:
+            """Resolutions, the full one first."""
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a sample."""
-        ...
+        @property
+        def channels(self) -> int:
+            """Samples per pixel."""
 
+        @property
+        def dtype(self) -> np.dtype[Any]:
+            """Type of a sample."""
+
+    @abstractmethod
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`, (height, width, channels)."""
-        ...
+
+    @property
+    def fill(self) -> Any:
+        """What pixels without a value show, of the dtype; None if every pixel has a value."""
+        return None
+
+    @property
+    def masked(self) -> bool:
+        """Whether single pixels may be without a value: nodata, or left out by a mask."""
+        return False
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Return the pixels of `region` of `level`, and which of them (h, w) have a value.
+
+        None instead of the second array if all of them have one. Pixels of absent and corrupt
+        tiles count as pixels with a value here; `holes` names those.
+        """
+        return self.read(level, region), None
+
+    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return the parts of `region` of `level` that show the fill, as no tile holds them.
+
+        What was read in this process is not read again. If corrupt tiles are masked, tiles that
+        were not read yet are decoded.
+        """
+        return ()
+
+    def lacks(self, level: int, region: Region) -> bool:
+        """Return whether it is known, without a read, that no tile holds any of `region`."""
+        return False
+
+    @property
+    def on_bad_tile(self) -> str | None:
+        """What a corrupt tile does: "raise", "mask", or None for a source without tiles."""
+        return None
+
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """Return the factors that `level` can be read reduced by, ascending.
+
+        A reduced image has ``ceil(size / factor)`` pixels, each about the mean of `factor` x
+        `factor` pixels, the last ones of what there is. It does not depend on the region read,
+        and costs less than reading and averaging.
+        """
+        return ()
+
+    def coarseness(self, level: int) -> int:
+        """Return how many times coarser than its pixels the colours of a reduced image are."""
+        return 1
+
+    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
+        """Return `region` of `level` reduced by `factor`, in pixels of the reduced image."""
+        raise NotImplementedError
+
+    def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
+        """Return the region and the pixels of each tile in `region`; None without plain tiles.
+
+        Absent and corrupt tiles are left out. An array is overwritten when the next one is asked
+        for.
+        """
+        return None
+
+    def gather(
+        self, level: int, regions: list[Region]
+    ) -> Iterator[tuple[int, Region, Array]] | None:
+        """Return the same of many regions, each tile decoded once: number, region and pixels."""
+        return None
+
+    def read_width(self, level: int) -> int:
+        """Return how many pixels along x a task should read at once; 0 if any number will do."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -83,48 +152,69 @@ class Opened:
     """What the file says of the channels of the source, if it does."""
 
 
+class DerivedSource(Source):
+    """A source computed from the pixels of another one, its parent."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def parent(self) -> Source:
+            """The source whose pixels this one is computed from."""
+
+    @property
+    def name(self) -> str:
+        """The name of the parent."""
+        return self.parent.name
+
+    @property
+    def channels(self) -> int:
+        """As the parent."""
+        return self.parent.channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the parent."""
+        return self.parent.dtype
+
+    @property
+    def fill(self) -> Any:
+        """As the parent."""
+        return self.parent.fill
+
+    @property
+    def masked(self) -> bool:
+        """As the parent."""
+        return self.parent.masked
+
+    @property
+    def on_bad_tile(self) -> str | None:
+        """As the parent."""
+        return self.parent.on_bad_tile
+
+    def lacks(self, level: int, region: Region) -> bool:
+        """Return whether it is known that no tile holds any pixel that `region` needs."""
+        return self.parent.lacks(*self.window(level, region))
+
+    @property
+    @abstractmethod
+    def placement(self) -> Placement:
+        """Where level 0 lies on level 0 of the parent."""
+
+    @abstractmethod
+    def window(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level and region of the parent that `region` needs."""
+
+    @abstractmethod
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Return the peak bytes of reading `region`, its result included, the reads not."""
+
+    @abstractmethod
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level and region of the largest single read of the parent."""
+
+
 @runtime_checkable
-class Shrinking(Source, Protocol):
-    """A source that can be read smaller for less than reading and averaging it.
-
-    Its reduced image has ``ceil(size / factor)`` pixels, each about the mean of `factor` x
-    `factor` pixels, the last ones of what there is; it does not depend on the region read.
-    """
-
-    def factors(self, level: int) -> tuple[int, ...]:
-        """Return the reductions that `level` can be read at, ascending; () if at none."""
-        ...
-
-    def coarseness(self, level: int) -> int:
-        """Return how many times coarser than told the colours of a reduced image are."""
-        ...
-
-    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
-        """Return `region` of `level` reduced by `factor`, in pixels of the reduced image."""
-        ...
-
-
-@runtime_checkable
-class Tiled(Source, Protocol):
-    """A source whose units of storage can be looked at one by one, without a copy."""
-
-    def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
-        """Return what the tiles hold of `region`, with their places; None if it has none.
-
-        Those that are absent or corrupt are left out. An array is overwritten when the next one
-        is asked for.
-        """
-        ...
-
-    def gather(
-        self, level: int, regions: list[Region]
-    ) -> Iterator[tuple[int, Region, Array]] | None:
-        """Return the same of many regions, each tile once: number, place and pixels."""
-        ...
-
-
-@runtime_checkable
-class Sharing(Source, Protocol):
+class Sharing(Protocol):
     """A source whose units of storage can be decoded once for several operations."""
 
     def with_means(self) -> Source:
@@ -140,118 +230,12 @@ class Sharing(Source, Protocol):
         ...
 
 
-@runtime_checkable
-class Spanning(Source, Protocol):
-    """A source of which a task should read wide regions: strips, or tiles of another machine."""
-
-    @property
-    def spans(self) -> tuple[int, ...]:
-        """Pixels along x of each level that should be read at once; 0 if any may."""
-        ...
-
-
-@runtime_checkable
-class Checked(Source, Protocol):
-    """A source that knows which of its pixels no tile holds: they show the fill."""
-
-    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` of `level` that show the fill.
-
-        Of what was read in this process nothing is read again; it decodes what was not, if
-        corrupt tiles are masked.
-        """
-        ...
-
-
-@runtime_checkable
-class Masked(Source, Protocol):
-    """A source that may say of single pixels that the image has no value there.
-
-    Those are the nodata value of a file, and what its mask leaves out. They show the fill.
-    """
-
-    @property
-    def masked(self) -> bool:
-        """Whether there may be such pixels at all."""
-        ...
-
-    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Return the pixels of `region` of `level`, and which of them (h, w) have a value.
-
-        None instead of the second array if all of them have one.
-        """
-        ...
-
-
-@runtime_checkable
-class Filling(Checked, Protocol):
-    """The root of such a source: a file or store."""
-
-    @property
-    def fill(self) -> Any:
-        """What a pixel shows that no tile holds; of the dtype."""
-        ...
-
-
-@runtime_checkable
-class Sparse(Filling, Protocol):
-    """Such a source whose tables say what it lacks."""
-
-    def lacks(self, level: int, region: Region) -> bool:
-        """Return whether it is known that no tile holds any of `region` of `level`."""
-        ...
-
-
-@runtime_checkable
-class Masking(Filling, Protocol):
-    """A file or store that reads on where a tile is corrupt, if that is wanted."""
-
-    @property
-    def on_bad_tile(self) -> str:
-        """Whether a corrupt tile raises, or is masked by the fill: "raise" or "mask"."""
-        ...
-
-
-def holes_in(source: Source, level: int, region: Region) -> tuple[MissingRegion, ...]:
-    """Return the holes of any source; arrays have none."""
-    return source.holes(level, region) if isinstance(source, Checked) else ()
-
-
-def is_masked(source: Source) -> bool:
-    """Return whether single pixels of any source may be without a value."""
-    return isinstance(source, Masked) and source.masked
-
-
-def read_valid(source: Source, level: int, region: Region) -> tuple[Array, Array | None]:
-    """Return the pixels of any source, and which of them (h, w) have a value; None for all."""
-    if isinstance(source, Masked) and source.masked:
-        return source.read_valid(level, region)
-    return source.read(level, region), None
-
-
 def fill_holes(
     source: Source, holes: tuple[MissingRegion, ...], region: Region, pixels: Array
 ) -> None:
-    """Let the `pixels` of `region` of `source` show the fill in its `holes`."""
-    if not holes:
-        return
-    root = root_of(source)
-    assert isinstance(root, Filling)
+    """Write the fill of `source` into the `holes` of `pixels`, which are those of `region`."""
     for hole in holes:
-        pixels[hole.region.slices(region.y, region.x)] = root.fill
-
-
-def fill_of(source: Source) -> Any:
-    """Return what a pixel without a value shows."""
-    root = root_of(source)
-    assert isinstance(root, Filling)
-    return root.fill
-
-
-def is_hole(source: Source, level: int, region: Region) -> bool:
-    """Return whether it is known that all of `region` shows the fill; nothing is read for it."""
-    root = root_of(source)
-    return isinstance(root, Sparse) and root.lacks(*root_window(source, level, region))
+        pixels[hole.region.slices(region.y, region.x)] = source.fill
 
 
 def iter_pieces(
@@ -263,43 +247,16 @@ def iter_pieces(
     (None for all); tiles that are bad are left out, as are strips of nothing else. An array may be
     overwritten when the next one is asked for.
     """
-    tiles = source.tiles(level, region) if isinstance(source, Tiled) else None
+    tiles = source.tiles(level, region)
     if tiles is not None:
         for place, pixels in tiles:
             yield place, pixels, (), None
         return
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
-        if is_hole(source, level, strip):
+        if source.lacks(level, strip):
             continue
-        pixels, valid = read_valid(source, level, strip)
-        yield strip, pixels, holes_in(source, level, strip), valid
-
-
-@runtime_checkable
-class DerivedSource(Source, Protocol):
-    """A source computed from the pixels of another one."""
-
-    @property
-    def parent(self) -> Source:
-        """The source whose pixels this one is computed from."""
-        ...
-
-    @property
-    def placement(self) -> Placement:
-        """Where level 0 lies on level 0 of the parent."""
-        ...
-
-    def window(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return the level and region of the parent that `region` needs."""
-        ...
-
-    def working_bytes(self, level: int, region: Region) -> int:
-        """Return the peak bytes of reading `region`, its result included, the reads not."""
-        ...
-
-    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return the level and region of the largest single read of the parent."""
-        ...
+        pixels, valid = source.read_valid(level, strip)
+        yield strip, pixels, source.holes(level, strip), valid
 
 
 def root_of(source: Source) -> Source:

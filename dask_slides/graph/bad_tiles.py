@@ -9,7 +9,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import BadTile, sorted_bad_tiles
 from dask_slides.core.geometry import Region, bounds, rectangles
 from dask_slides.core.grid import TileGrid
-from dask_slides.core.source import Checked, Source, holes_in, iter_pieces
+from dask_slides.core.source import Source, iter_pieces
 from dask_slides.core.types import Array
 from dask_slides.graph.blocks import Block, BlockTask, ReadBlock, map_blocks
 from dask_slides.graph.chunks import default_chunks, even_chunks
@@ -76,7 +76,7 @@ class CellsBlock:
 
 
 def _item(source: Source, level: int, regions: list[Region]) -> Array:
-    found = {hole.tile for region in regions for hole in holes_in(source, level, region)}
+    found = {hole.tile for region in regions for hole in source.holes(level, region)}
     item = np.empty((1, 1), object)
     item[0, 0] = tuple(found)
     return item
@@ -91,7 +91,7 @@ def _found(task: BlockTask, source: Source, counts: tuple[int, int], label: str)
 def bad_tiles_of_level(source: Source, level: int, decodes: bool = False) -> tuple[BadTile, ...]:
     """Find the tiles of the file that `level` of `source` shows the fill for."""
     shape = source.levels[level].shape
-    if 0 in shape or not isinstance(source, Checked):
+    if 0 in shape or source.on_bad_tile is None:
         return ()
     rows, columns = even_chunks(shape, default_chunks(source, level))
     task = CheckBlock(ReadBlock(level, bounds(rows), bounds(columns)), decodes)
@@ -102,7 +102,7 @@ def bad_tiles_of_cells(
     source: Source, grid: TileGrid, chunks: tuple[tuple[int, ...], ...], whole: Array
 ) -> tuple[BadTile, ...]:
     """Find the bad tiles of the cells that were not seen whole; `chunks` are cells a task."""
-    if whole.all() or not isinstance(source, Checked):
+    if whole.all() or source.on_bad_tile is None:
         return ()
     bits = np.packbits(whole.reshape(-1)).tobytes()
     task = CellsBlock(grid, bounds(chunks[0]), bounds(chunks[1]), bits)

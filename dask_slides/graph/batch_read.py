@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_slides.core.geometry import Region, hull, rectangles, strips, tiles_of
-from dask_slides.core.source import DerivedSource, Source, Tiled, root_of, root_window
+from dask_slides.core.source import DerivedSource, Source, root_of, root_window
 from dask_slides.core.types import Array
 
 
@@ -28,7 +28,7 @@ def read_each(
         for region in regions:
             out[0][: region.height, : region.width] = source.read(level, region)
         return
-    parts = source.gather(level, regions) if isinstance(source, Tiled) else None
+    parts = source.gather(level, regions)
     for index, part, pixels in parts or _gathered(source, level, regions, max_pixels):
         out[index][part.slices(regions[index].y, regions[index].x)] = pixels
         del pixels  # before the next ones are read

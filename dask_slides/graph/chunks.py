@@ -12,8 +12,6 @@ from dask_slides.core.geometry import Region, even_pieces
 from dask_slides.core.source import (
     DerivedSource,
     Source,
-    Spanning,
-    is_masked,
     root_of,
     root_window,
 )
@@ -117,11 +115,9 @@ def input_ratio(source: Source) -> tuple[float, float]:
 def read_span(source: Source, level: int) -> int:
     """Return how many pixels along x of `level` the root should be read in at the least."""
     root = root_of(source)
-    if not isinstance(root, Spanning):
-        return 0
     shape = source.levels[level].shape
     read, window = root_window(source, level, Region(0, 0, *shape))
-    return -(-root.spans[read] * shape[1] // window.width)
+    return -(-root.read_width(read) * shape[1] // window.width)
 
 
 def read_unit(source: Source) -> tuple[int, int]:
@@ -157,5 +153,5 @@ def task_bytes(source: Source, level: int, region: Region) -> int:
     tile = source.levels[level].tile
     # what is read, the copy that its conversion may make, and the tiles under way
     read = 2 * region.area // shrunk
-    marks = 4 * region.area // shrunk if is_masked(source) else 0  # which pixels have a value
+    marks = 4 * region.area // shrunk if source.masked else 0  # which pixels have a value
     return total + (read + TILES_UNDER_WAY * tile[0] * tile[1]) * sample + marks

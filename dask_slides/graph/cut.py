@@ -5,41 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, reduced_size
 from dask_slides.core.intervals import Intervals
-from dask_slides.core.source import Level, Shrinking, Source, holes_in, is_masked, read_valid
+from dask_slides.core.source import DerivedSource, Level, Source
 from dask_slides.core.types import Array
 from dask_slides.graph.batch_read import read_each
 from dask_slides.graph.resized import STRIP_PIXELS
 
 
 @dataclass(frozen=True)
-class CutSource:
+class CutSource(DerivedSource):
     """`parent` without the rows and columns that were cut off."""
 
     parent: Source
     rows: Intervals
     columns: Intervals
-
-    @property
-    def name(self) -> str:
-        """The name of the parent."""
-        return self.parent.name
-
-    @property
-    def channels(self) -> int:
-        """As the parent."""
-        return self.parent.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the parent."""
-        return self.parent.dtype
 
     def _scaled(self, number: int, factor: int = 1) -> tuple[Intervals, Intervals] | None:
         """Return the runs on a level of the parent, None where a cut falls inside a pixel."""
@@ -97,18 +81,15 @@ class CutSource:
         read_each(self.parent, number, regions, places, min(region.area, STRIP_PIXELS))
         return out
 
-    @property
-    def masked(self) -> bool:
-        """As the parent."""
-        return is_masked(self.parent)
-
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Read the same, and which of the pixels have a value."""
+        if not self.masked:
+            return self.read(level, region), None
         number, rows, columns = self._kept[level]
         valid = np.ones((region.height, region.width), bool)
 
         def read(piece: Region, place: tuple[slice, slice]) -> Array:
-            pixels, known = read_valid(self.parent, number, piece)
+            pixels, known = self.parent.read_valid(number, piece)
             if known is not None:
                 valid[place] = known
             return pixels
@@ -122,22 +103,19 @@ class CutSource:
         found = []
         for top, y, height in rows.pieces(region.y, region.stop_y):
             for left, x, width in columns.pieces(region.x, region.stop_x):
-                for hole in holes_in(self.parent, number, Region(top, left, height, width)):
+                for hole in self.parent.holes(number, Region(top, left, height, width)):
                     own = hole.region
                     place = replace(own, y=own.y - top + y, x=own.x - left + x)
                     found.append(MissingRegion(place, hole.tile))
         return tuple(found)
 
-    def factors(self, level: int) -> tuple[int, ...]:
+    def reductions(self, level: int) -> tuple[int, ...]:
         """Return the reductions of the parent at which every cut falls between pixels."""
-        if not isinstance(self.parent, Shrinking):
-            return ()
         number = self._kept[level][0]
-        return tuple(f for f in self.parent.factors(number) if self._scaled(number, f))
+        return tuple(f for f in self.parent.reductions(number) if self._scaled(number, f))
 
     def coarseness(self, level: int) -> int:
         """As the parent."""
-        assert isinstance(self.parent, Shrinking)
         return self.parent.coarseness(self._kept[level][0])
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
@@ -145,7 +123,6 @@ class CutSource:
         number = self._kept[level][0]
         runs = self._scaled(number, factor)
         assert runs is not None
-        assert isinstance(self.parent, Shrinking)
         read_reduced = self.parent.read_reduced
         return self._joined(*runs, region, lambda piece, _: read_reduced(number, factor, piece))
 

@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, reduced_size, shrunk, strips
 from dask_slides.core.source import (
+    DerivedSource,
     Level,
-    Shrinking,
     Source,
     fill_holes,
-    fill_of,
-    holes_in,
-    is_hole,
-    is_masked,
-    read_valid,
 )
 from dask_slides.core.types import Array
 from dask_slides.numerics.kernels import ROWS, Axis, is_long, resample_columns, resample_rows
@@ -69,14 +63,14 @@ def choose_factor(source: Source, level: int, shape: tuple[int, int], gap: float
     measured, 48 dB at 1/4 and 2.0 left, 51 dB at 2.5. Where its colours are twice as coarse
     (JPEG 4:2:2), twice as much: 46 dB at 2.5, 54 at 5.
     """
-    if gap is None or not isinstance(source, Shrinking):
+    if gap is None:
         return 1
     this = source.levels[level]
     if math.prod(this.shape) <= SMALL_PIXELS:
         return 1
     left = min(n / m for n, m in zip(this.shape, shape, strict=True))
     best = 1
-    for factor in source.factors(level):
+    for factor in source.reductions(level):
         least = gap if factor * max(this.downsample) <= 2 else 1.25 * gap
         if left / factor >= ROUNDED * least * source.coarseness(level):
             best = max(best, factor)
@@ -120,7 +114,7 @@ def _any_between(marks: Array, taps: tuple[Array, Array], origin: int) -> Array:
 
 
 @dataclass(frozen=True)
-class ResizedSource:
+class ResizedSource(DerivedSource):
     """`parent`, resampled as a whole to `shape`; any region of it is read alone."""
 
     parent: Source
@@ -129,24 +123,9 @@ class ResizedSource:
     gap: float | None
 
     @property
-    def name(self) -> str:
-        """The name of the parent."""
-        return self.parent.name
-
-    @property
     def levels(self) -> tuple[Level, ...]:
         """One level; tiles of 64 px, as nothing is stored."""
         return (Level(self.shape, (1.0, 1.0), (64, 64)),)
-
-    @property
-    def channels(self) -> int:
-        """As the parent."""
-        return self.parent.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the parent."""
-        return self.parent.dtype
 
     @cached_property
     def from_level(self) -> int:
@@ -210,16 +189,11 @@ class ResizedSource:
         """Resample `region`, strip by strip while reading."""
         return self.read_valid(level, region)[0]
 
-    @property
-    def masked(self) -> bool:
-        """As the parent."""
-        return is_masked(self.parent)
-
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Do the same, and tell which pixels need none that is without a value."""
-        if is_hole(self, level, region):
+        if self.lacks(level, region):
             shape = (region.height, region.width, self.channels)
-            return np.full(shape, fill_of(self), self.dtype), None
+            return np.full(shape, self.fill, self.dtype), None
         gaps = MissingPixels(self._window(region)) if self.masked else None
         resample = self._rows_first if self._is_fast else self._columns_first
         out = resample(region, gaps)
@@ -227,12 +201,12 @@ class ResizedSource:
         reached = None if gaps is None else gaps.reached(self.axes(), region)
         if reached is None:
             return out, None
-        np.copyto(out, fill_of(self), where=reached[..., None])
+        np.copyto(out, self.fill, where=reached[..., None])
         return out, ~reached
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the pixels of `region` that need a pixel of a hole: none is half of the fill."""
-        found = holes_in(self.parent, *self.window(level, region))
+        found = self.parent.holes(*self.window(level, region))
         if not found:
             return ()
         rows, columns = self.axes()
@@ -285,9 +259,8 @@ class ResizedSource:
 
     def _read_strip(self, strip: Region, gaps: MissingPixels | None) -> Array:
         if self.factor == 1:
-            pixels, valid = read_valid(self.parent, self.from_level, strip)
+            pixels, valid = self.parent.read_valid(self.from_level, strip)
             return pixels if gaps is None or valid is None else gaps.add(strip, pixels, valid)
-        assert isinstance(self.parent, Shrinking)
         return self.parent.read_reduced(self.from_level, self.factor, strip)
 
     def working_bytes(self, level: int, region: Region) -> int:

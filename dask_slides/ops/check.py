@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_slides.core.bad_tiles import ABSENT, CORRUPT, OK, BadTile
-from dask_slides.core.source import Masking, root_of
+from dask_slides.core.source import root_of
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.slide import as_slide
@@ -55,7 +55,7 @@ def check_slide(slide: Any) -> SlideCheck:
     """
     slide = as_slide(slide)
     root = root_of(slide.source)
-    if not isinstance(root, Masking):
+    if root.on_bad_tile is None:
         raise SlideArgumentError(f"{slide.name}: has no tiles to check; give a file or a store")
     source = replace(root, on_bad_tile="mask")  # type: ignore[type-var]
     found: list[BadTile] = []

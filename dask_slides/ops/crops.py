@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dask_slides.core.bad_tiles import present_mask
 from dask_slides.core.geometry import Region
 from dask_slides.core.grid import TileGrid, tile_pair
-from dask_slides.core.source import Source, holes_in, is_masked, read_valid
+from dask_slides.core.source import Source
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.blocks import Block, map_blocks
@@ -56,9 +56,9 @@ class RecordBlock:
         pixels = self.tiles(source, block)
         records = []
         for region, tile in zip(regions, pixels, strict=True):
-            seen = present_mask(region, holes_in(source, 0, region))
-            if is_masked(source):
-                _, valid = read_valid(source, 0, region)
+            seen = present_mask(region, source.holes(0, region))
+            if source.masked:
+                _, valid = source.read_valid(0, region)
                 if valid is not None:
                     seen = valid if seen is None else seen & valid
             records.append(record_of(tile, self.fields, seen=seen))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import bad_tiles_to_json
 from dask_slides.core.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
-from dask_slides.core.source import Filling, root_of
+from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph.blocks import map_blocks
@@ -156,9 +156,8 @@ def pack_at(
 
 def _fill_of(slide: Slide, fill: Any) -> Any:
     """Return what tiles beyond the image are filled up with; a `fill` of the dtype, if given."""
-    root = root_of(slide.source)
-    if fill is None and isinstance(root, Filling):
-        return root.fill
+    if fill is None and slide.source.fill is not None:
+        return slide.source.fill
     if fill is not None and not isinstance(fill, int | float | np.number):
         raise SlideArgumentError(f"{slide.name}: fill={fill!r} is not a number; give one, or None")
     colour = slide.dtype == np.uint8 and slide.shape[2] == 3

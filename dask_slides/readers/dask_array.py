@@ -9,13 +9,13 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.geometry import Region
-from dask_slides.core.source import Level
+from dask_slides.core.source import Level, Source
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 
 
 @dataclass(frozen=True)
-class WindowSource:
+class WindowSource(Source):
     """Pixels in memory: `pixels` (h, w, c) lies at (y, x) of an image of known levels."""
 
     name: str
@@ -34,7 +34,7 @@ class WindowSource:
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(Source):
     """A dask array (y, x, c); tasks get the windows they need as dependencies."""
 
     array: da.Array

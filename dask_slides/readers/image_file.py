@@ -17,7 +17,7 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Region
-from dask_slides.core.source import Level, read_or_raise
+from dask_slides.core.source import Level, Source, read_or_raise
 from dask_slides.core.types import Array
 from dask_slides.errors import (
     SlideError,
@@ -64,7 +64,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class RasterSource:
+class ImageFileSource(Source):
     """A raster file; each process decodes it once and keeps the last one."""
 
     path: str
@@ -151,12 +151,12 @@ def unwarned() -> Iterator[None]:
 
 
 @lru_cache(maxsize=16)
-def _units(source: RasterSource) -> TileStatus:
+def _units(source: ImageFileSource) -> TileStatus:
     return TileStatus(0, source.shape, source.shape)
 
 
 @lru_cache(maxsize=1)
-def _pixels(source: RasterSource) -> Array:
+def _pixels(source: ImageFileSource) -> Array:
     height, width = source.shape
     stored = (height, width) if source.orientation < 5 else (width, height)
     with unwarned(), stream(source.path) as file:
@@ -178,7 +178,7 @@ def _unsupported(path: str, error: Exception) -> SlideUnsupportedError:
     )
 
 
-def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, str]]:
+def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[str, str]]:
     """Read the header of the file at `path`."""
     identity = identify(path)
     try:
@@ -203,7 +203,7 @@ def open_raster(path: str, fill: float | None) -> tuple[RasterSource, dict[str, 
     properties = {"format": kind}
     if images > 1:
         properties["images"] = str(images)
-    return RasterSource(path, identity, shape, decode, conversion, orientation), properties
+    return ImageFileSource(path, identity, shape, decode, conversion, orientation), properties
 
 
 def _check_size(path: str, kind: str, height: int, width: int) -> None:

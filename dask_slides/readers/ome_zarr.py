@@ -16,7 +16,7 @@ from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, m
 from dask_slides.core.channels import Channel, described
 from dask_slides.core.geometry import Region, snapped_factor
 from dask_slides.core.limits import Limits
-from dask_slides.core.source import Level, Opened, read_or_raise
+from dask_slides.core.source import Level, Opened, Source, read_or_raise
 from dask_slides.core.types import Array
 from dask_slides.errors import (
     RemoteAccessError,
@@ -52,7 +52,7 @@ SHARD_ENTRY = 16
 
 
 @dataclass(frozen=True)
-class NgffSource:
+class OmeZarrSource(Source):
     """The arrays of one multiscale image of an OME-Zarr store."""
 
     path: str
@@ -139,12 +139,12 @@ class NgffSource:
 
 
 @lru_cache(maxsize=64)
-def _units(source: NgffSource, level: int) -> TileStatus:
+def _units(source: OmeZarrSource, level: int) -> TileStatus:
     return TileStatus(level, source.levels[level].shape, source.levels[level].tile)
 
 
 @lru_cache(maxsize=16)
-def _arrays(source: NgffSource) -> list[Any]:
+def _arrays(source: OmeZarrSource) -> list[Any]:
     group = open_group(source.path)
     return [group[name] for name in source.arrays]
 
@@ -197,7 +197,7 @@ def open_ngff(
     fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
     metadata = marker_of(path)
     assert metadata is not None  # Zarr has just read it
-    source = NgffSource(
+    source = OmeZarrSource(
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
         background=fill, recorded=recorded, plane=plane, nodata=nodata,
     )  # fmt: skip

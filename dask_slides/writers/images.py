@@ -10,7 +10,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
-from dask_slides.core.source import Filling, Source, is_masked, placement_of, root_of
+from dask_slides.core.source import Source, placement_of, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
 from dask_slides.graph.blocks import Block
@@ -144,7 +144,7 @@ def _nodata(source: Source) -> dict[str, str]:
     """Return what the mark says of pixels without a value: as text, which holds any number."""
     root = root_of(source)
     nodata = getattr(root, "nodata", None)
-    if nodata is None or not isinstance(root, Filling):
+    if nodata is None:
         return {}
     shown = np.asarray(nodata, source.dtype)
     return {"nodata": text_of(nodata)} if np.array_equal(root.fill, shown, equal_nan=True) else {}
@@ -176,7 +176,7 @@ def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
     for stage in plan.stages[:-1]:
         number = stage.levels[-1]
         level = plan.levels[number]
-        shape = (slide.shape[2] + is_masked(slide.source), *level.shape)
+        shape = (slide.shape[2] + slide.source.masked, *level.shape)
         dtype = sum_dtype(slide.dtype, number)
         create_level(sums, str(number), shape, (level.chunk, level.shard), dtype, "cyx")
 
@@ -215,8 +215,8 @@ def _run_stages(
                 sum_dtype(slide.dtype, number),
                 2**number,
                 journal.holes()[0],
-                getattr(root_of(slide.source), "fill", None),
-                is_masked(slide.source),
+                slide.source.fill,
+                slide.source.masked,
             )
         task = stage_task(plan, stage, source, path, label, slide.dtype)
         blocks = stage_array(task, source)

@@ -14,10 +14,6 @@ from dask_slides.core.source import (
     Level,
     Source,
     fill_holes,
-    fill_of,
-    holes_in,
-    is_masked,
-    read_valid,
 )
 from dask_slides.core.types import Array
 from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
@@ -40,7 +36,7 @@ that one written late, by a task that nobody waits for any more, is no part of a
 
 
 @dataclass(frozen=True)
-class LevelSource:
+class LevelSource(Source):
     """The sums of a level of a store that is being written."""
 
     path: str
@@ -52,10 +48,20 @@ class LevelSource:
     """Pixels of level 0 along a side of one of these."""
     known: tuple[MissingRegion, ...]
     """Holes of level 0."""
-    fill: Any
+    shown: Any
     """What their pixels show."""
-    masked: bool
+    has_marks: bool
     """Whether pixels may be without a value: an own channel says which."""
+
+    @property
+    def fill(self) -> Any:
+        """What pixels of holes show."""
+        return self.shown
+
+    @property
+    def masked(self) -> bool:
+        """Whether pixels may be without a value."""
+        return self.has_marks
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -164,12 +170,12 @@ class WriteBlock:
         self, source: Source, region: Region
     ) -> tuple[int, list[Record], tuple[MissingRegion, ...]]:
         """Write what is read at once; return the pixels written, the files, the holes."""
-        sums, valid = read_valid(source, 0, region)
+        sums, valid = source.read_valid(0, region)
         gaps = None if valid is None else ~valid
         image = sums
         if gaps is not None:  # no sum holds a number that stands for none
             image, sums = sums, np.where(gaps[..., None], sums.dtype.type(0), sums)
-        holes = holes_in(source, 0, region)
+        holes = source.holes(0, region)
         covered = (
             self._covered(0, region.y, region.stop_y),
             self._covered(1, region.x, region.stop_x),
@@ -187,7 +193,7 @@ class WriteBlock:
             own = missing_within(holes, place, 2**shift)
             fill_holes(source, own, place, image)  # no mean is half of the fill
             if gaps is not None:
-                np.copyto(image, fill_of(source), where=gaps[..., None])
+                np.copyto(image, source.fill, where=gaps[..., None])
             records += _put(self.path, str(number), place, image, own)
             if self.label is not None:
                 label = self.label.pixels(number, place)
@@ -222,7 +228,7 @@ def stage_task(
     reading = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
     full = plan.levels[0].shape
-    return WriteBlock(path, stage, reading, label, full, dtype, last, is_masked(source))
+    return WriteBlock(path, stage, reading, label, full, dtype, last, source.masked)
 
 
 def stage_array(task: WriteBlock, source: Source) -> da.Array:

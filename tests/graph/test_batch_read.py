@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
-from dask_slides.core.source import Level
+from dask_slides.core.source import Level, Source
 from dask_slides.graph import batch_read
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.tiff import file
@@ -188,7 +188,7 @@ def test_what_lies_in_the_file_as_in_memory_is_read_region_by_region(tmp_path, m
     assert {region.area for region in reads} == {20 * 20}
 
 
-class Whole:
+class Whole(Source):
     """A source of PIXELS in units of any size, which remembers what was read."""
 
     name, channels, dtype = "whole", 3, np.dtype(np.uint8)

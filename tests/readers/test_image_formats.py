@@ -289,7 +289,7 @@ def test_a_plane_has_its_own_pyramid_and_reads_like_a_file_of_its_own(tmp_path):
         slide = ds.open_slide(path, z=z)
         np.testing.assert_array_equal(slide.data.compute(), colour[z])
         np.testing.assert_array_equal(slide.to_dask(1).compute(), colour[z, ::2, ::2])
-        assert slide.source.factors(0) == (2, 4, 8)  # a plain tiled page
+        assert slide.source.reductions(0) == (2, 4, 8)  # a plain tiled page
 
 
 def test_a_tile_that_another_plane_lacks_is_none_of_this_one(tmp_path):

@@ -13,11 +13,12 @@ import numpy as np
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
+from dask_slides.core.source import Source
 from dask_slides.readers.tiff.source import TiffSource
 
 
 @dataclasses.dataclass(frozen=True)
-class Faulty:
+class Faulty(Source):
     """A source whose `places`, while `switch` exists, do to who reads them what `fault` says."""
 
     parent: Any

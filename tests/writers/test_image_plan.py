@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dask_slides.core.grid import TileGrid
-from dask_slides.core.source import Level
+from dask_slides.core.source import Level, Source
 from dask_slides.graph.chunks import default_chunks
 from dask_slides.graph.statistics import cell_chunks
 from dask_slides.writers.image_plan import plan_image
@@ -23,7 +23,7 @@ sides = st.one_of(
 ratios = st.floats(0.1, 100)
 
 
-class Stub:
+class Stub(Source):
     """A source of nothing but numbers."""
 
     channels = 3

@@ -16,7 +16,7 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import BadTile, MissingRegion
 from dask_slides.core.geometry import Region, hull
-from dask_slides.core.source import Level, fill_holes, read_or_raise
+from dask_slides.core.source import Level, Source, fill_holes, read_or_raise
 from dask_slides.core.types import Array
 from dask_slides.errors import TileDecodeError
 from dask_slides.readers.codecs.colour import Conversion
@@ -34,7 +34,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
-class TiffSource:
+class TiffSource(Source):
     """The levels of one image of a TIFF file."""
 
     path: str
@@ -46,7 +46,7 @@ class TiffSource:
     stored_channels: int
     stored_dtype: np.dtype[Any]
     conversion: Conversion
-    reductions: tuple[tuple[int, ...], ...]
+    factors: tuple[tuple[int, ...], ...]
     """Of each level, the reductions at which it can be read."""
     coarse: tuple[int, ...]
     """Of each level, how many times coarser the colours of a reduced image are."""
@@ -207,9 +207,13 @@ class TiffSource:
         stored = self.turn.stored(region, self.levels[level].shape)
         return self._open().units(level).lacks(stored)
 
-    def factors(self, level: int) -> tuple[int, ...]:
+    def reductions(self, level: int) -> tuple[int, ...]:
         """Return the reductions that `level` can be read at."""
-        return self.reductions[level]
+        return self.factors[level]
+
+    def read_width(self, level: int) -> int:
+        """Return how many pixels along x a task should read at once."""
+        return self.spans[level]
 
     def coarseness(self, level: int) -> int:
         """Return how many times coarser than told the colours of a reduced image are."""
@@ -223,7 +227,7 @@ class TiffSource:
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return what the tiles of a plain tiled page hold of `region`."""
-        if not self.reductions[level]:
+        if not self.factors[level]:
             return None
         return self._each(level, [region], lambda page: page.tiles(region))
 
@@ -234,7 +238,7 @@ class TiffSource:
 
         Or of an image that lies in the file as in memory, where nothing is decoded.
         """
-        if not self.reductions[level]:
+        if not self.factors[level]:
             if isinstance(self._open().array(level), np.memmap):
                 return ((n, region, self.read(level, region)) for n, region in enumerate(regions))
             return None
@@ -246,7 +250,7 @@ class TiffSource:
 
     def sharing(self, folder: str, reads: Sequence[int]) -> AbstractContextManager[None]:
         """Decode each tile of level 0 once for what reads it in this process meanwhile."""
-        if not self.reductions[0]:
+        if not self.factors[0]:
             return nullcontext()
         page: TiledPage = self._open().array(0)
         return page.sharing(folder, reads)

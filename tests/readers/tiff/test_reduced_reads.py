@@ -95,7 +95,7 @@ def test_means_are_rounded_once_also_of_what_is_left_at_the_edges(pixels, factor
 @pytest.mark.parametrize("name", JPEGS)
 def test_reduced_jpeg_is_near_the_means(tmp_path, name):
     slide = written(tmp_path, name, JPEGS)
-    assert slide.source.factors(0) == (2, 4, 8)
+    assert slide.source.reductions(0) == (2, 4, 8)
     full = slide.read(0, 0, *SHAPE)
     for factor, mean in zip((2, 4, 8), oracle.area_pyramid(full, 3), strict=True):
         off = whole(slide, factor).astype(int) - mean
@@ -165,7 +165,7 @@ def test_other_real_slides_are_reduced_to_their_means(test_data, name):
     slide = ds.open_slide(test_data / "slides" / name)
     full = slide.read(0, 0, *slide.shape[:2])
     for factor, mean in zip((2, 4, 8), oracle.area_pyramid(full, 3), strict=True):
-        if factor not in slide.source.factors(0):
+        if factor not in slide.source.reductions(0):
             continue
         off = whole(slide, factor).astype(int) - mean
         assert abs(off.mean()) < 0.2
@@ -239,7 +239,7 @@ def test_what_is_not_plain_bytes_in_tiles_has_no_reductions(tmp_path):
         pixels = image.transpose(2, 0, 1) if name == "planar" else pixels
         path = tmp_path / f"{name}.tif"
         tifffile.imwrite(path, pixels, **options)
-        assert ds.open_slide(path).source.factors(0) == (), name
+        assert ds.open_slide(path).source.reductions(0) == (), name
 
 
 def test_kept_tiles_are_bounded_and_given_as_often_as_expected():

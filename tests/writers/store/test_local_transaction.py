@@ -16,14 +16,14 @@ import zarr
 from rw_fixtures import noise, one_line, segments, tissue
 
 import dask_slides as ds
-from dask_slides.core.source import Level
+from dask_slides.core.source import Level, Source
 from dask_slides.slide import Slide
 
 SHAPE = (2000, 2100)
 
 
 @dataclass(frozen=True)
-class Fails:
+class Fails(Source):
     """A source whose third read raises."""
 
     calls: list
