@@ -56,7 +56,9 @@ def main() -> None:
     ):
         for title, (made, decoder) in SLIDES.items():
             shape = (options.size, options.size)
-            path = str(ds.sample_slide(Path(folder) / "slide.tif", shape, overwrite=True, **made))
+            path = str(
+                ds.sample_slide(Path(folder) / "slide.tif", shape=shape, overwrite=True, **made)
+            )
             timed = ways(path, options.size, decoder)
             least = {name: [float("inf")] * 2 for name in timed}
             for _ in range(options.rounds):

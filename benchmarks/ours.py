@@ -74,7 +74,9 @@ def resize_zarr_ours(job: Job) -> str:
 def blank_map_ours(job: Job) -> Array:
     import dask_slides as ds
 
-    return np.asarray(ds.blank_map(job.slide, job.cell, ds.Contrast(BLANK)).compute().blank)
+    return np.asarray(
+        ds.blank_map(job.slide, tile_size=job.cell, detector=ds.Contrast(BLANK)).compute().blank
+    )
 
 
 @ours("cutoff")
@@ -90,7 +92,7 @@ def cutoff_ours(job: Job) -> Array:
 def all_three(job: Job, slide: Any) -> Array:
     import dask_slides as ds
 
-    found = ds.blank_map(slide, job.cell, ds.Contrast(BLANK)).compute()
+    found = ds.blank_map(slide, tile_size=job.cell, detector=ds.Contrast(BLANK)).compute()
     small = ds.resize(slide, downsample=DOWNSAMPLE).data.compute()
     cut = ds.cutoff_resize(slide, downsample=DOWNSAMPLE, blank_map=found)
     return np.concatenate([small.ravel(), cut.image.data.compute().ravel()])
@@ -123,7 +125,7 @@ def each_alone(job: Job) -> Array:
 def pack_ours(job: Job) -> str:
     import dask_slides as ds
 
-    pack = ds.pack_tiles(job.slide, PACK_TILE, detector=ds.Contrast(DENSE))
+    pack = ds.pack_tiles(job.slide, tile_size=PACK_TILE, detector=ds.Contrast(DENSE))
     return ds.write(pack, job.out + ".tiles.zarr")
 
 

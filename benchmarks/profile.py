@@ -65,13 +65,13 @@ def jobs(folder: Path, size: int, out: Path) -> Iterator[tuple[str, Callable[[],
     import dask_slides as ds
 
     flat = slides.slide(folder, "flat", size)
-    crops = ds.random_crops(flat, CROPS, CROP)
+    crops = ds.random_crops(flat, n=CROPS, size=CROP)
     cells = ds.Contrast(BLANK)
     for kind in ("flat", "lzw", "deflate"):
         path = slides.slide(folder, kind, size)
         yield f"resize, {kind}", lambda p=path: ds.resize(p, downsample=DOWNSAMPLE).data.compute()
     yield "resize to Zarr", lambda: ds.write(ds.resize(flat, downsample=DOWNSAMPLE), out / "image")
-    yield "blank map", lambda: ds.blank_map(flat, size // 40, cells).compute()
+    yield "blank map", lambda: ds.blank_map(flat, tile_size=size // 40, detector=cells).compute()
     yield (
         "cut-off",
         lambda: ds.cutoff_resize(
@@ -81,7 +81,7 @@ def jobs(folder: Path, size: int, out: Path) -> Iterator[tuple[str, Callable[[],
     yield (
         "pack",
         lambda: ds.write(
-            ds.pack_tiles(flat, PACK_TILE, detector=ds.Contrast(DENSE)), out / "tiles"
+            ds.pack_tiles(flat, tile_size=PACK_TILE, detector=ds.Contrast(DENSE)), out / "tiles"
         ),
     )
     yield "crops", lambda: crops[:]

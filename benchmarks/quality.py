@@ -30,7 +30,7 @@ def pictures() -> dict[str, Any]:
 
     stained = skimage.data.immunohistochemistry()
     with tempfile.TemporaryDirectory() as folder:
-        path = ds.sample_slide(Path(folder) / "sample.tif", (20480, 20480), quality=95)
+        path = ds.sample_slide(Path(folder) / "sample.tif", shape=(20480, 20480), quality=95)
         sample = ds.open_slide(path).read(4096, 4096, 2048, 2048)
     return {
         "scikit-image's immunohistochemistry, mirrored": np.pad(

@@ -70,7 +70,12 @@ def _flat(path: Path, side: int, tile: int = TILE, compression: str = "jpeg") ->
     import dask_slides as ds
 
     ds.sample_slide(
-        path, (side, side), tile=tile, compression=compression, quality=QUALITY, overwrite=True
+        path,
+        shape=(side, side),
+        tile=tile,
+        compression=compression,
+        quality=QUALITY,
+        overwrite=True,
     )
 
 

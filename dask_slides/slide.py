@@ -116,7 +116,7 @@ class Slide:
         """
         return image_blocks(self.source, self._level(level), chunks, "slide")
 
-    def read(self, y: int, x: int, height: int, width: int, level: int = 0) -> Array:
+    def read(self, y: int, x: int, height: int, width: int, *, level: int = 0) -> Array:
         """Read a region now, in this process.
 
         Parameters
@@ -237,13 +237,13 @@ class Slide:
 
 def open_slide(
     path: str | os.PathLike[str],
+    *,
     mpp: Mpp = None,
     fill: float | None = None,
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
     sha256: str | None = None,
     companions: bool = False,
-    *,
     image: int | str | None = None,
     axes: str | None = None,
     z: int = 0,
@@ -348,7 +348,7 @@ def open_slide(
     return Slide(source, Path(text).name, given or opened.mpp, text, *told)
 
 
-def from_dask(array: Any, mpp: Mpp = None) -> Slide:
+def from_dask(array: Any, *, mpp: Mpp = None) -> Slide:
     """Take a dask array of any chunking for a slide.
 
     Parameters

@@ -59,14 +59,14 @@ def test_no_output_holds_label_macro_or_names(tmp_path, slide, sync):
     assert opened.shape == (300, 400, 3)
     out = tmp_path / "out"
     out.mkdir()
-    blank = ds.blank_map(opened, 50)
+    blank = ds.blank_map(opened, tile_size=50)
     written = {
-        "image": ds.write(ds.resize(opened, 2), out / "a.ome.zarr"),
+        "image": ds.write(ds.resize(opened, downsample=2), out / "a.ome.zarr"),
         "map": ds.write(blank, out / "map.ome.zarr"),
         "cut": ds.write(ds.cutoff_resize(opened, max_size=99, blank_map=blank), out / "c.ome.zarr"),
         "pack": ds.write(ds.pack_tiles(opened, tile_size=50, detector=ds.Contrast(0)),
                          out / "a.tiles.zarr"),
-        "crops": ds.write(ds.random_crops(opened, 5, 32, detector=ds.Contrast(0)),
+        "crops": ds.write(ds.random_crops(opened, n=5, size=32, detector=ds.Contrast(0)),
                           out / "b.tiles.zarr"),
     }  # fmt: skip
     found = list(bytes_below(out))
@@ -101,7 +101,7 @@ def test_html_is_escaped(tmp_path, slide, sync):
     path = tmp_path / f"{HOSTILE.replace('/', '')}.svs"
     path.write_bytes(slide.read_bytes().replace(NAME.encode(), b"<script>" + b"x" * 11))
     opened = ds.open_slide(path)
-    for thing in (opened, ds.blank_map(opened, 50).compute(),
+    for thing in (opened, ds.blank_map(opened, tile_size=50).compute(),
                   ds.pack_tiles(opened, tile_size=50, detector=ds.Contrast(0)),
                   ds.cutoff_resize(opened, max_size=100, detector=ds.Contrast(0))):  # fmt: skip
         html = thing._repr_html_() if hasattr(thing, "_repr_html_") else ""
@@ -133,7 +133,7 @@ def test_a_store_cannot_have_other_files_read(tmp_path, slide, where, monkeypatc
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "in" / "secret.txt").write_text("secret")
-    path = ds.write(ds.resize(slide, 4), out / "a.ome.zarr")
+    path = ds.write(ds.resize(slide, downsample=4), out / "a.ome.zarr")
     root = os.path.join(path, "zarr.json")
     with open(root, encoding="utf-8") as stream:
         text = stream.read()
@@ -147,7 +147,7 @@ def test_a_store_cannot_have_other_files_read(tmp_path, slide, where, monkeypatc
         return real(name, *args, **options)
 
     monkeypatch.setattr("builtins.open", watched)
-    with pytest.raises(ds.StoreDamagedError):
+    with pytest.raises(ds.errors.StoreDamagedError):
         ds.verify(path)
     assert not [name for name in opened if "secret" in str(name) or "hostname" in str(name)]
 
@@ -172,7 +172,7 @@ def test_a_store_does_not_name_files_elsewhere(tmp_path, place):
     result = CliRunner().invoke(main, ["info", str(path)])
     assert result.exit_code == 1
     assert "has no manifest that can be read" in result.stderr
-    with pytest.raises(ds.StoreDamagedError):
+    with pytest.raises(ds.errors.StoreDamagedError):
         ds.verify(path)
 
 
@@ -192,8 +192,8 @@ def test_nothing_that_a_store_says_commands_a_terminal(tmp_path):
 
 def test_no_path_commands_a_terminal_by_an_error(tmp_path):
     for error in (
-        pytest.raises(ds.SlideNotFoundError, match="No such file"),
-        pytest.raises(ds.SlideFormatError),
+        pytest.raises(ds.errors.SlideNotFoundError, match="No such file"),
+        pytest.raises(ds.errors.SlideFormatError),
     ):
         with error as raised:
             ds.open_slide(tmp_path / f"{COMMAND}.tif")

@@ -63,15 +63,17 @@ def test_read_takes_level_0_coordinates_and_the_size_in_pixels_of_the_level(pyra
     [(-1, 0, 5, 5), (0, -1, 5, 5), (764, 0, 5, 5), (0, 1020, 5, 5), (0, 0, 0, 5), (0, 0, 5, -5)],
 )
 def test_a_region_outside_of_the_level_is_told(pyramid, region):
-    with pytest.raises(ds.SlideArgumentError, match=r"not lie in level 0 of 768 x 1024; move or"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"not lie in level 0 of 768 x 1024; move or"
+    ):
         ds.open_slide(pyramid).read(*region)
 
 
 @pytest.mark.parametrize("level", [-1, 4])
 def test_a_level_that_is_not_there_is_told(pyramid, level):
     slide = ds.open_slide(pyramid)
-    for call in (slide.to_dask, lambda number: slide.read(0, 0, 1, 1, number)):
-        with pytest.raises(ds.SlideArgumentError, match=r"no level -?\d; give 0 to 3"):
+    for call in (slide.to_dask, lambda number: slide.read(0, 0, 1, 1, level=number)):
+        with pytest.raises(ds.errors.SlideArgumentError, match=r"no level -?\d; give 0 to 3"):
             call(level)
 
 
@@ -81,12 +83,14 @@ def test_chunks_that_do_not_fit_are_told(chunks):
     if chunks == (100, 100):
         assert slide.to_dask(chunks=chunks).chunks == ((30,), (40,), (1,))
         return
-    with pytest.raises(ds.SlideArgumentError, match="do not fit an image of 30 x 40; give one"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match="do not fit an image of 30 x 40; give one"
+    ):
         slide.to_dask(chunks=chunks)
 
 
 def test_chunks_of_no_pixels_are_told():
-    with pytest.raises(ds.SlideArgumentError):
+    with pytest.raises(ds.errors.SlideArgumentError):
         ds.from_dask(da.zeros((30, 40), dtype="uint8")).to_dask(chunks=0)
 
 
@@ -105,25 +109,29 @@ def test_mpp_is_of_the_file_or_of_the_caller(tmp_path):
 def test_an_mpp_that_is_none_is_told(mpp, tissue_tiff):
     for make in (
         lambda: ds.from_dask(np.zeros((3, 3)), mpp=mpp),
-        lambda: ds.open_slide(tissue_tiff, mpp),
+        lambda: ds.open_slide(tissue_tiff, mpp=mpp),
     ):
-        with pytest.raises(ds.SlideArgumentError, match="is not a pixel size; give micrometres"):
+        with pytest.raises(
+            ds.errors.SlideArgumentError, match="is not a pixel size; give micrometres"
+        ):
             make()
 
 
 @pytest.mark.parametrize("fill", [-1, 256, 0.5, float("nan"), float("inf"), "white"])
 def test_a_fill_that_is_no_pixel_value_is_refused(fill, tissue_tiff):
-    with pytest.raises(ds.SlideArgumentError, match=r"is not a (pixel value|value of uint8); give"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"is not a (pixel value|value of uint8); give"
+    ):
         ds.open_slide(tissue_tiff, fill=fill)
 
 
 def test_a_rule_for_bad_tiles_that_is_not_known_is_told(tissue_tiff):
-    with pytest.raises(ds.SlideArgumentError, match="is not known; use 'raise'"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="is not known; use 'raise'"):
         ds.open_slide(tissue_tiff, on_bad_tile="black")
 
 
 def test_a_path_that_holds_nothing_is_told(tmp_path):
-    with pytest.raises(ds.SlideNotFoundError, match="check the path") as told:
+    with pytest.raises(ds.errors.SlideNotFoundError, match="check the path") as told:
         ds.open_slide(tmp_path / "none.tif")
     assert isinstance(told.value, FileNotFoundError) and isinstance(told.value, ds.SlideError)
 
@@ -138,7 +146,7 @@ def test_a_thumbnail_is_the_whole_image_small(image, longest):
 
 def test_a_thumbnail_has_at_least_one_pixel(tissue_tiff):
     assert ds.open_slide(tissue_tiff).thumbnail(1).shape == (1, 1, 3)
-    with pytest.raises(ds.SlideArgumentError, match="is not a size; give 1 or more"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="is not a size; give 1 or more"):
         ds.open_slide(tissue_tiff).thumbnail(0)
 
 
@@ -157,13 +165,15 @@ def test_a_thumbnail_has_at_least_one_pixel(tissue_tiff):
     ids=str,
 )
 def test_what_is_no_image_is_told_with_the_cure(array, message):
-    with pytest.raises(ds.SlideArgumentError, match=message):
+    with pytest.raises(ds.errors.SlideArgumentError, match=message):
         ds.from_dask(array)
 
 
 def test_chunks_of_unknown_size_are_told_with_the_cure():
     array = da.ones((6, 5), chunks=3)
-    with pytest.raises(ds.SlideArgumentError, match=r"call compute_chunk_sizes\(\) on it first"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"call compute_chunk_sizes\(\) on it first"
+    ):
         ds.from_dask(array[array[:, 0] > 0])
 
 
@@ -208,7 +218,7 @@ def test_a_large_slide_is_few_tasks_and_few_bytes(tissue_tiff):
         assert image.data.npartitions <= 1000
         graph = pickle.dumps(image.data.dask)
         assert len(graph) < 20_000
-    lazy = ds.blank_map(large, 256)
+    lazy = ds.blank_map(large, tile_size=256)
     assert lazy.blank.npartitions <= 1000 and len(pickle.dumps(lazy.blank.dask)) < 20_000
 
 

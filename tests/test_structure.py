@@ -82,7 +82,9 @@ def run(code):
     return result.stdout
 
 
-@pytest.mark.parametrize("code", ["", "import dask.array as da; ds.resize(da.ones((9, 9)), 2)"])
+@pytest.mark.parametrize(
+    "code", ["", "import dask.array as da; ds.resize(da.ones((9, 9)), downsample=2)"]
+)
 def test_importing_stays_light(code):
     heavy = "tifffile zarr distributed matplotlib skimage PIL scipy.sparse imagecodecs click rich"
     out = run(
@@ -94,11 +96,11 @@ def test_importing_stays_light(code):
 
 
 def test_a_small_job_loads_neither_distributed_nor_zarr(tmp_path):
-    path = ds.sample_slide(tmp_path / "small.tif", (512, 512), tile=128)
+    path = ds.sample_slide(tmp_path / "small.tif", shape=(512, 512), tile=128)
     out = run(
         "import sys, dask, dask_slides as ds\n"
         f"slide = ds.open_slide({str(path)!r})\n"
-        "slide.thumbnail(64), ds.blank_map(slide, 64).compute()\n"
+        "slide.thumbnail(64), ds.blank_map(slide, tile_size=64).compute()\n"
         "with dask.config.set(scheduler='Synchronous'): slide.thumbnail(64)\n"
         "print([name for name in ('distributed', 'zarr') if name in sys.modules])"
     )

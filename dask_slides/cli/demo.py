@@ -59,34 +59,34 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         _write(path(f"{name}.png"), pictures.png(shown[name]))
 
     say(f"a sample slide of {size:,} x {size:,} px")
-    sample_slide(path("sample.tif"), (size, size), overwrite=overwrite)
+    sample_slide(path("sample.tif"), shape=(size, size), overwrite=overwrite)
     slide = open_slide(path("sample.tif"))
     small = resize(slide, max_size=PICTURE).data.compute()
     picture("thumbnail", small)
 
     say("its blank map")
     # cells of an eightieth of a side: small slides show the shape of the tissue too
-    cells = blank_map(slide, -(-size // 80)).compute()
-    write(cells, path("blank.ome.zarr"), overwrite)
+    cells = blank_map(slide, tile_size=-(-size // 80)).compute()
+    write(cells, path("blank.ome.zarr"), overwrite=overwrite)
     grid = pictures.grid_picture(np.asarray(cells.blank), small)
     picture("blank-map", grid)
 
     say("resized to 1/8")
     resized = resize(slide, downsample=8)
-    write(resized, path("resized.ome.zarr"), overwrite, blank_map=cells)
+    write(resized, path("resized.ome.zarr"), overwrite=overwrite, blank_map=cells)
     picture("resized", resize(resized, max_size=PICTURE).data.compute())
 
     say("cut off: blank rows and columns dropped, the rest at the same size")
     cut = cutoff_resize(slide, max_size=size // 8, blank_map=cells)
-    write(cut, path("cutoff.ome.zarr"), overwrite)
+    write(cut, path("cutoff.ome.zarr"), overwrite=overwrite)
     picture("cutoff", resize(cut.image, max_size=PICTURE).data.compute())
 
     say("a pack of its dense tiles, and random crops")
-    pack = pack_tiles(slide, TILE, detector=Contrast(0.35))
-    write(pack, path("dense.tiles.zarr"), overwrite)
+    pack = pack_tiles(slide, tile_size=TILE, detector=Contrast(0.35))
+    write(pack, path("dense.tiles.zarr"), overwrite=overwrite)
     picture("pack", pack.contact_sheet(48, columns=6, side=96))
-    crops = random_crops(slide, 48, TILE, seed=1)
-    write(crops, path("crops.tiles.zarr"), overwrite)
+    crops = random_crops(slide, n=48, size=TILE, seed=1)
+    write(crops, path("crops.tiles.zarr"), overwrite=overwrite)
     picture("crops", crops.contact_sheet(48, columns=8, side=96))
     row = [shown[name] for name in ("thumbnail", "blank-map", "cutoff", "pack")]
     _write(path("overview.png"), pictures.png(pictures.side_by_side(row, 360)))

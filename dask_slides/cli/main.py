@@ -117,7 +117,7 @@ def doctor(scheduler: str | None, as_json: bool) -> None:
 @failing_softly
 def sample(path: str, size: tuple[int, int], **options: Any) -> None:
     """Make a realistic slide at PATH: the same bytes for the same options."""
-    sample_slide(path, size, **options)
+    sample_slide(path, shape=size, **options)
     click.echo(f"{path}: {pixels_text(size)} px, {bytes_text(os.path.getsize(path))}")
 
 
@@ -157,7 +157,9 @@ def resize(slide: Given, out: str, ome_zarr: str, shared: Shared, **options: Any
         tell_estimate(shared, estimate_image(result, source))
         return
     with running(shared, megapixels(source)):
-        path = write(result, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
+        path = write(
+            result, out, overwrite=shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr
+        )
     facts = {"shape": list(result.shape), "mpp": result.mpp}
     shared.finish_store(path, facts, f"{out}: {pixels_text(result.shape)} px")
 
@@ -179,14 +181,16 @@ def mask(
 ) -> None:
     """Find the blank cells of SLIDE and write the map to OUT.ome.zarr."""
     source = slide.open()
-    found = blank_map(source, tile_size, chosen_detector(detector, ratio))
+    found = blank_map(source, tile_size=tile_size, detector=chosen_detector(detector, ratio))
     check_out(out, shared)
     if shared.dry_run:
         tell_estimate(shared, estimate_blank_map(found, source))
         return
     with running(shared, megapixels(source)):
         found = found.compute()
-        path = write(found, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
+        path = write(
+            found, out, overwrite=shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr
+        )
     blank, unknown = int(found.blank.sum()), int(found.unknown.sum())
     facts = {"cells": list(found.shape), "blank": blank, "unknown": unknown}
     line = f"{out}: {blank:,} of {found.blank.size:,} cells are blank"
@@ -215,7 +219,7 @@ def cutoff(
     source = slide.open()
     scale = scale_of(options)
     largest = resized(source, **scale)
-    found = blank_map(source, tile_size, chosen_detector(detector, ratio))
+    found = blank_map(source, tile_size=tile_size, detector=chosen_detector(detector, ratio))
     check_out(out, shared)
     if shared.dry_run:
         tell_estimate(shared, estimate_image(largest, source, upper_bound=True))
@@ -224,7 +228,7 @@ def cutoff(
     once = sharing(source, folder, (1, reduction(source, largest)))
     with running(shared, megapixels(source)), once:
         cut = cutoff_resize(source, **scale, blank_map=found)
-        path = write(cut, out, shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
+        path = write(cut, out, overwrite=shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"
@@ -309,7 +313,7 @@ def _write_tiles(
 ) -> None:
     with running(shared, megapixels(source)):
         tiles = make(source, **options)
-        path = write(tiles, out, shared.overwrite, resume=shared.resume)
+        path = write(tiles, out, overwrite=shared.overwrite, resume=shared.resume)
     facts: dict[str, Any] = {"shape": list(tiles.tiles.shape)}
     line = f"{out}: {pixels_text(tiles.tiles.shape)}"
     if skipped := tiles.attributes.get("skipped"):

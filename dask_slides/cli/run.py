@@ -83,7 +83,7 @@ def run(
         with _lines(shared.quiet or shared.as_json):
             try:
                 result = run_cohort(
-                    slides, job, chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
+                    slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
                     limits=limits, overwrite=shared.overwrite, keep_going=keep_going, limit=limit,
                     window=window, whole_below=whole_below,
                 )  # fmt: skip

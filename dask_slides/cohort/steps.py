@@ -48,7 +48,7 @@ class Maps:
 
     def of(self, tile_size: Any, detector: Detector) -> BlankMap:
         """Return the blank map of cells of `tile_size`, in memory."""
-        lazy = blank_map(self.slide, tile_size, detector)
+        lazy = blank_map(self.slide, tile_size=tile_size, detector=detector)
         before = self._found.get(lazy.grid)
         if before is not None and set(lazy.fields) <= set(before.fields):
             return before.with_detector(detector)
@@ -107,7 +107,7 @@ class _Image:
 
     def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
         """Write what was made."""
-        write(obj, path, overwrite, resume=resume, ome_zarr=self.ome_zarr)
+        write(obj, path, overwrite=overwrite, resume=resume, ome_zarr=self.ome_zarr)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,9 @@ class Mask(_Image):
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return what it would do; nothing is read."""
-        return estimate_blank_map(blank_map(slide, self.tile_size, self.detector), slide)
+        return estimate_blank_map(
+            blank_map(slide, tile_size=self.tile_size, detector=self.detector), slide
+        )
 
     def reads(self, slide: Slide) -> tuple[int, ...]:
         """Return that all of it is read in full."""
@@ -267,7 +269,7 @@ class Pack:
 
     def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
         """Write what was made."""
-        write(obj, path, overwrite, resume=resume)
+        write(obj, path, overwrite=overwrite, resume=resume)
 
 
 def _check_cells(tile_size: Any, detector: Any) -> None:

@@ -217,7 +217,9 @@ def _judged_lazily(
     )  # fmt: skip
 
 
-def blank_map(slide: Any, tile_size: Any = None, detector: Detector = Contrast(0.05)) -> BlankMap:
+def blank_map(
+    slide: Any, *, tile_size: Any = None, detector: Detector = Contrast(0.05)
+) -> BlankMap:
     """Find the blank cells of a slide, exactly, at level 0.
 
     A cell is judged by the pixels that the file holds. Where tiles are absent, or corrupt and

@@ -133,6 +133,7 @@ def plan_crops(
 
 def random_crops(
     slide: Any,
+    *,
     n: int,
     size: Any,
     seed: int = 0,

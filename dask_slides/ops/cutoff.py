@@ -129,6 +129,7 @@ def _snapped(points: Array) -> Array:
 
 def cutoff_resize(
     slide: Any,
+    *,
     downsample: float | None = None,
     mpp: Mpp = None,
     max_size: int | None = None,
@@ -182,7 +183,7 @@ def cutoff_resize(
     output_shape(slide, downsample, mpp, max_size, shape)
     resized(slide, slide.shape[:2], kernel, gap)
     if blank_map is None:
-        blank_map = make_blank_map(slide, tile_size, detector)
+        blank_map = make_blank_map(slide, tile_size=tile_size, detector=detector)
     elif not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
             f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"

@@ -225,6 +225,7 @@ def check_top_k(top_k: Any) -> None:
 
 def pack_tiles(
     slide: Any,
+    *,
     tile_size: Any = None,
     stride: Any = None,
     downsample: float | None = None,

@@ -102,6 +102,7 @@ def resized(slide: Slide, shape: tuple[int, int], kernel: str, gap: float | None
 
 def resize(
     slide: Any,
+    *,
     downsample: float | None = None,
     mpp: Mpp = None,
     max_size: int | None = None,

@@ -38,6 +38,7 @@ def sharing(slide: Slide, folder: str, reads: Sequence[int]) -> AbstractContextM
 def decode_once(
     slide: Any,
     folder: Any,
+    *,
     downsample: float | None = None,
     mpp: Mpp = None,
     max_size: int | None = None,
@@ -99,6 +100,17 @@ def decode_once(
         raise SlideArgumentError(f"{slide.name}: folder={folder!r} is none; make it first")
     if means and isinstance(slide.source, Sharing):
         slide = replace(slide, source=slide.source.with_means())
-    factor = reduction(slide, resize(slide, downsample, mpp, max_size, shape, kernel, gap))
+    factor = reduction(
+        slide,
+        resize(
+            slide,
+            downsample=downsample,
+            mpp=mpp,
+            max_size=max_size,
+            shape=shape,
+            kernel=kernel,
+            gap=gap,
+        ),
+    )
     with sharing(slide, folder, (1, factor, factor)):
         yield slide

@@ -76,8 +76,8 @@ def _encoder(tile: int, compression: str, quality: int) -> tuple[dict[str, Any],
 
 def sample_slide(
     path: str | os.PathLike[str],
-    shape: tuple[int, int] = (20480, 20480),
     *,
+    shape: tuple[int, int] = (20480, 20480),
     tile: int = 256,
     compression: str | None = "jpeg",
     quality: int = 80,

@@ -20,8 +20,8 @@ from dask_slides.writers.store.marker import Target
 def write(
     obj: Slide | Cutoff | BlankMap | TilePack,
     path: Any,
-    overwrite: bool = False,
     *,
+    overwrite: bool = False,
     resume: bool = False,
     ome_zarr: str = "0.5",
     blank_map: BlankMap | None = None,

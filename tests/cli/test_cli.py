@@ -83,7 +83,7 @@ def test_pack_and_crops_write_packs(folder):
     words = ["crops", "slide.tif", "k.tiles.zarr", "-n", 5, "--size", 64, "--seed", 2]
     assert run(folder, *words).exit_code == 0
     stored = ds.open_pack(folder / "k.tiles.zarr")
-    again = ds.random_crops(folder / "slide.tif", 5, 64, seed=2)
+    again = ds.random_crops(folder / "slide.tif", n=5, size=64, seed=2)
     np.testing.assert_array_equal(stored.tiles.compute(), again.tiles.compute())
 
 

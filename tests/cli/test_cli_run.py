@@ -38,9 +38,9 @@ def test_options_are_those_of_each_step(slides, tmp_path, sync):
     assert ds.open_slide(f"{made}.mask.ome.zarr").shape == (5, 5, 1)
     assert ds.open_slide(f"{made}.resize.ome.zarr").shape == (160, 160, 3)
     path, glass = slides / "s0000.tif", ds.Contrast(0.04)
-    cut = ds.cutoff_resize(path, 2, tile_size=64, detector=glass)
+    cut = ds.cutoff_resize(path, downsample=2, tile_size=64, detector=glass)
     assert ds.open_slide(f"{made}.cutoff.ome.zarr").shape == cut.image.shape
-    pack = ds.pack_tiles(path, 80, downsample=2, detector=ds.Contrast(0.2), top_k=3)
+    pack = ds.pack_tiles(path, tile_size=80, downsample=2, detector=ds.Contrast(0.2), top_k=3)
     stored = ds.open_pack(f"{made}.tiles.zarr")
     assert stored.attributes == pack.attributes
     assert 0 < len(stored) == len(pack) <= 3

@@ -39,7 +39,7 @@ def done(slides, tmp_path_factory):
     """A job that nothing happened to, in one thread."""
     job = tmp_path_factory.mktemp("done") / "job"
     with dask.config.set(scheduler="sync"):
-        result = ds.run_cohort(slides, job, work.STEPS)
+        result = ds.run_cohort(slides, job=job, steps=work.STEPS)
     assert (result.slides, result.done, result.failed, result.todo) == (3, 3, 0, 0)
     return job
 
@@ -80,18 +80,18 @@ def processes():
 
 @pytest.mark.parametrize("whole_below", [250, 0.01], ids=["whole", "by region"])
 def test_threads_make_the_same(slides, done, tmp_path, threads, whole_below):
-    ds.run_cohort(slides, tmp_path / "job", work.STEPS, whole_below=whole_below)
+    ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS, whole_below=whole_below)
     same(tmp_path / "job", done)
 
 
 def test_processes_make_the_same(slides, done, tmp_path, processes):
-    ds.run_cohort(slides, tmp_path / "job", work.STEPS)
+    ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS)
     same(tmp_path / "job", done)
 
 
 @pytest.mark.parametrize("whole_below", [250, 0.01], ids=["whole", "by region"])
 def test_a_cluster_makes_the_same(slides, done, tmp_path, client, whole_below):
-    ds.run_cohort(slides, tmp_path / "job", work.STEPS, whole_below=whole_below)
+    ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS, whole_below=whole_below)
     same(tmp_path / "job", done)
     assert not client.futures
 
@@ -104,7 +104,7 @@ def same(job, expected):
 
 def test_a_second_run_does_nothing(slides, done, sync):
     before = work.stores(done)
-    result = ds.run_cohort(slides, done, work.STEPS)
+    result = ds.run_cohort(slides, job=done, steps=work.STEPS)
     assert (result.worked_on, result.done) == (0, 3)
     assert work.stores(done) == before
     assert set(work.statuses(done).values()) == {"done"}
@@ -114,7 +114,7 @@ def test_what_was_deleted_is_done_again_and_nothing_else(slides, done, tmp_path,
     job = shutil.copytree(done, tmp_path / "job")
     before = work.stores(job)
     shutil.rmtree(job / "s0001" / "s0001.cutoff.ome.zarr")
-    assert ds.run_cohort(slides, job, work.STEPS).worked_on == 1
+    assert ds.run_cohort(slides, job=job, steps=work.STEPS).worked_on == 1
     after = work.stores(job)
     changed = {path for path in after if before[path] != after[path]}
     assert changed == {"s0001/s0001.cutoff.ome.zarr"}
@@ -123,9 +123,9 @@ def test_what_was_deleted_is_done_again_and_nothing_else(slides, done, tmp_path,
 
 def test_steps_and_slides_can_be_added(slides, tmp_path, sync):
     job = tmp_path / "job"
-    ds.run_cohort(slides / "s0000.tif", job, ["mask"])
+    ds.run_cohort(slides / "s0000.tif", job=job, steps=["mask"])
     before = work.stores(job)
-    ds.run_cohort([slides / "s0000.tif", slides / "s0001.tif"], job, ["mask", "resize"])
+    ds.run_cohort([slides / "s0000.tif", slides / "s0001.tif"], job=job, steps=["mask", "resize"])
     after = work.stores(job)
     assert len(after) == 4
     assert before.items() <= after.items()
@@ -135,10 +135,10 @@ def test_other_arguments_are_an_error_that_says_which(slides, done, tmp_path, sy
     job = shutil.copytree(done, tmp_path / "job")
     before = work.stores(job)
     other = work.STEPS | {"resize": {"downsample": 4}}
-    with pytest.raises(ds.ResumeError, match=r"resize\.downsample was 2, is 4"):
-        ds.run_cohort(slides, job, other)
+    with pytest.raises(ds.errors.ResumeError, match=r"resize\.downsample was 2, is 4"):
+        ds.run_cohort(slides, job=job, steps=other)
     assert work.stores(job) == before
-    result = ds.run_cohort(slides, job, other, overwrite=True)
+    result = ds.run_cohort(slides, job=job, steps=other, overwrite=True)
     assert (result.done, result.worked_on) == (3, 3)
     changed = {path for path, told in work.stores(job).items() if before[path] != told}
     assert changed == {f"s000{n}/s000{n}.resize.ome.zarr" for n in range(3)}
@@ -147,45 +147,45 @@ def test_other_arguments_are_an_error_that_says_which(slides, done, tmp_path, sy
 
 def test_another_version_is_an_error(slides, done, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.records.__version__", "0.0.0")
-    with pytest.raises(ds.ResumeError, match="version"):
-        ds.run_cohort(slides, done, work.STEPS)
+    with pytest.raises(ds.errors.ResumeError, match="version"):
+        ds.run_cohort(slides, job=done, steps=work.STEPS)
 
 
 def test_a_slide_that_changed_is_told_and_not_taken_for_done(tmp_path, sync):
     slides, job = work.slide_files(tmp_path / "s", 2), tmp_path / "job"
     steps = {"resize": {"downsample": 2}}
-    ds.run_cohort(slides, job, steps)
+    ds.run_cohort(slides, job=job, steps=steps)
     work.slide_file(slides / "s0001.tif", seed=9)
-    result = ds.run_cohort(slides, job, steps)
+    result = ds.run_cohort(slides, job=job, steps=steps)
     row = work.table(job)["s0001"]
     assert (result.done, result.failed) == (1, 1)
     assert (row["error"], "time of change" in row["message"]) == ("ResumeError", True)
-    assert ds.run_cohort(slides, job, steps, overwrite=True).done == 2
-    small = ds.resize(slides / "s0001.tif", 2).data.compute()
+    assert ds.run_cohort(slides, job=job, steps=steps, overwrite=True).done == 2
+    small = ds.resize(slides / "s0001.tif", downsample=2).data.compute()
     stored = ds.open_slide(job / "s0001" / "s0001.resize.ome.zarr").data.compute()
     assert np.array_equal(stored, small)
 
 
 def test_a_store_that_is_being_replaced_is_not_taken_for_the_new_one(tmp_path, sync):
     slides, job = work.slide_files(tmp_path / "s", 1), tmp_path / "job"
-    ds.run_cohort(slides, job, {"resize": {"downsample": 2}})
+    ds.run_cohort(slides, job=job, steps={"resize": {"downsample": 2}})
     killed = pytest.MonkeyPatch()
     killed.setattr("dask_slides.writers.store.local_transaction._publish", lambda *_: 1 / 0)
     other = {"resize": {"downsample": 4}}
-    assert ds.run_cohort(slides, job, other, overwrite=True).failed == 1
+    assert ds.run_cohort(slides, job=job, steps=other, overwrite=True).failed == 1
     killed.undo()
     store = job / "s0000" / "s0000.resize.ome.zarr"
     assert ds.open_slide(store).shape == (160, 160, 3)
-    assert ds.run_cohort(slides, job, other, overwrite=True).done == 1
+    assert ds.run_cohort(slides, job=job, steps=other, overwrite=True).done == 1
     assert ds.open_slide(store).shape == (80, 80, 3)
 
 
 def test_corrupt_tiles_are_filled_where_it_is_asked_for(mixed, tmp_path, threads):
     """What failed is done then, what was done stays; what is filled is not taken for whole."""
     job = tmp_path / "job"
-    assert ds.run_cohort(mixed, job, work.STEPS).failed == 2
+    assert ds.run_cohort(mixed, job=job, steps=work.STEPS).failed == 2
     before = work.stores(job)
-    result = ds.run_cohort(mixed, job, work.STEPS, on_bad_tile="mask")
+    result = ds.run_cohort(mixed, job=job, steps=work.STEPS, on_bad_tile="mask")
     assert (result.done, result.failed, result.filled, result.worked_on) == (5, 1, 1, 2)
     assert work.stores(job).items() >= before.items()
     rows = work.table(job)
@@ -199,11 +199,11 @@ def test_corrupt_tiles_are_filled_where_it_is_asked_for(mixed, tmp_path, threads
     expected = ds.resize(slide, **work.STEPS["resize"]).data.compute()
     np.testing.assert_array_equal(ds.open_slide(store).data.compute(), expected)
     ds.verify(store)
-    again = ds.run_cohort(mixed, job, work.STEPS)
+    again = ds.run_cohort(mixed, job=job, steps=work.STEPS)
     assert (again.done, again.filled) == (4, 0)
     assert work.table(job)["s0003"]["error"] == "ResumeError"
     assert "on_bad_tile" in work.table(job)["s0003"]["message"]
-    last = ds.run_cohort(mixed, job, work.STEPS, on_bad_tile="mask")
+    last = ds.run_cohort(mixed, job=job, steps=work.STEPS, on_bad_tile="mask")
     assert (last.done, last.worked_on) == (5, 1)
 
 
@@ -221,7 +221,7 @@ def mixed(tmp_path):
 def test_a_bad_slide_stops_no_other_one(mixed, tmp_path, threads, caplog):
     job = tmp_path / "job"
     with caplog.at_level(logging.INFO, "dask_slides.cohort"):
-        result = ds.run_cohort(mixed, job, work.STEPS)
+        result = ds.run_cohort(mixed, job=job, steps=work.STEPS)
     assert (result.done, result.failed, result.todo) == (4, 2, 0)
     rows = work.table(job)
     assert rows["s0001"]["error"] == "SlideTruncatedError"
@@ -231,28 +231,28 @@ def test_a_bad_slide_stops_no_other_one(mixed, tmp_path, threads, caplog):
     assert "Traceback" not in caplog.text
     before = work.stores(job)
     work.slide_file(mixed / "s0001.tif", 1)
-    result = ds.run_cohort(mixed, job, work.STEPS)
+    result = ds.run_cohort(mixed, job=job, steps=work.STEPS)
     assert (result.done, result.failed, result.worked_on) == (5, 1, 2)
     assert before.items() <= work.stores(job).items()
 
 
 def test_an_error_that_nobody_expected_is_in_the_log(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.steps.pack_tiles", lambda *_, **__: 1 / 0)
-    ds.run_cohort(slides, tmp_path / "job", ["mask", "pack"])
+    ds.run_cohort(slides, job=tmp_path / "job", steps=["mask", "pack"])
     row = work.table(tmp_path / "job")["s0000"]
     assert (row["error"], row["mask_cells"]) == ("ZeroDivisionError", "64")
     assert "Traceback" in (tmp_path / "job" / "cohort.log").read_text()
 
 
 def test_failing_fast_ends_with_what_is_in_flight(mixed, tmp_path, sync):
-    result = ds.run_cohort(mixed, tmp_path / "job", ["mask"], keep_going=False, window=1)
+    result = ds.run_cohort(mixed, job=tmp_path / "job", steps=["mask"], keep_going=False, window=1)
     assert (result.done, result.failed, result.todo) == (1, 1, 4)
     assert list(work.statuses(tmp_path / "job").values())[:3] == ["done", "failed", "todo"]
 
 
 def test_a_limit_is_of_slides_that_are_worked_on(slides, tmp_path, sync):
     for expected in (2, 3, 3):
-        result = ds.run_cohort(slides, tmp_path / "job", ["mask"], limit=2)
+        result = ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"], limit=2)
         assert result.done == expected
         assert result.todo == 3 - expected
 
@@ -333,8 +333,8 @@ def test_work_of_a_run_that_has_ended_stops(slides, tmp_path):
 
 
 def test_two_runs_at_once_are_told_from_each_other(slides, done, sync):
-    with locked(str(done), str(done)), pytest.raises(ds.OutputBusyError):
-        ds.run_cohort(slides, done, work.STEPS)
+    with locked(str(done), str(done)), pytest.raises(ds.errors.OutputBusyError):
+        ds.run_cohort(slides, job=done, steps=work.STEPS)
 
 
 @pytest.mark.parametrize("times", [2, 9])
@@ -343,16 +343,18 @@ def test_a_slide_that_a_lost_worker_is_at_is_tried_again(
 ):
     tries = []
 
-    def busy(obj, path, *args, **kwargs):
+    def busy(obj, path, **kwargs):
         if "s0001" in path:
             tries.append(path)
             if len(tries) <= times:
-                raise ds.OutputBusyError(f"{path}: is being written by another process; wait")
-        return ds.write(obj, path, *args, **kwargs)
+                raise ds.errors.OutputBusyError(
+                    f"{path}: is being written by another process; wait"
+                )
+        return ds.write(obj, path, **kwargs)
 
     monkeypatch.setattr("dask_slides.cohort.steps.write", busy)
     monkeypatch.setattr("dask_slides.cohort.run.PAUSES", (0, 0.001, 0.002))
-    result = ds.run_cohort(slides, tmp_path / "job", ["mask"], keep_going=False)
+    result = ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"], keep_going=False)
     if times == 2:
         assert (result.done, result.failed, len(tries)) == (3, 0, 3)
     else:
@@ -363,8 +365,8 @@ def test_a_slide_that_a_lost_worker_is_at_is_tried_again(
 def test_a_folder_of_somebody_else_is_not_touched(slides, tmp_path, sync):
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "process_list.csv").write_text("mine")
-    with pytest.raises(ds.OutputExistsError, match="not the folder of a run"):
-        ds.run_cohort(slides, tmp_path / "job", ["mask"])
+    with pytest.raises(ds.errors.OutputExistsError, match="not the folder of a run"):
+        ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"])
     assert [one.name for one in (tmp_path / "job").iterdir()] == ["process_list.csv"]
     assert (tmp_path / "job" / "process_list.csv").read_text() == "mine"
 
@@ -385,25 +387,25 @@ def test_a_folder_of_somebody_else_is_not_touched(slides, tmp_path, sync):
     ],
 )
 def test_an_argument_that_is_wrong_for_all_is_told_before_anything(slides, tmp_path, steps, said):
-    with pytest.raises(ds.SlideArgumentError, match=said):
-        ds.run_cohort(slides, tmp_path / "job", steps)
+    with pytest.raises(ds.errors.SlideArgumentError, match=said):
+        ds.run_cohort(slides, job=tmp_path / "job", steps=steps)
     assert not (tmp_path / "job").exists()
 
 
 def test_a_job_is_a_folder(slides):
-    with pytest.raises(ds.SlideArgumentError, match="a run keeps its records in a folder"):
-        ds.run_cohort(slides, "s3://bucket/job", ["mask"])
+    with pytest.raises(ds.errors.SlideArgumentError, match="a run keeps its records in a folder"):
+        ds.run_cohort(slides, job="s3://bucket/job", steps=["mask"])
 
 
 @pytest.mark.parametrize("name", ["limit", "window"])
 def test_counts_are_counts(slides, tmp_path, name):
-    with pytest.raises(ds.SlideArgumentError, match=name):
-        ds.run_cohort(slides, tmp_path / "job", ["mask"], **{name: 0})
+    with pytest.raises(ds.errors.SlideArgumentError, match=name):
+        ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"], **{name: 0})
 
 
 def test_a_slide_without_room_for_a_task_is_refused(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.runtime.scheduler.memory_per_thread", lambda: 1000)
-    result = ds.run_cohort(slides, tmp_path / "job", ["mask"])
+    result = ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"])
     assert result.failed == 3
     assert work.table(tmp_path / "job")["s0000"]["error"] == "SlideMemoryError"
 
@@ -411,17 +413,19 @@ def test_a_slide_without_room_for_a_task_is_refused(slides, tmp_path, sync, monk
 def test_a_table_gives_names_and_mpp(slides, tmp_path, sync):
     text = f"path,mpp,name\n{slides}/s0000.tif,0.5,first\n{slides}/s0001.tif,,\n"
     (tmp_path / "list.csv").write_text(text)
-    result = ds.run_cohort(tmp_path / "list.csv", tmp_path / "job", {"resize": {"mpp": 2.0}})
+    result = ds.run_cohort(
+        tmp_path / "list.csv", job=tmp_path / "job", steps={"resize": {"mpp": 2.0}}
+    )
     assert (result.done, result.failed) == (1, 1)
     assert ds.open_slide(tmp_path / "job/first/first.resize.ome.zarr").shape == (80, 80, 3)
     assert work.table(tmp_path / "job")["s0001"]["error"] == "SlideMppError"
 
 
 def test_a_name_of_another_slide_of_the_job_is_refused(slides, tmp_path, sync):
-    ds.run_cohort(slides / "s0000.tif", tmp_path / "job", ["mask"])
+    ds.run_cohort(slides / "s0000.tif", job=tmp_path / "job", steps=["mask"])
     (tmp_path / "list.csv").write_text(f"path,name\n{slides}/s0001.tif,S0000\n")
-    with pytest.raises(ds.SlideArgumentError, match="'S0000' is the name of another slide"):
-        ds.run_cohort(tmp_path / "list.csv", tmp_path / "job", ["mask"])
+    with pytest.raises(ds.errors.SlideArgumentError, match="'S0000' is the name of another slide"):
+        ds.run_cohort(tmp_path / "list.csv", job=tmp_path / "job", steps=["mask"])
 
 
 def test_slides_of_one_name_are_told_apart_and_keep_their_names(slides, tmp_path, sync):
@@ -429,9 +433,9 @@ def test_slides_of_one_name_are_told_apart_and_keep_their_names(slides, tmp_path
         (tmp_path / folder).mkdir()
         shutil.copy(slides / "s0000.tif", tmp_path / folder / "x.tif")
     job = tmp_path / "job"
-    ds.run_cohort(tmp_path / "b", job, ["mask"])
+    ds.run_cohort(tmp_path / "b", job=job, steps=["mask"])
     before = work.stores(job)
-    result = ds.run_cohort([tmp_path / "a", tmp_path / "b"], job, ["mask"])
+    result = ds.run_cohort([tmp_path / "a", tmp_path / "b"], job=job, steps=["mask"])
     assert (result.done, result.worked_on) == (2, 1)
     assert before.items() <= work.stores(job).items()
     assert work.table(job)["x"]["path"] == str(tmp_path / "b" / "x.tif")
@@ -440,7 +444,7 @@ def test_slides_of_one_name_are_told_apart_and_keep_their_names(slides, tmp_path
 def test_the_blank_map_of_mask_cutoff_and_pack_is_read_once(slides, tmp_path, sync, reads):
     def pixels(steps):
         reads.clear()
-        ds.run_cohort(slides / "s0000.tif", tmp_path / "-".join(steps), steps)
+        ds.run_cohort(slides / "s0000.tif", job=tmp_path / "-".join(steps), steps=steps)
         return sum(region.area for region in reads)
 
     cells = {"tile_size": 64, "detector": ds.Contrast(0.2)}
@@ -456,10 +460,10 @@ def test_the_blank_map_of_mask_cutoff_and_pack_is_read_once(slides, tmp_path, sy
 @pytest.mark.parametrize("detector", [ds.Contrast(0.2), ds.Otsu()])
 def test_a_pack_by_a_blank_map_of_its_tiles_is_the_same(slides, sync, reads, edge, detector):
     slide = ds.open_slide(slides / "s0001.tif")
-    found = ds.blank_map(slide, 48, detector).compute()
-    expected = ds.pack_tiles(slide, 48, detector=detector, edge=edge)
+    found = ds.blank_map(slide, tile_size=48, detector=detector).compute()
+    expected = ds.pack_tiles(slide, tile_size=48, detector=detector, edge=edge)
     reads.clear()
-    pack = ds.pack_tiles(slide, 48, edge=edge, blank_map=found)
+    pack = ds.pack_tiles(slide, tile_size=48, edge=edge, blank_map=found)
     assert not reads
     assert 0 < len(pack) == len(expected)
     for name in ("y", "x", "score"):
@@ -470,9 +474,9 @@ def test_a_pack_by_a_blank_map_of_its_tiles_is_the_same(slides, sync, reads, edg
 def test_a_run_packs_what_pack_tiles_packs_alone(slides, sync, tmp_path):
     path, detector = slides / "s0001.tif", ds.Otsu()
     steps = {"mask": {"tile_size": 48}, "pack": {"tile_size": 48, "detector": detector}}
-    ds.run_cohort(path, tmp_path / "job", steps)
+    ds.run_cohort(path, job=tmp_path / "job", steps=steps)
     found = ds.open_pack(tmp_path / "job/s0001/s0001.tiles.zarr")
-    expected = ds.pack_tiles(path, 48, detector=detector)
+    expected = ds.pack_tiles(path, tile_size=48, detector=detector)
     for name in ("y", "x", "score"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
 
@@ -480,5 +484,5 @@ def test_a_run_packs_what_pack_tiles_packs_alone(slides, sync, tmp_path):
 def test_stores_are_slides_too(tmp_path, sync):
     store = tmp_path / "x.ome.zarr"
     ds.write(ds.from_dask(da.full((200, 300, 3), 9, dtype="uint8")), store)
-    assert ds.run_cohort(store, tmp_path / "job", {"resize": {"downsample": 2}}).done == 1
+    assert ds.run_cohort(store, job=tmp_path / "job", steps={"resize": {"downsample": 2}}).done == 1
     assert ds.open_slide(tmp_path / "job/x/x.resize.ome.zarr").shape == (100, 150, 3)

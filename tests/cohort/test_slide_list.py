@@ -54,7 +54,7 @@ def test_a_folder_tells_what_it_leaves_out(folder, caplog):
     assert listed(folder, "a") and not caplog.records
     (folder / "c").mkdir()
     (folder / "c" / "d.vsi").touch()
-    with pytest.raises(ds.SlideNotFoundError, match=r"1 file \(1 \.vsi\)"):
+    with pytest.raises(ds.errors.SlideNotFoundError, match=r"1 file \(1 \.vsi\)"):
         listed(folder, "c")
 
 
@@ -78,14 +78,14 @@ def test_a_table_gives_mpp_and_names(folder):
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ("slide\nx.svs\n", ds.SlideFormatError, "no column path"),
-        ("path,mpp\nx.svs,far\n", ds.SlideFormatError, "line 2.*'far'"),
-        ("path,mpp\n,1\n", ds.SlideFormatError, "line 2.*no path"),
-        ("path,name\nx.svs,../up\n", ds.SlideArgumentError, "line 2.*no safe name"),
-        ("path,name\nx.svs,NUL.1\n", ds.SlideArgumentError, "no safe name"),
-        ("path,name\nx.svs,A\ny.tif,a\n", ds.SlideArgumentError, "in case only"),
-        ("path,mpp\nx.svs,1\nx.svs,2\n", ds.SlideArgumentError, "listed twice"),
-        ("path\n\udcff\n", ds.SlideFormatError, "UTF-8"),
+        ("slide\nx.svs\n", ds.errors.SlideFormatError, "no column path"),
+        ("path,mpp\nx.svs,far\n", ds.errors.SlideFormatError, "line 2.*'far'"),
+        ("path,mpp\n,1\n", ds.errors.SlideFormatError, "line 2.*no path"),
+        ("path,name\nx.svs,../up\n", ds.errors.SlideArgumentError, "line 2.*no safe name"),
+        ("path,name\nx.svs,NUL.1\n", ds.errors.SlideArgumentError, "no safe name"),
+        ("path,name\nx.svs,A\ny.tif,a\n", ds.errors.SlideArgumentError, "in case only"),
+        ("path,mpp\nx.svs,1\nx.svs,2\n", ds.errors.SlideArgumentError, "listed twice"),
+        ("path\n\udcff\n", ds.errors.SlideFormatError, "UTF-8"),
     ],
 )
 def test_a_wrong_table_is_one_line(folder, text, error, said):
@@ -98,7 +98,7 @@ def test_a_wrong_table_is_one_line(folder, text, error, said):
 @pytest.mark.parametrize("slides", ["none.svs", "none/*.svs", "none.csv", "b/deep/../empty"])
 def test_what_names_no_slide_is_told(folder, slides):
     (folder / "b" / "empty").mkdir()
-    with pytest.raises(ds.SlideNotFoundError):
+    with pytest.raises(ds.errors.SlideNotFoundError):
         read_list(slides)
 
 

@@ -95,7 +95,7 @@ def slices(yx, tile):
 @pytest.mark.parametrize("name", [*TIFFS, "chunks"])
 def test_a_task_of_a_pack_decodes_each_unit_once(tmp_path, decodes, sync, name):
     path = stored(tmp_path, (1, 200, 200)) if name == "chunks" else written(tmp_path, name)
-    pack = ds.pack_tiles(path, 32, stride=24, detector=EVERYTHING)
+    pack = ds.pack_tiles(path, tile_size=32, stride=24, detector=EVERYTHING)
     assert len(pack) == 12 * 21
     for number in range(pack.tiles.numblocks[0]):
         decodes.clear()
@@ -110,7 +110,7 @@ def test_a_task_of_a_pack_decodes_each_unit_once(tmp_path, decodes, sync, name):
 @pytest.mark.parametrize("name", ["strips", "planes", "chunks"])
 def test_only_units_that_a_tile_touches_are_decoded(tmp_path, decodes, sync, name):
     path = stored(tmp_path, (3, 50, 50)) if name == "chunks" else written(tmp_path, name)
-    reader = ds.pack_tiles(path, 20, detector=EVERYTHING).reader
+    reader = ds.pack_tiles(path, tile_size=20, detector=EVERYTHING).reader
     decodes.clear()
     # the tiles at the left and right of rows 0 and 240: strips 0, 1 and 15, 16
     numbers = np.array([0, 25, 26 * 12, 26 * 12 + 25])
@@ -131,12 +131,12 @@ def test_only_units_that_a_tile_touches_are_decoded(tmp_path, decodes, sync, nam
 def test_a_pack_of_a_resized_slide_decodes_a_row_of_tiles_at_once(tmp_path, decodes, sync, name):
     path = stored(tmp_path, (1, 300, 520)) if name == "chunks" else written(tmp_path, name)
     slide = ds.open_slide(path)
-    pack = ds.pack_tiles(slide, 25, downsample=2, detector=EVERYTHING)
+    pack = ds.pack_tiles(slide, tile_size=25, downsample=2, detector=EVERYTHING)
     assert len(pack) == 6 * 10
     decodes.clear()
     found = pack.reader(0, 10)
     assert decodes and set(decodes.values()) == {1}
-    small = ds.resize(slide, 2).data.compute()
+    small = ds.resize(slide, downsample=2).data.compute()
     assert np.array_equal(found, [small[:25, x : x + 25] for x in range(0, 250, 25)])
 
 
@@ -154,7 +154,7 @@ def test_pieces_of_a_cut_slide_share_strips(tmp_path, decodes, sync):
     pixels[:, 100:200] = pixels[:, 300:400] = 255
     path = tmp_path / "cut.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", compression="zlib", rowsperstrip=16)
-    cut = ds.cutoff_resize(path, 1, tile_size=100).image
+    cut = ds.cutoff_resize(path, downsample=1, tile_size=100).image
     assert cut.shape == (300, 320, 3)
     decodes.clear()
     kept = np.concatenate((pixels[:, :100], pixels[:, 200:300], pixels[:, 400:]), axis=1)
@@ -168,7 +168,7 @@ def test_a_blank_map_and_an_array_decode_strips_once(tmp_path, decodes, name):
     once = dict.fromkeys(range(-(-300 // TIFFS[name]["rowsperstrip"])), 1)
     with dask.config.set(scheduler="sync"):
         # cells of whole strips, many beside each other
-        ds.blank_map(slide, 32).compute()
+        ds.blank_map(slide, tile_size=32).compute()
         assert dict(decodes) == once
         decodes.clear()
         assert np.array_equal(slide.data.compute(), PIXELS)
@@ -178,7 +178,7 @@ def test_a_blank_map_and_an_array_decode_strips_once(tmp_path, decodes, name):
 def test_what_lies_in_the_file_as_in_memory_is_read_region_by_region(tmp_path, monkeypatch, sync):
     path = tmp_path / "mapped.tif"
     tifffile.imwrite(path, PIXELS, photometric="rgb", rowsperstrip=300)
-    pack = ds.pack_tiles(path, 20, detector=EVERYTHING)
+    pack = ds.pack_tiles(path, tile_size=20, detector=EVERYTHING)
     read, reads = TiffSource.read, []
     monkeypatch.setattr(
         TiffSource, "read", lambda self, n, region: (reads.append(region), read(self, n, region))[1]

@@ -49,7 +49,7 @@ def check(array):
 @pytest.fixture(scope="module")
 def atlas_map(atlas):
     """A map of the atlas with tissue in the middle, made of numbers alone."""
-    lazy = ds.blank_map(atlas, 512)
+    lazy = ds.blank_map(atlas, tile_size=512)
     rows, columns = lazy.shape
     statistics = np.zeros(lazy.statistics.shape)
     statistics[..., 0], statistics[..., 1], statistics[..., 2] = 1, 200, 200.0**2
@@ -75,8 +75,8 @@ SCALES = {
 
 def test_blank_map_of_the_atlas(atlas):
     assert check(ds.blank_map(atlas).blank) > 100
-    assert check(ds.blank_map(atlas, 256).blank) > 100
-    assert check(ds.blank_map(atlas, (1000, 37)).statistics) > 100
+    assert check(ds.blank_map(atlas, tile_size=256).blank) > 100
+    assert check(ds.blank_map(atlas, tile_size=(1000, 37)).statistics) > 100
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -102,7 +102,7 @@ def test_to_dask_of_the_atlas(atlas, chunks):
 @pytest.mark.parametrize("order", ["grid", "random"])
 @pytest.mark.parametrize("downsample", [1, 2])
 def test_tiles_of_the_atlas(atlas, order, downsample):
-    image = ds.resize(atlas, downsample)
+    image = ds.resize(atlas, downsample=downsample)
     step = 512 * downsample
     yx = np.stack(np.mgrid[0 : ATLAS - step + 1 : step, 0 : ATLAS - step + 1 : step], axis=-1)
     yx = yx.reshape(-1, 2) // downsample
@@ -118,7 +118,7 @@ def test_tiles_of_the_atlas(atlas, order, downsample):
 
 
 def test_writing_the_atlas(atlas, atlas_map):
-    for image in (atlas, ds.resize(atlas, 10)):
+    for image in (atlas, ds.resize(atlas, downsample=10)):
         cut = ds.cutoff_resize(image if image is atlas else atlas, blank_map=atlas_map)
         for slide, label in [
             (image, None),
@@ -133,7 +133,7 @@ def test_writing_the_atlas(atlas, atlas_map):
 
 def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
     """One after another: the scheduler has half as many tasks, and a task the memory of one."""
-    tenth = ds.resize(atlas, 10)
+    tenth = ds.resize(atlas, downsample=10)
     usual = plan_that_fits(tenth, None)
     assert (usual.stages[0].wide, usual.stages[0].turns) == (1, 2)
     alone = plan_image(tenth.shape[:2], 10)
@@ -143,14 +143,14 @@ def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
 
 
 def test_a_block_of_the_atlas_is_computed_alone(atlas):
-    small = ds.resize(atlas, 100).data
+    small = ds.resize(atlas, downsample=100).data
     assert (np.asarray(small.blocks[0, 0].compute(scheduler="sync")) == 255).all()
 
 
 def test_planning_reads_nothing(atlas, atlas_map):
-    ds.resize(atlas, 10).data  # noqa: B018 - imports
+    ds.resize(atlas, downsample=10).data  # noqa: B018 - imports
     before = bytes_read()
-    ds.resize(atlas, 10).data  # noqa: B018
+    ds.resize(atlas, downsample=10).data  # noqa: B018
     ds.blank_map(atlas)
     atlas.data  # noqa: B018
     ds.cutoff_resize(atlas, blank_map=atlas_map)
@@ -161,8 +161,8 @@ def test_planning_reads_nothing(atlas, atlas_map):
 
 
 def test_slides_are_small_to_send(atlas, atlas_map, tmp_path):
-    cut = ds.cutoff_resize(atlas, 3, blank_map=atlas_map).image
-    for slide in (atlas, ds.resize(atlas, 10), cut, ds.resize(cut, 2)):
+    cut = ds.cutoff_resize(atlas, downsample=3, blank_map=atlas_map).image
+    for slide in (atlas, ds.resize(atlas, downsample=10), cut, ds.resize(cut, downsample=2)):
         data = pickle.dumps(slide)
         assert len(data) < 20_000
         copy = pickle.loads(data)
@@ -189,17 +189,17 @@ def test_tokens_follow_the_file(tmp_path):
 
 def test_names_tell_operations_apart(atlas):
     names = {
-        ds.resize(atlas, 10).data.name,
-        ds.resize(atlas, 10, kernel="area").data.name,
-        ds.resize(atlas, 10, gap=None).data.name,
-        ds.resize(atlas, 11).data.name,
+        ds.resize(atlas, downsample=10).data.name,
+        ds.resize(atlas, downsample=10, kernel="area").data.name,
+        ds.resize(atlas, downsample=10, gap=None).data.name,
+        ds.resize(atlas, downsample=11).data.name,
         atlas.data.name,
         atlas.to_dask(chunks=5000).name,
         ds.blank_map(atlas).blank.name,
         ds.blank_map(atlas, detector=ds.Contrast(0.1)).blank.name,
     }
     assert len(names) == 8
-    assert ds.resize(atlas, 10).data.name in names
+    assert ds.resize(atlas, downsample=10).data.name in names
 
 
 # ---------------------------------------------------------------- reads are counted
@@ -221,7 +221,7 @@ def times_read(regions, shape=(1500, 1300)):
 
 
 def test_a_blank_map_reads_each_pixel_once(slide, reads):
-    ds.blank_map(slide, 100).compute(scheduler="sync")
+    ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
     assert (times_read(reads) == 1).all()
 
 
@@ -231,7 +231,7 @@ def test_pixels_are_read_once(slide, reads):
 
 
 def test_many_detectors_read_once(slide, reads):
-    found = ds.blank_map(slide, 100).compute(scheduler="sync")
+    found = ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
     del reads[:]
     for ratio in np.linspace(0, 1, 20):
         found.with_detector(ds.Contrast(float(ratio)))
@@ -242,7 +242,7 @@ def test_writing_reads_each_pixel_once(slide, reads, tmp_path):
     import dask
 
     with dask.config.set(scheduler="sync"):
-        ds.write(slide, tmp_path / "a.zarr", blank_map=ds.blank_map(slide, 100).compute())
+        ds.write(slide, tmp_path / "a.zarr", blank_map=ds.blank_map(slide, tile_size=100).compute())
     count = times_read(reads)
     assert (count == 2).all()  # the map, and the image with all its levels
 
@@ -250,20 +250,20 @@ def test_writing_reads_each_pixel_once(slide, reads, tmp_path):
 def test_a_resize_reads_its_halo_twice_at_the_most(slide, reads):
     for chunks in (None, 64):
         del reads[:]
-        ds.resize(slide, 5).to_dask(chunks=chunks).compute(scheduler="sync")
+        ds.resize(slide, downsample=5).to_dask(chunks=chunks).compute(scheduler="sync")
         count = times_read(reads)
         assert count.min() >= 1
         assert count.mean() < (1.6 if chunks is None else 2.5)
 
 
 def test_a_cutoff_reads_what_it_keeps_and_no_more(slide, reads):
-    found = ds.blank_map(slide, 100).compute(scheduler="sync")
+    found = ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
     blank = found.blank.copy()
     blank[3:6] = True
     blank[:, 2] = True
     statistics = found.statistics.copy()
     statistics[blank, :3] = 0
-    cut = ds.cutoff_resize(slide, 1, blank_map=found.with_statistics(statistics))
+    cut = ds.cutoff_resize(slide, downsample=1, blank_map=found.with_statistics(statistics))
     del reads[:]
     cut.image.data.compute(scheduler="sync")
     count = times_read(reads)
@@ -273,7 +273,7 @@ def test_a_cutoff_reads_what_it_keeps_and_no_more(slide, reads):
 
 
 def test_a_pack_reads_its_tiles_and_no_more(slide, reads):
-    pack = ds.pack_tiles(slide, 64)
+    pack = ds.pack_tiles(slide, tile_size=64)
     del reads[:]
     pack.tiles.compute(scheduler="sync")
     assert sum(region.area for region in reads) == len(pack) * 64 * 64
@@ -291,7 +291,7 @@ def deep(tmp_path_factory, request):
 
 
 def cut_of(slide):
-    found = ds.blank_map(slide, 128).compute()
+    found = ds.blank_map(slide, tile_size=128).compute()
     blank = np.zeros(found.shape, bool)
     blank[3::5] = True
     blank[:, 2::4] = True
@@ -300,12 +300,14 @@ def cut_of(slide):
 
 MEMORY = {
     "plain": lambda slide: slide,
-    "resized": lambda slide: ds.resize(slide, 3.3),
-    "barely resized": lambda slide: ds.resize(slide, 1.2, gap=None),
-    "enlarged": lambda slide: ds.resize(slide, 0.5),
-    "cut": lambda slide: ds.cutoff_resize(slide, 1, blank_map=cut_of(slide)).image,
-    "cut and resized": lambda slide: ds.cutoff_resize(slide, 2.2, blank_map=cut_of(slide)).image,
-    "resized twice": lambda slide: ds.resize(ds.resize(slide, 2.5), 1.7),
+    "resized": lambda slide: ds.resize(slide, downsample=3.3),
+    "barely resized": lambda slide: ds.resize(slide, downsample=1.2, gap=None),
+    "enlarged": lambda slide: ds.resize(slide, downsample=0.5),
+    "cut": lambda slide: ds.cutoff_resize(slide, downsample=1, blank_map=cut_of(slide)).image,
+    "cut and resized": lambda slide: (
+        ds.cutoff_resize(slide, downsample=2.2, blank_map=cut_of(slide)).image
+    ),
+    "resized twice": lambda slide: ds.resize(ds.resize(slide, downsample=2.5), downsample=1.7),
 }
 
 

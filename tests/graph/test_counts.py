@@ -43,7 +43,9 @@ class Counts:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return ds.sample_slide(tmp_path_factory.mktemp("gates") / "flat.tif", (SIDE, SIDE), tile=TILE)
+    return ds.sample_slide(
+        tmp_path_factory.mktemp("gates") / "flat.tif", shape=(SIDE, SIDE), tile=TILE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ def test_a_write_keeps_the_tiles_of_the_next_block_below_or_above(
 
 def test_a_blank_map_decodes_each_tile_once_and_copies_none(path, counting, file_bytes):
     with counting() as counts:
-        found = ds.blank_map(path, 512)
+        found = ds.blank_map(path, tile_size=512)
         assert found.statistics.npartitions == 16
         found.compute()
     check(counts, 1, TILES, file_bytes, arrays=3)  # what is decoded into, and to prove it
@@ -167,7 +169,7 @@ def test_a_blank_map_decodes_each_tile_once_and_copies_none(path, counting, file
 
 def map_with_a_gap(path, tile):
     """Return a blank map, made of numbers alone, whose second row and column are blank."""
-    lazy = ds.blank_map(path, tile)
+    lazy = ds.blank_map(path, tile_size=tile)
     statistics = np.zeros(lazy.statistics.shape)
     statistics[..., 0], statistics[..., 1], statistics[..., 2] = 1, 100, 3 * 100.0**2
     statistics[1, :, :3] = 0
@@ -203,7 +205,7 @@ def test_a_cut_of_a_reduced_image_is_the_reduced_cut(path):
 
 def test_a_pack_reads_the_dense_tiles_once_more_and_no_other(path, counting):
     with counting() as counts:
-        pack = ds.pack_tiles(path, TILE)
+        pack = ds.pack_tiles(path, tile_size=TILE)
         judged = counts.decoded.copy()
         pack.tiles.compute()
     assert 0 < len(pack) < TILES
@@ -236,7 +238,7 @@ def test_crops_of_a_task_decode_each_tile_once(path, counting):
 
 
 def test_a_thumbnail_of_a_pyramid_reads_one_level(tmp_path, counting):
-    path = ds.sample_slide(tmp_path / "pyramid.tif", (SIDE, SIDE), tile=TILE, pyramid=True)
+    path = ds.sample_slide(tmp_path / "pyramid.tif", shape=(SIDE, SIDE), tile=TILE, pyramid=True)
     with counting() as counts:
         ds.open_slide(path).thumbnail(400)
     assert sum(counts.decoded.values()) == 16  # 1024 x 1024
@@ -246,7 +248,7 @@ def test_a_thumbnail_of_a_pyramid_reads_one_level(tmp_path, counting):
 def test_a_graph_opens_the_file_once_and_reads_no_tile(path, counting):
     with counting() as counts:
         slide = ds.open_slide(path)
-        ds.resize(slide, 10).data  # noqa: B018
+        ds.resize(slide, downsample=10).data  # noqa: B018
         ds.blank_map(slide)
         slide.data  # noqa: B018
     assert (counts.opened, counts.reads, counts.arrays) == (1, 0, 0)
@@ -267,7 +269,7 @@ def test_a_tile_of_one_colour_is_decoded_once_however_often_it_stands_there(tmp_
         assert np.array_equal(slide.data.compute(), image)
         # 4 of noise, 7 at the corner of the dark part, one of each colour
         assert len(decoded) == 4 + 7 + 2
-        found = ds.blank_map(slide, 100).compute()
+        found = ds.blank_map(slide, tile_size=100).compute()
     assert len(decoded) == 2 * (4 + 7) + 2
     assert np.array_equal(found.blank, oracle.contrast_blank(image, (100, 100), 0.05))
     squares = oracle.per_cell(image, (100, 100), lambda p: (p.astype(float) ** 2).sum())

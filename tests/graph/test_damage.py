@@ -63,7 +63,7 @@ def test_damage(folder, undamaged, case):
         np.testing.assert_array_equal(read(path), expected)
         return
     if case.outcome == "hash":
-        with pytest.raises(ds.SlideChangedError, match="SHA-256") as error:
+        with pytest.raises(ds.errors.SlideChangedError, match="SHA-256") as error:
             read(path, sha256=case.checksum())
         one_line(error)
         return
@@ -86,7 +86,7 @@ def test_damage(folder, undamaged, case):
 def test_a_tile_error_says_where(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(damage.Case("zeros", "jpeg", False, "middle").data())
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).read(32, 40, 20, 10)
     found = pickle.loads(pickle.dumps(error.value))
     assert (found.level, found.y, found.x) == (0, 32, 32)  # the tile, not what was read of it

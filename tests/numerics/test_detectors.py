@@ -19,7 +19,7 @@ ratios = st.integers(0, 40).map(lambda k: k / 20)
 
 def blank_of(image, tile, detector, chunks="auto"):
     array = da.from_array(image, chunks=chunks)
-    return ds.blank_map(array, tile, detector).blank.compute(scheduler="sync")
+    return ds.blank_map(array, tile_size=tile, detector=detector).blank.compute(scheduler="sync")
 
 
 def faint(seed, shape, dtype):
@@ -136,7 +136,7 @@ def test_otsu_splits_the_range_that_is_in_use(dtype, low, high, background):
         bright[15:45, 20:60] = True
         assert np.array_equal(found, oracle.per_cell(bright, (10, 10), lambda p: p.mean() <= 0.02))
     threshold = threshold_otsu(image.astype(float).ravel())  # of integers it bins each number
-    fitted = ds.blank_map(image, 10, ds.Otsu()).compute()
+    fitted = ds.blank_map(image, tile_size=10, detector=ds.Otsu()).compute()
     level = fitted.detector.fit(fitted.stats).level
     assert abs(level - threshold) <= 0.05 * (high - low)
 
@@ -244,7 +244,9 @@ def test_groups_need_and_pool_what_any_of_them_does():
 
 
 def test_a_fitted_detector_keeps_the_threshold_of_the_slide(tissue):
-    found = ds.blank_map(ds.from_dask(tissue), 30, ds.Otsu() | ds.Contrast()).compute()
+    found = ds.blank_map(
+        ds.from_dask(tissue), tile_size=30, detector=ds.Otsu() | ds.Contrast()
+    ).compute()
     fitted = found.detector.fit(found.stats)
     assert not fitted.pooled
     assert fitted.detectors[0].level == threshold_otsu(tissue.ravel()) + 1
@@ -274,7 +276,9 @@ def test_a_detector_of_ones_own_needs_no_base_class():
 
 @pytest.mark.parametrize("wrong", [None, 0.05, "otsus", ds.Contrast])
 def test_what_is_no_detector_is_told_with_the_cure(wrong):
-    with pytest.raises(ds.SlideArgumentError, match=r"is not a detector; use Contrast\(0.05\)"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"is not a detector; use Contrast\(0.05\)"
+    ):
         ds.blank_map(np.zeros((9, 9), np.uint8), detector=wrong)
 
 
@@ -300,6 +304,6 @@ def test_what_is_no_detector_is_told_with_the_cure(wrong):
     ],
 )
 def test_wrong_values_are_told_in_one_line_with_the_cure(make):
-    with pytest.raises(ds.SlideArgumentError, match=r"; (give|use) ") as told:
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as told:
         make()
     assert "\n" not in str(told.value)

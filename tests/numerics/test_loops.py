@@ -165,13 +165,13 @@ def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
 
 def test_blank_map_and_resize_are_the_same_bits(tmp_path, monkeypatch):
     path = tmp_path / "s.tif"
-    ds.sample_slide(path, (4096, 4096), tile=256)
+    ds.sample_slide(path, shape=(4096, 4096), tile=256)
 
     def results():
         return (
-            ds.blank_map(path, 512).compute().statistics,
-            ds.blank_map(path, 32).compute().statistics,
-            ds.resize(path, 10).data.compute(),
+            ds.blank_map(path, tile_size=512).compute().statistics,
+            ds.blank_map(path, tile_size=32).compute().statistics,
+            ds.resize(path, downsample=10).data.compute(),
         )
 
     plain = results()

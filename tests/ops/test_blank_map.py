@@ -13,7 +13,9 @@ from dask_slides.ops.blank_map import SMALL_GRID
 @given(images(channels=st.sampled_from([1, 3, 4])), tiles, st.data())
 def test_any_chunks_of_the_array_give_the_map_of_the_whole(image, tile, data):
     chunks = (*data.draw(chunkings(image.shape)), image.shape[2])
-    found = ds.blank_map(da.from_array(image, chunks=chunks), tile, ds.Contrast(0.5))
+    found = ds.blank_map(
+        da.from_array(image, chunks=chunks), tile_size=tile, detector=ds.Contrast(0.5)
+    )
     expected = oracle.contrast_blank(image, tile, 0.5)
     assert found.shape == expected.shape
     assert np.array_equal(found.blank.compute(scheduler="sync"), expected)
@@ -21,7 +23,7 @@ def test_any_chunks_of_the_array_give_the_map_of_the_whole(image, tile, data):
 
 @pytest.mark.parametrize("detector", [ds.Contrast(), ds.Otsu(), ds.Saturation()], ids=repr)
 def test_computed_and_lazy_agree(tissue_tiff, detector, sync):
-    lazy = ds.blank_map(tissue_tiff, 23, detector)
+    lazy = ds.blank_map(tissue_tiff, tile_size=23, detector=detector)
     assert isinstance(lazy.blank, da.Array) and not lazy.computed
     found = lazy.compute()
     assert found.computed and found.blank.dtype == bool
@@ -32,13 +34,13 @@ def test_computed_and_lazy_agree(tissue_tiff, detector, sync):
 
 
 def test_a_file_gives_the_map_of_its_pixels(tissue, tissue_tiff):
-    found = ds.blank_map(tissue_tiff, (37, 51)).compute()
+    found = ds.blank_map(tissue_tiff, tile_size=(37, 51)).compute()
     assert np.array_equal(found.blank, oracle.contrast_blank(tissue, (37, 51), 0.05))
     assert 0 < found.blank.mean() < 1
 
 
 def test_building_reads_nothing_and_computing_reads_each_pixel_once(reads, tissue_tiff):
-    lazy = ds.blank_map(tissue_tiff, 37)
+    lazy = ds.blank_map(tissue_tiff, tile_size=37)
     assert reads == []
     lazy.compute(scheduler="sync")
     seen = np.zeros((300, 420), int)
@@ -48,7 +50,7 @@ def test_building_reads_nothing_and_computing_reads_each_pixel_once(reads, tissu
 
 
 def test_a_sweep_of_thresholds_reads_nothing(reads, tissue, tissue_tiff):
-    found = ds.blank_map(tissue_tiff, 30).compute()
+    found = ds.blank_map(tissue_tiff, tile_size=30).compute()
     reads.clear()
     for ratio in (0, 0.01, 0.05, 0.2, 0.35, 1):
         again = found.with_detector(ds.Contrast(ratio))
@@ -56,13 +58,13 @@ def test_a_sweep_of_thresholds_reads_nothing(reads, tissue, tissue_tiff):
         assert np.array_equal(again.blank, oracle.contrast_blank(tissue, (30, 30), ratio))
     assert np.array_equal(
         found.with_detector(ds.Otsu()).blank,
-        ds.blank_map(da.from_array(tissue), 30, ds.Otsu()).blank.compute(),
+        ds.blank_map(da.from_array(tissue), tile_size=30, detector=ds.Otsu()).blank.compute(),
     )
     assert reads == []
 
 
 def test_a_sweep_of_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
-    lazy = ds.blank_map(tissue_tiff, 30).with_detector(ds.Contrast(0.2) | ds.Otsu(0.9))
+    lazy = ds.blank_map(tissue_tiff, tile_size=30).with_detector(ds.Contrast(0.2) | ds.Otsu(0.9))
     assert reads == [] and not lazy.computed
     found = lazy.blank.compute()
     assert np.array_equal(found, lazy.compute().blank)
@@ -72,22 +74,24 @@ def test_a_sweep_of_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
 def test_small_grids_keep_histograms_for_any_detector_and_large_ones_only_what_is_needed():
     side = int(SMALL_GRID**0.5)
     zeros = da.zeros((side, side + 1), dtype="uint8")
-    assert ds.blank_map(zeros[:, :side], 1).fields == ("histogram",)
-    large = ds.blank_map(zeros, 1)
+    assert ds.blank_map(zeros[:, :side], tile_size=1).fields == ("histogram",)
+    large = ds.blank_map(zeros, tile_size=1)
     assert large.fields == ()
-    assert ds.blank_map(zeros, 1, ds.Otsu()).fields == ("histogram",)
-    with pytest.raises(ds.SlideArgumentError, match=r"hold no histogram.*; make the blank map"):
+    assert ds.blank_map(zeros, tile_size=1, detector=ds.Otsu()).fields == ("histogram",)
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"hold no histogram.*; make the blank map"
+    ):
         large.with_detector(ds.Otsu())
 
 
 def test_a_detector_that_needs_what_was_not_kept_is_told_so(tissue_tiff):
-    found = ds.blank_map(tissue_tiff, 30)
-    with pytest.raises(ds.SlideArgumentError, match=r"hold no saturation, which Saturation"):
+    found = ds.blank_map(tissue_tiff, tile_size=30)
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"hold no saturation, which Saturation"):
         found.with_detector(ds.Saturation())
-    with pytest.raises(ds.SlideArgumentError, match="is not a detector"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="is not a detector"):
         found.with_detector(0.05)
     bare = ds.CellStats(*np.ones((3, 2, 2)))
-    with pytest.raises(ds.SlideArgumentError, match="the statistics hold no histogram"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="the statistics hold no histogram"):
         ds.Otsu()(bare)
 
 
@@ -107,12 +111,14 @@ def test_the_default_cells_of_a_large_slide_can_be_cut_off_reduced(size):
 
 @pytest.mark.parametrize("tile_size", [0, -3, 2.5, (1, 2, 3), "all"])
 def test_a_wrong_tile_size_is_told(tile_size, tissue_tiff):
-    with pytest.raises(ds.SlideArgumentError, match=r"tile_size=.*; give whole pixels above 0"):
-        ds.blank_map(tissue_tiff, tile_size)
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"tile_size=.*; give whole pixels above 0"
+    ):
+        ds.blank_map(tissue_tiff, tile_size=tile_size)
 
 
 def test_of_a_notebook_the_name_and_the_detector_are_escaped(tissue_tiff, sync):
-    lazy = ds.blank_map(tissue_tiff, 100, ds.Otsu() | ds.Contrast())
+    lazy = ds.blank_map(tissue_tiff, tile_size=100, detector=ds.Otsu() | ds.Contrast())
     object.__setattr__(lazy, "name", "<script>&.tif")
     for found in (lazy, lazy.compute()):
         html = found._repr_html_()
@@ -123,12 +129,12 @@ def test_of_a_notebook_the_name_and_the_detector_are_escaped(tissue_tiff, sync):
 
 
 def test_a_plot_has_the_extent_of_the_slide(tissue_tiff, axes):
-    assert ds.blank_map(tissue_tiff, 100).plot(axes) is axes
+    assert ds.blank_map(tissue_tiff, tile_size=100).plot(axes) is axes
     assert axes.images[0].get_extent() == [0, 420, 300, 0]
     assert axes.get_title() == "tissue.tif: blank cells"
 
 
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_of_an_image_without_pixels_the_map_is_empty():
     nothing = ds.cutoff_resize(np.full((40, 50), 9, np.uint8)).image
     found = ds.blank_map(nothing).compute()

@@ -20,7 +20,7 @@ def blank(tile, ratio=0.1):
 @settings(max_examples=4)
 @given(seeds, st.integers(1, 4), st.tuples(st.integers(1, 60), st.integers(1, 60)), st.data())
 def test_crops_are_dense_slices_inside_the_image_whatever_the_chunks(tissue, seed, n, size, data):
-    whole = ds.random_crops(ds.from_dask(tissue), n, size, seed, detector=DENSE)
+    whole = ds.random_crops(ds.from_dask(tissue), n=n, size=size, seed=seed, detector=DENSE)
     y, x = whole.y, whole.x
     assert len(whole) == n and y.dtype == x.dtype == np.int64
     assert (y >= 0).all() and (x >= 0).all()
@@ -29,7 +29,9 @@ def test_crops_are_dense_slices_inside_the_image_whatever_the_chunks(tissue, see
     assert not any(blank(tile) for tile in expected)
     assert np.allclose(whole.score, expected.reshape(n, -1).std(axis=1), rtol=1e-9)
     chunks = (*data.draw(chunkings(tissue.shape)), 3)
-    other = ds.random_crops(da.from_array(tissue, chunks=chunks), n, size, seed, detector=DENSE)
+    other = ds.random_crops(
+        da.from_array(tissue, chunks=chunks), n=n, size=size, seed=seed, detector=DENSE
+    )
     assert np.array_equal(other.y, y) and np.array_equal(other.x, x)
     assert np.array_equal(other.score, whole.score)
     assert np.array_equal(other.tiles.compute(scheduler="sync"), expected)
@@ -37,7 +39,7 @@ def test_crops_are_dense_slices_inside_the_image_whatever_the_chunks(tissue, see
 
 def test_a_seed_draws_its_own_crops(tissue_tiff):
     def draw(seed):
-        pack = ds.random_crops(tissue_tiff, 20, 32, seed, detector=DENSE)
+        pack = ds.random_crops(tissue_tiff, n=20, size=32, seed=seed, detector=DENSE)
         return list(zip(pack.y.tolist(), pack.x.tolist(), strict=True))
 
     assert draw(1) == draw(1) == draw(np.int64(1)) != draw(2)
@@ -45,18 +47,18 @@ def test_a_seed_draws_its_own_crops(tissue_tiff):
 
 
 def test_crops_lie_anywhere_and_not_on_a_grid(tissue_tiff):
-    pack = ds.random_crops(tissue_tiff, 200, 30, 3, detector=DENSE)
+    pack = ds.random_crops(tissue_tiff, n=200, size=30, seed=3, detector=DENSE)
     assert len(set((pack.y % 30).tolist())) > 20 and len(set((pack.x % 30).tolist())) > 20
 
 
 def test_the_centre_of_a_crop_lies_in_a_dense_cell(tissue, tissue_tiff):
-    pack = ds.random_crops(tissue_tiff, 200, 30, 8, detector=DENSE)
+    pack = ds.random_crops(tissue_tiff, n=200, size=30, seed=8, detector=DENSE)
     dense = ~oracle.contrast_blank(tissue, (30, 30), 0.1)
     assert dense[(pack.y + 15) // 30, (pack.x + 15) // 30].all()
 
 
 def test_every_dense_cell_is_drawn_from(tissue, tissue_tiff):
-    pack = ds.random_crops(tissue_tiff, 400, 60, 5, detector=DENSE)
+    pack = ds.random_crops(tissue_tiff, n=400, size=60, seed=5, detector=DENSE)
     dense = ~oracle.contrast_blank(tissue, (60, 60), 0.1)
     seen = np.zeros_like(dense)
     seen[(pack.y + 30) // 60, (pack.x + 30) // 60] = True
@@ -68,7 +70,7 @@ def test_a_single_dense_tile_is_found_though_no_draw_may_hit_it():
     image[120:140:2, 60:80] = 0
     image[120:140, 60:80:5] = 0
     assert not blank(image[120:140, 60:80], 1.0)
-    pack = ds.random_crops(ds.from_dask(image), 7, 20, 0, detector=ds.Contrast(1.0))
+    pack = ds.random_crops(ds.from_dask(image), n=7, size=20, seed=0, detector=ds.Contrast(1.0))
     assert len(pack) == 7
     for tile in oracle.tiles_at(image, pack.y, pack.x, (20, 20)):
         assert not blank(tile, 1.0)
@@ -77,7 +79,7 @@ def test_a_single_dense_tile_is_found_though_no_draw_may_hit_it():
 def test_a_pooled_detector_judges_crops_by_the_threshold_of_the_slide(tissue):
     from skimage.filters import threshold_otsu
 
-    pack = ds.random_crops(ds.from_dask(tissue), 30, 25, 1, detector=ds.Otsu(0.2))
+    pack = ds.random_crops(ds.from_dask(tissue), n=30, size=25, seed=1, detector=ds.Otsu(0.2))
     threshold = threshold_otsu(tissue.ravel())
     for tile in oracle.tiles_at(tissue, pack.y, pack.x, (25, 25)):
         assert (tile <= threshold).mean() > 0.2
@@ -85,40 +87,42 @@ def test_a_pooled_detector_judges_crops_by_the_threshold_of_the_slide(tissue):
 
 def test_crops_of_a_scale_are_of_the_resized_slide(tissue):
     slide = ds.from_dask(tissue, mpp=0.5)
-    pack = ds.random_crops(slide, 9, (20, 30), 4, downsample=2, detector=DENSE)
+    pack = ds.random_crops(slide, n=9, size=(20, 30), seed=4, downsample=2, detector=DENSE)
     small = oracle.pillow_resize(tissue, (150, 210), "lanczos")
     expected = oracle.tiles_at(small, pack.y // 2, pack.x // 2, (20, 30))
     assert np.array_equal(pack.tiles.compute(), expected)
     assert (pack.y % 2 == 0).all() and pack.mpp == 1.0
-    same = ds.random_crops(slide, 9, (20, 30), 4, mpp=1.0, detector=DENSE)
+    same = ds.random_crops(slide, n=9, size=(20, 30), seed=4, mpp=1.0, detector=DENSE)
     assert np.array_equal(same.y, pack.y) and np.array_equal(same.x, pack.x)
 
 
 def test_attributes_tell_the_seed(tissue_tiff):
-    pack = ds.random_crops(tissue_tiff, 2, (20, 30), 11, detector=DENSE)
+    pack = ds.random_crops(tissue_tiff, n=2, size=(20, 30), seed=11, detector=DENSE)
     assert pack.attributes["seed"] == 11 and pack.attributes["tile_size"] == [20, 30]
     assert pack.attributes["source_shape"] == [300, 420, 3]
     assert pack.attributes["stride"] is None
 
 
 def test_a_crop_may_be_the_whole_image(tissue):
-    pack = ds.random_crops(ds.from_dask(tissue), 2, (300, 420), detector=DENSE)
+    pack = ds.random_crops(ds.from_dask(tissue), n=2, size=(300, 420), detector=DENSE)
     assert np.array_equal(pack.tiles.compute(), np.stack([tissue, tissue]))
 
 
 def test_a_blank_slide_gives_no_crops_and_says_so():
     glass = np.full((80, 60, 3), 240, np.uint8)
-    with pytest.warns(ds.BlankSlideWarning, match="is blank under Contrast") as told:
-        pack = ds.random_crops(glass, 5, 20)
+    with pytest.warns(ds.errors.BlankSlideWarning, match="is blank under Contrast") as told:
+        pack = ds.random_crops(glass, n=5, size=20)
     assert told[0].filename == __file__
     assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
 
 
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_a_slide_that_was_cut_off_wholly_has_no_room_for_crops():
     nothing = ds.cutoff_resize(np.full((80, 60, 3), 240, np.uint8)).image
-    with pytest.raises(ds.SlideArgumentError, match="does not fit the image of 0 x 0 px; use"):
-        ds.random_crops(nothing, 5, 20)
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match="does not fit the image of 0 x 0 px; use"
+    ):
+        ds.random_crops(nothing, n=5, size=20)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +149,8 @@ def test_a_slide_that_was_cut_off_wholly_has_no_room_for_crops():
     ids=str,
 )
 def test_a_wrong_argument_is_told_in_one_line_with_the_cure(arguments, tissue):
-    with pytest.raises(ds.SlideArgumentError, match=r"; (give|use) ") as told:
-        ds.random_crops(**({"slide": ds.from_dask(tissue), "n": 2, "size": 20} | arguments))
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as told:
+        ds.random_crops(ds.from_dask(tissue), **({"n": 2, "size": 20} | arguments))
     assert "\n" not in str(told.value)
 
 
@@ -166,7 +170,7 @@ def test_small_crops_decode_a_strip_once_a_step(tmp_path, monkeypatch, rows, n):
 
     monkeypatch.setattr(StrictBytes, "unpacked", unpacked)
     slide = ds.open_slide(path)
-    crops = ds.random_crops(slide, n, 8)
+    crops = ds.random_crops(slide, n=n, size=8)
     strips = 512 // rows
     # a crop may lie in two strips, and a strip in two of eight tasks
     together = 1 if strips == 1 else min(2 * n, strips + 8)

@@ -90,7 +90,7 @@ def test_points_outside_of_the_image_are_nan_and_shapes_are_kept(tissue):
 @pytest.mark.parametrize("points", [5, [1, 2, 3], [[1], [2]]])
 def test_points_that_are_no_pairs_are_told(points, tissue):
     cut = cut_of(ds.from_dask(tissue), 30)
-    with pytest.raises(ds.SlideArgumentError, match=r"give \(\.\.\., 2\), that is \(y, x\)"):
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"give \(\.\.\., 2\), that is \(y, x\)"):
         cut.to_source(points)
 
 
@@ -157,7 +157,9 @@ def test_a_slide_without_blank_rows_stays_whole():
 
 def test_a_slide_that_is_all_blank_is_a_clear_result():
     glass = np.full((80, 60, 3), GLASS, np.uint8)
-    with pytest.warns(ds.BlankSlideWarning, match=r"every cell is blank under Contrast") as told:
+    with pytest.warns(
+        ds.errors.BlankSlideWarning, match=r"every cell is blank under Contrast"
+    ) as told:
         cut = ds.cutoff_resize(glass, downsample=3)
     assert told[0].filename == __file__
     assert cut.image.shape == (0, 0, 3) and cut.blank_map.blank.all() and cut.gain == 1
@@ -165,12 +167,12 @@ def test_a_slide_that_is_all_blank_is_a_clear_result():
     assert np.isnan(cut.to_source([[0, 0]])).all() and np.isnan(cut.from_source([[0, 0]])).all()
     assert "0 x 0 px" in cut._repr_html_()
     assert ds.resize(cut.image, downsample=2).shape == (0, 0, 3)
-    with pytest.warns(ds.BlankSlideWarning):
+    with pytest.warns(ds.errors.BlankSlideWarning):
         again = ds.cutoff_resize(cut.image)
     assert again.image.shape == (0, 0, 3) and "0 x 0 px" in again._repr_html_()
 
 
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_the_thumbnail_of_nothing_is_nothing():
     cut = ds.cutoff_resize(np.full((80, 60, 3), GLASS, np.uint8))
     assert cut.image.thumbnail().shape == (0, 0, 3)
@@ -180,22 +182,24 @@ def test_a_blank_map_at_hand_is_used_and_nothing_is_read_for_it(tissue):
     def read(block_info):
         raise AssertionError("the slide was read")
 
-    found = ds.blank_map(ds.from_dask(tissue), 30).compute()
+    found = ds.blank_map(ds.from_dask(tissue), tile_size=30).compute()
     meta = np.empty((0, 0, 0), np.uint8)
     unreadable = da.map_blocks(read, chunks=((300,), (420,), (3,)), dtype="uint8", meta=meta)
     cut = ds.cutoff_resize(unreadable, downsample=1, blank_map=found)
     left = oracle.cut(tissue, oracle.contrast_blank(tissue, (30, 30), 0.05), (30, 30))
     assert cut.image.shape == left.shape and cut.blank_map is found
-    lazy = ds.blank_map(ds.from_dask(tissue), 30)
+    lazy = ds.blank_map(ds.from_dask(tissue), tile_size=30)
     again = ds.cutoff_resize(ds.from_dask(tissue), downsample=1, blank_map=lazy)
     assert np.array_equal(again.image.data.compute(), left)
 
 
 def test_a_blank_map_of_another_slide_is_refused(tissue):
-    other = ds.blank_map(np.zeros((300, 421, 3), np.uint8), 30)
-    with pytest.raises(ds.SlideArgumentError, match=r"300 x 421 px; make one of this slide"):
+    other = ds.blank_map(np.zeros((300, 421, 3), np.uint8), tile_size=30)
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"300 x 421 px; make one of this slide"):
         ds.cutoff_resize(ds.from_dask(tissue), blank_map=other)
-    with pytest.raises(ds.SlideArgumentError, match=r"blank_map=ndarray; give what blank_map"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"blank_map=ndarray; give what blank_map"
+    ):
         ds.cutoff_resize(ds.from_dask(tissue), blank_map=np.zeros((10, 14), bool))
 
 
@@ -215,7 +219,7 @@ def test_wrong_arguments_are_told_before_the_slide_is_read(arguments):
 
     meta = np.empty((0, 0), np.uint8)
     slide = ds.from_dask(da.map_blocks(read, chunks=((30,), (40,)), dtype="uint8", meta=meta))
-    with pytest.raises(ds.SlideArgumentError, match=r"; (give|use)"):
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use)"):
         ds.cutoff_resize(slide, **arguments)
 
 

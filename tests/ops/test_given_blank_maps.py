@@ -28,7 +28,7 @@ def some(shape, seed=1):
 
 @pytest.mark.parametrize("edge", ["drop", "pad"])
 def test_a_pack_is_of_the_cells_that_the_map_leaves(path, edge, reads):
-    found = ds.blank_map(path, 48).compute()
+    found = ds.blank_map(path, tile_size=48).compute()
     blank = some(found.shape)
     reads.clear()
     pack = ds.pack_tiles(path, edge=edge, blank_map=corrected(found, blank))
@@ -39,16 +39,16 @@ def test_a_pack_is_of_the_cells_that_the_map_leaves(path, edge, reads):
 
 
 def test_a_map_that_is_all_blank_gives_an_empty_pack_and_no_crops(path):
-    found = ds.blank_map(path, 64).compute()
+    found = ds.blank_map(path, tile_size=64).compute()
     nothing = corrected(found, np.ones(found.shape, bool))
-    with pytest.warns(ds.BlankSlideWarning):
+    with pytest.warns(ds.errors.BlankSlideWarning):
         assert len(ds.pack_tiles(path, blank_map=nothing)) == 0
-    with pytest.warns(ds.BlankSlideWarning):
+    with pytest.warns(ds.errors.BlankSlideWarning):
         assert len(ds.random_crops(path, n=5, size=32, blank_map=nothing)) == 0
 
 
 def test_a_map_that_is_corrected_before_it_is_computed_is_obeyed(path):
-    lazy = ds.blank_map(path, 48)
+    lazy = ds.blank_map(path, tile_size=48)
     blank = some(lazy.shape)
     pack = ds.pack_tiles(path, blank_map=replace(lazy, blank=blank))
     assert len(pack) == (~blank[: 470 // 48, : 500 // 48]).sum()
@@ -57,7 +57,7 @@ def test_a_map_that_is_corrected_before_it_is_computed_is_obeyed(path):
 def test_what_a_detector_calls_blank_is_packed_if_the_map_says_so(tmp_path):
     glass = np.full((128, 128, 3), 240, np.uint8)
     tifffile.imwrite(tmp_path / "glass.tif", glass, tile=(64, 64), photometric="rgb")
-    found = ds.blank_map(tmp_path / "glass.tif", 64).compute()
+    found = ds.blank_map(tmp_path / "glass.tif", tile_size=64).compute()
     assert found.blank.all()
     tissue = corrected(found, np.array([[True, False], [True, True]]))
     pack = ds.pack_tiles(tmp_path / "glass.tif", blank_map=tissue)
@@ -70,7 +70,7 @@ def test_what_a_detector_calls_blank_is_packed_if_the_map_says_so(tmp_path):
 @pytest.mark.parametrize("size", [20, (30, 90)])
 @pytest.mark.parametrize("tile", [48, 110])
 def test_the_centres_of_crops_lie_in_cells_that_the_map_leaves(path, size, tile):
-    found = ds.blank_map(path, tile).compute()
+    found = ds.blank_map(path, tile_size=tile).compute()
     blank = some(found.shape)
     crops = ds.random_crops(path, n=200, size=size, seed=4, blank_map=corrected(found, blank))
     height, width = (size, size) if isinstance(size, int) else size
@@ -87,7 +87,7 @@ def test_the_centres_of_crops_lie_in_cells_that_the_map_leaves(path, size, tile)
 
 
 def test_a_map_of_the_resized_slide_decides_for_a_pack_at_its_scale(path):
-    found = ds.blank_map(ds.resize(path, downsample=2), 50).compute()
+    found = ds.blank_map(ds.resize(path, downsample=2), tile_size=50).compute()
     blank = some(found.shape)
     pack = ds.pack_tiles(path, downsample=2, blank_map=corrected(found, blank))
     kept = ~blank[: 235 // 50, : 250 // 50]
@@ -95,18 +95,18 @@ def test_a_map_of_the_resized_slide_decides_for_a_pack_at_its_scale(path):
 
 
 def test_a_map_that_does_not_fit_is_refused(path):
-    found = ds.blank_map(path, 48)
-    with pytest.raises(ds.SlideArgumentError, match="are not the tiles"):
-        ds.pack_tiles(path, 64, blank_map=found)
-    with pytest.raises(ds.SlideArgumentError, match="are not the tiles"):
-        ds.pack_tiles(path, 48, 24, blank_map=found)
-    with pytest.raises(ds.SlideArgumentError, match="are not the tiles"):
-        ds.pack_tiles(path, 48, downsample=2, blank_map=found)
-    with pytest.raises(ds.SlideArgumentError, match="exclude each other"):
-        ds.pack_tiles(path, 48, detector=ds.Contrast(0.2), blank_map=found)
-    with pytest.raises(ds.SlideArgumentError, match="give what blank_map"):
-        ds.pack_tiles(path, 48, blank_map=np.zeros((10, 11), bool))
-    with pytest.raises(ds.SlideArgumentError, match="make one of that size"):
+    found = ds.blank_map(path, tile_size=48)
+    with pytest.raises(ds.errors.SlideArgumentError, match="are not the tiles"):
+        ds.pack_tiles(path, tile_size=64, blank_map=found)
+    with pytest.raises(ds.errors.SlideArgumentError, match="are not the tiles"):
+        ds.pack_tiles(path, tile_size=48, stride=24, blank_map=found)
+    with pytest.raises(ds.errors.SlideArgumentError, match="are not the tiles"):
+        ds.pack_tiles(path, tile_size=48, downsample=2, blank_map=found)
+    with pytest.raises(ds.errors.SlideArgumentError, match="exclude each other"):
+        ds.pack_tiles(path, tile_size=48, detector=ds.Contrast(0.2), blank_map=found)
+    with pytest.raises(ds.errors.SlideArgumentError, match="give what blank_map"):
+        ds.pack_tiles(path, tile_size=48, blank_map=np.zeros((10, 11), bool))
+    with pytest.raises(ds.errors.SlideArgumentError, match="make one of that size"):
         ds.random_crops(path, n=2, size=20, downsample=2, blank_map=found)
-    with pytest.raises(ds.SlideArgumentError, match="exclude each other"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="exclude each other"):
         ds.random_crops(path, n=2, size=20, detector=ds.Otsu(), blank_map=found)

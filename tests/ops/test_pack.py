@@ -40,7 +40,7 @@ def place(slide, **kwargs):
     return plan_pack(slide, **(values | kwargs))
 
 
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 @settings(max_examples=12)
 @given(images(), tiles, st.integers(0, 10), st.sampled_from(["drop", "pad", "shift"]), st.data())
 def test_tiles_are_slices_of_the_image_for_any_edge_stride_and_chunks(image, tile, gap, edge, data):
@@ -49,7 +49,7 @@ def test_tiles_are_slices_of_the_image_for_any_edge_stride_and_chunks(image, til
     stride = tuple(max(1, t - gap) for t in tile)
     array = da.from_array(image, chunks=(*data.draw(chunkings(image.shape)), image.shape[2]))
     detector = ds.Contrast(0.55)
-    pack = ds.pack_tiles(array, tile, stride, detector=detector, edge=edge, fill=9)
+    pack = ds.pack_tiles(array, tile_size=tile, stride=stride, detector=detector, edge=edge, fill=9)
     y, x, score = expected_pack(image, tile, stride, edge, 0.55)
     assert pack.y.tolist() == list(y) and pack.x.tolist() == list(x)
     assert pack.y.dtype == pack.x.dtype == np.int64
@@ -61,7 +61,7 @@ def test_tiles_are_slices_of_the_image_for_any_edge_stride_and_chunks(image, til
 
 
 def test_a_file_gives_the_tiles_of_its_pixels(tissue, tissue_tiff):
-    pack = ds.pack_tiles(tissue_tiff, (50, 60), detector=ds.Contrast(0.1))
+    pack = ds.pack_tiles(tissue_tiff, tile_size=(50, 60), detector=ds.Contrast(0.1))
     y, x, _ = expected_pack(tissue, (50, 60), (50, 60), "drop", 0.1)
     assert 0 < len(y) < 42
     assert (pack.y.tolist(), pack.x.tolist()) == (y.tolist(), x.tolist())
@@ -70,18 +70,20 @@ def test_a_file_gives_the_tiles_of_its_pixels(tissue, tissue_tiff):
 
 
 def test_a_downsample_packs_tiles_of_the_resized_slide(tissue):
-    pack = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), 40, downsample=2, detector=EVERYTHING)
+    pack = ds.pack_tiles(
+        ds.from_dask(tissue, mpp=0.5), tile_size=40, downsample=2, detector=EVERYTHING
+    )
     small = oracle.pillow_resize(tissue, (150, 210), "lanczos")
     y, x, _ = expected_pack(small, (40, 40), (40, 40), "drop", 0)
     assert np.array_equal(pack.tiles.compute(), oracle.tiles_at(small, y, x, (40, 40)))
     assert np.array_equal(pack.y, 2 * y) and np.array_equal(pack.x, 2 * x)
     assert pack.mpp == 1.0 and pack.attributes["downsample"] == [2.0, 2.0]
-    same = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), 40, mpp=1.0, detector=EVERYTHING)
+    same = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), tile_size=40, mpp=1.0, detector=EVERYTHING)
     assert np.array_equal(same.tiles.compute(), pack.tiles.compute())
 
 
 def test_positions_of_an_odd_scale_are_the_nearest_pixels_of_level_0(tissue):
-    pack = ds.pack_tiles(ds.from_dask(tissue), 40, downsample=2.7, detector=EVERYTHING)
+    pack = ds.pack_tiles(ds.from_dask(tissue), tile_size=40, downsample=2.7, detector=EVERYTHING)
     factors = 300 / 111, 420 / 156
     assert sorted(set(pack.y)) == [round(40 * i * factors[0]) for i in range(2)]
     assert sorted(set(pack.x)) == [round(40 * i * factors[1]) for i in range(3)]
@@ -100,7 +102,7 @@ def test_top_k_takes_the_highest_scores_ties_by_position_kept_in_order():
         (4, [(0, 0), (0, 10), (0, 20), (10, 10)]),
         (99, [(0, 0), (0, 10), (0, 20), (10, 10), (10, 20)]),
     ]:
-        pack = ds.pack_tiles(ds.from_dask(image), 10, detector=ds.Contrast(0.01), top_k=k)
+        pack = ds.pack_tiles(ds.from_dask(image), tile_size=10, detector=ds.Contrast(0.01), top_k=k)
         assert list(zip(pack.y.tolist(), pack.x.tolist(), strict=True)) == expected
         tiles = oracle.tiles_at(image, pack.y, pack.x, (10, 10))
         assert np.array_equal(pack.tiles.compute(), tiles)
@@ -114,7 +116,7 @@ def test_of_many_equal_scores_top_k_takes_the_first_by_position():
     strong = (5, 6), (11, 3)
     for row, col in strong:
         image[row * 4 : row * 4 + 2, col * 4 : col * 4 + 4] = 0
-    pack = ds.pack_tiles(ds.from_dask(image), 4, detector=ds.Contrast(0.01), top_k=50)
+    pack = ds.pack_tiles(ds.from_dask(image), tile_size=4, detector=ds.Contrast(0.01), top_k=50)
     first = [(i // 12, i % 12) for i in range(48)]
     expected = sorted([*first, *strong])
     assert list(zip(pack.y // 4, pack.x // 4, strict=True)) == expected
@@ -136,7 +138,9 @@ def test_the_ladder_of_tiles_a_side_is_of_the_mean_side(size, tile, count):
 
 def test_attributes_tell_where_the_pack_is_from(tissue_tiff):
     slide = ds.open_slide(tissue_tiff, mpp=(0.25, 0.25))
-    pack = ds.pack_tiles(slide, (40, 60), (20, 30), mpp=0.5, detector=ds.Contrast(0.1), edge="pad")
+    pack = ds.pack_tiles(
+        slide, tile_size=(40, 60), stride=(20, 30), mpp=0.5, detector=ds.Contrast(0.1), edge="pad"
+    )
     assert dict(pack.attributes) == {
         "source": "tissue.tif",
         "source_shape": [300, 420, 3],
@@ -159,7 +163,7 @@ def test_building_reads_the_slide_once_and_the_tiles_not_at_all():
 
     meta = np.empty((0, 0, 0), np.uint8)
     array = da.map_blocks(block, chunks=((20,) * 3, (20,) * 3, (1,)), dtype="uint8", meta=meta)
-    pack = ds.pack_tiles(array, 20, detector=EVERYTHING)
+    pack = ds.pack_tiles(array, tile_size=20, detector=EVERYTHING)
     assert len(runs) == 9 and len(pack) == 9
     pack.tiles[:1].compute(scheduler="sync")
     assert len(runs) == 10
@@ -167,8 +171,10 @@ def test_building_reads_the_slide_once_and_the_tiles_not_at_all():
 
 def test_a_pack_of_a_blank_slide_is_empty_and_says_so():
     glass = np.full((80, 60, 3), 240, np.uint8)
-    with pytest.warns(ds.BlankSlideWarning, match="every tile is blank under Contrast") as told:
-        pack = ds.pack_tiles(glass, 20)
+    with pytest.warns(
+        ds.errors.BlankSlideWarning, match="every tile is blank under Contrast"
+    ) as told:
+        pack = ds.pack_tiles(glass, tile_size=20)
     assert told[0].filename == __file__
     assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
     assert pack.y.shape == pack.x.shape == pack.score.shape == (0,)
@@ -176,11 +182,11 @@ def test_a_pack_of_a_blank_slide_is_empty_and_says_so():
     assert pack.contact_sheet().shape[2] == 3
 
 
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_a_pack_of_a_slide_that_was_cut_off_wholly_is_empty():
     nothing = ds.cutoff_resize(np.full((80, 60, 3), 240, np.uint8)).image
     for tile in (None, 20):
-        pack = ds.pack_tiles(nothing, tile)
+        pack = ds.pack_tiles(nothing, tile_size=tile)
         assert len(pack) == 0 and pack.attributes["downsample"] == [1.0, 1.0]
 
 
@@ -208,13 +214,13 @@ def test_a_pack_of_a_slide_that_was_cut_off_wholly_is_empty():
     ids=str,
 )
 def test_a_wrong_argument_is_told_in_one_line_with_the_cure(arguments, tissue):
-    with pytest.raises(ds.SlideArgumentError, match=r"; (give|use) ") as told:
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as told:
         ds.pack_tiles(ds.from_dask(tissue), **arguments)
     assert "\n" not in str(told.value)
 
 
 def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
-    pack = ds.pack_tiles(ds.from_dask(tissue), 32, detector=ds.Contrast(0.1))
+    pack = ds.pack_tiles(ds.from_dask(tissue), tile_size=32, detector=ds.Contrast(0.1))
     sheet = pack.contact_sheet(count=3, columns=2, side=32)
     assert sheet.shape == (2 * 36 + 4, 2 * 36 + 4, 3)
     tiles = oracle.tiles_at(tissue, pack.y, pack.x, (32, 32))
@@ -227,13 +233,13 @@ def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
 def test_of_a_notebook_the_source_is_escaped(tissue):
     slide = ds.from_dask(tissue, mpp=0.5)
     object.__setattr__(slide, "name", "<i>&")
-    html = ds.pack_tiles(slide, 50, detector=ds.Contrast(0.1))._repr_html_()
+    html = ds.pack_tiles(slide, tile_size=50, detector=ds.Contrast(0.1))._repr_html_()
     assert "<i>" not in html and "Tiles of &lt;i&gt;&amp;" in html
     assert "0.5 µm" in html and "data:image/png;base64," in html
 
 
 def test_a_plot_is_a_contact_sheet(tissue, axes):
-    pack = ds.pack_tiles(ds.from_dask(tissue), 50, detector=ds.Contrast(0.1))
+    pack = ds.pack_tiles(ds.from_dask(tissue), tile_size=50, detector=ds.Contrast(0.1))
     assert pack.plot(axes) is axes
     assert axes.get_title() == f"dask array: {len(pack)} tiles"
 
@@ -253,9 +259,9 @@ def test_places_of_a_large_grid_are_a_few_kilobytes():
 @pytest.mark.parametrize("edge", ["drop", "shift"])
 def test_a_tile_larger_than_the_image_is_told_and_padded_on_request(edge):
     image = pixels_of(40, 300)
-    with pytest.raises(ds.SlideArgumentError, match="does not fit the image of 40 x 300 px"):
-        ds.pack_tiles(image, 64, edge=edge)
-    assert ds.pack_tiles(image, 64, edge="pad", detector=EVERYTHING).tiles.shape[0] == 5
+    with pytest.raises(ds.errors.SlideArgumentError, match="does not fit the image of 40 x 300 px"):
+        ds.pack_tiles(image, tile_size=64, edge=edge)
+    assert ds.pack_tiles(image, tile_size=64, edge="pad", detector=EVERYTHING).tiles.shape[0] == 5
 
 
 def pixels_of(height, width):

@@ -259,13 +259,13 @@ def test_scale_arguments_exclude_each_other(one, two):
     if one == two:
         return
     values = {"downsample": 2, "mpp": 1.0, "max_size": 10, "shape": (5, 5)}
-    with pytest.raises(ds.SlideArgumentError, match=r"exclude each other; give one") as told:
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"exclude each other; give one") as told:
         ds.resize(plain(mpp=0.5), **{one: values[one], two: values[two]})
     assert one in str(told.value) and two in str(told.value)
 
 
 def test_an_mpp_that_is_not_known_names_the_argument_and_the_cure():
-    with pytest.raises(ds.SlideMppError, match=r"mpp.*open_slide\(\.\.\., mpp=0\.25\)"):
+    with pytest.raises(ds.errors.SlideMppError, match=r"mpp.*open_slide\(\.\.\., mpp=0\.25\)"):
         ds.resize(plain(), mpp=1.0)
 
 
@@ -302,7 +302,7 @@ BAD = [
 
 @pytest.mark.parametrize("arguments", BAD, ids=str)
 def test_a_wrong_argument_is_told_in_one_line_with_the_cure(arguments):
-    with pytest.raises(ds.SlideArgumentError) as told:
+    with pytest.raises(ds.errors.SlideArgumentError) as told:
         ds.resize(plain(mpp=0.5), **arguments)
     message = str(told.value)
     assert "\n" not in message

@@ -111,7 +111,7 @@ def test_bad_tiles_are_named_with_their_place_and_state(tmp_path, how):
     good = len(where) - len(absent) - len(corrupt)
     assert found.statuses == {"ok": good, "absent": len(absent), "corrupt": len(corrupt)}
     assert found.good == (not corrupt)
-    assert ds.check_slide(ds.resize(slide, 3)) == found
+    assert ds.check_slide(ds.resize(slide, downsample=3)) == found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,8 +122,12 @@ def test_by_default_a_corrupt_tile_raises_and_an_absent_one_does_not(tmp_path, k
     fill = 255 if slide.shape[2] == 3 else 0
     assert (slide.read(y, x, height, width) == np.asarray(fill, slide.dtype)).all()
     assert [tile.status for tile in slide.bad_tiles()] == ["absent"]
-    for work in (slide.data, ds.resize(slide, 2).data, ds.blank_map(slide, 50).blank):
-        with pytest.raises(ds.TileDecodeError):
+    for work in (
+        slide.data,
+        ds.resize(slide, downsample=2).data,
+        ds.blank_map(slide, tile_size=50).blank,
+    ):
+        with pytest.raises(ds.errors.TileDecodeError):
             work.compute()
 
 
@@ -150,7 +154,7 @@ def test_an_error_of_the_system_is_not_taken_for_damage(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", failing)
-        with pytest.raises(ds.TileDecodeError, match="Input/output error") as error:
+        with pytest.raises(ds.errors.TileDecodeError, match="Input/output error") as error:
             slide.read(0, 0, 10, 10)
         assert str(path) in one_line(error)
     assert slide.bad_tiles() == ()
@@ -179,11 +183,11 @@ def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, kind, erro
         else:
             patch.setattr(type(slide.source.decode), "__call__", decode)
         for read in (lambda: slide.read(0, 0, 20, 20), lambda: slide.data.compute()):
-            with pytest.raises(ds.SlideMemoryError, match="no memory is left") as told:
+            with pytest.raises(ds.errors.SlideMemoryError, match="no memory is left") as told:
                 read()
             assert str(path) in one_line(told)
             copy = pickle.loads(pickle.dumps(told.value))
-            assert (type(copy), str(copy)) == (ds.SlideMemoryError, str(told.value))
+            assert (type(copy), str(copy)) == (ds.errors.SlideMemoryError, str(told.value))
     # nothing is remembered of it
     np.testing.assert_array_equal(slide.read(0, 0, 20, 20), pixels[:20, :20])
 
@@ -193,7 +197,7 @@ def test_a_slide_that_changed_is_no_damage_either(tmp_path):
     slide = ds.open_slide(path, on_bad_tile="mask")
     assert len(slide.bad_tiles()) == 1
     os.utime(path, ns=(1, 1))
-    with pytest.raises(ds.SlideChangedError):
+    with pytest.raises(ds.errors.SlideChangedError):
         slide.bad_tiles()
 
 
@@ -206,7 +210,7 @@ def test_a_raster_file_that_is_cut_short_is_all_fill(tmp_path):
     assert (slide.read(3, 4, 50, 60) == 9).all()
     (tile,) = slide.bad_tiles()
     assert (tile.height, tile.width, tile.status) == (90, 80, "corrupt")
-    assert ds.blank_map(slide, 40).unknown.compute().all()
+    assert ds.blank_map(slide, tile_size=40).unknown.compute().all()
 
 
 def test_of_a_store_a_corrupt_chunk_is_masked_and_a_missing_one_is_legal(tmp_path):
@@ -222,12 +226,12 @@ def test_of_a_store_a_corrupt_chunk_is_masked_and_a_missing_one_is_legal(tmp_pat
     np.testing.assert_array_equal(slide.read(0, 0, 512, 512), expected)
     assert [(t.y, t.x, t.height, t.status) for t in slide.bad_tiles()] == [(0, 0, 256, "corrupt")]
     assert ds.check_slide(path).statuses["corrupt"] == 1
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         ds.open_slide(path).read(0, 0, 10, 10)
 
 
 def test_what_has_no_tiles_is_not_checked():
-    with pytest.raises(ds.SlideArgumentError, match="no tiles to check"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="no tiles to check"):
         ds.check_slide(np.zeros((9, 9), np.uint8))
     assert ds.from_dask(np.zeros((9, 9), np.uint8)).bad_tiles() == ()
 
@@ -259,7 +263,7 @@ def test_statistics_are_of_the_pixels_that_are_there(tmp_path, how, tile, data):
     path, pixels, mask = made(tmp_path / "a", *how)
     slide = ds.open_slide(path, on_bad_tile="mask")
     detector = ds.Contrast(0.2) if data.draw(st.booleans()) else ds.Saturation() | ds.Contrast(0.2)
-    lazy = ds.blank_map(slide, tile, detector)
+    lazy = ds.blank_map(slide, tile_size=tile, detector=detector)
     found = lazy.compute()
     seen = cells_of(~mask, tile)
     for (row, col), part in cells_of(pixels, tile).items():
@@ -287,23 +291,25 @@ def test_a_pooled_threshold_is_that_of_the_pixels_that_are_there(tmp_path):
     # two halves: a slide whose other half is lost has the threshold of the one that is there
     path, pixels, mask = made(tmp_path / "a", "deflate", range(14, 35), (), shape=(320, 448))
     assert not mask[:128].any() and mask[128:].all()
-    found = ds.blank_map(path, 32, ds.Otsu()).compute()
-    alone = ds.blank_map(np.ascontiguousarray(pixels[:128]), 32, ds.Otsu()).compute()
+    found = ds.blank_map(path, tile_size=32, detector=ds.Otsu()).compute()
+    alone = ds.blank_map(
+        np.ascontiguousarray(pixels[:128]), tile_size=32, detector=ds.Otsu()
+    ).compute()
     np.testing.assert_array_equal(found.blank[:4], alone.blank)
     assert found.unknown[4:].all() and not found.blank[4:].any()
 
 
 def test_an_absent_tile_is_no_glass_without_any_option(tmp_path):
     path = sparse_tiff(tmp_path / "a.tif", (300, 400), 64)
-    found = ds.blank_map(path, 50).compute()
+    found = ds.blank_map(path, tile_size=50).compute()
     assert found.unknown.all() and not found.blank.any() and found.tissue_share == 0
     assert "unknown" in found._repr_html_()
     cut = ds.cutoff_resize(path, downsample=1, tile_size=50)
     assert cut.image.shape == (300, 400, 3)
-    with pytest.warns(ds.BlankSlideWarning, match="or touches absent or corrupt tiles"):
-        assert len(ds.pack_tiles(path, 50)) == 0
-    with pytest.warns(ds.BlankSlideWarning):
-        assert len(ds.random_crops(path, 3, 50)) == 0
+    with pytest.warns(ds.errors.BlankSlideWarning, match="or touches absent or corrupt tiles"):
+        assert len(ds.pack_tiles(path, tile_size=50)) == 0
+    with pytest.warns(ds.errors.BlankSlideWarning):
+        assert len(ds.random_crops(path, n=3, size=50)) == 0
 
 
 # ---------------------------------------------------------------- resize, cut
@@ -339,7 +345,7 @@ def test_a_resized_pixel_is_that_of_the_whole_slide_or_the_fill(
     kind, *numbers = how
     path, pixels, mask = made(tmp_path / "a", kind, *numbers)
     slide = ds.open_slide(path, on_bad_tile="mask", fill=3)
-    small = ds.resize(slide, downsample, kernel=kernel)
+    small = ds.resize(slide, downsample=downsample, kernel=kernel)
     shape = small.shape[:2]
     found = small.to_dask(chunks=data.draw(chunkings(shape))).compute()
     good = ds.resize(np.ascontiguousarray(pixels), shape=shape, kernel=kernel, gap=None)
@@ -361,8 +367,8 @@ def test_a_reduced_decode_fills_the_same_tiles(tmp_path, kind, factor):
     path, *_ = made(tmp_path / "a", kind, {5}, {23, 24, 60}, shape=shape)
     whole = tmp_path / "whole.tif"
     written(whole, kind, picture(kind, shape))
-    small = ds.resize(ds.open_slide(path, on_bad_tile="mask"), 2.6 * factor)
-    good = ds.resize(whole, 2.6 * factor)
+    small = ds.resize(ds.open_slide(path, on_bad_tile="mask"), downsample=2.6 * factor)
+    good = ds.resize(whole, downsample=2.6 * factor)
     assert small.source.factor == good.source.factor == factor
     lost = footprint(small, small.shape[:2])
     assert 0 < lost.mean() < 0.5
@@ -394,12 +400,14 @@ def test_a_cut_keeps_what_nobody_saw(tmp_path, how, cell):
 
 @settings(max_examples=10)
 @given(damage(COLOUR), st.integers(30, 80), st.sampled_from(["drop", "pad", "shift"]))
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, how, size, edge):
     path, pixels, mask = made(tmp_path / "a", *how)
     slide = ds.open_slide(path, on_bad_tile="mask")
-    pack = ds.pack_tiles(slide, size, detector=ds.Contrast(0.05), edge=edge)
-    good = ds.pack_tiles(np.ascontiguousarray(pixels), size, detector=ds.Contrast(0.05), edge=edge)
+    pack = ds.pack_tiles(slide, tile_size=size, detector=ds.Contrast(0.05), edge=edge)
+    good = ds.pack_tiles(
+        np.ascontiguousarray(pixels), tile_size=size, detector=ds.Contrast(0.05), edge=edge
+    )
     touches = np.array(
         [mask[y : y + size, x : x + size].any() for y, x in zip(good.y, good.x, strict=True)], bool
     )
@@ -418,11 +426,11 @@ def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, how, size, edge):
 
 @settings(max_examples=10)
 @given(damage(("deflate", "jpeg", "palette")), st.integers(0, 9))
-@pytest.mark.filterwarnings("ignore::dask_slides.BlankSlideWarning")
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_no_crop_touches_a_bad_tile(tmp_path, how, seed):
     path, pixels, mask = made(tmp_path / "a", *how)
     slide = ds.open_slide(path, on_bad_tile="mask")
-    crops = ds.random_crops(slide, 12, 40, seed, detector=ds.Contrast(0.05))
+    crops = ds.random_crops(slide, n=12, size=40, seed=seed, detector=ds.Contrast(0.05))
     tiles = crops.tiles.compute()
     for y, x, tile in zip(crops.y, crops.x, tiles, strict=True):
         assert not mask[y : y + 40, x : x + 40].any()
@@ -432,9 +440,9 @@ def test_no_crop_touches_a_bad_tile(tmp_path, how, seed):
 def test_a_tile_of_a_resize_that_needs_a_bad_one_is_not_packed(tmp_path):
     path, _pixels, _mask = made(tmp_path / "a", "deflate", {9}, {17})
     slide = ds.open_slide(path, on_bad_tile="mask")
-    pack = ds.pack_tiles(slide, 20, downsample=2, detector=ds.Contrast(0))
+    pack = ds.pack_tiles(slide, tile_size=20, downsample=2, detector=ds.Contrast(0))
     shape = (150, 210)
-    lost = footprint(ds.resize(slide, 2), shape)
+    lost = footprint(ds.resize(slide, downsample=2), shape)
     expected = [
         (2 * y, 2 * x) for y in range(0, 140, 20) for x in range(0, 200, 20)
         if not lost[y : y + 20, x : x + 20].any()
@@ -457,7 +465,7 @@ def test_a_tile_is_decoded_once_by_who_reads_it_and_asks_what_it_is(tmp_path, mo
 
     monkeypatch.setattr(TileDecoder, "__call__", counted)
     TILE_CACHE.clear()
-    found = ds.blank_map(slide, TILE).compute()
+    found = ds.blank_map(slide, tile_size=TILE).compute()
     assert [tile.status for tile in found.bad_tiles] == ["absent", "corrupt"]
     assert sorted(decoded) == [n for n in range(units("deflate")) if n != 3]
     decoded.clear()
@@ -472,12 +480,17 @@ def test_a_slide_without_bad_tiles_is_no_other_when_masked(tmp_path):
     plain, masked = (ds.open_slide(path, on_bad_tile=how) for how in ("raise", "mask"))
     for one, two in (
         (plain.data, masked.data),
-        (ds.resize(plain, 2.5).data, ds.resize(masked, 2.5).data),
-        (ds.blank_map(plain, 50).statistics, ds.blank_map(masked, 50).statistics),
+        (ds.resize(plain, downsample=2.5).data, ds.resize(masked, downsample=2.5).data),
+        (
+            ds.blank_map(plain, tile_size=50).statistics,
+            ds.blank_map(masked, tile_size=50).statistics,
+        ),
     ):
         np.testing.assert_array_equal(one.compute(), two.compute())
     assert masked.bad_tiles() == () and ds.check_slide(path).good
-    assert "skipped" not in ds.pack_tiles(masked, 50, detector=ds.Contrast(0.05)).attributes
+    assert (
+        "skipped" not in ds.pack_tiles(masked, tile_size=50, detector=ds.Contrast(0.05)).attributes
+    )
 
 
 # ---------------------------------------------------------------- schedulers
@@ -485,13 +498,14 @@ def test_a_slide_without_bad_tiles_is_no_other_when_masked(tmp_path):
 
 def everything(path):
     slide = ds.open_slide(path, on_bad_tile="mask")
-    found = ds.blank_map(slide, 37, ds.Otsu()).compute()
-    pack = ds.pack_tiles(slide, 40, detector=ds.Contrast(0.05))
-    crops = ds.random_crops(slide, 5, 30, 1, detector=ds.Contrast(0.05))
+    found = ds.blank_map(slide, tile_size=37, detector=ds.Otsu()).compute()
+    pack = ds.pack_tiles(slide, tile_size=40, detector=ds.Contrast(0.05))
+    crops = ds.random_crops(slide, n=5, size=30, seed=1, detector=ds.Contrast(0.05))
     return [
         found.statistics, found.blank, found.unknown, found.bad_tiles,
         slide.to_dask(chunks=111).compute(), slide.bad_tiles(),
-        ds.resize(slide, 2.3).to_dask(chunks=50).compute(), ds.resize(slide, 2.3).bad_tiles(),
+        ds.resize(slide, downsample=2.3).to_dask(chunks=50).compute(),
+        ds.resize(slide, downsample=2.3).bad_tiles(),
         pack.tiles.compute(), pack.y, dict(pack.attributes),
         crops.tiles.compute(), crops.x, ds.check_slide(path),
     ]  # fmt: skip
@@ -539,7 +553,7 @@ def test_a_store_keeps_what_is_known_and_tells_what_is_not(tmp_path, version):
     path, pixels, mask = made(tmp_path / "a", "jpeg", {0, 1, 19}, {100, 333}, shape=shape)
     slide = ds.open_slide(path, on_bad_tile="mask")
     out = tmp_path / "a.ome.zarr"
-    ds.write(slide, out, ome_zarr=version, blank_map=ds.blank_map(slide, 100))
+    ds.write(slide, out, ome_zarr=version, blank_map=ds.blank_map(slide, tile_size=100))
     wanted = oracle.area_pyramid(pixels, 9)
     levels = levels_of(out)
     corrupt = mask_of("jpeg", shape, (100, 333))
@@ -575,7 +589,7 @@ def test_a_store_keeps_what_is_known_and_tells_what_is_not(tmp_path, version):
     # and who opens the store knows it too
     again = ds.open_slide(out)
     np.testing.assert_array_equal(footprint(again, shape), mask)
-    one, two = (ds.blank_map(one, 90).compute() for one in (again, slide))
+    one, two = (ds.blank_map(one, tile_size=90).compute() for one in (again, slide))
     np.testing.assert_array_equal(one.statistics, two.statistics)
 
 
@@ -586,10 +600,10 @@ def test_what_is_written_is_the_same_on_a_cluster(tmp_path, client, kind):
 
     def write(name):
         obj = {
-            "image": lambda: ds.resize(slide, 1.2),
+            "image": lambda: ds.resize(slide, downsample=1.2),
             "cutoff": lambda: ds.cutoff_resize(slide, downsample=1.5, tile_size=50),
-            "pack": lambda: ds.pack_tiles(slide, 40, detector=ds.Contrast(0.05)),
-            "map": lambda: ds.blank_map(slide, 50),
+            "pack": lambda: ds.pack_tiles(slide, tile_size=40, detector=ds.Contrast(0.05)),
+            "map": lambda: ds.blank_map(slide, tile_size=50),
         }[kind]()
         out = ds.write(obj, tmp_path / name)
         attributes = zarr.open_group(out, mode="r").attrs.asdict()
@@ -613,10 +627,10 @@ def test_a_write_that_goes_on_after_a_failure_tells_all_tiles(tmp_path, monkeypa
     def failing(*args):
         calls.append(1)
         if len(calls) == 4:
-            raise ds.TileDecodeError("a.tif: the disk is gone; plug it in")
+            raise ds.errors.TileDecodeError("a.tif: the disk is gone; plug it in")
         return put(*args)
 
-    with monkeypatch.context() as patch, pytest.raises(ds.TileDecodeError):
+    with monkeypatch.context() as patch, pytest.raises(ds.errors.TileDecodeError):
         patch.setattr(pyramid, "_put", failing)
         ds.write(slide, tmp_path / "b.zarr", resume=True)
     again = zarr.open_group(ds.write(slide, tmp_path / "b.zarr", resume=True), mode="r")
@@ -627,7 +641,9 @@ def test_a_write_that_goes_on_after_a_failure_tells_all_tiles(tmp_path, monkeypa
 
 def test_a_pack_comes_back_with_what_it_left_out(tmp_path):
     path, *_ = made(tmp_path / "a", "deflate", {4}, {11})
-    pack = ds.pack_tiles(ds.open_slide(path, on_bad_tile="mask"), 40, detector=ds.Contrast(0.05))
+    pack = ds.pack_tiles(
+        ds.open_slide(path, on_bad_tile="mask"), tile_size=40, detector=ds.Contrast(0.05)
+    )
     again = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr"))
     assert dict(again.attributes) == dict(pack.attributes)
     assert again.attributes["skipped"] > 0 and len(again.attributes["bad_tiles"]) == 2
@@ -635,7 +651,9 @@ def test_a_pack_comes_back_with_what_it_left_out(tmp_path):
 
 def test_a_map_is_written_with_its_unknown_cells(tmp_path):
     path, _pixels, mask = made(tmp_path / "a", "deflate", {4, 8, 9}, {11})
-    found = ds.blank_map(ds.open_slide(path, on_bad_tile="mask"), 30, ds.Contrast(9)).compute()
+    found = ds.blank_map(
+        ds.open_slide(path, on_bad_tile="mask"), tile_size=30, detector=ds.Contrast(9)
+    ).compute()
     group = zarr.open_group(ds.write(found, tmp_path / "m.ome.zarr"), mode="r")
     unknown = oracle.per_cell(mask, (30, 30), np.any)
     np.testing.assert_array_equal(group["blank_map/unknown"][...], unknown)
@@ -653,7 +671,7 @@ def test_holes_that_a_store_tells_wrongly_are_refused(tmp_path):
     group = zarr.open_group(out, mode="r+")
     for rows in ([[1, 2, 3, "absent"]], [["y", 0, 1, 1, "absent"]], [[0, 0, 9, 9, "fine"]], 7):
         group.attrs["dask_slides"] = group.attrs["dask_slides"] | {"holes": rows}
-        with pytest.raises(ds.SlideFormatError):
+        with pytest.raises(ds.errors.SlideFormatError):
             ds.open_slide(out)
 
 
@@ -703,7 +721,7 @@ def test_what_absent_tiles_cost_does_not_grow_with_their_number(sparse, monkeypa
 
     monkeypatch.setattr(TileDecoder, "_tile", counted)
     monkeypatch.setattr(units_module, "BadTile", tell)
-    found = ds.blank_map(slide, 16, ds.Contrast(0.05)).compute()
+    found = ds.blank_map(slide, tile_size=16, detector=ds.Contrast(0.05)).compute()
     assert dict(decoded) == dict.fromkeys(PRESENT, 1)
     whole = np.zeros((100, 100), bool)
     whole[tuple(np.transpose(sorted(PRESENT)))] = True
@@ -713,7 +731,7 @@ def test_what_absent_tiles_cost_does_not_grow_with_their_number(sparse, monkeypa
     assert checked.bad_tiles == found.bad_tiles == slide.bad_tiles()
     assert len(found.bad_tiles) < 20
     assert np.array_equal(slide.data.compute(), pixels)
-    small = ds.resize(slide, 4, kernel="nearest").data.compute()
+    small = ds.resize(slide, downsample=4, kernel="nearest").data.compute()
     assert np.array_equal(small[:, :40], pixels[2::4, 2:160:4])
     # of each task a few, and none for a tile
     assert len(told) < 500
@@ -721,7 +739,7 @@ def test_what_absent_tiles_cost_does_not_grow_with_their_number(sparse, monkeypa
 
 def test_resized_regions_of_absent_tiles_are_not_read(sparse, monkeypatch):
     slide, _ = sparse
-    small = ds.resize(slide, 2)
+    small = ds.resize(slide, downsample=2)
 
     def reads(*_):
         raise AssertionError("read")

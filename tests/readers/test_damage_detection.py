@@ -70,7 +70,7 @@ def test_a_progressive_jpeg_of_very_many_scans_is_refused():
 
 
 def limited(path, **limits):
-    with pytest.raises(ds.SlideLimitError) as error:
+    with pytest.raises(ds.errors.SlideLimitError) as error:
         ds.open_slide(path, limits=ds.Limits(**limits))
     message = one_line(error)
     assert str(path) in message and "Limits(" in message
@@ -156,7 +156,7 @@ def test_jpeg_strips_are_held_to_the_same(tmp_path, rows, damage):
         file.seek(0)
         file.truncate()
         file.write(data)
-    with pytest.raises((ds.TileDecodeError, ds.SlideTruncatedError)):
+    with pytest.raises((ds.errors.TileDecodeError, ds.errors.SlideTruncatedError)):
         ds.open_slide(path).read(0, 0, 40, 48)
 
 
@@ -226,7 +226,7 @@ def test_jpeg_of_any_layout_is_decoded_once(tmp_path, layout, how, monkeypatch):
     stored = bytearray(path.read_bytes())
     stored[offset + count // 2 : offset + count - 2] = bytes(count - 2 - count // 2)
     path.write_bytes(stored)
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         ds.open_slide(path).read(0, 0, *data.shape[:2])
 
 
@@ -234,8 +234,10 @@ LAYOUTS = {"tiles": {"tile": (64, 64)}, "strips": {"rowsperstrip": 32}}
 WAYS = {
     "read": lambda slide: slide.read(10, 20, 240, 290),
     "resize": lambda slide: ds.resize(slide, downsample=8).data.compute(),
-    "blank map": lambda slide: ds.blank_map(slide, 100).compute(),
-    "crops": lambda slide: ds.pack_tiles(slide, 50, detector=ds.Contrast(0)).tiles.compute(),
+    "blank map": lambda slide: ds.blank_map(slide, tile_size=100).compute(),
+    "crops": lambda slide: ds.pack_tiles(
+        slide, tile_size=50, detector=ds.Contrast(0)
+    ).tiles.compute(),
 }
 
 
@@ -254,7 +256,7 @@ def test_an_error_names_the_tile_and_where_it_lies(tmp_path, layout, codec, way)
     stored = bytearray(path.read_bytes())
     stored[offset + count // 2 : offset + count] = bytes(count - count // 2)
     path.write_bytes(stored)
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         WAYS[way](ds.open_slide(path))
     y, x, height, width = place
     assert (error.value.level, error.value.y, error.value.x) == (0, y, x)
@@ -267,7 +269,7 @@ def test_an_error_names_the_tile_and_where_it_lies(tmp_path, layout, codec, way)
 def test_codecs_that_do_not_tell_their_size_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(32, 32, 3), photometric="rgb", tile=(32, 32), compression="jpegxr")
-    with pytest.raises(ds.SlideUnsupportedError, match="JPEGXR") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="JPEGXR") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -314,7 +316,7 @@ def test_a_chunk_of_another_size_is_named(tmp_path, kind):
     (path / "0" / chunk).write_bytes((larger / chunk.replace("1", "0")).read_bytes())
     slide = ds.open_slide(path)
     np.testing.assert_array_equal(slide.read(0, 0, 64, 128)[..., 0], pixels[:64])
-    with pytest.raises(ds.TileDecodeError, match=r"rows 64 to 74, columns 64 to 74"):
+    with pytest.raises(ds.errors.TileDecodeError, match=r"rows 64 to 74, columns 64 to 74"):
         slide.read(64, 64, 10, 10)
 
 
@@ -369,7 +371,7 @@ def test_a_store_that_declares_huge_chunks_is_refused(tmp_path, change):
 @pytest.mark.parametrize("name", ["tiles", "y", "score"])
 def test_a_pack_that_declares_huge_chunks_is_refused(tmp_path, name):
     path = tmp_path / "a.tiles.zarr"
-    ds.write(ds.pack_tiles(ds.from_dask(noise(128, 128, 3)), 64), path)
+    ds.write(ds.pack_tiles(ds.from_dask(noise(128, 128, 3)), tile_size=64), path)
 
     def change(metadata):
         grid = metadata["chunk_grid"]["configuration"]
@@ -389,10 +391,10 @@ def test_a_checksum_of_the_file(tmp_path):
     right = hashlib.sha256(path.read_bytes()).hexdigest()
     for given_ in (right, right.upper(), f" {right}\n"):
         assert ds.open_slide(path, sha256=given_).shape == (32, 32, 1)
-    with pytest.raises(ds.SlideChangedError, match=right) as error:
+    with pytest.raises(ds.errors.SlideChangedError, match=right) as error:
         ds.open_slide(path, sha256="0" * 64)
     one_line(error)
-    with pytest.raises(ds.SlideNotFoundError):
+    with pytest.raises(ds.errors.SlideNotFoundError):
         ds.open_slide(tmp_path, sha256=right)
 
 

@@ -132,7 +132,7 @@ def test_a_file_is_decoded_once_a_process(tmp_path, monkeypatch):
     found = slide.to_dask(chunks=8).compute(scheduler="sync")
     np.testing.assert_array_equal(found, RGB)
     slide.read(3, 4, 5, 6)
-    ds.resize(slide, 2).data.compute(scheduler="sync")
+    ds.resize(slide, downsample=2).data.compute(scheduler="sync")
     assert len(decodes) == 1
 
 
@@ -144,7 +144,7 @@ def test_opening_decodes_nothing(tmp_path):
     path.write_bytes(whole[:100] + b"\0" * (len(whole) - 100))
     slide = ds.open_slide(path)
     assert slide.shape == (500, 500, 3)
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         slide.read(0, 0, 10, 10)
     assert str(path) in one_line(error)
 
@@ -155,7 +155,7 @@ def test_a_file_cut_off_is_not_read_in_part(tmp_path, cut):
         path = tmp_path / name
         Image.fromarray(noise(200, 200, 3)).save(path)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
-        with pytest.raises(ds.TileDecodeError) as error:
+        with pytest.raises(ds.errors.TileDecodeError) as error:
             ds.open_slide(path).data.compute(scheduler="sync")
         one_line(error)
 
@@ -178,7 +178,7 @@ def test_too_large_is_refused_without_decoding(tmp_path):
     raw[16:24] = (20_000).to_bytes(4, "big") * 2  # IHDR: 400 million pixels
     raw[29:33] = zlib.crc32(bytes(raw[12:29])).to_bytes(4, "big")
     path.write_bytes(bytes(raw))
-    with pytest.raises(ds.SlideUnsupportedError, match="tiled TIFF") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="tiled TIFF") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
@@ -187,7 +187,7 @@ def test_a_little_above_the_limit_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
     monkeypatch.setattr(image_file, "MAX_PIXELS", 37 * 53 - 1)
-    with pytest.raises(ds.SlideUnsupportedError):
+    with pytest.raises(ds.errors.SlideUnsupportedError):
         ds.open_slide(path)
     monkeypatch.setattr(image_file, "MAX_PIXELS", 37 * 53)
     assert ds.open_slide(path).shape == (37, 53, 3)
@@ -197,10 +197,10 @@ def test_a_little_above_the_limit_is_refused(tmp_path, monkeypatch):
 def test_no_image(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(ds.SlideFormatError) as error:
+    with pytest.raises(ds.errors.SlideFormatError) as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
-    assert type(pickle.loads(pickle.dumps(error.value))) is ds.SlideFormatError
+    assert type(pickle.loads(pickle.dumps(error.value))) is ds.errors.SlideFormatError
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["read before", "not read before"])
@@ -211,7 +211,7 @@ def test_a_file_that_changed(tmp_path, before):
     if before:
         slide.read(0, 0, 5, 5)
     os.utime(path, ns=(1, 1))
-    with pytest.raises(ds.SlideChangedError) as error:
+    with pytest.raises(ds.errors.SlideChangedError) as error:
         slide.read(0, 0, 5, 5)
     assert str(path) in one_line(error)
 
@@ -300,7 +300,7 @@ def test_netpbm_of_more_than_8_bits_is_read_as_it_is_stored(tmp_path, kind, top)
     assert found.dtype == "uint16"
     np.testing.assert_array_equal(found, stored)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         pixels_of(path)
 
 
@@ -403,7 +403,7 @@ def test_a_file_cut_off_is_told_whatever_pillow_was_told(tmp_path, monkeypatch, 
     assert pixels_of(path).shape == (200, 200, 3)
     for share in (0.3, 0.7, 0.99):
         path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises((ds.TileDecodeError, ds.SlideFormatError)) as error:
+        with pytest.raises((ds.errors.TileDecodeError, ds.errors.SlideFormatError)) as error:
             pixels_of(path)
         assert str(path) in one_line(error)
 
@@ -435,7 +435,7 @@ def test_every_format_is_right_or_refused(tmp_path, kind):
             continue
         try:
             found = pixels_of(path)
-        except (ds.SlideUnsupportedError, ds.SlideFormatError) as error:
+        except (ds.errors.SlideUnsupportedError, ds.errors.SlideFormatError) as error:
             assert str(path) in str(error)
             assert kind in ("BUFR", "EPS", "GRIB", "HDF5", "WMF", "PALM", "MPO")
             continue
@@ -483,7 +483,7 @@ def of_kind(marker, bits=8, count=3):
 def test_kinds_of_jpeg_that_are_not_read_are_refused_by_name(tmp_path, data, said):
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
-    with pytest.raises(ds.SlideUnsupportedError, match=f"is a JPEG .*{said}") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=f"is a JPEG .*{said}") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
@@ -495,7 +495,7 @@ def test_a_jpeg_without_loss(tmp_path, count):
     path.write_bytes(imagecodecs.jpeg8_encode(stored, lossless=True))
     np.testing.assert_array_equal(pixels_of(path), stored)
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         pixels_of(path)
 
 
@@ -541,14 +541,14 @@ BMP = (
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"P6 8 ;*\x1b 255\n" + b"\0" * 192, ds.SlideFormatError),
-        (b"P5 8 25555555555555555555 255\n" + b"\0" * 192, ds.SlideFormatError),
-        (b"Image type: L image\r\nScale (x,y): \xb1\r\n\x1a", ds.SlideFormatError),
-        (b"P2 2 2 1000\n1 2 3 x", ds.TileDecodeError),
-        (b"P2 2 2 1000\n1 2 3 -4", ds.TileDecodeError),
-        (b"P2 2 2 1000\n1 2 3", ds.TileDecodeError),
-        (b"P5 2 2 1000\n1", ds.TileDecodeError),
-        (BMP + struct.pack("<3I", 15, 240, 3840) + b"\0" * 134, ds.SlideUnsupportedError),
+        (b"P6 8 ;*\x1b 255\n" + b"\0" * 192, ds.errors.SlideFormatError),
+        (b"P5 8 25555555555555555555 255\n" + b"\0" * 192, ds.errors.SlideFormatError),
+        (b"Image type: L image\r\nScale (x,y): \xb1\r\n\x1a", ds.errors.SlideFormatError),
+        (b"P2 2 2 1000\n1 2 3 x", ds.errors.TileDecodeError),
+        (b"P2 2 2 1000\n1 2 3 -4", ds.errors.TileDecodeError),
+        (b"P2 2 2 1000\n1 2 3", ds.errors.TileDecodeError),
+        (b"P5 2 2 1000\n1", ds.errors.TileDecodeError),
+        (BMP + struct.pack("<3I", 15, 240, 3840) + b"\0" * 134, ds.errors.SlideUnsupportedError),
     ],
 )
 def test_reasons_are_no_words_of_python(tmp_path, data, kind):
@@ -582,7 +582,7 @@ def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, on_bad_til
     monkeypatch.setattr(imagecodecs, "png_decode", full)
     monkeypatch.setattr(Image, "open", full)
     for read in (slide.data.compute, lambda: slide.read(1, 1, 5, 5), lambda: ds.open_slide(path)):
-        with pytest.raises(ds.SlideMemoryError, match="more memory than there is") as error:
+        with pytest.raises(ds.errors.SlideMemoryError, match="more memory than there is") as error:
             read()
         assert str(path) in one_line(error)
     if on_bad_tile == "mask":
@@ -619,7 +619,7 @@ def test_what_is_known_by_name_only_is_refused_by_name(tmp_path, kind):
     path = tmp_path / "slide"
     path.write_bytes(NO_IMAGES[kind])
     said = "pixel format" if kind == "DDS" else kind
-    with pytest.raises(ds.SlideUnsupportedError, match=said) as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=said) as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
@@ -629,7 +629,7 @@ def test_previews_are_not_taken_for_the_slide(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "b.MRXS", "JPEG")
     (tmp_path / "c.ndpis").write_text("[NanoZoomer Digital Pathology Image Set]\n")
     for name, said in (("a.vsi", "_a_ beside"), ("b.MRXS", "b beside"), ("c.ndpis", "a list")):
-        with pytest.raises(ds.SlideUnsupportedError, match=said) as error:
+        with pytest.raises(ds.errors.SlideUnsupportedError, match=said) as error:
             ds.open_slide(tmp_path / name)
         assert name in one_line(error)
 

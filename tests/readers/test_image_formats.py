@@ -64,7 +64,7 @@ def test_a_lone_image_is_the_slide_whatever_it_is_called(tmp_path, name):
 def test_which_of_two_labels_is_the_slide_is_asked(tmp_path):
     path = tmp_path / "a.ome.tif"
     images = named(path, ["Label", "Overview"], [(60, 70), (60, 80)])
-    with pytest.raises(ds.SlideArgumentError, match="image=") as error:
+    with pytest.raises(ds.errors.SlideArgumentError, match="image=") as error:
         ds.open_slide(path)
     assert "Label" in one_line(error)
     np.testing.assert_array_equal(ds.open_slide(path, image="Overview").data.compute(), images[1])
@@ -135,7 +135,7 @@ def test_pages_beside_a_larger_image(tmp_path, stacked):
 def test_an_image_that_is_not_there(tmp_path, image):
     path = tmp_path / "a.ome.tif"
     named(path, ["left", "right"], [(60, 70), (60, 80)])
-    with pytest.raises(ds.SlideArgumentError, match="image=") as error:
+    with pytest.raises(ds.errors.SlideArgumentError, match="image=") as error:
         ds.open_slide(path, image=image)
     one_line(error)
 
@@ -222,7 +222,7 @@ def test_planes_of_a_stack(tmp_path, how):
 def test_planes_and_axes_that_are_not_there(tmp_path, options, told):
     path = tmp_path / "a.ome.tif"
     STACKS["ome"](path)
-    with pytest.raises(ds.SlideArgumentError, match=told) as error:
+    with pytest.raises(ds.errors.SlideArgumentError, match=told) as error:
         ds.open_slide(path, **options)
     one_line(error)
 
@@ -232,7 +232,7 @@ def test_a_plane_of_a_flat_image_is_refused(tmp_path):
     tifffile.imwrite(path, noise(60, 70))
     assert ds.open_slide(path, z=0, t=0, axes="YX").shape == (60, 70, 1)
     for name in "zt":
-        with pytest.raises(ds.SlideArgumentError, match=f"{name}=1") as error:
+        with pytest.raises(ds.errors.SlideArgumentError, match=f"{name}=1") as error:
             ds.open_slide(path, **{name: 1})
         one_line(error)
 
@@ -248,7 +248,9 @@ PAGES = noise(5, 60, 70)
 def test_axes_say_what_pages_are(tmp_path, options):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PAGES, photometric="minisblack", **options)
-    with pytest.raises(ds.SlideUnsupportedError, match=r"5 pages.*image=0 to 4.*'CYX'") as error:
+    with pytest.raises(
+        ds.errors.SlideUnsupportedError, match=r"5 pages.*image=0 to 4.*'CYX'"
+    ) as error:
         ds.open_slide(path)
     one_line(error)
     for number, page in enumerate(PAGES):
@@ -271,7 +273,7 @@ def test_axes_of_colour_pages_and_axes_that_the_file_has_wrong(tmp_path):
     for z in range(4):
         found = ds.open_slide(path, axes="ZYXS", z=z).data.compute()
         np.testing.assert_array_equal(found, colour[z])
-    with pytest.raises(ds.SlideArgumentError, match="axes='ZYX'"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="axes='ZYX'"):
         ds.open_slide(path, axes="ZYX")
     tifffile.imwrite(path, PAGES, imagej=True, metadata={"axes": "ZYX"})
     found = ds.open_slide(path, axes="CYX").data.compute()  # channels, saved as slices
@@ -309,7 +311,7 @@ def test_a_tile_that_another_plane_lacks_is_none_of_this_one(tmp_path):
 def test_pages_of_several_planes_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(16, 64, 64), volumetric=True, tile=(16, 32, 32))
-    with pytest.raises(ds.SlideUnsupportedError, match="ImageDepth") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="ImageDepth") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -338,7 +340,7 @@ def test_what_has_one_image_of_one_plane_says_so(tmp_path):
     Image.fromarray(noise(30, 40)).save(path)
     assert ds.open_slide(path, image=0, z=0).shape == (30, 40, 1)
     for name, value in {"image": 1, "axes": "CYX", "z": 1, "t": 2}.items():
-        with pytest.raises(ds.SlideArgumentError, match=f"{name}=") as error:
+        with pytest.raises(ds.errors.SlideArgumentError, match=f"{name}=") as error:
             ds.open_slide(path, **{name: value})
         one_line(error)
 
@@ -401,7 +403,7 @@ def test_planes_of_a_store(tmp_path):
         np.testing.assert_array_equal(slide.to_dask(1).compute(), small)
         assert slide.properties["z"] == f"{Z} planes, {z} is read"
     for name, count in {"z": Z, "t": T}.items():
-        with pytest.raises(ds.SlideArgumentError, match=f"{name}=0 to {count - 1}") as error:
+        with pytest.raises(ds.errors.SlideArgumentError, match=f"{name}=0 to {count - 1}") as error:
             ds.open_slide(path, **{name: count})
         one_line(error)
 
@@ -415,7 +417,7 @@ def test_a_level_of_fewer_planes_is_left_out(tmp_path):
 
 def test_axes_of_a_store_that_are_called_otherwise(tmp_path):
     path = zarr_image(tmp_path / "a.zarr", [PAGES], ["angle", "y", "x"])
-    with pytest.raises(ds.SlideUnsupportedError, match="axes='CYX'"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="axes='CYX'"):
         ds.open_slide(path)
     found = ds.open_slide(path, axes="CYX").data.compute()
     np.testing.assert_array_equal(found, PAGES.transpose(1, 2, 0))
@@ -439,7 +441,7 @@ def test_images_of_a_collection(tmp_path, listed):
     for choice in ("1", 1):
         found = ds.open_slide(path, image=choice).data.compute()
         np.testing.assert_array_equal(found[..., 0], images[1])
-    with pytest.raises(ds.SlideArgumentError, match="0 'scan', 1 '1'") as error:
+    with pytest.raises(ds.errors.SlideArgumentError, match="0 'scan', 1 '1'") as error:
         ds.open_slide(path, image=2)
     one_line(error)
 

@@ -213,7 +213,7 @@ def test_chroma_stored_smaller(opened, step, height):
     slide = opened(jp2(data, colour(18), height=height, width=49))
     assert slide.shape == (height, 49, 3)
     assert np.abs(pixels_of(slide) - np.clip(expected, 0, 255)).max() <= 1.1
-    with pytest.raises(ds.SlideUnsupportedError, match="several sizes"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="several sizes"):
         opened(jp2(data, colour(16), height=height, width=49))
 
 
@@ -249,7 +249,7 @@ OF_LAB = box(b"colr", b"\2\0\0" + b"\0" * 16 + b"Lab " + b"\0" * 108)
     ],
 )
 def test_what_is_not_read_is_refused_by_name(opened, data, said):
-    with pytest.raises(ds.SlideUnsupportedError, match=said) as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=said) as error:
         opened(data)
     assert "a.jp2" in one_line(error)
 
@@ -272,7 +272,7 @@ def test_what_is_not_read_is_refused_by_name(opened, data, said):
     ],
 )  # fmt: skip
 def test_a_header_that_is_not_whole_is_told(opened, data):
-    with pytest.raises(ds.SlideFormatError, match="is no whole JPEG 2000 file") as error:
+    with pytest.raises(ds.errors.SlideFormatError, match="is no whole JPEG 2000 file") as error:
         opened(data)
     assert "a.jp2" in one_line(error)
 
@@ -283,7 +283,7 @@ def test_a_file_that_ends_early_is_never_read_in_part(opened, tiles):
     Image.fromarray(noise(70, 90, 3)).save(file, "JPEG2000", irreversible=True, **tiles)
     whole = file.getvalue()
     for length in range(100, len(whole), max(1, len(whole) // 40)):
-        with pytest.raises((ds.TileDecodeError, ds.SlideFormatError)):
+        with pytest.raises((ds.errors.TileDecodeError, ds.errors.SlideFormatError)):
             pixels_of(opened(whole[:length]))
 
 

@@ -89,7 +89,7 @@ def test_nodata_shows_the_fill_and_is_in_no_statistic(
     assert np.array_equal(float(slide.properties["nodata"]), float(value), equal_nan=True)
     shown = np.where(gaps, np.asarray(value if fill is None else fill, dtype), image)
     np.testing.assert_array_equal(slide.data.compute()[..., 0], shown)
-    stats = ds.blank_map(slide, 30).compute().stats
+    stats = ds.blank_map(slide, tile_size=30).compute().stats
     for row, col, cell in oracle.cells(image.astype(np.float64), (30, 30)):
         valid = cell[~gaps[row * 30 : row * 30 + 30, col * 30 : col * 30 + 30]]
         assert stats.count[row, col] == valid.size
@@ -113,7 +113,7 @@ def test_a_colour_is_nodata_where_all_its_samples_are(tmp_path):
     path = with_nodata(tmp_path / "a.tif", image, "0", photometric="rgb", tile=(16, 16))
     gaps = (image == 0).all(axis=-1)
     assert gaps.any() and (image == 0).any(axis=-1).sum() > gaps.sum()
-    assert ds.blank_map(path, 64).compute().stats.nodata[0, 0] == gaps.sum()
+    assert ds.blank_map(path, tile_size=64).compute().stats.nodata[0, 0] == gaps.sum()
     shown = ds.open_slide(path, fill=9).data.compute()
     np.testing.assert_array_equal(shown, np.where(gaps[..., None], 9, image))
 
@@ -184,12 +184,12 @@ def test_a_cell_of_nodata_alone_is_blank_and_packed_by_nobody(tmp_path):
     gaps[128:384, 100:384] = False
     image[gaps] = -9999
     path = with_nodata(tmp_path / "a.tif", image, "-9999", tile=(64, 64))
-    found = ds.blank_map(path, 64, detector=ds.Contrast(0.05)).compute()
+    found = ds.blank_map(path, tile_size=64, detector=ds.Contrast(0.05)).compute()
     empty = oracle.per_cell(gaps, (64, 64), np.all)
     np.testing.assert_array_equal(found.blank, empty)
     assert not found.unknown.any() and found.bad_tiles == ()
     assert found.tissue_share == (~empty).mean()
-    lazy = ds.blank_map(path, 64, detector=ds.Contrast(0.05))
+    lazy = ds.blank_map(path, tile_size=64, detector=ds.Contrast(0.05))
     np.testing.assert_array_equal(lazy.blank.compute(), empty)
     pack = ds.pack_tiles(path, tile_size=64, detector=ds.Contrast(0.05))
     whole = ~oracle.per_cell(gaps, (64, 64), np.any)
@@ -231,7 +231,7 @@ def test_a_mask_page_says_which_pixels_have_a_value(tmp_path, compression, fill)
             stored = tiff.pages[2 * number].asarray()
         shown = np.where(mask[..., None], stored, 255 if fill is None else fill)
         np.testing.assert_array_equal(slide.to_dask(level=number).compute(), shown)
-    stats = ds.blank_map(slide, 50).compute().stats
+    stats = ds.blank_map(slide, tile_size=50).compute().stats
     np.testing.assert_array_equal(stats.nodata, oracle.per_cell(~masks[0], (50, 50), np.sum))
     small = ds.resize(slide, downsample=4, kernel="area").data.compute()  # of the second level
     touched = oracle.per_cell(~masks[1], (2, 2), np.any)
@@ -263,9 +263,9 @@ def test_a_corrupt_tile_beside_nodata_is_still_told(tmp_path):
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(bytes(40))
-    with pytest.raises(ds.TileDecodeError):
-        ds.blank_map(path, 64).compute()
-    found = ds.blank_map(ds.open_slide(path, on_bad_tile="mask"), 64).compute()
+    with pytest.raises(ds.errors.TileDecodeError):
+        ds.blank_map(path, tile_size=64).compute()
+    found = ds.blank_map(ds.open_slide(path, on_bad_tile="mask"), tile_size=64).compute()
     np.testing.assert_array_equal(found.blank, [[True, False], [True, False]])
     np.testing.assert_array_equal(found.unknown, [[False, False], [False, True]])
     np.testing.assert_array_equal(found.stats.known, [[True, True], [True, False]])
@@ -319,14 +319,14 @@ def test_a_store_knows_its_nodata_again(tmp_path, dtype, value):
     np.testing.assert_array_equal(again.data.compute()[..., 0], image)
     for name in ("count", "total", "missing", "nodata"):
         found, expected = (
-            getattr(ds.blank_map(one, 50).compute().stats, name) for one in (again, path)
+            getattr(ds.blank_map(one, tile_size=50).compute().stats, name) for one in (again, path)
         )
         np.testing.assert_array_equal(found, expected)
     shown = ds.open_slide(again.path, fill=3).data.compute()[..., 0]
     np.testing.assert_array_equal(shown, np.where(gaps, np.asarray(3, dtype), image))
     small = ds.write(ds.resize(path, downsample=3), tmp_path / "b.ome.zarr")
     resized = ds.resize(path, downsample=3).data.compute()
-    assert ds.blank_map(small, 200).compute().stats.nodata.sum() == (
+    assert ds.blank_map(small, tile_size=200).compute().stats.nodata.sum() == (
         np.isnan(resized).sum() if value != value else (resized == resized[0, 0]).sum()
     )
 
@@ -347,15 +347,15 @@ def test_nodata_of_a_palette_is_an_index_and_of_inverted_grey_the_stored_number(
     path = with_nodata(tmp_path / "i.tif", stored, "2", photometric="miniswhite")
     expected = np.where(gaps, 0, 255 - stored[..., None])
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
-    assert ds.blank_map(path, 64).compute().stats.nodata[0, 0] == gaps.sum()
+    assert ds.blank_map(path, tile_size=64).compute().stats.nodata[0, 0] == gaps.sum()
 
 
 MADE = {
     "plain": lambda slide: slide,
-    "resized": lambda slide: ds.resize(slide, 3.3),
-    "barely resized": lambda slide: ds.resize(slide, 1.2, gap=None),
-    "cut": lambda slide: ds.cutoff_resize(slide, 1, tile_size=128).image,
-    "resized twice": lambda slide: ds.resize(ds.resize(slide, 2.5), 1.7),
+    "resized": lambda slide: ds.resize(slide, downsample=3.3),
+    "barely resized": lambda slide: ds.resize(slide, downsample=1.2, gap=None),
+    "cut": lambda slide: ds.cutoff_resize(slide, downsample=1, tile_size=128).image,
+    "resized twice": lambda slide: ds.resize(ds.resize(slide, downsample=2.5), downsample=1.7),
 }
 
 

@@ -90,7 +90,7 @@ def test_units(tmp_path, version, unit, factor):
     slide = ds.open_slide(write_store(tmp_path / "a.zarr", version, "cyx", unit=unit))
     if factor is None:
         assert slide.mpp_yx is None
-        with pytest.raises(ds.SlideMppError):
+        with pytest.raises(ds.errors.SlideMppError):
             ds.resize(slide, mpp=1)
     else:
         assert slide.mpp_yx == pytest.approx((0.5 * factor, 0.25 * factor))
@@ -157,13 +157,13 @@ def test_opening_reads_no_chunk(tmp_path):
     ds.open_slide(path)
     before = bytes_read()
     slide = ds.open_slide(path)
-    graph = ds.resize(slide, 4).data
+    graph = ds.resize(slide, downsample=4).data
     assert bytes_read() - before < 50_000
     assert graph.shape == (100, 100, 3)
-    with pytest.raises(ds.TileDecodeError, match="level 0, rows 3 to 8") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="level 0, rows 3 to 8") as error:
         slide.read(3, 0, 5, 5)
     assert str(path) in one_line(error)
-    assert type(pickle.loads(pickle.dumps(error.value))) is ds.TileDecodeError
+    assert type(pickle.loads(pickle.dumps(error.value))) is ds.errors.TileDecodeError
 
 
 def edit(path, change):
@@ -195,18 +195,18 @@ BROKEN = {
 def test_broken_metadata(tmp_path, case):
     path = write_store(tmp_path / "a.zarr", "0.5", "cyx", unit="micrometer")
     edit(path, BROKEN[case])
-    with pytest.raises(ds.SlideFormatError) as error:
+    with pytest.raises(ds.errors.SlideFormatError) as error:
         ds.open_slide(path)
     assert isinstance(error.value, ValueError)
     assert str(path) in one_line(error)
-    assert type(pickle.loads(pickle.dumps(error.value))) is ds.SlideFormatError
+    assert type(pickle.loads(pickle.dumps(error.value))) is ds.errors.SlideFormatError
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"zarr_format": 3}'])
 def test_metadata_that_is_no_json(tmp_path, content):
     path = write_store(tmp_path / "a.zarr", "0.5", "cyx")
     (path / "zarr.json").write_text(content)
-    with pytest.raises(ds.SlideFormatError) as error:
+    with pytest.raises(ds.errors.SlideFormatError) as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -217,7 +217,7 @@ def test_dtypes_that_are_refused(tmp_path, dtype):
     group = zarr.create_group(path)
     group.create_array("level0", data=np.zeros((16, 16), dtype))
     group.attrs.update(attributes("0.5", "yx", 1))
-    with pytest.raises(ds.SlideUnsupportedError, match=dtype) as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=dtype) as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -230,7 +230,7 @@ def test_a_store_that_was_rewritten(tmp_path, version, before):
     if before:
         slide.read(0, 0, 5, 5)
     os.utime(path / ("zarr.json" if version == "0.5" else ".zattrs"), ns=(5, 5))
-    with pytest.raises(ds.SlideChangedError) as error:
+    with pytest.raises(ds.errors.SlideChangedError) as error:
         slide.read(0, 0, 5, 5)
     assert str(path) in one_line(error)
 
@@ -281,7 +281,9 @@ def test_another_codec_pipeline_of_zarr_is_used(tmp_path, tissue, version):
     name = f"{OtherPipeline.__module__}.{OtherPipeline.__qualname__}"
     with zarr.config.set({"codec_pipeline.path": name}):
         image = ds.write(ds.from_dask(tissue), tmp_path / "a.ome.zarr", ome_zarr=version)
-        pack = ds.write(ds.pack_tiles(ds.from_dask(tissue), 64), tmp_path / "a.tiles.zarr")
+        pack = ds.write(
+            ds.pack_tiles(ds.from_dask(tissue), tile_size=64), tmp_path / "a.tiles.zarr"
+        )
         array = zarr.open_array(f"{pack}/tiles", mode="r")
         assert isinstance(array.async_array.codec_pipeline, OtherPipeline)
         np.testing.assert_array_equal(ds.open_slide(image).data.compute(), tissue)

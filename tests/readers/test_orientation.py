@@ -134,7 +134,7 @@ def test_levels_of_different_orientations_are_refused(tmp_path):
         tiff.write(noise(200, 200, 3), subifds=1, **options, extratags=[(274, 3, 1, 6, True)])
         tiff.write(noise(100, 100, 3), subfiletype=1, **options)
     with pytest.raises(
-        ds.SlideUnsupportedError, match="level 1 is of another orientation"
+        ds.errors.SlideUnsupportedError, match="level 1 is of another orientation"
     ) as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
@@ -149,7 +149,7 @@ def test_levels_of_different_colours_are_refused(tmp_path):
             tiff.write(
                 noise(size, size), colormap=table, subifds=1 - number, subfiletype=number, **options
             )
-    with pytest.raises(ds.SlideUnsupportedError, match=r"level 1 .* palette"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=r"level 1 .* palette"):
         ds.open_slide(path)
 
 
@@ -188,7 +188,7 @@ def test_absent_and_damaged_tiles_are_told_where_they_are_upright(tmp_path, orie
         assert (tile.y, tile.x) == (ys.min(), xs.min())
         assert (tile.height, tile.width) == (16, 16)
     assert bad["corrupt"].offset == segments(path)[4][0]
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).read(0, 0, *upright.shape)
     assert (error.value.y, error.value.x) == (bad["corrupt"].y, bad["corrupt"].x)
     assert error.value.offset == bad["corrupt"].offset

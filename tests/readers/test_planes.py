@@ -54,7 +54,7 @@ def test_planes_of_one_file(tmp_path, options, height):
 def test_planes_that_are_stored_in_another_way_are_refused(tmp_path, change):
     how = {"tile": (TILE, TILE), "compression": "zlib"}
     path = in_one_file(tmp_path / "a.ome.tif", planes_of(), [how, how, how | change])
-    with pytest.raises(ds.SlideUnsupportedError, match="plane 2") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="plane 2") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 

@@ -21,7 +21,7 @@ def pixels_of(path, **options):
     return slide.read(0, 0, *slide.shape[:2])
 
 
-def refused(path, kind=ds.SlideUnsupportedError):
+def refused(path, kind=ds.errors.SlideUnsupportedError):
     with pytest.raises(kind) as error:
         ds.open_slide(path)
     message = one_line(error)
@@ -295,7 +295,7 @@ def test_predictor_of_integers_for_floats(tmp_path, dtype, order):
 def test_samples_that_differ_are_refused(tmp_path, tags):
     tags = {262: (3, [2]), 277: (3, [3])} | tags
     path = write_tiff(tmp_path / "a.tif", (5, 8), [bytes(5 * 8 * 5)], tags)
-    kind = ds.SlideFormatError if 339 in tags else ds.SlideUnsupportedError
+    kind = ds.errors.SlideFormatError if 339 in tags else ds.errors.SlideUnsupportedError
     assert "differ" in refused(path, kind)
 
 
@@ -330,7 +330,7 @@ def test_palettes(tmp_path, bits, order, wide, compressed):
 def test_palettes_without_all_colours_are_refused(tmp_path, values):
     tags = {262: (3, [3]), 320: values and (3, values)}
     path = write_tiff(tmp_path / "a.tif", (5, 8), [bytes(40)], tags)
-    refused(path, ds.SlideFormatError if values else ds.SlideUnsupportedError)
+    refused(path, ds.errors.SlideFormatError if values else ds.errors.SlideUnsupportedError)
 
 
 @pytest.mark.parametrize("case", ["int8", "int32", "float64", "24 bits", "two samples"])
@@ -491,7 +491,7 @@ def test_luma_and_chroma_that_make_no_colours_are_refused(tmp_path, code, value)
     tags = {258: (3, [8] * 3), 262: (3, [6]), 277: (3, [3]), 530: (3, [1, 1])}
     tags[code] = fractions(value)
     path = write_tiff(tmp_path / "a.tif", (20, 32), [bytes(20 * 32 * 3)], tags)
-    assert f"tag {code}" in refused(path, ds.SlideFormatError)
+    assert f"tag {code}" in refused(path, ds.errors.SlideFormatError)
 
 
 def test_coefficients_of_luma_that_are_no_fractions_are_those_by_default(tmp_path):
@@ -510,7 +510,7 @@ def test_absent_and_damaged_strips_of_luma_and_chroma_show_the_fill(tmp_path):
     data[0], data[1] = b"", data[1][:50]
     tags = {258: (3, [8] * 3), 259: (3, [8]), 262: (3, [6]), 277: (3, [3]), 278: (4, [16])}
     path = write_tiff(tmp_path / "a.tif", (48, 32), data, tags)
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         pixels_of(path)
     found = pixels_of(path, on_bad_tile="mask", fill=77)
     assert (found[:32] == 77).all()
@@ -615,10 +615,10 @@ def test_byte_counts_that_are_missing_otherwise_are_told(tmp_path, compressed):
         pieces = [zlib.compress(bytes(600))]
         tags = {259: (3, [8]), 279: None}
     path = write_tiff(tmp_path / "a.tif", (20, 30), pieces, tags)
-    assert "byte counts are missing" in refused(path, ds.SlideFormatError)
+    assert "byte counts are missing" in refused(path, ds.errors.SlideFormatError)
 
 
 @pytest.mark.parametrize("tags", [{278: (4, [0])}, {322: (3, [32])}], ids=["rows", "tiles"])
 def test_sizes_of_0_are_told(tmp_path, tags):
     path = write_tiff(tmp_path / "a.tif", (20, 30), [bytes(600)], tags)
-    assert "in tiles of 0 x" in refused(path, ds.SlideFormatError)
+    assert "in tiles of 0 x" in refused(path, ds.errors.SlideFormatError)

@@ -76,7 +76,7 @@ def counting(monkeypatch):
 
 def all_three(path):
     """Return the pixels of a blank map, a resize and a cut-off."""
-    found = ds.blank_map(path, CELL).compute()
+    found = ds.blank_map(path, tile_size=CELL).compute()
     small = ds.resize(path, downsample=10).data.compute()
     cut = ds.cutoff_resize(path, downsample=10, blank_map=found)
     assert cut.rows.length == SIDE - CELL
@@ -145,7 +145,7 @@ def test_the_order_of_the_three_changes_nothing(paths, tmp_path, monkeypatch, na
     TILE_CACHE.clear()
     with counting(monkeypatch) as counts, ds.decode_once(paths[name], tmp_path, downsample=10):
         assert np.array_equal(ds.resize(paths[name], downsample=10).data.compute(), small)
-        again = ds.blank_map(paths[name], CELL).compute()
+        again = ds.blank_map(paths[name], tile_size=CELL).compute()
         assert np.array_equal(again.statistics, found)
         ds.resize(paths[name], downsample=10, kernel="cubic").data.compute()
     assert counts == {(number, factor): 1 for number in range(TILES) for factor in (4, 1)}
@@ -172,7 +172,7 @@ def test_nothing_is_seen_of_what_is_kept_and_it_ends_with_the_block(paths, tmp_p
         return [name for name in names if name.startswith(str(tmp_path))]
 
     with ds.decode_once(paths["zlib"], tmp_path, downsample=10) as slide:
-        ds.blank_map(slide, CELL).compute()
+        ds.blank_map(slide, tile_size=CELL).compute()
         assert len(kept()) == 1
         assert os.listdir(tmp_path) == []
     assert kept() == []
@@ -183,7 +183,7 @@ def test_nothing_is_seen_of_what_is_kept_and_it_ends_with_the_block(paths, tmp_p
 
 def test_what_is_kept_ends_with_an_error_too(paths, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError), ds.decode_once(paths["zlib"], tmp_path, downsample=10):
-        ds.blank_map(paths["zlib"], CELL).compute()
+        ds.blank_map(paths["zlib"], tile_size=CELL).compute()
         1 / 0  # noqa: B018
     with counting(monkeypatch) as counts:
         ds.resize(paths["zlib"], downsample=10).data.compute()
@@ -217,7 +217,7 @@ def test_a_disk_that_fails_costs_time_and_no_pixel(paths, tmp_path, monkeypatch,
         with ds.decode_once(paths["zlib"], tmp_path, downsample=10) as slide:
             if name == "pwrite":
                 monkeypatch.setattr(os, name, failing_after(os.pwrite, count, end))
-            ds.blank_map(slide, CELL).compute()
+            ds.blank_map(slide, tile_size=CELL).compute()
             if name == "pread":
                 shared = opened_page(slide)._shared._file.fileno()
                 pread = os.pread
@@ -263,7 +263,9 @@ def test_slides_without_tiles_are_left_as_they_are(tmp_path):
 
 def test_a_folder_that_is_none_is_told(paths, tmp_path):
     with (
-        pytest.raises(ds.SlideArgumentError, match=r"folder=.*none.* is none; make it first"),
+        pytest.raises(
+            ds.errors.SlideArgumentError, match=r"folder=.*none.* is none; make it first"
+        ),
         ds.decode_once(paths["zlib"], tmp_path / "none"),
     ):
         pass
@@ -282,7 +284,7 @@ def test_masked_tiles_stay_holes(paths, tmp_path):
 
     def made():
         slide = ds.open_slide(path, on_bad_tile="mask")
-        found = ds.blank_map(slide, CELL).compute()
+        found = ds.blank_map(slide, tile_size=CELL).compute()
         image = ds.resize(slide, downsample=10)
         pixels = image.data.compute()
         holes = image.source.holes(0, Region(0, 0, *image.shape[:2]))
@@ -331,13 +333,13 @@ def test_any_tile_comes_back_as_it_would_be_decoded(
 @pytest.mark.parametrize(("name", "factors"), [("zlib", [1]), ("jpeg", [1, 4])])
 def test_a_run_decodes_each_tile_once(paths, tmp_path, monkeypatch, name, factors):
     with counting(monkeypatch) as counts:
-        result = ds.run_cohort([paths[name]], tmp_path / "job", STEPS)
+        result = ds.run_cohort([paths[name]], job=tmp_path / "job", steps=STEPS)
     assert result.done == 1
     assert counts == {(number, factor): 1 for number in range(TILES) for factor in factors}
     with dask.config.set(scheduler="sync"):
         for step in STEPS:
             file.opened.cache_clear()
-            ds.run_cohort([paths[name]], tmp_path / "single" / step, {step: STEPS[step]})
+            ds.run_cohort([paths[name]], job=tmp_path / "single" / step, steps={step: STEPS[step]})
     alone = {}
     for step in STEPS:
         alone |= work.contents(tmp_path / "single" / step)
@@ -348,14 +350,18 @@ def test_a_run_decodes_each_tile_once(paths, tmp_path, monkeypatch, name, factor
 def test_steps_that_are_done_share_nothing(paths, tmp_path, monkeypatch):
     path = paths["zlib"]
     with dask.config.set(scheduler="sync"):
-        ds.run_cohort([path], tmp_path / "job", {"mask": STEPS["mask"]})
+        ds.run_cohort([path], job=tmp_path / "job", steps={"mask": STEPS["mask"]})
     made = []
     monkeypatch.setattr(
         "dask_slides.readers.tiff.tiled_page.shared_tiles", lambda *args: made.append(args[1])
     )
     with dask.config.set(scheduler="sync"):
-        ds.run_cohort([path], tmp_path / "job", {name: STEPS[name] for name in ("mask", "resize")})
-        ds.run_cohort([path], tmp_path / "job", {name: STEPS[name] for name in ("mask", "resize")})
+        ds.run_cohort(
+            [path], job=tmp_path / "job", steps={name: STEPS[name] for name in ("mask", "resize")}
+        )
+        ds.run_cohort(
+            [path], job=tmp_path / "job", steps={name: STEPS[name] for name in ("mask", "resize")}
+        )
     assert made == [{}]  # of a resize alone, and then of nothing at all
 
 
@@ -375,5 +381,5 @@ def test_a_job_of_many_slides_on_threads_is_that_of_one_thread(tmp_path):
     folder = work.slide_files(tmp_path / "s", 3)
     for scheduler in ("sync", "threads"):
         with dask.config.set(scheduler=scheduler, num_workers=2):
-            ds.run_cohort(folder, tmp_path / scheduler, work.STEPS)
+            ds.run_cohort(folder, job=tmp_path / scheduler, steps=work.STEPS)
     assert work.contents(tmp_path / "sync") == work.contents(tmp_path / "threads") != {}

@@ -53,7 +53,9 @@ def test_children_and_parent_read_the_pixels_of_the_file(tmp_path, stained, sync
 
 
 def test_children_read_the_tiles_of_a_pack(tmp_path, stained, sync):
-    pack = ds.pack_tiles(ds.from_dask(da.from_array(stained)), 64, detector=ds.Contrast(0.0))
+    pack = ds.pack_tiles(
+        ds.from_dask(da.from_array(stained)), tile_size=64, detector=ds.Contrast(0.0)
+    )
     np.save(tmp_path / "tiles.npy", pack.tiles.compute())
     run("tiles_in_children", ds.write(pack, tmp_path / "a.tiles.zarr"), tmp_path / "tiles.npy")
 

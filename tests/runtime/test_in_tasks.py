@@ -18,7 +18,7 @@ SECONDS = 120
 
 
 def blank_map(path):
-    return ds.blank_map(path, 64).compute().blank
+    return ds.blank_map(path, tile_size=64).compute().blank
 
 
 def resize(path):
@@ -30,12 +30,12 @@ def cutoff_resize(path):
 
 
 def pack_tiles(path):
-    pack = ds.pack_tiles(path, 64, detector=ds.Contrast(0.05))
+    pack = ds.pack_tiles(path, tile_size=64, detector=ds.Contrast(0.05))
     return np.stack([pack[0], *pack[1:3], pack.tiles[3].compute()])
 
 
 def random_crops(path):
-    return ds.random_crops(path, 3, 64, 1, detector=ds.Contrast(0.05)).tiles.compute()
+    return ds.random_crops(path, n=3, size=64, seed=1, detector=ds.Contrast(0.05)).tiles.compute()
 
 
 def thumbnail(path):
@@ -48,7 +48,7 @@ def check_slide(path):
 
 def array(path):
     lazy = ds.open_slide(path).data
-    return ds.blank_map(ds.from_dask(lazy), 64).compute().blank
+    return ds.blank_map(ds.from_dask(lazy), tile_size=64).compute().blank
 
 
 def write(path):
@@ -59,14 +59,14 @@ def write(path):
 
 def write_pack(path):
     out = Path(path).with_name(f"{distributed.worker.thread_state.key}.tiles.zarr".lower())
-    ds.write(ds.pack_tiles(path, 64, detector=ds.Contrast(0.05)), out)
+    ds.write(ds.pack_tiles(path, tile_size=64, detector=ds.Contrast(0.05)), out)
     return ds.open_pack(out)[:]
 
 
 def run_cohort(path, whole_below=250.0):
     job = Path(path).with_name(f"{distributed.worker.thread_state.key}".lower())
     steps = {"mask": {"tile_size": 64}, "resize": {"downsample": 2}}
-    result = ds.run_cohort([path], job, steps, whole_below=whole_below)
+    result = ds.run_cohort([path], job=job, steps=steps, whole_below=whole_below)
     return np.array([result.done, result.failed])
 
 
@@ -77,7 +77,9 @@ def run_cohort_by_regions(path):
 WHOLE = (blank_map, resize, cutoff_resize, pack_tiles, random_crops, thumbnail, check_slide, array)
 WRITTEN = {
     write: lambda path: ds.resize(path, downsample=2).data.compute(),
-    write_pack: lambda path: ds.pack_tiles(path, 64, detector=ds.Contrast(0.05)).tiles.compute(),
+    write_pack: lambda path: ds.pack_tiles(
+        path, tile_size=64, detector=ds.Contrast(0.05)
+    ).tiles.compute(),
     run_cohort: lambda path: np.array([1, 0]),
     run_cohort_by_regions: lambda path: np.array([1, 0]),
 }
@@ -149,7 +151,7 @@ def test_tasks_that_submit_tasks_end(client, path, expected):
 
 def failing(path):
     damaged = ds.from_dask(ds.open_slide(path).data.map_blocks(lambda block: 1 / 0, dtype="uint8"))
-    ds.blank_map(damaged, 64).compute()
+    ds.blank_map(damaged, tile_size=64).compute()
 
 
 def test_a_thread_comes_back_after_a_failure(client, path, expected):
@@ -207,7 +209,7 @@ def test_tasks_of_the_schedulers_of_this_machine_end(path, expected, scheduler):
 def test_a_client_may_be_given_to_the_call(client, path, expected):
     """It is nobody's default here; tasks run on its workers all the same."""
     before = tasks_done(client)
-    found = ds.blank_map(path, 64).compute(scheduler=client)
+    found = ds.blank_map(path, tile_size=64).compute(scheduler=client)
     assert np.array_equal(found.blank, expected[blank_map])
     assert tasks_done(client) > before
 

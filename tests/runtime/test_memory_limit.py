@@ -74,7 +74,7 @@ def test_a_plan_is_held_against_the_limit_of_a_container(monkeypatch, tmp_path):
     monkeypatch.setattr(memory_limit, "limits_of_groups", lambda: iter([4_000_000]))
     with (
         dask.config.set(scheduler="threads", num_workers=2),
-        pytest.raises(ds.SlideMemoryError, match="a thread has 2 MB"),
+        pytest.raises(ds.errors.SlideMemoryError, match="a thread has 2 MB"),
     ):
         ds.write(slide, tmp_path / "a.zarr")
 

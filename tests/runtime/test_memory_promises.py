@@ -77,7 +77,7 @@ def test_the_peak_stays_under_the_plan(tmp_path, kind, compression):
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not tell the peak of a process")
     path = tmp_path / "s.tif"
-    ds.sample_slide(path, (4096, 4096), compression=compression)
+    ds.sample_slide(path, shape=(4096, 4096), compression=compression)
     args = [sys.executable, "-c", PLANNED, str(path), str(tmp_path / "out.zarr"), kind]
     result = subprocess.run(args, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -103,7 +103,7 @@ def peaks(tmp_path_factory):
     found = {}
     for side in (20_480, 61_440):
         path = folder / f"{side}.tif"
-        ds.sample_slide(path, (side, side), tile=512)
+        ds.sample_slide(path, shape=(side, side), tile=512)
         # the middle of three: which moments of two threads coincide is up to chance
         found[side] = median(growth(path, folder / f"{side}.{run}.zarr") for run in range(3))
         path.unlink()
@@ -131,7 +131,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 2**25,) * 2)
 for slide in slides:
     try:
         slide.read(0, 0, 64, 64)
-    except ds.SlideMemoryError as error:
+    except ds.errors.SlideMemoryError as error:
         print(error)
 """
 

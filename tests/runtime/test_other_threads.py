@@ -57,13 +57,15 @@ def seen(tissue):
 
 
 OPERATIONS = {
-    "blank_map": lambda slide, _: ds.blank_map(slide, 64).compute(),
-    "options": lambda slide, _: ds.blank_map(slide, 64).compute(scheduler="threads", num_workers=2),
-    "sync": lambda slide, _: ds.blank_map(slide, 64).compute(scheduler="sync"),
+    "blank_map": lambda slide, _: ds.blank_map(slide, tile_size=64).compute(),
+    "options": lambda slide, _: ds.blank_map(slide, tile_size=64).compute(
+        scheduler="threads", num_workers=2
+    ),
+    "sync": lambda slide, _: ds.blank_map(slide, tile_size=64).compute(scheduler="sync"),
     "thumbnail": lambda slide, _: slide.thumbnail(100),
     "cutoff": lambda slide, _: ds.cutoff_resize(slide, downsample=2, tile_size=64),
-    "pack": lambda slide, _: ds.pack_tiles(slide, 64, detector=ds.Contrast(0.05))[:3],
-    "crops": lambda slide, _: ds.random_crops(slide, 3, 64, detector=ds.Contrast(0.05)),
+    "pack": lambda slide, _: ds.pack_tiles(slide, tile_size=64, detector=ds.Contrast(0.05))[:3],
+    "crops": lambda slide, _: ds.random_crops(slide, n=3, size=64, detector=ds.Contrast(0.05)),
     "write": lambda slide, path: ds.write(ds.resize(slide, downsample=2), path / "a.ome.zarr"),
 }
 
@@ -90,7 +92,7 @@ def test_a_cohort_leaves_the_process_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr("dask_slides.cohort.steps.write", look)
     before = state()
-    assert ds.run_cohort(folder, tmp_path / "job", {"mask": {"tile_size": 64}}).done == 2
+    assert ds.run_cohort(folder, job=tmp_path / "job", steps={"mask": {"tile_size": 64}}).done == 2
     assert len(states) == 2
     assert all(found == before for found in states)
     assert state() == before
@@ -111,7 +113,9 @@ def test_cohorts_at_once_log_each_to_its_own_file(tmp_path, monkeypatch):
         folder = tmp_path / name
         folder.mkdir()
         cohort_work.slide_file(folder / f"{name}.tif", 0)
-        return ds.run_cohort(folder, tmp_path / f"{name}-job", {"mask": {"tile_size": 64}})
+        return ds.run_cohort(
+            folder, job=tmp_path / f"{name}-job", steps={"mask": {"tile_size": 64}}
+        )
 
     with ThreadPoolExecutor(2) as pool:
         assert [result.done for result in pool.map(run, "ab")] == [1, 1]
@@ -240,7 +244,7 @@ def threads_of(**options):
 
     image = da.full((400, 400, 3), 240, dtype="uint8", chunks=(50, 50, 3))
     slide = ds.from_dask(image.map_blocks(look, dtype="uint8"))
-    assert ds.blank_map(slide, 50).compute(**options).blank.all()
+    assert ds.blank_map(slide, tile_size=50).compute(**options).blank.all()
     return found
 
 

@@ -17,16 +17,18 @@ CHUNKS = 111
 
 def results(slide):
     """Return name -> array of every operation on `slide`, in small blocks."""
-    found = ds.blank_map(slide, 37).compute()
+    found = ds.blank_map(slide, tile_size=37).compute()
     small = ds.resize(slide, downsample=2.3)
     cut = ds.cutoff_resize(slide, downsample=1.7, tile_size=30)
-    pack = ds.pack_tiles(slide, 60, 50, detector=ds.Contrast(0.1), edge="pad")
-    crops = ds.random_crops(slide, 6, (30, 40), 6, downsample=1.3, detector=ds.Contrast(0.1))
+    pack = ds.pack_tiles(slide, tile_size=60, stride=50, detector=ds.Contrast(0.1), edge="pad")
+    crops = ds.random_crops(
+        slide, n=6, size=(30, 40), seed=6, downsample=1.3, detector=ds.Contrast(0.1)
+    )
     return {
         "blank": found.blank,
         "statistics": found.statistics,
-        "lazy blank": ds.blank_map(slide, 37).blank.compute(),
-        "otsu": ds.blank_map(slide, 37, ds.Otsu()).blank.compute(),
+        "lazy blank": ds.blank_map(slide, tile_size=37).blank.compute(),
+        "otsu": ds.blank_map(slide, tile_size=37, detector=ds.Otsu()).blank.compute(),
         "level 0": slide.to_dask(chunks=CHUNKS).compute(),
         "resize": small.to_dask(chunks=CHUNKS).compute(),
         "cutoff": cut.image.to_dask(chunks=CHUNKS).compute(),

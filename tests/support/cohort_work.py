@@ -54,7 +54,7 @@ def run_with_journal(folder, job, journal, scheduler="threads"):
 
     local_transaction._publish = told
     with dask.config.set(scheduler=scheduler, num_workers=2):
-        ds.run_cohort(folder, job, STEPS)
+        ds.run_cohort(folder, job=job, steps=STEPS)
 
 
 def table(job):
@@ -86,7 +86,7 @@ def run_until(step, folder, job):
 
     def run(kind, source, out):
         with dask.config.set(scheduler="sync"):
-            ds.run_cohort(source, out, {name: STEPS[name] for name in ("resize", "pack")})
+            ds.run_cohort(source, job=out, steps={name: STEPS[name] for name in ("resize", "pack")})
 
     durable_work.write = run
     durable_work.write_until(step, "cohort", folder, job, {})

@@ -26,7 +26,7 @@ def slide_file(path, side=1500):
 def made(kind, path):
     """Return what is written."""
     if kind == "pack":
-        return ds.pack_tiles(path, 128, detector=ds.Contrast(0.05))
+        return ds.pack_tiles(path, tile_size=128, detector=ds.Contrast(0.05))
     if kind == "cutoff":
         return ds.cutoff_resize(path, max_size=700, tile_size=100)
     return ds.open_slide(path)
@@ -96,7 +96,7 @@ def race(barrier, kind, source, out, results):
     try:
         with dask.config.set(scheduler="sync"):
             ds.write(obj, out)
-    except (ds.OutputBusyError, ds.OutputExistsError) as error:
+    except (ds.errors.OutputBusyError, ds.errors.OutputExistsError) as error:
         results.put(type(error).__name__)
     else:
         results.put("written")

@@ -72,8 +72,10 @@ def tiles_in_children(path, expected):
 
 def blank_cells(path):
     """Return what is blank, computed in this process, and a tile of a pack that lies nowhere."""
-    lazy = ds.pack_tiles(ds.from_dask(ds.open_slide(path).data), 64, detector=ds.Contrast(0.0))
-    return ds.blank_map(path, 64).compute().blank, lazy[:2]
+    lazy = ds.pack_tiles(
+        ds.from_dask(ds.open_slide(path).data), tile_size=64, detector=ds.Contrast(0.0)
+    )
+    return ds.blank_map(path, tile_size=64).compute().blank, lazy[:2]
 
 
 def computed_in_a_child(path):
@@ -158,7 +160,7 @@ def a_child_keeps_no_lock_of_a_write(folder):
         try:
             with locked(hidden, "a"):
                 raise AssertionError("two are at it")
-        except ds.OutputBusyError:
+        except ds.errors.OutputBusyError:
             pass
     with locked(hidden, "a"):
         pass
@@ -174,7 +176,7 @@ def a_child_leaves_the_lock_to_its_parent(folder):
         if not child:
             raise SystemExit  # what was opened there meanwhile is not closed
         assert os.waitpid(child, 0)[1] == 0
-        with suppress(ds.OutputBusyError), locked(hidden, "a"):
+        with suppress(ds.errors.OutputBusyError), locked(hidden, "a"):
             raise AssertionError("two are at it")
 
 

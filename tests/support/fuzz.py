@@ -294,7 +294,7 @@ class Cohorts:
 
     def go_on(self):
         """Run over the slides of the table."""
-        ds.run_cohort(self.table, self.job, {"mask": {"tile_size": 16}})
+        ds.run_cohort(self.table, job=self.job, steps={"mask": {"tile_size": 16}})
 
 
 KINDS = {"tiff": Tiffs, "jpeg": Jpegs, "store": Stores, "cohort": Cohorts}

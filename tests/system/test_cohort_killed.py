@@ -98,7 +98,7 @@ def test_a_run_may_be_killed_before_any_touch_of_the_disk(tmp_path):
             ds.verify(job / store)
         with dask.config.set(scheduler="sync"):
             steps = {name: work.STEPS[name] for name in ("resize", "pack")}
-            assert ds.run_cohort(folder, job, steps).done == 1
+            assert ds.run_cohort(folder, job=job, steps=steps).done == 1
         after = work.stores(job)
         assert len(after) == 2
         assert before.items() <= after.items()
@@ -141,7 +141,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_pa
     assert set(found) == {"done", "todo"}
     steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64}}
     with dask.config.set(scheduler="threads", num_workers=2):
-        result = ds.run_cohort(folder, job, steps)
+        result = ds.run_cohort(folder, job=job, steps=steps)
     assert (result.done, result.worked_on) == (6, found["todo"])
 
 
@@ -173,6 +173,6 @@ def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, schedule
     whole = Counter(path.split("/")[0] for path in before)
     assert found["done"] == sum(count == 2 for count in whole.values())
     with dask.config.set(scheduler="threads", num_workers=2):
-        result = ds.run_cohort(folder, job, steps)
+        result = ds.run_cohort(folder, job=job, steps=steps)
     assert (result.done, result.worked_on) == (12, found["todo"])
     assert before.items() <= work.stores(job).items()

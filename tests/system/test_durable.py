@@ -100,7 +100,7 @@ class _Failing:
         def counted(this, level, region):
             self.reads += 1
             if self.reads > times:
-                raise ds.TileDecodeError("s.tif: the disk is gone; plug it in")
+                raise ds.errors.TileDecodeError("s.tif: the disk is gone; plug it in")
             return read(this, level, region)
 
         monkeypatch.setattr(TiffSource, "read", counted)
@@ -112,7 +112,7 @@ def test_resuming_does_only_what_is_missing(tmp_path, source, expected, monkeypa
         work.write("image", source, tmp_path / "b.zarr")
     with monkeypatch.context() as patch:
         failing = _Failing(patch, 3)
-        with pytest.raises(ds.TileDecodeError):
+        with pytest.raises(ds.errors.TileDecodeError):
             work.write("image", source, tmp_path / "a.zarr", resume=True)
     assert failing.reads == 4
     assert not (tmp_path / "a.zarr").exists()
@@ -125,7 +125,7 @@ def test_resuming_does_only_what_is_missing(tmp_path, source, expected, monkeypa
 
 def test_a_failure_without_resume_keeps_nothing(tmp_path, source, monkeypatch):
     _Failing(monkeypatch, 3)
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         work.write("image", source, tmp_path / "a.zarr")
     assert os.listdir(tmp_path) == []
 
@@ -134,7 +134,7 @@ def begun(tmp_path, source):
     """Leave a partial store, as a killed process does."""
     with pytest.MonkeyPatch.context() as patch:
         _Failing(patch, 3)
-        with pytest.raises(ds.TileDecodeError):
+        with pytest.raises(ds.errors.TileDecodeError):
             work.write("image", source, tmp_path / "a.zarr", resume=True)
     (left,) = tmp_path.iterdir()
     return left
@@ -143,8 +143,8 @@ def begun(tmp_path, source):
 def test_what_was_begun_otherwise_is_not_gone_on_with(tmp_path, source):
     left = begun(tmp_path, source)
     before = contents(left)
-    slide = ds.resize(source, 1.5)
-    with pytest.raises(ds.ResumeError, match=r"source.*was.*is") as error:
+    slide = ds.resize(source, downsample=1.5)
+    with pytest.raises(ds.errors.ResumeError, match=r"source.*was.*is") as error:
         ds.write(slide, tmp_path / "a.zarr", resume=True)
     assert isinstance(error.value, ValueError)
     assert "\n" not in str(error.value)
@@ -162,7 +162,7 @@ def test_a_slide_that_changed_is_not_gone_on_with(tmp_path, source):
     out.mkdir()
     begun(out, copy)
     os.utime(copy, ns=(1, 1))
-    with pytest.raises(ds.ResumeError, match=r"source\.identity\.mtime_ns"):
+    with pytest.raises(ds.errors.ResumeError, match=r"source\.identity\.mtime_ns"):
         work.write("image", copy, out / "a.zarr", resume=True)
 
 
@@ -173,7 +173,7 @@ def test_a_busy_path(tmp_path, source, monkeypatch):
 
     def meanwhile(done, total):
         if done == 1 and not met:
-            with pytest.raises(ds.OutputBusyError) as error:
+            with pytest.raises(ds.errors.OutputBusyError) as error:
                 work.write("image", source, out)
             met.append(error.value)
 
@@ -243,8 +243,10 @@ def test_every_damage_is_found(store):
             else:
                 path.write_bytes(bad)
             # of the root what Zarr cannot read any more is no store, and else it has a checksum
-            kinds = (ds.StoreDamagedError, ds.SlideFormatError)
-            with pytest.raises(kinds if name == "zarr.json" else ds.StoreDamagedError) as error:
+            kinds = (ds.errors.StoreDamagedError, ds.errors.SlideFormatError)
+            with pytest.raises(
+                kinds if name == "zarr.json" else ds.errors.StoreDamagedError
+            ) as error:
                 ds.verify(store)
             if name != "zarr.json":
                 assert name in str(error.value)
@@ -253,29 +255,29 @@ def test_every_damage_is_found(store):
     root = json.loads((store / "zarr.json").read_text())
     root["attributes"]["dask_slides"]["factors"][0] *= 1.01
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(ds.StoreDamagedError, match="attributes of the root have changed"):
+    with pytest.raises(ds.errors.StoreDamagedError, match="attributes of the root have changed"):
         ds.verify(store)
     root["attributes"]["dask_slides"]["factors"][0] /= 1.01
     (store / "0" / "c" / "more").write_text("x")
-    with pytest.raises(ds.StoreDamagedError, match="0/c/more was added"):
+    with pytest.raises(ds.errors.StoreDamagedError, match="0/c/more was added"):
         ds.verify(store)
 
 
 def test_what_cannot_be_verified(tmp_path, source):
-    with pytest.raises(ds.SlideNotFoundError):
+    with pytest.raises(ds.errors.SlideNotFoundError):
         ds.verify(tmp_path / "nothing")
     import zarr
 
     zarr.create_group(tmp_path / "theirs")
-    with pytest.raises(ds.SlideFormatError, match="not a finished store"):
+    with pytest.raises(ds.errors.SlideFormatError, match="not a finished store"):
         ds.verify(tmp_path / "theirs")
-    with pytest.raises(ds.SlideFormatError, match="not a finished store"):
+    with pytest.raises(ds.errors.SlideFormatError, match="not a finished store"):
         ds.verify(source)
 
 
 def test_a_partial_store_is_no_image(tmp_path, source):
     left = begun(tmp_path, source)
-    with pytest.raises(ds.SlideFormatError):
+    with pytest.raises(ds.errors.SlideFormatError):
         ds.open_slide(left)
-    with pytest.raises(ds.SlideFormatError):
+    with pytest.raises(ds.errors.SlideFormatError):
         ds.verify(left)

@@ -69,7 +69,7 @@ def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, so
     out.parent.mkdir()
     slide = fault_work.faulty(source, [(700, 1100)], fault, switch)
     with cluster_of(2):
-        with pytest.raises(ds.WorkerKilledError, match="every worker ended in it") as error:
+        with pytest.raises(ds.errors.WorkerKilledError, match="every worker ended in it") as error:
             ds.write(slide, out)
         assert "s.tif: level 0, y 512, x 1024, 512 x 476 px" in one_line(error)
         assert error.value.blocks == ((2, 1),)  # along x, and y
@@ -90,11 +90,13 @@ def test_several_such_tiles_and_a_pack(tmp_path, source):
     switch.touch()
     slide = fault_work.faulty(source, [(0, 0), (1400, 1400)], "killed", switch)
     with cluster_of(2):
-        with pytest.raises(ds.WorkerKilledError, match=r"y 0, x 0, .*; .*y 1024, x 1024") as error:
+        with pytest.raises(
+            ds.errors.WorkerKilledError, match=r"y 0, x 0, .*; .*y 1024, x 1024"
+        ) as error:
             ds.write(slide, tmp_path / "a.zarr", resume=True)
         assert error.value.blocks == ((0, 0), (2, 2))
-        with pytest.raises(ds.WorkerKilledError, match=r"s\.tif: level 0, y 0, x 0, "):
-            ds.blank_map(slide, 100).compute()
+        with pytest.raises(ds.errors.WorkerKilledError, match=r"s\.tif: level 0, y 0, x 0, "):
+            ds.blank_map(slide, tile_size=100).compute()
 
 
 @pytest.mark.slow
@@ -105,7 +107,7 @@ def test_a_task_that_takes_all_memory_is_named(tmp_path, source):
     with (
         dask.config.set({"distributed.worker.memory.monitor-interval": "20ms"}),
         cluster_of(1, memory_limit="400MB"),
-        pytest.raises(ds.WorkerKilledError, match=r"out of memory.*more memory") as error,
+        pytest.raises(ds.errors.WorkerKilledError, match=r"out of memory.*more memory") as error,
     ):
         ds.write(slide, tmp_path / "a.zarr", resume=True)
     assert "level 0, y 0, x 0, 512 x 512 px" in one_line(error)
@@ -119,7 +121,7 @@ def test_a_process_of_a_pool_that_ends(tmp_path, source):
     switch.touch()
     slide = fault_work.faulty(source, [(10, 10)], "killed", switch)
     with dask.config.set(scheduler="processes", num_workers=2):
-        with pytest.raises(ds.WorkerKilledError, match="use a cluster"):
+        with pytest.raises(ds.errors.WorkerKilledError, match="use a cluster"):
             ds.write(slide, tmp_path / "a.zarr", resume=True)
         assert not (tmp_path / "a.zarr").exists()
         switch.unlink()
@@ -134,7 +136,10 @@ def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
         if done == 1:
             os.utime(slide, ns=(1, 1))
 
-    with cluster_of(1), pytest.raises(ds.SlideChangedError, match="changed since it was opened"):
+    with (
+        cluster_of(1),
+        pytest.raises(ds.errors.SlideChangedError, match="changed since it was opened"),
+    ):
         ds.write(ds.open_slide(slide), tmp_path / "a.zarr", progress=replaced)
     assert os.listdir(tmp_path) == ["s.tif"]
 

@@ -69,7 +69,7 @@ def remount(folder, options):
 def write_on(folder, kind, source, **options):
     """Write where the disk is said to be short beforehand, or is not."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ds.OutputRoomWarning)
+        warnings.simplefilter("ignore", ds.errors.OutputRoomWarning)
         return work.write(kind, source, folder / "a.zarr", **options)
 
 
@@ -79,7 +79,9 @@ def test_a_disk_that_is_too_small(disk, source, expected, twentieth):
     kind = KINDS[twentieth % len(KINDS)]
     whole = sum(map(len, expected[kind].values()))
     folder = disk(f"size={max(8192, whole * twentieth // 20)}")
-    with pytest.raises(ds.OutputFullError, match=r"the disk is full.*are free.*make room") as error:
+    with pytest.raises(
+        ds.errors.OutputFullError, match=r"the disk is full.*are free.*make room"
+    ) as error:
         write_on(folder, kind, source, resume=True)
     assert isinstance(error.value, OSError)
     assert str(folder / "a.zarr") in one_line(error)
@@ -95,7 +97,7 @@ def test_a_disk_that_is_too_small(disk, source, expected, twentieth):
 
 def test_what_a_full_disk_holds_is_removed_without_resuming(disk, source):
     folder = disk("size=300k")
-    with pytest.raises(ds.OutputFullError):
+    with pytest.raises(ds.errors.OutputFullError):
         write_on(folder, "image", source)
     assert os.listdir(folder) == []
 
@@ -106,7 +108,7 @@ def test_an_old_store_stays_where_the_new_one_finds_no_room(disk, source, expect
     write_on(folder, "pack", source)
     old = contents(folder / "a.zarr")
     remount(folder, f"size={sum(map(len, old.values())) * 5 // 4 + whole // 2}")
-    with pytest.raises(ds.OutputFullError):
+    with pytest.raises(ds.errors.OutputFullError):
         write_on(folder, "image", source, overwrite=True)
     assert contents(folder / "a.zarr") == old
     assert os.listdir(folder) == ["a.zarr"]
@@ -114,7 +116,7 @@ def test_an_old_store_stays_where_the_new_one_finds_no_room(disk, source, expect
 
 def test_a_disk_without_names_for_more_files(disk, source, expected):
     folder = disk("size=64m,nr_inodes=20")
-    with pytest.raises(ds.OutputFullError, match="0 more files"):
+    with pytest.raises(ds.errors.OutputFullError, match="0 more files"):
         write_on(folder, "image", source, resume=True)
     assert not (folder / "a.zarr").exists()
     remount(folder, "nr_inodes=1000")
@@ -125,8 +127,8 @@ def test_a_disk_without_names_for_more_files(disk, source, expected):
 def test_too_little_room_is_told_beforehand(disk, source):
     folder = disk("size=300k")
     with (
-        pytest.warns(ds.OutputRoomWarning, match=r"up to .* before compression.* are free"),
-        pytest.raises(ds.OutputFullError),
+        pytest.warns(ds.errors.OutputRoomWarning, match=r"up to .* before compression.* are free"),
+        pytest.raises(ds.errors.OutputFullError),
     ):
         work.write("image", source, folder / "a.zarr")
 
@@ -134,11 +136,11 @@ def test_too_little_room_is_told_beforehand(disk, source):
 def test_a_disk_that_becomes_read_only(disk, source, expected):
     whole = sum(map(len, expected["image"].values()))
     folder = disk(f"size={whole // 2}")
-    with pytest.raises(ds.OutputFullError):
+    with pytest.raises(ds.errors.OutputFullError):
         write_on(folder, "image", source, resume=True)
     remount(folder, f"size={4 * whole},ro")
     before = sorted(map(str, folder.rglob("*")))
-    with pytest.raises(ds.OutputDeniedError, match="read-only") as error:
+    with pytest.raises(ds.errors.OutputDeniedError, match="read-only") as error:
         write_on(folder, "image", source, resume=True)
     assert isinstance(error.value, PermissionError)
     one_line(error)
@@ -240,9 +242,9 @@ def test_a_slide_of_somebody_else_is_no_fault_of_the_output(disk, source, as_chi
 @pytest.mark.parametrize(
     ("number", "kind", "word"),
     [
-        (errno.EDQUOT, ds.OutputFullError, "quota"),
-        (errno.ENOSPC, ds.OutputFullError, "full"),
-        (errno.EROFS, ds.OutputDeniedError, "read-only"),
+        (errno.EDQUOT, ds.errors.OutputFullError, "quota"),
+        (errno.ENOSPC, ds.errors.OutputFullError, "full"),
+        (errno.EROFS, ds.errors.OutputDeniedError, "read-only"),
     ],
 )
 @pytest.mark.parametrize("call", [1, 2, 5, 9])

@@ -156,7 +156,7 @@ def test_a_scheduler_that_is_killed(tmp_path, source, expected):
             scheduler_file=str(where), timeout="10s", set_as_default=False
         ) as client:
             client.wait_for_workers(2, timeout=120)
-            with pytest.raises(ds.ClusterLostError, match="scheduler was lost") as error:
+            with pytest.raises(ds.errors.ClusterLostError, match="scheduler was lost") as error:
                 ds.write(ds.open_slide(source), out, client=client, progress=killed)
         assert isinstance(error.value, ConnectionError)
         assert "\n" not in str(error.value)

@@ -23,7 +23,7 @@ def read(path, level=0):
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
     path = tmp_path_factory.mktemp("slide") / "s.tif"
-    return read(sample_slide(path, (1920, 1920), compression="zstd"))
+    return read(sample_slide(path, shape=(1920, 1920), compression="zstd"))
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def grid(pixels):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     path = tmp_path_factory.mktemp("plain") / "s.tif"
-    return read(sample_slide(path, (300, 400), compression="none"))
+    return read(sample_slide(path, shape=(300, 400), compression="none"))
 
 
 def test_same_arguments_give_the_same_bytes(tmp_path):
-    one = sample_slide(tmp_path / "a.tif", (300, 1100), tile=128, pyramid=True)
-    two = sample_slide(tmp_path / "b.ome.tif", (300, 1100), tile=128, pyramid=True)
-    other = sample_slide(tmp_path / "c.tif", (300, 1100), tile=128, pyramid=True, seed=1)
+    one = sample_slide(tmp_path / "a.tif", shape=(300, 1100), tile=128, pyramid=True)
+    two = sample_slide(tmp_path / "b.ome.tif", shape=(300, 1100), tile=128, pyramid=True)
+    other = sample_slide(tmp_path / "c.tif", shape=(300, 1100), tile=128, pyramid=True, seed=1)
     assert one.read_bytes() == two.read_bytes() != other.read_bytes()
 
 
@@ -49,7 +49,7 @@ def test_same_arguments_give_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("tile", [16, 256, 1024])
 def test_any_shape(tmp_path, shape, tile):
     path = str(tmp_path / "a.tif")
-    assert sample_slide(path, shape, tile=tile, mpp=0.5) == path
+    assert sample_slide(path, shape=shape, tile=tile, mpp=0.5) == path
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         assert page.shape == (*shape, 3)
@@ -78,7 +78,9 @@ def test_any_shape(tmp_path, shape, tile):
     ],
 )
 def test_compression(tmp_path, plain, compression, quality, bound):
-    path = sample_slide(tmp_path / "b.tif", (300, 400), compression=compression, quality=quality)
+    path = sample_slide(
+        tmp_path / "b.tif", shape=(300, 400), compression=compression, quality=quality
+    )
     off = np.abs(read(path).astype(int) - plain)
     assert off.max() == 0 if bound == 0 else 0 < off.mean() < bound
 
@@ -166,16 +168,16 @@ def test_wrong_arguments(tmp_path, wrong):
 def test_paths(tmp_path, monkeypatch):
     path = tmp_path / "x.tif"
     with pytest.raises(SlideNotFoundError, match="does not exist"):
-        sample_slide(tmp_path / "no" / "x.tif", (64, 64))
+        sample_slide(tmp_path / "no" / "x.tif", shape=(64, 64))
     path.write_bytes(b"mine")
     with pytest.raises(OutputExistsError, match="overwrite"):
-        sample_slide(path, (64, 64))
+        sample_slide(path, shape=(64, 64))
     with pytest.raises(OutputExistsError):
-        sample_slide(tmp_path, (64, 64), overwrite=True)
+        sample_slide(tmp_path, shape=(64, 64), overwrite=True)
     assert path.read_bytes() == b"mine"
-    sample_slide(path, (64, 64), overwrite=True)
+    sample_slide(path, shape=(64, 64), overwrite=True)
     monkeypatch.chdir(tmp_path)
-    assert sample_slide("y.tif", (64, 64)) == "y.tif"
+    assert sample_slide("y.tif", shape=(64, 64)) == "y.tif"
     assert Path("y.tif").read_bytes() == path.read_bytes()
 
 
@@ -185,13 +187,15 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr("dask_slides.testing.sampling.canvas.Canvas.render", fail)
     with pytest.raises(OSError, match="no space"):
-        sample_slide(tmp_path / "x.tif", (64, 64))
+        sample_slide(tmp_path / "x.tif", shape=(64, 64))
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(("shape", "tile"), [((1100, 1300), 256), ((67, 16400), 96)])
 def test_levels_are_area_averages(tmp_path, shape, tile):
-    path = sample_slide(tmp_path / "a.tif", shape, tile=tile, compression="zstd", pyramid=True)
+    path = sample_slide(
+        tmp_path / "a.tif", shape=shape, tile=tile, compression="zstd", pyramid=True
+    )
     full = read(path).astype(float)
     with tifffile.TiffFile(path) as tiff:
         levels = [level.shape for level in tiff.series[0].levels]
@@ -210,6 +214,6 @@ def test_levels_are_area_averages(tmp_path, shape, tile):
 
 
 def test_period_of_large_tiles(tmp_path):
-    pixels = read(sample_slide(tmp_path / "a.tif", (500, 700), tile=2064, compression="none"))
+    pixels = read(sample_slide(tmp_path / "a.tif", shape=(500, 700), tile=2064, compression="none"))
     assert pixels.shape == (500, 700, 3)
     assert pixels.min() < 60 and pixels.max() > 240

@@ -144,7 +144,7 @@ def test_a_resized_slide_is_written_as_it_is_computed(tmp_path):
     tifffile.imwrite(
         source, smooth(1300, 900), photometric="rgb", tile=(128, 128), compression="zlib"
     )
-    resized = ds.resize(source, 2.5)
+    resized = ds.resize(source, downsample=2.5)
     path = ds.write(resized, tmp_path / "a.ome.zarr")
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), resized.data.compute())
 
@@ -228,9 +228,9 @@ def test_the_smallest_level_is_not_below_256(tmp_path):
 
 def test_wrong_versions(tmp_path):
     for version in ("0.6", None, 0.5):
-        with pytest.raises(ds.SlideArgumentError, match=r"0\.5"):
+        with pytest.raises(ds.errors.SlideArgumentError, match=r"0\.5"):
             ds.write(ds.from_dask(noise(30, 30)), tmp_path / "a.zarr", ome_zarr=version)
-    with pytest.raises(ds.SlideArgumentError, match="ndarray"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="ndarray"):
         ds.write(noise(30, 30), tmp_path / "a.zarr")
     assert not list(tmp_path.iterdir())
 
@@ -250,7 +250,10 @@ def test_ome_zarr_reads_it(tmp_path, version):
     image = tissue(1100, 700)
     slide = ds.from_dask(image, mpp=0.5)
     path = ds.write(
-        slide, tmp_path / "a.ome.zarr", ome_zarr=version, blank_map=ds.blank_map(slide, 64)
+        slide,
+        tmp_path / "a.ome.zarr",
+        ome_zarr=version,
+        blank_map=ds.blank_map(slide, tile_size=64),
     )
     nodes = list(Reader(parse_url(path))())
     (node,) = [
@@ -273,7 +276,7 @@ def test_ome_zarr_models_accepts_it(tmp_path, version, kind):
         warnings.simplefilter("ignore")
         models = pytest.importorskip(f"ome_zarr_models.v0{version[-1]}")
     slide = ds.from_dask(tissue(1100, 700), mpp=0.5)
-    found = ds.blank_map(slide, 64)
+    found = ds.blank_map(slide, tile_size=64)
     made = {
         "image": lambda: slide,
         "cutoff": lambda: ds.cutoff_resize(slide, blank_map=found),
@@ -324,7 +327,7 @@ def test_labels(tmp_path, how, version):
     image[60:200, 104:300] = noise(140, 196, 3)
     image[400:480, 300:400] = noise(80, 100, 3)
     slide = ds.from_dask(image, mpp=0.5)
-    found = ds.blank_map(slide, tile).compute()
+    found = ds.blank_map(slide, tile_size=tile).compute()
     starts = [range(0, n, tile) for n in (600, 520)]
     blank = np.array(
         [[image[y : y + tile, x : x + tile].std() == 0 for x in starts[1]] for y in starts[0]]
@@ -336,11 +339,11 @@ def test_labels(tmp_path, how, version):
         rows = rows[~blank.all(axis=1)[rows // tile]]
         columns = columns[~blank.all(axis=0)[columns // tile]]
         downsample = 1.7 if how.endswith("resized") else 1
-        cut = ds.cutoff_resize(slide, downsample, blank_map=found)
+        cut = ds.cutoff_resize(slide, downsample=downsample, blank_map=found)
         written = cut.image
         ds.write(cut, path, ome_zarr=version)
     else:
-        written = slide if how == "identity" else ds.resize(slide, 1.7)
+        written = slide if how == "identity" else ds.resize(slide, downsample=1.7)
         ds.write(written, path, blank_map=found, ome_zarr=version)
     height, width = written.shape[:2]
     assert len(rows) > height or how in ("identity", "cutoff")
@@ -373,7 +376,7 @@ def test_the_label_of_a_slide_of_several_stages(tmp_path):
     image = np.full((9001, 120, 3), 240, np.uint8)
     image[1000:4500] = noise(3500, 120, 3)
     slide = ds.from_dask(image)
-    path = ds.write(slide, tmp_path / "a.zarr", blank_map=ds.blank_map(slide, 100))
+    path = ds.write(slide, tmp_path / "a.zarr", blank_map=ds.blank_map(slide, tile_size=100))
     group = zarr.open_group(path, mode="r")
     every = np.arange(9001)
     blank = np.ones((91, 2), bool)
@@ -389,7 +392,7 @@ def test_a_cutoff_tells_the_way_back(tmp_path):
     image = np.full((600, 520, 3), 240, np.uint8)
     image[100:200, 100:300] = noise(100, 200, 3)
     image[400:500, 300:400] = noise(100, 100, 3)
-    cut = ds.cutoff_resize(ds.from_dask(image), 2, tile_size=100)
+    cut = ds.cutoff_resize(ds.from_dask(image), downsample=2, tile_size=100)
     path = ds.write(cut, tmp_path / "a.ome.zarr")
     mark = zarr.open_group(path, mode="r").attrs["dask_slides"]
     assert mark["kind"] == "cutoff"
@@ -408,9 +411,9 @@ def test_a_cutoff_tells_the_way_back(tmp_path):
 
 
 def test_a_blank_slide_has_no_image_to_write(tmp_path):
-    with pytest.warns(ds.BlankSlideWarning):
+    with pytest.warns(ds.errors.BlankSlideWarning):
         cut = ds.cutoff_resize(da.full((300, 300, 3), 240, dtype="uint8"))
-    with pytest.raises(ds.BlankSlideError, match="blank"):
+    with pytest.raises(ds.errors.BlankSlideError, match="blank"):
         ds.write(cut, tmp_path / "a.ome.zarr")
     assert not list(tmp_path.iterdir())
 
@@ -419,7 +422,7 @@ def test_a_blank_slide_has_no_image_to_write(tmp_path):
 def test_blank_maps(tmp_path, version):
     image = tissue(700, 530)
     slide = ds.from_dask(image, mpp=0.5)
-    found = ds.blank_map(slide, (64, 50))
+    found = ds.blank_map(slide, tile_size=(64, 50))
     path = ds.write(found, tmp_path / "a.ome.zarr", ome_zarr=version)
     blank = np.array(
         [[image[y : y + 64, x : x + 50].std() <= 0.05 * image[y : y + 64, x : x + 50].mean()
@@ -438,9 +441,9 @@ def test_blank_maps(tmp_path, version):
 
 def test_a_blank_map_goes_with_a_slide_only(tmp_path):
     slide = ds.from_dask(tissue(300, 300))
-    found = ds.blank_map(slide, 64)
+    found = ds.blank_map(slide, tile_size=64)
     for made in (found, ds.cutoff_resize(slide, blank_map=found)):
-        with pytest.raises(ds.SlideArgumentError, match="blank_map"):
+        with pytest.raises(ds.errors.SlideArgumentError, match="blank_map"):
             ds.write(made, tmp_path / "a.zarr", blank_map=found)
 
 
@@ -466,7 +469,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, share):
     data = bytearray(victim.read_bytes())
     data[int(len(data) * share)] ^= 1
     victim.write_bytes(bytes(data))
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).data.compute()
     assert "\n" not in str(error.value)
 

@@ -41,13 +41,15 @@ def extents(group, attributes):
 
 def made(path, mpp, name):
     slide = ds.open_slide(path, mpp=mpp)
-    tissue = ds.blank_map(slide, 64)
+    tissue = ds.blank_map(slide, tile_size=64)
     return {
         "slide": lambda: slide,
         "resized": lambda: ds.resize(slide, downsample=4, kernel="area"),
         "resized twice": lambda: ds.resize(ds.resize(slide, downsample=2), downsample=4),
         "mask": lambda: tissue,
-        "mask of a resized slide": lambda: ds.blank_map(ds.resize(slide, downsample=4), 16),
+        "mask of a resized slide": lambda: ds.blank_map(
+            ds.resize(slide, downsample=4), tile_size=16
+        ),
         "cut": lambda: ds.cutoff_resize(slide, downsample=1, tile_size=64),
         "cut and resized": lambda: ds.cutoff_resize(
             slide, downsample=4, kernel="area", blank_map=tissue

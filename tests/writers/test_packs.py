@@ -45,7 +45,7 @@ def test_a_pack_comes_back(tmp_path, slide, source):
     corners, pixels = dense(64)
     assert 20 < len(corners) < 80
     taken = slide if source == "file" else ds.from_dask(IMAGE, mpp=0.25)
-    pack = ds.pack_tiles(taken, 64)
+    pack = ds.pack_tiles(taken, tile_size=64)
     path = ds.write(pack, tmp_path / "a.tiles.zarr")
     assert path == str(tmp_path / "a.tiles.zarr")
     found = ds.open_pack(path)
@@ -64,7 +64,7 @@ def test_a_pack_comes_back(tmp_path, slide, source):
 
 def test_the_store(tmp_path, slide):
     path = tmp_path / "a.tiles.zarr"
-    pack = ds.pack_tiles(slide, (64, 50))
+    pack = ds.pack_tiles(slide, tile_size=(64, 50))
     ds.write(pack, path)
     group = zarr.open_group(path, mode="r")
     assert group.metadata.zarr_format == 3
@@ -85,7 +85,7 @@ def test_the_store(tmp_path, slide):
 def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
     """What torch.utils.data.DataLoader asks for: a length, and items by number."""
     _, pixels = dense(64)
-    pack = ds.pack_tiles(ds.from_dask(IMAGE) if source == "dask array" else slide, 64)
+    pack = ds.pack_tiles(ds.from_dask(IMAGE) if source == "dask array" else slide, tile_size=64)
     if source == "store":
         pack = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr"))
     for i in (0, 7, np.int64(len(pixels) - 1), -1):
@@ -112,7 +112,7 @@ def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
 
 
 def test_one_tile_of_a_stored_pack_is_one_chunk_of_its_shard(tmp_path, slide):
-    pack = ds.open_pack(ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.tiles.zarr"))
+    pack = ds.open_pack(ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.tiles.zarr"))
     assert pack.tiles.npartitions == 1
     pack[0]  # opens the array
     before = bytes_read()
@@ -127,7 +127,9 @@ def test_more_tiles_than_a_shard_holds(tmp_path, slide, source, monkeypatch):
     taken = slide if source == "file" else ds.from_dask(IMAGE)
     done = []
     path = ds.write(
-        ds.pack_tiles(taken, 64), tmp_path / "a.zarr", progress=lambda *at: done.append(at)
+        ds.pack_tiles(taken, tile_size=64),
+        tmp_path / "a.zarr",
+        progress=lambda *at: done.append(at),
     )
     tiles = zarr.open_array(path + "/tiles", mode="r")
     assert tiles.shards == (7, 64, 64, 3)
@@ -144,7 +146,9 @@ def test_more_tiles_than_a_shard_holds(tmp_path, slide, source, monkeypatch):
 
 def test_shards_of_black_tiles_are_written_too(tmp_path):
     image = np.zeros((256, 256, 3), np.uint8)
-    pack = ds.pack_tiles(ds.from_dask(image), 64, detector=ds.Contrast(0.0) & ds.Brightness())
+    pack = ds.pack_tiles(
+        ds.from_dask(image), tile_size=64, detector=ds.Contrast(0.0) & ds.Brightness()
+    )
     if not len(pack):
         pytest.skip("black is blank under this detector")
     path = ds.write(pack, tmp_path / "a.zarr")
@@ -163,8 +167,8 @@ def test_tiles_a_shard(count, nbytes, expected):
 
 def test_an_empty_pack(tmp_path):
     blank = ds.from_dask(np.full((300, 300, 3), 240, np.uint8))
-    with pytest.warns(ds.BlankSlideWarning):
-        pack = ds.pack_tiles(blank, 64)
+    with pytest.warns(ds.errors.BlankSlideWarning):
+        pack = ds.pack_tiles(blank, tile_size=64)
     path = ds.write(pack, tmp_path / "a.zarr")
     found = ds.open_pack(path)
     assert len(found) == 0
@@ -177,7 +181,7 @@ def test_an_empty_pack(tmp_path):
 
 
 def test_a_pack_that_was_read_is_written_again(tmp_path, slide):
-    first = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
+    first = ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.zarr")
     second = ds.write(ds.open_pack(first), tmp_path / "b.zarr")
     one, two = ds.open_pack(first), ds.open_pack(second)
     np.testing.assert_array_equal(one.tiles.compute(), two.tiles.compute())
@@ -187,7 +191,7 @@ def test_a_pack_that_was_read_is_written_again(tmp_path, slide):
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_other_dtypes(tmp_path, dtype):
     image = noise(300, 300, 2, dtype=dtype)
-    path = ds.write(ds.pack_tiles(ds.from_dask(image), 100), tmp_path / "a.zarr")
+    path = ds.write(ds.pack_tiles(ds.from_dask(image), tile_size=100), tmp_path / "a.zarr")
     found = ds.open_pack(path)
     assert found.tiles.dtype == dtype
     assert len(found) == 9
@@ -196,7 +200,7 @@ def test_other_dtypes(tmp_path, dtype):
 
 
 def test_crops_come_back(tmp_path, slide):
-    crops = ds.random_crops(slide, 9, 40, seed=3)
+    crops = ds.random_crops(slide, n=9, size=40, seed=3)
     found = ds.open_pack(ds.write(crops, tmp_path / "a.zarr"))
     assert len(found) == 9
     for y, x, tile in zip(found.y, found.x, found.tiles.compute(), strict=True):
@@ -205,7 +209,7 @@ def test_crops_come_back(tmp_path, slide):
 
 
 def test_a_pack_is_small_to_send(tmp_path, slide):
-    pack = ds.open_pack(ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr"))
+    pack = ds.open_pack(ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.zarr"))
     assert len(pickle.dumps(pack)) < 20_000
     copy = pickle.loads(pickle.dumps(pack))
     np.testing.assert_array_equal(copy.tiles[0].compute(), pack.tiles[0].compute())
@@ -213,7 +217,7 @@ def test_a_pack_is_small_to_send(tmp_path, slide):
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_a_flipped_bit_is_noticed(tmp_path, slide, share):
-    path = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
+    path = ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.zarr")
     files = [one for one in (tmp_path / "a.zarr" / "tiles" / "c").rglob("*") if one.is_file()]
     data = bytearray(files[0].read_bytes())
     data[int(len(data) * share)] ^= 1
@@ -224,17 +228,17 @@ def test_a_flipped_bit_is_noticed(tmp_path, slide, share):
 
 
 def test_a_pack_rewritten_since_it_was_opened(tmp_path, slide):
-    path = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
+    path = ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.zarr")
     pack = ds.open_pack(path)
-    ds.write(ds.pack_tiles(slide, 50), path, overwrite=True)
-    with pytest.raises(ds.SlideChangedError) as error:
+    ds.write(ds.pack_tiles(slide, tile_size=50), path, overwrite=True)
+    with pytest.raises(ds.errors.SlideChangedError) as error:
         pack.tiles.compute()
     one_line(error)
     assert ds.open_pack(path).tiles.shape[1:] == (50, 50, 3)
 
 
 def test_what_is_no_pack(tmp_path):
-    with pytest.raises(ds.SlideNotFoundError) as error:
+    with pytest.raises(ds.errors.SlideNotFoundError) as error:
         ds.open_pack(tmp_path / "absent")
     one_line(error)
     image = ds.write(ds.from_dask(noise(64, 64)), tmp_path / "image.zarr")
@@ -242,25 +246,25 @@ def test_what_is_no_pack(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("hello")
     for path in (image, tmp_path / "foreign", tmp_path / "folder", tmp_path / "file"):
-        with pytest.raises(ds.SlideFormatError) as error:
+        with pytest.raises(ds.errors.SlideFormatError) as error:
             ds.open_pack(path)
         assert str(path) in one_line(error)
         assert isinstance(error.value, ValueError)
 
 
 def test_a_pack_that_declares_enormous_tiles(tmp_path, slide):
-    path = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
+    path = ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.zarr")
     array = tmp_path / "a.zarr" / "tiles" / "zarr.json"
     document = json.loads(array.read_text())
     document["shape"][1:3] = [2**40, 2**40]
     array.write_text(json.dumps(document))
-    with pytest.raises(ds.SlideLimitError, match="declares tiles of") as error:
+    with pytest.raises(ds.errors.SlideLimitError, match="declares tiles of") as error:
         ds.open_pack(path)
     one_line(error)
 
 
 def test_a_pack_that_lacks_a_part(tmp_path, slide):
-    path = ds.write(ds.pack_tiles(slide, 64), tmp_path / "a.zarr")
+    path = ds.write(ds.pack_tiles(slide, tile_size=64), tmp_path / "a.zarr")
     shutil.rmtree(tmp_path / "a.zarr" / "score")
-    with pytest.raises(ds.SlideFormatError):
+    with pytest.raises(ds.errors.SlideFormatError):
         ds.open_pack(path)

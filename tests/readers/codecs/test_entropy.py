@@ -269,11 +269,14 @@ def test_slides(tmp_path, layout, kind):
     found = ds.check_slide(path)
     if kind is None:
         np.testing.assert_array_equal(slide.read(0, 0, 96, 128), expected)
-        assert ds.resize(slide, 2).data.compute().shape[:2] == (48, 64)
+        assert ds.resize(slide, downsample=2).data.compute().shape[:2] == (48, 64)
         assert found.good
         return
-    for read in (lambda: slide.read(0, 0, 96, 128), lambda: ds.resize(slide, 8).data.compute()):
-        with pytest.raises(ds.TileDecodeError, match="the JPEG stream") as error:
+    for read in (
+        lambda: slide.read(0, 0, 96, 128),
+        lambda: ds.resize(slide, downsample=8).data.compute(),
+    ):
+        with pytest.raises(ds.errors.TileDecodeError, match="the JPEG stream") as error:
             read()
         assert error.value.offset == offset
         one_line(error)
@@ -315,7 +318,7 @@ def test_a_slide_with_what_is_wrong(tmp_path, name):
         frame = jpeg_frame(stream)
         size = frame.height, frame.width, frame.samples
     slide = slide_of(tmp_path / "a.tif", stream, *size)
-    with pytest.raises(ds.TileDecodeError, match="the JPEG stream") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="the JPEG stream") as error:
         slide.read(0, 0, *size[:2])
     one_line(error)
     assert ds.check_slide(slide).statuses["corrupt"] == 1
@@ -331,7 +334,7 @@ def test_tables_that_lie_apart(tmp_path):
     whole = jpeg(64, 64, scan(units))
     np.testing.assert_array_equal(found, imagecodecs.jpeg8_decode(whole))
     half = jpeg(64, 64, scan(units[:32]), given=b"")
-    with pytest.raises(ds.TileDecodeError, match="less data"):
+    with pytest.raises(ds.errors.TileDecodeError, match="less data"):
         slide_of(path, half, jpegtables=apart).read(0, 0, 64, 64)
 
 
@@ -345,7 +348,7 @@ def test_mutants_of_12_bits(tmp_path, kind):
         mutant = damaged(stream, kind, np.random.default_rng(seed))
         if mutant != stream:
             assert imagecodecs.jpeg8_decode(mutant).shape == right.shape[:2]  # silently
-            with pytest.raises(ds.TileDecodeError, match="the JPEG stream"):
+            with pytest.raises(ds.errors.TileDecodeError, match="the JPEG stream"):
                 slide_of(path, mutant).read(0, 0, 64, 64)
 
 

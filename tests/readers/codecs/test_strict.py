@@ -164,7 +164,7 @@ def test_jpeg_of_other_kinds_is_refused_by_name(tmp_path, marker):
     path = tmp_path / "a.tif"
     stream = with_frame(encoded(3), marker)
     path.write_bytes(tiff(tags_of((32, 48, 3), 7), [stream]))
-    with pytest.raises(ds.TileDecodeError, match=f"SOF{marker - 0xC0}") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match=f"SOF{marker - 0xC0}") as error:
         pixels_of(path)
     one_line(error)
 
@@ -266,7 +266,7 @@ def test_ccitt_that_is_not_whole_is_refused(tmp_path, kind, change):
     if not change(b"long enough"):
         assert (pixels_of(path)[20:40] == 0).all()  # a strip of no bytes is absent
         return
-    with pytest.raises(ds.TileDecodeError, match="CCITT") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="CCITT") as error:
         pixels_of(path)
     one_line(error)
     assert error.value.y == 20
@@ -288,7 +288,7 @@ def test_damaged_ccitt_is_refused_or_read_as_libtiff_reads_it(tmp_path_factory, 
     fax_strips(path, bilevel(40, 50, seed % 7), kind, 40, change)
     try:
         found = pixels_of(path)
-    except ds.TileDecodeError as error:
+    except ds.errors.TileDecodeError as error:
         assert "CCITT" in str(error)
     else:
         np.testing.assert_array_equal(found[..., 0], np.asarray(Image.open(path).convert("L")))
@@ -300,7 +300,7 @@ def test_ccitt_is_not_read_where_libtiff_cannot_be_heard(tmp_path, monkeypatch):
     fax_strips(path, bilevel(40, 50), "group 4", 20)
     logger = logging.getLogger("imagecodecs")
     monkeypatch.setattr(logger, "disabled", True)
-    with pytest.raises(ds.TileDecodeError, match="logger 'imagecodecs'") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="logger 'imagecodecs'") as error:
         pixels_of(path)
     one_line(error)
 
@@ -308,7 +308,7 @@ def test_ccitt_is_not_read_where_libtiff_cannot_be_heard(tmp_path, monkeypatch):
 def test_what_others_log_meanwhile_is_logged(tmp_path, caplog):
     path = tmp_path / "a.tif"
     fax_strips(path, bilevel(40, 50), "group 4", 20, cut)
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         pixels_of(path)
     logging.getLogger("imagecodecs").warning("of somebody else")
     assert [record.message for record in caplog.records] == ["of somebody else"]
@@ -327,7 +327,7 @@ def test_ccitt_is_read_whatever_is_logged(tmp_path, caplog, monkeypatch, level):
             before = logger.level
             np.testing.assert_array_equal(pixels_of(sound)[..., 0], pixels)
             assert logger.level == before
-            with pytest.raises(ds.TileDecodeError, match="CCITT stream"):
+            with pytest.raises(ds.errors.TileDecodeError, match="CCITT stream"):
                 pixels_of(damaged)
             assert logger.level == before
     assert not caplog.records
@@ -381,7 +381,7 @@ def test_ccitt_is_refused_where_all_logging_is_switched_off(tmp_path):
     fax_strips(path, bilevel(40, 50), "group 4", 20)
     logging.disable(logging.WARNING)
     try:
-        with pytest.raises(ds.TileDecodeError, match="logger 'imagecodecs'"):
+        with pytest.raises(ds.errors.TileDecodeError, match="logger 'imagecodecs'"):
             pixels_of(path)
     finally:
         logging.disable(logging.NOTSET)
@@ -392,7 +392,7 @@ def test_ccitt_is_refused_where_all_logging_is_switched_off(tmp_path):
 def test_ccitt_of_more_than_a_bit_a_pixel_is_refused(tmp_path, code, samples, bits):
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(tags_of((16, 16, samples), code, bits=bits), [b"\0\1" * 40]))
-    with pytest.raises(ds.SlideUnsupportedError, match="one bit a pixel") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="one bit a pixel") as error:
         ds.open_slide(path)
     one_line(error)
     with pytest.raises(Exception), Image.open(path) as image:  # noqa: B017
@@ -489,7 +489,7 @@ def test_deflate_without_its_last_bytes_is_read_if_nothing_is_missing(tmp_path, 
                 np.testing.assert_array_equal(np.asarray(image), pixels[:32])
             read += 1
         else:
-            with pytest.raises(ds.TileDecodeError) as error:
+            with pytest.raises(ds.errors.TileDecodeError) as error:
                 pixels_of(path)
             one_line(error)
     assert 4 <= read < 23
@@ -506,7 +506,7 @@ def test_deflate_of_a_wrong_checksum_is_refused(tmp_path, more):
         return data
 
     strips(path, 8, pixels, encode)
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         pixels_of(path)
     one_line(error)
 
@@ -516,7 +516,7 @@ def test_deflate_without_its_end_of_more_bytes_than_are_needed_is_refused(tmp_pa
     """They are those of another image, or of what was damaged before: zeros are codes too."""
     path = tmp_path / "a.tif"
     strips(path, 8, coded(), lambda part: zlib.compress(part.tobytes() + bytes(300))[:-less])
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         pixels_of(path)
     one_line(error)
 
@@ -525,7 +525,7 @@ def test_deflate_without_its_end_of_more_bytes_than_are_needed_is_refused(tmp_pa
 def test_a_codec_that_is_not_read_is_named_plainly(tmp_path, code):
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(tags_of((16, 16, 3), code), [b"some bytes"]))
-    with pytest.raises(ds.SlideUnsupportedError) as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError) as error:
         ds.open_slide(path)
     assert not set("<>") & set(one_line(error))
 
@@ -546,7 +546,7 @@ def test_lzw_without_its_end_is_read_if_nothing_is_missing(tmp_path_factory, til
     if more >= 0 and not stream.endswith(b"\0\0"):
         np.testing.assert_array_equal(pixels_of(path), pixels)
     else:
-        with pytest.raises(ds.TileDecodeError, match=r"no end|holds") as error:
+        with pytest.raises(ds.errors.TileDecodeError, match=r"no end|holds") as error:
             pixels_of(path)
         one_line(error)
 
@@ -564,10 +564,10 @@ def test_lzw_cut_anywhere_is_read_only_if_nothing_is_missing(tmp_path_factory, s
     if there >= sum(width for _, width in codes[:-1]):
         try:
             np.testing.assert_array_equal(pixels_of(path), pixels)
-        except ds.TileDecodeError:  # two bytes of zeros may be a hole of the file system
+        except ds.errors.TileDecodeError:  # two bytes of zeros may be a hole of the file system
             assert stream[:-less].endswith(b"\0\0")
     else:
-        with pytest.raises(ds.TileDecodeError, match=r"no end|holds"):
+        with pytest.raises(ds.errors.TileDecodeError, match=r"no end|holds"):
             pixels_of(path)
 
 
@@ -597,7 +597,7 @@ def test_other_jpeg_strips_are_refused(tmp_path, rows):
         count = itertools.count()
         strips(path, 7, pixels, lambda part, count=count, place=place: imagecodecs.jpeg8_encode(
             pixels[:rows].copy() if next(count) == place else part, 95))  # fmt: skip
-        with pytest.raises(ds.TileDecodeError, match="where the page says") as error:
+        with pytest.raises(ds.errors.TileDecodeError, match="where the page says") as error:
             pixels_of(path)
         one_line(error)
 
@@ -648,7 +648,7 @@ def test_lerc_that_is_packed_in_an_unknown_way_or_a_bomb(tmp_path):
         if reason is None:
             assert not pixels_of(path).any()
             continue
-        with pytest.raises(ds.TileDecodeError, match=reason) as error:
+        with pytest.raises(ds.errors.TileDecodeError, match=reason) as error:
             pixels_of(path)
         one_line(error)
 
@@ -705,7 +705,7 @@ def test_streams_of_other_samples_than_the_page_says_are_refused(tmp_path, code,
         return
     if name == "a bit" and code == 50002:
         pytest.skip("JPEG XL does not tell before it is decoded")
-    errors = (ds.TileDecodeError, ds.SlideUnsupportedError)
+    errors = (ds.errors.TileDecodeError, ds.errors.SlideUnsupportedError)
     with pytest.raises(errors, match=r"where the page says|decoder keeps 24") as error:
         pixels_of(path)
     one_line(error)
@@ -721,7 +721,7 @@ def test_a_predictor_of_a_codec_without_one_is_refused(tmp_path, code):
     path.write_bytes(tiff(tags_of(pixels.shape, code) | {317: (3, [1])}, [piece]))
     np.testing.assert_array_equal(pixels_of(path), pixels)
     path.write_bytes(tiff(tags_of(pixels.shape, code) | {317: (3, [2])}, [piece]))
-    with pytest.raises(ds.SlideUnsupportedError, match="predictor") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="predictor") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -730,7 +730,7 @@ def test_the_predictor_of_floats_for_integers_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     piece = zlib.compress(coded().tobytes())
     path.write_bytes(tiff(tags_of((40, 48, 3), 8) | {317: (3, [3])}, [piece]))
-    with pytest.raises(ds.SlideUnsupportedError, match="predictor 3") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="predictor 3") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -740,7 +740,7 @@ def test_yuyv_of_aperio_is_refused_by_name(tmp_path):
     raw = noise(16, 16, 2).tobytes()
     text = b"Aperio GT450 v1.0\0"
     path.write_bytes(tiff(tags_of((16, 16, 3), 33007, tile=16) | {270: (2, list(text))}, [raw]))
-    with pytest.raises(ds.SlideUnsupportedError, match="YUYV") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="YUYV") as error:
         ds.open_slide(path)
     one_line(error)
     jpeg = imagecodecs.jpeg8_encode(coded()[:16, :16].copy(), 95)
@@ -764,11 +764,11 @@ def test_an_error_of_python_is_no_reason(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(strict, "_as_stored", trip)
-    with pytest.raises(ds.TileDecodeError, match="does not fit together") as caught:
+    with pytest.raises(ds.errors.TileDecodeError, match="does not fit together") as caught:
         slide.read(0, 0, 40, 48)
     assert str(error) not in one_line(caught)
     monkeypatch.undo()
     monkeypatch.setattr(tifffile.TiffFile, "series", property(trip))
-    with pytest.raises(ds.SlideFormatError, match="not a TIFF that can be read") as caught:
+    with pytest.raises(ds.errors.SlideFormatError, match="not a TIFF that can be read") as caught:
         ds.open_slide(path)
     assert str(error) not in one_line(caught)

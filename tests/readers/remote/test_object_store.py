@@ -45,7 +45,7 @@ def test_pixels_are_those_of_the_file(bucket, tmp_path, layout):
     assert np.array_equal(there.read(101, 205, 90, 33), here.read(101, 205, 90, 33))
     small = ds.resize(there, downsample=3, gap=None).data.compute()
     assert np.array_equal(small, ds.resize(here, downsample=3, gap=None).data.compute())
-    maps = [ds.blank_map(one, 50).compute() for one in (there, here)]
+    maps = [ds.blank_map(one, tile_size=50).compute() for one in (there, here)]
     assert np.array_equal(maps[0].statistics, maps[1].statistics)
 
 
@@ -71,7 +71,9 @@ def test_an_image_in_one_large_piece_is_refused(bucket, tmp_path, monkeypatch):
     url = bucket.put(tmp_path / "a.tif", "one/a.tif")
     assert np.array_equal(ds.open_slide(url).data.compute(), smooth(300, 420))
     monkeypatch.setattr(opening, "_LARGEST_PIECE", 300 * 420 * 3 - 1)
-    with pytest.raises(ds.SlideUnsupportedError, match="pieces of 0 MB, which can only") as error:
+    with pytest.raises(
+        ds.errors.SlideUnsupportedError, match="pieces of 0 MB, which can only"
+    ) as error:
         ds.open_slide(url)
     assert url in one_line(error)
 
@@ -160,7 +162,7 @@ def test_a_server_that_never_answers_is_given_up(
     slide = ds.open_slide(bucket.put(tissue_tiff, "down.tif"))
     bucket.traffic.requests.clear()
     bucket.faults.start(1.0, (kind,))
-    with pytest.raises(ds.RemoteError, match=said) as error:
+    with pytest.raises(ds.errors.RemoteError, match=said) as error:
         slide.read(0, 0, 20, 20)
     assert isinstance(error.value, ConnectionError)
     assert slide.path in one_line(error)
@@ -169,13 +171,13 @@ def test_a_server_that_never_answers_is_given_up(
 
 
 def test_what_the_server_refuses_is_asked_once(bucket, monkeypatch):
-    with pytest.raises(ds.SlideNotFoundError, match="no such object"):
+    with pytest.raises(ds.errors.SlideNotFoundError, match="no such object"):
         ds.open_slide("s3://slides/nothing.tif")
-    with pytest.raises(ds.SlideNotFoundError):
+    with pytest.raises(ds.errors.SlideNotFoundError):
         ds.open_slide("s3://no-such-bucket/a.tif")
     bucket.traffic.requests.clear()
     bucket.faults.start(1.0, ("403",))
-    with pytest.raises(ds.RemoteAccessError, match="does not allow") as error:
+    with pytest.raises(ds.errors.RemoteAccessError, match="does not allow") as error:
         ds.open_slide("s3://slides/a.tif")
     assert len(bucket.traffic.requests) == 1
     assert isinstance(error.value, PermissionError)
@@ -193,13 +195,13 @@ def test_a_slide_that_changed_is_told(bucket, tissue_tiff, tissue, tmp_path):
             if was_read:
                 slide.read(0, 0, 10, 10)
             bucket.put(second, key)
-            with pytest.raises(ds.SlideChangedError, match="changed since it was opened"):
+            with pytest.raises(ds.errors.SlideChangedError, match="changed since it was opened"):
                 slide.read(100, 100, 50, 50)
 
 
 def test_no_secret_is_kept_or_shown(bucket, tissue_tiff):
     slide = ds.open_slide(bucket.put(tissue_tiff, "secret.tif"))
-    small = ds.resize(slide, 2)
+    small = ds.resize(slide, downsample=2)
     url = ds.write(small, "s3://slides/secret.ome.zarr")
     said = [repr(slide), repr(slide.source), slide._repr_html_(), *map(repr, slide.details)]
     said += [pickle.dumps(small.data).decode("latin1"), pickle.dumps(slide).decode("latin1")]
@@ -212,18 +214,18 @@ def test_no_secret_is_kept_or_shown(bucket, tissue_tiff):
         "https://user:hidden-word@host/a.tif",
         "https://host/a.tif?X-Amz-Signature=hidden-word",
     ):
-        with pytest.raises(ds.SlideArgumentError) as error:
+        with pytest.raises(ds.errors.SlideArgumentError) as error:
             ds.open_slide(address)
         assert "hidden-word" not in one_line(error)
 
 
 def test_addresses_that_are_not_taken(tmp_path):
-    with pytest.raises(ds.SlideUnsupportedError, match="s3://, http://"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="s3://, http://"):
         ds.open_slide("gs://bucket/a.tif")
-    with pytest.raises(ds.SlideArgumentError, match="no bucket"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="no bucket"):
         ds.open_slide("s3:///a.tif")
     image = ds.from_dask(np.zeros((9, 9), np.uint8))
-    with pytest.raises(ds.SlideUnsupportedError, match="use s3://"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="use s3://"):
         ds.write(image, "https://host/a.ome.zarr")
 
 
@@ -236,11 +238,11 @@ def test_a_web_server(tissue_tiff, tmp_path, quick_retries):
         for name in ("a b.tif", "a%20b.tif", "a.ome.zarr"):
             slide = ds.open_slide(f"{address}/{name}")
             assert np.array_equal(slide.data.compute(), expected)
-        with pytest.raises(ds.SlideNotFoundError):
+        with pytest.raises(ds.errors.SlideNotFoundError):
             ds.open_slide(f"{address}/b.tif")
     with (
         servers.web_server(tmp_path, ranges=False) as (address, _),
-        pytest.raises(ds.SlideUnsupportedError, match="sends no parts of a file"),
+        pytest.raises(ds.errors.SlideUnsupportedError, match="sends no parts of a file"),
     ):
         ds.open_slide(f"{address}/a b.tif")
 
@@ -259,12 +261,12 @@ def test_a_web_server_that_does_not_answer_head(tissue_tiff, tmp_path, quick_ret
         asked = sum(method == "HEAD" for method, *_ in traffic.requests)
         instead = [one for one in traffic.requests if one[2] == "bytes=0-0"]
         assert len(instead) == (0 if head == "length alone" else asked)
-        with pytest.raises(ds.SlideNotFoundError):
+        with pytest.raises(ds.errors.SlideNotFoundError):
             ds.open_slide(f"{address}/b.tif")
         slide = ds.open_slide(f"{address}/a.tif")
         path.write_bytes(path.read_bytes() + b"later")
         TILE_CACHE.clear()
-        with pytest.raises(ds.SlideChangedError):
+        with pytest.raises(ds.errors.SlideChangedError):
             slide.data.compute()
 
 
@@ -272,7 +274,7 @@ def test_without_head_and_without_ranges_it_says_what_to_do(tissue_tiff, tmp_pat
     (tmp_path / "a.tif").write_bytes(tissue_tiff.read_bytes())
     with (
         servers.web_server(tmp_path, ranges=False, head=405) as (address, _),
-        pytest.raises(ds.SlideUnsupportedError, match="sends no parts of a file"),
+        pytest.raises(ds.errors.SlideUnsupportedError, match="sends no parts of a file"),
     ):
         ds.open_slide(f"{address}/a.tif")
 
@@ -282,7 +284,7 @@ def test_without_obstore_it_says_what_to_install():
         "import sys; sys.modules['obstore'] = sys.modules['obstore.store'] = None\n"
         "import dask_slides as ds\n"
         "try: ds.open_slide('s3://bucket/a.tif')\n"
-        "except ds.SlideUnsupportedError as error: print(error)"
+        "except ds.errors.SlideUnsupportedError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'dask-slides[cloud]'" in done.stdout, done.stderr

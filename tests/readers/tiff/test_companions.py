@@ -96,7 +96,7 @@ def test_a_plane_of_nothing_but_a_companion(tmp_path):
         write_plane(folder / "b.ome.tif", planes[1], None, **KINDS[kind])
         slide = opened(folder / "a.ome.tif")
         np.testing.assert_array_equal(slide.data.compute(), planes[1][..., None])
-        assert ds.resize(slide, 4).data.compute().shape == (38, 50, 1)
+        assert ds.resize(slide, downsample=4).data.compute().shape == (38, 50, 1)
 
 
 def test_another_process_reads_them_too(tmp_path, processes):
@@ -119,7 +119,7 @@ def test_more_slides_than_a_process_keeps_open(tmp_path):
         for slide in slides:
             for level in (1, 0):
                 height, width = slide.levels[level].shape
-                found = slide.read(0, 0, height, width, level)
+                found = slide.read(0, 0, height, width, level=level)
                 np.testing.assert_array_equal(found, expected[level])
 
 
@@ -140,7 +140,7 @@ def test_a_page_that_is_missing_tells_of_the_request(tmp_path):
     xml = xml_of([("", ""), ("", "")], None).replace('<UUID FileName=""></UUID>', "")
     xml = xml.replace('FirstC="1" IFD="0"', 'FirstC="1" IFD="1"')
     write_plane(path, planes_of()[0], xml, **KINDS["deflate"])
-    with pytest.raises(ds.SlideFormatError, match="companions=True") as error:
+    with pytest.raises(ds.errors.SlideFormatError, match="companions=True") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -154,9 +154,9 @@ def test_a_slide_of_one_file_is_the_same_with_the_request(tmp_path):
 
 def test_what_the_request_does_not_go_with(tmp_path):
     path = split(tmp_path)
-    with pytest.raises(ds.SlideArgumentError, match="sha256"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="sha256"):
         opened(path, sha256="0" * 64)
-    with pytest.raises(ds.SlideUnsupportedError, match="this machine"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="this machine"):
         opened("https://127.0.0.1:1/a.ome.tif")
 
 
@@ -242,7 +242,7 @@ def test_a_name_that_leads_elsewhere_is_refused(naming, secret, case):
     os.symlink("link.ome.tif", folder / "second.ome.tif")
     os.symlink(secret, folder / "A.OME.TIF")
     os.mkfifo(folder / "pipe.ome.tif")
-    message = refused(path, ds.SlideFormatError)
+    message = refused(path, ds.errors.SlideFormatError)
     assert repr(name) in message
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), without("a.ome.tif"))
 
@@ -270,7 +270,7 @@ def test_the_watch_sees_what_tifffile_opens(tmp_path):
 
 def test_a_companion_that_is_missing(naming):
     path = naming("b.ome.tif")
-    message = refused(path, ds.SlideNotFoundError)
+    message = refused(path, ds.errors.SlideNotFoundError)
     assert "'b.ome.tif'" in message and "beside" in message
 
 
@@ -294,7 +294,7 @@ def test_the_folder_of_a_slide_that_is_a_link_is_that_of_the_slide(tmp_path, sec
     os.symlink(path, link)
     (path.parent / "b.ome.tif").unlink()
     os.symlink(secret, path.parent / "b.ome.tif")  # that one would be opened
-    assert "link" in refused(link, ds.SlideFormatError)
+    assert "link" in refused(link, ds.errors.SlideFormatError)
     _, files = opened_files(link, True)
     assert str(path) in files and str(secret) not in files
 
@@ -308,7 +308,7 @@ def test_the_order_of_names_makes_no_file_the_slide(naming, secret):
     assert xml.count(first) == 1
     xml = xml.replace(first, f'FileName="../outside/secret.ome.tif">{uuid_of(1)}')
     write_plane(path, planes_of()[0], xml, **KINDS["deflate"])
-    assert "secret" in refused(path, ds.SlideFormatError)
+    assert "secret" in refused(path, ds.errors.SlideFormatError)
     _, files = opened_files(path, True)
     assert str(path) in files and str(secret) not in files
 
@@ -323,14 +323,14 @@ def test_a_slide_that_was_renamed_knows_itself_by_its_uuid(tmp_path):
 
 def test_a_slide_that_names_itself_as_another_file(naming):
     path = naming("a.ome.tif")
-    assert "'a.ome.tif'" in refused(path, ds.SlideFormatError)
+    assert "'a.ome.tif'" in refused(path, ds.errors.SlideFormatError)
 
 
 def test_metadata_in_another_file(tmp_path):
     path = tmp_path / "b.ome.tif"
     xml = '<OME><BinaryOnly MetadataFile="a.ome.tif" UUID="urn:uuid:0"/></OME>'
     write_plane(path, planes_of()[0], xml, **KINDS["deflate"])
-    assert "metadata" in refused(path, ds.SlideUnsupportedError)
+    assert "metadata" in refused(path, ds.errors.SlideUnsupportedError)
 
 
 # ---------------------------------------------------------------- structure
@@ -343,34 +343,34 @@ def test_a_companion_cut_short(tmp_path):
     whole = beside.read_bytes()
     for size in (offset + count - 1, 200, 6):
         beside.write_bytes(whole[:size])
-        assert "b.ome.tif" in refused(path, ds.SlideTruncatedError)
+        assert "b.ome.tif" in refused(path, ds.errors.SlideTruncatedError)
 
 
 def test_a_companion_that_is_no_tiff(tmp_path):
     path = split(tmp_path)
     (tmp_path / "b.ome.tif").write_bytes(b"# a diary\n" * 100)
-    message = refused(path, ds.SlideFormatError)
+    message = refused(path, ds.errors.SlideFormatError)
     assert "b.ome.tif" in message and "diary" not in message
 
 
 def test_a_companion_whose_tables_contradict_each_other(tmp_path):
     path = split(tmp_path)
     patch_tag(tmp_path / "c.ome.tif", 324, [8] * 12)  # where the first directory lies
-    assert "c.ome.tif" in refused(path, ds.SlideFormatError)
+    assert "c.ome.tif" in refused(path, ds.errors.SlideFormatError)
 
 
 def test_a_companion_with_a_doctype(tmp_path):
     path = split(tmp_path)
     xml = '<!DOCTYPE OME [<!ENTITY a SYSTEM "file:///etc/passwd">]><OME></OME>'
     write_plane(tmp_path / "b.ome.tif", planes_of()[1], xml, **KINDS["deflate"])
-    message = refused(path, ds.SlideFormatError)
+    message = refused(path, ds.errors.SlideFormatError)
     assert "b.ome.tif" in message and "DOCTYPE" in message
 
 
 def test_limits_are_those_of_all_files(tmp_path):
     path = split(tmp_path, levels=1)
     opened(path, limits=ds.Limits(pages=6))
-    message = refused(path, ds.SlideLimitError, limits=ds.Limits(pages=5))
+    message = refused(path, ds.errors.SlideLimitError, limits=ds.Limits(pages=5))
     assert "Limits(pages=" in message
 
 
@@ -386,7 +386,7 @@ def test_limits_are_those_of_all_files(tmp_path):
 )
 def test_companions_that_are_stored_in_another_way(tmp_path, others):
     path = split(tmp_path, others=others)
-    refused(path, ds.SlideUnsupportedError)
+    refused(path, ds.errors.SlideUnsupportedError)
 
 
 def test_a_level_of_a_companion_that_is_stored_in_another_way(tmp_path):
@@ -398,7 +398,7 @@ def test_a_level_of_a_companion_that_is_stored_in_another_way(tmp_path):
     with tifffile.TiffWriter(tmp_path / "b.ome.tif") as tiff:
         tiff.write(planes[1], description=xml, subifds=1, **options)
         tiff.write(planes[1][::2, ::2], subfiletype=1, predictor=True, **options)
-    assert "level 1" in refused(path, ds.SlideUnsupportedError)
+    assert "level 1" in refused(path, ds.errors.SlideUnsupportedError)
 
 
 CROWDED = """
@@ -418,7 +418,7 @@ for one in taken[: int(sys.argv[2])]:
     os.close(one)
 try:
     print(ds.open_slide(sys.argv[1], companions=True).shape)
-except ds.SlideUnsupportedError as error:
+except ds.errors.SlideUnsupportedError as error:
     print(error)
 """
 
@@ -453,7 +453,7 @@ def test_an_absent_tile_of_a_companion(tmp_path, mode):
     np.testing.assert_array_equal(slide.data.compute(), expected)
     (tile,) = slide.bad_tiles()
     assert (tile.y, tile.x, tile.status) == (TILE, 0, "absent")
-    cells = ds.blank_map(slide, TILE).compute()
+    cells = ds.blank_map(slide, tile_size=TILE).compute()
     assert cells.unknown[1, 0] and cells.unknown.sum() == 1
 
 
@@ -462,7 +462,7 @@ def test_a_corrupt_tile_of_a_companion(tmp_path, kind):
     path = split(tmp_path, kind)
     expected = pixels_of(path)
     spoil(tmp_path / "c.ome.tif", corrupt=[5])
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         opened(path).data.compute()
     assert one_line(error).startswith(f"{path}: companion c.ome.tif: level 0, rows 64 to 128")
     assert (error.value.y, error.value.x, error.value.offset) == (TILE, TILE, None)
@@ -486,7 +486,7 @@ def test_a_corrupt_tile_of_a_lower_level_is_told_with_its_file(tmp_path, name):
         file.write(b"\x01" * count)
     slide = opened(path)
     np.testing.assert_array_equal(slide.data.compute(), pixels_of(path))
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         slide.to_dask(1).compute()
     told = str(path) if name == path.name else f"{path}: companion {name}"
     assert one_line(error).startswith(f"{told}: level 1, rows 64 to 75, columns 64 to 100 ")
@@ -497,7 +497,7 @@ def test_a_corrupt_tile_of_a_slide_that_is_one_companion(tmp_path):
     write_plane(tmp_path / "a.ome.tif", planes_of()[0], xml, **KINDS["deflate"])
     write_plane(tmp_path / "b.ome.tif", planes_of()[1], None, **KINDS["deflate"])
     spoil(tmp_path / "b.ome.tif", corrupt=[0])
-    with pytest.raises(ds.TileDecodeError, match="companion b") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="companion b") as error:
         opened(tmp_path / "a.ome.tif").data.compute()
     assert "b.ome.tif: level 0, rows 0 to 64" in one_line(error)
 
@@ -508,7 +508,7 @@ def test_a_jpeg_tile_of_a_companion_that_ends_early_is_not_grey(tmp_path):
     with open(tmp_path / "b.ome.tif", "r+b") as file:
         file.seek(offset + count // 2)
         file.write(bytes(count - count // 2 - 2))  # libjpeg warns, and decodes
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         opened(path).data.compute()
 
 
@@ -524,7 +524,7 @@ def test_a_companion_that_changed(tmp_path, before, change):
     if before:
         slide.read(0, 0, 10, 10)
     change_file(beside, change)
-    kind = ds.SlideNotFoundError if change == "gone" else ds.SlideChangedError
+    kind = ds.errors.SlideNotFoundError if change == "gone" else ds.errors.SlideChangedError
     with pytest.raises(kind) as error:
         slide.data.compute()
     assert str(beside) in one_line(error)
@@ -539,7 +539,7 @@ def test_a_companion_that_became_a_link_is_not_followed(naming, secret):
     os.utime(secret, ns=(status.st_atime_ns, status.st_mtime_ns))
     beside.unlink()
     os.symlink(secret, beside)
-    with pytest.raises(ds.SlideFormatError, match="link"):
+    with pytest.raises(ds.errors.SlideFormatError, match="link"):
         slide.read(0, 0, 10, 10)
 
 
@@ -562,11 +562,11 @@ def test_a_write_goes_on_only_of_the_same_companions(tmp_path):
     whole = beside.read_bytes()
     out = tmp_path / "out.ome.zarr"
     spoil(beside, corrupt=[11])
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         ds.write(opened(path), out, resume=True)
     beside.write_bytes(whole)
     os.utime(beside, ns=(0, 1))
-    with pytest.raises(ds.ResumeError, match="companions"):
+    with pytest.raises(ds.errors.ResumeError, match="companions"):
         ds.write(opened(path), out, resume=True)
     ds.write(opened(path), out)
     found = ds.open_slide(out)
@@ -587,7 +587,7 @@ def test_the_command_line_asks_for_them(tmp_path):
     out = str(tmp_path / "out.ome.zarr")
     done = run(main, ["resize", str(path), out, "--downsample", "2", "--companions", "-q"])
     assert done.exit_code == 0, done.output
-    expected = ds.resize(opened(path), 2).data.compute()
+    expected = ds.resize(opened(path), downsample=2).data.compute()
     np.testing.assert_array_equal(ds.open_slide(out).data.compute(), expected)
 
 

@@ -100,7 +100,7 @@ def test_a_finding_is_kept(findings):
     assert "not ours" in told(findings)[0]
 
     def ours():
-        raise ds.SlideFormatError("a.tif: what; cure")
+        raise ds.errors.SlideFormatError("a.tif: what; cure")
 
     fuzz.try_one(ours, findings, "ours", b"")
     assert findings.count == 1

@@ -94,7 +94,7 @@ def test_damage_that_libjpeg_only_warns_of_is_an_error(tmp_path, damage, number)
     data[offset : offset + count] = DAMAGES[damage](bytes(data[offset : offset + count]))
     path.write_bytes(data)
     decoded(path)  # tifffile makes pixels of it
-    with pytest.raises(ds.TileDecodeError) as error:
+    with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).data.compute()
     one_line(error)
     assert (error.value.y, error.value.x, error.value.offset) == (y, x, offset)

@@ -220,7 +220,7 @@ def test_a_damaged_tile_is_told(tmp_path, factor):
         file.seek(start + count // 2)
         file.write(bytes(count - count // 2))
     os.utime(slide.path, ns=(stat.mtime_ns, stat.mtime_ns))
-    with pytest.raises(ds.TileDecodeError, match="tile 7 has no end"):
+    with pytest.raises(ds.errors.TileDecodeError, match="tile 7 has no end"):
         whole(slide, factor)
     file.opened.cache_clear()
 

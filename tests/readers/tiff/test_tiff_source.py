@@ -321,7 +321,7 @@ def test_inverted_grey_of_unknown_black_is_refused(tmp_path, case):
         stored = np.stack([stored] * 2, axis=-1)
         options |= {"planarconfig": "contig", "extrasamples": ["unassalpha"]}
     tifffile.imwrite(path, stored, **options)
-    with pytest.raises(ds.SlideUnsupportedError, match="0 is white") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="0 is white") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
@@ -442,7 +442,7 @@ def test_opening_and_planning_read_no_pixel(tmp_path):
             file.write(b"\xff" * count)
     before = bytes_read()
     slide = ds.open_slide(path)
-    graph = ds.resize(slide, 3).data
+    graph = ds.resize(slide, downsample=3).data
     assert bytes_read() - before < 100_000 < path.stat().st_size // 50
     assert graph.shape == (500, 500, 3)
     assert slide.shape == (1500, 1500, 3)
@@ -456,7 +456,7 @@ def test_opening_a_damaged_jpeg_works_and_reading_it_names_the_place(tmp_path):
         file.seek(offset)
         file.write(b"\x00" * count)
     slide = ds.open_slide(path)
-    with pytest.raises(ds.TileDecodeError, match="level 0, rows 64 to 128") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="level 0, rows 64 to 128") as error:
         slide.read(64, 64, 64, 64)
     assert str(path) in one_line(error)
     assert slide.read(0, 0, 64, 64).shape == (64, 64, 3)  # the others can be read
@@ -470,12 +470,12 @@ def test_damaged_tiles_raise(tmp_path, codec):
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(b"\x01" * count)
-    with pytest.raises(ds.TileDecodeError, match="rows 0 to 64") as error:
+    with pytest.raises(ds.errors.TileDecodeError, match="rows 0 to 64") as error:
         ds.open_slide(path).data.compute(scheduler="sync")
     assert isinstance(error.value, OSError)
     message = one_line(error)
     copy = pickle.loads(pickle.dumps(error.value))  # the codec's own error comes along
-    assert (type(copy), str(copy)) == (ds.TileDecodeError, message)
+    assert (type(copy), str(copy)) == (ds.errors.TileDecodeError, message)
 
 
 @pytest.mark.parametrize("damage", ["zero tail", "truncated"])
@@ -491,7 +491,7 @@ def test_a_jpeg_tile_without_its_end_raises(tmp_path, damage):
         with open(path, "r+b") as file:
             file.seek(offset + count // 2)
             file.write(b"\x00" * (count - count // 2))
-    with pytest.raises(ds.TileDecodeError):
+    with pytest.raises(ds.errors.TileDecodeError):
         ds.open_slide(path).data.compute(scheduler="sync")
 
 
@@ -571,13 +571,13 @@ def refused(path, kind, builtin, **options):
 
 
 def test_nothing_there(tmp_path):
-    message = refused(tmp_path / "absent.svs", ds.SlideNotFoundError, FileNotFoundError)
+    message = refused(tmp_path / "absent.svs", ds.errors.SlideNotFoundError, FileNotFoundError)
     assert "No such file" in message
-    refused(tmp_path / "no folder" / "a.tif", ds.SlideNotFoundError, FileNotFoundError)
+    refused(tmp_path / "no folder" / "a.tif", ds.errors.SlideNotFoundError, FileNotFoundError)
 
 
 def test_a_folder_that_is_no_store(tmp_path):
-    refused(tmp_path, ds.SlideFormatError, ValueError)
+    refused(tmp_path, ds.errors.SlideFormatError, ValueError)
 
 
 @pytest.mark.parametrize(
@@ -596,7 +596,7 @@ def test_a_folder_that_is_no_store(tmp_path):
 def test_files_that_are_no_image(tmp_path, content):
     path = tmp_path / "a.tif"
     path.write_bytes(content)
-    refused(path, ds.SlideFormatError, ValueError)
+    refused(path, ds.errors.SlideFormatError, ValueError)
 
 
 def test_a_header_cut_off(tmp_path):
@@ -606,7 +606,7 @@ def test_a_header_cut_off(tmp_path):
     with tifffile.TiffFile(path) as tiff:
         end = tiff.pages[0].offset + 20
     path.write_bytes(path.read_bytes()[:end])
-    refused(path, ds.SlideFormatError, ValueError)
+    refused(path, ds.errors.SlideFormatError, ValueError)
 
 
 @pytest.mark.parametrize("code", [324, 325])
@@ -616,7 +616,7 @@ def test_short_tables(tmp_path, code):
     with tifffile.TiffFile(path) as tiff:
         values = tiff.pages[0].tags[code].value
     patch_tag(path, code, values[:5])
-    message = refused(path, ds.SlideFormatError, ValueError)
+    message = refused(path, ds.errors.SlideFormatError, ValueError)
     assert "16 tiles" in message
 
 
@@ -624,7 +624,7 @@ def test_a_codec_that_is_not_known(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(64, 64), compression="zlib")
     patch_tag(path, 259, 12345)
-    refused(path, ds.SlideUnsupportedError, NotImplementedError)
+    refused(path, ds.errors.SlideUnsupportedError, NotImplementedError)
 
 
 @pytest.mark.parametrize(
@@ -645,7 +645,7 @@ def test_kinds_that_are_refused(tmp_path, case, word):
         ),
     }[case]
     tifffile.imwrite(path, data, **options)
-    assert word in refused(path, ds.SlideUnsupportedError, NotImplementedError)
+    assert word in refused(path, ds.errors.SlideUnsupportedError, NotImplementedError)
 
 
 @pytest.mark.parametrize("change", ["time", "size", "gone"])
@@ -657,7 +657,7 @@ def test_a_file_that_changed(tmp_path, change, before):
     if before:
         slide.read(0, 0, 1, 1)  # the process keeps the file open
     change_file(path, change)
-    kind = ds.SlideNotFoundError if change == "gone" else ds.SlideChangedError
+    kind = ds.errors.SlideNotFoundError if change == "gone" else ds.errors.SlideChangedError
     with pytest.raises(kind) as error:
         slide.data.compute(scheduler="sync")
     assert isinstance(error.value, OSError)
@@ -673,7 +673,7 @@ def test_a_file_that_changed(tmp_path, change, before):
 def test_wrong_arguments(tmp_path, options):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(16, 16))
-    with pytest.raises(ds.SlideArgumentError) as error:
+    with pytest.raises(ds.errors.SlideArgumentError) as error:
         ds.open_slide(path, **options)
     assert isinstance(error.value, ValueError)
     one_line(error)
@@ -684,10 +684,10 @@ def test_regions_outside(tmp_path):
     tifffile.imwrite(path, noise(64, 48))
     slide = ds.open_slide(path)
     for region in [(0, 0, 65, 1), (0, 48, 1, 1), (-1, 0, 2, 2), (0, 0, 0, 5), (63, 47, 2, 1)]:
-        with pytest.raises(ds.SlideArgumentError) as error:
+        with pytest.raises(ds.errors.SlideArgumentError) as error:
             slide.read(*region)
         assert "a.tif" in one_line(error)
-    with pytest.raises(ds.SlideArgumentError, match="no level 1"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="no level 1"):
         slide.read(0, 0, 1, 1, level=1)
 
 

@@ -90,7 +90,7 @@ def test_too_few_entries_are_refused(tmp_path, layout, code):
     )  # fmt: skip
     pieces = pieces_of(PIXELS, layout)
     path.write_bytes(tiff(tags, [encode(piece) for piece in pieces[:-1]]))
-    with pytest.raises(ds.SlideFormatError, match=f"for {len(pieces)} tiles") as error:
+    with pytest.raises(ds.errors.SlideFormatError, match=f"for {len(pieces)} tiles") as error:
         ds.open_slide(path)
     one_line(error)
 
@@ -159,6 +159,6 @@ def test_a_list_of_pages_that_was_cut_is_refused(tmp_path, form, count):
     parts += [data + b"\x01" * left for left in range(1, pointer)]
     for part in parts:
         path.write_bytes(part)
-        with pytest.raises(ds.SlideTruncatedError, match="directory") as error:
+        with pytest.raises(ds.errors.SlideTruncatedError, match="directory") as error:
             ds.open_slide(path)
         one_line(error)

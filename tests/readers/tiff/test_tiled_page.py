@@ -99,7 +99,7 @@ def test_each_tile_of_a_region_is_decoded_once_and_no_other(tmp_path, monkeypatc
     assert sorted(decoded) == list(range(25))
     decoded.clear()
     with dask.config.set(scheduler="sync"):
-        ds.blank_map(slide, (128, 96)).compute()
+        ds.blank_map(slide, tile_size=(128, 96)).compute()
     assert sorted(decoded) == list(range(25))
 
 
@@ -112,7 +112,7 @@ def test_a_file_that_ends_within_a_tile_is_told(tmp_path):
             file.truncate(path.stat().st_size - 100)
         with pytest.raises(ValueError, match="ends within tile 24"):
             page[290:300, 400:420, :]
-    with pytest.raises(ds.SlideChangedError):
+    with pytest.raises(ds.errors.SlideChangedError):
         slide.read(290, 400, 10, 20)
 
 
@@ -147,7 +147,7 @@ def test_an_absent_strip_is_the_fill_and_a_corrupt_one_is_named(tmp_path):
     slide = ds.open_slide(path)
     pixels[32:48] = 255
     assert np.array_equal(slide.read(0, 0, 80, 420), pixels[:80])
-    with pytest.raises(ds.TileDecodeError, match=f"rows 80 to 96, .*, at byte {offset}"):
+    with pytest.raises(ds.errors.TileDecodeError, match=f"rows 80 to 96, .*, at byte {offset}"):
         slide.read(0, 0, 300, 420)
     masked = ds.open_slide(path, on_bad_tile="mask")
     pixels[80:96] = 255

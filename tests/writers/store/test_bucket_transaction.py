@@ -43,7 +43,7 @@ def expected(source, tmp_path_factory):
 
 def write(kind, source, out, **options):
     with dask.config.set(scheduler="sync"):
-        made = ds.blank_map(source, 100) if kind == "map" else work.made(kind, source)
+        made = ds.blank_map(source, tile_size=100) if kind == "map" else work.made(kind, source)
         return ds.write(made, out, **options)
 
 
@@ -71,7 +71,7 @@ def test_a_store_has_the_bytes_of_one_on_a_disk(bucket, source, expected, kind, 
     else:
         ds.open_slide(at(name)).thumbnail(64)
     # one that is there is not touched, and an overwrite leaves nothing beside it
-    with pytest.raises(ds.OutputExistsError, match="is there already"):
+    with pytest.raises(ds.errors.OutputExistsError, match="is there already"):
         write(kind, source, at(name))
     write(kind, source, at(name), overwrite=True)
     assert bucket.contents(name) == expected[kind]
@@ -133,20 +133,20 @@ def killed_at(bucket, processes, step, source, name, before, expected, **options
     if "zarr.json" in found:
         assert found in (before, expected)
     else:
-        with pytest.raises((ds.SlideNotFoundError, ds.SlideFormatError)) as error:
+        with pytest.raises((ds.errors.SlideNotFoundError, ds.errors.SlideFormatError)) as error:
             ds.open_slide(at(name))
         if bucket.contents(name).keys() - {".lock"}:
             assert "not finished" in str(error.value)
-        with pytest.raises(ds.SlideFormatError, match="not a finished store"):
+        with pytest.raises(ds.errors.SlideFormatError, match="not a finished store"):
             ds.verify(at(name))
     if code and not bucket.contents(name):  # killed before it began
         write("image", source, at(name), **options)
     elif code and found != expected:
-        with pytest.raises((ds.OutputBusyError, ds.OutputExistsError)):
+        with pytest.raises((ds.errors.OutputBusyError, ds.errors.OutputExistsError)):
             write("image", source, at(name))
         write("image", source, at(name), resume=True, **options)
     elif code:  # killed while tidying up
-        with pytest.raises(ds.OutputExistsError):
+        with pytest.raises(ds.errors.OutputExistsError):
             write("image", source, at(name))
     ds.verify(at(name))
     left = bucket.contents(name)
@@ -208,7 +208,7 @@ def test_resume_does_only_what_is_missing(
             write("image", source, at(name), resume=True)
     shards = {n for n in bucket.contents(name) if n.startswith("0/c/")}
     assert shards
-    with pytest.raises(ds.ResumeError, match=r"differs in .*kind"):
+    with pytest.raises(ds.errors.ResumeError, match=r"differs in .*kind"):
         write("cutoff", source, at(name), resume=True)
     bucket.traffic.requests.clear()
     write("image", source, at(name), resume=True)
@@ -249,7 +249,7 @@ def test_what_others_wrote_is_never_touched(bucket, source, tmp_path, name):
         bucket.put(tmp_path / ("theirs/zarr.json" if key.endswith("json") else "part.bin"), key)
         before = bucket.contents(name)
         for options in ({}, {"overwrite": True}, {"resume": True}):
-            with pytest.raises(ds.OutputExistsError):
+            with pytest.raises(ds.errors.OutputExistsError):
                 write("image", source, at(name), **options)
         assert bucket.contents(name) == before
         bucket.client.delete_object(Bucket=servers.BUCKET, Key=key)
@@ -260,7 +260,9 @@ def test_a_busy_prefix(bucket, source, expected, name):
 
     def meanwhile(done, total):
         if done == 1 and not met:
-            with pytest.raises(ds.OutputBusyError, match="is being written by process") as error:
+            with pytest.raises(
+                ds.errors.OutputBusyError, match="is being written by process"
+            ) as error:
                 write("image", source, at(name))
             met.append(error)
 
@@ -277,7 +279,10 @@ def test_one_that_was_taken_over_gives_up(bucket, source, expected, name):
         if done == 1 and not taken:
             taken.append(write("image", source, at(name), resume=True))
 
-    with dask.config.set(scheduler="sync"), pytest.raises(ds.OutputBusyError, match="taken over"):
+    with (
+        dask.config.set(scheduler="sync"),
+        pytest.raises(ds.errors.OutputBusyError, match="taken over"),
+    ):
         ds.write(ds.open_slide(source), at(name), progress=meanwhile)
     assert {n: d for n, d in bucket.contents(name).items() if n[0] != "."} == expected["image"]
     ds.verify(at(name))
@@ -332,20 +337,20 @@ def test_every_damage_is_found(bucket, source, expected, name):
         else:
             bad = bytes(changed) if kind == "changed" else good[:-1]
             bucket.client.put_object(**key, Body=bad)
-        with pytest.raises(ds.StoreDamagedError, match=file):
+        with pytest.raises(ds.errors.StoreDamagedError, match=file):
             ds.verify(at(name))
         bucket.client.put_object(**key, Body=good)
     bucket.client.put_object(Bucket=servers.BUCKET, Key=f"{name}/tiles/more", Body=b"x")
-    with pytest.raises(ds.StoreDamagedError, match="tiles/more was added"):
+    with pytest.raises(ds.errors.StoreDamagedError, match="tiles/more was added"):
         ds.verify(at(name))
 
 
 def test_a_server_that_is_down_proves_no_damage(bucket, source, name):
     write("pack", source, at(name))
     bucket.faults.start(1.0, ("503",))
-    with pytest.raises(ds.RemoteError):
+    with pytest.raises(ds.errors.RemoteError):
         ds.verify(at(name))
-    with pytest.raises(ds.RemoteError):
+    with pytest.raises(ds.errors.RemoteError):
         ds.open_pack(at(name))
 
 

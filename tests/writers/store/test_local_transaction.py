@@ -27,7 +27,7 @@ class Fails(Source):
     """A source whose third read raises."""
 
     calls: list
-    error: type = ds.TileDecodeError
+    error: type = ds.errors.TileDecodeError
     levels: tuple = (Level(SHAPE, (1.0, 1.0), (256, 256)),)
     channels: int = 3
     dtype: object = "uint8"
@@ -40,7 +40,7 @@ class Fails(Source):
         return np.full((region.height, region.width, 3), 7, self.dtype)
 
 
-def failing(error=ds.TileDecodeError):
+def failing(error=ds.errors.TileDecodeError):
     source = Fails([], error, dtype=np.dtype("uint8"))
     return Slide(source, "fails", None)
 
@@ -57,8 +57,8 @@ def contents(folder):
 MADE = {
     "image": (lambda: ds.from_dask(noise(600, 600, 3)), "a.ome.zarr"),
     "cutoff": (lambda: ds.cutoff_resize(tissue_slide(), tile_size=64), "a.ome.zarr"),
-    "blank map": (lambda: ds.blank_map(tissue_slide(), 64), "a.ome.zarr"),
-    "pack": (lambda: ds.pack_tiles(tissue_slide(), 64), "a.tiles.zarr"),
+    "blank map": (lambda: ds.blank_map(tissue_slide(), tile_size=64), "a.ome.zarr"),
+    "pack": (lambda: ds.pack_tiles(tissue_slide(), tile_size=64), "a.tiles.zarr"),
 }
 
 
@@ -73,7 +73,7 @@ def test_a_path_that_is_taken_is_left_alone(tmp_path, kind):
     made = make()
     ds.write(made, path)
     before = contents(tmp_path)
-    with pytest.raises(ds.OutputExistsError) as error:
+    with pytest.raises(ds.errors.OutputExistsError) as error:
         ds.write(made, path)
     assert isinstance(error.value, FileExistsError)
     assert str(path) in one_line(error)
@@ -114,7 +114,7 @@ def test_what_is_not_ours_is_never_overwritten(tmp_path, kind, foreign):
         path.symlink_to(tmp_path / "nowhere")
     before = contents(tmp_path)
     for overwrite in (False, True):
-        with pytest.raises(ds.OutputExistsError) as error:
+        with pytest.raises(ds.errors.OutputExistsError) as error:
             ds.write(make(), path, overwrite=overwrite)
         assert str(path) in one_line(error)
     assert contents(tmp_path) == before
@@ -122,7 +122,7 @@ def test_what_is_not_ours_is_never_overwritten(tmp_path, kind, foreign):
     assert path.is_dir() == (foreign in ("folder", "empty folder", "zarr", "link"))
 
 
-@pytest.mark.parametrize("kind", [ds.TileDecodeError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("kind", [ds.errors.TileDecodeError, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("old", [True, False], ids=["over an old store", "new"])
 def test_a_failure_leaves_nothing_behind(tmp_path, kind, old):
     path = tmp_path / "a.ome.zarr"
@@ -155,7 +155,10 @@ class Lingers(Fails):
 
 def test_a_failure_of_a_thread_leaves_nothing_behind(tmp_path):
     source = Lingers([], dtype=np.dtype("uint8"))
-    with dask.config.set(scheduler="threads", num_workers=2), pytest.raises(ds.TileDecodeError):
+    with (
+        dask.config.set(scheduler="threads", num_workers=2),
+        pytest.raises(ds.errors.TileDecodeError),
+    ):
         ds.write(Slide(source, "fails", None), tmp_path / "a.ome.zarr")
     source.go_on.set()
     assert os.listdir(tmp_path) == []
@@ -167,10 +170,10 @@ def test_a_pack_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     image = tissue(640, 640)
     tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), compression="zlib")
-    pack = ds.pack_tiles(path, 64)
+    pack = ds.pack_tiles(path, tile_size=64)
     monkeypatch.setattr(packs, "TASK_BYTES", 3 * 64 * 64 * 3)
     os.utime(path, ns=(1, 1))
-    with pytest.raises(ds.SlideChangedError):
+    with pytest.raises(ds.errors.SlideChangedError):
         ds.write(pack, tmp_path / "a.zarr")
     assert os.listdir(tmp_path) == ["a.tif"]
 
@@ -183,14 +186,14 @@ def test_somebody_faster_wins(tmp_path):
             path.mkdir()
             (path / "theirs").write_text("first")
 
-    with pytest.raises(ds.OutputExistsError):
+    with pytest.raises(ds.errors.OutputExistsError):
         ds.write(ds.from_dask(noise(600, 600, 3)), path, overwrite=True, progress=elbow)
     assert contents(tmp_path) == {"a.zarr/theirs": b"first"}
 
 
 def test_no_folder(tmp_path):
     path = tmp_path / "no" / "such" / "a.ome.zarr"
-    with pytest.raises(ds.SlideNotFoundError, match="make it first") as error:
+    with pytest.raises(ds.errors.SlideNotFoundError, match="make it first") as error:
         ds.write(ds.from_dask(noise(30, 30)), path)
     assert isinstance(error.value, FileNotFoundError)
     one_line(error)
@@ -199,7 +202,7 @@ def test_no_folder(tmp_path):
 
 @pytest.mark.parametrize("path", [None, 3, object()], ids=str)
 def test_no_path(path):
-    with pytest.raises(ds.SlideArgumentError) as error:
+    with pytest.raises(ds.errors.SlideArgumentError) as error:
         ds.write(ds.from_dask(noise(30, 30)), path)
     one_line(error)
 
@@ -248,12 +251,12 @@ def tissue_file(tmp_path_factory):
 
 def make(kind, slide):
     if kind == "image":
-        return ds.resize(slide, 1.5)
+        return ds.resize(slide, downsample=1.5)
     if kind == "cutoff":
-        return ds.cutoff_resize(slide, 1.5, tile_size=64)
+        return ds.cutoff_resize(slide, downsample=1.5, tile_size=64)
     if kind == "pack":
-        return ds.pack_tiles(slide, 64)
-    return ds.blank_map(slide, 64)
+        return ds.pack_tiles(slide, tile_size=64)
+    return ds.blank_map(slide, tile_size=64)
 
 
 @pytest.mark.parametrize("kind", ["image", "cutoff", "pack", "blank map"])
@@ -277,7 +280,7 @@ def test_an_error_of_a_worker_is_the_one_it_raised(tmp_path, client):
         file.seek(offset)
         file.write(b"\x01" * count)
     for progress in (None, lambda *at: None):
-        with pytest.raises(ds.TileDecodeError, match="cannot be decoded") as error:
+        with pytest.raises(ds.errors.TileDecodeError, match="cannot be decoded") as error:
             ds.write(ds.open_slide(path), tmp_path / "a.zarr", progress=progress)
         assert str(path) in one_line(error)
         assert not (tmp_path / "a.zarr").exists()
@@ -314,13 +317,13 @@ def test_a_plan_that_cannot_fit_is_refused_before_anything_is_made(tmp_path):
         distributed.Client(small, set_as_default=False) as client,
     ):
         with pytest.raises(
-            ds.SlideMemoryError, match=r"needs \d+ MB and a thread has 50 MB"
+            ds.errors.SlideMemoryError, match=r"needs \d+ MB and a thread has 50 MB"
         ) as error:
             ds.write(slide, tmp_path / "a.zarr", client=client)
         assert isinstance(error.value, RuntimeError)
         one_line(error)
         assert os.listdir(tmp_path) == []
-    with dask.config.set(num_workers=10**6), pytest.raises(ds.SlideMemoryError):
+    with dask.config.set(num_workers=10**6), pytest.raises(ds.errors.SlideMemoryError):
         ds.write(slide, tmp_path / "a.zarr")
     with dask.config.set(scheduler="sync"):
         ds.write(slide, tmp_path / "a.zarr")
@@ -341,18 +344,18 @@ def test_shards_are_smaller_where_memory_is_short(tmp_path):
         assert shards[1] < shards[0]
         with (
             dask.config.set({"dask-slides.memory": "4MB"}),
-            pytest.raises(ds.SlideMemoryError, match="needs 5 MB and a thread has 2 MB"),
+            pytest.raises(ds.errors.SlideMemoryError, match="needs 5 MB and a thread has 2 MB"),
         ):
             ds.write(slide, tmp_path / "none.zarr")
         with (
             dask.config.set({"dask-slides.memory": "4MB"}),
-            pytest.raises(ds.SlideMemoryError, match="a thread has 2 MB"),
+            pytest.raises(ds.errors.SlideMemoryError, match="a thread has 2 MB"),
         ):
-            ds.blank_map(slide, 500).compute()
+            ds.blank_map(slide, tile_size=500).compute()
 
 
 def test_shards_of_a_pack_are_smaller_where_memory_is_short(tmp_path, tissue_file):
-    pack = ds.pack_tiles(tissue_file, 64, detector=ds.Contrast(0.0))
+    pack = ds.pack_tiles(tissue_file, tile_size=64, detector=ds.Contrast(0.0))
     tiles = []
     for memory in ("8GB", "2200kB"):
         with dask.config.set({"dask-slides.memory": memory, "num_workers": 1}):
@@ -368,7 +371,7 @@ def test_the_same_path_for_grids_of_two_sizes(tmp_path):
     """What a worker keeps open of the first must not be written to for the second."""
     path, slide = tmp_path / "a.zarr", tissue_slide()
     for tile in (64, 32, 50):
-        found = ds.blank_map(slide, tile).compute()
+        found = ds.blank_map(slide, tile_size=tile).compute()
         ds.write(found, path, overwrite=True)
         stored = zarr.open_array(path / "0", mode="r")[0]
         np.testing.assert_array_equal(stored, np.where(found.blank, 0, 255))
