@@ -193,7 +193,7 @@ class DerivedSource(Source):
 
     def lacks(self, level: int, region: Region) -> bool:
         """Return whether it is known that no tile holds any pixel that `region` needs."""
-        return self.parent.lacks(*self.window(level, region))
+        return region.area > 0 and self.parent.lacks(*self.window(level, region))
 
     @property
     @abstractmethod

@@ -116,6 +116,8 @@ def read_span(source: Source, level: int) -> int:
     """Return how many pixels along x of `level` the root should be read in at the least."""
     root = root_of(source)
     shape = source.levels[level].shape
+    if 0 in shape:
+        return 0
     read, window = root_window(source, level, Region(0, 0, *shape))
     return -(-root.read_width(read) * shape[1] // window.width)
 

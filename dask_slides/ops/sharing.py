@@ -38,7 +38,6 @@ def sharing(slide: Slide, folder: str, reads: Sequence[int]) -> AbstractContextM
 def decode_once(
     slide: Any,
     folder: Any,
-    *,
     downsample: float | None = None,
     mpp: Mpp = None,
     max_size: int | None = None,

@@ -252,7 +252,7 @@ def test_an_interrupt_leaves_nothing_and_says_so(folder, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TiffSource, "read", interrupted)
+    monkeypatch.setattr(TiffSource, "read_valid", interrupted)
     before = sorted(os.listdir(folder))
     result = run(folder, "resize", "slide.tif", "i.ome.zarr", "--downsample", 2)
     assert result.exit_code == 130

@@ -15,7 +15,7 @@ from dask_slides.core.geometry import Region
 from dask_slides.core.source import Level, Source
 from dask_slides.graph import batch_read
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
-from dask_slides.readers.tiff import file
+from dask_slides.readers.tiff import file as tiff_file
 from dask_slides.readers.tiff.source import TiffSource
 
 EVERYTHING = ds.Contrast(0)
@@ -59,9 +59,9 @@ def stored(folder, chunks):
 @pytest.fixture
 def decodes(monkeypatch):
     """How often each unit of a file is decoded, by number; of a store, each chunk is fetched."""
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
     counts = Counter()
-    once, strict, get = TileDecoder._tile, file.strict_decode, zarr.storage.LocalStore.get
+    once, strict, get = TileDecoder._tile, tiff_file.strict_decode, zarr.storage.LocalStore.get
 
     def tile(self, number, data):
         counts[number] += 1
@@ -82,10 +82,10 @@ def decodes(monkeypatch):
         return await get(self, key, *args, **kwargs)
 
     monkeypatch.setattr(TileDecoder, "_tile", tile)
-    monkeypatch.setattr(file, "strict_decode", of_page)
+    monkeypatch.setattr(tiff_file, "strict_decode", of_page)
     monkeypatch.setattr(zarr.storage.LocalStore, "get", chunk)
     yield counts
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
 
 
 def slices(yx, tile):

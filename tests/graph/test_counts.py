@@ -18,7 +18,8 @@ import tifffile
 import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
-from dask_slides.readers.tiff import file, opening
+from dask_slides.readers.tiff import file as tiff_file
+from dask_slides.readers.tiff import opening
 from dask_slides.readers.tile_cache import TILE_CACHE
 from dask_slides.writers import pyramid
 
@@ -61,9 +62,9 @@ def counting(monkeypatch):
     def block():
         counts = Counts()
         TILE_CACHE.clear()
-        file.opened.cache_clear()
+        tiff_file.opened.cache_clear()
         decoded, pread = TileDecoder.__call__, os.pread
-        open_file, empty = file.tiff_file, np.empty
+        open_file, empty = tiff_file.tiff_file, np.empty
 
         def count_decode(self, number, data, factor):
             counts.decoded[number, factor] += 1
@@ -86,11 +87,11 @@ def counting(monkeypatch):
         with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
             patch.setattr(TileDecoder, "__call__", count_decode)
             patch.setattr(os, "pread", count_read)
-            for module in (opening, file):
+            for module in (opening, tiff_file):
                 patch.setattr(module, "tiff_file", count_open)
             patch.setattr(np, "empty", count_empty)
             yield counts
-        file.opened.cache_clear()
+        tiff_file.opened.cache_clear()
 
     return block
 

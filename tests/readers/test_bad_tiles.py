@@ -19,6 +19,8 @@ from rw_fixtures import noise, one_line, sparse_tiff
 from strategies import chunkings
 
 import dask_slides as ds
+from dask_slides.core.geometry import Region
+from dask_slides.core.grid import TileGrid
 from dask_slides.readers import tile_status as units_module
 from dask_slides.readers.codecs.strict_bytes import StrictBytes
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
@@ -327,7 +329,7 @@ def touched(mask, shape, kernel):
 def footprint(slide, shape):
     """Return which pixels a slide says that it shows the fill for."""
     mask = np.zeros(shape, bool)
-    for hole in slide.source.holes(0, ds.geometry.Region(0, 0, *shape)):
+    for hole in slide.source.holes(0, Region(0, 0, *shape)):
         mask[hole.region.slices()] = True
     return mask
 
@@ -416,7 +418,7 @@ def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, how, size, edge):
     np.testing.assert_allclose(pack.score, good.score[~touches])
     if len(pack):
         np.testing.assert_array_equal(pack.tiles.compute(), good.tiles.compute()[~touches])
-    starts = ds.grid.TileGrid(SHAPE, (size, size), (size, size), edge)
+    starts = TileGrid(SHAPE, (size, size), (size, size), edge)
     skipped = sum(
         mask[y : y + size, x : x + size].any() for y in starts.starts(0) for x in starts.starts(1)
     )

@@ -23,7 +23,7 @@ import dask_slides as ds
 from dask_slides.cli.main import main
 from dask_slides.core.geometry import Region
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
-from dask_slides.readers.tiff import file
+from dask_slides.readers.tiff import file as tiff_file
 from dask_slides.readers.tile_cache import TILE_CACHE
 
 SIDE, TILE = 2048, 256
@@ -39,9 +39,9 @@ STEPS = {
 @pytest.fixture(autouse=True)
 def nothing_kept():
     TILE_CACHE.clear()
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
     yield
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
 
 
 def slide_file(folder, compression, side=SIDE):
@@ -292,7 +292,7 @@ def test_masked_tiles_stay_holes(paths, tmp_path):
 
     alone, told = made()
     assert [tile.status for tile in told[0]] == ["corrupt"] * 2
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
     with ds.decode_once(ds.open_slide(path, on_bad_tile="mask"), tmp_path, downsample=10):
         together, told_again = made()
     assert same(together, alone)
@@ -338,7 +338,7 @@ def test_a_run_decodes_each_tile_once(paths, tmp_path, monkeypatch, name, factor
     assert counts == {(number, factor): 1 for number in range(TILES) for factor in factors}
     with dask.config.set(scheduler="sync"):
         for step in STEPS:
-            file.opened.cache_clear()
+            tiff_file.opened.cache_clear()
             ds.run_cohort([paths[name]], job=tmp_path / "single" / step, steps={step: STEPS[step]})
     alone = {}
     for step in STEPS:

@@ -407,7 +407,7 @@ from contextlib import suppress
 import dask_slides as ds
 slide = ds.open_slide(sys.argv[1], companions=True)
 slide.read(0, 0, 10, 10)  # what is loaded later is loaded now
-ds.readers.tiff_file.opened.cache_clear()
+ds.readers.tiff.file.opened.cache_clear()
 del slide
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 taken = []

@@ -15,7 +15,7 @@ import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.readers.codecs import headers, jpeg
 from dask_slides.readers.codecs.colour import box_mean
-from dask_slides.readers.tiff import file
+from dask_slides.readers.tiff import file as tiff_file
 from dask_slides.readers.tile_cache import TILE_CACHE, Claim, TileCache
 
 JPEGS = {
@@ -58,7 +58,7 @@ def written(folder, name, kinds):
 
 def page_of(slide):
     source = slide.source
-    opened = file.opened(source.path, source.identity, source.series, source.conversion.fill)
+    opened = tiff_file.opened(source.path, source.identity, source.series, source.conversion.fill)
     return opened.array(0)
 
 
@@ -222,7 +222,7 @@ def test_a_damaged_tile_is_told(tmp_path, factor):
     os.utime(slide.path, ns=(stat.mtime_ns, stat.mtime_ns))
     with pytest.raises(ds.errors.TileDecodeError, match="tile 7 has no end"):
         whole(slide, factor)
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
 
 
 def test_what_is_not_plain_bytes_in_tiles_has_no_reductions(tmp_path):

@@ -720,7 +720,7 @@ def test_every_error_is_a_builtin_too_and_survives_pickle():
     kinds = {n for n, v in vars(errors).items() if isinstance(v, type) and n.endswith("Error")}
     assert kinds == set(pairs) | {"SlideError"}
     for name, builtin in pairs.items():
-        error = getattr(ds, name)("a.svs: what; cure")
+        error = getattr(errors, name)("a.svs: what; cure")
         assert isinstance(error, builtin)
         assert isinstance(error, ds.SlideError)
         assert str(pickle.loads(pickle.dumps(error))) == "a.svs: what; cure"

@@ -9,7 +9,8 @@ import zarr
 import dask_slides as ds
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.remote.byte_ranges import LocalFile
-from dask_slides.readers.tiff import file, tiled_page
+from dask_slides.readers.tiff import file as tiff_file
+from dask_slides.readers.tiff import tiled_page
 
 KINDS = {
     "jpeg": {"compression": "jpeg", "photometric": "rgb", "subsampling": (2, 2)},
@@ -61,26 +62,26 @@ def test_the_samples_are_those_of_the_zarr_store(tmp_path, monkeypatch, name, la
         pytest.skip("no writer makes JPEG of one row")
     path = written(tmp_path, name, LAYOUTS[layout])
     straight = [ds.open_slide(path).read(*region) for region in regions()]
-    monkeypatch.setattr(file, "is_plain", lambda level: False)
-    file.opened.cache_clear()
+    monkeypatch.setattr(tiff_file, "can_read_directly", lambda level: False)
+    tiff_file.opened.cache_clear()
     if not name.startswith("jpeg"):
         whole = tifffile.imread(path)
         assert np.array_equal(straight[0], whole[: SHAPE[0], : SHAPE[1]])
     for region, found in zip(regions(), straight, strict=True):
         np.testing.assert_array_equal(found, ds.open_slide(path).read(*region))
-    file.opened.cache_clear()
+    tiff_file.opened.cache_clear()
 
 
 def test_the_real_slides_are_those_of_the_zarr_store(test_data, monkeypatch):
     for name in ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jpeg.tiff", "TCGA-CR-7395.svs"):
         slide = ds.open_slide(test_data / "slides" / name)
-        file.opened.cache_clear()
+        tiff_file.opened.cache_clear()
         straight = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
         with monkeypatch.context() as patch:
-            patch.setattr(file, "is_plain", lambda level: False)
-            file.opened.cache_clear()
+            patch.setattr(tiff_file, "can_read_directly", lambda level: False)
+            tiff_file.opened.cache_clear()
             stored = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
-        file.opened.cache_clear()
+        tiff_file.opened.cache_clear()
         for one, other in zip(straight, stored, strict=True):
             np.testing.assert_array_equal(one, other)
 
