@@ -29,7 +29,7 @@ from dask_slides.runtime.local_cluster import local_cluster
 from dask_slides.runtime.numba_loader import numba_kernels
 
 LONG = 99.0
-"""Seconds that a job would save by the compiled loops: more than it takes to load them."""
+"""Seconds that a job would save by the Numba kernels: more than it takes to load them."""
 RESULTS = Path(__file__).resolve().parent / "results" / "raw"
 LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler share": 0.05}
 
@@ -39,7 +39,7 @@ def timed(
 ) -> dict[str, float]:
     """Resize to 1/10 into a new store; return wall and the processor time that `cpu_time` tells.
 
-    A small write before it imports and opens what is needed; the compiled loops are loaded.
+    A small write before it imports and opens what is needed; the Numba kernels are loaded.
     """
     out = folder / "out.ome.zarr"
     ds.write(ds.resize(slide, max_size=2048), folder / "warm.ome.zarr", overwrite=True)
@@ -52,7 +52,7 @@ def timed(
 
 def on_threads(slide: str, folder: Path) -> dict[str, float]:
     """Two threads of this process."""
-    numba_kernels("pixels", LONG)
+    numba_kernels(LONG)
     with dask.config.set(scheduler="threads", num_workers=2):
         return timed(slide, folder)
 

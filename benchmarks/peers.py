@@ -216,23 +216,8 @@ def bare_full(job: Job) -> None:
     decode_all(job, partial(turbo, 1))
 
 
-def compiled_lzw(page: Any) -> Callable[[bytes, int], Any]:
-    """Decode LZW with our own loop, as that is the fastest there is here."""
-    from dask_slides.readers.codecs.lzw import unpacked
-    from dask_slides.runtime.numba_loader import LOADING, numba_kernels
-
-    numba_kernels("lzw", LOADING)  # they are imported
-    size = page.tilelength * page.tilewidth * 3
-    return lambda data, tile: unpacked(data, size, 0)
-
-
-@way("resize-lzw", "limit: bare decode", "tifffile", "dask_slides.numerics.loops.lzw", limit=True)
-@way("resize-lzw", "bare decode, 1 thread", "tifffile", "dask_slides.numerics.loops.lzw", threads=1)
-def bare_lzw(job: Job) -> None:
-    decode_all(job, compiled_lzw)
-
-
-@way("resize-lzw", "bare decode, imagecodecs, 1 thread", "tifffile", "imagecodecs", threads=1)
+@way("resize-lzw", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
+@way("resize-lzw", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-deflate", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
 @way("together", "limit: bare decode, once", "tifffile", "imagecodecs", limit=True)
 @way("resize-deflate", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)

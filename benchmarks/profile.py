@@ -101,8 +101,8 @@ def profiled(job: Callable[[], Any]) -> dict[str, float]:
 
     clock = Clock()
     places = [
-        (jpeg.JpegTiles, "__call__", "decode"),
-        (tile_decoder.TileDecoder, "_general", "decode"),
+        (jpeg.JpegDecoder, "tile", "decode"),
+        (tile_decoder.TileDecoder, "_tile", "decode"),
         (tile_decoder, "box_mean", "means"),
         (histograms.Histograms, "add", "count"),
         (histograms._Counted, "add", "count"),
@@ -141,7 +141,7 @@ def main() -> None:
         kept = given.slides or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
         for name, job in jobs(kept, size, Path(folder)):
-            numba_loader._modules.clear()  # another job may have loaded them
+            numba_loader._loaded.clear()  # another job may have loaded them
             profiled(job) if name in WARMED else None
             seconds = profiled(job)
             whole = sum(seconds.values())

@@ -111,7 +111,7 @@ class _Sums(Histograms):
 
 def byte_sums(shape: tuple[int, int], histogram: bool, samples: int) -> Histograms:
     """Return what counts the bytes of `shape` cells of an image of `samples`."""
-    compiled = numba_kernels("pixels", samples * SAVED)
+    compiled = numba_kernels(samples * SAVED)
     if compiled is None:
         return Histograms(shape)
     return _Counted(shape, compiled) if histogram else _Sums(shape, compiled)

@@ -131,7 +131,7 @@ def shrink(
         (h, w c) -> (w c, height) = (w, c height) -> (c height, width) = (c, height, width)
     """
     height, width, channels = block.shape
-    compiled = numba_kernels("pixels", rows.n_in * columns.n_in * channels * SAVED)
+    compiled = numba_kernels(rows.n_in * columns.n_in * channels * SAVED)
     if compiled is not None:
         _shrink_compiled(compiled, block, (rows, columns), region, origin, out)
         return

@@ -1,4 +1,4 @@
-"""When the compiled loops are used: where loading Numba pays, or has been paid."""
+"""Load the Numba kernels where a job is large enough to gain from them."""
 
 from __future__ import annotations
 
@@ -8,44 +8,39 @@ import threading
 from typing import Any
 
 LOADING = 1.5
-"""Seconds of one core that Numba and what it compiled once take to load, and a little more;
-and 110 MB, which no small job should have to find."""
+"""Seconds of one core that importing Numba and its cached kernels takes, rounded up.
 
-MORE = 0.1
-"""The same for another module of them."""
+It takes 110 MB of memory too, which a small job should not need.
+"""
 
+_MODULE = "dask_slides.numerics.numba_kernels"
 _lock = threading.Lock()
-_modules: dict[str, Any] = {}
-"""Those that were loaded, by name; None if they cannot be."""
+_loaded: list[Any] = []
+"""The module once an import was tried: None if it cannot be used."""
 
 
-def numba_kernels(name: str, seconds: float) -> Any:
-    """Return a module of `dask_slides.numerics.loops`, or None where other libraries are to do it.
+def numba_kernels(seconds: float) -> Any:
+    """Return `dask_slides.numerics.numba_kernels`, or None if numpy and Pillow are to be used.
 
-    `seconds` is what the whole job, not this call, would save. Whether it is loaded changes
-    no pixel: both ways give the same bits.
+    Both give the same bits. `seconds` is what the whole job, not this call, would save.
     """
-    # while one thread loads it the others go on without
-    if (
-        name not in _modules
-        and seconds >= (MORE if any(_modules.values()) else LOADING)
-        and _lock.acquire(blocking=False)
-    ):
+    # while one thread imports the module the others go on without it
+    if not _loaded and seconds >= LOADING and _lock.acquire(blocking=False):
         try:
-            if name not in _modules:
-                _modules[name] = _loaded(name)
+            if not _loaded:
+                _loaded.append(_import())
         finally:
             _lock.release()
-    return _modules.get(name)
+    return _loaded[0] if _loaded else None
 
 
-def _loaded(name: str) -> Any:
+def _import() -> Any:
     if sys.byteorder != "little":
         return None
     try:
         import numba
 
-        module = importlib.import_module(f"dask_slides.numerics.loops.{name}")
-    except Exception:  # absent, or of another age than numpy: it says so in many ways
+        module = importlib.import_module(_MODULE)
+    except Exception:  # Numba is missing or does not fit numpy, which it reports in many ways
         return None
     return None if numba.config.DISABLE_JIT else module

@@ -261,9 +261,9 @@ def test_a_tile_of_one_colour_is_decoded_once_however_often_it_stands_there(tmp_
     image[600:, 600:] = 10
     path = tmp_path / "blank.tif"
     tifffile.imwrite(path, image, tile=(128, 128), compression="zlib", photometric="rgb")
-    general, decoded = TileDecoder._general, []
+    tile, decoded = TileDecoder._tile, []
     monkeypatch.setattr(
-        TileDecoder, "_general", lambda self, n, d: (decoded.append(n), general(self, n, d))[1]
+        TileDecoder, "_tile", lambda self, n, d: (decoded.append(n), tile(self, n, d))[1]
     )
     with dask.config.set(scheduler="sync"):
         slide = ds.open_slide(path)

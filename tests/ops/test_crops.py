@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import chunkings, seeds
 
 import dask_slides as ds
-from dask_slides.readers.codecs.strict_bytes import StrictBytes
+from dask_slides.readers.codecs.byte_codecs import ByteDecoder
 
 DENSE = ds.Contrast(0.1)
 
@@ -162,13 +162,13 @@ def test_small_crops_decode_a_strip_once_a_step(tmp_path, monkeypatch, rows, n):
     pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
     tifffile.imwrite(path, pixels, photometric="rgb", compression="zlib", rowsperstrip=rows)
     decoded = []
-    real = StrictBytes.unpacked
+    real = ByteDecoder.unpacked
 
     def unpacked(self, data, number):
         decoded.append(number)
         return real(self, data, number)
 
-    monkeypatch.setattr(StrictBytes, "unpacked", unpacked)
+    monkeypatch.setattr(ByteDecoder, "unpacked", unpacked)
     slide = ds.open_slide(path)
     crops = ds.random_crops(slide, n=n, size=8)
     strips = 512 // rows

@@ -22,7 +22,7 @@ import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.core.grid import TileGrid
 from dask_slides.readers import tile_status as units_module
-from dask_slides.readers.codecs.strict_bytes import StrictBytes
+from dask_slides.readers.codecs.byte_codecs import ByteDecoder
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.tiff.source import TiffSource
 from dask_slides.readers.tile_cache import TILE_CACHE
@@ -181,7 +181,7 @@ def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, kind, erro
 
     with monkeypatch.context() as patch:
         if kind == "tiff":
-            patch.setattr(StrictBytes, "unpacked", decode)
+            patch.setattr(ByteDecoder, "unpacked", decode)
         else:
             patch.setattr(type(slide.source.decode), "__call__", decode)
         for read in (lambda: slide.read(0, 0, 20, 20), lambda: slide.data.compute()):

@@ -19,9 +19,9 @@ import json, sys
 import dask, imagecodecs, numpy, PIL.Image, scipy.sparse, tifffile, zarr
 import zarr.codecs
 import dask_slides as ds
-from dask_slides import compiled
+from dask_slides.runtime.numba_loader import numba_kernels
 
-compiled.loops("pixels", 10)  # Numba is imported for the large slide: what counts is beyond imports
+numba_kernels(10)  # Numba is imported for the large slide: what counts is beyond imports
 
 def resident(what):
     # not ru_maxrss, which a new process inherits from the one that started it

@@ -28,7 +28,6 @@ from mutate import Tiff, mutated_csv, mutated_json, mutated_tiff, mutated_tiles
 
 import dask_slides as ds
 from dask_slides.cli import main as command
-from dask_slides.runtime import numba_loader
 
 SECONDS = 5
 """Of the processor for one mutant, after which it is taken to hang; or of the clock:"""
@@ -158,12 +157,10 @@ def look(path, well=True):
 
 
 class Jpegs(Tiffs):
-    """JPEG that the compiled loops decode, changed within the streams."""
+    """JPEG that imagecodecs alone decodes, changed within the streams."""
 
     def files(self, folder):
-        """Return slides of three tiles: the first one is looked at, the second proves the way."""
-        for name in ("codes", "samples"):
-            numba_loader.numba_kernels(name, numba_loader.LOADING)
+        """Return slides of three tiles."""
         rng = np.random.default_rng(0)
         y, x = np.mgrid[:32, :96]
         deep = np.stack([y * 99, x * 40, y * x], axis=-1) + rng.integers(0, 99, (32, 96, 3))

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
-from jpeg_streams import block, jpeg, scan
 
 KERNELS = ("nearest", "area", "linear", "cubic", "lanczos")
 
@@ -49,42 +48,3 @@ def lengths(draw, size):
 def chunkings(draw, shape):
     """Return chunk lengths along y and x for an image of `shape`."""
     return draw(lengths(shape[0])), draw(lengths(shape[1]))
-
-
-@st.composite
-def scan_streams(draw, factors, largest=99):
-    """Return what makes a JPEG of blocks as no encoder writes them, with so many too many.
-
-    `factors` are kinds of sampling factors, one of which it has; numbers are below `largest`.
-    """
-    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    chosen = draw(st.sampled_from(factors))
-    apart, restart = draw(st.booleans()), draw(st.integers(0, 5))
-    rng = np.random.default_rng(draw(seeds))
-    across, down = (max(one[axis] for one in chosen) for axis in (0, 1))
-    sizes = [(-(-height * y // down), -(-width * x // across)) for x, y in chosen]
-
-    def unit(count):
-        return "".join(
-            block(
-                int(rng.integers(-largest, largest)),
-                {int(at): int(rng.integers(1, largest)) for at in rng.integers(1, 64, 3)},
-            )
-            for _ in range(count)
-        )
-
-    def made(more=0):
-        if apart or len(chosen) == 1:
-            counts = [-(-h // 8) * -(-w // 8) for h, w in sizes]
-            counts[0] += more
-            parts = [
-                scan([unit(1) for _ in range(count)], (n,), restart)
-                for n, count in enumerate(counts)
-            ]
-        else:
-            count = -(-height // (8 * down)) * -(-width // (8 * across)) + more
-            units = [unit(sum(x * y for x, y in chosen)) for _ in range(count)]
-            parts = [scan(units, range(len(chosen)), restart)]
-        return jpeg(height, width, *parts, factors=chosen, restart=restart)
-
-    return made

@@ -167,7 +167,7 @@ def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
     height, width, channels = pixels.shape
     means = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
     whole = height % factor == width % factor == 0
-    compiled = numba_kernels("pixels", samples * SAVED) if whole else None
+    compiled = numba_kernels(samples * SAVED) if whole else None
     if compiled is not None and factor in (2, 4, 8):
         rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
         compiled.box(rows, channels, factor, means.reshape(len(means), -1))

@@ -1,9 +1,10 @@
-"""CCITT (fax) strips by libtiff, which says where it meets a code that it does not know.
+"""CCITT (fax) strips by libtiff, which reports codes that it does not know.
 
-The decoder of imagecodecs stops there, and what is left of the strip is white. So each strip is
-handed to libtiff, which imagecodecs has too, as a file of its own. libtiff goes on after a bad
-row, but warns of it; imagecodecs passes warnings on to its logger. While a strip is decoded that
-logger lets warnings through, whatever its level; nobody sees more of other records for that.
+The CCITT decoder of imagecodecs stops at such a code and leaves the rest of the strip white. So
+each strip is wrapped in a TIFF file and decoded by the libtiff of imagecodecs. libtiff continues
+after a bad row and warns of it, and imagecodecs passes warnings to its logger. While a strip is
+decoded that logger lets warnings through, whatever its level. A filter keeps them, and drops the
+records of others that its level would have dropped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.readers.codecs.headers import Data
+from dask_slides.readers.codecs.page_decoder import PageDecoder
+from dask_slides.readers.codecs.tile_sizes import TileSizes
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
 FAX = frozenset({2, 3, 4})
@@ -26,48 +29,63 @@ FAX = frozenset({2, 3, 4})
 _OPTIONS = {3: 292, 4: 293}
 """By compression, the tag that says which of its forms is used (T4Options, T6Options)."""
 _UNSORTED = "tags are not sorted"
-_own = threading.local()
+_thread = threading.local()
 _logger = logging.getLogger("imagecodecs")
 _lock = fork_safe_lock()
 _levels: list[int] = []
-"""The level of the logger as each thread found it that decodes a strip; the last puts it back."""
+"""The level of the logger before each thread that decodes a strip; the last one restores it."""
 
 
-def _taken(record: logging.LogRecord) -> bool:
-    """Keep what is said while this thread decodes a strip; let all else be logged as ever."""
-    said: list[str] | None = getattr(_own, "said", None)
-    if said is not None:
-        said.append(record.getMessage())
+def _filter(record: logging.LogRecord) -> bool:
+    """Keep the messages of a strip that this thread decodes; log all others as before."""
+    messages: list[str] | None = getattr(_thread, "messages", None)
+    if messages is not None:
+        messages.append(record.getMessage())
         return False
     before = _levels[:1]
     return not before or record.levelno >= (before[0] or _level_above())
 
 
 def _level_above() -> int:
-    """Return the level that the logger has without one of its own."""
+    """Return the level that the logger would inherit."""
     return (_logger.parent or logging.root).getEffectiveLevel()
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Return what is said in this thread: many programs set the root logger to errors only."""
-    _logger.addFilter(_taken)  # which is there once, however often
+def _messages() -> Iterator[list[str]]:
+    """Collect what this thread logs, also if the level of the root logger is ERROR."""
+    _logger.addFilter(_filter)  # adding it again does nothing
     with _lock:
         _levels.append(_logger.level)
         if _logger.getEffectiveLevel() > logging.WARNING:
             _logger.setLevel(logging.WARNING)
-    _own.said = said = list[str]()
+    _thread.messages = messages = list[str]()
     try:
-        yield said
+        yield messages
     finally:
-        _own.said = None
+        _thread.messages = None
         with _lock:
             first = _levels.pop()
             if not _levels and _logger.level != first:
                 _logger.setLevel(first)
 
 
-def decode_fax(page: Any, data: Data, height: int, width: int) -> NDArray[np.bool_]:
+class FaxDecoder(PageDecoder):
+    """Decode the CCITT strips or tiles of a page."""
+
+    def __init__(self, page: Any) -> None:
+        super().__init__(page)
+        self._sizes = TileSizes(page)
+
+    def unpacked(self, data: Any, number: int) -> bytes:
+        """Return the bytes of tile `number`, eight pixels in each."""
+        height, width = self._sizes.full
+        if not self._page.is_tiled:  # the last strip has fewer rows
+            height, _ = self._sizes.valid(number)
+        return np.packbits(_decode_fax(self._page, data, height, width), axis=1).tobytes()
+
+
+def _decode_fax(page: Any, data: Data, height: int, width: int) -> NDArray[np.bool_]:
     """Return the samples (height, width) of a strip or tile of `page`; ValueError if damaged."""
     import imagecodecs
 
@@ -87,23 +105,25 @@ def decode_fax(page: Any, data: Data, height: int, width: int) -> NDArray[np.boo
     if code in _OPTIONS:
         tags[_OPTIONS[code]] = int(page.tags.valueof(_OPTIONS[code], 0))
     tags[273] = 8 + 2 + 12 * len(tags) + 4
-    # libtiff warns of tags that are not in order: where that is not heard, nothing else would be
+    # libtiff warns of unsorted tags first: if that is not logged, no other warning would be
     entries = b"".join(
         struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags, reverse=True)
     )
     file = b"".join((b"II*\0", struct.pack("<IH", 8, len(tags)), entries, bytes(4), data))
-    with _heard() as said:
+    with _messages() as messages:
         try:
             found: NDArray[np.bool_] = imagecodecs.tiff_decode(file, verbose=True)
         except MemoryError:
             raise
         except Exception as error:
-            reason = said[-1] if len(said) > 1 else f"it holds less than {height} rows ({error})"
+            reason = f"it holds less than {height} rows ({error})"
+            if len(messages) > 1:
+                reason = messages[-1]
             raise ValueError(f"the CCITT stream cannot be decoded: {reason}") from None
-    if not said or _UNSORTED not in said.pop(0):
+    if not messages or _UNSORTED not in messages.pop(0):
         raise ValueError(
             "CCITT is read only while the warnings of the logger 'imagecodecs' are not switched off"
         )
-    if said:
-        raise ValueError(f"the CCITT stream is damaged: {said[0]}")
+    if messages:
+        raise ValueError(f"the CCITT stream is damaged: {messages[0]}")
     return found.astype(bool, copy=False).reshape(height, width)

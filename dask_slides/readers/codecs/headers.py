@@ -19,6 +19,9 @@ END = b"\xff\xd9"
 _SCAN = b"\xff\xda"
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of a JPEG frame header."""
+SEQUENTIAL_OR_PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC2})
+LOSSLESS = 0xC3
+"""Frames with Huffman codes: of a DCT, or of differences between samples."""
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDB)})
 """Second bytes of markers that no segment before the frame header begins with."""
 _RESTARTS = frozenset(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
@@ -41,6 +44,8 @@ class Frame:
     """Bytes of the stream up to the end of what says so."""
     marker: int = 0
     """Of a JPEG, the kind of its frame (SOF)."""
+    identifiers: bytes = b""
+    """Of a JPEG, the numbers of its components; ``b"RGB"`` for colours that are not YCbCr."""
     sampling: tuple[int, ...] = ()
     """Of each component of a JPEG, its sampling factors: across in the upper four bits, down."""
 
@@ -59,8 +64,11 @@ def jpeg_frame(data: Data) -> Frame:
                 raise ValueError(f"the JPEG stream has more than {_MOST_SCANS} scans")
             if length != 8 + 3 * data[at + 9] or end > len(data):
                 raise ValueError("the JPEG stream has a broken frame header")
-            sampling = tuple(data[at + 11 : end : 3])
-            return Frame(height, width, data[at + 9], data[at + 4], end, marker, sampling)
+            identifiers, sampling = data[at + 10 : end : 3], data[at + 11 : end : 3]
+            return Frame(
+                height, width, data[at + 9], data[at + 4], end, marker,
+                bytes(identifiers), tuple(sampling),
+            )  # fmt: skip
         if marker == 0xFF:  # a fill byte
             at += 1
         elif marker in _ALONE or length < 2:

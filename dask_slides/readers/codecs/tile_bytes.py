@@ -1,30 +1,28 @@
-"""The bytes of a page's tiles as they lie in the file: few reads, each of many tiles."""
+"""Read the streams of a page's tiles from the file, many of them at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from dask_slides.readers.codecs.headers import JPEG, has_end
 from dask_slides.readers.remote.byte_ranges import ByteFile, Data
 
 _LARGEST_GAP = 2**14
-"""Bytes between two tiles that are read and thrown away, where that saves a read."""
+"""Bytes between two tiles that are read and dropped to save a second read."""
 _LONGEST_READ = 2**22
-"""Bytes read at a time, at the most."""
+"""Most bytes of one read."""
 
 
 class TileByteReader:
-    """The tiles of one page by number, in rows from the top left. Threads may share it."""
+    """Reads the streams of one page by tile number. Threads may share it."""
 
     def __init__(self, file: ByteFile, page: Any) -> None:
         self._file = file
         self._offsets = page.dataoffsets
         self._counts = page.databytecounts
-        self._ends = int(page.compression) in JPEG
 
     def fetch(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
-        """Yield the bytes of tiles, None if the file does not hold them; few, long reads."""
+        """Yield number and stream of each tile; None for a tile that the file does not hold."""
         offsets, counts = self._offsets, self._counts
         present = []
         for number in numbers:
@@ -32,7 +30,7 @@ class TileByteReader:
                 present.append(number)
             else:
                 yield number, None
-        groups = _runs(present, offsets, counts)
+        groups = _groups(present, offsets, counts)
         ranges = [(offsets[one[0]], offsets[one[-1]] + counts[one[-1]]) for one in groups]
         for group, (start, _), read in zip(groups, ranges, self._file.ranges(ranges), strict=True):
             data = memoryview(read)
@@ -40,13 +38,11 @@ class TileByteReader:
                 own = data[offsets[number] - start :][: counts[number]]
                 if len(own) != counts[number]:
                     raise ValueError(f"the file ends within tile {number}")
-                if self._ends and not has_end(own):
-                    raise ValueError(f"the JPEG stream of tile {number} has no end")
                 yield number, own
 
 
-def _runs(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
-    """Group tiles that lie close behind each other in the file: one read brings all of them."""
+def _groups(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
+    """Group tiles that lie close together in the file, so that one read brings all of a group."""
     groups: list[list[int]] = []
     for number in numbers:
         if groups:

@@ -1,4 +1,4 @@
-"""How large the stored tiles of a page are: in pixels, in bytes, and as their streams say."""
+"""How large the stored tiles of a page are: in pixels, in bytes and by the headers of streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.readers.codecs.headers import JPEG, READ, Data, Frame
+from dask_slides.readers.codecs.headers import (
+    JPEG,
+    LOSSLESS,
+    READ,
+    SEQUENTIAL_OR_PROGRESSIVE,
+    Data,
+    Frame,
+)
 
 
 def tile_size(page: Any) -> tuple[int, int]:
@@ -43,7 +50,7 @@ def tile_bytes(page: Any, height: int, width: int) -> int:
     return height * -(-width * each // 8)
 
 
-class Sizes:
+class TileSizes:
     """Which sizes the tiles of a page may have, number by number."""
 
     def __init__(self, page: Any) -> None:
@@ -80,38 +87,44 @@ class Sizes:
 
 
 class FrameCheck:
-    """Holds the header of a stream against its page. Threads may share it."""
+    """Compare the header of each stream with its page. Threads may share it."""
 
     def __init__(self, page: Any) -> None:
-        self._sizes = Sizes(page)
+        self._sizes = TileSizes(page)
         self._samples = samples_of(page)
         self._bits = page.bitspersample
+        self._ycbcr = page.photometric == 6 and self._samples == 3
         self._jpeg = int(page.compression) in JPEG
-        self._read = READ[int(page.compression)]
-        # the tiles of a page begin alike: what was found right once is compared and not parsed
-        self._known = b""
+        self._frame_of = READ[int(page.compression)]
+        # most streams of a page begin alike: that beginning is parsed once and then compared
+        self._checked = b""
 
-    def __call__(self, number: int, data: Data) -> None:
-        """Raise ValueError unless tile `number` is what the page says, and whole."""
-        known = self._known
-        if known and data[: len(known)] == known:
-            return
-        frame = self._read(data)
-        if (frame.height, frame.width) == self._sizes.full:
-            pass
-        elif (frame.height, frame.width) not in self._sizes.allowed(number) and not (
-            self._jpeg and self._sizes.is_last_strip(number, frame.height, frame.width)
+    def __call__(self, number: int, data: Data) -> tuple[int, int]:
+        """Return height and width of the stream of tile `number`, if it fits the page.
+
+        Otherwise, or if its kind is not read, raise ValueError.
+        """
+        checked = self._checked
+        if checked and data[: len(checked)] == checked:
+            return self._sizes.full
+        frame = self._frame_of(data)
+        size = frame.height, frame.width
+        if size not in self._sizes.allowed(number) and not (
+            self._jpeg and self._sizes.is_last_strip(number, *size)
         ):
             height, width = self._sizes.full
             raise ValueError(
                 f"the stream of tile {number} is of {frame.height} x {frame.width} px where the "
                 f"page says {height} x {width}"
             )
-        self._matches(number, frame)
-        if self._jpeg and (frame.height, frame.width) == self._sizes.full:
-            self._known = bytes(data[: frame.end])
+        self._check_samples(number, frame)
+        if self._jpeg:
+            self._check_kind(number, frame)
+            if size == self._sizes.full:
+                self._checked = bytes(data[: frame.end])
+        return size
 
-    def _matches(self, number: int, frame: Frame) -> None:
+    def _check_samples(self, number: int, frame: Frame) -> None:
         if frame.samples is not None and frame.samples != self._samples:
             raise ValueError(
                 f"the stream of tile {number} has {frame.samples} components where the page "
@@ -126,17 +139,32 @@ class FrameCheck:
                 f"says {self._bits}"
             )
 
+    def _check_kind(self, number: int, frame: Frame) -> None:
+        """Refuse kinds of JPEG that libjpeg decodes to other samples than meant, or not at all."""
+        kind = None
+        if frame.marker not in SEQUENTIAL_OR_PROGRESSIVE | {LOSSLESS}:
+            kind = "hierarchical or arithmetic JPEG"
+        elif frame.marker == LOSSLESS and len(set(frame.sampling)) > 1:
+            kind = "lossless JPEG with subsampled components"
+        elif frame.marker == LOSSLESS and self._ycbcr and frame.identifiers != b"RGB":
+            kind = "lossless JPEG of YCbCr"
+        if kind is not None:
+            raise ValueError(
+                f"the stream of tile {number} is {kind} (SOF{frame.marker - 0xC0}), which is not "
+                "read; save it as sequential JPEG"
+            )
 
-class Bytes:
+
+class ByteCounts:
     """How many bytes the tiles of a page may have before their samples are unpacked."""
 
     def __init__(self, page: Any) -> None:
         self._page = page
-        self._sizes = Sizes(page)
+        self._sizes = TileSizes(page)
         self.full = tile_bytes(page, *self._sizes.full)
         self.row = tile_bytes(page, 1, self._sizes.full[1])
         # writers fill strips up to whole words, or to sectors of the disk
-        self.slack = min(max(self.row, 2**12), self.full)
+        self.padding = min(max(self.row, 2**12), self.full)
 
     def needed(self, number: int) -> int:
         """Return how many of its bytes hold pixels of the image, or lie between those."""
@@ -153,7 +181,7 @@ class Bytes:
         for height, width in self._sizes.allowed(number):
             size = tile_bytes(self._page, height, width)
             # of narrower rows some could be taken for those of a tile that lacks bytes
-            most = self.slack if width == self._sizes.full[1] else 1
+            most = self.padding if width == self._sizes.full[1] else 1
             if size <= length < size + most:
                 found.append(size)
         return max(found, default=None)
@@ -164,7 +192,7 @@ def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
 
     None if all are. `counts` is an array of the byte counts of all tiles of `page`.
     """
-    sizes = Bytes(page)
+    sizes = ByteCounts(page)
     for number in np.flatnonzero((counts != sizes.full) & (counts != 0)).tolist():
         if sizes.fitting(number, int(counts[number])) is None:
             return number, int(counts[number])

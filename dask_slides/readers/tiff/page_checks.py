@@ -15,11 +15,11 @@ from dask_slides.errors import (
     SlideTruncatedError,
     SlideUnsupportedError,
 )
+from dask_slides.readers.codecs.byte_codecs import BYTES
 from dask_slides.readers.codecs.colour import BT601, FULL_RANGE, Conversion
 from dask_slides.readers.codecs.fax import FAX
 from dask_slides.readers.codecs.headers import JPEG
 from dask_slides.readers.codecs.strict import DECODED
-from dask_slides.readers.codecs.strict_bytes import BYTES
 from dask_slides.readers.codecs.tile_sizes import check_raw, is_subsampled, samples_of, tile_size
 from dask_slides.readers.tiff.directories import Structure
 from dask_slides.readers.tiff.tags import is_mapped, photometric_of, reason_of_tags

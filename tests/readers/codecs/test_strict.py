@@ -26,7 +26,7 @@ from rw_fixtures import noise, one_line, smooth
 from tiff_bytes import ROWS, lzw_codes, packed, padded, tags_of, tiff
 
 import dask_slides as ds
-from dask_slides.readers.codecs import strict
+from dask_slides.readers.codecs import image_codecs
 from dask_slides.readers.codecs.jpeg import SimpleJpeg
 
 
@@ -763,7 +763,7 @@ def test_an_error_of_python_is_no_reason(tmp_path, monkeypatch, error):
     def trip(*args, **options):
         raise error
 
-    monkeypatch.setattr(strict, "_as_stored", trip)
+    monkeypatch.setattr(image_codecs, "bytes_of_samples", trip)
     with pytest.raises(ds.errors.TileDecodeError, match="does not fit together") as caught:
         slide.read(0, 0, 40, 48)
     assert str(error) not in one_line(caught)

@@ -70,7 +70,7 @@ def whole(slide, factor):
 @pytest.mark.parametrize("name", JPEGS)
 def test_jpeg_is_decoded_fast_and_to_the_bit(tmp_path, name):
     slide = written(tmp_path, name, JPEGS)
-    assert page_of(slide).decoder.fast() is not None
+    assert page_of(slide).decoder.simplejpeg() is not None
     with tifffile.TiffFile(slide.path) as opened:
         expected = opened.pages[0].asarray()
     found = slide.read(0, 0, *SHAPE)
@@ -147,7 +147,7 @@ def test_a_region_has_the_pixels_of_the_whole(flat, data):
 
 def test_a_real_slide_with_rgb_components_and_tables_apart(real_slide):
     slide = ds.open_slide(real_slide)
-    assert page_of(slide).decoder.fast() is not None
+    assert page_of(slide).decoder.simplejpeg() is not None
     full = slide.read(0, 0, *slide.shape[:2])
     with tifffile.TiffFile(real_slide) as opened:
         assert np.array_equal(full, opened.pages[0].asarray())
@@ -184,7 +184,7 @@ def test_a_decoder_that_is_off_by_a_bit_is_not_used(tmp_path, monkeypatch):
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", off)
     slide = written(tmp_path, "4:2:0", JPEGS)
-    assert page_of(slide).decoder.fast() is None
+    assert page_of(slide).decoder.simplejpeg() is None
     with tifffile.TiffFile(slide.path) as opened:
         expected = opened.pages[0].asarray()
     assert np.array_equal(slide.read(0, 0, *SHAPE), expected)
@@ -195,7 +195,7 @@ def test_a_decoder_that_is_off_by_a_bit_is_not_used(tmp_path, monkeypatch):
 def test_a_reading_that_is_wrong_at_first_is_passed_over(tmp_path):
     # photometric says RGB, and the stream holds YCbCr as tifffile's writer makes it
     slide = written(tmp_path, "from rgb", JPEGS)
-    assert page_of(slide).decoder.fast() is not None
+    assert page_of(slide).decoder.simplejpeg() is not None
     image = picture("from rgb").astype(int)
     assert np.abs(slide.read(0, 0, *SHAPE) - image).mean() < 4
 

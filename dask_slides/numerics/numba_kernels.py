@@ -1,17 +1,16 @@
-"""Sums, histograms, means of boxes, weighted sums of rows and turning, for bytes.
+"""Loops over bytes compiled by Numba: sums, histograms, box means, weighted sums, transposing.
 
-Each does in whole numbers, or in float32 sums that are exact, what `stats`, `pixels` and
-`shrink` do with numpy and Pillow: the same bits, without Python's lock.
+Each gives the same bits as numpy and Pillow in `histograms`, `resample_means` and `colour`, without
+holding Python's lock. `dask_slides.runtime.numba_loader` imports this module for large jobs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
-
-from dask_slides.numerics.loops.compiler import compiled, inlined
+from numba import njit, types
 
 _BYTES = types.Array(types.uint8, 2, "A", readonly=True)
 _ROWS = types.Array(types.uint8, 2, "C", readonly=True)
@@ -23,6 +22,28 @@ _WEIGHTS = types.Array(types.float32, 2, "C", readonly=True)
 
 _PIECE = 2**15
 """Bytes whose squares sum up in 32 bits."""
+
+
+def compiled(*signatures: Any) -> Callable[[Any], Any]:
+    """Compile a function for `signatures` at once, and cache the machine code on disk."""
+    # contracting products and sums changes nothing, because all of them are exact
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+    def compile_now(function: Any) -> Any:
+        try:
+            return njit([*signatures], cache=True, **options)(function)
+        except RuntimeError:  # no directory for the cache can be written
+            return njit([*signatures], **options)(function)
+
+    return compile_now
+
+
+def inlined(function: Any) -> Any:
+    """Inline a function into the compiled functions that call it.
+
+    Do not use arrays in its branches: Numba would count references to each of them.
+    """
+    return njit(inline="always")(function)
 
 
 @compiled(types.UniTuple(types.int64, 2)(_BYTES))

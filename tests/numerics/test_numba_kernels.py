@@ -1,4 +1,4 @@
-"""The compiled loops give the bits of numpy and Pillow, compiled or as plain Python."""
+"""The Numba kernels give the same bits as numpy and Pillow, compiled or as plain Python."""
 
 import sys
 
@@ -10,24 +10,24 @@ from hypothesis import strategies as st
 import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.numerics import histograms, resample_means
+from dask_slides.numerics import numba_kernels as kernels
 from dask_slides.numerics.kernels import Axis
-from dask_slides.numerics.loops import pixels as loops
 from dask_slides.readers.codecs.colour import box_mean
 from dask_slides.runtime import numba_loader
 
 
-@pytest.fixture(params=["compiled", "plain"])
-def loop(request):
-    """A loop by name: as compiled, or the Python that it was compiled from."""
+@pytest.fixture(params=["compiled", "python"])
+def kernel(request):
+    """A kernel by name: compiled, or the Python function that it was compiled from."""
     if request.param == "compiled":
-        return lambda name: getattr(loops, name)
-    return lambda name: getattr(loops, name).py_func
+        return lambda name: getattr(kernels, name)
+    return lambda name: getattr(kernels, name).py_func
 
 
 @pytest.fixture(autouse=True)
 def not_loaded(monkeypatch):
     """As in a new process, whatever a test before this one did; undone after the test."""
-    monkeypatch.setattr(numba_loader, "_modules", {})
+    monkeypatch.setattr(numba_loader, "_loaded", [])
 
 
 def noise(shape, seed=0, low=0, high=256):
@@ -35,16 +35,16 @@ def noise(shape, seed=0, low=0, high=256):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (2, 33_000)])
-def test_moments(loop, shape):
+def test_moments(kernel, shape):
     values = noise((shape[0], shape[1] + 5), 1)[:, 3 : 3 + shape[1]]
     wide = values.astype(np.int64)
-    assert loop("moments")(values) == (wide.sum(), (wide**2).sum())
+    assert kernel("moments")(values) == (wide.sum(), (wide**2).sum())
 
 
 def test_moments_of_the_largest_row():
     """65,536 white samples: the squares of two pieces, of which each nearly fills 32 bits."""
     values = np.full((1, 2**16), 255, np.uint8)
-    assert loops.moments(values) == (255 * 2**16, 255**2 * 2**16)
+    assert kernels.moments(values) == (255 * 2**16, 255**2 * 2**16)
 
 
 def counted(count, values):
@@ -55,10 +55,10 @@ def counted(count, values):
 
 
 @pytest.mark.parametrize("width", [0, 5, 8, 16, 24, 37, 48, 61, 125])
-def test_count(loop, width):
+def test_count(kernel, width):
     values = noise((5, width + 3), 2)[:, 3:]
     expected = 2 * np.bincount(values.reshape(-1), minlength=256)
-    np.testing.assert_array_equal(counted(loop("count"), values), expected)
+    np.testing.assert_array_equal(counted(kernel("count"), values), expected)
 
 
 @given(
@@ -72,30 +72,30 @@ def test_count_of_groups_that_come_over_and_over(runs, words, rest):
     line = [noise(8 * words, word) for word, times in runs for _ in range(times)]
     values = np.concatenate([*line, noise(rest, 9)])[None]
     expected = 2 * np.bincount(values[0], minlength=256)
-    np.testing.assert_array_equal(counted(loops.count, values), expected)
+    np.testing.assert_array_equal(counted(kernels.count, values), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_box(loop, channels, factor):
+def test_box(kernel, channels, factor):
     pixels = noise((16, 24, channels), factor)
     means = np.zeros((16 // factor, 24 // factor, channels), np.uint8)
-    loop("box")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
+    kernel("box")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
     blocks = pixels.reshape(16 // factor, factor, 24 // factor, factor, channels)
     exact = blocks.astype(np.int64).sum(axis=(1, 3))
     np.testing.assert_array_equal(means, (2 * exact + factor**2) // (2 * factor**2))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 24), (16, 40)])
-def test_turn(loop, shape):
+def test_turn(kernel, shape):
     values = noise(shape, 3)
     out = np.zeros(shape[::-1], np.uint8)
-    loop("turn")(values.view(np.uint64), out.view(np.uint64))
+    kernel("turn")(values.view(np.uint64), out.view(np.uint64))
     np.testing.assert_array_equal(out, values.T)
 
 
 @pytest.mark.parametrize("width", [5, 600])
-def test_weigh(loop, width):
+def test_weigh(kernel, width):
     """Against sums of whole numbers; weights that overshoot, and taps beyond the end."""
     rng = np.random.default_rng(5)
     block = noise((20, width), 6)
@@ -103,7 +103,7 @@ def test_weigh(loop, width):
     whole = rng.integers(-9000, 15000, (5, 7))
     whole[4, 4:] = 0  # rows 20 to 22 are not there
     out = np.zeros((5, width), np.uint8)
-    loop("weigh")(block, first, (whole * 2.0**-15).astype(np.float32), out)
+    kernel("weigh")(block, first, (whole * 2.0**-15).astype(np.float32), out)
     padded = np.pad(block.astype(np.int64), ((0, 3), (0, 0)))
     sums = np.stack([w @ padded[f : f + 7] for f, w in zip(first, whole, strict=True)])
     np.testing.assert_array_equal(out, np.clip((sums + 2**14) >> 15, 0, 255))
@@ -128,10 +128,10 @@ def test_shrink_is_the_same_bits(height, width, ratio, at, data):
     block = noise((bottom - top, right - left, channels), height)
     plain = np.zeros((region.height, region.width, channels), np.uint8)
     fast = plain.copy()
-    assert not numba_loader._modules
+    assert not numba_loader._loaded
     resample_means.shrink(block, rows, columns, region, (top, left), plain)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_loader, "_modules", {"pixels": loops})
+        patch.setattr(numba_loader, "_loaded", [kernels])
         resample_means.shrink(block, rows, columns, region, (top, left), fast)
     np.testing.assert_array_equal(fast, plain)
 
@@ -142,7 +142,7 @@ def test_box_mean_is_the_same_bits(factor, monkeypatch):
         pixels = noise(shape, factor)
         plain = box_mean(pixels, factor)
         with monkeypatch.context() as patch:
-            patch.setattr(numba_loader, "_modules", {"pixels": loops})
+            patch.setattr(numba_loader, "_loaded", [kernels])
             np.testing.assert_array_equal(box_mean(pixels, factor), plain)
 
 
@@ -152,7 +152,7 @@ def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
     wide = noise((40, 60, 3), 9)
     parts = [wide, wide[3:20, 5:31], np.broadcast_to(wide[:1], (7, 60, 3)), wide[:, :, ::-1]]
     plain = histograms.byte_sums((1, 3), histogram, 0)
-    monkeypatch.setattr(numba_loader, "_modules", {"pixels": loops})
+    monkeypatch.setattr(numba_loader, "_loaded", [kernels])
     fast = histograms.byte_sums((1, 3), histogram, 0)
     assert type(plain) is histograms.Histograms is not type(fast)
     for at, part in enumerate([*parts, *parts[:2], wide, wide]):
@@ -175,39 +175,39 @@ def test_blank_map_and_resize_are_the_same_bits(tmp_path, monkeypatch):
         )
 
     plain = results()
-    monkeypatch.setattr(numba_loader, "_modules", {"pixels": loops})
+    monkeypatch.setattr(numba_loader, "_loaded", [kernels])
     for fast, expected in zip(results(), plain, strict=True):
         np.testing.assert_array_equal(fast, expected)
 
 
 def test_a_small_job_loads_nothing(monkeypatch):
-    monkeypatch.setattr(numba_loader, "_loaded", lambda _: pytest.fail("loaded"))
-    assert numba_loader.numba_kernels("pixels", 0.9 * numba_loader.LOADING) is None
+    monkeypatch.setattr(numba_loader, "_import", lambda: pytest.fail("loaded"))
+    assert numba_loader.numba_kernels(0.9 * numba_loader.LOADING) is None
 
 
 def test_a_large_job_loads_them_once(monkeypatch):
-    assert numba_loader.numba_kernels("pixels", 10) is loops
-    monkeypatch.setattr(numba_loader, "_loaded", lambda _: pytest.fail("loaded twice"))
-    assert numba_loader.numba_kernels("pixels", 10) is loops
-    assert numba_loader.numba_kernels("pixels", 0) is loops  # what is loaded costs nothing
+    assert numba_loader.numba_kernels(10) is kernels
+    monkeypatch.setattr(numba_loader, "_import", lambda: pytest.fail("loaded twice"))
+    assert numba_loader.numba_kernels(10) is kernels
+    assert numba_loader.numba_kernels(0) is kernels  # what is loaded costs nothing
 
 
 def test_without_numba(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "numba", None)
-        assert numba_loader.numba_kernels("pixels", 10) is None
-    monkeypatch.setattr(numba_loader, "_loaded", lambda _: pytest.fail("tried again"))
-    assert numba_loader.numba_kernels("pixels", 10) is None
+        assert numba_loader.numba_kernels(10) is None
+    monkeypatch.setattr(numba_loader, "_import", lambda: pytest.fail("tried again"))
+    assert numba_loader.numba_kernels(10) is None
 
 
 def test_numba_switched_off(monkeypatch):
     import numba
 
     monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
-    assert numba_loader.numba_kernels("pixels", 10) is None
+    assert numba_loader.numba_kernels(10) is None
 
 
 def test_while_another_thread_loads_them():
     with numba_loader._lock:
-        assert numba_loader.numba_kernels("pixels", 10) is None
-    assert numba_loader.numba_kernels("pixels", 10) is loops
+        assert numba_loader.numba_kernels(10) is None
+    assert numba_loader.numba_kernels(10) is kernels
