@@ -36,10 +36,9 @@ class TileDecoder:
     Threads may share it.
     """
 
-    def __init__(self, page: Any, stored: TileByteReader, means: bool = False) -> None:
-        """Decode tiles of `page`; with `means` reduced ones are those of full ones in any case."""
+    def __init__(self, page: Any, stored: TileByteReader) -> None:
+        """Decode tiles of `page`."""
         self._page = page
-        self._means = means
         self._stored = stored
         self._sizes = Sizes(page)
         self._across = -(-page.imagewidth // self._sizes.full[1])
@@ -88,7 +87,7 @@ class TileDecoder:
     @property
     def averages(self) -> bool:
         """Whether a reduced tile is made of the full one."""
-        return self._means or self.fast() is None
+        return self.fast() is None
 
     def reduced(self, number: int, tile: Array, factor: int) -> Array | None:
         """Return what decoding reduced gives of a tile that was decoded in full.

@@ -1,10 +1,11 @@
-"""What OME-XML says of the image that is read: pixel size and channels."""
+"""Read OME-XML: whether all planes lie in the file, the pixel size, the channels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from dask_slides.core.channels import Channel, described, hex_color
+from dask_slides.errors import SlideUnsupportedError
 from dask_slides.readers.physical_units import micrometres, number_above_zero
 
 if TYPE_CHECKING:
@@ -24,6 +25,49 @@ def root_of_xml(text: str | None) -> Element | None:
 def children(element: Element, name: str) -> list[Element]:
     """Return what is right below `element` and called so, in whatever namespace."""
     return [one for one in element if one.tag.rpartition("}")[2] == name]
+
+
+def check_single_file(path: str, tiff: Any) -> None:
+    """Refuse an OME-TIFF with planes in other files; none of those files is opened.
+
+    Metadata may also describe images that lie wholly in other files, such as the other wells of
+    a plate. They are left alone if the file has an image of its own.
+    """
+    root = root_of_xml(tiff.ome_metadata) if tiff.is_ome else None
+    if root is None:
+        return
+    images = [_files_of(image, root, tiff.filename) for image in children(root, "Image")]
+    others = sorted({name for files in images for name in files - {""}})
+    if children(root, "BinaryOnly"):
+        others = ["the metadata file"]
+    elif {""} in images and not any("" in files and len(files) > 1 for files in images):
+        return
+    if others:
+        raise SlideUnsupportedError(
+            f"{path}: an OME-TIFF with planes or metadata in other files ({', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}), which are not opened; convert it to OME-Zarr "
+            "with bioformats2raw, or stack the arrays of the files and use from_dask"
+        )
+
+
+def _files_of(image: Element, root: Element, filename: str) -> set[str]:
+    """Return the names of the files that hold planes of `image`; "" is the opened file."""
+    every = [one for one in root.iter() if one.tag.endswith("UUID")]
+    own = root.get("UUID") or next(
+        (one.text for one in every if one.get("FileName") == filename), None
+    )
+    if own is None and len({one.text for one in every}) == 1:  # the file was renamed
+        own = every[0].text
+    found = {""} if any(not len(data) for data in image.iter() if _is_tiff_data(data)) else set()
+    for one in image.iter():
+        if one.tag.endswith("UUID"):
+            here = one.text == own or one.get("FileName") == filename
+            found.add("" if here else one.get("FileName") or str(one.text))
+    return found or {""}
+
+
+def _is_tiff_data(element: Element) -> bool:
+    return bool(element.tag.endswith("TiffData"))
 
 
 def pixels_of(tiff: Any, series: Any) -> list[Element]:

@@ -175,8 +175,7 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     """
     if one is None:
         raise SlideFormatError(
-            f"{where} lacks a page that its metadata name; if that is in a file beside it, open it "
-            "with companions=True, or save all as one file"
+            f"{where} lacks a page that its metadata name; save all planes in one file"
         )
     counts = file.tags.get(one.offset, {})
     expected = math.prod(page.chunked)
