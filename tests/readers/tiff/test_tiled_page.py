@@ -73,20 +73,6 @@ def test_the_samples_are_those_of_the_zarr_store(tmp_path, monkeypatch, name, la
     tiff_file.opened.cache_clear()
 
 
-def test_the_real_slides_are_those_of_the_zarr_store(test_data, monkeypatch):
-    for name in ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jpeg.tiff", "TCGA-CR-7395.svs"):
-        slide = ds.open_slide(test_data / "slides" / name)
-        tiff_file.opened.cache_clear()
-        direct = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
-        with monkeypatch.context() as patch:
-            patch.setattr(tiff_file, "can_read_directly", lambda level: False)
-            tiff_file.opened.cache_clear()
-            stored = [slide.read(1000, 700, 777, 555), slide.read(0, 0, 10, slide.shape[1])]
-        tiff_file.opened.cache_clear()
-        for one, other in zip(direct, stored, strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
 def test_each_tile_of_a_region_is_decoded_once_and_no_other(tmp_path, monkeypatch):
     slide = ds.open_slide(written(tmp_path, "deflate"))
     decoded = []
