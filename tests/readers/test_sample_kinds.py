@@ -537,7 +537,7 @@ def test_jpeg_without_a_photometric_tag_is_refused(tmp_path):
     stream = imagecodecs.jpeg_encode(noise(16, 16, 3))
     tags = {258: (3, [8] * 3), 259: (3, [7]), 262: None, 277: (3, [3])}
     path = write_tiff(tmp_path / "a.tif", (16, 16), [stream], tags)
-    assert "not told" in refused(path)
+    assert "colour space unknown" in refused(path)
 
 
 def test_byte_counts_of_one_strip_may_be_missing(tmp_path):

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.geometry import Region
+from dask_slides.core.types import Array
 from dask_slides.errors import (
     SlideError,
     SlideFormatError,
@@ -27,7 +29,7 @@ from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
-from dask_slides.readers.selection import Plane
+from dask_slides.readers.selection import FIRST_PLANE, Plane
 from dask_slides.readers.tiff.series import select_plane, series_of
 from dask_slides.readers.tiff.tags import (
     PHILIPS_SPACING,
@@ -48,6 +50,33 @@ OPEN_FILES = 16
 """Files that one process keeps open."""
 
 
+class StoredArray:
+    """An image in tifffile's Zarr store, or mapped from the file; it reads like a TiledPage."""
+
+    def __init__(self, array: Any, axes: str, plane: Plane) -> None:
+        """Read one `plane` of an array of `axes`."""
+        self._array = array
+        self._axes = axes
+        self._plane = plane
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether reading costs no decoding."""
+        return isinstance(self._array, np.memmap)
+
+    def read(self, region: Region) -> Array:
+        """Return the stored samples (h, w, samples) of `region`."""
+        rows, columns = region.slices()
+        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+        where = tuple(index.get(axis, self._plane.index(axis)) for axis in self._axes)
+        samples = np.asarray(self._array[where])
+        axes = [axis for axis in self._axes if axis in index]
+        if len(axes) == 2:
+            samples, axes = samples[..., None], [*axes, "C"]
+        channel = next(axis for axis in axes if axis in "CS")
+        return samples.transpose([axes.index("Y"), axes.index("X"), axes.index(channel)])
+
+
 class TiffFile:
     """An open file and the arrays of its levels; it is closed with its last user."""
 
@@ -57,9 +86,9 @@ class TiffFile:
         identity: Identity,
         series: int,
         fill: float,
-        masks_bad_tiles: bool = False,
-        mask: int | None = None,
-        plane: Plane | None = None,
+        masks_bad_tiles: bool,
+        mask: int | None,
+        plane: Plane,
     ) -> None:
         self._path = path
         self._identity = identity
@@ -67,15 +96,16 @@ class TiffFile:
         if is_remote(path):  # all requests are for the version that is checked here
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
-        chosen = series_of(self._tiff, None if plane is None else plane.axes)[series]
-        self._series = chosen if plane is None else select_plane(path, chosen, plane)[0]
+        chosen = series_of(self._tiff, plane.axes)[series]
+        self._series, self._axes = select_plane(path, chosen, plane)
+        self._plane = plane
         self._mask = None if mask is None else self._tiff.series[mask]
         for one in (self._series, self._mask):
             for level in () if one is None else one.levels:
                 fit_tables(level)
         self._fill = fill
         self.masks_bad_tiles = masks_bad_tiles
-        self._arrays: dict[tuple[int, bool], Any] = {}
+        self._arrays: dict[tuple[int, bool], TiledPage | StoredArray] = {}
         self._statuses: dict[int, TileStatus] = {}
         self._lock = threading.Lock()
 
@@ -93,25 +123,25 @@ class TiffFile:
             self._statuses[level] = TileStatus(level, shape, tile_of(this, shape), absent, offsets)
         return self._statuses[level]
 
-    def array(self, level: int, *, mask: bool = False) -> Any:
-        """Return the stored samples of `level` or of its mask.
-
-        That is a TiledPage, or else an array to index.
-        """
+    def array(self, level: int, *, mask: bool = False) -> TiledPage | StoredArray:
+        """Return the TiledPage or StoredArray of `level`, or of its mask."""
         with self._lock:
             if (level, mask) not in self._arrays:
                 self._arrays[level, mask] = self._open_array(level, mask)
             return self._arrays[level, mask]
 
-    def _open_array(self, level: int, mask: bool) -> Any:
-        series = self._mask if mask else self._series
-        assert series is not None
+    def _open_array(self, level: int, mask: bool) -> TiledPage | StoredArray:
+        series, axes, plane = self._series, self._axes, self._plane
+        if mask:
+            assert self._mask is not None
+            series, axes, plane = self._mask, self._mask.axes, FIRST_PLANE
         this = series.levels[level]
         page = this.keyframe
         if is_mapped(this):
             # one strip may be the whole image, and the Zarr store would read all of it
             dtype = page.parent.byteorder + page.dtype.char
-            return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
+            mapped = np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
+            return StoredArray(mapped, axes, plane)
         # absent tiles are legal and read as the fill, not as black tissue
         fill = page.dtype.type(0) if mask else _stored_fill(page, self._fill)
         if can_read_directly(this):
@@ -125,7 +155,7 @@ class TiffFile:
         # with one worker tifffile decodes on Zarr's only event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
-        return zarr.open_array(store, mode="r")
+        return StoredArray(zarr.open_array(store, mode="r"), axes, plane)
 
 
 opened = cleared_after_fork(lru_cache(maxsize=OPEN_FILES)(TiffFile))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def root_of_xml(text: str | None) -> Element | None:
-    """Return the root of `text`; None if that is no XML. A DOCTYPE was refused before."""
+    """Return the root of `text`; None if it is not XML. A DOCTYPE was refused before."""
     from xml.etree import ElementTree
 
     try:
@@ -23,7 +23,7 @@ def root_of_xml(text: str | None) -> Element | None:
 
 
 def children(element: Element, name: str) -> list[Element]:
-    """Return what is right below `element` and called so, in whatever namespace."""
+    """Return the children of `element` called `name`, in any namespace."""
     return [one for one in element if one.tag.rpartition("}")[2] == name]
 
 
@@ -71,9 +71,9 @@ def _is_tiff_data(element: Element) -> bool:
 
 
 def pixels_of(tiff: Any, series: Any) -> list[Element]:
-    """Return the Pixels elements that describe a series of tifffile.
+    """Return the Pixels element that describes a series of tifffile.
 
-    That is one, unless tifffile could not follow the metadata: then those of its size.
+    If tifffile could not follow the metadata, return all elements of its size.
     """
     root = root_of_xml(tiff.ome_metadata)
     if root is None:
@@ -103,7 +103,7 @@ def _of_size(pixels: Element, series: Any) -> bool:
 
 
 def mpp_of_pixels(pixels: list[Element]) -> tuple[float, float] | None:
-    """Return micrometres per pixel (y, x) if all of the elements tell the same."""
+    """Return micrometres per pixel (y, x) if all elements have the same."""
     found = {tuple(_micrometres(one, axis) for axis in "YX") for one in pixels}
     if len(found) != 1:
         return None
@@ -118,14 +118,14 @@ def _micrometres(pixels: Element, axis: str) -> float | None:
 
 
 def channels_of_pixels(pixels: Element, count: int) -> tuple[Channel, ...]:
-    """Return the `count` channels."""
+    """Return the names and colours of `count` channels."""
     elements = children(pixels, "Channel")
     names = [one.get("Name") for one in elements]
     return described(count, names, [_color(one.get("Color")) for one in elements])
 
 
 def _color(text: str | None) -> str | None:
-    """Return the colour of a signed 32-bit integer of red, green, blue and alpha."""
+    """Return the colour in a signed 32-bit integer of red, green, blue and alpha."""
     try:
         value = int(text or "")
     except ValueError:

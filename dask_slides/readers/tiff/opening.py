@@ -130,10 +130,8 @@ class _Meaning:
 
 def _meaning(path: str, series: Any, axes: str) -> _Meaning:
     sizes = dict(zip(axes, series.shape, strict=True))
-    if sizes.get("C", 1) != 1 and sizes.get("S", 1) != 1:
+    if {"C", "S"} <= set(sizes):
         raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
-    if "C" in sizes and "S" in sizes:  # the one of length 1 is dropped like any other
-        axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
     orientation = ORIENTATIONS[orientation_of(path, series.keyframe)]
     return _Meaning(axes, channels, orientation, conversion_of(path, series.keyframe, channels, 0))
@@ -193,7 +191,6 @@ def _source(
         path,
         identity,
         index,
-        meaning.axes,
         tuple(levels),
         meaning.channels,
         series.dtype,

@@ -98,9 +98,17 @@ def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
     found = [_pages_of(path, level, plane) for level in series.levels]
     levels = [level for level in found if level is not None]
     if len(levels) < len(found):
-        return series, plane.axes
+        return series, _with_one_channel_axis(plane.axes, series.shape)
     levels[0].levels = levels
-    return levels[0], levels[0].axes
+    return levels[0], _with_one_channel_axis(levels[0].axes, levels[0].shape)
+
+
+def _with_one_channel_axis(axes: str, shape: tuple[int, ...]) -> str:
+    """Return `axes` with Q for C or S if there are both and one has length 1."""
+    sizes = dict(zip(axes, shape, strict=True))
+    if {"C", "S"} <= set(sizes) and 1 in (sizes["C"], sizes["S"]):
+        return axes.replace("C" if sizes["C"] == 1 else "S", "Q")
+    return axes
 
 
 def _pages_of(path: str, level: Any, plane: Plane) -> Any:

@@ -23,7 +23,7 @@ from dask_slides.readers.orientation import UPRIGHT, Orientation
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
-from dask_slides.readers.tiff.file import TiffFile, opened
+from dask_slides.readers.tiff.file import StoredArray, TiffFile, opened
 from dask_slides.readers.tiff.tiled_page import TiledPage
 from dask_slides.readers.tile_status import decode_error, is_nodata
 
@@ -37,8 +37,6 @@ class TiffSource(Source):
     path: str
     identity: Identity
     series: int
-    axes: str
-    """Axes of the stored image, in tifffile's letters."""
     levels: tuple[Level, ...]
     stored_channels: int
     stored_dtype: np.dtype[Any]
@@ -116,7 +114,7 @@ class TiffSource(Source):
                 status = file.tile_status(level)
                 pixels = status.read_masked(stored, read, self.channels, self.fill)
             else:
-                samples = self._samples(file, level, stored)
+                samples = file.array(level).read(stored)
                 pixels = self._converted(file, level, stored, samples, valid)
         except Exception as error:
             failure = decode_error(self.path, level, region, error)
@@ -130,17 +128,7 @@ class TiffSource(Source):
         """Return the pixels of a part of `around`; mark in `valid` which have a value."""
         if valid is not None:
             valid = valid[part.slices(around.y, around.x)]
-        return self._converted(file, level, part, self._samples(file, level, part), valid)
-
-    def _samples(self, file: TiffFile, level: int, region: Region) -> Array:
-        """Return the stored samples (h, w, samples) of `region`."""
-        array = file.array(level)
-        if isinstance(array, TiledPage):
-            return array.read(region)
-        rows, columns = region.slices()
-        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
-        where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
-        return channels_last(np.asarray(array[where]), self.axes)
+        return self._converted(file, level, part, file.array(level).read(part), valid)
 
     def _converted(
         self, file: TiffFile, level: int, region: Region, samples: Array, valid: Array | None
@@ -150,10 +138,7 @@ class TiffSource(Source):
             colours = samples[..., :-1] if self.conversion.alpha else samples
             valid &= ~is_nodata(colours, self.nodata)
         if valid is not None and self.mask is not None:
-            mask = file.array(level, mask=True)
-            valid &= (
-                mask.read(region)[..., 0] if isinstance(mask, TiledPage) else mask[region.slices()]
-            ).astype(bool)
+            valid &= file.array(level, mask=True).read(region)[..., 0].astype(bool)
         return self.conversion(samples)
 
     def _filled(
@@ -179,7 +164,7 @@ class TiffSource(Source):
             for region in regions:
                 for tile, offset in file.tile_status(level).tiles(region):
                     try:
-                        self._samples(file, level, tile)
+                        file.array(level).read(tile)
                     except Exception as error:
                         place = self._upright(level, tile)
                         return decode_error(self.path, level, place, error, offset)
@@ -224,8 +209,8 @@ class TiffSource(Source):
 
     def tiled_page(self, level: int = 0) -> TiledPage | None:
         """Return the page of a level that can be read reduced; None for other levels."""
-        page: TiledPage | None = self._open().array(level) if self.level_reductions[level] else None
-        return page
+        page = self._open().array(level) if self.level_reductions[level] else None
+        return page if isinstance(page, TiledPage) else None
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Return `region` of `level` reduced by `factor`."""
@@ -253,7 +238,8 @@ class TiffSource(Source):
         page = self.tiled_page(level)
         if page is not None:
             return self._checked(level, regions, page.gather(regions))
-        if isinstance(self._open().array(level), np.memmap):
+        array = self._open().array(level)
+        if isinstance(array, StoredArray) and array.is_mapped:
             return ((n, region, self.read(level, region)) for n, region in enumerate(regions))
         return None
 
@@ -269,12 +255,3 @@ class TiffSource(Source):
                 return
             yield item
         raise self._with_tile(failure, level, regions)
-
-
-def channels_last(stored: Array, axes: str) -> Array:
-    """Return `stored`, whose other axes were dropped, as (y, x, c)."""
-    kept = [axis for axis in axes if axis in "YXCS"]
-    if len(kept) == 2:
-        stored, kept = stored[..., None], [*kept, "C"]
-    channel = next(axis for axis in kept if axis in "CS")
-    return stored.transpose([kept.index("Y"), kept.index("X"), kept.index(channel)])

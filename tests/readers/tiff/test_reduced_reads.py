@@ -57,9 +57,7 @@ def written(folder, name, kinds):
 
 
 def page_of(slide):
-    source = slide.source
-    opened = tiff_file.opened(source.path, source.identity, source.series, source.conversion.fill)
-    return opened.array(0)
+    return slide.source.tiled_page()
 
 
 def whole(slide, factor):
