@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -87,38 +86,6 @@ def cutoff_ours(job: Job) -> Array:
         job.slide, downsample=DOWNSAMPLE, tile_size=job.cell, detector=ds.Contrast(BLANK)
     )
     return np.asarray(cut.image.data.compute())
-
-
-def all_three(job: Job, slide: Any) -> Array:
-    import dask_slides as ds
-
-    found = ds.blank_map(slide, tile_size=job.cell, detector=ds.Contrast(BLANK)).compute()
-    small = ds.resize(slide, downsample=DOWNSAMPLE).data.compute()
-    cut = ds.cutoff_resize(slide, downsample=DOWNSAMPLE, blank_map=found)
-    return np.concatenate([small.ravel(), cut.image.data.compute().ravel()])
-
-
-@ours("together", "together-jpeg")
-def together_ours(job: Job) -> Array:
-    import dask_slides as ds
-
-    folder = os.path.dirname(job.out)
-    with ds.decode_once(job.slide, folder, downsample=DOWNSAMPLE, means=True) as slide:
-        return all_three(job, slide)
-
-
-@way("together-jpeg", "dask_slides, the reduced decode shared", *HERE)
-def together_reduced(job: Job) -> Array:
-    import dask_slides as ds
-
-    with ds.decode_once(job.slide, os.path.dirname(job.out), downsample=DOWNSAMPLE) as slide:
-        return all_three(job, slide)
-
-
-@way("together", "dask_slides, each by itself", *HERE)
-@way("together-jpeg", "dask_slides, each by itself", *HERE)
-def each_alone(job: Job) -> Array:
-    return all_three(job, job.slide)
 
 
 @ours("pack")

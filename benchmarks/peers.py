@@ -211,7 +211,6 @@ def bare_quarter(job: Job) -> None:
 @way("resize", "bare decode at full size", "tifffile", "simplejpeg")
 @way("blank-map", "limit: bare decode", "tifffile", "simplejpeg", limit=True)
 @way("blank-map", "bare decode, 1 thread", "tifffile", "simplejpeg", threads=1)
-@way("together-jpeg", "limit: bare decode, once", "tifffile", "simplejpeg", limit=True)
 def bare_full(job: Job) -> None:
     decode_all(job, partial(turbo, 1))
 
@@ -219,7 +218,6 @@ def bare_full(job: Job) -> None:
 @way("resize-lzw", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
 @way("resize-lzw", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-deflate", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
-@way("together", "limit: bare decode, once", "tifffile", "imagecodecs", limit=True)
 @way("resize-deflate", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
 @way("resize-jpeg2000", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
 @way("resize-jpeg2000", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)

@@ -235,10 +235,6 @@ SCENARIOS = {
         ),
         Scenario("blank-map", f"blank map, {CELLS} x {CELLS}", "flat", _array, same_cells),
         Scenario("cutoff", "cut-off and resize 1/10", "flat", _array, psnr),
-        Scenario(
-            "together", "blank map, resize and cut-off 1/10, deflate", "deflate", _array, psnr
-        ),
-        Scenario("together-jpeg", "blank map, resize and cut-off 1/10, JPEG", "flat", _array, psnr),
         Scenario("pack", f"pack dense {PACK_TILE} px tiles", "flat", _stored_pack, same_tiles),
         Scenario("crops", f"{CROPS} crops of {CROP} px", "flat", _array, psnr),
         Scenario("thumbnail", f"thumbnail {THUMBNAIL}", "pyramid", _array, psnr),

@@ -21,7 +21,6 @@ from dask_slides.ops.crops import random_crops
 from dask_slides.ops.cutoff import Cutoff, cutoff_resize
 from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
-from dask_slides.ops.sharing import decode_once
 from dask_slides.slide import Slide, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.packs import open_pack
@@ -52,7 +51,6 @@ __all__ = [
     "blank_map",
     "check_slide",
     "cutoff_resize",
-    "decode_once",
     "from_dask",
     "open_pack",
     "open_slide",

@@ -19,7 +19,7 @@ from dask_slides.core.geometry import Region, level_size
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Source
 from dask_slides.core.types import Array
-from dask_slides.errors import SlideArgumentError, SlideMppError, SlideUnsupportedError
+from dask_slides.errors import SlideArgumentError, SlideMppError
 from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.graph.blocks import image_blocks
 from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
@@ -243,7 +243,6 @@ def open_slide(
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
     sha256: str | None = None,
-    companions: bool = False,
     image: int | str | None = None,
     axes: str | None = None,
     z: int = 0,
@@ -275,9 +274,6 @@ def open_slide(
     sha256 : str, optional
         Checksum of the file in hexadecimal. All of the file is read once, and every damage
         found, also such that a codec cannot tell.
-    companions : bool
-        Whether an OME-TIFF may name files that hold other planes of it. They are opened only if
-        they lie beside it, on this machine; each is looked at like the slide itself.
     image : str or int, optional
         Name or number of the image, where `Slide.images` lists several. By default the largest of
         a TIFF that is no label, macro, map, overview or thumbnail; the first of an OME-Zarr store.
@@ -298,9 +294,9 @@ def open_slide(
     SlideArgumentError
         An argument is wrong, or there is no such image or plane.
     SlideNotFoundError
-        There is nothing at the path, or a companion is missing.
+        There is nothing at the path.
     SlideFormatError
-        What is there is not an image, contradicts itself, or names a companion elsewhere.
+        What is there is not an image, or contradicts itself.
     SlideTruncatedError
         The file ends before its image does; a kind of SlideFormatError.
     SlideLimitError
@@ -323,21 +319,12 @@ def open_slide(
         raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise' or 'mask'")
     if fill is not None and (not isinstance(fill, int | float | np.number) or np.isinf(fill)):
         raise SlideArgumentError(f"fill={fill!r} is not a pixel value; give a number, or None")
-    if companions and sha256 is not None:
-        raise SlideArgumentError(
-            "sha256= is of one file, and companions=True reads others too; check all of them "
-            "before, and give one of the two"
-        )
     choice = ImageSelection(image, axes, z, t)
     text = os.fspath(path)
     # a worker may run in another folder
     text = checked_address(text) if is_remote(text) else os.path.abspath(text)
-    if companions and is_remote(text):
-        raise SlideUnsupportedError(
-            f"{text}: companions are read on this machine only; fetch the slide and all of them"
-        )
     identity = None if sha256 is None else check_digest(text, sha256)
-    opened = open_source(text, fill, limits, companions, choice)
+    opened = open_source(text, fill, limits, choice)
     source = opened.source
     if identity is not None:
         check_identity(text, identity)

@@ -43,9 +43,10 @@ from dask_slides.ops.check import check_slide
 from dask_slides.ops.crops import plan_crops, random_crops
 from dask_slides.ops.cutoff import cutoff_resize
 from dask_slides.ops.pack import TilePack, pack_tiles, plan_pack
+from dask_slides.ops.resize import level0_reduction
 from dask_slides.ops.resize import resize as resized
-from dask_slides.ops.sharing import reduction, sharing
 from dask_slides.plots.pictures import bytes_text, pixels_text
+from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.slide import Slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.estimate import estimate_blank_map, estimate_image, estimate_tiles
@@ -225,8 +226,8 @@ def cutoff(
         tell_estimate(shared, estimate_image(largest, source, upper_bound=True))
         return
     folder = os.path.dirname(os.path.abspath(out))  # none of this machine if OUT is an address
-    once = sharing(source, folder, (1, reduction(source, largest)))
-    with running(shared, megapixels(source)), once:
+    cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
+    with running(shared, megapixels(source)), cached:
         cut = cutoff_resize(source, **scale, blank_map=found)
         path = write(cut, out, overwrite=shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr)
     shape = cut.image.shape

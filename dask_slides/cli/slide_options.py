@@ -25,7 +25,6 @@ class Given:
     on_bad_tile: str
     limits: Limits
     sha256: str | None
-    companions: bool
     image: str | None
     axes: str | None
     z: int
@@ -39,7 +38,6 @@ class Given:
             on_bad_tile=self.on_bad_tile,
             limits=self.limits,
             sha256=self.sha256,
-            companions=self.companions,
             image=self.image,
             axes=self.axes,
             z=self.z,
@@ -97,16 +95,13 @@ def slide_options(command: Command) -> Command:
         on_bad_tile: str,
         limits: Limits,
         verify_hash: str | None,
-        companions: bool,
         image: str | None,
         axes: str | None,
         z: int,
         t: int,
         **kwargs: Any,
     ) -> Any:
-        given = Given(
-            slide, slide_mpp, on_bad_tile, limits, verify_hash, companions, image, axes, z, t
-        )
+        given = Given(slide, slide_mpp, on_bad_tile, limits, verify_hash, image, axes, z, t)
         return command(slide=given, **kwargs)
 
     options: list[Callable[[Command], Command]] = [
@@ -116,8 +111,6 @@ def slide_options(command: Command) -> Command:
         limits_option,
         click.option("--verify-hash", metavar="SHA256",
                      help="read the whole file first, and refuse it if it has another checksum"),
-        click.option("--companions", is_flag=True,
-                     help="read the files beside an OME-TIFF that hold other planes of it"),
         click.option("--image", metavar="NAME|NUMBER",
                      help="which of several images of the file; info lists them"),
         click.option("--axes", metavar="LETTERS",

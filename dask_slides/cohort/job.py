@@ -24,8 +24,8 @@ from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.steps import Maps, Step, store_of
 from dask_slides.core.bad_tiles import CORRUPT
 from dask_slides.errors import ClusterLostError, SlideError
-from dask_slides.ops.sharing import sharing
 from dask_slides.readers.remote.identity import Identity
+from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
 from dask_slides.slide import Slide
 from dask_slides.writers.store.local_transaction import bad_tiles_in
@@ -100,7 +100,8 @@ def work_on(job: SlideJob) -> Outcome:
         with report_progress_to(partial(_check_run, job)):
             maps = Maps(job.slide)
             record = read_record(job.folder, job.name) or SlideRecord(str(job.slide.path))
-            with sharing(job.slide, job.folder, _reads_left(job, record)):
+            reads = _reads_left(job, record)
+            with cached_reduced_tiles(job.slide.source, job.folder, reads):
                 for step in job.steps:
                     record = _do_step(job, step, maps, record)
                     done = record.steps[step.name]

@@ -19,8 +19,7 @@ from dask_slides.numerics.detectors import Contrast, Detector, checked_detector
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.cutoff import cutoff_resize
 from dask_slides.ops.pack import check_top_k, pack_tiles, plan_pack
-from dask_slides.ops.resize import resize
-from dask_slides.ops.sharing import reduction
+from dask_slides.ops.resize import level0_reduction, resize
 from dask_slides.slide import Mpp, Slide, from_dask
 from dask_slides.writers.estimate import (
     Estimate,
@@ -133,7 +132,7 @@ class _Scaled(_Image):
 
     def reads(self, slide: Slide) -> tuple[int, ...]:
         """Return the reduction at which the image reads level 0."""
-        return (reduction(slide, resize(slide, **self.scale)),)
+        return (level0_reduction(resize(slide, **self.scale)),)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tiles that hold no pixels, absent or corrupt, and where in an image that shows."""
+"""Tiles without pixels, absent or corrupt, and the regions of an image that miss them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dask_slides.core.types import Array
 
 OK, BLANK, ABSENT, CORRUPT = "ok", "blank", "absent", "corrupt"
 STATUSES = (OK, BLANK, ABSENT, CORRUPT)
-"""What is said of tiles, and of the shards of a store; blank of shards only."""
+"""States of tiles and of the shards of a store; only shards are blank."""
 MODES = ("raise", "mask")
-"""What becomes of a tile that cannot be decoded."""
+"""What to do with a tile that cannot be decoded."""
 MARK = "dask_slides"
-"""Attribute that tells a store of ours from anybody else's; it names the holes too."""
+"""Attribute of the stores that we write; it also lists their missing regions."""
 
 
 @dataclass(frozen=True)
 class BadTile:
-    """A unit of storage of a slide that holds no pixels; absent neighbours are told as one."""
+    """A tile of a slide that holds no pixels; absent neighbours are joined to one."""
 
     level: int
     y: int
@@ -36,7 +36,7 @@ class BadTile:
     """"absent": the file does not hold it, which is legal; "corrupt": it cannot be decoded."""
     reason: str
     offset: int | None = None
-    """Where it begins in the file; None if it is absent or not known."""
+    """Offset in the file; None if the tile is absent or the offset unknown."""
 
     @property
     def region(self) -> Region:
@@ -52,7 +52,7 @@ class BadTile:
 
 @dataclass(frozen=True)
 class MissingRegion:
-    """A part of an image that shows the fill, as a tile of the file holds no pixels."""
+    """A region of an image that shows the fill, as a tile of the file holds no pixels."""
 
     region: Region
     """In pixels of the level that was asked for."""
@@ -60,25 +60,25 @@ class MissingRegion:
 
 
 def sorted_bad_tiles(tiles: Iterable[BadTile]) -> tuple[BadTile, ...]:
-    """Return each of `tiles` once, by level and place, absent neighbours as one."""
+    """Return `tiles` without doubles, by level and place, absent neighbours joined."""
     tiles = set(tiles)
-    whole = [tile for tile in tiles if tile.status != ABSENT]
+    found = [tile for tile in tiles if tile.status != ABSENT]
     absent: dict[tuple[int, str], list[Region]] = {}
-    for tile in tiles - set(whole):
+    for tile in tiles - set(found):
         absent.setdefault((tile.level, tile.reason), []).append(tile.region)
     for (level, reason), regions in absent.items():
         for one in joined(regions):
-            whole.append(BadTile(level, one.y, one.x, one.height, one.width, ABSENT, reason))
-    return tuple(sorted(whole, key=lambda tile: (tile.level, tile.y, tile.x, tile.status)))
+            found.append(BadTile(level, one.y, one.x, one.height, one.width, ABSENT, reason))
+    return tuple(sorted(found, key=lambda tile: (tile.level, tile.y, tile.x, tile.status)))
 
 
 def bad_tiles_to_json(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
-    """Return the list of `tiles` that a store keeps: plain values."""
+    """Return `tiles` as plain values for the attributes of a store."""
     return [asdict(tile) for tile in sorted_bad_tiles(tiles)]
 
 
 def bad_tile_from_json(row: Any) -> BadTile:
-    """Return the tile that `listed` made plain values of; TypeError if it is none."""
+    """Return the tile of plain values; raise TypeError if they are no tile."""
     tile = BadTile(**row)
     for number in (tile.level, tile.y, tile.x, tile.height, tile.width):
         require_type(number, int)
@@ -90,7 +90,7 @@ def bad_tile_from_json(row: Any) -> BadTile:
 
 
 def missing_to_json(holes: Iterable[MissingRegion]) -> list[list[Any]]:
-    """Return where `holes` are and why, [y, x, height, width, status] each, neighbours as one."""
+    """Return `holes` as [y, x, height, width, status] each, neighbours joined."""
     by_status: dict[str, list[Region]] = {}
     for hole in holes:
         by_status.setdefault(hole.tile.status, []).append(hole.region)
@@ -102,7 +102,7 @@ def missing_to_json(holes: Iterable[MissingRegion]) -> list[list[Any]]:
 
 
 def missing_from_json(rows: Iterable[Sequence[Any]]) -> tuple[MissingRegion, ...]:
-    """Return the holes that `rows_of` made plain values of; their tiles are those of a store."""
+    """Return the holes in the attributes of a store."""
     holes = []
     for *numbers, status in rows:
         y, x, height, width = (int(n) for n in numbers)
@@ -117,7 +117,7 @@ def missing_from_json(rows: Iterable[Sequence[Any]]) -> tuple[MissingRegion, ...
 def missing_within(
     holes: Iterable[MissingRegion], region: Region, factor: int = 1
 ) -> tuple[MissingRegion, ...]:
-    """Return what `region` of an image `factor` times smaller holds of `holes`."""
+    """Return the parts of `holes` in `region` of an image `factor` times smaller."""
     parts = (
         MissingRegion(shrunk(hole.region, factor).intersect(region), hole.tile) for hole in holes
     )
@@ -125,16 +125,16 @@ def missing_within(
 
 
 def status_of_region(holes: Iterable[MissingRegion], region: Region) -> str | None:
-    """Return what `holes` make of the pixels of `region`; None if they touch none of them."""
+    """Return the status of the worst hole that touches `region`; None if none does."""
     found = {hole.tile.status for hole in holes if hole.region.intersect(region).area}
     return next((status for status in (CORRUPT, ABSENT) if status in found), None)
 
 
 def present_mask(region: Region, holes: tuple[MissingRegion, ...]) -> Array | None:
-    """Return which pixels (h, w) of `region` lie in none of its `holes`; None if all do."""
+    """Return which pixels (h, w) of `region` lie in none of its `holes`; None without holes."""
     if not holes:
         return None
-    seen = np.ones((region.height, region.width), bool)
+    present = np.ones((region.height, region.width), bool)
     for hole in holes:
-        seen[hole.region.slices(region.y, region.x)] = False
-    return seen
+        present[hole.region.slices(region.y, region.x)] = False
+    return present

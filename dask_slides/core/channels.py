@@ -1,4 +1,4 @@
-"""What the channels of an image are called, and how viewers show them."""
+"""The names of channels, and how viewers show them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Channel:
     """One channel of an image."""
 
     name: str
-    """What the file calls it; "red", "green", "blue", or its number if it has no name."""
+    """The name in the file, else "red", "green", "blue" or the number of the channel."""
     color: str | None = None
-    """RRGGBB in hexadecimal, None if the file gives none."""
+    """RRGGBB in hexadecimal; None if unknown."""
     window: tuple[float, float] | None = None
-    """The values shown as black and as the full colour, None if the file gives none."""
+    """The values shown as black and as the full colour; None if unknown."""
 
 
 def plain_channels(count: int, stacked: bool = False) -> tuple[Channel, ...]:
-    """Return the channels of an image that does not describe them: three are red, green, blue.
+    """Return default channels: red, green and blue for three, else numbers.
 
-    Not if they are `stacked`: images of one colour each.
+    Three `stacked` images of one channel each get numbers too.
     """
     if count == 3 and not stacked:
         return (
@@ -37,7 +37,7 @@ def plain_channels(count: int, stacked: bool = False) -> tuple[Channel, ...]:
 def described(
     count: int, names: Sequence[Any] = (), colors: Sequence[Any] = (), windows: Sequence[Any] = ()
 ) -> tuple[Channel, ...]:
-    """Return `count` channels with what a file says of them; what makes no sense is left out."""
+    """Return `count` channels with the values of a file; invalid ones are left out."""
 
     def at(values: Sequence[Any], number: int) -> Any:
         return values[number] if number < len(values) else None
@@ -59,7 +59,7 @@ def _window(pair: Any) -> tuple[float, float] | None:
 
 
 def hex_color(red: int, green: int, blue: int) -> str | None:
-    """Return RRGGBB of three bytes; None if they are none."""
+    """Return RRGGBB of three numbers; None if one is not a byte."""
     if not all(0 <= value <= 255 for value in (red, green, blue)):
         return None
     return f"{red:02X}{green:02X}{blue:02X}"

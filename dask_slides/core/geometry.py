@@ -1,7 +1,4 @@
-"""Regions and sizes: plain numbers, no pixel.
-
-The one rule for the size of a level, the one rule for cutting a region into strips.
-"""
+"""Regions, sizes of levels and strips: arithmetic without pixels."""
 
 from __future__ import annotations
 
@@ -65,51 +62,51 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an image lies on another one: pixel i begins at ``offset + scale * i`` of it."""
+    """Where an image lies on another one: pixel i starts at ``offset + scale * i`` there."""
 
     scale: tuple[float, float] = (1.0, 1.0)
     """Pixels of the other image for one of this, along y and x."""
     offset: tuple[float, float] = (0.0, 0.0)
-    """Where the first pixel begins, in pixels of the other image."""
+    """Start of the first pixel, in pixels of the other image."""
 
     def on(self, below: Placement) -> Placement:
-        """Return where this lies on what the other image lies on."""
+        """Return the placement on the image that `below` places the other one on."""
         (y, x), (down, right) = self.scale, self.offset
         (wide_y, wide_x), (top, left) = below.scale, below.offset
         return Placement((y * wide_y, x * wide_x), (top + down * wide_y, left + right * wide_x))
 
 
 def level_size(size: int, downsample: float) -> int:
-    """Pixels along an axis of `size` after `downsample`: rounded half up, at least 1."""
+    """Return the pixels along an axis of `size` after `downsample`: rounded half up, at least 1."""
     return max(1, int(size / downsample + 0.5))
 
 
 def snapped_factor(full: int, size: int) -> float:
     """Return how many full pixels one of a level's `size` covers.
 
-    Pyramids halve and then round, so the plain quotient of the sizes is off by a part of
-    a pixel over the image: a whole factor that explains the size is the true one.
+    Pyramids halve and round, so the quotient of the sizes is slightly off. An integer factor that
+    gives the size is the true one.
     """
     quotient = full / size
-    # of a small level several whole factors explain the size: pyramids halve
-    for whole in (2 ** round(math.log2(quotient)) if quotient >= 1 else 1, round(quotient)):
-        if whole and abs(full / whole - size) < 1:
-            return float(whole)
+    # several integers may give the size of a small level: prefer powers of two
+    for factor in (2 ** round(math.log2(quotient)) if quotient >= 1 else 1, round(quotient)):
+        if factor and abs(full / factor - size) < 1:
+            return float(factor)
     return quotient
 
 
 def reduced_size(size: int, factor: int) -> int:
-    """Pixels along an axis of the means of `factor` pixels, a partial last mean kept."""
+    """Return the number of means of `factor` pixels along an axis, a partial last one included."""
     return -(-size // factor)
 
 
 def halved(size: int, times: int = 1) -> int:
-    """Pixels along an axis after halving it `times` times, a partial last pixel kept."""
+    """Return the pixels of an axis halved `times` times, a partial last pixel included."""
     return -(-size // (1 << times))
 
 
 def shrunk(region: Region, factor: int) -> Region:
-    """Return the pixels of an image `factor` times smaller that `region` has a part of."""
+    """Return the pixels of an image `factor` times smaller that `region` touches."""
     return tiles_of(region, (factor, factor))
 
 
@@ -127,9 +124,9 @@ def hull(regions: Sequence[Region]) -> Region:
 
 
 def rectangles(marks: NDArray[np.bool_]) -> list[Region]:
-    """Return rectangles of all that is marked in `marks` (rows, cols), none twice.
+    """Return rectangles that cover the True cells of `marks` (rows, cols) without overlap.
 
-    Those beside each other are one, then equal ones below each other.
+    Neighbours in a row are joined first, then equal rows below each other.
     """
     edges = np.diff(np.pad(marks.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
@@ -145,7 +142,7 @@ def rectangles(marks: NDArray[np.bool_]) -> list[Region]:
 
 
 def joined(regions: Iterable[Region]) -> list[Region]:
-    """Return rectangles of the same pixels, the same however those were cut into `regions`."""
+    """Return rectangles that cover the pixels of `regions`, however those were cut."""
     corners = np.array([(r.y, r.x, r.stop_y, r.stop_x) for r in regions], np.int64).reshape(-1, 4)
     ys, xs = np.unique(corners[:, 0::2]), np.unique(corners[:, 1::2])
     marks = np.zeros((max(0, len(ys) - 1), max(0, len(xs) - 1)), bool)
@@ -160,9 +157,9 @@ def joined(regions: Iterable[Region]) -> list[Region]:
 
 
 def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region]:
-    """Cut `region` into strips of rows of at most `max_pixels`, one tile row at the least.
+    """Cut `region` into strips of at most `max_pixels`, at least one row of tiles each.
 
-    Cuts fall between rows of tiles, so that no tile is decoded for two strips.
+    Cuts lie between rows of tiles, so no tile is decoded for two strips.
     """
     rows = max(1, max_pixels // max(1, region.width) // tile_height) * tile_height
     start = region.y
@@ -173,7 +170,7 @@ def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region
 
 
 def bounds(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return where consecutive pieces of `sizes` begin, and the end: (0, s0, s0 + s1, ...)."""
+    """Return the starts of consecutive pieces of `sizes`, and the end: (0, s0, s0 + s1, ...)."""
     out = [0]
     for size in sizes:
         out.append(out[-1] + size)
@@ -181,6 +178,6 @@ def bounds(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def even_pieces(size: int, piece: int) -> tuple[int, ...]:
-    """Lengths of pieces of `piece` that cover `size`, the last one shorter."""
-    whole, rest = divmod(size, piece)
-    return (piece,) * whole + ((rest,) if rest else ())
+    """Return the lengths of pieces of `piece` that cover `size`; the last one may be shorter."""
+    count, rest = divmod(size, piece)
+    return (piece,) * count + ((rest,) if rest else ())

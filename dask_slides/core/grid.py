@@ -1,4 +1,4 @@
-"""The grid of tiles: index to region and back, edge cells included. Plain numbers."""
+"""The grid of tiles over an image: the region of each, also at the edges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TileGrid:
 
     ::
 
-        edge="pad"     |----|----|--··|    the last tile reaches over the edge; the region ends
+        edge="pad"     |----|----|--··|    the last tile reaches over the edge of the image
         edge="drop"    |----|----|         the rest of the image is in no tile
         edge="shift"   |----|--|=|----|    the last tile is moved back until it fits
     """
@@ -54,20 +54,20 @@ class TileGrid:
         return 1 + -(-max(0, over) // self.stride[axis])
 
     def starts(self, axis: int) -> NDArray[np.int64]:
-        """Return where the tiles begin along `axis`."""
+        """Return the starts of the tiles along `axis`."""
         starts = np.arange(self._count(axis), dtype=np.int64) * self.stride[axis]
         if self.edge == "shift" and len(starts):
             starts[-1] = max(0, self.shape[axis] - self.tile[axis])
         return starts
 
     def start(self, axis: int, index: int) -> int:
-        """Return where tile `index` begins along `axis`."""
+        """Return the start of tile `index` along `axis`."""
         if self.edge == "shift" and index == self._count(axis) - 1:
             return max(0, self.shape[axis] - self.tile[axis])
         return index * self.stride[axis]
 
     def has(self, tiles: TileGrid) -> bool:
-        """Return whether the `tiles` of another grid of this image are the first tiles of this."""
+        """Return whether `tiles`, another grid of this image, are the first tiles of this one."""
         return (self.shape, self.tile) == (tiles.shape, tiles.tile) and all(
             np.array_equal(self.starts(axis)[:count], tiles.starts(axis))
             for axis, count in enumerate((tiles.rows, tiles.cols))
@@ -86,21 +86,21 @@ class TileGrid:
 
 
 def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
-    """Return `tile_size`, a number or (height, width), as a pair of whole numbers above 0."""
+    """Return `tile_size`, a number or (height, width), as a pair of integers above 0."""
     pair = tuple(tile_size) if isinstance(tile_size, Sequence) else (tile_size, tile_size)
-    good = len(pair) == 2 and all(
+    valid = len(pair) == 2 and all(
         isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0
         for side in pair
     )
-    if not good:
+    if not valid:
         raise SlideArgumentError(
-            f"{argument}={tile_size!r} is not a size; give whole pixels above 0, or (height, width)"
+            f"{argument}={tile_size!r} is not a size; give pixels above 0, or (height, width)"
         )
     return int(pair[0]), int(pair[1])
 
 
 def cells_a_side(longest: float, ladder: tuple[int, int, int, int]) -> int:
-    """Return the step of the `ladder` of tiles a side for an image whose side is `longest`."""
+    """Return the step of a `ladder` of tiles per side for an image whose side is `longest`."""
     if longest > 50_000:
         return ladder[0]
     if longest > 25_000:

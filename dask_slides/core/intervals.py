@@ -1,4 +1,4 @@
-"""Kept intervals of an axis, and coordinates across what was cut: plain numbers."""
+"""The intervals of an axis that a cut-off keeps, and coordinates before and after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Intervals:
     ::
 
         source   0 ···[2    5)···[8   10)      starts (2, 8), stops (5, 10)
-        kept           0    3     3    5       an interval begins where the last one ended
+        kept           0    3     3    5       intervals follow each other without gaps
     """
 
     starts: tuple[int, ...]
@@ -28,22 +28,22 @@ class Intervals:
         return sum(self.stops) - sum(self.starts)
 
     def scaled(self, factor: float, size: int, full: int) -> Intervals | None:
-        """Return the runs on a level, or None where a cut falls inside one of its pixels.
+        """Return the intervals on a level, or None if a cut falls inside one of its pixels.
 
         `size` is the level's length, `full` that of the image.
         """
         if factor != int(factor):
             return None
-        whole = int(factor)
+        step = int(factor)
         edges = []
         for edge in self.starts + self.stops:
-            if edge % whole and edge != full:
+            if edge % step and edge != full:
                 return None
-            edges.append(size if edge == full else edge // whole)
+            edges.append(size if edge == full else edge // step)
         return Intervals(tuple(edges[: len(self.starts)]), tuple(edges[len(self.starts) :]))
 
     def pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return (source start, kept start, length) of what [start, stop) is made of."""
+        """Return the pieces of [start, stop) as (source start, kept start, length)."""
         out, kept = [], 0
         for first, last in zip(self.starts, self.stops, strict=True):
             low, high = max(start, kept), min(stop, kept + last - first)
@@ -57,7 +57,7 @@ class Intervals:
         return np.concatenate([[0], np.cumsum(lengths)])
 
     def to_source(self, points: Array) -> Array:
-        """Return source coordinates of kept ones; NaN outside of the kept image."""
+        """Return source coordinates of `points` in the kept image; NaN outside of it."""
         if not self.starts:
             return np.full(points.shape, np.nan)
         kept = self._offsets()
@@ -66,7 +66,7 @@ class Intervals:
         return np.where(inside, points - kept[run] + np.asarray(self.starts)[run], np.nan)
 
     def from_source(self, points: Array) -> Array:
-        """Return kept coordinates of source ones; NaN where the source was cut off."""
+        """Return kept coordinates of `points` in the source; NaN where it was cut off."""
         if not self.starts:
             return np.full(points.shape, np.nan)
         starts, stops = np.asarray(self.starts), np.asarray(self.stops)
@@ -76,9 +76,9 @@ class Intervals:
 
 
 def kept_intervals(blank: Array, starts: Array, tile: int, size: int) -> Intervals:
-    """Return the runs of grid lines (along one axis) that are not `blank` all along.
+    """Return the intervals of grid lines along one axis that are not `blank`.
 
-    `blank` is a bool a line, `starts` where the lines begin.
+    `blank` is one bool per line, `starts` are the starts of the lines.
     """
     firsts: list[int] = []
     lasts: list[int] = []

@@ -1,4 +1,4 @@
-"""Plain values that a file of ours says, which may be anybody's: each must be of its kind."""
+"""Check the types of values in JSON files, which anybody may have changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def require_type(value: Any, *kinds: type) -> Any:
-    """Return `value` if it is of one of the kinds, and of none made of them; else TypeError."""
+    """Return `value` if its type is one of `kinds`, not a subclass; else raise TypeError."""
     if type(value) not in kinds:
-        raise TypeError(f"{value!r:.60} where {kinds[0].__name__} must be")
+        raise TypeError(f"{value!r:.60} is not of type {kinds[0].__name__}")
     return value

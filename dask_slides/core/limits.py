@@ -1,4 +1,4 @@
-"""How large the parts of a file may be before it is refused: what it declares costs nothing."""
+"""Limits of what a file may declare."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 class Limits:
     """What a file may declare; more is refused on opening with SlideLimitError.
 
-    A few bytes can declare an image of any size. The defaults let every slide through that
-    a scanner writes, and keep a single decode within a quarter of a gigabyte.
+    A few bytes can declare an image of any size. The defaults accept every slide that a scanner
+    writes, and bound the memory of a single decode by a quarter of a gigabyte.
     """
 
     pixels: int = 2**42
     """Pixels of a level: 2,097,152 x 2,097,152."""
     tile_bytes: int = 2**28
-    """Bytes of one decoded tile or strip, which every thread holds whole."""
+    """Bytes of one decoded tile or strip; every thread holds one."""
     channels: int = 2**9
-    """Samples of a pixel."""
+    """Samples per pixel."""
     pages: int = 2**12
     """Image file directories of a TIFF."""
     description_bytes: int = 2**24

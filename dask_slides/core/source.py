@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,15 +13,6 @@ from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Placement, Region, strips
 from dask_slides.core.types import Array
-from dask_slides.errors import (
-    SlideError,
-    TileDecodeError,
-    is_memory_error,
-    memory_error,
-    reason_of,
-)
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -213,23 +203,6 @@ class DerivedSource(Source):
         """Return the level and region of the largest single read of the parent."""
 
 
-@runtime_checkable
-class Sharing(Protocol):
-    """A source whose units of storage can be decoded once for several operations."""
-
-    def with_means(self) -> Source:
-        """Return the same, whose reduced units are means of full ones whatever their codec."""
-        ...
-
-    def sharing(self, folder: str, reads: Sequence[int]) -> AbstractContextManager[None]:
-        """Decode each unit of level 0 once for what reads it in this process meanwhile.
-
-        `reads` are the reductions that it will be read at, 1 for in full; what several of them
-        can use is kept in a file without a name in `folder`.
-        """
-        ...
-
-
 def fill_holes(
     source: Source, holes: tuple[MissingRegion, ...], region: Region, pixels: Array
 ) -> None:
@@ -288,32 +261,3 @@ def rebind(source: Source, root: Source) -> Source:
     if isinstance(source, DerivedSource):
         return replace(source, parent=rebind(source.parent, root))  # type: ignore[type-var]
     return root
-
-
-def read_or_raise(
-    name: str, level: int, region: Region, fetch: Callable[[], Read], offset: int | None = None
-) -> Read:
-    """Return what `fetch` reads, or raise TileDecodeError: which pixels of which slide.
-
-    `offset` is that of the bytes in the file, where `region` is one tile.
-    """
-    try:
-        return fetch()
-    except SlideError:
-        raise
-    except Exception as error:  # each codec raises a kind of its own
-        reason = reason_of(error)
-        memory = is_memory_error(error)
-    # out of the block: a codec's error often cannot be pickled, and would travel with ours
-    if memory:
-        raise memory_error(f"{name}: level {level}, rows {region.y} to {region.stop_y}", reason)
-    at = "" if offset is None else f", at byte {offset},"
-    raise TileDecodeError(
-        f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
-        f"{region.stop_x}{at} cannot be decoded ({reason}); the file may be damaged, "
-        "fetch it again or export it anew",
-        level,
-        region.y,
-        region.x,
-        offset,
-    )

@@ -159,3 +159,14 @@ def resize(
     """
     slide = as_slide(slide)
     return resized(slide, output_shape(slide, downsample, mpp, max_size, shape), kernel, gap)
+
+
+def level0_reduction(image: Slide) -> int:
+    """Return how many times reduced an `image` that is or was resized reads level 0.
+
+    1 if in full, 0 if it is made from a smaller level.
+    """
+    source = image.source
+    if not isinstance(source, ResizedSource):
+        return 1
+    return 0 if source.from_level else source.factor

@@ -10,14 +10,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Region
-from dask_slides.core.source import Level, Source, read_or_raise
+from dask_slides.core.source import Level, Source
 from dask_slides.core.types import Array
 from dask_slides.errors import (
     SlideError,
@@ -33,7 +33,7 @@ from dask_slides.readers.image_decoders import ByPillow, Decode, Netpbm, Png, up
 from dask_slides.readers.jpeg2000_file import SIGNATURE, STREAM, open_jpeg2000
 from dask_slides.readers.remote.byte_ranges import stream
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.tile_status import TileStatus, fill_for, shown
+from dask_slides.readers.tile_status import TileStatus, decode_error, fill_for
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
 MAX_PIXELS = 2**28
@@ -61,6 +61,10 @@ _REFUSED = {
     "WMF": "is a drawing (WMF)",
 }
 """What Pillow knows by name only, cuts to 8 bits, or starts other programs for."""
+
+
+_READERS: dict[type[Decode], str] = {ByPillow: "Pillow", Netpbm: "NumPy"}
+"""What decodes the file, as users see it; imagecodecs all others."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,13 @@ class ImageFileSource(Source):
         """Return the pixels of `region`."""
         assert level == 0
         check_identity(self.path, self.identity)
-        if self.on_bad_tile == "raise":
-            return read_or_raise(self.path, level, region, lambda: self._part(region))
-        whole = partial(_units(self).masked, region, self._part, self.channels, self.fill)
-        return read_or_raise(self.path, level, region, whole)
+        try:
+            if self.on_bad_tile == "raise":
+                return self._part(region)
+            return _units(self).read_masked(region, self._part, self.channels, self.fill)
+        except Exception as error:
+            failure = decode_error(self.path, level, region, error)
+        raise failure
 
     def _part(self, region: Region) -> Array:
         return _pixels(self)[region.slices()]
@@ -112,13 +119,13 @@ class ImageFileSource(Source):
     @property
     def fill(self) -> Any:
         """What a masked pixel shows."""
-        return shown(self.conversion.fill, self.dtype)
+        return self.dtype.type(self.conversion.fill)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return `region` if the image cannot be decoded, and is masked."""
         if self.on_bad_tile == "raise":
             return ()
-        for part in _units(self).unknown(region):
+        for part in _units(self).undecoded(region):
             self.read(level, part)
         return _units(self).holes(region)
 
@@ -200,7 +207,7 @@ def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[st
     fill = fill_for(path, fill, np.dtype(decode.dtype), colour=decode.channels == stored)
     conversion = Conversion(alpha=alpha, fill=fill)  # type: ignore[arg-type]
     shape = size if orientation < 5 else size[::-1]
-    properties = {"format": kind}
+    properties = {"format": kind, "reader": _READERS.get(type(decode), "imagecodecs")}
     if images > 1:
         properties["images"] = str(images)
     return ImageFileSource(path, identity, shape, decode, conversion, orientation), properties

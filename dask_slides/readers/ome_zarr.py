@@ -16,7 +16,7 @@ from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, m
 from dask_slides.core.channels import Channel, described
 from dask_slides.core.geometry import Region, snapped_factor
 from dask_slides.core.limits import Limits
-from dask_slides.core.source import Level, Opened, Source, read_or_raise
+from dask_slides.core.source import Level, Opened, Source
 from dask_slides.core.types import Array
 from dask_slides.errors import (
     RemoteAccessError,
@@ -40,15 +40,15 @@ from dask_slides.readers.selection import (
 )
 from dask_slides.readers.tile_status import (
     TileStatus,
+    decode_error,
     fill_for,
-    lacks_value,
-    shown,
+    is_nodata,
+    parse_nodata,
     text_of,
-    value_in,
 )
 
 SHARD_ENTRY = 16
-"""Bytes of a chunk in the index of its shard, which is read whole."""
+"""Bytes per chunk in the index of a shard, which is read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OmeZarrSource(Source):
 
     path: str
     metadata: str
-    """The file that holds the metadata of the image; it is rewritten when the store is."""
+    """The metadata file of the image; it changes when the store is written again."""
     identity: Identity
     arrays: tuple[str, ...]
     """Path of each level's array in the store."""
@@ -66,14 +66,14 @@ class OmeZarrSource(Source):
     channels: int
     dtype: np.dtype[Any]
     background: float = 255
-    """What masked pixels show, in units of the dtype."""
+    """The value that masked pixels show."""
     on_bad_tile: str = "raise"
-    recorded: tuple[MissingRegion, ...] = ()
-    """What a store of ours says that it shows the fill for, in pixels of level 0."""
+    recorded_holes: tuple[MissingRegion, ...] = ()
+    """Missing regions that the attributes of our own stores list, in pixels of level 0."""
     plane: Plane = FIRST_PLANE
-    """Which plane is read where there are several."""
+    """Which plane is read."""
     nodata: int | float | None = None
-    """The number that stands for no value in a store of ours."""
+    """The number that means no value, in our own stores."""
 
     @property
     def name(self) -> str:
@@ -92,25 +92,28 @@ class OmeZarrSource(Source):
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the pixels of `region` of `level`, and which of them have a value."""
         pixels = self._read(level, region)
-        lacks = None if self.nodata is None else lacks_value(pixels, self.nodata)
-        if lacks is None or not lacks.any():
+        empty = None if self.nodata is None else is_nodata(pixels, self.nodata)
+        if empty is None or not empty.any():
             return pixels, None
         if self.fill != self.nodata:
-            pixels = np.where(lacks[..., None], self.fill, pixels)
-        return pixels, ~lacks
+            pixels = np.where(empty[..., None], self.fill, pixels)
+        return pixels, ~empty
 
     def _read(self, level: int, region: Region) -> Array:
         check_identity(self.metadata, self.identity)
-        if self.on_bad_tile == "raise":
-            return read_or_raise(self.path, level, region, lambda: self._pixels(level, region))
-        read, units = partial(self._pixels, level), _units(self, level)
-        whole = partial(units.masked, region, read, self.channels, self.fill)
-        return read_or_raise(self.path, level, region, whole)
+        try:
+            if self.on_bad_tile == "raise":
+                return self._pixels(level, region)
+            read, status = partial(self._pixels, level), _tile_status(self, level)
+            return status.read_masked(region, read, self.channels, self.fill)
+        except Exception as error:
+            failure = decode_error(self.path, level, region, error)
+        raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
         rows, columns = region.slices()
         index = {"y": rows, "x": columns, "c": slice(None)}
-        where = tuple(index.get(axis, self.plane.at(axis)) for axis in self.axes)
+        where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
         stored = _arrays(self)[level][where]
         kept = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
@@ -121,25 +124,27 @@ class OmeZarrSource(Source):
 
     @property
     def fill(self) -> Any:
-        """What a masked pixel shows."""
-        return shown(self.background, self.dtype)
+        """The value that masked pixels show."""
+        return self.dtype.type(self.background)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` that are masked, or that the store says show the fill.
+        """Return the parts of `region` that are masked or listed as missing in the attributes.
 
-        A chunk that is missing is no hole: it is how Zarr writes one that is all fill value.
+        A missing chunk is no hole: Zarr leaves out chunks of nothing but the fill value.
         """
-        found = missing_within(self.recorded, region, round(max(self.levels[level].downsample)))
+        found = missing_within(
+            self.recorded_holes, region, round(max(self.levels[level].downsample))
+        )
         if self.on_bad_tile == "raise":
             return found
-        units = _units(self, level)
-        for part in units.unknown(region):
-            self.read(level, part)
-        return found + units.holes(region)
+        status = _tile_status(self, level)
+        for chunk in status.undecoded(region):
+            self.read(level, chunk)
+        return found + status.holes(region)
 
 
 @lru_cache(maxsize=64)
-def _units(source: OmeZarrSource, level: int) -> TileStatus:
+def _tile_status(source: OmeZarrSource, level: int) -> TileStatus:
     return TileStatus(level, source.levels[level].shape, source.levels[level].tile)
 
 
@@ -150,13 +155,13 @@ def _arrays(source: OmeZarrSource) -> list[Any]:
 
 
 def marker_of(path: str) -> str | None:
-    """Return which file holds the metadata of the root of the store at `path`; None if none."""
+    """Return the metadata file of the root of the store at `path`; None if there is none."""
     there = exists if is_remote(path) else os.path.exists
     names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup"))
     return next((name for name in names if there(name)), None)
 
 
-def open_ngff(
+def open_ome_zarr(
     path: str, fill: float | None, limits: Limits, choice: ImageSelection = ImageSelection()
 ) -> Opened:
     """Read the metadata of the store at `path`."""
@@ -170,7 +175,7 @@ def open_ngff(
         plane = _plane(path, multiscale["axes"], arrays[0].shape, choice)
         others = plane.check(path, arrays[0].shape)
         axes = tuple(plane.axes.lower())
-        # of a pyramid in z too, the smaller levels show no plane of level 0
+        # if z is downsampled too, the smaller levels do not hold the planes of level 0
         kept = [
             n for n, array in enumerate(arrays) if _planes(axes, array) == _planes(axes, arrays[0])
         ]
@@ -180,11 +185,11 @@ def open_ngff(
         version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
         dtype = np.dtype(arrays[0].dtype)
         _check_limits(path, levels, channels * dtype.itemsize, limits)
-        recorded = _recorded(attributes)
-        told = _channels(attributes.get("ome", attributes), channels)
+        recorded = _recorded_holes(attributes)
+        named_channels = _channels(attributes.get("ome", attributes), channels)
     except SlideError:
         raise
-    except Exception as error:  # metadata can be anything, and zarr has errors of its own
+    except Exception as error:  # metadata can be anything, and Zarr has many errors
         raise SlideFormatError(
             f"{path}: no multiscales metadata that can be read ({error!r}); "
             "give an OME-Zarr 0.4 or 0.5 image"
@@ -192,41 +197,41 @@ def open_ngff(
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
     mark = attributes.get(MARK)
-    nodata = value_in(str(mark.get("nodata", "")), dtype) if isinstance(mark, Mapping) else None
+    nodata = parse_nodata(str(mark.get("nodata", "")), dtype) if isinstance(mark, Mapping) else None
     colour = dtype == np.uint8 and channels == 3
     fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
     metadata = marker_of(path)
     assert metadata is not None  # Zarr has just read it
     source = OmeZarrSource(
         path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
-        background=fill, recorded=recorded, plane=plane, nodata=nodata,
+        background=fill, recorded_holes=recorded, plane=plane, nodata=nodata,
     )  # fmt: skip
-    properties = {"format": f"OME-Zarr {version}"} | others
+    properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | others
     if nodata is not None:
         properties["nodata"] = text_of(nodata)
     if images:
         properties["image"] = images[number]
-    return Opened(source, mpp, properties, images, told)
+    return Opened(source, mpp, properties, images, named_channels)
 
 
 def check_chunks(path: str, array: Any, limits: Limits) -> None:
-    """Raise SlideLimitError if `array` of Zarr declares chunks or shards beyond `limits`."""
+    """Raise SlideLimitError if the metadata of `array` declare chunks beyond `limits`."""
     chunk = math.prod(array.chunks) * array.dtype.itemsize
     shard = math.prod(array.shards or array.chunks) // max(1, math.prod(array.chunks))
     if chunk > limits.tile_bytes or shard * SHARD_ENTRY > limits.tile_bytes:
         raise SlideLimitError(
-            f"{path}: array {array.path or '/'!r} declares chunks of {chunk:,} bytes, {shard:,} to "
-            "a shard; if that is right, open it with limits=Limits(...)"
+            f"{path}: array {array.path or '/'!r} declares chunks of {chunk:,} bytes, "
+            f"{shard:,} per shard; if that is right, open it with limits=Limits(...)"
         )
 
 
 def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limits) -> None:
-    """Refuse what the metadata declares beyond `limits`; a pixel has so many bytes."""
+    """Refuse levels beyond `limits`; `pixel` are the bytes of a pixel."""
     for number, level in enumerate(levels):
         (height, width), (rows, columns) = level.shape, level.tile
         if min(height, width, rows, columns) < 1:
             raise SlideFormatError(
-                f"{path}: level {number} is of {height} x {width} px in chunks of {rows} x "
+                f"{path}: level {number} has {height} x {width} px in chunks of {rows} x "
                 f"{columns}; the store is damaged, fetch it again"
             )
         if height * width > limits.pixels or rows * columns * pixel > limits.tile_bytes:
@@ -236,8 +241,8 @@ def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limi
             )
 
 
-def _recorded(attributes: Mapping[str, Any]) -> tuple[MissingRegion, ...]:
-    """Return the holes that a store of ours has in its attributes."""
+def _recorded_holes(attributes: Mapping[str, Any]) -> tuple[MissingRegion, ...]:
+    """Return the missing regions that the attributes of our own stores list."""
     mark = attributes.get(MARK)
     rows = mark.get("holes", ()) if isinstance(mark, Mapping) else ()
     return missing_from_json(rows)
@@ -246,10 +251,10 @@ def _recorded(attributes: Mapping[str, Any]) -> tuple[MissingRegion, ...]:
 def _image_group(
     path: str, choice: ImageSelection
 ) -> tuple[str, Any, Mapping[str, Any], int, tuple[str, ...], int]:
-    """Return the group of the image that is wanted, by default the first.
+    """Return the group of the chosen image, by default the first.
 
-    That is its path, the group, its attributes, which of its multiscales it is; then the names of
-    all images if there are several, and which of them it is.
+    Its path, the group, its attributes, the number of its multiscale; then the names of all images
+    if there are several, and the number of the chosen one.
     """
     try:
         group = open_group(path)
@@ -268,9 +273,9 @@ def _image_group(
         return path, group, attributes, scales, names if len(names) > 1 else (), number
     except (RemoteError, RemoteAccessError, SlideArgumentError):
         raise
-    except Exception as error:  # zarr has no one class for "this is not a group"
+    except Exception as error:  # Zarr has no one class for "this is not a group"
         kind = type(error).__name__
-    # raised here, not from zarr's error: that cannot be unpickled, and workers open slides too
+    # raised here, as Zarr's error cannot be unpickled, and workers open slides too
     raise SlideFormatError(
         f"{path}: a folder that is not an OME-Zarr image ({kind}); "
         "give the folder that holds zarr.json or .zattrs"
@@ -278,13 +283,14 @@ def _image_group(
 
 
 def _collected(path: str, group: Any) -> list[str]:
-    """Return where the images of a collection lie, as bioformats2raw writes it."""
+    """Return the paths of the images in the layout of bioformats2raw."""
     try:
         attributes = group["OME"].attrs.asdict()
         names = [str(name) for name in attributes.get("ome", attributes)["series"]]
-    except (KeyError, TypeError):  # without a list they are numbered
+    except (KeyError, TypeError):  # without a list the images are numbered
         names = []
-    names = [name for name in names if re.fullmatch(r"\w[\w.-]*", name)]  # not out of the store
+    # other names could lead out of the store
+    names = [name for name in names if re.fullmatch(r"\w[\w.-]*", name)]
     if names:
         return [f"{path}/{name}" for name in names]
     found = [f"{path}/0"]
@@ -298,7 +304,7 @@ def _name_at(path: str) -> str | None:
         return _name(open_group(path).attrs.asdict(), 0)
     except (RemoteError, RemoteAccessError):
         raise
-    except Exception:  # of that one it is told when it is read
+    except Exception:  # reading that image raises the error
         return None
 
 
@@ -315,7 +321,7 @@ def _axis_name(axis: Any) -> str:
 
 
 def _plane(path: str, axes: list[Any], shape: tuple[int, ...], choice: ImageSelection) -> Plane:
-    """Return the plane that is wanted; axes of other names than x, y, z, c, t are Q."""
+    """Return the chosen plane; axes with other names than x, y, z, c, t are Q."""
     names = [_axis_name(axis) for axis in axes]
     stored = "".join(name.upper() if name in list("xyzct") else "Q" for name in names)
     if not {"Y", "X"} <= set(stored):
@@ -357,17 +363,17 @@ def _mpp(multiscale: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, 
 
 
 def _channels(attributes: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
-    """Return what `omero` says of the channels; () if there is none, or it is of others."""
+    """Return the channels in `omero`; () if there are none, or another number of them."""
     omero = attributes.get("omero")
     channels = omero.get("channels") if isinstance(omero, Mapping) else None
     if not isinstance(channels, list) or len(channels) != count:
         return ()
-    told = [one if isinstance(one, Mapping) else {} for one in channels]
-    colors = [str(one.get("color", "")).lstrip("#").upper() for one in told]
-    windows = [one.get("window") for one in told]
+    entries = [one if isinstance(one, Mapping) else {} for one in channels]
+    colors = [str(one.get("color", "")).lstrip("#").upper() for one in entries]
+    windows = [one.get("window") for one in entries]
     return described(
         count,
-        [one.get("label") for one in told],
+        [one.get("label") for one in entries],
         [color if re.fullmatch("[0-9A-F]{6}", color) else None for color in colors],
         [
             (window.get("start"), window.get("end")) if isinstance(window, Mapping) else None

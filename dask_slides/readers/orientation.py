@@ -1,4 +1,4 @@
-"""How an image that is stored mirrored or on its side is turned upright."""
+"""Turn images upright that are stored mirrored or on their side."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from dask_slides.core.types import Array
 
 @dataclass(frozen=True)
 class Orientation:
-    """Rows become columns if it swaps, then either axis may be mirrored."""
+    """Swap rows and columns, or not, and then mirror along y or x, or not."""
 
     swaps: bool = False
     mirrors_y: bool = False
     mirrors_x: bool = False
 
     def sides(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Return the (y, x) of the upright image that `pair` is of the stored one."""
+        """Return a (y, x) pair of the stored image as that of the upright one."""
         return (pair[1], pair[0]) if self.swaps else pair
 
     def stored(self, region: Region, shape: tuple[int, int]) -> Region:
-        """Return where `region` of the upright image of `shape` lies in the stored one."""
+        """Return `region` of the upright image of `shape` as a region of the stored one."""
         return self._swapped(self._mirrored(region, shape))
 
     def upright(self, region: Region, shape: tuple[int, int]) -> Region:
-        """Return where `region` of the stored image lies in the upright one of `shape`."""
+        """Return `region` of the stored image as a region of the upright one of `shape`."""
         return self._mirrored(self._swapped(region), shape)
 
     def pixels(self, stored: Array) -> Array:
-        """Return pixels (h, w, c) upright."""
+        """Return `stored` pixels (h, w, c) upright."""
         if self == UPRIGHT:
             return stored
         turned = stored.swapaxes(0, 1) if self.swaps else stored
@@ -51,7 +51,7 @@ class Orientation:
 
 
 UPRIGHT = Orientation()
-TURNS = {
+ORIENTATIONS = {
     1: UPRIGHT,
     2: Orientation(mirrors_x=True),
     3: Orientation(mirrors_y=True, mirrors_x=True),
@@ -61,4 +61,4 @@ TURNS = {
     7: Orientation(swaps=True, mirrors_y=True, mirrors_x=True),
     8: Orientation(swaps=True, mirrors_y=True),
 }
-"""By the orientation that TIFF and EXIF tell: the side that the first row and column are on."""
+"""By the number in the Orientation tag of TIFF and EXIF."""

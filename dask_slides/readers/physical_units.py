@@ -1,4 +1,4 @@
-"""Lengths as files write them: a number and the name of a unit."""
+"""Parse lengths: a number and the name of a unit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ for _symbol, (_prefix, _power) in _METRES.items():
 
 
 def number_above_zero(value: Any) -> float | None:
-    """Return the number that `value` is or spells, a comma being a point; None for all else."""
+    """Return a positive number from a number or text, which may have a decimal comma; else None."""
     text = str(value).strip()
     if not _NUMBER.fullmatch(text):
         return None
@@ -38,12 +38,12 @@ def number_above_zero(value: Any) -> float | None:
 
 
 def micrometres(unit: Any) -> float | None:
-    """Return how many micrometres the unit of length is that OME, UDUNITS or ImageJ call so."""
+    """Return how many micrometres a unit of length is, by its name in OME, UDUNITS or ImageJ."""
     if not isinstance(unit, str):
         return None
-    # ImageJ escapes what is not ASCII; the micro sign, the angstrom sign have twins in Unicode
+    # ImageJ escapes what is not ASCII; Unicode has two micro signs and two angstrom signs
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit.strip())
     text = text.replace("\u03bc", "\u00b5").replace("\u212b", "\u00c5")
-    if len(text) > 3:  # a symbol depends on its case, Mm is not mm; a word does not
+    if len(text) > 3:  # case matters in symbols (Mm, mm), not in words
         text = text.lower()
     return _MICROMETRES.get(text, _MICROMETRES.get(text.removesuffix("s") if len(text) > 3 else ""))

@@ -1,4 +1,4 @@
-"""Which of several images is read, and which plane of it."""
+"""Choose one of several images in a file, and one plane of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
 
 _MOST_NAMES = 12
-"""Images that a message lists."""
+"""Images that a message lists, at most."""
 
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """The arguments of `open_slide` that say what of a file is wanted."""
+    """The arguments of `open_slide` that choose an image and a plane."""
 
     image: int | str | None = None
     axes: str | None = None
@@ -24,18 +24,22 @@ class ImageSelection:
     t: int = 0
 
     def __post_init__(self) -> None:
-        """Raise SlideArgumentError unless each is of its kind."""
+        """Check the types of the arguments."""
         for name in "zt":
             value = getattr(self, name)
-            if not _is_whole(value) or value < 0:
-                raise SlideArgumentError(f"{name}={value!r} is no plane; give a number from 0 up")
-        if not (self.image is None or isinstance(self.image, str) or _is_whole(self.image)):
-            raise SlideArgumentError(f"image={self.image!r} is no image; give a name or a number")
+            if not _is_integer(value) or value < 0:
+                raise SlideArgumentError(
+                    f"{name}={value!r} is not a plane; give a number from 0 up"
+                )
+        if not (self.image is None or isinstance(self.image, str) or _is_integer(self.image)):
+            raise SlideArgumentError(
+                f"image={self.image!r} is not an image; give a name or a number"
+            )
         if self.axes is not None and not isinstance(self.axes, str):
             raise SlideArgumentError(f"axes={self.axes!r} names no axes; give letters, as 'CYX'")
 
-    def check_plain(self, path: str) -> None:
-        """Raise SlideArgumentError unless a file of one image of one plane fits."""
+    def check_single_plane(self, path: str) -> None:
+        """Raise SlideArgumentError if another image or plane is chosen than the only one."""
         image_index(path, ("0",), self.image)
         if self.axes is not None:
             raise SlideArgumentError(f"{path}: axes={self.axes!r}: it has no stacked planes")
@@ -44,62 +48,62 @@ class ImageSelection:
 
 @dataclass(frozen=True)
 class Plane:
-    """Which plane of an image is read."""
+    """The plane of an image that is read."""
 
     axes: str = "YX"
-    """A letter for each axis as stored: Y, X, S and C are read, of Z and T one plane."""
+    """A letter for each stored axis: all of Y, X, S and C is read, and one index of Z and T."""
     z: int = 0
     t: int = 0
     page: int | None = None
-    """Which page of a stack that the file does not say the meaning of, as an image of its own."""
+    """The page of a stack that the file does not explain, read as an image of its own."""
 
-    def at(self, axis: str) -> int:
-        """Return the index along an axis of which one plane is read."""
+    def index(self, axis: str) -> int:
+        """Return the index to read along an axis."""
         if axis.upper() in "YXSC":
             return 0
         return {"Z": self.z, "T": self.t}.get(axis.upper(), self.page or 0)
 
     def check(self, path: str, shape: Sequence[int]) -> dict[str, str]:
-        """Raise unless the plane is there; return what is told of the others."""
-        told = {}
+        """Raise if there is no such plane; return the properties that name the other planes."""
+        properties = {}
         for axis, length in zip(self.axes, shape, strict=True):
-            name, number = axis.lower(), self.at(axis)
+            name, number = axis.lower(), self.index(axis)
             if axis in "ZT" and number >= length:
                 raise SlideArgumentError(
                     f"{path}: {name}={number}: it has {_planes(length)} along {name}; choose one "
                     f"with {name}=0" + (f" to {length - 1}" if length > 1 else "")
                 )
             if axis in "ZT" and length > 1:
-                told[name] = f"{length} planes, {number} is read"
+                properties[name] = f"{length} planes, {number} is read"
             if axis not in "YXSCZT" and length > 1 and self.page is None:
                 raise SlideUnsupportedError(
                     f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
                     f"or T; say what they are: {examples_of_axes(self.axes, shape)}"
                 )
         for name in "zt":
-            if self.at(name) and name.upper() not in self.axes:
+            if self.index(name) and name.upper() not in self.axes:
                 raise SlideArgumentError(
-                    f"{path}: {name}={self.at(name)}: it has one plane along {name}; leave {name} "
-                    "out"
+                    f"{path}: {name}={self.index(name)}: it has one plane along {name}; "
+                    f"leave {name} out"
                 )
-        return told
+        return properties
 
 
 FIRST_PLANE = Plane()
-"""Of an image of one plane."""
+"""The plane of an image that has only one."""
 
 
 def plane_of(path: str, stored: str, shape: Sequence[int], choice: ImageSelection) -> Plane:
-    """Return the plane that is wanted of axes `stored`, named as `choice.axes` says."""
+    """Return the chosen plane of an image of `stored` axes, which `choice.axes` may rename."""
     if choice.axes is None:
         return Plane(stored, choice.z, choice.t)
     given = choice.axes.upper()
     several = [n for n, (axis, size) in enumerate(zip(stored, shape, strict=True))
                if size > 1 or axis in "YX"]  # fmt: skip
-    places = several if len(given) == len(several) else list(range(len(stored)))
-    named = dict(zip(places, given, strict=False))
-    good = (
-        len(given) == len(places)
+    positions = several if len(given) == len(several) else list(range(len(stored)))
+    named = dict(zip(positions, given, strict=False))
+    fits = (
+        len(given) == len(positions)
         and set(given) <= set("TCZYXS")
         and len(set(given)) == len(given)
         and all(
@@ -108,7 +112,7 @@ def plane_of(path: str, stored: str, shape: Sequence[int], choice: ImageSelectio
             for at, letter in named.items()
         )
     )  # fmt: skip
-    if not good:
+    if not fits:
         raise SlideArgumentError(
             f"{path}: axes={choice.axes!r} does not fit: it has {stored} of "
             f"{' x '.join(map(str, shape))}; keep Y, X and S, and name the others C, Z or T: "
@@ -123,18 +127,21 @@ def _planes(count: int) -> str:
 
 
 def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
-    """Return arguments that would name the axes of more than one plane."""
+    """Return `axes` arguments that would fit an image of `stored` axes."""
     kept = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
     found = []
     for letters in ("CZT", "ZTC", "TCZ"):
         free = iter([letter for letter in letters if letter not in kept])
         named = [axis if axis in "YXSCZT" else next(free, "?") for axis in kept]
         found.append(f"axes={''.join(named)!r}")
-    return " or ".join(dict.fromkeys(one for one in found if "?" not in one)) or "save them apart"
+    return (
+        " or ".join(dict.fromkeys(one for one in found if "?" not in one))
+        or "save each as a file of its own"
+    )
 
 
 def unique_names(names: Sequence[str | None]) -> tuple[str, ...]:
-    """Return a name for each image, no two alike: its own, or its number."""
+    """Return a different name for each image: its own, or its number."""
     found: list[str] = []
     for number, name in enumerate(names):
         text = " ".join((name or "").split()) or str(number)
@@ -145,7 +152,7 @@ def unique_names(names: Sequence[str | None]) -> tuple[str, ...]:
 
 
 def image_index(path: str, names: Sequence[str], image: int | str | None) -> int | None:
-    """Return the number of the image that is called so, or has that number; None for None."""
+    """Return the number of the image with this name or number; None for None."""
     if image is None:
         return None
     if image in names:
@@ -155,9 +162,9 @@ def image_index(path: str, names: Sequence[str], image: int | str | None) -> int
         return number
     listed = ", ".join(f"{n} {name!r}" for n, name in enumerate(names[:_MOST_NAMES]))
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    told = f"give a number or a name: {listed}{more}" if len(names) > 1 else "it has one image"
-    raise SlideArgumentError(f"{path}: image={image!r} is not there; {told}")
+    cure = f"give a number or a name: {listed}{more}" if len(names) > 1 else "it has one image"
+    raise SlideArgumentError(f"{path}: image={image!r} is not there; {cure}")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,7 +1,7 @@
-"""What a process knows of the units of storage of a level: tiles, strips or chunks.
+"""Which tiles, strips or chunks of a level are absent or corrupt, as far as this process knows.
 
-That a unit is absent stands in the file's tables. Whether one is corrupt shows when it is
-decoded, and is remembered, so that who asks after the pixels were read decodes nothing.
+The tables of the file say which tiles are absent. A corrupt tile is found when it is decoded, and
+remembered: asking for the bad tiles of pixels that were read decodes nothing again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from dask_slides.errors import (
     SlideError,
     TileDecodeError,
     is_memory_error,
+    memory_error,
     reason_of,
 )
 
 
 class TileStatus:
-    """The units of one level, in rows from the top left.
-
-    Threads share it: what is set is a fact about the file, the same whoever finds it.
-    """
+    """The state of the tiles of one level, in rows from the top left. Threads may share it."""
 
     def __init__(
         self,
@@ -37,14 +35,14 @@ class TileStatus:
         absent: Array | None = None,
         offsets: Array | None = None,
     ) -> None:
-        """Begin with what the tables say: `absent` (rows, cols) bool, `offsets` in the file."""
+        """Start from the file's tables: `absent` (rows, cols) bool, `offsets` in the file."""
         self._level = level
         self._image = Region(0, 0, *shape)
         self._tile = tile
         counts = [-(-n // side) for n, side in zip(shape, tile, strict=True)]
         self._bad: Array = np.zeros(counts, bool) if absent is None else absent.reshape(counts)
-        self._any = bool(self._bad.any())
-        self._known = self._bad.copy()
+        self._any_bad = bool(self._bad.any())
+        self._decoded = self._bad.copy()
         self._offsets = offsets
         self._reasons: dict[tuple[int, int], str] = {}
 
@@ -55,108 +53,95 @@ class TileStatus:
             slice(region.x // width, -(-region.stop_x // width)),
         )
 
-    def _place(self, row: int, column: int) -> Region:
+    def _place(self, row: int, column: int, rows: int = 1, columns: int = 1) -> Region:
+        """Return the pixels of a rectangle of tiles."""
         height, width = self._tile
-        return Region(row * height, column * width, height, width).intersect(self._image)
+        place = Region(row * height, column * width, rows * height, columns * width)
+        return place.intersect(self._image)
 
-    def _where(self, marks: Array, region: Region) -> list[tuple[int, int]]:
-        span = self._span(region)
-        rows, columns = np.nonzero(marks[span])
-        return [
-            (int(row) + span[0].start, int(column) + span[1].start)
-            for row, column in zip(rows, columns, strict=True)
-        ]
-
-    def parts(self, region: Region) -> Iterator[Region]:
-        """Yield what each unit holds of `region`."""
-        rows, columns = self._span(region)
-        for row in range(rows.start, rows.stop):
-            for column in range(columns.start, columns.stop):
-                yield self._place(row, column).intersect(region)
-
-    def whole(self, region: Region) -> Iterator[tuple[Region, int | None]]:
-        """Yield the units that `region` touches, and where in the file each begins."""
+    def tiles(self, region: Region) -> Iterator[tuple[Region, int | None]]:
+        """Yield the tiles that `region` touches, and the offset of each in the file."""
         rows, columns = self._span(region)
         for row in range(rows.start, rows.stop):
             for column in range(columns.start, columns.stop):
                 yield self._place(row, column), self._offset(row, column)
 
-    def unknown(self, region: Region) -> list[Region]:
-        """Return the units of `region` that nobody has decoded in this process."""
-        return [self._place(*at) for at in self._where(~self._known, region)]
+    def undecoded(self, region: Region) -> list[Region]:
+        """Return the tiles of `region` that were not decoded in this process."""
+        rows, columns = self._span(region)
+        found = np.argwhere(~self._decoded[rows, columns]).tolist()
+        return [self._place(rows.start + row, columns.start + column) for row, column in found]
 
     def holes(self, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` whose units are known to hold no pixels."""
-        if not self._any:
+        """Return the parts of `region` whose tiles are known to hold no pixels."""
+        if not self._any_bad:
             return ()
         rows, columns = self._span(region)
         absent = self._bad[rows, columns].copy()
         tiles = []
-        for (row, column), reason in sorted(self._reasons.items()):  # whatever was decoded first
+        for (row, column), reason in sorted(self._reasons.items()):  # in any order of decoding
             if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
                 absent[row - rows.start, column - columns.start] = False
-                facts = self._facts(Region(row, column, 1, 1))
-                tiles.append(BadTile(*facts, CORRUPT, reason, self._offset(row, column)))
-        # a slide may have millions of these
+                offset = self._offset(row, column)
+                tiles.append(self._bad_tile(self._place(row, column), CORRUPT, reason, offset))
+        # joined into rectangles: a slide may have millions of absent tiles
         for one in rectangles(absent):
-            units = Region(rows.start + one.y, columns.start + one.x, one.height, one.width)
-            tiles.append(BadTile(*self._facts(units), ABSENT, "the file does not hold it"))
+            place = self._place(rows.start + one.y, columns.start + one.x, one.height, one.width)
+            tiles.append(self._bad_tile(place, ABSENT, "the file does not hold it"))
         return tuple(MissingRegion(tile.region.intersect(region), tile) for tile in tiles)
 
-    def lacks(self, region: Region) -> bool:
-        """Return whether it is known that no unit holds any of `region`."""
-        return self._any and bool(self._bad[self._span(region)].all())
+    def _bad_tile(
+        self, place: Region, status: str, reason: str, offset: int | None = None
+    ) -> BadTile:
+        at = (place.y, place.x, place.height, place.width)
+        return BadTile(self._level, *at, status, reason, offset)
 
-    def _facts(self, units: Region) -> tuple[int, int, int, int, int]:
-        """Return the level and where in it these units lie."""
-        height, width = self._tile
-        whole = Region(
-            units.y * height, units.x * width, units.height * height, units.width * width
-        )
-        place = whole.intersect(self._image)
-        return self._level, place.y, place.x, place.height, place.width
+    def all_missing(self, region: Region) -> bool:
+        """Return whether all tiles of `region` are known to hold no pixels."""
+        return self._any_bad and bool(self._bad[self._span(region)].all())
 
     def _offset(self, row: int, column: int) -> int | None:
         return None if self._offsets is None else int(self._offsets[row, column])
 
-    def saw(self, region: Region) -> None:
-        """Remember that every unit of `region` was decoded, or found to be bad."""
-        self._known[self._span(region)] = True
+    def mark_decoded(self, region: Region) -> None:
+        """Remember that every tile of `region` was decoded, or found to be bad."""
+        self._decoded[self._span(region)] = True
 
-    def spoil(self, region: Region, error: Exception) -> None:
-        """Remember that the unit that holds `region` is corrupt; raise what is no damage."""
+    def mark_corrupt(self, region: Region, error: Exception) -> None:
+        """Remember that the tile of `region` is corrupt; raise an `error` that is no damage."""
         if not is_damage(error):
             raise error
         row, column = (span.start for span in self._span(region))
         self._reasons[row, column] = reason_of(error)
         self._bad[row, column] = True
-        self._any = True
-        self._known[row, column] = True  # last: who finds it known asks whether it is bad
+        self._any_bad = True
+        self._decoded[row, column] = True  # last: another thread then looks whether it is bad
 
-    def masked(
+    def read_masked(
         self, region: Region, read: Callable[[Region], Array], channels: int, fill: np.generic
     ) -> Array:
-        """Return what `read` gives of `region`, (h, w, channels); `fill` where a unit cannot be."""
+        """Return what `read` gives for `region`, (h, w, channels), and `fill` in corrupt tiles."""
         try:
             pixels = read(region)
         except Exception as error:
             if not is_damage(error):
                 raise
         else:
-            self.saw(region)
+            self.mark_decoded(region)
             return pixels
         out = np.full((region.height, region.width, channels), fill)
-        for part in self.parts(region):
+        for tile, _ in self.tiles(region):
+            part = tile.intersect(region)
             try:
                 out[part.slices(region.y, region.x)] = read(part)
-                self.saw(part)
+                self.mark_decoded(part)
             except Exception as error:
-                self.spoil(part, error)
+                self.mark_corrupt(part, error)
         return out
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether `error` says that bytes are wrong, and not that they could not be had."""
+    """Return whether `error` says that bytes are wrong, not that they could not be read."""
     if isinstance(error, SlideError):
         return isinstance(error, TileDecodeError)
     from_system = isinstance(error, OSError) and error.errno is not None
@@ -164,17 +149,38 @@ def is_damage(error: Exception) -> bool:
     return not (from_system or from_others or is_memory_error(error))
 
 
-def shown(fill: float, dtype: np.dtype[Any]) -> Any:
-    """Return the value of `dtype` that the fill shows as."""
-    return dtype.type(fill)
+def decode_error(
+    name: str, level: int, region: Region, error: Exception, offset: int | None = None
+) -> Exception:
+    """Return the error to raise for an `error` of a codec: a TileDecodeError that names pixels.
+
+    A SlideError is returned as it is. Raise the result outside of the `except` block: an error of
+    a codec often cannot be pickled, and would travel with it as its context. `offset` is that of
+    the bytes in the file if `region` is one tile.
+    """
+    if isinstance(error, SlideError):
+        return error
+    reason = reason_of(error)
+    if is_memory_error(error):
+        return memory_error(f"{name}: level {level}, rows {region.y} to {region.stop_y}", reason)
+    at = "" if offset is None else f", at byte {offset},"
+    return TileDecodeError(
+        f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
+        f"{region.stop_x}{at} cannot be decoded ({reason}); the file may be damaged, "
+        "fetch it again or export it anew",
+        level,
+        region.y,
+        region.x,
+        offset,
+    )
 
 
 def fill_for(
     name: str, fill: Any, dtype: np.dtype[Any], *, colour: bool, nodata: Any = None
 ) -> Any:
-    """Return what pixels of `dtype` without a value show, or refuse a `fill` that it lacks.
+    """Return the value that pixels without a value show; refuse a `fill` that is not of `dtype`.
 
-    By default that is the `nodata` value of the file, else white for `colour` and 0 for others.
+    By default it is the `nodata` value of the file, else white for `colour` and 0 for others.
     """
     limits = None if dtype.kind == "f" else np.iinfo(dtype)
     if fill is None:
@@ -182,16 +188,16 @@ def fill_for(
             return nodata
         white = 1.0 if limits is None else int(limits.max)
         return white if colour else 0
-    whole = not np.isnan(fill) and fill == int(fill)
-    if limits is not None and not (whole and limits.min <= fill <= limits.max):
+    is_integer = not np.isnan(fill) and fill == int(fill)
+    if limits is not None and not (is_integer and limits.min <= fill <= limits.max):
         raise SlideArgumentError(
             f"{name}: fill={fill!r} is not a value of {dtype}; give one that is, or None"
         )
     return fill
 
 
-def value_in(text: str, dtype: np.dtype[Any]) -> int | float | None:
-    """Return the number that `text` is, if it is a value of `dtype`."""
+def parse_nodata(text: str, dtype: np.dtype[Any]) -> int | float | None:
+    """Return the number in `text` if it is a value of `dtype`, else None."""
     if dtype.kind == "f":
         try:
             return float(dtype.type(float(text)))
@@ -210,12 +216,12 @@ def value_in(text: str, dtype: np.dtype[Any]) -> int | float | None:
     return value if limits.min <= value <= limits.max else None
 
 
-def lacks_value(samples: Array, nodata: float) -> Array:
-    """Return which pixels (h, w) are nodata: where all samples (h, w, c) are, as GDAL has it."""
-    lacks = np.isnan(samples) if np.isnan(nodata) else samples == nodata
-    return np.asarray(lacks.all(axis=-1))
+def is_nodata(samples: Array, nodata: float) -> Array:
+    """Return which pixels (h, w) have the `nodata` value in all samples (h, w, c), as in GDAL."""
+    found = np.isnan(samples) if np.isnan(nodata) else samples == nodata
+    return np.asarray(found.all(axis=-1))
 
 
 def text_of(number: float) -> str:
-    """Return a number in as many digits as it takes to read it back."""
+    """Return `number` as text that reads back to the same number."""
     return str(number) if isinstance(number, int) else f"{number:.17g}"

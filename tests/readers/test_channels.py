@@ -3,7 +3,6 @@
 import json
 import logging
 
-import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -66,12 +65,12 @@ def test_names_and_colours_of_ome_tiff(tmp_path):
     assert channels_of(path) == expected
 
 
-def test_what_ome_tiff_does_not_tell_is_a_number(tmp_path):
+def test_channels_without_a_name_are_numbered(tmp_path):
     path = ome(tmp_path / "a.ome.tif", [None, "", "c"], [None, "blue", 2**32 - 1])
     assert channels_of(path) == [Channel("0"), Channel("1"), Channel("c", "FFFFFF")]
 
 
-def test_tifffile_writes_the_same(tmp_path):
+def test_channels_written_by_tifffile(tmp_path):
     path = tmp_path / "a.ome.tif"
     told = {"Name": ["a", "b", "c"], "Color": [signed("FF0000"), signed("00FF00"), 255]}
     stack = np.stack([STACK, STACK])  # of each channel two planes
@@ -150,10 +149,7 @@ def test_colours_and_windows_of_imagej(tmp_path):
     assert channels_of(path) == [Channel("0")]
 
 
-# ---------------------------------------------------------------- what tells nothing of them
-
-
-def test_channels_that_nobody_describes(tmp_path):
+def test_default_channels(tmp_path):
     assert list(ds.from_dask(noise(30, 30, 3)).channels) == RGB
     assert list(ds.from_dask(noise(30, 30)).channels) == [Channel("0")]
     assert [one.name for one in ds.from_dask(noise(30, 30, 5)).channels] == list("01234")
@@ -172,7 +168,7 @@ def test_channels_that_nobody_describes(tmp_path):
 # ---------------------------------------------------------------- kept and written
 
 
-def test_they_are_kept_and_written_and_read_again(tmp_path):
+def test_channels_are_kept_and_written_and_read_again(tmp_path):
     pixels, glass = np.array(STACK), 60_000
     pixels[:, :64] = glass
     path = tmp_path / "a.tif"
@@ -230,7 +226,7 @@ def test_omero_of_a_store(tmp_path, version):
         assert channels_of(path) == RGB
 
 
-def test_info_tells_names_that_the_file_tells(tmp_path):
+def test_info_prints_names_in_the_file(tmp_path):
     path = ome(tmp_path / "a.ome.tif", ["DAPI", "CD8", "PD-L1"], [None] * 3)
     told = CliRunner().invoke(main, ["info", str(path)])
     assert "channels DAPI, CD8, PD-L1" in told.stdout
@@ -242,13 +238,7 @@ def test_info_tells_names_that_the_file_tells(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Tifffile logs what it does not know of a vendor's file."""
+    """Silence the log of tifffile about tags of vendors that it does not know."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)
-
-
-def test_pixels_are_those_of_the_channels(tmp_path):
-    path = ome(tmp_path / "a.ome.tif", ["a", "b", "c"], [None] * 3)
-    out = ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr")
-    np.testing.assert_array_equal(da.from_zarr(out, component="0").compute(), STACK)

@@ -10,7 +10,6 @@ import tifffile
 import zarr
 from click.testing import CliRunner
 from rw_fixtures import noise, one_line, patch_tag
-from split_files import NAMES, planes_of, uuid_of, write_plane, xml_of
 
 import dask_slides as ds
 from dask_slides.cli.main import main
@@ -364,19 +363,6 @@ def test_images_and_planes_of_a_file_elsewhere(bucket, tmp_path):
         zarr_image(tmp_path / "c.zarr" / str(number), [PAGES[number:]], "zyx")
     slide = ds.open_slide(bucket.put(tmp_path / "c.zarr", "images/c.zarr"), image=1, z=2)
     np.testing.assert_array_equal(slide.data.compute()[..., 0], PAGES[3])
-
-
-@pytest.mark.parametrize("options", [{}, TILES], ids=str)
-def test_planes_that_lie_in_companions(tmp_path, options):
-    planes, files = planes_of(), [(name, uuid_of(n)) for n, name in enumerate(NAMES)]
-    for (name, uuid), plane in zip(files, planes, strict=True):
-        xml = xml_of(files, uuid).replace("FirstC", "FirstZ").replace('SizeZ="1"', 'SizeZ="3"')
-        write_plane(tmp_path / name, plane, xml.replace('SizeC="3"', 'SizeC="1"'), **options)
-    for z, plane in enumerate(planes):
-        slide = ds.open_slide(tmp_path / NAMES[0], companions=True, z=z)
-        np.testing.assert_array_equal(slide.data.compute()[..., 0], plane)
-        assert slide.properties["z"] == f"3 planes, {z} is read"
-        assert slide.mpp == 0.5
 
 
 # ---------------------------------------------------------------- OME-Zarr

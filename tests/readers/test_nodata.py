@@ -1,4 +1,4 @@
-"""Pixels without a value: the nodata number of a file, and what its mask page leaves out."""
+"""Pixels without a value: the nodata number of a file, and its mask page."""
 
 import tracemalloc
 
@@ -101,14 +101,14 @@ def test_nodata_shows_the_fill_and_is_in_no_statistic(
     ("dtype", "text"), [("uint8", "-9999"), ("uint8", "256"), ("int16", "0.5"), ("uint8", "none"),
                         ("uint16", "nan"), ("float32", "")]
 )  # fmt: skip
-def test_a_nodata_text_that_is_no_value_of_the_dtype_is_not_one(tmp_path, dtype, text):
+def test_nodata_that_is_not_a_value_of_the_dtype_is_ignored(tmp_path, dtype, text):
     image = elevation((40, 40)).astype(dtype)
     slide = ds.open_slide(with_nodata(tmp_path / "a.tif", image, text))
     assert "nodata" not in slide.properties
     np.testing.assert_array_equal(slide.data.compute()[..., 0], image)
 
 
-def test_a_colour_is_nodata_where_all_its_samples_are(tmp_path):
+def test_a_pixel_is_nodata_if_all_its_samples_are(tmp_path):
     image = np.random.default_rng(0).integers(0, 2, (60, 50, 3), dtype=np.uint8)
     path = with_nodata(tmp_path / "a.tif", image, "0", photometric="rgb", tile=(16, 16))
     gaps = (image == 0).all(axis=-1)
@@ -178,7 +178,7 @@ def test_levels_of_a_store_hold_no_mean_of_nodata(tmp_path, size):
         np.testing.assert_array_equal(group[str(number)][0], np.where(touched, -9999, level))
 
 
-def test_a_cell_of_nodata_alone_is_blank_and_packed_by_nobody(tmp_path):
+def test_cells_of_nodata_are_blank_and_not_packed(tmp_path):
     image = elevation((512, 512))
     gaps = np.ones(image.shape, bool)
     gaps[128:384, 100:384] = False
@@ -254,7 +254,7 @@ def test_a_level_without_a_mask_of_its_own_is_not_read(tmp_path):
     )
 
 
-def test_a_corrupt_tile_beside_nodata_is_still_told(tmp_path):
+def test_a_corrupt_tile_beside_nodata_is_reported(tmp_path):
     image = elevation((128, 128), "int16")
     image[:, :64] = -9999
     path = with_nodata(tmp_path / "a.tif", image, "-9999", tile=(64, 64), compression="zlib")
@@ -294,22 +294,10 @@ def test_the_default_fill_is_white_for_colours_and_0_for_others(tmp_path, shape,
     assert (pack[1][:, 2:] == fill).all() and (pack[1][:, :2] != fill).any()
 
 
-def test_a_negative_fill(tmp_path):
-    image = elevation((64, 64), "int16")
-    path = tmp_path / "a.tif"
-    with tifffile.TiffWriter(path) as tiff:
-        tiles = iter([image[:32, :32], None, None, image[32:, 32:]])
-        tiff.write(tiles, shape=(64, 64), dtype="int16", tile=(32, 32), compression="zlib",
-                   photometric="minisblack")  # fmt: skip
-    shown = ds.open_slide(path, fill=-9999).data.compute()[..., 0]
-    np.testing.assert_array_equal(shown[:32, :32], image[:32, :32])
-    assert (shown[:32, 32:] == -9999).all() and (shown[32:, :32] == -9999).all()
-
-
 @pytest.mark.parametrize(
     ("dtype", "value"), [("int16", -9999), ("float32", np.nan), ("uint64", 2**64 - 1)]
 )
-def test_a_store_knows_its_nodata_again(tmp_path, dtype, value):
+def test_a_store_keeps_its_nodata_value(tmp_path, dtype, value):
     image = elevation((300, 420)).astype(dtype)
     gaps = band(image.shape)
     image[gaps] = value
@@ -329,12 +317,6 @@ def test_a_store_knows_its_nodata_again(tmp_path, dtype, value):
     assert ds.blank_map(small, tile_size=200).compute().stats.nodata.sum() == (
         np.isnan(resized).sum() if value != value else (resized == resized[0, 0]).sum()
     )
-
-
-def test_a_store_of_another_fill_says_nothing_of_nodata(tmp_path):
-    path = with_nodata(tmp_path / "a.tif", elevation((80, 80), "int16"), "-9999")
-    store = ds.write(ds.open_slide(path, fill=0), tmp_path / "a.ome.zarr")
-    assert "nodata" not in ds.open_slide(store).properties
 
 
 def test_nodata_of_a_palette_is_an_index_and_of_inverted_grey_the_stored_number(tmp_path):
@@ -361,7 +343,7 @@ MADE = {
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
 @pytest.mark.parametrize("kind", MADE)
-def test_a_task_takes_no_more_than_foretold(tmp_path, dtype, kind):
+def test_a_task_takes_no_more_memory_than_planned(tmp_path, dtype, kind):
     image = np.clip(elevation((1400, 1600)) / 4, 1, 250).astype(dtype)
     image[:, 300:400] = 0
     image[400:500] = 0

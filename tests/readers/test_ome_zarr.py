@@ -115,21 +115,6 @@ def test_levels(tmp_path, version):
         np.testing.assert_array_equal(slide.to_dask(level=number).compute(), image)
 
 
-def test_a_level_of_another_ratio_keeps_it(tmp_path):
-    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", [noise(100, 100, 3), noise(67, 40, 3)])
-    assert ds.open_slide(path).levels[1].downsample == pytest.approx((100 / 67, 2.5))
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_first_image_of_a_collection(tmp_path, version):
-    path = tmp_path / "a.zarr"
-    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
-    mark = {"bioformats2raw.layout": 3}
-    group.attrs.update(mark if version == "0.4" else {"ome": {"version": "0.5", **mark}})
-    write_store(path / "0", version, "tczyx")
-    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), PIXELS)
-
-
 def test_axes_as_plain_names(tmp_path):
     path = write_store(tmp_path / "a.zarr", "0.4", "cyx")
     group = zarr.open_group(path)

@@ -1,4 +1,4 @@
-"""Micrometres per pixel as files tell them: of the image that is read, in any unit, or unknown."""
+"""Micrometres per pixel from the metadata: of the image that is read, in any unit, or None."""
 
 import logging
 
@@ -17,7 +17,7 @@ INCH = 25_400.0
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Tifffile logs what it does not know of a vendor's file."""
+    """Silence the log of tifffile about tags of vendors that it does not know."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)
@@ -80,17 +80,6 @@ def sized(number, unit, **more):
     return {"axes": "YX", **sides, **{f"PhysicalSize{axis}Unit": unit for axis in "XY"}, **more}
 
 
-@pytest.mark.parametrize(
-    ("number", "unit", "mpp"),
-    [(2.5e-7, "m", 0.25), (2.5, "Å", 0.00025), (0.01, "thou", 0.254), (0.25, "pixel", None),
-     (0.25, "reference frame", None), (1e-5, "in", 0.254)],
-)  # fmt: skip
-def test_units_of_ome_tiff(tmp_path, number, unit, mpp):
-    path = tmp_path / "a.ome.tif"
-    tifffile.imwrite(path, IMAGE, metadata=sized(number, unit))
-    assert ds.open_slide(path).mpp == (None if mpp is None else pytest.approx(mpp))
-
-
 NAMES = [("macro image", "scan"), ("", ""), ("same", "same"), ("scan", "scan (2)")]
 
 
@@ -122,7 +111,7 @@ def ome(path, pixels, **options):
 DATA = '<TiffData IFD="0" PlaneCount="1"/>'
 
 
-def test_an_image_without_data_is_passed_over(tmp_path):
+def test_an_image_without_data_is_ignored(tmp_path):
     first = ("a", (64, 96), 'PhysicalSizeX="8" PhysicalSizeY="8"', "")
     second = ("b", (64, 96), 'PhysicalSizeX="2" PhysicalSizeY="3"', DATA)
     slide = ds.open_slide(ome(tmp_path / "a.ome.tif", [first, second]))
@@ -136,12 +125,13 @@ def test_sizes_of_ome_tiff_that_are_no_numbers(tmp_path, number):
     assert slide.mpp == (0.25 if number == "0,25" else None)
 
 
-def test_metadata_of_which_tifffile_makes_nothing(tmp_path):
+def test_metadata_that_tifffile_does_not_follow(tmp_path):
+    # the file was renamed
     other = '<TiffData IFD="0"><UUID FileName="b.tif">urn:uuid:1</UUID></TiffData>'
     image = ("a", (64, 96), 'PhysicalSizeX="2" PhysicalSizeY="3"', other)
     assert ds.open_slide(ome(tmp_path / "a.ome.tif", [image])).mpp_yx == (3.0, 2.0)
     two = [image, ("b", (64, 96), 'PhysicalSizeX="1" PhysicalSizeY="1"', other)]
-    assert ds.open_slide(ome(tmp_path / "a.ome.tif", two)).mpp is None  # which one it is who knows
+    assert ds.open_slide(ome(tmp_path / "a.ome.tif", two)).mpp is None  # either may be the image
     two[1] = ("b", (8, 8), 'PhysicalSizeX="1" PhysicalSizeY="1"', other)
     assert ds.open_slide(ome(tmp_path / "a.ome.tif", two)).mpp_yx == (3.0, 2.0)
 
@@ -186,7 +176,7 @@ def test_resolution_units(tmp_path, unit, per_unit, mpp):
 
 @pytest.mark.parametrize("value", [(0, 0), (0, 1), (1, 0)])
 @pytest.mark.parametrize("code", [282, 283])
-def test_resolutions_that_are_none(tmp_path, value, code):
+def test_invalid_resolutions(tmp_path, value, code):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, IMAGE, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
     assert ds.open_slide(path).mpp == pytest.approx(0.25)

@@ -154,7 +154,7 @@ def counts_table_short(file):
 @kind(
     {"*": "right"}
     # here the last of them would lie in the first tile
-    | dict.fromkeys(("lzw", "deflate", "zstd"), FORMAT + "lies where a table")
+    | dict.fromkeys(("lzw", "deflate", "zstd"), FORMAT + "overlaps a table")
 )
 def counts_table_long(file):
     file.count(325, 10)
@@ -243,7 +243,7 @@ def samples_many(file):
     file.value(277, 65535)
 
 
-@kind({"*": TILE_ERROR, "raw": FORMAT + "not what its pixels take"})
+@kind({"*": TILE_ERROR, "raw": FORMAT + "does not fit its pixels"})
 def samples_4(file):
     file.value(277, 4)
 
@@ -254,7 +254,7 @@ def bits_7(file):
         file.value(258, 7, index)
 
 
-@kind({"*": TILE_ERROR, "raw": FORMAT + "not what its pixels take"})
+@kind({"*": TILE_ERROR, "raw": FORMAT + "does not fit its pixels"})
 def bits_16(file):
     for index in range(3):
         file.value(258, 16, index)
@@ -279,7 +279,7 @@ YCBCR = KIND + "YCbCr outside of JPEG"
 
 
 @kind(
-    {"*": YCBCR, "raw": FORMAT + "not what its pixels take"},
+    {"*": YCBCR, "raw": FORMAT + "does not fit its pixels"},
     codecs=("raw", "lzw", "deflate", "zstd", "jpeg2000"),
 )
 def photometric_ycbcr(file):
@@ -302,7 +302,7 @@ def codec_of_another(file):
 
 
 @kind(
-    {"*": KIND + "predictor 2", "jpeg2000": FORMAT + "not what its pixels take"},
+    {"*": KIND + "predictor 2", "jpeg2000": FORMAT + "does not fit its pixels"},
     codecs=("lzw", "deflate", "zstd", "jpeg2000"),
 )
 def codec_none(file):
@@ -359,7 +359,7 @@ def directories_in_a_loop(file):
     file.set(file.links[1], file.word, file.directory)
 
 
-@kind(FORMAT + "which is no image")
+@kind(FORMAT + "which no image has")
 def directory_of_no_tags(file):
     file.set(file.directory, "Q" if file.big else "H", 0)
 
@@ -409,7 +409,7 @@ def empty(file):
     del file.data[:]
 
 
-@kind(CUT + "are no TIFF")
+@kind(CUT + "are not a TIFF")
 def cut_in_the_header(file):
     del file.data[6:]
 
@@ -466,12 +466,12 @@ def byte_count_beyond_the_end(file, number):
     file.data += struct.pack(file.order + "9I", *counts)
 
 
-@kind({"*": FORMAT + "begins within", "* first": FORMAT + "lies where a table"}, **each())
+@kind({"*": FORMAT + "begins within", "* first": FORMAT + "overlaps a table"}, **each())
 def offset_in_the_header(file, number):
     file.value(324, 2, number)
 
 
-@kind({"*": FORMAT + "begins within", "* first": FORMAT + "lies where a table"}, **each())
+@kind({"*": FORMAT + "begins within", "* first": FORMAT + "overlaps a table"}, **each())
 def offset_in_the_directory(file, number):
     file.value(324, file.directory + 4, number)
 
@@ -495,7 +495,7 @@ def another_tile(file, number):
 # ---------------------------------------------------------------- one tile: its bytes
 
 
-RAW_SIZE = FORMAT + "not what its pixels take"
+RAW_SIZE = FORMAT + "does not fit its pixels"
 
 
 @kind({"*": TILE_ERROR, "raw": RAW_SIZE, "lzw": "right", "deflate": "right"}, **each())

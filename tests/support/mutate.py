@@ -1,8 +1,6 @@
-"""Mutations of TIFFs, JSON and CSV that know their structure; a seed always gives the same."""
+"""Mutations of TIFFs and JSON that know their structure; a seed always gives the same."""
 
 import copy
-import csv
-import io
 import json
 import random
 import struct
@@ -19,7 +17,7 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 
 
 class Tiff:
-    """The directories of a sound TIFF: where its entries, tables and tiles lie."""
+    """The directories of a valid TIFF: where its entries, tables and tiles lie."""
 
     def __init__(self, data):
         self.order = "<" if data[:2] == b"II" else ">"
@@ -141,11 +139,11 @@ def _anywhere(rng, tiff, data):
 HOW = [_value] * 6 + [_entry] * 5 + [_twice] * 2 + [_link] * 2 + [_bytes] * 5 + [_cut, _anywhere]
 
 
-def mutated_tiff(seed, sound):
-    """Return the bytes `sound` with one to four mutations."""
+def mutated_tiff(seed, original):
+    """Return the bytes `original` with one to four mutations."""
     rng = random.Random(seed)
-    data = bytearray(sound)
-    tiff = Tiff(sound)
+    data = bytearray(original)
+    tiff = Tiff(original)
     for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
         if data:
             how = rng.choice(HOW)
@@ -160,71 +158,19 @@ VALUES = [None, True, 0, -1, 1, 2**31, 2**63, 1e308, "", "..", "../../x", "/etc/
           [], {}, [[]], [1, 2], {"a": 1}, "NaN", float("nan")]  # fmt: skip
 
 
-def _scribbled(rng, sound):
-    data = bytearray(sound)
+def _overwritten(rng, original):
+    data = bytearray(original)
     for _ in range(rng.choice([1, 3, 9])):
         data[rng.randrange(len(data))] = rng.randrange(256)
     return bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
 
 
-def mutated_tiles(seed, sound):
-    """Return a TIFF with bytes changed within its tiles, which stay as long as they are."""
-    rng, data = random.Random(seed), bytearray(sound)
-    offset, count = rng.choice(Tiff(sound).tiles)
-    for _ in range(rng.choice([1, 1, 2, 3])):
-        at = offset + rng.randrange(2, count - 2)
-        stop = min(at + rng.choice([1, 4, 40, count]), offset + count - 2)
-        kind = rng.randrange(4)
-        if kind == 0:
-            data[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            data[at:stop] = rng.randbytes(stop - at)
-        elif kind == 2:
-            data[at:stop] = bytes(stop - at)
-        else:  # the rest moves up
-            data[at : offset + count - 2] = data[stop : offset + count - 2].ljust(
-                offset + count - 2 - at, b"\0"
-            )
-    return bytes(data)
-
-
-CELLS = ["", " ", "0", "-1", "nan", "inf", "-inf", "1e400", "1e-400", "0.25", "1_0", "0x1", "true",
-         "..", ".", "/", "../b.tif", "a.tif", "b.tif", "./a.tif", "a.tif/", "a\0.tif", "a\n.tif",
-         "con", "NUL.tif", "\u202e", "\U0001f600", "x" * 300, "x" * 200_000, '"', "'", "=1+1",
-         "*.tif", "path", "mpp", "name", "\ufeff"]  # fmt: skip
-
-
-def mutated_csv(seed, sound):
-    """Return a table with cells, rows, columns or its dialect changed, or bytes that are none."""
-    rng = random.Random(seed)
-    if rng.random() < 0.3:
-        return _scribbled(rng, sound)
-    rows = list(csv.reader(io.StringIO(sound.decode())))
-    for _ in range(rng.choice([1, 1, 2, 3])):
-        row = rng.choice(rows)
-        kind = rng.randrange(6)
-        if kind == 0:
-            rows.insert(rng.randrange(len(rows) + 1), rng.choice(rows)[:])
-        elif kind == 1 and len(rows) > 1:
-            rows.remove(row)
-        elif kind == 2:
-            row.insert(rng.randrange(len(row) + 1), rng.choice(CELLS))
-        elif kind == 3 and row:
-            del row[rng.randrange(len(row))]
-        elif row:
-            row[rng.randrange(len(row))] = rng.choice(CELLS)
-    text = io.StringIO()
-    how = {"delimiter": rng.choice(",,,,;\t"), "lineterminator": rng.choice(["\r\n", "\n", "\r"])}
-    csv.writer(text, quoting=rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), **how).writerows(rows)
-    return text.getvalue().encode(rng.choice(["utf-8"] * 6 + ["utf-8-sig", "utf-16"]))
-
-
-def mutated_json(seed, sound):
-    """Return JSON with values or keys changed, or bytes that are none."""
+def mutated_json(seed, original):
+    """Return JSON with values or keys changed, or some bytes overwritten."""
     rng = random.Random(seed)
     if rng.random() < 0.15:
-        return _scribbled(rng, sound)
-    document = json.loads(sound)
+        return _overwritten(rng, original)
+    document = json.loads(original)
     for _ in range(rng.choice([1, 1, 2, 3])):
         places = list(_places(document)) if isinstance(document, dict | list) else []
         if not places:

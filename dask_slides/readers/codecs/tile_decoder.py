@@ -36,10 +36,9 @@ class TileDecoder:
     Threads may share it.
     """
 
-    def __init__(self, page: Any, stored: TileByteReader, means: bool = False) -> None:
-        """Decode tiles of `page`; with `means` reduced tiles are always means of full ones."""
+    def __init__(self, page: Any, stored: TileByteReader) -> None:
+        """Decode tiles of `page`."""
         self._page = page
-        self._means = means
         self._stored = stored
         self._sizes = TileSizes(page)
         self._across = -(-page.imagewidth // self._sizes.full[1])
@@ -100,7 +99,7 @@ class TileDecoder:
     @property
     def averages(self) -> bool:
         """Whether a reduced tile is made of the full one."""
-        return self._means or self.simplejpeg() is None
+        return self.simplejpeg() is None
 
     def reduced(self, number: int, tile: Array, factor: int) -> Array | None:
         """Return the reduced tile of a full one; None if the codec reduces it while decoding."""

@@ -1,8 +1,8 @@
-"""The structure of a TIFF, looked at before anything interprets it; no pixel is read.
+"""Check the structure of a TIFF before tifffile reads it; no pixel is read.
 
-tifffile is made to get something out of every file: directories that loop end the list,
-values beyond the end are left out, tables that are too long are cut. Here each of these is
-the end: what contradicts itself would be read as a picture that nobody took.
+tifffile gets something out of every file: it ends the list of pages where directories loop, leaves
+out values beyond the end of the file and cuts tables that are too long. The pixels would be wrong,
+so such files are refused here.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from dask_slides.errors import SlideFormatError, SlideLimitError, SlideTruncated
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
           16: 8, 17: 8, 18: 8}  # fmt: skip
-"""Bytes of a value by its type."""
-_WHOLE = frozenset({1, 3, 4, 9, 13, 16, 18})
-"""Types of whole numbers; 9 is signed, and written by some for 4."""
+"""Bytes of a value, by its type."""
+_INTEGERS = frozenset({1, 3, 4, 9, 13, 16, 18})
+"""Integer types; 9 is signed, and some writers use it for 4."""
 _NUMBERS = frozenset({254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 322,
                       323, 324, 325, 330, 338, 339})  # fmt: skip
-"""Tags that say what the pixels are and where: one of each at the most, whole numbers."""
+"""Tags with integers that describe the pixels and their place; each may occur once."""
 _TEXTS = frozenset({270, 700})
 """Tags that hold XML in slides: description and XMP."""
 _SUB_DIRECTORIES = 330
 _MOST_TAGS = 4096
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How a TIFF begins."""
+"""First bytes of a TIFF."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one kind of TIFF writes its directories."""
+    """The layout of the directories of a TIFF."""
 
     order: str
     big: bool
     ndpi: bool
-    """Whether 64-bit offsets lie around classic directories, as Hamamatsu writes them."""
+    """Whether offsets of directories have 64 bits in a classic TIFF, as Hamamatsu writes them."""
 
     @property
     def pointer(self) -> str:
-        """Format of the offset of a directory."""
+        """Struct format of the offset of a directory."""
         return self.order + ("Q" if self.big or self.ndpi else "I")
 
     @property
     def count(self) -> str:
-        """Format of the number of entries."""
+        """Struct format of the number of entries."""
         return self.order + ("Q" if self.big else "H")
 
     @property
     def entry(self) -> np.dtype[np.void]:
-        """One entry; the value is kept as bytes."""
+        """Dtype of an entry; the value stays bytes."""
         size = "u8" if self.big else "u4"
         value = "V8" if self.big else "V4"
         fields = [("code", "u2"), ("type", "u2"), ("count", size), ("value", value)]
@@ -64,24 +64,24 @@ class Format:
 
 
 Counts = Mapping[int, int]
-"""How many values each tag of a directory has."""
+"""Number of values of each tag of a directory."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What a TIFF holds besides pixels."""
+    """The checked structure of a TIFF."""
 
     size: int
     """Bytes of the file."""
     tags: Mapping[int, Counts]
-    """Of each directory, by its offset."""
-    taken: NDArray[np.int64]
-    """Where header, directories and tables lie, (n, 2): no tile begins or ends in there."""
+    """Tags of each directory, by its offset."""
+    reserved: NDArray[np.int64]
+    """Byte ranges (n, 2) of header, directories and tables, where no tile can lie."""
 
 
 @dataclass
 class _Walk:
-    """The directories of one file, as they are found."""
+    """A walk over the directories of one file."""
 
     path: str
     file: BinaryIO
@@ -89,7 +89,7 @@ class _Walk:
     limits: Limits
     format: Format
     found: dict[int, Counts]
-    taken: list[tuple[int, int]]
+    reserved: list[tuple[int, int]]
 
     def read(self, offset: int, size: int, what: str) -> bytes:
         if offset + size > self.size:
@@ -101,14 +101,14 @@ class _Walk:
         return self.file.read(size)
 
     def chain(self, offset: int) -> Iterator[int]:
-        """Look at the directories from `offset` on; yield the offsets of those below them."""
+        """Check the directories from `offset` on; yield the offsets of their sub-directories."""
         chained: set[int] = set()
-        # a list of sub-images and the chain between them may name the same ones
+        # a list of sub-images and the chain of pages may name the same directories
         while offset and (offset in chained or offset not in self.found):
             if offset in chained:
                 raise SlideFormatError(
-                    f"{self.path}: the directory at byte {offset:,} is in the file's list of "
-                    "images twice, a loop; export the slide anew"
+                    f"{self.path}: the directory at byte {offset:,} is twice in the list of "
+                    "images, a loop; export the slide anew"
                 )
             if len(self.found) >= self.limits.pages:
                 raise SlideLimitError(
@@ -123,38 +123,38 @@ class _Walk:
 
     def directory(self, offset: int) -> tuple[NDArray[np.void], int]:
         """Return the entries of the directory at `offset`, and the offset of the next one."""
-        made = self.format
-        head = struct.calcsize(made.count)
+        layout = self.format
+        head = struct.calcsize(layout.count)
         what = f"directory {len(self.found)}"
-        (count,) = struct.unpack(made.count, self.read(offset, head, what))
+        (count,) = struct.unpack(layout.count, self.read(offset, head, what))
         if not 0 < count <= _MOST_TAGS:
             raise SlideFormatError(
-                f"{self.path}: the directory at byte {offset:,} has {count:,} tags, which is no "
-                "image; the file is damaged, fetch it again"
+                f"{self.path}: the directory at byte {offset:,} has {count:,} tags, which no "
+                "image has; the file is damaged, fetch it again"
             )
-        size = made.entry.itemsize
-        tail = struct.calcsize(made.pointer)
-        # without the pointer to a next directory, at the very end, there is none
+        size = layout.entry.itemsize
+        tail = struct.calcsize(layout.pointer)
+        # the pointer to a next directory may be missing at the end of the file
         left = max(0, min(tail, self.size - offset - head - count * size))
         data = self.read(offset + head, count * size + left, what)
         if left < tail and any(data[count * size :]):
             self.read(offset + head, count * size + tail, what)
-        (following,) = struct.unpack(made.pointer, data[count * size :].ljust(tail, b"\0"))
-        self.taken.append((offset, offset + head + len(data)))
-        return np.frombuffer(data, made.entry, count), following
+        (following,) = struct.unpack(layout.pointer, data[count * size :].ljust(tail, b"\0"))
+        self.reserved.append((offset, offset + head + len(data)))
+        return np.frombuffer(data, layout.entry, count), following
 
     def checked(self, offset: int, entries: NDArray[np.void]) -> Counts:
-        """Return how many values the tags have, all of them in the file."""
+        """Return how many values the tags have; refuse values beyond the end of the file."""
         counts: dict[int, int] = {}
         where = f"{self.path}: the directory at byte {offset:,}"
         for code, kind, count, value in entries.tolist():
             if code in _NUMBERS:
                 if code in counts:
                     raise SlideFormatError(f"{where} has tag {code} twice; export the slide anew")
-                if kind not in _WHOLE or not count:
+                if kind not in _INTEGERS or not count:
                     raise SlideFormatError(
-                        f"{where} has tag {code} of type {kind} with {count:,} values, not whole "
-                        "numbers; the file is damaged, fetch it again"
+                        f"{where} has tag {code} of type {kind} with {count:,} values, not "
+                        "integers; the file is damaged, fetch it again"
                     )
             counts[code] = count
             nbytes = count * _SIZES.get(kind, 0)
@@ -168,17 +168,17 @@ class _Walk:
                 )
             (start,) = struct.unpack(self.format.order + "IQ"[len(value) == 8], value)
             if self.format.ndpi and self.size >= 2**32:
-                continue  # the high bits lie elsewhere
+                continue  # the high bits of the offset are stored elsewhere
             if code in _TEXTS:
                 self.no_doctype(where, code, self.read(start, nbytes, f"the value of tag {code}"))
             elif start + nbytes > self.size:
                 self.read(start, nbytes, f"the value of tag {code}")
             elif code in _NUMBERS:
-                self.taken.append((start, start + nbytes))
+                self.reserved.append((start, start + nbytes))
         return counts
 
     def no_doctype(self, where: str, code: int, text: bytes) -> None:
-        """Refuse XML that defines entities: it can name other files, or grow without end."""
+        """Refuse XML that defines entities: they can name other files, or expand without limit."""
         lowered = text.lower() if b"<!" in text else b""
         if b"<!doctype" in lowered or b"<!entity" in lowered:
             raise SlideFormatError(
@@ -187,7 +187,7 @@ class _Walk:
             )
 
     def below(self, entries: NDArray[np.void]) -> Iterator[int]:
-        """Yield the offsets of the directories that `entries` name as their parts."""
+        """Yield the offsets of the sub-directories in `entries`."""
         for code, kind, count, value in entries.tolist():
             if code != _SUB_DIRECTORIES:
                 continue
@@ -215,23 +215,23 @@ def check_structure(path: str, file: BinaryIO, size: int, limits: Limits) -> Str
     head = file.read(16)
     if len(head) < 8:
         raise SlideTruncatedError(
-            f"{path}: {size} bytes are no TIFF; the file was cut short, fetch it again"
+            f"{path}: {size} bytes are not a TIFF; the file was cut short, fetch it again"
         )
     order = ">" if head[:2] == b"MM" else "<"
     big = struct.unpack(order + "H", head[2:4])[0] == 43
     ndpi = not big and order == "<" and path.lower().endswith(".ndpi")
-    made = Format(order, big, ndpi)
-    walk = _Walk(path, file, size, limits, made, {}, [(0, 16 if big else 8)])
+    layout = Format(order, big, ndpi)
+    walk = _Walk(path, file, size, limits, layout, {}, [(0, 16 if big else 8)])
     if big and head[4:8] != struct.pack(order + "HH", 8, 0):
         raise SlideFormatError(f"{path}: a BigTIFF whose offsets are not of 8 bytes; check it")
     at = 8 if big else 4
     (first,) = struct.unpack(
-        made.pointer, walk.read(at, struct.calcsize(made.pointer), "the header")
+        layout.pointer, walk.read(at, struct.calcsize(layout.pointer), "the header")
     )
     if not first:
         raise SlideFormatError(f"{path}: the file holds no image; check the file")
     waiting = [first]
     while waiting:
-        # those below are looked at once those of this list are: a file can nest them as it likes
+        # no recursion: a file can nest directories to any depth
         waiting += walk.chain(waiting.pop())
-    return Structure(size, walk.found, np.array(walk.taken, np.int64))
+    return Structure(size, walk.found, np.array(walk.reserved, np.int64))

@@ -1,6 +1,6 @@
-"""The TIFF files that a process keeps open, and their levels as arrays.
+"""The open TIFF files of a process, and their levels as arrays.
 
-Nothing of this can be pickled, so each process opens the file itself and keeps a few open.
+An open file cannot be pickled, so each process opens the files itself and keeps a few open.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.geometry import Region
+from dask_slides.core.types import Array
 from dask_slides.errors import (
     SlideError,
     SlideFormatError,
@@ -27,15 +29,13 @@ from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
-from dask_slides.readers.selection import Plane
-from dask_slides.readers.tiff.companions import Companion, check_known, keep_open
-from dask_slides.readers.tiff.series import one_plane, series_of
+from dask_slides.readers.selection import FIRST_PLANE, Plane
+from dask_slides.readers.tiff.series import select_plane, series_of
 from dask_slides.readers.tiff.tags import (
     PHILIPS_SPACING,
-    absent_units,
-    complete_tables,
+    absent_tiles,
+    fit_tables,
     is_mapped,
-    is_single,
     photometric_of,
     reason_of_tags,
     tile_of,
@@ -45,13 +45,40 @@ from dask_slides.readers.tile_status import TileStatus
 from dask_slides.runtime.fork_safety import cleared_after_fork
 
 _MOST_TAGS = 4096
-"""Of a directory that tifffile reads."""
+"""Tags of a directory that tifffile reads, at most."""
 OPEN_FILES = 16
-"""Slides that one process keeps open."""
+"""Files that one process keeps open."""
+
+
+class StoredArray:
+    """An image in tifffile's Zarr store, or mapped from the file; it reads like a TiledPage."""
+
+    def __init__(self, array: Any, axes: str, plane: Plane) -> None:
+        """Read one `plane` of an array of `axes`."""
+        self._array = array
+        self._axes = axes
+        self._plane = plane
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether reading costs no decoding."""
+        return isinstance(self._array, np.memmap)
+
+    def read(self, region: Region) -> Array:
+        """Return the stored samples (h, w, samples) of `region`."""
+        rows, columns = region.slices()
+        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
+        where = tuple(index.get(axis, self._plane.index(axis)) for axis in self._axes)
+        samples = np.asarray(self._array[where])
+        axes = [axis for axis in self._axes if axis in index]
+        if len(axes) == 2:
+            samples, axes = samples[..., None], [*axes, "C"]
+        channel = next(axis for axis in axes if axis in "CS")
+        return samples.transpose([axes.index("Y"), axes.index("X"), axes.index(channel)])
 
 
 class TiffFile:
-    """An open file and its levels as Zarr arrays, closed when nobody holds it any more."""
+    """An open file and the arrays of its levels; it is closed with its last user."""
 
     def __init__(
         self,
@@ -59,101 +86,84 @@ class TiffFile:
         identity: Identity,
         series: int,
         fill: float,
-        masks: bool = False,
-        companions: tuple[Companion, ...] = (),
-        means: bool = False,
-        mask: int | None = None,
-        plane: Plane | None = None,
+        masks_bad_tiles: bool,
+        mask: int | None,
+        plane: Plane,
     ) -> None:
         self._path = path
         self._identity = identity
-        self._tiff = tiff_file(path, companions=bool(companions))
-        if is_remote(path):  # what was read of it is of that version, and so is all that will be
+        self._tiff = tiff_file(path)
+        if is_remote(path):  # all requests are for the version that is checked here
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
-        if companions:
-            check_known(path, self._tiff, companions)
-        whole = series_of(self._tiff, None if plane is None else plane.axes)[series]
-        if companions:
-            keep_open(path, whole, companions)
-        self._series = whole if plane is None else one_plane(path, whole, plane)[0]
+        chosen = series_of(self._tiff, plane.axes)[series]
+        self._series, self._axes = select_plane(path, chosen, plane)
+        self._plane = plane
         self._mask = None if mask is None else self._tiff.series[mask]
-        masks_of = [] if self._mask is None else self._mask.levels
-        for level in (*self._series.levels, *masks_of):
-            complete_tables(level)
-        self._several = bool(companions)
+        for one in (self._series, self._mask):
+            for level in () if one is None else one.levels:
+                fit_tables(level)
         self._fill = fill
-        self.masks = masks
-        self._means = means
-        self._arrays: dict[tuple[int, bool], Any] = {}
-        self._units: dict[int, TileStatus] = {}
+        self.masks_bad_tiles = masks_bad_tiles
+        self._arrays: dict[tuple[int, bool], TiledPage | StoredArray] = {}
+        self._statuses: dict[int, TileStatus] = {}
         self._lock = threading.Lock()
 
-    def units(self, level: int) -> TileStatus:
-        """Return what this process knows of the tiles or strips of `level`."""
+    def tile_status(self, level: int) -> TileStatus:
+        """Return which tiles or strips of `level` are known to be bad."""
         with self._lock:
-            return self._units_of(level)
+            return self._status(level)
 
-    def _units_of(self, level: int) -> TileStatus:
-        if level not in self._units:
+    def _status(self, level: int) -> TileStatus:
+        if level not in self._statuses:
             this = self._series.levels[level]
             size = dict(zip(this.axes, this.shape, strict=True))
             shape = (size["Y"], size["X"])
-            absent, offsets = absent_units(this, shape) or (None, None)
-            if self._several and not is_single(this):  # a byte of which file it is none can tell
-                offsets = None
-            self._units[level] = TileStatus(level, shape, tile_of(this, shape), absent, offsets)
-        return self._units[level]
+            absent, offsets = absent_tiles(this, shape) or (None, None)
+            self._statuses[level] = TileStatus(level, shape, tile_of(this, shape), absent, offsets)
+        return self._statuses[level]
 
-    def parts(self, level: int) -> list[tuple[str, slice]]:
-        """Return what messages call the files of `level`, and which channels are in each."""
-        if not self._several:
-            return [(self._path, slice(None))]
-        found = []
-        for number, page in enumerate(self._series.levels[level].pages):
-            beside = page.parent is not page.parent.root
-            name = f": companion {page.parent.filename}" if beside else ""
-            found.append((f"{self._path}{name}", slice(number, number + 1)))
-        return found if len(found) > 1 else [(found[0][0], slice(None))]
-
-    def array(self, level: int, *, mask: bool = False) -> Any:
-        """Return the stored samples of `level` or of its mask, to be indexed like a Zarr array."""
+    def array(self, level: int, *, mask: bool = False) -> TiledPage | StoredArray:
+        """Return the TiledPage or StoredArray of `level`, or of its mask."""
         with self._lock:
             if (level, mask) not in self._arrays:
                 self._arrays[level, mask] = self._open_array(level, mask)
             return self._arrays[level, mask]
 
-    def _open_array(self, level: int, mask: bool) -> Any:
-        series = self._mask if mask else self._series
-        assert series is not None
+    def _open_array(self, level: int, mask: bool) -> TiledPage | StoredArray:
+        series, axes, plane = self._series, self._axes, self._plane
+        if mask:
+            assert self._mask is not None
+            series, axes, plane = self._mask, self._mask.axes, FIRST_PLANE
         this = series.levels[level]
         page = this.keyframe
         if is_mapped(this):
-            # one strip may be the whole image: the Zarr store would read all of it
+            # one strip may be the whole image, and the Zarr store would read all of it
             dtype = page.parent.byteorder + page.dtype.char
-            return np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
+            mapped = np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
+            return StoredArray(mapped, axes, plane)
         # absent tiles are legal and read as the fill, not as black tissue
-        fill = page.dtype.type(0) if mask else _fill_of(page, self._fill)
+        fill = page.dtype.type(0) if mask else _stored_fill(page, self._fill)
         if can_read_directly(this):
             file = byte_file(self._path, self._identity)
-            masked = self._units_of(level) if self.masks and not mask else None
-            return TiledPage(file, page, fill, level > 0, masked, self._means)
+            status = self._status(level) if self.masks_bad_tiles and not mask else None
+            return TiledPage(file, page, fill, cache_full=level > 0, status=status)
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
-            one.decode = strict_decode(one)  # the store asks the page for it
-        import zarr  # only here: it loads for as long as a small slide is read
+            one.decode = strict_decode(one)  # the store decodes with this attribute
+        import zarr  # here, as importing it takes as long as reading a small slide
 
-        # without workers tifffile decodes on Zarr's single event loop thread
+        # with one worker tifffile decodes on Zarr's only event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
-        return zarr.open_array(store, mode="r")
+        return StoredArray(zarr.open_array(store, mode="r"), axes, plane)
 
 
 opened = cleared_after_fork(lru_cache(maxsize=OPEN_FILES)(TiffFile))
-"""Returns the file open, of all threads one and the same."""
+"""Return the open file: the same one for all threads."""
 
 
-def _fill_of(page: Any, fill: float) -> Any:
-    """Return what an absent tile holds so that `fill` comes out of the conversion."""
+def _stored_fill(page: Any, fill: float) -> Any:
+    """Return the stored value that the conversion turns into `fill`."""
     if 1 in page.extrasamples[-1:]:
         return 0  # transparent: alpha is premultiplied
     if page.dtype.kind in "bf":
@@ -163,18 +173,17 @@ def _fill_of(page: Any, fill: float) -> Any:
     return int(fill)
 
 
-def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
-    """Open `path` with tifffile; of another machine `file`, or a new stream of it.
+def tiff_file(path: str, file: Any = None) -> Any:
+    """Open `path` with tifffile, and no other file that its metadata name.
 
-    With `companions` tifffile will open the files that an OME-TIFF names when it is asked for the
-    series; not before, so they can be looked at.
+    A remote file is read through `file`, or a new stream.
     """
     import tifffile
 
     try:
-        here = (file or stream(path)) if is_remote(path) else path
-        tiff = tifffile.TiffFile(here, _multifile=companions)
-        # of these two tifffile reads any file that an index in the folder names
+        source = (file or stream(path)) if is_remote(path) else path
+        tiff = tifffile.TiffFile(source, _multifile=False)
+        # for these two kinds tifffile reads any file that an index in the folder names
         tiff.is_mmstack = tiff.is_ndtiff = False
         _end_pages(tiff)
         if tiff.is_philips:
@@ -189,12 +198,12 @@ def tiff_file(path: str, file: Any = None, companions: bool = False) -> Any:
 
 
 def _end_pages(tiff: Any) -> None:
-    """Let the list of pages end with the file, where the last pointer of it is missing.
+    """End the list of pages with the file if the pointer behind the last page is missing.
 
-    tifffile would take the last bytes of the directory for a pointer to one more.
+    tifffile would take the last bytes of the directory for a pointer to one more page.
     """
     pages, file, form = tiff.pages, tiff.filehandle, tiff.tiff
-    if form.is_ndpi or not len(pages):  # which has looked at all of them
+    if form.is_ndpi or not len(pages):  # tifffile has read all pages of an NDPI
         return
     largest = form.tagnosize + _MOST_TAGS * form.tagsize
     for number, offset in enumerate(pages._offsets):
@@ -207,18 +216,18 @@ def _end_pages(tiff: Any) -> None:
 
 
 def _mend_spacing(tiff: Any) -> None:
-    """Let tifffile read a Philips file whose pixel sizes have commas, or are no numbers."""
+    """Replace decimal commas in the pixel sizes of a Philips file, for tifffile."""
     page = tiff.pages.first
     mended = re.sub(PHILIPS_SPACING, lambda found: found[0].replace(",", "."), page.description)
     sizes = [size for pair in re.findall(PHILIPS_SPACING, mended) for size in pair]
     if any(number_above_zero(size) is None for size in sizes):
-        tiff.is_philips = False  # it divides by them; what the pages are shows without
+        tiff.is_philips = False  # tifffile would divide by them; it reads the pages without
     else:
         page.description = mended
 
 
 def damaged(path: str, error: Exception) -> SlideError:
-    """Return what is said of a file that tifffile does not open, with its reason."""
+    """Return the error for a file that tifffile does not open, with the reason."""
     reason = reason_of_tags(error)
     if is_memory_error(error):
         return memory_error(path, reason)

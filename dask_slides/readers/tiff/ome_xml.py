@@ -1,10 +1,11 @@
-"""What OME-XML says of the image that is read: pixel size and channels."""
+"""Read OME-XML: whether all planes lie in the file, the pixel size, the channels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from dask_slides.core.channels import Channel, described, hex_color
+from dask_slides.errors import SlideUnsupportedError
 from dask_slides.readers.physical_units import micrometres, number_above_zero
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def root_of_xml(text: str | None) -> Element | None:
-    """Return the root of `text`; None if that is no XML. A DOCTYPE was refused before."""
+    """Return the root of `text`; None if it is not XML. A DOCTYPE was refused before."""
     from xml.etree import ElementTree
 
     try:
@@ -22,14 +23,57 @@ def root_of_xml(text: str | None) -> Element | None:
 
 
 def children(element: Element, name: str) -> list[Element]:
-    """Return what is right below `element` and called so, in whatever namespace."""
+    """Return the children of `element` called `name`, in any namespace."""
     return [one for one in element if one.tag.rpartition("}")[2] == name]
 
 
-def pixels_of(tiff: Any, series: Any) -> list[Element]:
-    """Return the Pixels elements that describe a series of tifffile.
+def check_single_file(path: str, tiff: Any) -> None:
+    """Refuse an OME-TIFF with planes in other files; none of those files is opened.
 
-    That is one, unless tifffile could not follow the metadata: then those of its size.
+    Metadata may also describe images that lie wholly in other files, such as the other wells of
+    a plate. They are left alone if the file has an image of its own.
+    """
+    root = root_of_xml(tiff.ome_metadata) if tiff.is_ome else None
+    if root is None:
+        return
+    images = [_files_of(image, root, tiff.filename) for image in children(root, "Image")]
+    others = sorted({name for files in images for name in files - {""}})
+    if children(root, "BinaryOnly"):
+        others = ["the metadata file"]
+    elif {""} in images and not any("" in files and len(files) > 1 for files in images):
+        return
+    if others:
+        raise SlideUnsupportedError(
+            f"{path}: an OME-TIFF with planes or metadata in other files ({', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}), which are not opened; convert it to OME-Zarr "
+            "with bioformats2raw, or stack the arrays of the files and use from_dask"
+        )
+
+
+def _files_of(image: Element, root: Element, filename: str) -> set[str]:
+    """Return the names of the files that hold planes of `image`; "" is the opened file."""
+    every = [one for one in root.iter() if one.tag.endswith("UUID")]
+    own = root.get("UUID") or next(
+        (one.text for one in every if one.get("FileName") == filename), None
+    )
+    if own is None and len({one.text for one in every}) == 1:  # the file was renamed
+        own = every[0].text
+    found = {""} if any(not len(data) for data in image.iter() if _is_tiff_data(data)) else set()
+    for one in image.iter():
+        if one.tag.endswith("UUID"):
+            here = one.text == own or one.get("FileName") == filename
+            found.add("" if here else one.get("FileName") or str(one.text))
+    return found or {""}
+
+
+def _is_tiff_data(element: Element) -> bool:
+    return bool(element.tag.endswith("TiffData"))
+
+
+def pixels_of(tiff: Any, series: Any) -> list[Element]:
+    """Return the Pixels element that describes a series of tifffile.
+
+    If tifffile could not follow the metadata, return all elements of its size.
     """
     root = root_of_xml(tiff.ome_metadata)
     if root is None:
@@ -59,7 +103,7 @@ def _of_size(pixels: Element, series: Any) -> bool:
 
 
 def mpp_of_pixels(pixels: list[Element]) -> tuple[float, float] | None:
-    """Return micrometres per pixel (y, x) if all of the elements tell the same."""
+    """Return micrometres per pixel (y, x) if all elements have the same."""
     found = {tuple(_micrometres(one, axis) for axis in "YX") for one in pixels}
     if len(found) != 1:
         return None
@@ -74,14 +118,14 @@ def _micrometres(pixels: Element, axis: str) -> float | None:
 
 
 def channels_of_pixels(pixels: Element, count: int) -> tuple[Channel, ...]:
-    """Return the `count` channels."""
+    """Return the names and colours of `count` channels."""
     elements = children(pixels, "Channel")
     names = [one.get("Name") for one in elements]
     return described(count, names, [_color(one.get("Color")) for one in elements])
 
 
 def _color(text: str | None) -> str | None:
-    """Return the colour of a signed 32-bit integer of red, green, blue and alpha."""
+    """Return the colour in a signed 32-bit integer of red, green, blue and alpha."""
     try:
         value = int(text or "")
     except ValueError:

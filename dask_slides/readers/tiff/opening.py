@@ -1,24 +1,24 @@
-"""Opening a TIFF: the checks of its directories and tags, and the source that they make."""
+"""Open a TIFF: check its directories and tags, and make the source."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_slides.core.geometry import snapped_factor
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened
 from dask_slides.errors import SlideError, SlideUnsupportedError
-from dask_slides.readers.orientation import TURNS, UPRIGHT
+from dask_slides.readers.codecs.colour import Conversion
+from dask_slides.readers.orientation import ORIENTATIONS, UPRIGHT, Orientation
 from dask_slides.readers.remote.byte_ranges import stream
 from dask_slides.readers.remote.identity import Identity, identify
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import ImageSelection, plane_of
-from dask_slides.readers.tiff.companions import companions_of, keep_open, names_in, structures_of
 from dask_slides.readers.tiff.directories import Structure, check_structure
 from dask_slides.readers.tiff.file import damaged, tiff_file
-from dask_slides.readers.tiff.masks import checked_mask, nodata_of, told_of
+from dask_slides.readers.tiff.masks import checked_mask, nodata_of, nodata_properties
+from dask_slides.readers.tiff.ome_xml import check_single_file
 from dask_slides.readers.tiff.page_checks import (
     check_alike,
     check_declared,
@@ -27,94 +27,139 @@ from dask_slides.readers.tiff.page_checks import (
     conversion_of,
     orientation_of,
 )
-from dask_slides.readers.tiff.series import chosen_series, one_plane, series_of
+from dask_slides.readers.tiff.series import chosen_series, select_plane, series_of
 from dask_slides.readers.tiff.source import TiffSource
 from dask_slides.readers.tiff.tags import (
     channels_of,
-    complete_tables,
+    fit_tables,
+    is_mapped,
     mpp_of,
     properties_of,
     tile_of,
 )
-from dask_slides.readers.tiff.tiled_page import coarseness_of, factors_of, span_of
+from dask_slides.readers.tiff.tiled_page import (
+    can_read_directly,
+    coarseness_of,
+    read_width_of,
+    reductions_of,
+)
 from dask_slides.readers.tile_status import fill_for
 
 _COLOUR = {2, 3, 5, 6}
 """Photometric tags of RGB, palettes, CMYK and YCbCr."""
-_LARGEST_PIECE = 2**26
-"""Bytes of a strip that may be fetched for one row of it: some writers make one of all."""
+_LARGEST_STRIP = 2**26
+"""Bytes of a strip that may be fetched for one row: some writers make one strip of all rows."""
 
 
 def open_tiff(
     path: str,
     fill: float | None,
     limits: Limits,
-    companions: bool = False,
     choice: ImageSelection = ImageSelection(),
 ) -> Opened:
-    """Read the tags of the file at `path`.
-
-    With `companions` the files beside it are read too that its metadata name.
-    """
+    """Read the tags of the file at `path`; no other file is opened."""
     identity = identify(path)
     with stream(path) as file:
         structure = check_structure(path, file, identity.size, limits)
-        file.seek(0)  # tifffile takes where it stands for the beginning
-        with tiff_file(path, file, companions) as tiff:
+        file.seek(0)  # tifffile starts where the stream is
+        with tiff_file(path, file) as tiff:
             try:
-                beside = companions_of(path, tiff) if companions else ()
-                structures = structures_of(path, structure, beside, limits)
-                found = series_of(tiff, choice.axes)
-                index, page, name, names = chosen_series(path, found, choice)
-                series = found[index]
-                keep_open(path, series, beside)
-                plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
-                others = plane.check(path, series.shape)
-                read, axes = one_plane(path, series, plane)
-                for number, level in enumerate(read.levels):
-                    _check(path, number, level, structures, limits)
-                mask = checked_mask(path, found, read, structures, limits)
-                source = replace(
-                    _source(path, identity, index, read, axes, fill, mask),
-                    companions=beside,
-                    plane=plane,
-                )
-                told = properties_of(tiff, series) | _told(tiff, companions) | others
-                told |= told_of(source.nodata, source.mask)
-                if names:
-                    told["image"] = name
-                channels = channels_of(tiff, series, plane.axes, source.channels)
-                mpp = mpp_of(tiff, series)
-                return Opened(source, mpp and source.turn.sides(mpp), told, names, channels)
+                return _open(path, identity, tiff, structure, fill, limits, choice)
             except SlideError:
                 raise
             except Exception as error:  # tags that contradict each other fail in many ways
                 raise damaged(path, error) from None
 
 
-def _told(tiff: Any, read: bool) -> dict[str, str]:
-    """Return what is told of the files that the slide names, if there are any."""
-    names = ", ".join(names_in(tiff))
-    if not names:
-        return {}
-    return {"companions": names if read else f"{names}: not read, companions=True asks for them"}
+def _open(
+    path: str,
+    identity: Identity,
+    tiff: Any,
+    structure: Structure,
+    fill: float | None,
+    limits: Limits,
+    choice: ImageSelection,
+) -> Opened:
+    check_single_file(path, tiff)
+    all_series = series_of(tiff, choice.axes)
+    index, page, name, names = chosen_series(path, all_series, choice)
+    series = all_series[index]
+    plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
+    other_planes = plane.check(path, series.shape)
+    selected, axes = select_plane(path, series, plane)
+    for number, level in enumerate(selected.levels):
+        _check(path, number, level, structure, limits)
+    mask = checked_mask(path, all_series, selected, structure, limits)
+    source = replace(_source(path, identity, index, selected, axes, fill, mask), plane=plane)
+    properties = properties_of(tiff, series) | {"reader": _reader_of(selected)} | other_planes
+    properties |= nodata_properties(source.nodata, source.mask)
+    if names:
+        properties["image"] = name
+    channels = channels_of(tiff, series, plane.axes, source.channels)
+    mpp = mpp_of(tiff, series)
+    return Opened(source, mpp and source.orientation.sides(mpp), properties, names, channels)
 
 
-def _check(
-    path: str, number: int, level: Any, files: Mapping[str, Structure], limits: Limits
-) -> None:
-    """Refuse a level that would not be read right; `files` are those that its pages lie in."""
+def _reader_of(series: Any) -> str:
+    """Return how the pixels of level 0 are read, for users."""
+    if is_mapped(series.levels[0]):
+        return "memory map"
+    return "direct" if can_read_directly(series.levels[0]) else "tifffile Zarr store"
+
+
+def _check(path: str, number: int, level: Any, structure: Structure, limits: Limits) -> None:
+    """Refuse a level that would not be read right."""
     where = f"{path}: level {number}"
     check_level(where, level)
-    complete_tables(level)
+    fit_tables(level)
     check_declared(where, level, limits)
     check_alike(where, level)
     for page in level.pages or (None,):
-        if page is None or page.parent is page.parent.root:
-            check_tables(where, level.keyframe, page, files[path])
-        else:
-            of = page.parent.filehandle
-            check_tables(f"{where} in {of.name}", level.keyframe, page, files[of.path])
+        check_tables(where, level.keyframe, page, structure)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What the stored samples of all levels mean."""
+
+    axes: str
+    channels: int
+    orientation: Orientation
+    conversion: Conversion
+
+
+def _meaning(path: str, series: Any, axes: str) -> _Meaning:
+    sizes = dict(zip(axes, series.shape, strict=True))
+    if {"C", "S"} <= set(sizes):
+        raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
+    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
+    orientation = ORIENTATIONS[orientation_of(path, series.keyframe)]
+    return _Meaning(axes, channels, orientation, conversion_of(path, series.keyframe, channels, 0))
+
+
+def _level(path: str, number: int, series: Any, meaning: _Meaning) -> Level:
+    """Return what is known of level `number`; refuse one that means something else."""
+    level = series.levels[number]
+    largest = max(level.keyframe.databytecounts)
+    if is_remote(path) and largest > _LARGEST_STRIP:
+        raise SlideUnsupportedError(
+            f"{path}: level {number} lies in strips of {largest / 1e6:,.0f} MB, which can only "
+            "be fetched whole; fetch the file first, or save it in tiles"
+        )
+    conversion = conversion_of(path, level.keyframe, meaning.channels, 0)
+    orientation = ORIENTATIONS[orientation_of(path, level.keyframe)]
+    if (conversion, orientation) != (meaning.conversion, meaning.orientation):
+        raise SlideUnsupportedError(
+            f"{path}: level {number} is of another orientation, colour space, palette or "
+            "alpha than level 0; save it without that level"
+        )
+    full, stored = (
+        (size["Y"], size["X"])
+        for size in (dict(zip(meaning.axes, one.shape, strict=True)) for one in (series, level))
+    )
+    downsample = (snapped_factor(full[0], stored[0]), snapped_factor(full[1], stored[1]))
+    sides = orientation.sides
+    return Level(sides(stored), sides(downsample), sides(tile_of(level, stored)))
 
 
 def _source(
@@ -126,66 +171,39 @@ def _source(
     fill: float | None,
     mask: tuple[int, int] | None,
 ) -> TiffSource:
-    sizes = dict(zip(axes, series.shape, strict=True))
-    if sizes.get("C", 1) != 1 and sizes.get("S", 1) != 1:
-        raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
-    if "C" in sizes and "S" in sizes:  # the one of length 1 is dropped like any other
-        axes = axes.replace("C" if sizes["C"] == 1 else "S", "Q")
-    turn = TURNS[orientation_of(path, series.keyframe)]
-    full = turn.sides((sizes["Y"], sizes["X"]))
-    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
-    conversion = conversion_of(path, series.keyframe, channels, 0)
+    meaning = _meaning(path, series, axes)
+    conversion, orientation = meaning.conversion, meaning.orientation
     nodata = nodata_of(series.keyframe)
-    colour = conversion.channels(channels) == 3 and int(series.keyframe.photometric) in _COLOUR
-    dtype = conversion.dtype(series.dtype)
-    # an index of a palette, or a number that comes out as another one, is no fill
-    shown = None if conversion.mixes or conversion.invert else nodata
-    fill = fill_for(path, fill, dtype, colour=colour, nodata=shown)
-    levels = []
-    for number, level in enumerate(series.levels):
-        piece = max(level.keyframe.databytecounts)
-        if is_remote(path) and piece > _LARGEST_PIECE:
-            raise SlideUnsupportedError(
-                f"{path}: level {number} lies in pieces of {piece / 1e6:,.0f} MB, which can only "
-                "be fetched whole; fetch the file first, or save it in tiles"
-            )
-        same = conversion_of(path, level.keyframe, channels, 0) == conversion
-        if not same or TURNS[orientation_of(path, level.keyframe)] != turn:
-            raise SlideUnsupportedError(
-                f"{path}: level {number} is of another orientation, colour space, palette or "
-                "alpha than level 0; save it without that level"
-            )
-        size = dict(zip(axes, level.shape, strict=True))
-        stored = (size["Y"], size["X"])
-        shape = turn.sides(stored)
-        factors = (snapped_factor(full[0], shape[0]), snapped_factor(full[1], shape[1]))
-        levels.append(Level(shape, factors, turn.sides(tile_of(level, stored))))
-    conversion = replace(conversion, fill=fill)
-    # the last means of a mirrored image would be those of other pixels
-    plain = conversion.plain and turn == UPRIGHT and nodata is None and mask is None
-    if mask is not None:  # smaller levels without a mask of their own would show what it leaves out
+    colours = conversion.channels(meaning.channels) == 3
+    colour = colours and int(series.keyframe.photometric) in _COLOUR
+    # palettes and inverted values are converted: their nodata value is no fill
+    default = None if conversion.mixes or conversion.invert else nodata
+    fill = fill_for(path, fill, conversion.dtype(series.dtype), colour=colour, nodata=default)
+    levels = [_level(path, number, series, meaning) for number in range(len(series.levels))]
+    if mask is not None:  # levels without a mask of their own would show masked pixels
         levels = levels[: mask[1]]
-    reductions = tuple(factors_of(level) if plain else () for level in series.levels[: len(levels)])
-    coarse = tuple(
-        coarseness_of(level) if factors else 1
-        for level, factors in zip(series.levels, reductions, strict=False)
-    )
+    stored = series.levels[: len(levels)]
+    conversion = replace(conversion, fill=fill)
+    # a mirrored image has its partial means at the other end
+    plain = conversion.plain and orientation == UPRIGHT and nodata is None and mask is None
+    reductions = tuple(reductions_of(level) if plain else () for level in stored)
     return TiffSource(
         path,
         identity,
         index,
-        axes,
         tuple(levels),
-        channels,
+        meaning.channels,
         series.dtype,
         conversion,
         reductions,
-        coarse,
         tuple(
-            0 if turn.swaps else span_of(level, is_remote(path))
-            for level in series.levels[: len(levels)]
+            coarseness_of(level) if factors else 1
+            for level, factors in zip(stored, reductions, strict=True)
         ),
-        turn=turn,
+        tuple(
+            0 if orientation.swaps else read_width_of(level, is_remote(path)) for level in stored
+        ),
+        orientation=orientation,
         nodata=nodata,
         mask=None if mask is None else mask[0],
     )

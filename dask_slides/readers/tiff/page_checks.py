@@ -1,4 +1,4 @@
-"""Which image of a TIFF file is the slide, whether it can be read, and what its samples mean."""
+"""Check the tags of a page: whether it can be read, and what its samples mean."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from dask_slides.readers.tiff.tags import is_mapped, photometric_of, reason_of_t
 
 _PHOTOMETRIC = {0, 1, 2, 3, 5, 6}
 _LUMA = JPEG | {33003, 50001, 34933}
-"""Compressions whose decoder makes RGB of luma and chroma, or whose samples we do."""
+"""Compressions in which YCbCr is converted to RGB, by the decoder or here."""
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _OF_FLOATS = {3, 34894, 34895}
-"""Predictors of floats alone; the others take floats for integers."""
+"""Predictors for floats only."""
 _NEVER_PREDICTED = {1, 32773, 34887}
 """Compressions for which libtiff ignores the tag of the predictor: none, PackBits and LERC."""
 _PLAIN = BYTES | {1}
-"""Compressions that keep luma and chroma as bytes."""
+"""Compressions that store YCbCr as bytes."""
 _BITS = {1, 2, 4, *range(8, 33), 64}
 _TABLES = (273, 279, 324, 325)
-"""Tags of the offsets and byte counts of strips and tiles."""
+"""Tags with the offsets and byte counts of strips and tiles."""
 
 
 def check_level(where: str, level: Any) -> None:
-    """Refuse what tifffile would read as zeros or as something else than the picture."""
+    """Refuse a level that tifffile would read as zeros or as other pixels."""
     page = level.keyframe
     bits = page.bitspersample
     height, width = tile_size(page)
@@ -66,9 +66,9 @@ def check_level(where: str, level: Any) -> None:
             f"{where} has integers of 24 bits in a big-endian file, whose bytes some programs "
             "write in one order and some in the other; convert it to 32 bits"
         )
-    told = 262 in page.tags or page.samplesperpixel < 3 or page.compression in _PLAIN
-    if not told or photometric_of(page) not in _PHOTOMETRIC:
-        name = getattr(page.photometric, "name", page.photometric) if told else "not told"
+    is_named = 262 in page.tags or page.samplesperpixel < 3 or page.compression in _PLAIN
+    if not is_named or photometric_of(page) not in _PHOTOMETRIC:
+        name = getattr(page.photometric, "name", page.photometric) if is_named else "unknown"
         raise SlideUnsupportedError(f"{where} is in colour space {name}; convert it to RGB")
     if page.compression == 6:
         raise SlideUnsupportedError(f"{where} is an old-style JPEG; convert it to RGB")
@@ -97,7 +97,7 @@ def check_level(where: str, level: Any) -> None:
 
 
 def _check_decode(where: str, page: Any) -> None:
-    """Refuse what tifffile does not decode."""
+    """Refuse a page that tifffile does not decode."""
     try:
         decode = page.decode
         if not getattr(decode, "__name__", "").startswith("decode_raise"):
@@ -111,7 +111,7 @@ def _check_decode(where: str, page: Any) -> None:
 
 
 def _check_predictor(where: str, page: Any) -> None:
-    """Refuse differences that programs read differently: libtiff ignores some of them."""
+    """Refuse predictors that libtiff ignores, or that programs read in different ways."""
     packed = page.bitspersample not in (8, 16, 32, 64)
     of_floats = page.predictor in _OF_FLOATS and page.dtype.kind != "f"
     if page.compression in _NEVER_PREDICTED or packed or of_floats:
@@ -123,7 +123,7 @@ def _check_predictor(where: str, page: Any) -> None:
 
 
 def _check_luma(where: str, page: Any) -> None:
-    """Refuse luma and chroma outside of JPEG but those of 8 bits, block by block."""
+    """Refuse YCbCr outside of JPEG that is not of 8 bits and three samples."""
     plain = page.compression in _PLAIN and page.bitspersample == 8
     blocks = page.planarconfig == 1 and page.predictor == 1
     if not plain or page.samplesperpixel != 3 or (is_subsampled(page) and not blocks):
@@ -135,8 +135,8 @@ def _check_luma(where: str, page: Any) -> None:
 
 
 def orientation_of(where: str, page: Any) -> int:
-    """Return how a page is to be turned, 1 to 8 as TIFF counts; 1 is upright."""
-    orientation = page.tags.valueof(274, 1) or 1  # 0 is written for not known
+    """Return the Orientation tag of a page, 1 to 8; 1 is upright."""
+    orientation = page.tags.valueof(274, 1) or 1  # some writers use 0 for unknown
     if isinstance(orientation, bytes) and len(orientation) == 1:
         orientation = orientation[0]
     if orientation not in range(1, 9):
@@ -147,7 +147,7 @@ def orientation_of(where: str, page: Any) -> int:
 
 
 def check_declared(where: str, level: Any, limits: Limits) -> None:
-    """Refuse sizes beyond `limits`."""
+    """Refuse a level whose declared sizes are beyond `limits`."""
     page = level.keyframe
     height, width = tile_size(page)
     if page.imagelength * page.imagewidth > limits.pixels:
@@ -157,8 +157,8 @@ def check_declared(where: str, level: Any, limits: Limits) -> None:
         )
     if page.samplesperpixel > limits.channels:
         raise SlideLimitError(
-            f"{where} has {page.samplesperpixel:,} samples a pixel; if that is right, open it with "
-            "limits=Limits(channels=...)"
+            f"{where} has {page.samplesperpixel:,} samples per pixel; if that is right, open "
+            "it with limits=Limits(channels=...)"
         )
     decoded = height * width * samples_of(page) * page.dtype.itemsize
     if decoded > limits.tile_bytes and not is_mapped(level):
@@ -171,16 +171,15 @@ def check_declared(where: str, level: Any, limits: Limits) -> None:
 def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     """Refuse offsets and byte counts that cannot be those of `one`, a page like `page`.
 
-    How many there are is asked of the `file`, as tifffile has mended what it could.
+    The number of entries comes from the structure of the `file`, as tifffile corrects tables.
     """
     if one is None:
         raise SlideFormatError(
-            f"{where} lacks a page that its metadata name; if that is in a file beside it, open it "
-            "with companions=True, or save all as one file"
+            f"{where} lacks a page that its metadata name; save all planes in one file"
         )
     counts = file.tags.get(one.offset, {})
     expected = math.prod(page.chunked)
-    # of one strip that is not compressed they follow from its size, as libtiff has it
+    # libtiff computes the byte count of one uncompressed strip from its size
     known = page.jpegheader is not None or (expected == 1 and page.compression == 1)
     if counts and not known and not counts.keys() & {279, 325}:
         raise SlideFormatError(
@@ -189,16 +188,16 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
         )
     lengths = [counts[code] for code in _TABLES if code in counts]
     found = [len(one.dataoffsets), len(one.databytecounts)]
-    # one strip after the other, which tifffile takes for one; NDPI keeps a table of its own
+    # tifffile joins strips that follow each other; NDPI has a table of its own
     merged = page.jpegheader is not None or (found == [1, 1] and page.is_contiguous)
     if lengths == [1, 1] and not any(one.dataoffsets) and not any(one.databytecounts):
-        merged = True  # one 0 for all: none of them is in the file
-    # there may be more than tiles: libtiff, GDAL and others take the first of them
+        merged = True  # a single 0: the file holds no tile
+    # libtiff and GDAL ignore entries beyond the number of tiles
     enough = len(lengths) == 2 and min(lengths) >= expected
     if found != [expected] * 2 or (not merged and lengths and not enough):
-        told = lengths if len(lengths) == 2 else found
+        counted = lengths if len(lengths) == 2 else found
         raise SlideFormatError(
-            f"{where} has {told[0]} offsets and {told[1]} byte counts for {expected} tiles; "
+            f"{where} has {counted[0]} offsets and {counted[1]} byte counts for {expected} tiles; "
             "fetch the file again"
         )
     offsets, nbytes = np.array(one.dataoffsets, np.int64), np.array(one.databytecounts, np.int64)
@@ -214,7 +213,7 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
             f"{where}: {len(beyond):,} of {expected:,} tiles lie beyond the end of the file, tile "
             f"{first} at byte {offsets[first]:,} first; the file was cut short, fetch it again"
         )
-    # glass that was not scanned is often one tile, named again and again: those are the same
+    # the same tile may be named again and again, as for glass that was not scanned
     order = there[np.argsort(offsets[there], kind="stable")]
     starts, stops = offsets[order], offsets[order] + nbytes[order]
     same = (starts[1:] == starts[:-1]) & (stops[1:] == stops[:-1])
@@ -224,24 +223,24 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
             f"{where}: the tile at byte {starts[overlap[0] + 1]:,} begins within the one before "
             "it; the file is damaged, fetch it again"
         )
-    before = np.searchsorted(starts, file.taken[:, 1]) - 1  # the last that begins in time
-    inside = before[(before >= 0) & (stops[before] > file.taken[:, 0])]
+    before = np.searchsorted(starts, file.reserved[:, 1]) - 1  # the last tile before each range
+    inside = before[(before >= 0) & (stops[before] > file.reserved[:, 0])]
     if len(inside):
         raise SlideFormatError(
-            f"{where}: the tile at byte {starts[inside[0]]:,} lies where a table or a "
-            "directory lies; the file is damaged, fetch it again"
+            f"{where}: the tile at byte {starts[inside[0]]:,} overlaps a table or a "
+            "directory; the file is damaged, fetch it again"
         )
     if page.compression == 1 and len(nbytes) == expected:
         wrong = check_raw(page, nbytes)
         if wrong is not None:
             raise SlideFormatError(
-                f"{where}: tile {wrong[0]} has {wrong[1]:,} bytes, which is not what its pixels "
-                "take; fetch the file again"
+                f"{where}: tile {wrong[0]} has {wrong[1]:,} bytes, which does not fit its "
+                "pixels; fetch the file again"
             )
 
 
 def check_alike(where: str, level: Any) -> None:
-    """Refuse pages that are not stored as the first one is, by which all of them are decoded."""
+    """Refuse pages that are not stored like the first one, whose tags are used for all."""
     for number, page in enumerate(level.pages):
         if page is None or page.is_virtual:  # without tags of its own
             continue
@@ -255,27 +254,27 @@ def check_alike(where: str, level: Any) -> None:
 
 
 def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversion:
-    """Return what the samples of a page of tifffile mean, or refuse it."""
+    """Return how the samples of a page are converted to grey or colour, or refuse it."""
     photometric, bits = photometric_of(page), page.bitspersample
-    # tifffile's SAMPLE kinds: 0 is a channel like any other, 1 and 2 are alpha
+    # ExtraSamples: 0 is a plain channel, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     if photometric == 3:
-        odd = None
+        problem = None
         if page.colormap is None:
-            odd = "whose colours are missing"
+            problem = "whose colours are missing"
         elif channels != 1:
-            odd = f"with {channels} samples a pixel"
+            problem = f"with {channels} samples a pixel"
         elif page.dtype.kind not in "bu" or bits > 16:
-            odd = f"of {bits}-bit {page.dtype}"
-        if odd:
-            raise SlideUnsupportedError(f"{path}: a palette {odd}; convert it to RGB")
+            problem = f"of {bits}-bit {page.dtype}"
+        if problem:
+            raise SlideUnsupportedError(f"{path}: a palette {problem}; convert it to RGB")
         table = np.asarray(page.colormap)
-        table = table // 256 if table.max() > 255 else table  # some writers leave 8-bit values
+        table = table // 256 if table.max() > 255 else table  # some writers use 8-bit values
         full = np.zeros((2**bits, 3), np.uint8)
         full[: table.shape[1]] = table.T[: 2**bits]
         return Conversion(palette=full.tobytes(), fill=fill)
     if photometric == 5:
-        # other inks than cyan, magenta, yellow and black have InkSet 2
+        # InkSet is 2 for other inks than cyan, magenta, yellow and black
         inks = channels == 4 and not kinds and page.tags.valueof(332, 1) == 1
         if not inks or page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
             raise SlideUnsupportedError(
@@ -288,7 +287,7 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         scale = 255
     elif page.dtype == np.uint8 and bits in (2, 4):
         scale = 255 // (2**bits - 1)
-    # Aperio's scanners write YCbCr and call it RGB, others what they say
+    # Aperio's scanners write YCbCr and call it RGB; other writers use the right tag
     is_aperio = page.description.startswith("Aperio")
     wavelet = page.compression == 33003 and channels == 3 and (is_aperio or photometric == 6)
     alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
@@ -299,7 +298,7 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         )
     if alpha and page.dtype.kind in "iu" and bits not in (*range(1, 17), 32):
         raise SlideUnsupportedError(
-            f"{path}: alpha in {bits}-bit {page.dtype}, whose scale is not told; save it in 8 or "
+            f"{path}: alpha in {bits}-bit {page.dtype}, whose scale is unknown; save it in 8 or "
             "16 bits, or without alpha"
         )
     plain = page.dtype.kind in "bu" and bits in (1, 2, 4, 8, 16, 32) and page.samplesperpixel == 1
@@ -323,18 +322,18 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
 
 
 def _numbers(path: str, page: Any, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the fractions that a tag holds: what makes colours of luma and chroma."""
-    told = page.tags.valueof(code)
-    if told is None:
+    """Return the fractions in a tag of coefficients for YCbCr."""
+    value = page.tags.valueof(code)
+    if value is None:
         return default
-    if code == 529 and isinstance(told, tuple) and not all(told[1::2]):
-        return default  # fractions of 0 tell nothing: libtiff takes the default too
+    if code == 529 and isinstance(value, tuple) and not all(value[1::2]):
+        return default  # libtiff takes the default for fractions of 0 too
     with suppress(TypeError, ValueError, ZeroDivisionError):
-        found = tuple(top / bottom for top, bottom in zip(told[::2], told[1::2], strict=False))
-        shares = code != 529 or min(found) > 0
-        spread = code != 532 or all(b > a for a, b in zip(found[::2], found[1::2], strict=True))
-        if len(found) == len(default) and shares and spread:
+        found = tuple(top / bottom for top, bottom in zip(value[::2], value[1::2], strict=False))
+        positive = code != 529 or min(found) > 0
+        ascending = code != 532 or all(b > a for a, b in zip(found[::2], found[1::2], strict=True))
+        if len(found) == len(default) and positive and ascending:
             return found
     raise SlideFormatError(
-        f"{path}: tag {code} holds {told!r:.60}, which makes no colours; convert it to RGB"
+        f"{path}: tag {code} holds {value!r:.60}, which are no coefficients; convert it to RGB"
     )

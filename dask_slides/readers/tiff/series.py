@@ -1,4 +1,4 @@
-"""Which image of a TIFF file is the slide, and which of its pages are read."""
+"""Choose the image of a TIFF file and the pages of it that are read."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dask_slides.readers.selection import (
     image_index,
     unique_names,
 )
-from dask_slides.readers.tiff.tags import BESIDE, MASK
+from dask_slides.readers.tiff.tags import ASSOCIATED_IMAGES, MASK
 
 
 def chosen_series(
     path: str, all_series: list[Any], choice: ImageSelection
 ) -> tuple[int, int | None, str, tuple[str, ...]]:
-    """Return the series that is read, and which page of it alone; its name, and those of all.
+    """Choose a series: return its index, the page if only one is read, its name, all names.
 
-    Unless it is asked for, that is the one of most pixels that is not label, macro or the like.
-    Pages that the file stacks without a meaning are images of their own, to be asked for.
+    By default it is the largest image that is not a label, macro or the like. Stacked pages that
+    the file does not explain count as images of their own, to be chosen by `image`.
     """
     areas, images = {}, []
     for index, series in enumerate(all_series):
@@ -44,7 +44,7 @@ def chosen_series(
     if number is None:
         slides = [
             n for n, (index, _) in enumerate(images)
-            if len(areas) == 1 or all_series[index].name.lower() not in BESIDE
+            if len(areas) == 1 or all_series[index].name.lower() not in ASSOCIATED_IMAGES
         ]  # fmt: skip
         if not slides:
             raise SlideArgumentError(
@@ -64,7 +64,7 @@ def chosen_series(
 
 
 def series_of(tiff: Any, axes: str | None) -> list[Any]:
-    """Return the series of a file of tifffile, whose images are a stack if `axes` says so."""
+    """Return the series of a file; its images are joined to a stack if `axes` says so."""
     found: list[Any] = tiff.series
     kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
     pages = [page for one in found for page in one.pages]
@@ -79,28 +79,36 @@ def series_of(tiff: Any, axes: str | None) -> list[Any]:
         return found
     import tifffile
 
-    # pages that were written one by one, each as an image
+    # the pages were written one by one, each as an image
     shape = (len(pages), *first.shape)
     return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
 
 
-def one_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
+def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
     """Return the pages of a series that hold `plane`, as a series, and its axes.
 
-    So nothing else is checked, and the plane is read as fast as a file of its own. If all planes
-    lie in one page that is the whole series: they are told apart when it is read.
+    Only these pages are checked, and read as fast as a file of their own. If all planes lie in one
+    page, return the whole series: the plane is selected when pixels are read.
     """
     depth = series.keyframe.imagedepth
     if depth > 1:
         raise SlideUnsupportedError(
             f"{path}: its pages hold {depth} planes each (ImageDepth); save each plane as a page"
         )
-    made = [_pages_of(path, level, plane) for level in series.levels]
-    levels = [level for level in made if level is not None]
-    if len(levels) < len(made):
-        return series, plane.axes
+    found = [_pages_of(path, level, plane) for level in series.levels]
+    levels = [level for level in found if level is not None]
+    if len(levels) < len(found):
+        return series, _with_one_channel_axis(plane.axes, series.shape)
     levels[0].levels = levels
-    return levels[0], levels[0].axes
+    return levels[0], _with_one_channel_axis(levels[0].axes, levels[0].shape)
+
+
+def _with_one_channel_axis(axes: str, shape: tuple[int, ...]) -> str:
+    """Return `axes` with Q for C or S if there are both and one has length 1."""
+    sizes = dict(zip(axes, shape, strict=True))
+    if {"C", "S"} <= set(sizes) and 1 in (sizes["C"], sizes["S"]):
+        return axes.replace("C" if sizes["C"] == 1 else "S", "Q")
+    return axes
 
 
 def _pages_of(path: str, level: Any, plane: Plane) -> Any:
@@ -118,7 +126,7 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
     ):
         return None
     index = tuple(
-        slice(None) if axis in "YXSC" else plane.at(axis) if n > 1 else 0
+        slice(None) if axis in "YXSC" else plane.index(axis) if n > 1 else 0
         for axis, n in zip(axes[:stacked], shape, strict=False)
     )
     numbers = np.arange(len(level.pages)).reshape(shape[:stacked])[index]
@@ -129,8 +137,8 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
                 f"{path}: plane z={plane.z}, t={plane.t} is not in the file; choose another"
             )
         return None
-    first = pages[0].aspage()  # the others have the tags of the first one of all
-    # these may have been mended, as those of LSM are
+    first = pages[0].aspage()  # other pages share the tags of the keyframe
+    # tifffile may have corrected these, as for LSM
     first.dataoffsets, first.databytecounts = pages[0].dataoffsets, pages[0].databytecounts
     pages[0] = first
     kept = [

@@ -1,4 +1,4 @@
-"""What the tags of a TIFF tell of the image: format, scanner, micrometres per pixel."""
+"""Read the tags of a TIFF: format, scanner, micrometres per pixel, channels, tables of tiles."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from dask_slides.readers.tiff.ome_xml import (
 )
 
 _MAPPED_ROWS = 64
-"""Rows read at a time of an image that lies in the file as in memory."""
+"""Rows read at a time from an image that is mapped from the file."""
 
 MASK = 4
-"""Bit of NewSubfileType that says that a page is a mask."""
-BESIDE = {"label", "macro", "map", "overview", "thumbnail"}
-"""Images that show the slide and are not it, in small letters: some show a person's name."""
+"""Bit of NewSubfileType that marks a mask."""
+ASSOCIATED_IMAGES = {"label", "macro", "map", "overview", "thumbnail"}
+"""Names of images beside the slide itself, in small letters. A label may show a person's name."""
 
 PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
 _VENTANA_SCAN = r'\bScanRes="([^"]*)"'
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}
 """Micrometres of ResolutionUnit: inch and centimetre; millimetre, micrometre as tifffile has it."""
 _PLAUSIBLE_MPP = (0.01, 20.0)
-"""Resolution tags outside of this are a printer's or a placeholder's, not a microscope's."""
+"""Resolution tags outside of this range are a printer's or a placeholder, not a microscope's."""
 
 
 def reason_of_tags(error: Exception) -> str:
-    """Return in one line why tifffile does not read a file, in words about its tags."""
+    """Return in one line why tifffile does not read a file, in terms of its tags."""
     if isinstance(error, TypeError):
         return "a tag holds several values where one is needed, as samples of different formats do"
     if isinstance(error, LookupError | AttributeError):
@@ -53,45 +53,39 @@ def reason_of_tags(error: Exception) -> str:
     return reason_of(error)
 
 
-def is_single(level: Any) -> bool:
-    """Whether a level of tifffile is one page, and lies in the slide's own file."""
-    page = level.keyframe
-    return len(level.pages) == 1 and page.parent is page.parent.root
+def fit_tables(level: Any) -> None:
+    """Give each page of a level as many offsets and byte counts as it has tiles.
 
-
-def complete_tables(level: Any) -> None:
-    """Give each page of a level of tifffile as many offsets and byte counts as it has tiles.
-
-    Where none of them is in the file some writers, libtiff among them, keep a single 0 for all.
-    Those that are too many are of no tile, as libtiff has it.
+    Some writers, libtiff among them, write a single 0 if the file holds no tile of the page.
+    Further entries belong to no tile; libtiff ignores them too.
     """
     count = math.prod(level.keyframe.chunked)
     for page in (*level.pages, level.keyframe):
-        if page is None:  # a page that is missing is told where the tables are looked at
+        if page is None:  # `check_tables` refuses a missing page
             continue
         if tuple(page.dataoffsets) == tuple(page.databytecounts) == (0,):
             page.dataoffsets = page.databytecounts = (0,) * count
-        if level.keyframe.jpegheader is None:  # NDPI keeps a table of its own
+        if level.keyframe.jpegheader is None:  # NDPI has a table of its own
             page.dataoffsets = page.dataoffsets[:count]
             page.databytecounts = page.databytecounts[:count]
 
 
 def is_mapped(level: Any) -> bool:
-    """Whether a level of tifffile lies in the slide's file as in memory, all of it."""
+    """Return whether a level lies uncompressed in one piece of the file, and can be mapped."""
     page = level.keyframe
-    whole = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
-    return bool(whole and page.is_memmappable and is_single(level))
+    complete = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
+    return bool(complete and page.is_memmappable and len(level.pages) == 1)
 
 
 def photometric_of(page: Any) -> int:
-    """Return what the samples of a page of tifffile mean; black is 0 where it does not say so."""
-    if 262 in page.tags or page.compression in (2, 3, 4):  # fax, where white is
+    """Return the photometric interpretation of a page; 0 is black if the page has no such tag."""
+    if 262 in page.tags or page.compression in (2, 3, 4):  # in fax 0 is white
         return int(page.photometric)
     return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
 
 
 def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of what one decode gives of a level of `shape`."""
+    """Return height and width of a tile or strip of a level of `shape`."""
     page = level.keyframe
     if is_mapped(level):
         return (min(_MAPPED_ROWS, shape[0]), shape[1])
@@ -100,11 +94,11 @@ def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
     return (min(page.rowsperstrip, shape[0]), shape[1])
 
 
-def absent_units(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
-    """Return which units of a level the file lacks, and where they begin: (rows, columns) each.
+def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
+    """Return which tiles of a level are absent, and the offset of each: (rows, columns) each.
 
-    Of several planes a unit is absent that lacks one of them. None for an image that lies in
-    the file as in memory.
+    With several planes a tile is absent if that of one plane is. None for an image that is mapped
+    from the file.
     """
     if is_mapped(level):
         return None
@@ -118,7 +112,7 @@ def absent_units(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | No
 
 
 def properties_of(tiff: Any, series: Any) -> dict[str, str]:
-    """Return what the file tells of itself, as text."""
+    """Return format, codec and the scanner's metadata as text."""
     page = series.keyframe
     found = {
         "format": f"{'Big' if tiff.is_bigtiff else ''}TIFF ({series.kind})",
@@ -143,9 +137,9 @@ def _svs_metadata(page: Any) -> Mapping[str, Any]:
 
 
 def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel (y, x) where the file tells them believably."""
+    """Return micrometres per pixel (y, x) if the file has plausible ones."""
     page = series.keyframe
-    is_scan = series.name.lower() not in BESIDE  # of the others only their own tags tell
+    is_scan = series.name.lower() not in ASSOCIATED_IMAGES  # the metadata describe the scan
     if tiff.is_svs:
         value = number_above_zero(_svs_metadata(page).get("MPP"))
         return None if value is None else (value, value)
@@ -160,14 +154,15 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
     metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
     if unit := str(metadata.get("unit", "")).strip():
         x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
-        meant = not {x, y} & {_RESOLUTION_UNITS[2], _RESOLUTION_UNITS[3]}  # no printer has others
+        # inch and centimetre may come from a printer
+        explicit = not {x, y} & {_RESOLUTION_UNITS[2], _RESOLUTION_UNITS[3]}
     else:
         code = page.tags.valueof(296, 2)
         x = y = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
-        meant = False
+        explicit = False
     found = _mpp_of_tags(page, x, y)
     low, high = _PLAUSIBLE_MPP
-    if found is None or meant or all(low <= size <= high for size in found):
+    if found is None or explicit or all(low <= size <= high for size in found):
         return found
     return None
 
@@ -197,10 +192,7 @@ def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, f
 
 
 def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel, ...]:
-    """Return what the file says of the `count` channels of a series whose axes are `axes`.
-
-    The colours of a pixel are called as ever.
-    """
+    """Return the names and colours of the `count` channels of a series whose axes are `axes`."""
     if count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1:
         return plain_channels(count)
     if tiff.is_ome and len(pixels := pixels_of(tiff, series)) == 1:
@@ -223,7 +215,7 @@ def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channe
     colors = [hex_color(*top) if any(top) else None for top in tops]
     if not ranges and count == 1:
         ranges = (metadata.get("min"), metadata.get("max"))
-    names = labels if len(labels) == count else ()  # they are of every plane, not of the channels
+    names = labels if len(labels) == count else ()  # else they name planes, not channels
     return described(count, names, colors, list(zip(ranges[::2], ranges[1::2], strict=False)))
 
 
@@ -231,8 +223,8 @@ def _channels_of_qpi(descriptions: list[str], count: int) -> tuple[Channel, ...]
     names, colors = [], []
     for text in descriptions:
         root = root_of_xml(text)
-        told = [] if root is None else [children(root, name) for name in ("Name", "Biomarker")]
-        names.append(next((one[0].text for one in told if one and one[0].text), None))
+        found = [] if root is None else [children(root, name) for name in ("Name", "Biomarker")]
+        names.append(next((one[0].text for one in found if one and one[0].text), None))
         color = None
         if root is not None and (one := children(root, "Color")):
             parts = [part.strip() for part in (one[0].text or "").split(",")]

@@ -10,7 +10,7 @@ from rw_fixtures import noise, one_line, smooth
 import dask_slides as ds
 
 HEIGHT, WIDTH = 96, 512
-WAYS = {
+VARIANTS = {
     "4:4:4": {},
     "4:2:0": {"subsampling": 2},
     "rows": {"across": 1},
@@ -46,9 +46,9 @@ def decoded(path):
     return out
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_pixels_are_those_of_tifffile(tmp_path, way):
-    path = ndpi(tmp_path / "a.tif", smooth(HEIGHT, WIDTH), **WAYS[way])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pixels_are_those_of_tifffile(tmp_path, variant):
+    path = ndpi(tmp_path / "a.tif", smooth(HEIGHT, WIDTH), **VARIANTS[variant])
     slide = ds.open_slide(path)
     np.testing.assert_array_equal(slide.data.compute(), decoded(path))
     assert slide.properties["format"] == "TIFF (ndpi)"

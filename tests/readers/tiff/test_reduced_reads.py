@@ -1,4 +1,4 @@
-"""Pages read at 1/2, 1/4 and 1/8: near the means, whole tiles once, the same for any region."""
+"""Pages read at 1/2, 1/4 and 1/8: near the means, and the same pixels for any region."""
 
 import os
 
@@ -16,7 +16,7 @@ from dask_slides.core.geometry import Region
 from dask_slides.readers.codecs import headers, jpeg
 from dask_slides.readers.codecs.colour import box_mean
 from dask_slides.readers.tiff import file as tiff_file
-from dask_slides.readers.tile_cache import TILE_CACHE, Claim, TileCache
+from dask_slides.readers.tile_cache import TILE_CACHE, Reuse, TileCache
 
 JPEGS = {
     "4:4:4": {"photometric": "ycbcr", "subsampling": (1, 1)},
@@ -38,7 +38,7 @@ TILE = (64, 96)
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept():
+def empty_cache():
     TILE_CACHE.clear()
     yield
     TILE_CACHE.clear()
@@ -57,9 +57,7 @@ def written(folder, name, kinds):
 
 
 def page_of(slide):
-    source = slide.source
-    opened = tiff_file.opened(source.path, source.identity, source.series, source.conversion.fill)
-    return opened.array(0)
+    return slide.source.tiled_page()
 
 
 def whole(slide, factor):
@@ -81,7 +79,7 @@ def test_jpeg_is_decoded_fast_and_to_the_bit(tmp_path, name):
     pixels=arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4))),
     factor=st.sampled_from([2, 4, 8]),
 )
-def test_means_are_rounded_once_also_of_what_is_left_at_the_edges(pixels, factor):
+def test_means_are_rounded_once_also_at_the_edges(pixels, factor):
     height, width, _ = pixels.shape
     found = box_mean(pixels, factor)
     assert found.shape == (-(-height // factor), -(-width // factor), pixels.shape[2])
@@ -112,7 +110,7 @@ def test_other_codecs_are_reduced_to_the_means_exactly(tmp_path, name):
         assert np.array_equal(whole(slide, factor), mean)
 
 
-def test_tiles_that_reach_beyond_the_image_bring_nothing_of_it_in(tmp_path):
+def test_padding_of_tiles_beyond_the_image_is_not_averaged(tmp_path):
     # tifffile pads the last tiles with zeros, which in YCbCr are no colour at all
     path = tmp_path / "padded.tif"
     image = np.full((300, 420, 3), 200, np.uint8)
@@ -157,21 +155,6 @@ def test_a_real_slide_with_rgb_components_and_tables_apart(real_slide):
         assert np.abs(off).mean() < 2
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["CMU-1-Small-Region.jpeg.tiff", pytest.param("TCGA-CR-7395.svs", marks=pytest.mark.slow)],
-)
-def test_other_real_slides_are_reduced_to_their_means(test_data, name):
-    slide = ds.open_slide(test_data / "slides" / name)
-    full = slide.read(0, 0, *slide.shape[:2])
-    for factor, mean in zip((2, 4, 8), oracle.area_pyramid(full, 3), strict=True):
-        if factor not in slide.source.reductions(0):
-            continue
-        off = whole(slide, factor).astype(int) - mean
-        assert abs(off.mean()) < 0.2
-        assert np.abs(off).mean() < 2
-
-
 def test_a_decoder_that_is_off_by_a_bit_is_not_used(tmp_path, monkeypatch):
     import simplejpeg
 
@@ -192,7 +175,7 @@ def test_a_decoder_that_is_off_by_a_bit_is_not_used(tmp_path, monkeypatch):
     assert np.array_equal(whole(slide, 4), means)
 
 
-def test_a_reading_that_is_wrong_at_first_is_passed_over(tmp_path):
+def test_jpeg_whose_photometric_tag_is_wrong_is_decoded_fast(tmp_path):
     # photometric says RGB, and the stream holds YCbCr as tifffile's writer makes it
     slide = written(tmp_path, "from rgb", JPEGS)
     assert page_of(slide).decoder.simplejpeg() is not None
@@ -211,7 +194,7 @@ def test_absent_tiles_are_the_fill(tmp_path):
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-def test_a_damaged_tile_is_told(tmp_path, factor):
+def test_a_damaged_tile_raises(tmp_path, factor):
     slide = written(tmp_path, "4:2:0", JPEGS)
     page = page_of(slide)
     start, count = page._page.dataoffsets[7], page._page.databytecounts[7]
@@ -225,7 +208,7 @@ def test_a_damaged_tile_is_told(tmp_path, factor):
     tiff_file.opened.cache_clear()
 
 
-def test_what_is_not_plain_bytes_in_tiles_has_no_reductions(tmp_path):
+def test_only_plain_bytes_in_tiles_have_reductions(tmp_path):
     image = smooth(200, 200)
     kinds = {
         "strips": {"photometric": "rgb", "compression": "zlib"},
@@ -242,46 +225,46 @@ def test_what_is_not_plain_bytes_in_tiles_has_no_reductions(tmp_path):
         assert ds.open_slide(path).source.reductions(0) == (), name
 
 
-def test_kept_tiles_are_bounded_and_given_as_often_as_expected():
-    kept = TileCache(limit=1000)
+def test_the_cache_is_bounded_and_gives_a_tile_as_often_as_expected():
+    cache = TileCache(limit=1000)
     tile = np.arange(400, dtype=np.uint16).astype(np.uint8).reshape(20, 20, 1)
 
     def has(key):
-        found = kept.take(key)
+        found = cache.take(key)
         return found is not None and np.array_equal(found, np.arange(400).reshape(20, 20, 1) % 256)
 
-    kept.keep("a", tile, Claim(1))
-    kept.keep("b", tile, Claim(2))
+    cache.put("a", tile, Reuse(1))
+    cache.put("b", tile, Reuse(2))
     tile[...] = 0  # as the decoder does with its array
     assert has("a") and not has("a")
-    assert kept.nbytes == 400
+    assert cache.nbytes == 400
     tile[...] = np.arange(400).reshape(20, 20, 1) % 256
-    kept.keep("c", tile, Claim(1))
+    cache.put("c", tile, Reuse(1))
     assert has("b")  # now the one that was used last
-    kept.keep("d", tile, Claim(1))
+    cache.put("d", tile, Reuse(1))
     assert not has("c")
     assert has("b") and not has("b")
     assert has("d")
-    assert kept.nbytes == 0
-    kept.keep("f", tile, Claim(1))
-    kept.keep("f", tile, Claim(1))  # of two threads that missed it, none is left to come
-    assert not has("f") and kept.nbytes == 0
-    kept.clear()
-    kept.keep("g", tile, Claim(1))
-    with kept.within(tile.nbytes):
-        kept.keep("h", tile, Claim(1))
-        assert kept.nbytes == tile.nbytes
+    assert cache.nbytes == 0
+    cache.put("f", tile, Reuse(1))
+    cache.put("f", tile, Reuse(1))  # of two threads that missed it, none is left to come
+    assert not has("f") and cache.nbytes == 0
+    cache.clear()
+    cache.put("g", tile, Reuse(1))
+    with cache.within(tile.nbytes):
+        cache.put("h", tile, Reuse(1))
+        assert cache.nbytes == tile.nbytes
     assert not has("g") and has("h")
-    kept.keep("i", tile, Claim(1))
-    with kept.within(2 * tile.nbytes, sides=(True, False)):
-        assert kept.sides == (True, False)
-        kept.keep("j", tile, Claim(1, late=True))
-        kept.keep("k", tile, Claim(1))
-    assert kept.sides == (True, True)
+    cache.put("i", tile, Reuse(1))
+    with cache.within(2 * tile.nbytes, sides=(True, False)):
+        assert cache.sides == (True, False)
+        cache.put("j", tile, Reuse(1, late=True))
+        cache.put("k", tile, Reuse(1))
+    assert cache.sides == (True, True)
     assert has("i") and not has("j") and has("k")  # what is not needed soon goes first
-    assert kept.nbytes == 0
-    kept.keep("e", np.zeros(2000, np.uint8), Claim(1))
-    assert kept.take("e") is None and kept.nbytes == 0
+    assert cache.nbytes == 0
+    cache.put("e", np.zeros(2000, np.uint8), Reuse(1))
+    assert cache.take("e") is None and cache.nbytes == 0
 
 
 @pytest.mark.parametrize("name", JPEGS)
@@ -289,7 +272,7 @@ def test_only_4_2_2_is_coarser_in_colour(tmp_path, name):
     assert written(tmp_path, name, JPEGS).source.coarseness(0) == (2 if name == "4:2:2" else 1)
 
 
-def test_a_frame_header_that_is_not_found_is_taken_for_the_worst():
+def test_without_a_frame_header_colours_count_as_coarse():
     for stream in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0\0\x11\x08", bytes(100)):
         assert jpeg.coarseness(stream) == 2
 

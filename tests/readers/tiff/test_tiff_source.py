@@ -127,17 +127,6 @@ def test_lossless_codecs(tmp_path, codec, tiled):
     np.testing.assert_array_equal(pixels_of(path), stored)
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32", "float32"])
-@pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd"])
-@pytest.mark.parametrize("order", "<>")
-def test_predictors(tmp_path, dtype, compression, order):
-    path = tmp_path / "a.tif"
-    stored = noise(61, 47, dtype=dtype)
-    options = {"tile": (32, 32), "compression": compression, "predictor": True}
-    tifffile.imwrite(path, stored, byteorder=order, **options)
-    np.testing.assert_array_equal(pixels_of(path)[..., 0], stored)
-
-
 JPEG = {
     "4:4:4": {"photometric": "rgb", "subsampling": (1, 1)},  # tifffile turns it into YCbCr
     "4:2:2": {"photometric": "rgb", "subsampling": (2, 1)},
@@ -162,13 +151,6 @@ def test_lossy_codecs_read_as_tifffile_reads_them(tmp_path, kind, tiled):
     found = pixels_of(path)
     np.testing.assert_array_equal(found, tifffile.imread(path))
     assert np.abs(found.astype(int) - stored).mean() < 4  # and it is the picture, in its colours
-
-
-@pytest.mark.parametrize("size", [(128, 128), (61, 47), (1, 17)], ids=str)
-def test_grey_jpeg(tmp_path, size):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, smooth(*size)[..., 0], compression="jpeg", tile=(32, 32))
-    np.testing.assert_array_equal(pixels_of(path)[..., 0], tifffile.imread(path))
 
 
 @pytest.mark.parametrize("writer", ["Aperio Image Library v12", "Bio-Formats"])
@@ -287,19 +269,6 @@ def test_one_bit(tmp_path, layout, white):
     np.testing.assert_array_equal(pixels_of(path)[..., 0], expected)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-@pytest.mark.parametrize("white", [False, True], ids=["black is 0", "white is 0"])
-def test_two_and_four_bits(tmp_path, bits, white):
-    path = tmp_path / "a.tif"
-    top = 2**bits - 1
-    stored = noise(61, 47, top=top)
-    tifffile.imwrite(
-        path, stored, photometric="miniswhite" if white else "minisblack", bitspersample=bits
-    )
-    grey = stored.astype(int) * 255 // top
-    np.testing.assert_array_equal(pixels_of(path)[..., 0], 255 - grey if white else grey)
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("layout", [{}, {"tile": (32, 32), "compression": "zlib"}], ids=str)
 def test_inverted_grey(tmp_path, dtype, layout):
@@ -308,33 +277,6 @@ def test_inverted_grey(tmp_path, dtype, layout):
     tifffile.imwrite(path, stored, photometric="miniswhite", **layout)
     expected = int(np.iinfo(dtype).max) - stored.astype(int)
     np.testing.assert_array_equal(pixels_of(path)[..., 0], expected)
-
-
-@pytest.mark.parametrize("case", ["float32", "int16", "12 bits", "alpha"])
-def test_inverted_grey_of_unknown_black_is_refused(tmp_path, case):
-    path = tmp_path / "a.tif"
-    options = {"photometric": "miniswhite"}
-    stored = noise(61, 47, dtype={"12 bits": "uint16", "alpha": "uint8"}.get(case, case), top=99)
-    if case == "12 bits":
-        options["bitspersample"] = 12
-    if case == "alpha":
-        stored = np.stack([stored] * 2, axis=-1)
-        options |= {"planarconfig": "contig", "extrasamples": ["unassalpha"]}
-    tifffile.imwrite(path, stored, **options)
-    with pytest.raises(ds.errors.SlideUnsupportedError, match="0 is white") as error:
-        ds.open_slide(path)
-    assert str(path) in one_line(error)
-
-
-@pytest.mark.parametrize("layout", [{}, {"tile": (32, 32), "compression": "lzw"}], ids=str)
-@pytest.mark.parametrize("wide", [True, False], ids=["16-bit map", "8-bit map"])
-def test_palette(tmp_path, layout, wide):
-    path = tmp_path / "a.tif"
-    stored = noise(61, 47)
-    colours = noise(3, 256, seed=1)
-    table = colours.astype(np.uint16) * (257 if wide else 1)
-    tifffile.imwrite(path, stored, photometric="palette", colormap=table, **layout)
-    np.testing.assert_array_equal(pixels_of(path), colours.T[stored])
 
 
 # ---------------------------------------------------------------- levels, scale
@@ -402,23 +344,6 @@ def test_ome_tiff(tmp_path, unit, factor, axes):
     assert ds.open_slide(path).mpp_yx == pytest.approx((0.5, 0.25))
 
 
-@pytest.mark.parametrize(
-    ("unit", "per_unit", "mpp"),
-    [
-        ("CENTIMETER", 40_000, 0.25),
-        ("INCH", 50_800, 0.5),
-        ("INCH", 72, None),  # a printer's
-        ("NONE", 40_000, None),
-    ],
-)
-def test_mpp_of_resolution_tags(tmp_path, unit, per_unit, mpp):
-    path = tmp_path / "a.tif"
-    resolution = (per_unit, per_unit)
-    tifffile.imwrite(path, noise(20, 20), resolution=resolution, resolutionunit=unit)
-    assert ds.open_slide(path).mpp == (None if mpp is None else pytest.approx(mpp))
-    assert ds.open_slide(path, mpp=(0.3, 0.4)).mpp_yx == (0.3, 0.4)
-
-
 def test_the_largest_series_is_the_slide(tmp_path):
     path = tmp_path / "a.tif"
     stored = noise(80, 90, 3)
@@ -476,23 +401,6 @@ def test_damaged_tiles_raise(tmp_path, codec):
     message = one_line(error)
     copy = pickle.loads(pickle.dumps(error.value))  # the codec's own error comes along
     assert (type(copy), str(copy)) == (ds.errors.TileDecodeError, message)
-
-
-@pytest.mark.parametrize("damage", ["zero tail", "truncated"])
-def test_a_jpeg_tile_without_its_end_raises(tmp_path, damage):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(
-        path, noise(128, 128, 3), compression="jpeg", photometric="ycbcr", tile=(128, 128)
-    )
-    ((offset, count),) = segments(path)
-    if damage == "truncated":
-        patch_tag(path, 325, count // 2)
-    else:
-        with open(path, "r+b") as file:
-            file.seek(offset + count // 2)
-            file.write(b"\x00" * (count - count // 2))
-    with pytest.raises(ds.errors.TileDecodeError):
-        ds.open_slide(path).data.compute(scheduler="sync")
 
 
 def test_a_huge_sparse_slide_opens_and_reads_the_fill(tmp_path):
@@ -609,17 +517,6 @@ def test_a_header_cut_off(tmp_path):
     refused(path, ds.errors.SlideFormatError, ValueError)
 
 
-@pytest.mark.parametrize("code", [324, 325])
-def test_short_tables(tmp_path, code):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, noise(64, 64, 3), photometric="rgb", tile=(16, 16), compression="zlib")
-    with tifffile.TiffFile(path) as tiff:
-        values = tiff.pages[0].tags[code].value
-    patch_tag(path, code, values[:5])
-    message = refused(path, ds.errors.SlideFormatError, ValueError)
-    assert "16 tiles" in message
-
-
 def test_a_codec_that_is_not_known(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(64, 64), compression="zlib")
@@ -726,20 +623,6 @@ def test_every_error_is_a_builtin_too_and_survives_pickle():
         assert str(pickle.loads(pickle.dumps(error))) == "a.svs: what; cure"
 
 
-def test_an_ome_tiff_does_not_open_other_files(tmp_path):
-    secret = noise(32, 32, seed=9)
-    tifffile.imwrite(tmp_path / "secret.tif", secret)
-    path = tmp_path / "a.ome.tif"
-    tifffile.imwrite(path, noise(32, 32), metadata={"axes": "YX"})
-    with tifffile.TiffFile(path) as tiff:
-        xml = tiff.ome_metadata
-    uuid = '<UUID FileName="secret.tif">urn:uuid:00000000-0000-0000-0000-000000000000</UUID>'
-    xml = xml.replace('<TiffData IFD="0" PlaneCount="1"/>', f'<TiffData IFD="0">{uuid}</TiffData>')
-    patch_tag(path, 270, xml)
-    with suppress(ds.SlideError):
-        assert not np.array_equal(ds.open_slide(path).read(0, 0, 32, 32)[..., 0], secret)
-
-
 # ---------------------------------------------------------------- real slides
 
 REAL = {
@@ -767,19 +650,6 @@ def test_real_slides(name):
                 expected = expected.transpose(1, 2, 0)
             found = slide.to_dask(level=number).compute(scheduler="threads")
             np.testing.assert_array_equal(found, expected)
-
-
-def test_real_mpp_is_what_the_scanner_says():
-    path = real("TCGA-CR-7395.svs")
-    slide = ds.open_slide(path)
-    with tifffile.TiffFile(path) as tiff:
-        text = tiff.pages[0].description
-    said = [part.split("=")[1] for part in text.split("|") if part.strip().startswith("MPP")]
-    assert slide.mpp == (pytest.approx(float(said[0])) if said else None)
-    assert slide.levels[1].downsample == (
-        pytest.approx(3567 / slide.levels[1].shape[0], rel=2e-3),
-        pytest.approx(4443 / slide.levels[1].shape[1], rel=2e-3),
-    )
 
 
 # ---------------------------------------------------------------- odd files
@@ -854,10 +724,3 @@ def test_odd_files_read_right_or_are_refused(path, capfd):
     assert any(matches(found, frame) for frame in frames)
     if any(frame.any() for frame in frames):
         assert found.any()
-
-
-def test_the_list_of_odd_files_is_whole():
-    if not ODD:
-        pytest.skip("set DASK_SLIDES_TEST_DATA to the folder of the test data")
-    assert len(ODD) == len(ODD_FILES) == 110
-    assert {path.name for path in ODD} == set(ODD_FILES)

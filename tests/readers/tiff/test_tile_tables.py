@@ -1,4 +1,4 @@
-"""Tables of offsets and byte counts with entries to spare, and lists of pages without their end."""
+"""Tables with more or fewer entries than tiles, and lists of pages without their end."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ def pieces_of(pixels, layout):
 @pytest.mark.parametrize("spare", SPARE)
 @pytest.mark.parametrize("code", [1, 8], ids=["raw", "deflate"])
 @pytest.mark.parametrize("layout", ["strips", "tiles", "planes"])
-def test_more_entries_than_tiles_are_of_no_tile(tmp_path, layout, code, spare):
+def test_more_entries_than_tiles_are_ignored(tmp_path, layout, code, spare):
     path = tmp_path / "a.tif"
     pieces = pieces_of(PIXELS, layout)
     encode = bytes if code == 1 else imagecodecs.zlib_encode

@@ -25,7 +25,7 @@ def mean(factor):
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Tifffile logs what it does not know of a vendor's file."""
+    """Silence the log of tifffile about tags of vendors that it does not know."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)
