@@ -12,7 +12,7 @@ from dask_slides.core.source import Sharing
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.ops.resize import resize
-from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 
 def reduction(slide: Slide, image: Slide) -> int:
@@ -36,7 +36,7 @@ def sharing(slide: Slide, folder: str, reads: Sequence[int]) -> AbstractContextM
 
 @contextmanager
 def decode_once(
-    slide: Any,
+    slide: SlideLike,
     folder: Any,
     downsample: float | None = None,
     mpp: Mpp = None,
@@ -85,7 +85,8 @@ def decode_once(
     --------
     >>> import dask_slides as ds, os, tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> path = ds.sample_slide(os.path.join(folder, "s.tif"), (2048, 2048), compression="deflate")
+    >>> path = os.path.join(folder, "s.tif")
+    >>> path = ds.sample_slide(path, shape=(2048, 2048), compression="deflate")
     >>> with ds.decode_once(path, folder, downsample=10) as slide:
     ...     found = ds.blank_map(slide).compute()
     ...     small = ds.resize(slide, downsample=10).data.compute()
