@@ -40,13 +40,13 @@ def atlas(tmp_path_factory):
 
 def check(array, layers=1):
     """Check the size of a graph, and that dask computes a block in one task."""
+    assert array.npartitions <= 1000
+    assert len(cloudpickle.dumps(array)) <= 100_000
     graph = array.__dask_graph__()
     assert len(graph.layers) == layers
     assert len(dict(graph)) == layers * array.npartitions
     tasks = dict(dask.optimize(array)[0].dask).values()
     assert sum(not isinstance(task, Alias) for task in tasks) == array.npartitions
-    assert array.npartitions <= 1000
-    assert len(cloudpickle.dumps(array)) <= 100_000
     return array.npartitions
 
 
