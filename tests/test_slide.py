@@ -312,7 +312,7 @@ def test_a_plot_shows_the_slide_in_its_own_coordinates(tissue_tiff, tissue, axes
     assert np.array_equal(axes.images[1].get_array(), small)
 
 
-def test_a_plot_makes_axes_of_its_own(tissue_tiff, axes):
+def test_a_plot_creates_axes_if_none_are_given(tissue_tiff, axes):
     import matplotlib.pyplot as plt
 
     made = ds.open_slide(tissue_tiff).plot()
