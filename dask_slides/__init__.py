@@ -1,4 +1,8 @@
-"""Images too large to load, as lazy Dask arrays: blank maps, resizing, cutting, packs, crops."""
+"""Work with images too large to load, as lazy Dask arrays.
+
+Open whole slides and other huge images, find what is blank, resize, cut off blank areas, pack
+dense tiles, draw crops, and write Zarr.
+"""
 
 from dask_slides.cohort.run import CohortResult, run_cohort
 from dask_slides.core.bad_tiles import BadTile
@@ -21,7 +25,7 @@ from dask_slides.ops.crops import random_crops
 from dask_slides.ops.cutoff import Cutoff, cutoff_resize
 from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
-from dask_slides.slide import Slide, from_dask, open_slide
+from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.packs import open_pack
 from dask_slides.writers.store.local_transaction import verify
@@ -45,6 +49,7 @@ __all__ = [
     "Slide",
     "SlideCheck",
     "SlideError",
+    "SlideLike",
     "TilePack",
     "Verified",
     "__version__",

@@ -1,4 +1,8 @@
-"""What can go wrong, each kind also a builtin, each message one line: slide, cause, cure."""
+"""Errors and warnings of dask_slides.
+
+Each error is also one of Python's own (`SlideArgumentError` is a `ValueError`). Each message is
+one line that names the slide, the cause and what to do.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import re
 import struct
 from typing import Any
 
-_UNSPEAKING = (
+_ACCIDENTAL = (
     LookupError,
     TypeError,
     AttributeError,
@@ -15,23 +19,23 @@ _UNSPEAKING = (
     RecursionError,
     struct.error,
 )
-"""Errors of Python by which a library trips over what a file says: their words are about code."""
+"""Errors that a library raises by accident over a damaged file: their text is about its code."""
 _NO_MEMORY = r"^out of memory error|^Insufficient memory"
-"""What Pillow and libjpeg say of a machine; others of damaged streams that ask for too much."""
+"""How Pillow and libjpeg report that memory is exhausted."""
 _ENUM = r"<([A-Z]\w*)\.(\w+): -?\d+>"
-"""How Python shows a named number, of which tifffile's reasons are full."""
+"""How Python shows an enum member; messages of tifffile contain many."""
 _CODE = re.compile(
     r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|string to float"""
     "|^buffer is smaller|cannot reshape|could not be broadcast"
 )
-"""What else tells that the words of an error are about code."""
+"""Other signs that the text of an error is about code, not about the file."""
 
 
 class SlideError(Exception):
-    """Base of every error that dask_slides raises on purpose."""
+    """Base class of all errors of dask_slides."""
 
     def __str__(self) -> str:
-        """Return the message as one line, whatever characters a path or a file brings into it."""
+        """Return the message as one line, with control characters of paths and files escaped."""
         text = super().__str__()
         if text.isprintable():
             return text
@@ -39,47 +43,47 @@ class SlideError(Exception):
 
 
 class SlideNotFoundError(SlideError, FileNotFoundError):
-    """The path holds nothing."""
+    """There is no file or store at the path."""
 
 
 class SlideFormatError(SlideError, ValueError):
-    """The file or store is not an image that can be read, or contradicts itself."""
+    """The file or store is not an image that can be read, or its metadata contradict each other."""
 
 
 class SlideTruncatedError(SlideFormatError, EOFError):
-    """Parts of the image lie beyond the end of the file."""
+    """The file ends before the image that it declares."""
 
 
 class SlideLimitError(SlideError, OverflowError):
-    """The file declares more than the limits it was opened with."""
+    """The file declares more than the `limits` it was opened with allow."""
 
 
 class SlideUnsupportedError(SlideError, NotImplementedError):
-    """The image is legal, but of a kind that is not read (codec, colour space, axes)."""
+    """The image is valid, but its codec, colour space or axes are not supported."""
 
 
 class SlideArgumentError(SlideError, ValueError):
-    """An argument is wrong, or two of them exclude each other."""
+    """An argument is not valid, or two arguments exclude each other."""
 
 
 class SlideMppError(SlideArgumentError):
-    """Micrometres per pixel are asked for, and neither file nor caller gives them."""
+    """An argument needs the micrometres per pixel, and neither the file nor you give them."""
 
 
 class SlideChangedError(SlideError, OSError):
-    """The file is not the one that was opened: its size or time of change differs."""
+    """The file was modified after it was opened, or does not match the checksum you gave."""
 
 
 class RemoteError(SlideError, ConnectionError):
-    """The server of a remote slide or store does not answer right, however often it is asked."""
+    """The server of a remote slide or store did not answer, or not correctly, after all retries."""
 
 
 class RemoteAccessError(SlideError, PermissionError):
-    """The server of a remote slide or store does not allow what is asked."""
+    """The server of a remote slide or store denied access."""
 
 
 class TileDecodeError(SlideError, OSError):
-    """Pixels of the slide could not be read or decoded: which, as far as it is known."""
+    """A tile of the slide could not be read or decoded; the attributes say which, if known."""
 
     def __init__(
         self,
@@ -91,27 +95,27 @@ class TileDecodeError(SlideError, OSError):
     ) -> None:
         super().__init__(message)
         self.level = level
-        """Of the slide."""
+        """Level of the slide."""
         self.y = y
-        """First row, in pixels of the level."""
+        """First row of the tile, in pixels of the level."""
         self.x = x
-        """First column, in pixels of the level."""
+        """First column of the tile, in pixels of the level."""
         self.offset = offset
-        """Of the bytes in the file."""
+        """Position of its bytes in the file."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.level, self.y, self.x, self.offset)
 
 
 class OutputExistsError(SlideError, FileExistsError):
-    """The output path is taken."""
+    """The output path exists already, and `overwrite` is not set."""
 
 
 class SlideMemoryError(SlideError, RuntimeError):
-    """A task would need more memory than a thread of a worker has, or there was no more.
+    """A task or array needs more memory than it may take, or no memory was left.
 
-    Not a MemoryError: Python keeps those in a store of its own and makes no subclass of two
-    kinds safely.
+    Not a MemoryError: CPython recycles those from a free list, so that a class which is
+    also a subclass of another error is not safe.
     """
 
 
@@ -120,64 +124,62 @@ class OutputBusyError(SlideError, BlockingIOError):
 
 
 class OutputFullError(SlideError, OSError):
-    """There is no room for the output: the disk, a quota or the size of a file is exhausted."""
+    """The output does not fit: the disk is full, or a quota or the largest file size is reached."""
 
 
 class OutputDeniedError(SlideError, PermissionError):
-    """The output path may not be written to: no permission, or a read-only file system."""
+    """The output path cannot be written: no permission, or a read-only file system."""
 
 
 class WorkerKilledError(SlideError, RuntimeError):
-    """Tasks ended every worker that they were given to; all others are done."""
+    """Some tasks killed every worker that ran them; all other tasks are done."""
 
     blocks: tuple[tuple[int, ...], ...] = ()
-    """Numbers of the blocks that these tasks were to make, of a write along x and y; empty if
-    nobody knows."""
+    """Block numbers of these tasks, for a write along x and y; empty if not known."""
 
 
 class ClusterLostError(SlideError, ConnectionError):
-    """The scheduler of the cluster cannot be reached any more, or gave the work up."""
+    """The scheduler of the cluster cannot be reached any more, or cancelled the work."""
 
 
 class ResumeError(SlideError, ValueError):
-    """What was begun at the output path is not what is asked for now."""
+    """The unfinished output at the path was started with other parameters or another slide."""
 
 
 class StoreDamagedError(SlideError, OSError):
-    """A store is not as it was written: a file is missing, was added, or has changed."""
+    """A file of the store is missing, was added, or has changed since it was written."""
 
 
 class BlankSlideError(SlideError, ValueError):
-    """Every cell of the slide is blank, so there is nothing to write."""
+    """Every tile of the slide is blank, so there is nothing to write."""
 
 
 class OutputRoomWarning(UserWarning):
-    """The output may not fit: it has more bytes before compression than the disk has free."""
+    """The output may not fit: without compression it is larger than the free space of the disk."""
 
 
 class BlankSlideWarning(UserWarning):
-    """Every cell of the slide is blank: the result holds no pixel, tile or crop."""
+    """Every tile of the slide is blank: the result has no pixels, tiles or crops."""
 
 
 def reason_of(error: Exception) -> str:
     """Return in one line why something could not be read, in words about the file."""
-    said = re.sub(
-        _ENUM, lambda found: f"{found[1].lower()} {found[2]}", " ".join(str(error).split())
-    )
+    text = " ".join(str(error).split())
+    text = re.sub(_ENUM, lambda found: f"{found[1].lower()} {found[2]}", text)
     if isinstance(error, MemoryError):
-        return "it takes more memory than there is"
-    if not isinstance(error, SlideError) and (isinstance(error, _UNSPEAKING) or _CODE.search(said)):
-        return "what it says of itself does not fit together"
-    return said or type(error).__name__
+        return "it needs more memory than there is"
+    if not isinstance(error, SlideError) and (isinstance(error, _ACCIDENTAL) or _CODE.search(text)):
+        return "its metadata or data contradict each other"
+    return text or type(error).__name__
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Return whether `error` says that there is no more memory; some libraries do so in words."""
+    """Return whether `error` means that memory is exhausted; some libraries only say so in text."""
     return isinstance(error, MemoryError) or bool(re.search(_NO_MEMORY, str(error)))
 
 
 def memory_error(what: str, reason: str) -> SlideMemoryError:
-    """Return the error that tells that `what` cannot be read for want of memory."""
+    """Return the error that `what` cannot be read because no memory is left."""
     return SlideMemoryError(
         f"{what}: no memory is left to read it ({reason}); give the process more memory or fewer "
         "threads"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -17,15 +17,19 @@ from dask_slides.core.bad_tiles import MODES, BadTile
 from dask_slides.core.channels import Channel, plain_channels
 from dask_slides.core.geometry import Region, level_size
 from dask_slides.core.limits import Limits
-from dask_slides.core.source import Level, Source
+from dask_slides.core.source import Level, Source, provenance
 from dask_slides.core.types import Array
-from dask_slides.errors import SlideArgumentError, SlideMppError
+from dask_slides.errors import (
+    SlideArgumentError,
+    SlideMemoryError,
+    SlideMppError,
+)
 from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.graph.blocks import image_blocks
 from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.plots import pictures
-from dask_slides.readers.dask_array import array_source
+from dask_slides.readers.dask_array import ArraySource, array_source
 from dask_slides.readers.registry import open_source
 from dask_slides.readers.remote.byte_ranges import check_digest
 from dask_slides.readers.remote.identity import check_identity
@@ -34,28 +38,51 @@ from dask_slides.readers.selection import ImageSelection
 from dask_slides.runtime.scheduler import compute
 
 Mpp = float | Sequence[float] | None
+"""Micrometres per pixel: one number, or (y, x)."""
+
+ARRAY_LIMIT = 4 * 2**30
+"""Bytes up to which ``np.asarray(slide)`` computes all pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Slide:
-    """An image of any size; nothing is read until pixels are asked for.
+    """An image of any size. Pixels are read when you ask for them, not before.
 
-    Made by `open_slide` and `from_dask`, and by `resize` and `cutoff_resize`, whose results
-    are slides again. Immutable and picklable.
+    `open_slide` and `from_dask` make slides; `resize` and `cutoff_resize` return new ones.
+    Immutable and picklable.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np, dask_slides as ds
+    >>> slide = ds.from_dask(da.zeros((400, 300, 3), dtype="uint8"), mpp=0.5)
+    >>> slide
+    Slide<dask array, shape=(400, 300, 3), dtype=uint8, mpp=0.5, chunksize=(400, 300, 3)>
+    >>> ds.resize(slide, downsample=4)
+    Slide<resized by 4 with lanczos from dask array, shape=(100, 75, 3), dtype=uint8, mpp=2,
+          chunksize=(100, 75, 3)>
+    >>> slide.read(0, 0, 5, 7).shape
+    (5, 7, 3)
+    >>> np.asarray(slide).shape
+    (400, 300, 3)
     """
 
-    source: Source = field(repr=False)
+    source: Source
+    """What reads the pixels."""
     name: str
-    """What messages and pictures call it."""
+    """Name in messages and pictures."""
     mpp_yx: tuple[float, float] | None
     """Micrometres per pixel of level 0 along y and x."""
     path: str | None = None
-    """Where it was opened from, None for a dask array."""
-    details: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    images: tuple[str, ...] = field(default=(), repr=False)
+    """File or store it was opened from, None for a dask array."""
+    details: tuple[tuple[str, str], ...] = ()
+    """The items of `properties`."""
+    images: tuple[str, ...] = ()
     """Names of the images of the file, if it has several: what ``open_slide(image=)`` takes."""
-    described: tuple[Channel, ...] = field(default=(), repr=False)
+    described: tuple[Channel, ...] = ()
     """What the file says of the channels; see `channels`."""
+
+    __array_ufunc__: ClassVar[None] = None
+    """Makes ``array == slide`` False; NumPy and dask would compute the slide for it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,17 +101,17 @@ class Slide:
 
     @property
     def mpp(self) -> float | None:
-        """Micrometres per pixel of level 0; the mean of both axes, None if not known."""
+        """Micrometres per pixel of level 0: the mean of both axes, None if not known."""
         return None if self.mpp_yx is None else sum(self.mpp_yx) / 2
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """What the file tells of itself: format, compression, scanner."""
+        """What the file says of itself: format, compression, scanner."""
         return MappingProxyType(dict(self.details))
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """Name, colour and window of each channel, as far as the file tells them."""
+        """Name, colour and display range of each channel, if the file has them."""
         count = self.source.channels
         return self.described if len(self.described) == count else plain_channels(count)
 
@@ -94,15 +121,15 @@ class Slide:
         return self.to_dask()
 
     def to_dask(self, level: int = 0, chunks: Any = None) -> da.Array:
-        """Return a level as a dask array (y, x, c); the pixels do not depend on `chunks`.
+        """Return a level as a dask array (y, x, c).
 
         Parameters
         ----------
         level : int
-            Which of `levels`.
+            Index into `levels`.
         chunks : int, tuple or None
-            As in dask, along y and x; by default about 4,096 x 4,096 pixels of the file a
-            chunk, and at most 1,000 chunks.
+            As in dask, along y and x. By default a chunk reads about 4,096 x 4,096 pixels of the
+            file, and there are at most 1,000 chunks. The pixels do not depend on it.
 
         Returns
         -------
@@ -112,7 +139,13 @@ class Slide:
         Raises
         ------
         SlideArgumentError
-            There is no such level, or the chunks do not fit.
+            There is no such level, or `chunks` do not fit the image.
+
+        Examples
+        --------
+        >>> import numpy as np, dask_slides as ds
+        >>> ds.from_dask(np.zeros((50, 60), "uint8")).to_dask(chunks=40).chunks
+        ((40, 10), (40, 20), (1,))
         """
         return image_blocks(self.source, self._level(level), chunks, "slide")
 
@@ -126,7 +159,7 @@ class Slide:
         height, width : int
             Size of the result, in pixels of `level`.
         level : int
-            Which of `levels`.
+            Index into `levels`.
 
         Returns
         -------
@@ -136,7 +169,7 @@ class Slide:
         Raises
         ------
         SlideArgumentError
-            The region does not lie in the level.
+            The region reaches beyond the level.
         TileDecodeError
             The pixels are damaged.
         """
@@ -152,10 +185,10 @@ class Slide:
         return self.source.read(level, region)
 
     def thumbnail(self, max_size: int = 1024) -> Array:
-        """Compute the whole image, its longest side `max_size` at most.
+        """Compute a small picture of the whole image.
 
-        A picture to look at: made of the smallest level that is larger, where `resize` reads
-        one of twice the size.
+        It is resized from the smallest level that is larger. `resize` starts from one of twice the
+        size, which takes longer and looks better.
 
         Parameters
         ----------
@@ -169,7 +202,7 @@ class Slide:
         """
         if not isinstance(max_size, int | np.integer) or max_size < 1:
             raise SlideArgumentError(f"max_size={max_size} is not a size; give 1 or more")
-        if 0 in self.shape:  # a cut-off of which nothing is left
+        if 0 in self.shape:  # all of it was cut off
             return np.empty(self.shape, self.dtype)
         ratio = max(1.0, max(self.shape[:2]) / max_size)
         size = (level_size(self.shape[0], ratio), level_size(self.shape[1], ratio))
@@ -179,28 +212,29 @@ class Slide:
         return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
 
     def bad_tiles(self, level: int = 0) -> tuple[BadTile, ...]:
-        """Find the tiles of the file that this image shows the fill for.
+        """Find the tiles of the file for which this image shows the fill value.
 
-        With ``on_bad_tile="raise"`` those are the absent ones, which stand in the file's tables;
-        with "mask" the corrupt ones too, for which every tile is decoded that was not yet.
+        Absent tiles are listed in the file, and nothing is decoded to find them. If the slide was
+        opened with ``on_bad_tile="mask"``, corrupt tiles are found too: every tile that this
+        process has not read yet is decoded.
 
         Parameters
         ----------
         level : int
-            Which of `levels`.
+            Index into `levels`.
 
         Returns
         -------
         tuple of BadTile
-            In order; of a resized or cut image the tiles of the slide that it needs.
+            In order of position. For a resized or cut image, the tiles of the file that it needs.
         """
         return bad_tiles_of_level(self.source, self._level(level))
 
     def require_mpp(self, argument: str = "mpp") -> tuple[float, float]:
-        """Return micrometres per pixel (y, x), or raise SlideMppError naming the cure."""
+        """Return micrometres per pixel (y, x); raise SlideMppError if they are not known."""
         if self.mpp_yx is None:
             raise SlideMppError(
-                f"{self.name}: micrometres per pixel are not known, which {argument} asks for; "
+                f"{self.name}: {argument} needs the micrometres per pixel, which are not known; "
                 "give them as open_slide(..., mpp=0.25), from_dask(..., mpp=0.25) or --slide-mpp"
             )
         return self.mpp_yx
@@ -216,23 +250,77 @@ class Slide:
             )
         return level
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return the pixels of level 0, (y, x, c), for ``np.asarray(slide)``.
+
+        Raises
+        ------
+        SlideMemoryError
+            They take more than `ARRAY_LIMIT` bytes.
+        """
+        if copy is False:
+            raise ValueError(f"{self.name}: the pixels are not in memory yet; use copy=None")
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        nbytes = math.prod(self.shape) * max(self.dtype.itemsize, dtype.itemsize)
+        if nbytes > ARRAY_LIMIT:
+            raise SlideMemoryError(
+                f"{self.name}: one array of {pictures.pixels_text(self.shape)} takes "
+                f"{pictures.bytes_text(nbytes)}, and the limit is "
+                f"{pictures.bytes_text(ARRAY_LIMIT)}; read a part with slide.read, work with "
+                "slide.to_dask(), or make it smaller with dask_slides.resize"
+            )
+        return compute(self.data, "read").astype(dtype, copy=bool(copy))
+
+    def _chunk_sides(self) -> tuple[int, int]:
+        """Return the sides of a chunk of `data` along y and x."""
+        if isinstance(self.source, ArraySource):
+            return self.source.levels[0].tile
+        return default_chunks(self.source, 0) if all(self.shape) else (0, 0)
+
+    def __repr__(self) -> str:
+        facts = [
+            provenance(self.source, self.name), f"shape={self.shape}", f"dtype={self.dtype}",
+            f"mpp={mpp_text(self.mpp_yx)}", f"chunksize={(*self._chunk_sides(), self.shape[2])}",
+        ]  # fmt: skip
+        if len(self.levels) > 1:
+            facts.append(f"levels={len(self.levels)}")
+        return f"Slide<{', '.join(facts)}>"
+
     def _repr_html_(self) -> str:
         height, width, channels = self.shape
         facts = {
-            "size": f"{height:,} x {width:,} px, {channels} channels, {self.dtype}",
+            "shape": f"{height:,} x {width:,} px, {channels} channels, {self.dtype}",
             "mpp": "not known" if self.mpp is None else f"{self.mpp:.4g} µm",
             "levels": ", ".join(f"{lv.shape[0]:,} x {lv.shape[1]:,}" for lv in self.levels),
         }
         if height and width:
-            sides = default_chunks(self.source, 0)
+            sides = self._chunk_sides()
             chunks = even_chunks((height, width), sides)
             peak = task_bytes(self.source, 0, Region(0, 0, *sides))
             facts["tasks"] = f"{len(chunks[0]) * len(chunks[1]):,}"
-            facts["memory"] = f"{pictures.bytes_text(peak)} a task"
+            facts["memory"] = f"{pictures.bytes_text(peak)} per task"
         facts |= self.properties
-        cheap = math.prod(self.levels[-1].shape) <= pictures.CHEAP_PIXELS
-        picture = self.source.read if cheap and height and width else None
-        return pictures.slide_html(self.name, facts, picture, self.levels)
+        return pictures.facts_html(self.name, facts, self._small_picture())
+
+    def _small_picture(self) -> Array | None:
+        """Return a picture of the smallest level, if it is quick to read."""
+        number, level = len(self.levels) - 1, self.levels[-1]
+        if not 0 < math.prod(level.shape) <= pictures.CHEAP_PIXELS:
+            return None
+        pixels = self.source.read(number, Region(0, 0, *level.shape))
+        return pictures.shrunk(pictures.rgb(pixels), 256)
+
+
+SlideLike: TypeAlias = Slide | str | os.PathLike[str] | da.Array | np.ndarray
+"""What every function takes as its slide: a Slide, a path or address, a dask or numpy array."""
+
+
+def mpp_text(mpp_yx: tuple[float, float] | None) -> str:
+    """Return micrometres per pixel as text: one number, or (y, x) if they differ."""
+    if mpp_yx is None:
+        return "None"
+    y, x = (f"{value:.4g}" for value in mpp_yx)
+    return y if y == x else f"({y}, {x})"
 
 
 def open_slide(
@@ -240,53 +328,56 @@ def open_slide(
     *,
     mpp: Mpp = None,
     fill: float | None = None,
-    on_bad_tile: str = "raise",
-    limits: Limits = Limits(),
-    sha256: str | None = None,
     image: int | str | None = None,
     axes: str | None = None,
     z: int = 0,
     t: int = 0,
+    on_bad_tile: str = "raise",
+    limits: Limits = Limits(),
+    sha256: str | None = None,
 ) -> Slide:
-    """Open an image of any size; no pixel is read.
+    """Open an image of any size. Only its metadata is read.
 
-    TIFF of every layout that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
-    plain), OME-Zarr 0.4 and 0.5, and raster files (PNG, JPEG, ...), which are read whole.
+    Formats: every TIFF that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
+    plain), OME-Zarr 0.4 and 0.5, JPEG 2000, and files that are decoded as a whole (PNG, JPEG,
+    ...).
 
     Parameters
     ----------
     path : str or path
-        The file, or the folder of an OME-Zarr store; or the ``s3://``, ``http://`` or ``https://``
-        address of one, with the extra ``cloud``.
+        The file, or the directory of an OME-Zarr store. With the extra ``cloud`` also its
+        ``s3://``, ``http://`` or ``https://`` address.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float, optional
-        What pixels without a value show: transparent, absent, masked and nodata ones. A value of
-        the dtype. By default the nodata value of the file, else white for RGB and RGBA images
-        (the largest value of an integer dtype, 1.0 for floats), else 0.
-    on_bad_tile : {"raise", "mask"}
-        What becomes of a tile that cannot be decoded: it raises TileDecodeError where its pixels
-        are read, or shows `fill` and is named by `Slide.bad_tiles`, blank maps, packs and what is
-        written. Absent tiles are legal and show `fill` either way. No statistic counts a pixel
-        of a bad tile, no pack or crop touches one, and a resized pixel that needs one is `fill`.
-    limits : Limits
-        How much a TIFF may declare before it is refused.
-    sha256 : str, optional
-        Checksum of the file in hexadecimal. All of the file is read once, and every damage
-        found, also such that a codec cannot tell.
+        Value shown where there is none: for transparent, masked and nodata pixels and absent
+        tiles. It must be a value of the dtype. By default the nodata value of the file, else white
+        for RGB and RGBA images (the largest value of an integer dtype, 1.0 for floats), else 0.
     image : str or int, optional
-        Name or number of the image, where `Slide.images` lists several. By default the largest of
-        a TIFF that is no label, macro, map, overview or thumbnail; the first of an OME-Zarr store.
+        Name or number of the image, if the file has several; `Slide.images` lists them. By default
+        the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, and the
+        first image of an OME-Zarr store.
     axes : str, optional
-        What stacked pages are, where the file does not say it or is wrong: a letter for each axis
-        as stored, "CYX" for channels, or "ZYX", "TYX"; S is for the samples of colour pixels.
+        What stacked pages are, if the file does not say it or is wrong: one letter for each axis
+        as stored, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour samples.
     z, t : int
-        The plane to read where there are several along Z or T; `Slide.properties` tells how many.
+        Which plane to read if there are several along Z or T; `Slide.properties` has the numbers.
+    on_bad_tile : {"raise", "mask"}
+        What happens to a tile that cannot be decoded. "raise" raises TileDecodeError when its
+        pixels are read. "mask" shows `fill`, and `Slide.bad_tiles`, blank maps, packs and written
+        stores list the tile. Absent tiles are legal and show `fill` in both cases. Pixels of bad
+        tiles are in no statistics, no packed tile and no crop, and a resized pixel that needs one
+        shows `fill`.
+    limits : Limits
+        How much a file may declare before it is refused.
+    sha256 : str, optional
+        Checksum of the file in hexadecimal. The whole file is read once and compared, which also
+        finds damage that a codec does not notice.
 
     Returns
     -------
     Slide
-        Pixels are (y, x, c): palettes are looked up, inverted grey is turned, alpha is
+        Pixels are (y, x, c). Palettes are looked up, inverted grey is turned, alpha is
         composited on `fill`.
 
     Raises
@@ -296,7 +387,7 @@ def open_slide(
     SlideNotFoundError
         There is nothing at the path.
     SlideFormatError
-        What is there is not an image, or contradicts itself.
+        The file is not an image, or contradicts itself.
     SlideTruncatedError
         The file ends before its image does; a kind of SlideFormatError.
     SlideLimitError
@@ -304,16 +395,17 @@ def open_slide(
     SlideChangedError
         The file does not have the checksum `sha256`.
     SlideUnsupportedError
-        The image is of a kind that would not be read right.
+        The image is valid, but of a kind that cannot be read.
     RemoteError, RemoteAccessError
-        The server of an address does not answer right, or does not allow it.
+        The server of an address does not answer correctly, or does not allow access.
 
     Examples
     --------
     >>> import dask_slides as ds
-    >>> slide = ds.open_slide("slide.svs")  # doctest: +SKIP
-    >>> slide.shape, slide.mpp  # doctest: +SKIP
-    ((102400, 102400, 3), 0.25)
+    >>> path = ds.sample_slide("slide.tif", shape=(2048, 3072))
+    >>> slide = ds.open_slide(path)
+    >>> slide.shape, slide.mpp
+    ((2048, 3072, 3), 0.25)
     """
     if on_bad_tile not in MODES:
         raise SlideArgumentError(f"on_bad_tile={on_bad_tile!r} is not known; use 'raise' or 'mask'")
@@ -321,7 +413,7 @@ def open_slide(
         raise SlideArgumentError(f"fill={fill!r} is not a pixel value; give a number, or None")
     choice = ImageSelection(image, axes, z, t)
     text = os.fspath(path)
-    # a worker may run in another folder
+    # a worker may run in another directory
     text = checked_address(text) if is_remote(text) else os.path.abspath(text)
     identity = None if sha256 is None else check_digest(text, sha256)
     opened = open_source(text, fill, limits, choice)
@@ -331,24 +423,24 @@ def open_slide(
     if on_bad_tile == "mask":
         source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
-    told = (tuple(opened.properties.items()), opened.images, opened.channels)
-    return Slide(source, Path(text).name, given or opened.mpp, text, *told)
+    metadata = (tuple(opened.properties.items()), opened.images, opened.channels)
+    return Slide(source, Path(text).name, given or opened.mpp, text, *metadata)
 
 
-def from_dask(array: Any, *, mpp: Mpp = None) -> Slide:
-    """Take a dask array of any chunking for a slide.
+def from_dask(array: da.Array | np.ndarray, *, mpp: Mpp = None) -> Slide:
+    """Make a slide of a dask array of any chunking.
 
     Parameters
     ----------
     array : dask.array.Array
-        (y, x) or (y, x, c); numpy arrays are taken too.
+        (y, x) or (y, x, c). A numpy array is accepted too.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x).
 
     Returns
     -------
     Slide
-        One level; its graphs depend on the graph of the array.
+        It has one level. Its graphs contain the graph of the array.
 
     Raises
     ------
@@ -364,8 +456,8 @@ def from_dask(array: Any, *, mpp: Mpp = None) -> Slide:
     return Slide(array_source(array), "dask array", _checked_mpp(mpp))
 
 
-def as_slide(slide: Any) -> Slide:
-    """Return `slide` if it is one, else open the path or take the array."""
+def as_slide(slide: SlideLike) -> Slide:
+    """Return `slide` if it is one, else open the path or wrap the array."""
     if isinstance(slide, Slide):
         return slide
     if isinstance(slide, str | os.PathLike):

@@ -106,9 +106,10 @@ def doctor(scheduler: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("path")
-@click.option("--size", type=(int, int), default=(20480, 20480), show_default=True,
+@click.option("--shape", type=(int, int), default=(20480, 20480), show_default=True,
               help="height and width")  # fmt: skip
-@click.option("--tile", type=int, default=256, show_default=True, help="side of a tile")
+@click.option("--tile-size", "tile", type=int, default=256, show_default=True,
+              help="side of a tile of the file")  # fmt: skip
 @click.option("--compression", default="jpeg", show_default=True,
               help="jpeg, jpeg2000, lzw, deflate, zstd, webp or none")  # fmt: skip
 @click.option("--pyramid", is_flag=True, help="with levels at 1/4, 1/16, ...")
@@ -116,27 +117,27 @@ def doctor(scheduler: str | None, as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--overwrite", is_flag=True)
 @failing_softly
-def sample(path: str, size: tuple[int, int], **options: Any) -> None:
+def sample(path: str, shape: tuple[int, int], **options: Any) -> None:
     """Make a realistic slide at PATH: the same bytes for the same options."""
-    sample_slide(path, shape=size, **options)
-    click.echo(f"{path}: {pixels_text(size)} px, {bytes_text(os.path.getsize(path))}")
+    sample_slide(path, shape=shape, **options)
+    click.echo(f"{path}: {pixels_text(shape)} px, {bytes_text(os.path.getsize(path))}")
 
 
 @main.command()
 @click.argument("folder", default="dask-slides-demo")
-@click.option("--size", type=click.IntRange(1024), default=8192, show_default=True,
-              help="side of the sample slide")  # fmt: skip
+@click.option("--side", type=click.IntRange(1024), default=8192, show_default=True,
+              help="side of the sample slide in pixels")  # fmt: skip
 @shared_options
-def demo(folder: str, size: int, shared: Shared) -> None:
+def demo(folder: str, side: int, shared: Shared) -> None:
     """Make a slide and run everything on it, with pictures, in FOLDER."""
     if shared.dry_run:
         shared.finish({"dry_run": True, "folder": folder}, [f"would fill {folder}"])
         return
     loud = not (shared.quiet or shared.as_json)
-    with running(replace(shared, quiet=True), size**2 / 1e6):
-        facts = run_demo(folder, size, shared.overwrite, click.echo if loud else lambda _: None)
+    with running(replace(shared, quiet=True), side**2 / 1e6):
+        facts = run_demo(folder, side, shared.overwrite, click.echo if loud else lambda _: None)
     lines = [
-        f"blank      {facts['blank_cells']:,} of {facts['cells']:,} cells",
+        f"blank      {facts['blank_tiles']:,} of {facts['tiles']:,} tiles",
         f"cut-off    {facts['gain']:.2f} times finer than resized, at the same longest side",
         f"dense      {facts['dense_tiles']:,} tiles",
         f"pictures (index.html shows them) and Zarr stores are in {facts['folder']}",
@@ -180,7 +181,7 @@ def mask(
     ome_zarr: str,
     shared: Shared,
 ) -> None:
-    """Find the blank cells of SLIDE and write the map to OUT.ome.zarr."""
+    """Find the blank tiles of SLIDE and write the map to OUT.ome.zarr."""
     source = slide.open()
     found = blank_map(source, tile_size=tile_size, detector=chosen_detector(detector, ratio))
     check_out(out, shared)
@@ -193,10 +194,10 @@ def mask(
             found, out, overwrite=shared.overwrite, resume=shared.resume, ome_zarr=ome_zarr
         )
     blank, unknown = int(found.blank.sum()), int(found.unknown.sum())
-    facts = {"cells": list(found.shape), "blank": blank, "unknown": unknown}
-    line = f"{out}: {blank:,} of {found.blank.size:,} cells are blank"
+    facts = {"tiles": list(found.shape), "blank": blank, "unknown": unknown}
+    line = f"{out}: {blank:,} of {found.blank.size:,} tiles are blank"
     if unknown:
-        line += f", {unknown:,} unknown: tiles of theirs are absent or corrupt"
+        line += f", {unknown:,} unknown: absent or corrupt in the file"
     shared.finish_store(path, facts, line)
 
 

@@ -243,12 +243,12 @@ def scale_options(command: Command) -> Command:
 
 
 def cell_options(prefix: str = "") -> Callable[[Command], Command]:
-    """Add the cells of a blank map and how they are judged."""
+    """Add the tiles of a blank map and how they are judged."""
 
     def add(command: Command) -> Command:
         command = detector_options(0.05, prefix)(command)
         return click.option(
-            f"--{prefix}tile-size", type=int, help="side of a cell in pixels"
+            f"--{prefix}tile-size", type=int, help="side of a tile in pixels of the slide"
         )(command)  # fmt: skip
 
     return add

@@ -141,7 +141,7 @@ class Mask(_Image):
 
     name: ClassVar[str] = "mask"
     suffix: ClassVar[str] = ".mask.ome.zarr"
-    counts: ClassVar[tuple[str, ...]] = ("cells", "blank")
+    counts: ClassVar[tuple[str, ...]] = ("tiles", "blank")
 
     tile_size: Any = None
     detector: Detector = EMPTY_GLASS
@@ -165,7 +165,7 @@ class Mask(_Image):
         """Return what is to be written, and its counts."""
         found = maps.of(self.tile_size, self.detector)
         blank = np.asarray(found.blank)
-        return found, {"cells": blank.size, "blank": int(blank.sum())}
+        return found, {"tiles": blank.size, "blank": int(blank.sum())}
 
 
 @dataclass(frozen=True)

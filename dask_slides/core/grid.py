@@ -99,8 +99,8 @@ def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def cells_a_side(longest: float, ladder: tuple[int, int, int, int]) -> int:
-    """Return the step of a `ladder` of tiles per side for an image whose side is `longest`."""
+def tiles_per_side(longest: float, ladder: tuple[int, int, int, int]) -> int:
+    """Return how many tiles per side the `ladder` has for an image whose side is `longest`."""
     if longest > 50_000:
         return ladder[0]
     if longest > 25_000:

@@ -187,6 +187,11 @@ class DerivedSource(Source):
 
     @property
     @abstractmethod
+    def operation(self) -> str:
+        """What was done to the parent, in a few words for people, such as "cut off"."""
+
+    @property
+    @abstractmethod
     def placement(self) -> Placement:
         """Where level 0 lies on level 0 of the parent."""
 
@@ -261,3 +266,12 @@ def rebind(source: Source, root: Source) -> Source:
     if isinstance(source, DerivedSource):
         return replace(source, parent=rebind(source.parent, root))  # type: ignore[type-var]
     return root
+
+
+def provenance(source: Source, name: str) -> str:
+    """Return what was done to the image called `name`, such as "resized by 2 from a.svs"."""
+    operations: list[str] = []
+    while isinstance(source, DerivedSource):
+        operations.insert(0, source.operation)
+        source = source.parent
+    return f"{' and '.join(operations)} from {name}" if operations else name

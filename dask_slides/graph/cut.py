@@ -49,6 +49,11 @@ class CutSource(DerivedSource):
         )
 
     @property
+    def operation(self) -> str:
+        """That blank rows and columns were cut off."""
+        return "cut off"
+
+    @property
     def placement(self) -> Placement:
         """Begins where the first kept row and column do; what follows a cut lies further off."""
         first = (runs.starts[0] if runs.starts else 0 for runs in (self.rows, self.columns))

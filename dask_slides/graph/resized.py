@@ -150,6 +150,13 @@ class ResizedSource(DerivedSource):
         return not self.exact and self.dtype == np.uint8
 
     @property
+    def operation(self) -> str:
+        """By how much the parent was resized, or to which size if its shape changes."""
+        y, x = (f"{factor:.3g}" for factor in self.placement.scale)
+        how = f"by {y}" if y == x else f"to {self.shape[0]} x {self.shape[1]} px"
+        return f"resized {how} with {self.kernel}"
+
+    @property
     def placement(self) -> Placement:
         """All of the parent, at another size."""
         height, width = self.parent.levels[0].shape

@@ -1,8 +1,8 @@
-"""Blank or not: pure functions from the statistics of cells to booleans.
+"""Blank or not: pure functions from the statistics of tiles to booleans.
 
 A detector is a frozen value with three things: `needs`, the fields of the statistics it
-looks at; `pooled`, whether it must see all cells before it can judge one; and the call. A
-pooled detector has `fit`, which looks at all cells once and returns a detector that is not.
+looks at; `pooled`, whether it must see all tiles before it can judge one; and the call. A
+pooled detector has `fit`, which looks at all tiles once and returns a detector that is not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Detector(Protocol):
 
     @property
     def pooled(self) -> bool:
-        """Whether one cell can only be judged after looking at all."""
+        """Whether one tile can only be judged after looking at all."""
         ...
 
     def fit(self, stats: CellStats) -> Detector:
@@ -41,7 +41,7 @@ class Detector(Protocol):
         ...
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank; shape of the statistics."""
+        """Return True where a tile is blank; shape of the statistics."""
         ...
 
 
@@ -52,7 +52,7 @@ class _Judge:
     pooled: ClassVar[bool] = False
 
     def fit(self, stats: CellStats) -> Any:
-        """Return the detector itself: it does not depend on the other cells."""
+        """Return the detector itself: it does not depend on the other tiles."""
         return self
 
     def __or__(self, other: Detector) -> AnyOf:
@@ -71,14 +71,14 @@ def _share(value: float, name: str) -> None:
 class Contrast(_Judge):
     """Blank where the standard deviation is at most `ratio` times the mean.
 
-    The coefficient of variation over all colour samples of a cell, the test of the original
-    blank_tile_detector: 0.05 tosses only empty glass, 0.35 keeps only dense tissue. Of signed
-    data the absolute value of the mean counts: a cell of one value is blank whatever the value is.
+    The coefficient of variation over all colour samples of a tile, the test of the original
+    blank_tile_detector: 0.05 drops only empty glass, 0.35 leaves only dense tissue. Of signed
+    data the absolute value of the mean counts: a tile of one value is blank whatever the value is.
 
     Parameters
     ----------
     ratio : float
-        Greatest standard deviation of a blank cell, as a share of its absolute mean.
+        Greatest standard deviation of a blank tile, as a share of its absolute mean.
 
     Examples
     --------
@@ -96,12 +96,12 @@ class Contrast(_Judge):
             raise SlideArgumentError(f"ratio={self.ratio!r} is not a ratio; give 0 or more")
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank."""
+        """Return True where a tile is blank."""
         return np.asarray(stats.std <= self.ratio * np.abs(stats.mean))
 
 
 def _beyond(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
-    """Return the share of each cell's histogram in bins [first, 256); 0 for empty cells."""
+    """Return the share of each tile's histogram in bins [first, 256); 0 for empty tiles."""
     inside = np.arange(BINS) >= first[..., None]
     top = histogram.sum(axis=-1, where=inside)
     return np.asarray(top / np.maximum(histogram.sum(axis=-1), 1))
@@ -127,7 +127,7 @@ class _Level(_Judge):
     needs: ClassVar[tuple[str, ...]] = ("histogram",)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank."""
+        """Return True where a tile is blank."""
         width = 1.0 if stats.width is None else np.where(stats.width > 0, stats.width, 1.0)
         first = np.ceil(self.level / width - np.rint(stats.first / width))
         bright = _beyond(_field(stats, "histogram"), first)
@@ -136,7 +136,7 @@ class _Level(_Judge):
 
 
 def _nothing(share: float, background: Background) -> _Level:
-    """Return the detector under which all cells are blank."""
+    """Return the detector under which all tiles are blank."""
     return _Level(-np.inf if background == "bright" else np.inf, share, background)
 
 
@@ -154,7 +154,7 @@ class Brightness(_Judge):
         from 0, or from its smallest sample if that is below 0, to its largest. A slide of one
         value is blank.
     share : float
-        Greatest share of tissue samples in a blank cell.
+        Greatest share of tissue samples in a blank tile.
     background : {"bright", "dark"}
         Which side of the threshold is blank.
     """
@@ -182,12 +182,12 @@ class Brightness(_Judge):
                 return _nothing(self.share, self.background)
             low = min(0.0, low)
         _, _, width = stats.pool()
-        # where bins of every cell begin: they are as wide or narrower
+        # where bins of every tile begin: they are as wide or narrower
         level = (low * (1 - self.threshold) + high * self.threshold) / width
         return _Level(float(np.ceil(level)) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank, taking these cells for the whole slide."""
+        """Return True where a tile is blank, taking these tiles for the whole slide."""
         return self.fit(stats)(stats)
 
 
@@ -208,7 +208,7 @@ class Otsu(_Judge):
     Parameters
     ----------
     share : float
-        Greatest share of tissue samples in a blank cell.
+        Greatest share of tissue samples in a blank tile.
     background : {"bright", "dark"}
         Which side of the threshold is blank.
     """
@@ -235,7 +235,7 @@ class Otsu(_Judge):
         return _Level((float(threshold) + 1) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank, taking these cells for the whole slide."""
+        """Return True where a tile is blank, taking these tiles for the whole slide."""
         return self.fit(stats)(stats)
 
 
@@ -251,7 +251,7 @@ class Saturation(_Judge):
     threshold : float
         Greatest saturation of background, 0 to 1.
     share : float
-        Greatest share of coloured pixels in a blank cell.
+        Greatest share of coloured pixels in a blank tile.
     """
 
     threshold: float = 8 / 255
@@ -263,7 +263,7 @@ class Saturation(_Judge):
         _share(self.share, "share")
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank."""
+        """Return True where a tile is blank."""
         first = np.floor(self.threshold * (BINS - 1) + 1e-9) + 1
         coloured = _beyond(_field(stats, "saturation"), np.asarray(first))
         return np.asarray(coloured <= self.share)
@@ -299,7 +299,7 @@ class AnyOf(_Group):
     """Blank where any of the detectors says so: the union. Also written ``a | b``."""
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank."""
+        """Return True where a tile is blank."""
         return reduce(np.logical_or, [one(stats) for one in self.detectors])
 
 
@@ -308,7 +308,7 @@ class AllOf(_Group):
     """Blank where all of the detectors say so: the intersection. Also written ``a & b``."""
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a cell is blank."""
+        """Return True where a tile is blank."""
         return reduce(np.logical_and, [one(stats) for one in self.detectors])
 
 

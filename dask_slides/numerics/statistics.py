@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.equality import EqualByFields
 from dask_slides.core.types import Array
 from dask_slides.numerics.cell_samples import (
     add_bytes,
@@ -40,12 +41,20 @@ TOGETHER = 2**16
 """Samples that are looked at together: what they are turned into stays in the cache."""
 
 
-@dataclass(frozen=True)
-class CellStats:
-    """Statistics of the colour samples of each cell; arrays of shape (rows, cols).
+@dataclass(frozen=True, eq=False)
+class CellStats(EqualByFields):
+    """Statistics of the colour samples of each tile of a grid; arrays of shape (rows, cols).
 
-    Alpha never counts: it is composited when reading. Of float images only finite samples
-    count.
+    Alpha does not count, as it is composited when the slide is read. In float images only finite
+    samples count.
+
+    Examples
+    --------
+    >>> import numpy as np, dask_slides as ds
+    >>> image = np.arange(16, dtype="uint8").reshape(4, 4)
+    >>> ds.blank_map(image, tile_size=2).stats.mean
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
     """
 
     count: Array
@@ -55,18 +64,18 @@ class CellStats:
     squares: Array
     """Sum of their squares."""
     histogram: Array | None = None
-    """(rows, cols, 256): samples by brightness. Bin i of a cell counts those from
+    """(rows, cols, 256): samples by brightness. Bin i of a tile counts those from
     ``first + i * width`` on and below ``first + (i + 1) * width``: of uint8 each value has a bin,
-    of other dtypes the bins of a cell cover its own samples."""
+    of other dtypes the bins of a tile cover its own samples."""
     saturation: Array | None = None
     """(rows, cols, 256): pixels by HSV saturation in 256 steps; zero for images not RGB."""
     missing: Array | None = None
-    """Pixels without a value: of absent and corrupt tiles, nodata and masked ones. They are in none
-    of the others. None is 0."""
+    """Pixels without a value: of absent and corrupt tiles of the file, nodata and masked ones. They
+    are in none of the others. None is 0."""
     nodata: Array | None = None
     """Those of the missing pixels that are nodata or masked. None is 0."""
     low: Array | None = None
-    """Smallest sample, None for uint8. It, `high` and `width` are 0 for a cell without samples."""
+    """Smallest sample, None for uint8. It, `high` and `width` are 0 for a tile without samples."""
     high: Array | None = None
     """Largest sample, None for uint8."""
     width: Array | None = None
@@ -76,16 +85,16 @@ class CellStats:
 
     @property
     def first(self) -> Array:
-        """Where the first bin of each cell's histogram begins."""
+        """Where the first bin of each tile's histogram begins."""
         if self.low is None or self.width is None:
             return np.zeros(self.count.shape)
         with np.errstate(over="ignore"):
             return np.asarray(np.nan_to_num(index_of(self.low, self.width) * self.width))
 
     def pool(self) -> tuple[Array, float, float]:
-        """Return the histogram of all cells (256,), where its first bin begins, and a bin's width.
+        """Return the histogram of all tiles (256,), where its first bin begins, and a bin's width.
 
-        It is the one that a single cell of all samples has.
+        It is the histogram that one tile of all samples would have.
         """
         if self.histogram is None:
             raise ValueError("the statistics hold no histogram")
@@ -106,19 +115,19 @@ class CellStats:
 
     @property
     def whole(self) -> Array:
-        """(rows, cols) bool: whether every pixel of a cell has a value."""
+        """(rows, cols) bool: whether every pixel of a tile has a value."""
         return np.ones(self.count.shape, bool) if self.missing is None else self.missing == 0
 
     @property
     def known(self) -> Array:
-        """(rows, cols) bool: whether no tile that a cell touches is absent or corrupt."""
+        """(rows, cols) bool: whether no tile of the file that it touches is absent or corrupt."""
         if self.missing is None:
             return np.ones(self.count.shape, bool)
         return np.asarray(self.missing == (0 if self.nodata is None else self.nodata))
 
     @property
     def mean(self) -> Array:
-        """Mean sample; 0 for a cell without samples."""
+        """Mean sample; 0 for a tile without samples."""
         mean = self.total / np.maximum(self.count, 1)
         if self.low is not None and self.high is not None:
             mean = np.clip(mean, self.low, self.high)  # sums may be rounded

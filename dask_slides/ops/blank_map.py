@@ -1,80 +1,66 @@
-"""The blank map: which cells of a grid hold nothing."""
+"""Blank maps: which tiles of a slide's grid hold nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import dask.array as da
 import numpy as np
 
 from dask_slides.core.bad_tiles import BadTile
-from dask_slides.core.geometry import Region, bounds
-from dask_slides.core.grid import TileGrid, cells_a_side, tile_pair
-from dask_slides.core.source import Source
+from dask_slides.core.equality import EqualByFields
+from dask_slides.core.geometry import bounds
+from dask_slides.core.grid import TileGrid, tile_pair, tiles_per_side
+from dask_slides.core.source import Source, provenance
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_cells
 from dask_slides.graph.blocks import Block, map_blocks
-from dask_slides.graph.statistics import StatsBlock, stats_block, stats_bytes_of_task
+from dask_slides.graph.statistics import stats_block, stats_bytes_of_task
 from dask_slides.numerics.detectors import Contrast, Detector, checked_detector
 from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
 from dask_slides.plots import pictures
 from dask_slides.runtime.scheduler import check_memory, compute
 from dask_slides.runtime.threads import override_settings
-from dask_slides.slide import Slide, as_slide
+from dask_slides.slide import Slide, SlideLike, as_slide, mpp_text
 
 BLANK_LADDER = (40, 20, 10, 8)
-"""Cells a side by the longest side of the slide: above 50,000 px, 25,000, 10,000, else."""
+"""Tiles per side, for a longest side above 50,000 px, 25,000, 10,000, and below."""
 SMALL_GRID = 4096
-"""Grids up to this many cells keep their histograms, so that any detector can be tried."""
+"""Grids up to this many tiles store histograms, so that any detector can be tried."""
 
 
-@dataclass(frozen=True)
-class BlankBlock:
-    """Statistics of a block of cells and the verdict on them, in one task."""
+@dataclass(frozen=True, eq=False, repr=False)
+class BlankMap(EqualByFields):
+    """Which tiles of a slide's grid are blank, and the statistics that decide it.
 
-    stats: StatsBlock
-    detector: Detector
-
-    def window(self, block: Block) -> tuple[int, Region]:
-        """Return what the statistics read."""
-        return self.stats.window(block)
-
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Return (rows, cols) bool."""
-        stats = unpacked(self.stats(source, block), self.stats.fields)
-        return _judged(stats, self.detector) & stats.known
-
-
-@dataclass(frozen=True)
-class BlankMap:
-    """Which cells of a slide's grid are blank, with the statistics that tell it.
-
-    Lazy as `blank_map` returns it; `compute` gives the same in memory.
+    `blank_map` returns a lazy one; `compute` returns the same in memory.
     """
 
-    blank: Any = field(repr=False)
+    blank: Any
     """(rows, cols) bool, True = blank: a dask array, or numpy once computed.
 
-    A cell that touches an absent or corrupt tile is never blank: nobody saw all of it. Nodata and
-    masked pixels show nothing, so a cell of nothing else is blank.
+    A tile that touches an absent or corrupt tile of the file is never blank, as part of it was not
+    seen. Nodata and masked pixels count as empty: a tile of nothing else is blank.
     """
-    statistics: Any = field(repr=False)
-    """(rows, cols, record) float64: dask or numpy; `stats` unpacks it."""
+    statistics: Any
+    """(rows, cols, record) float64: dask or numpy. `stats` gives them by name."""
     grid: TileGrid
+    """The tiles, in pixels of level 0."""
     detector: Detector
     fields: tuple[str, ...]
-    """What the statistics hold beyond the moments."""
+    """What the statistics hold beyond count, sum and sum of squares."""
     name: str = ""
-    """Of the slide."""
+    """Name of the slide."""
     mpp_yx: tuple[float, float] | None = None
-    task_bytes: int = field(repr=False, default=0)
-    """Peak bytes of a task of the statistics."""
-    source: Source | None = field(repr=False, default=None)
-    """What the statistics are of."""
-    bad_tiles: tuple[BadTile, ...] = field(repr=False, default=())
-    """The absent and corrupt tiles that cells touch, once computed."""
+    """Micrometres per pixel of level 0 of the slide, along y and x."""
+    task_bytes: int = 0
+    """Peak bytes of one task of the statistics."""
+    source: Source | None = None
+    """The pixels that the statistics are computed from."""
+    bad_tiles: tuple[BadTile, ...] = ()
+    """The absent and corrupt tiles of the file that the grid touches; known once computed."""
 
     @property
     def computed(self) -> bool:
@@ -83,30 +69,28 @@ class BlankMap:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
+        """Rows and columns of the grid."""
         return self.grid.rows, self.grid.cols
 
     @property
     def stats(self) -> CellStats:
-        """The statistics of the cells; computed if they are not yet."""
+        """The statistics of the tiles; computed if the map is lazy."""
         return unpacked(np.asarray(self.compute().statistics), self.fields)
 
     @property
     def tissue_share(self) -> float:
-        """Share of the cells that are tissue: neither blank nor unknown."""
+        """Share of the tiles that are tissue: neither blank nor unknown."""
         found = self.compute()
         tissue = ~(found.blank | found.unknown)
         return float(tissue.mean()) if tissue.size else 0.0
 
     @property
     def unknown(self) -> Any:
-        """(rows, cols) bool: cells that touch a bad tile, and the rest of which shows no tissue.
+        """(rows, cols) bool: tiles that touch a bad tile of the file and show no tissue elsewhere.
 
         A dask array, or numpy once computed.
         """
-        if self.computed:
-            return _judge_records(self.statistics, self.detector, self.fields, known=False)
-        return _judged_lazily(self.detector, self.statistics, self.fields, known=False)
+        return _decide(self.statistics, self.detector, self.fields, known=False)
 
     def compute(self, **kwargs: Any) -> BlankMap:
         """Return the map in memory; the slide is read once.
@@ -114,24 +98,36 @@ class BlankMap:
         Parameters
         ----------
         **kwargs
-            As those of ``compute`` of a dask array: ``scheduler="threads"``, ``num_workers=4``,
-            and others that the scheduler takes.
+            What ``compute`` of a dask array takes: ``scheduler="threads"``, ``num_workers=4``, and
+            options of the scheduler.
+
+        Returns
+        -------
+        BlankMap
+            `blank` and `statistics` are numpy arrays.
 
         Raises
         ------
         SlideMemoryError
-            A task would need more memory than a thread of a worker has.
+            A task needs more memory than a thread of a worker has.
         WorkerKilledError, ClusterLostError
-            Tasks ended every worker that took them, or the scheduler was lost.
+            Tasks killed every worker that ran them, or the scheduler was lost.
+
+        Examples
+        --------
+        >>> import dask.array as da, dask_slides as ds
+        >>> ds.blank_map(da.full((4, 6), 9, dtype="uint8"), tile_size=2).compute().blank
+        array([[ True,  True,  True],
+               [ True,  True,  True]])
         """
         if self.computed:
             return self
         with override_settings(kwargs):
             check_memory(self.task_bytes, self.name)
             found = self.with_statistics(
-                compute(self.statistics, "blank map", None, self._place_of_block)
+                compute(self.statistics, "blank map", None, self._describe_block)
             )
-            if isinstance(self.blank, np.ndarray):  # given by the caller: it is obeyed
+            if isinstance(self.blank, np.ndarray):  # set by the caller, who has the last word
                 found = replace(found, blank=self.blank)
             if self.source is None:
                 return found
@@ -139,24 +135,44 @@ class BlankMap:
             bad_tiles = bad_tiles_of_cells(self.source, self.grid, chunks, found.stats.known)
             return replace(found, bad_tiles=bad_tiles)
 
-    def _place_of_block(self, block: Block) -> str:
+    def _describe_block(self, block: Block) -> str:
         rows, columns = (bounds(lengths) for lengths in self.statistics.chunks[:2])
         i, j = block[:2]
-        cells = self.grid.span(rows[i], rows[i + 1], columns[j], columns[j + 1])
-        return f"{self.name}: level 0, y {cells.y}, x {cells.x}, {cells.height} x {cells.width} px"
+        region = self.grid.span(rows[i], rows[i + 1], columns[j], columns[j + 1])
+        size = f"{region.height} x {region.width} px"
+        return f"{self.name}: level 0, y {region.y}, x {region.x}, {size}"
 
     def with_statistics(self, statistics: Array) -> BlankMap:
-        """Return the map in memory that these statistics make."""
-        blank = _judge_records(statistics, self.detector, self.fields)
+        """Return the map in memory that the detector makes of these statistics."""
+        blank = _decide(statistics, self.detector, self.fields)
         return replace(self, statistics=statistics, blank=blank)
 
     def with_detector(self, detector: Detector) -> BlankMap:
-        """Return the map that another detector makes of the same statistics: no read.
+        """Return the map that another detector makes of the same statistics; nothing is read.
+
+        Parameters
+        ----------
+        detector : Detector
+            As in `blank_map`.
+
+        Returns
+        -------
+        BlankMap
+            Lazy if this one is.
 
         Raises
         ------
         SlideArgumentError
-            The detector needs what the statistics do not hold.
+            The detector needs statistics that this map does not hold.
+
+        Examples
+        --------
+        >>> import numpy as np, dask_slides as ds
+        >>> image = np.arange(36, dtype="uint8").reshape(6, 6)
+        >>> found = ds.blank_map(image, tile_size=3).compute()
+        >>> found.with_detector(ds.Contrast(0.5)).blank
+        array([[False,  True],
+               [ True,  True]])
         """
         detector = checked_detector(detector)
         missing = [name for name in detector.needs if name not in self.fields]
@@ -165,73 +181,90 @@ class BlankMap:
                 f"{self.name}: the statistics hold no {missing[0]}, which {detector!r} needs; "
                 "make the blank map with that detector from the start"
             )
-        if self.computed:
-            return replace(self, detector=detector).with_statistics(self.statistics)
-        blank = _judged_lazily(detector, self.statistics, self.fields)
+        blank = _decide(self.statistics, detector, self.fields)
         return replace(self, detector=detector, blank=blank)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the map with matplotlib (the extra ``plot``); return the axes."""
         picture = pictures.grid_picture(np.asarray(self.compute().blank))
-        return pictures.plot_image(picture, self.grid.shape, f"{self.name}: blank cells", ax)
+        return pictures.plot_image(picture, self.grid.shape, f"{self.name}: blank tiles", ax)
+
+    def __repr__(self) -> str:
+        of = self.name if self.source is None else provenance(self.source, self.name)
+        facts = [
+            of, f"shape={self.shape}", "dtype=bool", f"tile_size={self.grid.tile}",
+            f"mpp={mpp_text(self.mpp_yx)}", f"detector={self.detector!r}",
+        ]  # fmt: skip
+        if self.computed:
+            facts.append(f"tissue={self.tissue_share:.1%}")
+        else:
+            facts.append(f"chunksize={self.statistics.chunksize[:2]}")
+        return f"BlankMap<{', '.join(facts)}>"
 
     def _repr_html_(self) -> str:
         tile = self.grid.tile
         facts = {
-            "grid": f"{self.grid.rows} x {self.grid.cols} cells of {tile[0]:,} x {tile[1]:,} px",
+            "grid": f"{self.grid.rows} x {self.grid.cols} tiles of {tile[0]:,} x {tile[1]:,} px",
             "detector": str(self.detector),
             "mpp": "not known" if self.mpp_yx is None else f"{sum(self.mpp_yx) / 2:.4g} µm",
         }
         if not self.computed:
             facts["tasks"] = f"{self.blank.npartitions:,}"
             return pictures.facts_html(f"Blank map of {self.name}, not computed", facts, None)
-        facts["tissue"] = f"{self.tissue_share:.1%} of the cells"
+        facts["tissue"] = f"{self.tissue_share:.1%} of the tiles"
         if self.unknown.any():
-            facts["unknown"] = f"{self.unknown.mean():.1%} of the cells, of absent or corrupt tiles"
+            facts["unknown"] = f"{self.unknown.mean():.1%} of the tiles: damaged or absent in file"
         facts["memory"] = pictures.bytes_text(self.statistics.nbytes)
         picture = pictures.grid_picture(self.blank, side=256) if self.blank.size else None
         return pictures.facts_html(f"Blank map of {self.name}", facts, picture)
 
 
-def _judged(stats: CellStats, detector: Detector) -> Array:
-    """Return where the detector sees nothing, and where there is nothing to see."""
-    return np.asarray(detector(stats) | (stats.count == 0))
+def _decide(
+    statistics: Any, detector: Detector, fields: tuple[str, ...], known: bool = True
+) -> Any:
+    """Return which tiles are blank, or unknown if not `known`: dask or numpy, as `statistics`.
 
-
-def _judge_records(
-    records: Array, detector: Detector, fields: tuple[str, ...], known: bool = True
-) -> Array:
-    """Return where the detector sees nothing: in cells without bad tiles, or in the others."""
-    stats = unpacked(records, fields)
-    return np.asarray(_judged(stats, detector.fit(stats)) & (stats.known == known))
-
-
-def _judged_lazily(
-    detector: Detector, statistics: Any, fields: tuple[str, ...], known: bool = True
-) -> da.Array:
-    if detector.pooled:  # it must see every cell at once
+    The tasks take records of the statistics, so that whoever computes several of these arrays
+    together, or the statistics beside them, reads the slide once.
+    """
+    if isinstance(statistics, np.ndarray):
+        return _decide_block(statistics, detector, fields, known)
+    if detector.pooled:  # it looks at all tiles at once
         statistics = statistics.rechunk(statistics.shape)
-    return statistics.rechunk({2: -1}).map_blocks(
-        _judge_records, detector, fields, known,
-        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool),
+    return statistics.map_blocks(
+        _decide_block, detector, fields, known,
+        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool), token="blank-map",
     )  # fmt: skip
 
 
-def blank_map(
-    slide: Any, *, tile_size: Any = None, detector: Detector = Contrast(0.05)
-) -> BlankMap:
-    """Find the blank cells of a slide, exactly, at level 0.
+def _decide_block(
+    records: Array, detector: Detector, fields: tuple[str, ...], known: bool
+) -> Array:
+    """Return which tiles show no tissue: of those seen whole, or of the others."""
+    stats = unpacked(records, fields)
+    empty = detector.fit(stats)(stats) | (stats.count == 0)
+    return np.asarray(empty & (stats.known == known))
 
-    A cell is judged by the pixels that the file holds. Where tiles are absent, or corrupt and
-    masked, it is blank for nobody: ``.unknown`` says where the rest of it shows no tissue.
+
+def blank_map(
+    slide: SlideLike,
+    *,
+    tile_size: int | Sequence[int] | None = None,
+    detector: Detector = Contrast(0.05),
+) -> BlankMap:
+    """Find the blank tiles of a slide, exactly, from its pixels at level 0.
+
+    A tile is judged by the pixels that the file holds. If it touches a tile of the file that is
+    absent, or corrupt and masked, it is never blank; ``.unknown`` is True if the rest of it shows
+    no tissue.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
     tile_size : int or (int, int), optional
-        Height and width of a cell in pixels; any size, cells at the right and bottom edge
-        are what is left. By default 40, 20, 10 or 8 cells a side for a longest side above
+        Height and width of a tile in pixels of the slide. Tiles at the right and bottom edge may
+        be smaller. By default there are 40, 20, 10 or 8 tiles per side, for a longest side above
         50,000, 25,000, 10,000 px, or less.
     detector : Detector
         `Contrast`, `Otsu`, `Brightness`, `Saturation`, a union ``a | b`` or an intersection
@@ -245,7 +278,7 @@ def blank_map(
     Raises
     ------
     SlideArgumentError
-        The tile size or the detector is none.
+        `tile_size` or `detector` is not valid.
 
     Examples
     --------
@@ -256,21 +289,21 @@ def blank_map(
     slide = as_slide(slide)
     height, width, _ = slide.shape
     if tile_size is None:
-        cells = cells_a_side(max(height, width), BLANK_LADDER)
-        tile = (_cell_side(height, cells), _cell_side(width, cells))
+        count = tiles_per_side(max(height, width), BLANK_LADDER)
+        tile = (_tile_side(height, count), _tile_side(width, count))
     else:
         tile = tile_pair(tile_size)
     return map_of_grid(slide, TileGrid((height, width), tile, tile), detector)
 
 
-def _cell_side(size: int, cells: int) -> int:
-    """Return the side of one of `cells` cells: of a large image a multiple of 8.
+def _tile_side(size: int, count: int) -> int:
+    """Return the side of one of `count` tiles; a multiple of 8 if the number of tiles allows it.
 
-    What is cut off at such sides can be read at 1/8, and the number of cells stays.
+    A cut along such sides can be decoded at 1/8.
     """
-    side = max(1, -(-size // cells))
+    side = max(1, -(-size // count))
     whole = -(-side // 8) * 8
-    return whole if -(-size // whole) == cells else side
+    return whole if -(-size // whole) == count else side
 
 
 def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
@@ -278,21 +311,14 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     detector = checked_detector(detector)
     keep = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
     fields = fields_of(keep, slide.dtype)
-    task, chunks = stats_block(grid, fields, slide.source)
+    length = record_length(fields)
     if not grid.rows * grid.cols:
-        empty = np.zeros((grid.rows, grid.cols, record_length(fields)))
-        none = np.zeros((grid.rows, grid.cols), bool)
-        return BlankMap(none, empty, grid, detector, fields, slide.name, slide.mpp_yx)
-    statistics = map_blocks(
-        task, slide.source, (*chunks, (record_length(fields),)), np.dtype(float), "statistics"
-    )
-    if detector.pooled:
-        blank = _judged_lazily(detector, statistics, fields)
-    else:
-        blank = map_blocks(
-            BlankBlock(task, detector), slide.source, chunks, np.dtype(bool), "blank-map"
-        )
+        statistics: Any = np.zeros((grid.rows, grid.cols, length))
+        blank = np.zeros((grid.rows, grid.cols), bool)
+        return BlankMap(blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx)
+    task, chunks = stats_block(grid, fields, slide.source)
+    statistics = map_blocks(task, slide.source, (*chunks, (length,)), np.dtype(float), "statistics")
     return BlankMap(
-        blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx,
-        stats_bytes_of_task(grid, slide.source), slide.source,
+        _decide(statistics, detector, fields), statistics, grid, detector, fields,
+        slide.name, slide.mpp_yx, stats_bytes_of_task(grid, slide.source), slide.source,
     )  # fmt: skip

@@ -1,57 +1,64 @@
-"""The check of a whole slide: every tile of every level is decoded, and the bad ones named."""
+"""Check a slide: decode every tile of every level, and list the bad ones."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dask_slides.core.bad_tiles import ABSENT, CORRUPT, OK, BadTile
 from dask_slides.core.source import root_of
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_level
-from dask_slides.slide import as_slide
+from dask_slides.slide import SlideLike, as_slide
 
 
 @dataclass(frozen=True)
 class SlideCheck:
-    """What a whole slide was found to hold."""
+    """The result of `check_slide`."""
 
     name: str
+    """Name of the slide."""
     tiles: int
-    """Of all levels; where there are none, strips or chunks."""
+    """Number of tiles of all levels; or of strips or chunks, if the file has those."""
     statuses: dict[str, int]
-    """How many are "ok", "absent" and "corrupt": all of them together."""
+    """How many of them are "ok", "absent" and "corrupt"."""
     bad_tiles: tuple[BadTile, ...]
-    """The absent and the corrupt ones, by level and place; absent neighbours as one."""
+    """The absent and corrupt tiles, by level and position. Absent neighbours are listed as one."""
 
     @property
     def good(self) -> bool:
-        """Whether none is corrupt; absent tiles are legal."""
+        """Whether no tile is corrupt. Absent tiles are legal."""
         return not self.statuses[CORRUPT]
 
 
-def check_slide(slide: Any) -> SlideCheck:
-    """Decode every tile of every level of a slide, and name those that are absent or corrupt.
+def check_slide(slide: SlideLike) -> SlideCheck:
+    """Decode every tile of every level of a slide, and list those that are absent or corrupt.
 
-    Runs on the active scheduler, about as fast as decoding is. Nothing is kept of the pixels.
+    The tiles are decoded on the active scheduler, and the pixels are dropped.
 
     Parameters
     ----------
     slide : Slide or path
-        A file or store; of a resized or cut slide the one it is made of.
+        A file or store. For a resized or cut slide, the file it was made from is checked.
 
     Returns
     -------
     SlideCheck
-        ``.good``, ``.statuses``, ``.bad_tiles``.
+        With ``.good``, ``.statuses`` and ``.bad_tiles``.
 
     Raises
     ------
     SlideArgumentError
         A dask array has no tiles to check.
     SlideChangedError
-        The file changed since it was opened.
+        The file has changed since it was opened.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> path = ds.sample_slide("slide.tif", shape=(512, 768))
+    >>> ds.check_slide(path).statuses
+    {'ok': 6, 'absent': 0, 'corrupt': 0}
     """
     slide = as_slide(slide)
     root = root_of(slide.source)
@@ -64,7 +71,7 @@ def check_slide(slide: Any) -> SlideCheck:
         tiles += -(-level.shape[0] // level.tile[0]) * -(-level.shape[1] // level.tile[1])
         found += bad_tiles_of_level(source, number, decodes=True)
     count = Counter[str]()
-    for tile in found:  # absent neighbours are told as one
+    for tile in found:  # absent neighbours are listed as one
         height, width = source.levels[tile.level].tile
         count[tile.status] += -(-tile.height // height) * -(-tile.width // width)
     statuses = {OK: tiles - count.total(), ABSENT: count[ABSENT], CORRUPT: count[CORRUPT]}

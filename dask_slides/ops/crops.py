@@ -29,7 +29,7 @@ from dask_slides.ops.pack import (
     warn_blank,
 )
 from dask_slides.runtime.scheduler import compute
-from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 MIN_TASKS = 8
 """At least as many, and no more than memory asks for: crops at any place share the tiles that are
@@ -132,7 +132,7 @@ def plan_crops(
 
 
 def random_crops(
-    slide: Any,
+    slide: SlideLike,
     *,
     n: int,
     size: Any,
@@ -144,7 +144,7 @@ def random_crops(
 ) -> TilePack:
     """Draw crops from the dense areas of a slide.
 
-    The centre of a crop lies in a dense cell of a grid of the crop's size, anywhere in it,
+    The centre of a crop lies in a dense tile of a grid of the crop's size, anywhere in it,
     and the crop itself is not blank under the detector. Neither touches an absent or a masked
     corrupt tile of the slide. The same seed draws the same crops
     under any scheduler and chunking. The places are found here; the pixels stay lazy.
@@ -164,7 +164,7 @@ def random_crops(
     detector : Detector
         What is dense: not blank under it.
     blank_map : BlankMap, optional
-        A map of this slide, or of its `resize` if the crops have a scale, with cells of any size.
+        A map of this slide, or of its `resize` if the crops have a scale, with tiles of any size.
         It decides, instead of `detector`: the centre of a crop lies where ``.blank`` is False.
 
     Returns

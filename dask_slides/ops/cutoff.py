@@ -1,8 +1,9 @@
-"""Cut wholly blank rows and columns of the grid off, and find the way back."""
+"""Cut off the rows and columns of the grid that are entirely blank."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,25 +18,29 @@ from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.resize import output_shape, resized
 from dask_slides.plots import pictures
-from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 SNAP = 2.0**20
-"""Points are kept to this fraction of a pixel, so that scaling there and back is exact."""
+"""Points are rounded to 1/SNAP of a pixel, so that scaling there and back is exact."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cutoff:
-    """A slide without its wholly blank rows and columns, and the way back to the source."""
+    """A slide without its entirely blank rows and columns, and coordinates to and from the source.
+
+    The source is the slide that was cut.
+    """
 
     image: Slide
-    """The cut image at the scale asked for; lazy."""
+    """The cut and resized image; lazy."""
     blank_map: BlankMap
-    """Of the source, in memory."""
+    """Blank map of the source, in memory."""
     rows: Intervals
-    """Kept rows, in pixels of the source."""
+    """Rows that were not cut off, in pixels of the source."""
     columns: Intervals
-    """Kept columns."""
+    """Columns that were not cut off."""
     source_shape: tuple[int, int]
+    """Height and width of the source."""
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -47,23 +52,23 @@ class Cutoff:
 
     @property
     def gain(self) -> float:
-        """How many times finer this is than the whole slide at the same longest side."""
-        kept = max(self.rows.length, self.columns.length)
-        return max(self.source_shape) / kept if kept else 1.0
+        """How many times the cut raises the resolution, at the same longest side."""
+        longest = max(self.rows.length, self.columns.length)
+        return max(self.source_shape) / longest if longest else 1.0
 
     def to_source(self, yx: Any) -> Array:
-        """Return where points of the image lie in the source.
+        """Convert points of the image to points of the source.
 
         Parameters
         ----------
         yx : array_like, (..., 2)
-            Points (y, x) in pixels of the image; (0, 0) is the top left corner of its first
-            pixel, whose centre is (0.5, 0.5).
+            Points (y, x) in pixels of the image. (0, 0) is the top left corner of the first
+            pixel, and (0.5, 0.5) its centre.
 
         Returns
         -------
         ndarray, (..., 2), float64
-            In pixels of level 0 of the source; NaN for points outside of the image.
+            In pixels of level 0 of the source; NaN for points outside the image.
         """
         points = _points(yx)
         fy, fx = self.factors
@@ -76,7 +81,7 @@ class Cutoff:
         )
 
     def from_source(self, yx: Any) -> Array:
-        """Return where points of the source lie in the image; NaN where they were cut off.
+        """Convert points of the source to points of the image.
 
         Parameters
         ----------
@@ -86,7 +91,8 @@ class Cutoff:
         Returns
         -------
         ndarray, (..., 2), float64
-            In pixels of the image; ``to_source`` of it is the point again.
+            In pixels of the image; NaN for points that were cut off. `to_source` is the exact
+            inverse.
         """
         points = _points(yx)
         fy, fx = self.factors
@@ -99,15 +105,20 @@ class Cutoff:
         """Draw the cut image with matplotlib (the extra ``plot``); return the axes."""
         return self.image.plot(ax, max_size)
 
+    def __repr__(self) -> str:
+        height, width = self.source_shape
+        image = repr(self.image).removeprefix("Slide<").removesuffix(">")
+        return f"Cutoff<{image}, source_shape=({height}, {width}), gain={self.gain:.3g}>"
+
     def _repr_html_(self) -> str:
         height, width = self.image.shape[:2]
         blank = np.asarray(self.blank_map.blank)
         facts = {
             "source": f"{self.source_shape[0]:,} x {self.source_shape[1]:,} px",
-            "kept": f"{self.rows.length:,} x {self.columns.length:,} px",
+            "after the cut": f"{self.rows.length:,} x {self.columns.length:,} px",
             "image": f"{height:,} x {width:,} px, {self.image.dtype}",
             "mpp": "not known" if self.image.mpp is None else f"{self.image.mpp:.4g} µm",
-            "gain": f"{self.gain:.2f} times finer at the same longest side",
+            "gain": f"{self.gain:.2f} times the resolution at the same longest side",
             "detector": str(self.blank_map.detector),
             "tasks": f"{self.image.data.npartitions:,}",
             "memory": pictures.bytes_text(self.image.data.nbytes) + " in all",
@@ -119,7 +130,7 @@ class Cutoff:
 def _points(yx: Any) -> Array:
     points = np.asarray(yx, np.float64)
     if points.ndim < 1 or points.shape[-1] != 2:
-        raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), that is (y, x)")
+        raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), which is (y, x)")
     return points
 
 
@@ -128,7 +139,7 @@ def _snapped(points: Array) -> Array:
 
 
 def cutoff_resize(
-    slide: Any,
+    slide: SlideLike,
     *,
     downsample: float | None = None,
     mpp: Mpp = None,
@@ -136,36 +147,37 @@ def cutoff_resize(
     shape: tuple[int, int] | None = None,
     kernel: str = "lanczos",
     gap: float | None = 2.0,
-    tile_size: Any = None,
+    tile_size: int | Sequence[int] | None = None,
     detector: Detector = Contrast(0.05),
     blank_map: BlankMap | None = None,
 ) -> Cutoff:
-    """Drop the rows and columns of the grid that are wholly blank, then resize the rest.
+    """Cut off the rows and columns of the grid that are entirely blank, then resize the rest.
 
-    The scale applies after the cut, so the objects come out at a higher resolution for the
-    same size. The blank map is computed here; the image stays lazy.
+    The scale applies after the cut, so that you get a higher resolution for the same image size.
+    The blank map is computed at once; the image stays lazy.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
     downsample, mpp, max_size, shape, kernel, gap
-        As in `resize`, of the cut image. The size ladder looks at the whole slide.
+        As in `resize`, applied to the cut image. Without a scale, the size of the whole slide
+        decides.
     tile_size, detector
         As in `blank_map`.
     blank_map : BlankMap, optional
-        A map of this slide that there is already; `tile_size` and `detector` are not used.
+        A blank map of this slide, used instead of `tile_size` and `detector`.
 
     Returns
     -------
     Cutoff
-        `image`, `blank_map`, `to_source`, `from_source`, `gain`. Of a slide that is blank
-        all over the image is 0 x 0 px, and BlankSlideWarning says so.
+        With `image`, `blank_map`, `to_source`, `from_source` and `gain`. If the whole slide is
+        blank, the image has 0 x 0 pixels, and a BlankSlideWarning is issued.
 
     Raises
     ------
     SlideArgumentError
-        An argument is wrong, or the blank map is of another slide or grid.
+        An argument is wrong, or the blank map is of another slide or of overlapping tiles.
 
     Examples
     --------
@@ -179,7 +191,7 @@ def cutoff_resize(
     array([400.,   0.])
     """
     slide = as_slide(slide)
-    # wrong arguments are told before the slide is read
+    # check the arguments before the slide is read
     output_shape(slide, downsample, mpp, max_size, shape)
     resized(slide, slide.shape[:2], kernel, gap)
     if blank_map is None:
@@ -191,7 +203,7 @@ def cutoff_resize(
     elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
         raise SlideArgumentError(
             f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
-            f"{blank_map.grid.shape[1]} px; make one of this slide"
+            f"{blank_map.grid.shape[1]} px, or its tiles overlap; make one of this slide"
         )
     blank_map = blank_map.compute()
     grid, blank = blank_map.grid, np.asarray(blank_map.blank)
@@ -204,7 +216,7 @@ def cutoff_resize(
     full = slide.shape[:2]
     if blank.all():
         warnings.warn(
-            f"{slide.name}: every cell is blank under {blank_map.detector}; nothing is left",
+            f"{slide.name}: every tile is blank under {blank_map.detector}; nothing is left",
             BlankSlideWarning,
             stacklevel=2,
         )

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import bad_tiles_to_json
-from dask_slides.core.grid import EDGES, Edge, TileGrid, cells_a_side, tile_pair
+from dask_slides.core.equality import EqualByFields
+from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair, tiles_per_side
 from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
@@ -27,7 +28,7 @@ from dask_slides.readers.dask_array import ArraySource
 from dask_slides.readers.tile_status import fill_for
 from dask_slides.runtime.scheduler import compute
 from dask_slides.runtime.threads import in_threads
-from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 DENSE = Contrast(0.35)
 """The detector of packs and crops by default."""
@@ -36,8 +37,8 @@ PACK_LADDER = (20, 10, 5, 4)
 """Tiles a side (of the mean side) by the longest side: above 50,000 px, 25,000, 10,000, else."""
 
 
-@dataclass(frozen=True)
-class TilePack:
+@dataclass(frozen=True, eq=False)
+class TilePack(EqualByFields):
     """Tiles of one size, with their place in the source and their score."""
 
     tiles: da.Array = field(repr=False)
@@ -205,8 +206,8 @@ def plan_pack(
     image = pack_image(slide, downsample, mpp)
     height, width = image.shape[:2]
     if tile_size is None:
-        cells = cells_a_side(max(height, width), PACK_LADDER)
-        tile_size = max(1, (height + width) // 2 // cells)
+        count = tiles_per_side(max(height, width), PACK_LADDER)
+        tile_size = max(1, (height + width) // 2 // count)
     tile = tile_pair(tile_size)
     step = tile if stride is None else tile_pair(stride, "stride")
     if edge != "pad" and height * width and (height < tile[0] or width < tile[1]):
@@ -224,7 +225,7 @@ def check_top_k(top_k: Any) -> None:
 
 
 def pack_tiles(
-    slide: Any,
+    slide: SlideLike,
     *,
     tile_size: Any = None,
     stride: Any = None,
@@ -263,9 +264,9 @@ def pack_tiles(
         What `edge="pad"` fills up with; by default what pixels of the slide without a value show,
         of a dask array white if it has three channels of bytes, else 0.
     blank_map : BlankMap, optional
-        A map whose cells are the tiles of the pack, made of this slide, or of its `resize` if the
+        A map whose tiles are those of the pack, made of this slide, or of its `resize` if the
         pack has a scale. It decides, instead of `detector`: a tile is packed where ``.blank`` is
-        False, and no pixel is read to find out. `tile_size` is that of its cells by default.
+        False, and no pixel is read to find out. `tile_size` is that of the map by default.
 
     Returns
     -------
@@ -320,14 +321,14 @@ def check_obeyed(slide: Slide, blank_map: Any, alone: bool) -> None:
 
 
 def _of_tiles(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMap:
-    """Return what `blank_map` says of the tiles of `grid`, which are its cells."""
-    cells = blank_map.grid
-    if not cells.has(grid):
+    """Return the part of `blank_map` for the tiles of `grid`."""
+    given = blank_map.grid
+    if not given.has(grid):
         raise SlideArgumentError(
-            f"{slide.name}: the cells of the blank map, {cells.tile[0]} x {cells.tile[1]} px of an "
-            f"image of {cells.shape[0]} x {cells.shape[1]}, are not the tiles, {grid.tile[0]} x "
-            f"{grid.tile[1]} px of {grid.shape[0]} x {grid.shape[1]}; make the map with the tile "
-            "size and at the scale of the pack"
+            f"{slide.name}: the tiles of the blank map, {given.tile[0]} x {given.tile[1]} px of an "
+            f"image of {given.shape[0]} x {given.shape[1]}, are not those of the pack, "
+            f"{grid.tile[0]} x {grid.tile[1]} px of {grid.shape[0]} x {grid.shape[1]}; make the "
+            "map with the tile size and at the scale of the pack"
         )
     found = blank_map.compute()
     own = slice(grid.rows), slice(grid.cols)

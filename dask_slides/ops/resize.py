@@ -1,4 +1,4 @@
-"""Resize a slide as a whole, lazily: the scale arguments, the size ladder, the new slide."""
+"""Resize a slide: the scale arguments, the size ladder and the new slide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dask_slides.core.geometry import level_size
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.numerics.kernels import kernel_named
-from dask_slides.slide import Mpp, Slide, as_slide
+from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 
 def ladder(longest: int) -> int:
@@ -31,9 +31,9 @@ def output_shape(
     shape: tuple[int, int] | None = None,
     ladder_of: int | None = None,
 ) -> tuple[int, int]:
-    """Return height and width that the scale arguments ask for: plain numbers.
+    """Return the height and width that the scale arguments ask for.
 
-    `ladder_of` is the longest side that the size ladder looks at when no argument is given.
+    Without any of them the size ladder decides, by `ladder_of` or the longest side of the slide.
     """
     given = {"downsample": downsample, "mpp": mpp, "max_size": max_size, "shape": shape}
     named = [name for name, value in given.items() if value is not None]
@@ -101,7 +101,7 @@ def resized(slide: Slide, shape: tuple[int, int], kernel: str, gap: float | None
 
 
 def resize(
-    slide: Any,
+    slide: SlideLike,
     *,
     downsample: float | None = None,
     mpp: Mpp = None,
@@ -110,15 +110,14 @@ def resize(
     kernel: str = "lanczos",
     gap: float | None = 2.0,
 ) -> Slide:
-    """Resize a slide as a whole: antialiased, without seams, lazily.
+    """Resize a slide, lazily, antialiased and without seams between chunks.
 
-    With ``gap=None`` an 8-bit image has the very pixels of Pillow's resize of the whole
-    image with the same kernel, columns first and then rows, however it is chunked. (Up to 12
-    Pillow always takes that order; 13 starts with the rows where that is less work.)
-    Other dtypes are summed in float64 in each direction and rounded to the dtype, halves to the
-    even number. Integers of 64 bits are summed as differences of neighbours, so that a flat image
-    stays flat and no more than the last bits of the differences are lost (2**-46 of them). Results
-    are kept in the range of the dtype: no finite pixels make an infinite one.
+    With ``gap=None``, an 8-bit image has exactly the pixels that Pillow's resize of the whole image
+    gives with the same kernel, columns first and then rows. (Pillow up to 12 always takes that
+    order; Pillow 13 starts with the rows if that is less work.)
+    Other dtypes are summed in float64 along each axis and rounded to the dtype, halves to even.
+    64-bit integers are summed as differences of neighbours: a flat image stays flat, and the error
+    is at most 2**-46 of the differences. Results are clipped to the range of the dtype.
 
     Parameters
     ----------
@@ -127,29 +126,31 @@ def resize(
     downsample : float, optional
         How many times smaller; below 1 enlarges.
     mpp : float or (float, float), optional
-        Micrometres per pixel wanted.
+        Micrometres per pixel of the result.
     max_size : int, optional
-        Longest side at most, in pixels; a smaller image stays as it is.
+        Longest side of the result in pixels, at most. A smaller image is not enlarged.
     shape : (int, int), optional
-        Height and width wanted. Without any of the four the size ladder decides: a longest
-        side above 50,000 px becomes 1/10, above 25,000 1/5, above 10,000 1/2, else it stays.
+        Height and width of the result. Give at most one of the four. Without any, the size decides:
+        a longest side above 50,000 px is resized to 1/10, above 25,000 to 1/5, above 10,000 to 1/2,
+        and a smaller image is not resized.
     kernel : {"lanczos", "cubic", "linear", "area", "nearest"}
-        Lanczos with three lobes, Keys' cubic, triangle, mean of the area, nearest pixel.
+        Lanczos with three lobes, Keys' cubic, triangle, mean of the area, or nearest pixel.
     gap : float or None
-        Start from the smallest stored level that leaves at least this much to shrink, and
-        decode it at 1/2, 1/4 or 1/8 where that still does; None starts from level 0 always.
+        How many times larger than the result the image must be that the kernel is applied to: a
+        stored level, or level 0 decoded at 1/2, 1/4 or 1/8. A larger gap is slower and nearer to
+        the result from level 0. None always starts from level 0.
 
     Returns
     -------
     Slide
-        Lazy; its pixels are computed region by region, in one task each.
+        Lazy; each chunk of its pixels is computed in one task.
 
     Raises
     ------
     SlideArgumentError
-        An argument is wrong, or two of the four are given.
+        An argument is wrong, or more than one of the four is given.
     SlideMppError
-        `mpp` is asked for and the slide has none.
+        `mpp` is given, and the slide's own is not known.
 
     Examples
     --------

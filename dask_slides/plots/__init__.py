@@ -1,1 +1,1 @@
-"""Pictures of results: PNG bytes, HTML of notebooks and pages, matplotlib axes."""
+"""Drawing of results: PNG bytes, HTML for notebooks and pages, matplotlib axes."""

@@ -1,7 +1,7 @@
-"""A whole HTML page of pictures and facts, in one file: it loads nothing and runs nothing.
+"""An HTML page of pictures and facts in one file, which loads nothing and runs no script.
 
-Its content security policy (W3C CSP 3) says so to the browser, which then refuses what a text
-might smuggle in, were it ever not escaped.
+Its content security policy (W3C CSP 3) makes the browser enforce that, should a text ever not be
+escaped.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ POLICY = (
     f"default-src 'none'; img-src data:; style-src 'sha256-{_DIGEST}'; base-uri 'none'; "
     "form-action 'none'"
 )
-"""Pictures lie in the page, its style is the one with this digest, all else is refused."""
+"""Allows pictures inside the page and the style with this digest, and nothing else."""
 
 
 def page(title: str, facts: Mapping[str, str], pictures: Sequence[tuple[str, bytes]]) -> str:
-    """Return the page of `facts` and of `pictures`, each a caption and a PNG; text is escaped."""
+    """Return the page that shows `facts` and `pictures` (caption, PNG); all text is escaped."""
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n"
         for name, value in facts.items()

@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import Region
 from dask_slides.core.source import Level, Source
 from dask_slides.core.types import Array
@@ -33,8 +34,8 @@ class WindowSource(Source):
         return self.pixels[region.slices(self.y, self.x)]
 
 
-@dataclass(frozen=True)
-class ArraySource(Source):
+@dataclass(frozen=True, eq=False)
+class ArraySource(EqualByFields, Source):
     """A dask array (y, x, c); tasks get the windows they need as dependencies."""
 
     array: da.Array

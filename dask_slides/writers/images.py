@@ -98,7 +98,7 @@ def write_image(
     height, width, channels = slide.shape
     if not height * width:
         raise BlankSlideError(
-            f"{slide.name}: every cell is blank, so no image is left to write; "
+            f"{slide.name}: every tile is blank, so no image is left to write; "
             "use a smaller ratio, or write the blank map"
         )
     plan = plan_that_fits(slide, memory_per_thread())

@@ -31,7 +31,7 @@ def write(
     """Compute `obj` on the active scheduler and write it as Zarr.
 
     A slide or cut-off becomes an OME-Zarr image with a pyramid made in the same pass, a
-    blank map an OME-Zarr image of one pixel a cell, a pack a Zarr group of tiles. The store
+    blank map an OME-Zarr image of one pixel per tile, a pack a Zarr group of tiles. The store
     appears whole or not at all.
 
     Parameters

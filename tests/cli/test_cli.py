@@ -63,10 +63,10 @@ def test_resize_writes_what_the_function_gives(folder):
     np.testing.assert_array_equal(stored.transpose(1, 2, 0), expected)
 
 
-def test_mask_counts_the_blank_cells(folder):
+def test_mask_counts_the_blank_tiles(folder):
     result = run(folder, "mask", "slide.tif", "m.ome.zarr", "--tile-size", 100, "--json")
     facts = json.loads(result.stdout)
-    assert (facts["cells"], facts["blank"]) == ([6, 8], 48 - 2 * 4)
+    assert (facts["tiles"], facts["blank"]) == ([6, 8], 48 - 2 * 4)
 
 
 def test_cutoff_keeps_the_rows_with_tissue(folder):
@@ -111,7 +111,7 @@ def test_pack_and_crops_write_packs(folder):
         (["crops", "slide.tif", "o.tiles.zarr", "-n", "0", "--size", "64"], 2, "n=0"),
         (["crops", "slide.tif", "o.tiles.zarr", "-n", "3", "--size", "900"], 2, "does not fit"),
         (["sample", "no/s.tif"], 1, "no"),
-        (["sample", "s.tif", "--tile", "17"], 2, "16"),
+        (["sample", "s.tif", "--tile-size", "17"], 2, "16"),
         (["resize", "slide.tif"], 2, "OUT"),
     ],
 )
@@ -222,7 +222,7 @@ def test_doctor_says_what_to_install(monkeypatch):
 
 def test_demo_leaves_pictures_and_stores_that_open(tmp_path):
     folder = tmp_path / "demo"
-    result = CliRunner().invoke(main, ["demo", str(folder), "--size", "1536", "--json"])
+    result = CliRunner().invoke(main, ["demo", str(folder), "--side", "1536", "--json"])
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
     for name in ("thumbnail", "blank-map", "resized", "cutoff", "pack", "crops", "overview"):
@@ -231,7 +231,7 @@ def test_demo_leaves_pictures_and_stores_that_open(tmp_path):
     assert ds.open_slide(folder / "cutoff.ome.zarr").shape == tuple(facts["cutoff"])
     assert len(ds.open_pack(folder / "dense.tiles.zarr")) == facts["dense_tiles"] > 0
     assert facts["gain"] > 1
-    again = CliRunner().invoke(main, ["demo", str(folder), "--size", "1536"])
+    again = CliRunner().invoke(main, ["demo", str(folder), "--side", "1536"])
     assert again.exit_code == 1
     assert "not empty" in again.stderr
 

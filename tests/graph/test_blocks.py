@@ -6,9 +6,11 @@ import tracemalloc
 from dataclasses import replace
 
 import cloudpickle
+import dask
 import numpy as np
 import pytest
 import tifffile
+from dask._task_spec import Alias
 from dask.base import tokenize
 from rw_fixtures import bytes_read, noise, sparse_tiff, tissue
 
@@ -36,13 +38,15 @@ def atlas(tmp_path_factory):
     return ds.open_slide(path)
 
 
-def check(array):
-    """Check the size of a graph, and that making it computed nothing."""
-    graph = array.__dask_graph__()
-    assert len(graph.layers) == 1
-    assert len(dict(graph)) == array.npartitions
+def check(array, layers=1):
+    """Check the size of a graph, and that dask computes a block in one task."""
     assert array.npartitions <= 1000
     assert len(cloudpickle.dumps(array)) <= 100_000
+    graph = array.__dask_graph__()
+    assert len(graph.layers) == layers
+    assert len(dict(graph)) == layers * array.npartitions
+    tasks = dict(dask.optimize(array)[0].dask).values()
+    assert sum(not isinstance(task, Alias) for task in tasks) == array.npartitions
     return array.npartitions
 
 
@@ -74,8 +78,8 @@ SCALES = {
 
 
 def test_blank_map_of_the_atlas(atlas):
-    assert check(ds.blank_map(atlas).blank) > 100
-    assert check(ds.blank_map(atlas, tile_size=256).blank) > 100
+    assert check(ds.blank_map(atlas).blank, layers=2) > 100
+    assert check(ds.blank_map(atlas, tile_size=256).blank, layers=2) > 100
     assert check(ds.blank_map(atlas, tile_size=(1000, 37)).statistics) > 100
 
 

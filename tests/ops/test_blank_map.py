@@ -1,3 +1,4 @@
+import dask
 import dask.array as da
 import numpy as np
 import oracle
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from strategies import chunkings, images, tiles
 
 import dask_slides as ds
+from dask_slides.core.geometry import Region
 from dask_slides.ops.blank_map import SMALL_GRID
 
 
@@ -33,10 +35,49 @@ def test_computed_and_lazy_agree(tissue_tiff, detector, sync):
     assert lazy.tissue_share == found.tissue_share
 
 
-def test_a_file_gives_the_map_of_its_pixels(tissue, tissue_tiff):
+def test_the_map_of_a_file_is_that_of_its_pixels(tissue, tissue_tiff):
     found = ds.blank_map(tissue_tiff, tile_size=(37, 51)).compute()
     assert np.array_equal(found.blank, oracle.contrast_blank(tissue, (37, 51), 0.05))
     assert 0 < found.blank.mean() < 1
+
+
+@pytest.mark.parametrize("kind", ["file", "array"])
+@pytest.mark.parametrize("detector", [ds.Contrast(), ds.Otsu()], ids=repr)
+def test_arrays_of_a_map_computed_together_read_each_pixel_once(
+    reads, tissue, tissue_tiff, sync, kind, detector
+):
+    def block(block_info):
+        reads.append(Region(0, 0, 300, 420))
+        return tissue
+
+    array = da.map_blocks(block, chunks=((300,), (420,), (3,)), dtype="uint8", meta=tissue[:0])
+    slide = ds.open_slide(tissue_tiff) if kind == "file" else ds.from_dask(array)
+    lazy = ds.blank_map(slide, tile_size=100, detector=detector)
+    for arrays in ((lazy.blank, lazy.unknown), (lazy.blank, lazy.unknown, lazy.statistics)):
+        reads.clear()
+        found = dask.compute(*arrays)
+        assert sum(region.area for region in reads) == 300 * 420
+        assert np.array_equal(found[0], lazy.compute().blank) and not found[1].any()
+
+
+def test_the_repr_says_what_the_map_is(tissue_tiff, sync):
+    lazy = ds.blank_map(ds.resize(tissue_tiff, downsample=2), tile_size=(50, 70))
+    assert repr(lazy) == (
+        "BlankMap<resized by 2 with lanczos from tissue.tif, shape=(3, 3), dtype=bool, "
+        "tile_size=(50, 70), mpp=None, detector=Contrast(ratio=0.05), chunksize=(3, 3)>"
+    )
+    found = lazy.compute()
+    assert repr(found).endswith(f"detector=Contrast(ratio=0.05), tissue={found.tissue_share:.1%}>")
+
+
+def test_maps_and_statistics_compare_without_an_error(tissue, sync):
+    one, two = (ds.blank_map(ds.from_dask(tissue), tile_size=60) for _ in range(2))
+    assert one == two and one != ds.blank_map(tissue, tile_size=50)
+    assert one.compute() == two.compute() and one != one.compute()
+    assert one.compute() != one.compute().with_detector(ds.Contrast(1))
+    assert one.stats == two.stats and one.stats != ds.blank_map(tissue, tile_size=50).stats
+    for other in (one.blank, one.compute().blank, None, 3):
+        assert (one == other) is False and (other == one) is False
 
 
 def test_building_reads_nothing_and_computing_reads_each_pixel_once(reads, tissue_tiff):
@@ -49,7 +90,7 @@ def test_building_reads_nothing_and_computing_reads_each_pixel_once(reads, tissu
     assert (seen == 1).all()
 
 
-def test_a_sweep_of_thresholds_reads_nothing(reads, tissue, tissue_tiff):
+def test_other_detectors_on_a_computed_map_read_nothing(reads, tissue, tissue_tiff):
     found = ds.blank_map(tissue_tiff, tile_size=30).compute()
     reads.clear()
     for ratio in (0, 0.01, 0.05, 0.2, 0.35, 1):
@@ -63,7 +104,7 @@ def test_a_sweep_of_thresholds_reads_nothing(reads, tissue, tissue_tiff):
     assert reads == []
 
 
-def test_a_sweep_of_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
+def test_another_detector_on_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
     lazy = ds.blank_map(tissue_tiff, tile_size=30).with_detector(ds.Contrast(0.2) | ds.Otsu(0.9))
     assert reads == [] and not lazy.computed
     found = lazy.blank.compute()
@@ -71,7 +112,7 @@ def test_a_sweep_of_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
     assert (found | ~oracle.contrast_blank(tissue, (30, 30), 0.2)).all()
 
 
-def test_small_grids_keep_histograms_for_any_detector_and_large_ones_only_what_is_needed():
+def test_small_grids_store_histograms_for_any_detector_and_large_grids_what_is_needed():
     side = int(SMALL_GRID**0.5)
     zeros = da.zeros((side, side + 1), dtype="uint8")
     assert ds.blank_map(zeros[:, :side], tile_size=1).fields == ("histogram",)
@@ -84,7 +125,7 @@ def test_small_grids_keep_histograms_for_any_detector_and_large_ones_only_what_i
         large.with_detector(ds.Otsu())
 
 
-def test_a_detector_that_needs_what_was_not_kept_is_told_so(tissue_tiff):
+def test_a_detector_that_needs_missing_statistics_is_refused(tissue_tiff):
     found = ds.blank_map(tissue_tiff, tile_size=30)
     with pytest.raises(ds.errors.SlideArgumentError, match=r"hold no saturation, which Saturation"):
         found.with_detector(ds.Saturation())
@@ -96,34 +137,34 @@ def test_a_detector_that_needs_what_was_not_kept_is_told_so(tissue_tiff):
 
 
 @pytest.mark.parametrize(
-    ("size", "cells"), [(100_000, 40), (30_000, 20), (12_000, 10), (5_000, 8), (7, 7)]
+    ("size", "count"), [(100_000, 40), (30_000, 20), (12_000, 10), (5_000, 8), (7, 7)]
 )
-def test_the_default_grid_is_that_of_the_ladder(size, cells):
+def test_the_default_grid_follows_the_ladder(size, count):
     found = ds.blank_map(da.zeros((size, size // 2 or 1), dtype="uint8", chunks=-1))
-    assert found.grid.rows == cells
+    assert found.grid.rows == count
 
 
 @pytest.mark.parametrize("size", [95_001, 60_000, 30_011, 12_345])
-def test_the_default_cells_of_a_large_slide_can_be_cut_off_reduced(size):
+def test_default_tiles_of_a_large_slide_can_be_cut_off_at_an_eighth(size):
     found = ds.blank_map(da.zeros((size, size), dtype="uint8", chunks=-1))
     assert [side % 8 for side in found.grid.tile] == [0, 0]
 
 
 @pytest.mark.parametrize("tile_size", [0, -3, 2.5, (1, 2, 3), "all"])
-def test_a_wrong_tile_size_is_told(tile_size, tissue_tiff):
+def test_a_wrong_tile_size_is_refused(tile_size, tissue_tiff):
     with pytest.raises(
         ds.errors.SlideArgumentError, match=r"tile_size=.*; give whole pixels above 0"
     ):
         ds.blank_map(tissue_tiff, tile_size=tile_size)
 
 
-def test_of_a_notebook_the_name_and_the_detector_are_escaped(tissue_tiff, sync):
+def test_html_escapes_the_name(tissue_tiff, sync):
     lazy = ds.blank_map(tissue_tiff, tile_size=100, detector=ds.Otsu() | ds.Contrast())
     object.__setattr__(lazy, "name", "<script>&.tif")
     for found in (lazy, lazy.compute()):
         html = found._repr_html_()
         assert "<script>" not in html and "&lt;script&gt;&amp;.tif" in html
-        assert "3 x 5 cells of 100 x 100 px" in html
+        assert "3 x 5 tiles of 100 x 100 px" in html
     assert "not computed" in lazy._repr_html_()
     assert "data:image/png;base64," in lazy.compute()._repr_html_()
 
@@ -131,12 +172,12 @@ def test_of_a_notebook_the_name_and_the_detector_are_escaped(tissue_tiff, sync):
 def test_a_plot_has_the_extent_of_the_slide(tissue_tiff, axes):
     assert ds.blank_map(tissue_tiff, tile_size=100).plot(axes) is axes
     assert axes.images[0].get_extent() == [0, 420, 300, 0]
-    assert axes.get_title() == "tissue.tif: blank cells"
+    assert axes.get_title() == "tissue.tif: blank tiles"
 
 
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
-def test_of_an_image_without_pixels_the_map_is_empty():
+def test_the_map_of_an_image_without_pixels_is_empty():
     nothing = ds.cutoff_resize(np.full((40, 50), 9, np.uint8)).image
     found = ds.blank_map(nothing).compute()
     assert found.blank.shape == (0, 0) and found.tissue_share == 0
-    assert "0 x 0 cells" in found._repr_html_()
+    assert "0 x 0 tiles" in found._repr_html_()

@@ -35,7 +35,7 @@ def cut_of(image, tile, **kwargs):
 
 
 @given(slides(), st.data())
-def test_what_is_kept_is_what_deleting_blank_rows_and_columns_leaves(case, data):
+def test_a_cut_equals_deleting_blank_rows_and_columns(case, data):
     image, tile = case
     blank = oracle.contrast_blank(image, tile, 0.05)
     chunks = (*data.draw(chunkings(image.shape)), 3)
@@ -47,7 +47,7 @@ def test_what_is_kept_is_what_deleting_blank_rows_and_columns_leaves(case, data)
 
 
 @given(slides(), st.floats(0.4, 5), kernels, st.data())
-def test_the_image_is_the_resize_of_what_is_left(case, ratio, kernel, data):
+def test_the_image_is_the_resize_of_the_cut_pixels(case, ratio, kernel, data):
     image, tile = case
     cut = cut_of(ds.from_dask(image), tile, downsample=ratio, kernel=kernel, gap=None)
     left = oracle.cut(image, oracle.contrast_blank(image, tile, 0.05), tile)
@@ -57,7 +57,7 @@ def test_the_image_is_the_resize_of_what_is_left(case, ratio, kernel, data):
 
 
 @given(slides(), st.sampled_from([1, 0.7, 1.3, 3, 3.7, 7]))
-def test_every_kept_point_comes_back_and_cut_points_are_nan(case, ratio):
+def test_points_convert_there_and_back_and_cut_points_are_nan(case, ratio):
     image, tile = case
     cut = cut_of(ds.from_dask(image), tile, downsample=ratio)
     blank = oracle.contrast_blank(image, tile, 0.05)
@@ -78,7 +78,7 @@ def test_every_kept_point_comes_back_and_cut_points_are_nan(case, ratio):
     assert np.array_equal(lost, expected)
 
 
-def test_points_outside_of_the_image_are_nan_and_shapes_are_kept(tissue):
+def test_points_outside_the_image_are_nan(tissue):
     cut = cut_of(ds.from_dask(tissue), 30, downsample=2)
     height = cut.image.shape[0]
     assert np.isnan(cut.to_source([[-0.1, 0], [height + 0.1, 3]])).any(axis=-1).all()
@@ -88,9 +88,11 @@ def test_points_outside_of_the_image_are_nan_and_shapes_are_kept(tissue):
 
 
 @pytest.mark.parametrize("points", [5, [1, 2, 3], [[1], [2]]])
-def test_points_that_are_no_pairs_are_told(points, tissue):
+def test_points_that_are_not_pairs_are_refused(points, tissue):
     cut = cut_of(ds.from_dask(tissue), 30)
-    with pytest.raises(ds.errors.SlideArgumentError, match=r"give \(\.\.\., 2\), that is \(y, x\)"):
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"give \(\.\.\., 2\), which is \(y, x\)"
+    ):
         cut.to_source(points)
 
 
@@ -104,7 +106,7 @@ def islands(stained):
 
 
 @pytest.mark.parametrize(("tile", "level"), [(64, 2), (20, 2), (62, 1), (65, 0)])
-def test_stored_levels_serve_where_cuts_fall_between_their_pixels(
+def test_stored_levels_are_used_if_cuts_fall_between_their_pixels(
     write_pyramid, islands, tile, level, monkeypatch
 ):
     path = write_pyramid(islands, levels=2)
@@ -155,13 +157,13 @@ def test_a_slide_without_blank_rows_stays_whole():
     assert cut.to_source([13.5, 7.25]).tolist() == [13.5, 7.25]
 
 
-def test_a_slide_that_is_all_blank_is_a_clear_result():
+def test_the_cutoff_of_a_blank_slide_is_empty():
     glass = np.full((80, 60, 3), GLASS, np.uint8)
     with pytest.warns(
-        ds.errors.BlankSlideWarning, match=r"every cell is blank under Contrast"
-    ) as told:
+        ds.errors.BlankSlideWarning, match=r"every tile is blank under Contrast"
+    ) as warned:
         cut = ds.cutoff_resize(glass, downsample=3)
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
     assert cut.image.shape == (0, 0, 3) and cut.blank_map.blank.all() and cut.gain == 1
     assert cut.image.data.compute().shape == (0, 0, 3)
     assert np.isnan(cut.to_source([[0, 0]])).all() and np.isnan(cut.from_source([[0, 0]])).all()
@@ -170,15 +172,11 @@ def test_a_slide_that_is_all_blank_is_a_clear_result():
     with pytest.warns(ds.errors.BlankSlideWarning):
         again = ds.cutoff_resize(cut.image)
     assert again.image.shape == (0, 0, 3) and "0 x 0 px" in again._repr_html_()
+    assert cut.image.thumbnail().shape == np.asarray(cut.image).shape == (0, 0, 3)
+    assert "shape=(0, 0, 3)" in repr(cut) and repr(again.blank_map)
 
 
-@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
-def test_the_thumbnail_of_nothing_is_nothing():
-    cut = ds.cutoff_resize(np.full((80, 60, 3), GLASS, np.uint8))
-    assert cut.image.thumbnail().shape == (0, 0, 3)
-
-
-def test_a_blank_map_at_hand_is_used_and_nothing_is_read_for_it(tissue):
+def test_a_given_blank_map_is_used_and_nothing_is_read_for_it(tissue):
     def read(block_info):
         raise AssertionError("the slide was read")
 
@@ -195,7 +193,7 @@ def test_a_blank_map_at_hand_is_used_and_nothing_is_read_for_it(tissue):
 
 def test_a_blank_map_of_another_slide_is_refused(tissue):
     other = ds.blank_map(np.zeros((300, 421, 3), np.uint8), tile_size=30)
-    with pytest.raises(ds.errors.SlideArgumentError, match=r"300 x 421 px; make one of this slide"):
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"300 x 421 px, or its .*; make one"):
         ds.cutoff_resize(ds.from_dask(tissue), blank_map=other)
     with pytest.raises(
         ds.errors.SlideArgumentError, match=r"blank_map=ndarray; give what blank_map"
@@ -213,7 +211,7 @@ def test_a_blank_map_of_another_slide_is_refused(tissue):
         {"mpp": 1},
     ],
 )
-def test_wrong_arguments_are_told_before_the_slide_is_read(arguments):
+def test_wrong_arguments_are_refused_before_the_slide_is_read(arguments):
     def read(block_info):
         raise AssertionError("the slide was read")
 
@@ -233,12 +231,21 @@ def test_a_cut_and_resized_slide_can_be_resized_and_cut_again(tissue):
     assert np.array_equal(again.data.compute(), expected)
 
 
-def test_of_a_notebook_the_name_is_escaped(tissue):
+def test_html_escapes_the_name(tissue):
     slide = ds.from_dask(tissue, mpp=0.5)
     object.__setattr__(slide, "name", "<b>&.tif")
     html = cut_of(slide, 30)._repr_html_()
     assert "<b>&.tif" not in html and "&lt;b&gt;&amp;.tif" in html and "0.5 µm" in html
     assert "300 x 420 px" in html
+
+
+def test_the_repr_says_what_was_done_and_equality_is_a_bool(tissue, sync):
+    cut, same = (cut_of(ds.from_dask(tissue), 30, downsample=2) for _ in range(2))
+    assert repr(cut) == (
+        "Cutoff<cut off and resized by 2 with lanczos from dask array, shape=(105, 135, 3), "
+        "dtype=uint8, mpp=None, chunksize=(105, 135, 3), source_shape=(300, 420), gain=1.56>"
+    )
+    assert cut == same and cut != cut_of(ds.from_dask(tissue), 20, downsample=2)
 
 
 def test_a_plot_is_of_the_cut_image(tissue, axes):

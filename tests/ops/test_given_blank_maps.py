@@ -96,11 +96,11 @@ def test_a_map_of_the_resized_slide_decides_for_a_pack_at_its_scale(path):
 
 def test_a_map_that_does_not_fit_is_refused(path):
     found = ds.blank_map(path, tile_size=48)
-    with pytest.raises(ds.errors.SlideArgumentError, match="are not the tiles"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="are not those of the pack"):
         ds.pack_tiles(path, tile_size=64, blank_map=found)
-    with pytest.raises(ds.errors.SlideArgumentError, match="are not the tiles"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="are not those of the pack"):
         ds.pack_tiles(path, tile_size=48, stride=24, blank_map=found)
-    with pytest.raises(ds.errors.SlideArgumentError, match="are not the tiles"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="are not those of the pack"):
         ds.pack_tiles(path, tile_size=48, downsample=2, blank_map=found)
     with pytest.raises(ds.errors.SlideArgumentError, match="exclude each other"):
         ds.pack_tiles(path, tile_size=48, detector=ds.Contrast(0.2), blank_map=found)

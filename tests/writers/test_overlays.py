@@ -1,4 +1,4 @@
-"""All stores of one slide lie on each other in world coordinates."""
+"""Stores made of one slide coincide in world coordinates."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import zarr
 import dask_slides as ds
 
 SQUARE = (128, 192), (256, 384)
-"""Rows and columns of the slide that are dark."""
+"""Rows and columns of a dark square in the slide."""
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +23,25 @@ def path(tmp_path_factory):
 
 
 def extents(group, attributes):
-    """Yield where each level of an image has its dark, or marked, square: (y0, y1), (x0, x1)."""
+    """Yield the extent of the square along y and x in world coordinates, for each level."""
     (multiscale,) = attributes["multiscales"]
     axes = [axis["name"] for axis in multiscale["axes"]]
     for dataset in multiscale["datasets"]:
         pixels = group[dataset["path"]][...]
         steps = {step["type"]: step[step["type"]] for step in dataset["coordinateTransformations"]}
-        marks = pixels > 0 if "c" not in axes or len(pixels) == 1 else (pixels < 150).all(axis=0)
-        marks = marks.reshape(marks.shape[-2:])
+        label = "c" not in axes or len(pixels) == 1
+        square = pixels > 0 if label else (pixels < 150).all(axis=0)
+        square = square.reshape(square.shape[-2:])
         found = []
         for name, other in (("y", 1), ("x", 0)):
-            at = np.flatnonzero(marks.any(axis=other))
+            at = np.flatnonzero(square.any(axis=other))
             scale, shift = (steps[kind][axes.index(name)] for kind in ("scale", "translation"))
             found.append((shift + scale * (at[0] - 0.5), shift + scale * (at[-1] + 0.5)))
         yield tuple(found)
 
 
-def made(path, mpp, name):
-    slide = ds.open_slide(path, mpp=mpp)
+def result(slide, name):
+    """Return the result of an operation on `slide`."""
     tissue = ds.blank_map(slide, tile_size=64)
     return {
         "slide": lambda: slide,
@@ -57,29 +58,31 @@ def made(path, mpp, name):
     }[name]()
 
 
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-@pytest.mark.parametrize("mpp", [None, (0.25, 0.5)])
+NAMES = ("slide", "resized", "resized twice", "mask", "mask of a resized slide", "cut",
+         "cut and resized")  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["slide", "resized", "resized twice", "mask", "mask of a resized slide", "cut",
-     "cut and resized"],
-)  # fmt: skip
-def test_the_square_is_at_one_place_in_all_stores(path, tmp_path, mpp, version, name):
-    out = ds.write(made(path, mpp, name), tmp_path / "x.ome.zarr", ome_zarr=version)
+    ("name", "mpp", "version"),
+    [(name, (0.25, 0.5), "0.5") for name in NAMES]
+    + [("cut and resized", None, "0.5"), ("cut and resized", (0.25, 0.5), "0.4")],
+)
+def test_the_square_has_the_same_coordinates_in_all_stores(path, tmp_path, mpp, version, name):
+    slide = ds.open_slide(path, mpp=mpp)
+    out = ds.write(result(slide, name), tmp_path / "x.ome.zarr", ome_zarr=version)
     pixel = mpp or (1.0, 1.0)
-    # centres of pixels are whole, so edges lie half a pixel before
+    # the centre of the first pixel is 0, so its edge is half a pixel before
     expected = [
         tuple((edge - 0.5) * size for edge in edges)
         for edges, size in zip(SQUARE, pixel, strict=True)
     ]
     group = zarr.open_group(out, mode="r")
-    images = {"": group} | ({"label": group["labels/tissue"]} if "labels" in group else {})
-    for image in images.values():
+    for image in [group] + ([group["labels/tissue"]] if "labels" in group else []):
         attributes = image.attrs.asdict()
         attributes = attributes.get("ome", attributes)
         units = {axis.get("unit") for axis in attributes["multiscales"][0]["axes"]} - {None}
         assert units == ({"micrometer"} if mpp else set())
-        levels = list(extents(image, attributes))
-        for found in levels[: 1 if name == "resized twice" else 4]:
-            scale = 2 * max(pixel) if name == "resized twice" else 1e-9
-            np.testing.assert_allclose(found, expected, atol=scale)
+        blurred = name == "resized twice"
+        for found in list(extents(image, attributes))[: 1 if blurred else 4]:
+            tolerance = 2 * max(pixel) if blurred else 1e-9
+            np.testing.assert_allclose(found, expected, atol=tolerance)
