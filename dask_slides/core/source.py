@@ -23,6 +23,8 @@ from dask_slides.errors import (
 )
 
 Read = TypeVar("Read")
+Span = tuple[int, int]
+"""First row or column, and the one past the last."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Source(ABC):
     @abstractmethod
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`, (height, width, channels)."""
+
+    @property
+    def operation(self) -> str:
+        """What computes the pixels: the layer of a graph is named for it."""
+        return "read"
 
     @property
     def fill(self) -> Any:
@@ -204,6 +211,14 @@ class DerivedSource(Source):
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level and region of the parent that `region` needs."""
 
+    def spans(self, level: int, region: Region) -> tuple[int, list[Span], list[Span]]:
+        """Return the level, the rows and the columns of the parent that `region` needs.
+
+        These are several ranges where the source leaves out what lies between them.
+        """
+        number, window = self.window(level, region)
+        return number, [(window.y, window.stop_y)], [(window.x, window.stop_x)]
+
     @abstractmethod
     def working_bytes(self, level: int, region: Region) -> int:
         """Return the peak bytes of reading `region`, its result included, the reads not."""
@@ -283,10 +298,23 @@ def root_window(source: Source, level: int, region: Region) -> tuple[int, Region
     return level, region
 
 
-def rebind(source: Source, root: Source) -> Source:
-    """Return the same chain on top of another root."""
+def root_spans(source: Source, level: int, region: Region) -> tuple[list[Span], list[Span]]:
+    """Return the rows and the columns of the root that `region` of `source` needs, as ranges."""
+    rows, columns = [(region.y, region.stop_y)], [(region.x, region.stop_x)]
+    while isinstance(source, DerivedSource):
+        (top, bottom), (left, right) = rows[0], columns[0]
+        down = [source.spans(level, Region(y, left, end - y, right - left)) for y, end in rows]
+        across = [source.spans(level, Region(top, x, bottom - top, end - x)) for x, end in columns]
+        rows = [span for _, found, _ in down for span in found]
+        columns = [span for _, _, found in across for span in found]
+        level, source = down[0][0], source.parent
+    return rows, columns
+
+
+def replace_root(source: Source, root: Source) -> Source:
+    """Return the same chain of derived sources on top of another root."""
     if isinstance(source, DerivedSource):
-        return replace(source, parent=rebind(source.parent, root))  # type: ignore[type-var]
+        return replace(source, parent=replace_root(source.parent, root))  # type: ignore[type-var]
     return root
 
 

@@ -123,6 +123,11 @@ class ResizedSource(DerivedSource):
     gap: float | None
 
     @property
+    def operation(self) -> str:
+        """A resize, or a cut-off at another scale."""
+        return "cutoff" if self.parent.operation == "cutoff" else "resize"
+
+    @property
     def levels(self) -> tuple[Level, ...]:
         """One level; tiles of 64 px, as nothing is stored."""
         return (Level(self.shape, (1.0, 1.0), (64, 64)),)

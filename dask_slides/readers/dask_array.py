@@ -1,41 +1,69 @@
-"""A dask array as a source; and the window of it that a task was handed."""
+"""A dask array as a source, and the blocks of it that a task is given."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
-from dask_slides.core.geometry import Region
+from dask_slides.core.geometry import Region, bounds
 from dask_slides.core.source import Level, Source
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
+from dask_slides.runtime.scheduler import compute
+
+UNIT = 64
+"""Side of the tiles of blocks in memory: strips of any height can be read from them."""
 
 
 @dataclass(frozen=True)
-class WindowSource(Source):
-    """Pixels in memory: `pixels` (h, w, c) lies at (y, x) of an image of known levels."""
+class BlocksSource(Source):
+    """Blocks in memory of an image that is divided at `rows` and `columns`."""
 
     name: str
     levels: tuple[Level, ...]
     channels: int
     dtype: np.dtype[Any]
-    pixels: Array | None = None
-    y: int = 0
-    x: int = 0
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    """Where blocks begin, and the end."""
+    blocks: Mapping[tuple[int, int], Array] | None = None
+    """Blocks (h, w, c) by row and column; None in a graph, before there are any."""
+
+    def indices(self, rows: tuple[int, int], columns: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the blocks that hold any pixel of these ranges of rows and columns."""
+        across = _overlapping(self.columns, *columns)
+        return [(i, j) for i in _overlapping(self.rows, *rows) for j in across]
 
     def read(self, level: int, region: Region) -> Array:
-        """Return the pixels of `region`; it must lie in the window."""
+        """Return the pixels of `region`: a view if one block holds them all."""
         assert level == 0
-        assert self.pixels is not None
-        return self.pixels[region.slices(self.y, self.x)]
+        assert self.blocks is not None
+        found = self.indices((region.y, region.stop_y), (region.x, region.stop_x))
+        if len(found) == 1:
+            i, j = found[0]
+            return self.blocks[i, j][region.slices(self.rows[i], self.columns[j])]
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        for i, j in found:
+            y, x = self.rows[i], self.columns[j]
+            block = Region(y, x, self.rows[i + 1] - y, self.columns[j + 1] - x)
+            part = block.intersect(region)
+            out[part.slices(region.y, region.x)] = self.blocks[i, j][part.slices(y, x)]
+        return out
+
+
+def _overlapping(edges: tuple[int, ...], start: int, stop: int) -> range:
+    """Return the numbers of the pieces between `edges` that overlap [start, stop)."""
+    return range(bisect_right(edges, start) - 1, bisect_left(edges, min(stop, edges[-1])))
 
 
 @dataclass(frozen=True)
 class ArraySource(Source):
-    """A dask array (y, x, c); tasks get the windows they need as dependencies."""
+    """A dask array (y, x, c) of one chunk along c; tasks depend on the blocks they need."""
 
     array: da.Array
     name: str = "dask array"
@@ -43,9 +71,8 @@ class ArraySource(Source):
     @property
     def levels(self) -> tuple[Level, ...]:
         """One level: the array."""
-        height, width = self.array.shape[:2]
         tile = (max(self.array.chunks[0]), max(self.array.chunks[1]))
-        return (Level((height, width), (1.0, 1.0), tile),)
+        return (Level(self.array.shape[:2], (1.0, 1.0), tile),)
 
     @property
     def channels(self) -> int:
@@ -56,16 +83,17 @@ class ArraySource(Source):
     def dtype(self) -> np.dtype[Any]:
         """Type of the array."""
         # numpy has two types of 64 bits that are equal, and Zarr knows one of them
-        result: np.dtype[Any] = np.dtype(self.array.dtype.newbyteorder("=").str)
-        return result
+        return np.dtype(self.array.dtype.str)
 
     def read(self, level: int, region: Region) -> Array:
         """Compute `region` of the array."""
-        return np.asarray(self.array[region.slices()].compute())
+        return compute(self.array[region.slices()], "read")
 
-    def hollow(self) -> WindowSource:
-        """Return a source of the same shape without pixels, small to pickle."""
-        return WindowSource(self.name, self.levels, self.channels, self.dtype)
+    def without_blocks(self) -> BlocksSource:
+        """Return what a task reads from, before it has blocks; small to pickle."""
+        rows, columns = (bounds(chunks) for chunks in self.array.chunks[:2])
+        level = Level(self.array.shape[:2], (1.0, 1.0), (UNIT, UNIT))
+        return BlocksSource(self.name, (level,), self.channels, self.dtype, rows, columns)
 
 
 def array_source(array: Any) -> ArraySource:
@@ -92,4 +120,5 @@ def array_source(array: Any) -> ArraySource:
         raise SlideArgumentError(
             f"dask array of dtype {array.dtype} is not an image; use an integer or float dtype"
         )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return ArraySource(array.rechunk({2: -1}))
