@@ -83,7 +83,8 @@ class ArraySource(Source):
     def dtype(self) -> np.dtype[Any]:
         """Type of the array."""
         # numpy has two types of 64 bits that are equal, and Zarr knows one of them
-        return np.dtype(self.array.dtype.str)
+        result: np.dtype[Any] = np.dtype(self.array.dtype.str)
+        return result
 
     def read(self, level: int, region: Region) -> Array:
         """Compute `region` of the array."""
