@@ -303,11 +303,12 @@ def root_spans(source: Source, level: int, region: Region) -> tuple[list[Span], 
     rows, columns = [(region.y, region.stop_y)], [(region.x, region.stop_x)]
     while isinstance(source, DerivedSource):
         (top, bottom), (left, right) = rows[0], columns[0]
-        down = [source.spans(level, Region(y, left, end - y, right - left)) for y, end in rows]
-        across = [source.spans(level, Region(top, x, bottom - top, end - x)) for x, end in columns]
-        rows = [span for _, found, _ in down for span in found]
-        columns = [span for _, _, found in across for span in found]
-        level, source = down[0][0], source.parent
+        number, down, across = source.spans(level, Region(top, left, bottom - top, right - left))
+        for y, end in rows[1:]:
+            down += source.spans(level, Region(y, left, end - y, right - left))[1]
+        for x, end in columns[1:]:
+            across += source.spans(level, Region(top, x, bottom - top, end - x))[2]
+        level, source, rows, columns = number, source.parent, down, across
     return rows, columns
 
 

@@ -18,10 +18,10 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Task, TaskRef
 
 from dask_slides.core.geometry import Region, bounds
-from dask_slides.core.source import Source, Span, replace_root, root_of, root_spans
+from dask_slides.core.source import Source, replace_root, root_of, root_spans
 from dask_slides.core.types import Array
 from dask_slides.graph.chunks import default_chunks, normalized_chunks
-from dask_slides.readers.dask_array import UNIT, ArraySource, BlocksSource
+from dask_slides.readers.dask_array import ArraySource, BlocksSource
 
 Block = tuple[int, ...]
 
@@ -95,27 +95,12 @@ class _TaskOnBlocks:
 
     def needed(self, block: Block) -> list[tuple[int, int]]:
         """Return which blocks of the array `block` needs, in order."""
-        rows, columns = root_spans(self.source, *self.task.window(block))
-        down, across = _joined(rows), _joined(columns)
-        pairs = [pair for y in down for x in across for pair in self.root.indices(y, x)]
-        return list(dict.fromkeys(pairs))
+        return self.root.touched(*root_spans(self.source, *self.task.window(block)))
 
     def __call__(self, block: Block, *pixels: Array) -> Array:
         """Compute `block` from the blocks that it needs."""
         blocks = dict(zip(self.needed(block), pixels, strict=True))
         return self.task(replace_root(self.source, replace(self.root, blocks=blocks)), block)
-
-
-def _joined(spans: list[Span]) -> list[Span]:
-    """Join neighbours among `spans` without a whole unit between them: they are read together."""
-    out = spans[:1]
-    for start, stop in spans[1:]:
-        first, last = out[-1]
-        if start // UNIT <= -(-last // UNIT):
-            out[-1] = first, max(last, stop)
-        else:
-            out.append((start, stop))
-    return out
 
 
 @dataclass(frozen=True)

@@ -160,8 +160,9 @@ class ResizedSource(DerivedSource):
         height, width = self.parent.levels[0].shape
         return Placement((height / self.shape[0], width / self.shape[1]))
 
+    @cached_property
     def axes(self) -> tuple[Axis, Axis]:
-        """Return how rows and columns of what is read become those of this image."""
+        """How rows and columns of what is read become those of this image."""
         full, level = self.parent.levels[0], self.parent.levels[self.from_level]
         factor = self.factor
         rows, columns = (
@@ -185,7 +186,7 @@ class ResizedSource(DerivedSource):
 
     def _window(self, region: Region) -> Region:
         """Return the same in pixels of what is read."""
-        rows, columns = self.axes()
+        rows, columns = self.axes
         top, bottom = rows.window(region.y, region.stop_y)
         left, right = columns.window(region.x, region.stop_x)
         return Region(top, left, bottom - top, right - left)
@@ -203,7 +204,7 @@ class ResizedSource(DerivedSource):
         resample = self._rows_first if self._is_fast else self._columns_first
         out = resample(region, gaps)
         fill_holes(self, self.holes(level, region), region, out)
-        reached = None if gaps is None else gaps.reached(self.axes(), region)
+        reached = None if gaps is None else gaps.reached(self.axes, region)
         if reached is None:
             return out, None
         np.copyto(out, self.fill, where=reached[..., None])
@@ -214,7 +215,7 @@ class ResizedSource(DerivedSource):
         found = self.parent.holes(*self.window(level, region))
         if not found:
             return ()
-        rows, columns = self.axes()
+        rows, columns = self.axes
         holes = []
         for hole in found:
             read = shrunk(hole.region, self.factor)
@@ -227,7 +228,7 @@ class ResizedSource(DerivedSource):
 
     def _columns_first(self, region: Region, gaps: MissingPixels | None) -> Array:
         """Resample columns while reading, then rows: the order of the whole-image resize."""
-        rows, columns = self.axes()
+        rows, columns = self.axes
         window = self._window(region)
         middle = np.empty((window.height, region.width, self.channels), self.dtype)
         for strip in self._strips(window):
@@ -238,7 +239,7 @@ class ResizedSource(DerivedSource):
 
     def _rows_first(self, region: Region, gaps: MissingPixels | None) -> Array:
         """Resample the rows that are whole after each strip, then their columns."""
-        rows, columns = self.axes()
+        rows, columns = self.axes
         window = self._window(region)
         _, last = rows.taps(region.y, region.stop_y)
         out = np.empty((region.height, region.width, self.channels), self.dtype)
@@ -295,7 +296,7 @@ class ResizedSource(DerivedSource):
 
     def _fast_bytes(self, region: Region, strip: Region, sample: int) -> int:
         """Sum up what is held of the rows, both passes of what a strip completes, the result."""
-        vertical, horizontal = self.axes()
+        vertical, horizontal = self.axes
         first, last = vertical.taps(region.y, region.stop_y)
         joined = (strip.height + int((last - first).max())) * strip.width
         done = min(region.height, int(strip.height / vertical.ratio) + 2)

@@ -156,7 +156,7 @@ def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
     height, width = source.levels[0].tile
     pixels = min(cells.area, max(STRIP_PIXELS, height * (cells.width + 2 * width)))
     samples = pixels * source.channels
-    strip = task_bytes(source, 0, Region(0, 0, -(-pixels // cells.width), cells.width))
+    strip = task_bytes(source, 0, Region(0, 0, -(-pixels // cells.width), cells.width), cells)
     # bytes are counted where they lie, others a part at a time: as numbers of 64 bits, and bins
     counted = samples + 64 * min(samples, max(TOGETHER, cells.width * source.channels))
     records = 8 * rows[0] * columns[0] * record_length(FIELDS)

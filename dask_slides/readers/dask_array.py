@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.geometry import Region, bounds
-from dask_slides.core.source import Level, Source
+from dask_slides.core.source import Level, Source, Span
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.runtime.scheduler import compute
@@ -34,16 +34,29 @@ class BlocksSource(Source):
     blocks: Mapping[tuple[int, int], Array] | None = None
     """Blocks (h, w, c) by row and column; None in a graph, before there are any."""
 
-    def indices(self, rows: tuple[int, int], columns: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return the blocks that hold any pixel of these ranges of rows and columns."""
+    def _indices(self, rows: Span, columns: Span) -> list[tuple[int, int]]:
         across = _overlapping(self.columns, *columns)
         return [(i, j) for i in _overlapping(self.rows, *rows) for j in across]
+
+    def touched(self, rows: list[Span], columns: list[Span]) -> list[tuple[int, int]]:
+        """Return the blocks that hold any pixel of these rows and columns, in order."""
+        down, across = _joined(rows), _joined(columns)
+        pairs = [pair for y in down for x in across for pair in self._indices(y, x)]
+        return list(dict.fromkeys(pairs))
+
+    def nbytes(self, rows: list[Span], columns: list[Span]) -> int:
+        """Return the bytes of those blocks."""
+        sizes = (
+            (self.rows[i + 1] - self.rows[i]) * (self.columns[j + 1] - self.columns[j])
+            for i, j in self.touched(rows, columns)
+        )
+        return sum(sizes) * self.channels * self.dtype.itemsize
 
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region`: a view if one block holds them all."""
         assert level == 0
         assert self.blocks is not None
-        found = self.indices((region.y, region.stop_y), (region.x, region.stop_x))
+        found = self._indices((region.y, region.stop_y), (region.x, region.stop_x))
         if len(found) == 1:
             i, j = found[0]
             return self.blocks[i, j][region.slices(self.rows[i], self.columns[j])]
@@ -54,6 +67,18 @@ class BlocksSource(Source):
             part = block.intersect(region)
             out[part.slices(region.y, region.x)] = self.blocks[i, j][part.slices(y, x)]
         return out
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Join neighbours among `spans` without a whole unit between them: they are read together."""
+    out = spans[:1]
+    for start, stop in spans[1:]:
+        first, last = out[-1]
+        if start // UNIT <= -(-last // UNIT):
+            out[-1] = first, max(last, stop)
+        else:
+            out.append((start, stop))
+    return out
 
 
 def _overlapping(edges: tuple[int, ...], start: int, stop: int) -> range:
