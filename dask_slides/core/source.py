@@ -27,6 +27,10 @@ Span = tuple[int, int]
 """First row or column, and the one past the last."""
 
 
+Piece = tuple[Region, Array, tuple[MissingRegion, ...], Array | None]
+"""A region, its pixels, the parts that no tile holds, and which pixels have a value."""
+
+
 @dataclass(frozen=True)
 class Level:
     """One resolution of an image."""
@@ -70,8 +74,8 @@ class Source(ABC):
         """Return the pixels of `region` of `level`, (height, width, channels)."""
 
     @property
-    def operation(self) -> str:
-        """What computes the pixels: the layer of a graph is named for it."""
+    def layer_name(self) -> str:
+        """What the layer of a graph that computes the pixels is called."""
         return "read"
 
     @property
@@ -253,20 +257,24 @@ def fill_holes(
         pixels[hole.region.slices(region.y, region.x)] = source.fill
 
 
-def iter_pieces(
-    source: Source, level: int, region: Region, max_pixels: int
-) -> Iterator[tuple[Region, Array, tuple[MissingRegion, ...], Array | None]]:
-    """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
+def iter_pieces(source: Source, level: int, region: Region, max_pixels: int) -> Iterator[Piece]:
+    """Return `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
 
     With each piece come the parts of it that no tile holds, and which of its pixels have a value
-    (None for all); tiles that are bad are left out, as are strips of nothing else. An array may be
-    overwritten when the next one is asked for.
+    (None for all). Bad tiles are left out, and so are strips without any other pixel. The next
+    piece may overwrite the array of this one.
     """
     tiles = source.tiles(level, region)
     if tiles is not None:
-        for place, pixels in tiles:
-            yield place, pixels, (), None
-        return
+        return map(_without_gaps, tiles)
+    return _iter_strips(source, level, region, max_pixels)
+
+
+def _without_gaps(tile: tuple[Region, Array]) -> Piece:
+    return *tile, (), None
+
+
+def _iter_strips(source: Source, level: int, region: Region, max_pixels: int) -> Iterator[Piece]:
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
         if source.lacks(level, strip):
             continue

@@ -33,8 +33,8 @@ class BlockTask(Protocol):
         """Return the level and region of the source that `block` needs."""
         ...
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Compute `block`."""
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Compute `block_id`."""
         ...
 
 
@@ -53,12 +53,8 @@ def map_blocks(
         layer = _layer_over_array(task, source, root, chunks, dtype, name)
         graph = HighLevelGraph.from_collections(name, layer, dependencies=[root.array])
         return da.Array(graph, name, chunks, meta=meta)
-    call = partial(_call_task, task, source)
+    call = partial(task, source)  # dask adds the block_id
     return da.map_blocks(call, chunks=chunks, dtype=dtype, meta=meta, name=name)
-
-
-def _call_task(task: BlockTask, source: Source, block_id: Block) -> Array:
-    return task(source, block_id)
 
 
 def _layer_over_array(
@@ -121,9 +117,10 @@ class ReadBlock:
         """Return what `block` reads: itself."""
         return self.level, self.region(block)
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Read `block`; a copy of its own, so that no larger array stays alive."""
-        return np.ascontiguousarray(source.read(*self.window(block)))
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Read `block_id`; a copy of its own, so that no larger array stays alive."""
+        pixels, _ = source.read_valid(*self.window(block_id))
+        return np.ascontiguousarray(pixels)
 
 
 def image_blocks(source: Source, level: int, chunks: Any, label: str | None = None) -> da.Array:
@@ -140,4 +137,4 @@ def image_blocks(source: Source, level: int, chunks: Any, label: str | None = No
     rows, columns = normalized_chunks(sides, shape, source.dtype)
     task = ReadBlock(level, bounds(rows), bounds(columns))
     lengths = (rows, columns, (source.channels,))
-    return map_blocks(task, source, lengths, source.dtype, label or source.operation)
+    return map_blocks(task, source, lengths, source.dtype, label or source.layer_name)

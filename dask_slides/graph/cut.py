@@ -26,7 +26,7 @@ class CutSource(DerivedSource):
     columns: Intervals
 
     @property
-    def operation(self) -> str:
+    def layer_name(self) -> str:
         """A cut-off."""
         return "cutoff"
 

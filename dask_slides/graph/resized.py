@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -123,9 +124,9 @@ class ResizedSource(DerivedSource):
     gap: float | None
 
     @property
-    def operation(self) -> str:
+    def layer_name(self) -> str:
         """A resize, or a cut-off at another scale."""
-        return "cutoff" if self.parent.operation == "cutoff" else "resize"
+        return "cutoff" if self.parent.layer_name == "cutoff" else "resize"
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -230,10 +231,11 @@ class ResizedSource(DerivedSource):
         """Resample columns while reading, then rows: the order of the whole-image resize."""
         rows, columns = self.axes
         window = self._window(region)
+        read = self._strip_reader(gaps)
         middle = np.empty((window.height, region.width, self.channels), self.dtype)
         for strip in self._strips(window):
             middle[strip.y - window.y : strip.stop_y - window.y] = resample_columns(
-                self._read_strip(strip, gaps), columns, region.x, region.stop_x, window.x
+                read(strip), columns, region.x, region.stop_x, window.x
             )
         return resample_rows(middle, rows, region.y, region.stop_y, window.y)
 
@@ -243,9 +245,10 @@ class ResizedSource(DerivedSource):
         window = self._window(region)
         _, last = rows.taps(region.y, region.stop_y)
         out = np.empty((region.height, region.width, self.channels), self.dtype)
+        read = self._strip_reader(gaps)
         held, top, start = None, window.y, region.y
         for strip in self._strips(window):
-            pixels = self._read_strip(strip, gaps)
+            pixels = read(strip)
             held = pixels if held is None else np.concatenate((held, pixels))
             stop = region.y + int(np.searchsorted(last, strip.stop_y, side="right"))
             if stop > start:
@@ -263,11 +266,18 @@ class ResizedSource(DerivedSource):
         tile = max(1, self.parent.levels[self.from_level].tile[0] // self.factor)
         return list(strips(window, tile, STRIP_PIXELS))
 
-    def _read_strip(self, strip: Region, gaps: MissingPixels | None) -> Array:
-        if self.factor == 1:
+    def _strip_reader(self, gaps: MissingPixels | None) -> Callable[[Region], Array]:
+        """Return what reads a strip of the level; pixels without a value are added to `gaps`."""
+        if self.factor > 1:
+            return partial(self.parent.read_reduced, self.from_level, self.factor)
+        if gaps is None:
+            return partial(self.parent.read, self.from_level)
+
+        def read(strip: Region) -> Array:
             pixels, valid = self.parent.read_valid(self.from_level, strip)
-            return pixels if gaps is None or valid is None else gaps.add(strip, pixels, valid)
-        return self.parent.read_reduced(self.from_level, self.factor, strip)
+            return pixels if valid is None else gaps.add(strip, pixels, valid)
+
+        return read
 
     def working_bytes(self, level: int, region: Region) -> int:
         """Sum up the columns done of all strips, the buffers of a pass, and the result."""

@@ -56,9 +56,9 @@ class TileBlock:
         height, width = bottom - top + self.tile[0], right - left + self.tile[1]
         return 0, Region(int(top), int(left), int(height), int(width))
 
-    def __call__(self, source: Source, block: Block) -> Array:
+    def __call__(self, source: Source, block_id: Block) -> Array:
         """Return (n, h, w, c)."""
-        return self.tiles(source, self.starts[block[0]], self.starts[block[0] + 1])
+        return self.tiles(source, self.starts[block_id[0]], self.starts[block_id[0] + 1])
 
     def tiles(self, source: Source, start: int, stop: int) -> Array:
         """Return tiles [start, stop), (n, h, w, c)."""

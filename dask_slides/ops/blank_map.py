@@ -41,9 +41,9 @@ class BlankBlock:
         """Return what the statistics read."""
         return self.stats.window(block)
 
-    def __call__(self, source: Source, block: Block) -> Array:
+    def __call__(self, source: Source, block_id: Block) -> Array:
         """Return (rows, cols) bool."""
-        stats = unpacked(self.stats(source, block), self.stats.fields)
+        stats = unpacked(self.stats(source, block_id), self.stats.fields)
         return _judged(stats, self.detector) & stats.known
 
 
