@@ -117,7 +117,7 @@ class Slide:
 
     @property
     def data(self) -> da.Array:
-        """Level 0 as a dask array (y, x, c)."""
+        """Level 0 as a dask array (y, x, c); of `from_dask` the array that was given."""
         return self.to_dask()
 
     def to_dask(self, level: int = 0, chunks: Any = None) -> da.Array:
@@ -147,7 +147,7 @@ class Slide:
         >>> ds.from_dask(np.zeros((50, 60), "uint8")).to_dask(chunks=40).chunks
         ((40, 10), (40, 20), (1,))
         """
-        return image_blocks(self.source, self._level(level), chunks, "slide")
+        return image_blocks(self.source, self._level(level), chunks)
 
     def read(self, y: int, x: int, height: int, width: int, *, level: int = 0) -> Array:
         """Read a region now, in this process.

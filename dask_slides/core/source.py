@@ -14,6 +14,13 @@ from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Placement, Region, strips
 from dask_slides.core.types import Array
 
+Span = tuple[int, int]
+"""First row or column, and the one past the last."""
+
+
+Piece = tuple[Region, Array, tuple[MissingRegion, ...], Array | None]
+"""A region, its pixels, the parts that no tile holds, and which pixels have a value."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -56,6 +63,11 @@ class Source(ABC):
     @abstractmethod
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`, (height, width, channels)."""
+
+    @property
+    def layer_name(self) -> str:
+        """What the layer of a graph that computes the pixels is called."""
+        return "read"
 
     @property
     def fill(self) -> Any:
@@ -199,6 +211,14 @@ class DerivedSource(Source):
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level and region of the parent that `region` needs."""
 
+    def spans(self, level: int, region: Region) -> tuple[int, list[Span], list[Span]]:
+        """Return the level, the rows and the columns of the parent that `region` needs.
+
+        These are several ranges where the source leaves out what lies between them.
+        """
+        number, window = self.window(level, region)
+        return number, [(window.y, window.stop_y)], [(window.x, window.stop_x)]
+
     @abstractmethod
     def working_bytes(self, level: int, region: Region) -> int:
         """Return the peak bytes of reading `region`, its result included, the reads not."""
@@ -216,20 +236,24 @@ def fill_holes(
         pixels[hole.region.slices(region.y, region.x)] = source.fill
 
 
-def iter_pieces(
-    source: Source, level: int, region: Region, max_pixels: int
-) -> Iterator[tuple[Region, Array, tuple[MissingRegion, ...], Array | None]]:
-    """Yield `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
+def iter_pieces(source: Source, level: int, region: Region, max_pixels: int) -> Iterator[Piece]:
+    """Return `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
 
     With each piece come the parts of it that no tile holds, and which of its pixels have a value
-    (None for all); tiles that are bad are left out, as are strips of nothing else. An array may be
-    overwritten when the next one is asked for.
+    (None for all). Bad tiles are left out, and so are strips without any other pixel. The next
+    piece may overwrite the array of this one.
     """
     tiles = source.tiles(level, region)
     if tiles is not None:
-        for place, pixels in tiles:
-            yield place, pixels, (), None
-        return
+        return map(_without_gaps, tiles)
+    return _iter_strips(source, level, region, max_pixels)
+
+
+def _without_gaps(tile: tuple[Region, Array]) -> Piece:
+    return *tile, (), None
+
+
+def _iter_strips(source: Source, level: int, region: Region, max_pixels: int) -> Iterator[Piece]:
     for strip in strips(region, source.levels[level].tile[0], max_pixels):
         if source.lacks(level, strip):
             continue
@@ -261,10 +285,24 @@ def root_window(source: Source, level: int, region: Region) -> tuple[int, Region
     return level, region
 
 
-def rebind(source: Source, root: Source) -> Source:
-    """Return the same chain on top of another root."""
+def root_spans(source: Source, level: int, region: Region) -> tuple[list[Span], list[Span]]:
+    """Return the rows and the columns of the root that `region` of `source` needs, as ranges."""
+    rows, columns = [(region.y, region.stop_y)], [(region.x, region.stop_x)]
+    while isinstance(source, DerivedSource):
+        (top, bottom), (left, right) = rows[0], columns[0]
+        number, down, across = source.spans(level, Region(top, left, bottom - top, right - left))
+        for y, end in rows[1:]:
+            down += source.spans(level, Region(y, left, end - y, right - left))[1]
+        for x, end in columns[1:]:
+            across += source.spans(level, Region(top, x, bottom - top, end - x))[2]
+        level, source, rows, columns = number, source.parent, down, across
+    return rows, columns
+
+
+def replace_root(source: Source, root: Source) -> Source:
+    """Return the same chain of derived sources on top of another root."""
     if isinstance(source, DerivedSource):
-        return replace(source, parent=rebind(source.parent, root))  # type: ignore[type-var]
+        return replace(source, parent=replace_root(source.parent, root))  # type: ignore[type-var]
     return root
 
 

@@ -29,9 +29,9 @@ class CheckBlock:
         """Return what `block` looks at."""
         return self.blocks.window(block)
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Return the bad tiles of `block` as the one item of an array (1, 1)."""
-        level, region = self.window(block)
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Return the bad tiles of `block_id` as the one item of an array (1, 1)."""
+        level, region = self.window(block_id)
         if self.decodes:
             for _ in iter_pieces(source, level, region, STRIP_PIXELS):
                 pass
@@ -55,13 +55,13 @@ class CellsBlock:
         corners = (self.rows[i], self.rows[i + 1], self.columns[j], self.columns[j + 1])
         return 0, self.grid.span(*corners)
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Return the bad tiles of `block` as the one item of an array (1, 1)."""
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Return the bad tiles of `block_id` as the one item of an array (1, 1)."""
         count = self.grid.rows * self.grid.cols
         bits = np.unpackbits(np.frombuffer(self.whole, np.uint8), count=count)
-        row, column = self.rows[block[0]], self.columns[block[1]]
+        row, column = self.rows[block_id[0]], self.columns[block_id[1]]
         own = bits.reshape(self.grid.rows, self.grid.cols)[
-            row : self.rows[block[0] + 1], column : self.columns[block[1] + 1]
+            row : self.rows[block_id[0] + 1], column : self.columns[block_id[1] + 1]
         ]
         regions = []
         apart = any(s > t for s, t in zip(self.grid.stride, self.grid.tile, strict=True))

@@ -1,7 +1,8 @@
-"""Task graphs: one task for one output block, which reads its own pixels by path.
+"""Task graphs: each operation is one layer, with one task for each output block.
 
-A graph over a file is one Blockwise layer whose tasks know nothing but their block number:
-a few kilobytes for any slide. Over a dask array a task depends on the window it needs.
+Over a file the layer is a Blockwise one of a few kilobytes, whatever the size of the slide: its
+tasks know their block number and read their pixels by path. Over a dask array a task depends on
+the source blocks it needs, and on nothing else.
 """
 
 from __future__ import annotations
@@ -10,21 +11,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-import dask
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import Task, TaskRef
 
 from dask_slides.core.geometry import Region, bounds
-from dask_slides.core.source import (
-    Source,
-    rebind,
-    root_of,
-    root_window,
-)
+from dask_slides.core.source import Source, replace_root, root_of, root_spans
 from dask_slides.core.types import Array
 from dask_slides.graph.chunks import default_chunks, normalized_chunks
-from dask_slides.readers.dask_array import ArraySource
+from dask_slides.readers.dask_array import ArraySource, BlocksSource
 
 Block = tuple[int, ...]
 
@@ -36,21 +33,9 @@ class BlockTask(Protocol):
         """Return the level and region of the source that `block` needs."""
         ...
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Compute `block`."""
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Compute `block_id`."""
         ...
-
-
-def _call_task(task: BlockTask, source: Source, block_id: Block) -> Array:
-    return task(source, block_id)
-
-
-def _call_task_on_window(
-    plan: tuple[BlockTask, Source], block: Block, pixels: Array, y: int, x: int
-) -> Array:
-    task, hollow = plan
-    window = replace(root_of(hollow), pixels=pixels, y=y, x=x)  # type: ignore[type-var]
-    return task(rebind(hollow, window), tuple(block))
 
 
 def map_blocks(
@@ -62,44 +47,56 @@ def map_blocks(
 ) -> da.Array:
     """Return the dask array whose blocks `task` computes from `source`."""
     name = f"{label}-{tokenize(task, source)}"
+    meta = np.empty((0,) * len(chunks), dtype)
     root = root_of(source)
     if isinstance(root, ArraySource):
-        return _map_windows(task, source, root, chunks, dtype, name)
-    return da.map_blocks(
-        partial(_call_task, task, source),
-        chunks=chunks,
-        dtype=dtype,
-        meta=np.empty((0,) * len(chunks), dtype),
-        name=name,
-    )
+        layer = _layer_over_array(task, source, root, chunks, dtype, name)
+        graph = HighLevelGraph.from_collections(name, layer, dependencies=[root.array])
+        return da.Array(graph, name, chunks, meta=meta)
+    call = partial(task, source)  # dask adds the block_id
+    return da.map_blocks(call, chunks=chunks, dtype=dtype, meta=meta, name=name)
 
 
-def _map_windows(
+def _layer_over_array(
     task: BlockTask,
     source: Source,
     root: ArraySource,
     chunks: tuple[tuple[int, ...], ...],
     dtype: np.dtype[Any],
     name: str,
-) -> da.Array:
-    hollow = rebind(source, root.hollow())
-    # one shared key, so that the chain is pickled once and not for every task
-    shared = dask.delayed((task, hollow), name=f"{name}-plan", traverse=False)
-    call = dask.delayed(_call_task_on_window, pure=False)
-    blocks = np.empty([len(lengths) for lengths in chunks], object)
-    for block in np.ndindex(*blocks.shape):
-        _, region = root_window(source, *task.window(block))
-        shape = tuple(chunks[axis][i] for axis, i in enumerate(block))
+) -> dict[Block, Task]:
+    """Return the tasks of an operation over a dask array, by key."""
+    blocks = root.without_blocks()
+    call = _TaskOnBlocks(task, replace_root(source, blocks), blocks)  # pickled once for all tasks
+    tasks = {}
+    for block in np.ndindex(*(len(lengths) for lengths in chunks)):
+        key = (name, *block)
+        shape = tuple(lengths[i] for lengths, i in zip(chunks, block, strict=True))
         if 0 in shape:
-            blocks[block] = da.zeros(shape, dtype=dtype)
+            tasks[key] = Task(key, np.empty, shape, dtype)
             continue
-        pixels = root.array[region.slices()]
-        part = call(
-            shared, block, pixels, region.y, region.x,
-            dask_key_name=(f"{name}-block", *block),
-        )  # fmt: skip
-        blocks[block] = da.from_delayed(part, shape, dtype=dtype)
-    return da.block(blocks.tolist())
+        needed = call.needed(block)
+        inputs = (TaskRef((root.array.name, i, j, 0)) for i, j in needed)
+        tasks[key] = Task(key, call, block, *inputs)
+    return tasks
+
+
+@dataclass(frozen=True)
+class _TaskOnBlocks:
+    """Calls `task` with a source that reads from the blocks of an array."""
+
+    task: BlockTask
+    source: Source
+    root: BlocksSource
+
+    def needed(self, block: Block) -> list[tuple[int, int]]:
+        """Return which blocks of the array `block` needs, in order."""
+        return self.root.touched(*root_spans(self.source, *self.task.window(block)))
+
+    def __call__(self, block: Block, *pixels: Array) -> Array:
+        """Compute `block` from the blocks that it needs."""
+        blocks = dict(zip(self.needed(block), pixels, strict=True))
+        return self.task(replace_root(self.source, replace(self.root, blocks=blocks)), block)
 
 
 @dataclass(frozen=True)
@@ -120,17 +117,24 @@ class ReadBlock:
         """Return what `block` reads: itself."""
         return self.level, self.region(block)
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Read `block`; a copy of its own, so that no larger array stays alive."""
-        return np.ascontiguousarray(source.read(*self.window(block)))
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Read `block_id`; a copy of its own, so that no larger array stays alive."""
+        pixels, _ = source.read_valid(*self.window(block_id))
+        return np.ascontiguousarray(pixels)
 
 
-def image_blocks(source: Source, level: int, chunks: Any, label: str) -> da.Array:
-    """Return the pixels of `level` as a dask array (y, x, c)."""
+def image_blocks(source: Source, level: int, chunks: Any, label: str | None = None) -> da.Array:
+    """Return the pixels of `level` as a dask array (y, x, c); `label` is what its layer is called.
+
+    A dask array is returned as it is, unless `chunks` are given.
+    """
+    if isinstance(source, ArraySource) and chunks is None:
+        return source.array
     shape = source.levels[level].shape
     if 0 in shape:
         return da.empty((*shape, source.channels), dtype=source.dtype, chunks=-1)
     sides = default_chunks(source, level) if chunks is None else chunks
     rows, columns = normalized_chunks(sides, shape, source.dtype)
     task = ReadBlock(level, bounds(rows), bounds(columns))
-    return map_blocks(task, source, (rows, columns, (source.channels,)), source.dtype, label)
+    lengths = (rows, columns, (source.channels,))
+    return map_blocks(task, source, lengths, source.dtype, label or source.layer_name)

@@ -12,11 +12,14 @@ from dask_slides.core.geometry import Region, even_pieces
 from dask_slides.core.source import (
     DerivedSource,
     Source,
+    replace_root,
     root_of,
+    root_spans,
     root_window,
 )
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.resized import ResizedSource
+from dask_slides.readers.dask_array import ArraySource
 
 MAX_TASKS = 1000
 """Tasks that an operation aims at, at the most: 102,400 x 102,400 px stays below."""
@@ -139,12 +142,18 @@ def even_chunks(
     return even_pieces(shape[0], side[0]), even_pieces(shape[1], side[1])
 
 
-def task_bytes(source: Source, level: int, region: Region) -> int:
+def task_bytes(source: Source, level: int, region: Region, whole: Region | None = None) -> int:
     """Return the peak bytes of reading `region`: a sum over the chain, result included.
 
-    Each derived source adds its own arrays and the largest single read of its parent.
+    Each derived source adds its own arrays and the largest single read of its parent. A task that
+    reads a `whole` region in parts holds the blocks of a dask array that all of it touches.
     """
     total, shrunk = 0, 1
+    root = root_of(source)
+    if isinstance(root, ArraySource):
+        blocks = root.without_blocks()
+        total = blocks.nbytes(*root_spans(source, level, whole or region))
+        source = replace_root(source, blocks)
     while isinstance(source, DerivedSource):
         total += source.working_bytes(level, region) // shrunk
         level, region = source.largest_read(level, region)

@@ -11,7 +11,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, reduced_size
 from dask_slides.core.intervals import Intervals
-from dask_slides.core.source import DerivedSource, Level, Source
+from dask_slides.core.source import DerivedSource, Level, Source, Span
 from dask_slides.core.types import Array
 from dask_slides.graph.batch_read import read_each
 from dask_slides.graph.resized import STRIP_PIXELS
@@ -24,6 +24,11 @@ class CutSource(DerivedSource):
     parent: Source
     rows: Intervals
     columns: Intervals
+
+    @property
+    def layer_name(self) -> str:
+        """A cut-off."""
+        return "cutoff"
 
     def _scaled(self, number: int, factor: int = 1) -> tuple[Intervals, Intervals] | None:
         """Return the runs on a level of the parent, None where a cut falls inside a pixel."""
@@ -68,6 +73,13 @@ class CutSource(DerivedSource):
         top, left = tops[0][0], lefts[0][0]
         bottom, right = (pieces[-1][0] + pieces[-1][2] for pieces in (tops, lefts))
         return number, Region(top, left, bottom - top, right - left)
+
+    def spans(self, level: int, region: Region) -> tuple[int, list[Span], list[Span]]:
+        """Return the pieces of the rows and columns of `region` in the parent."""
+        number, rows, columns = self._kept[level]
+        down = [(top, top + n) for top, _, n in rows.pieces(region.y, region.stop_y)]
+        across = [(left, left + n) for left, _, n in columns.pieces(region.x, region.stop_x)]
+        return number, down, across
 
     def read(self, level: int, region: Region) -> Array:
         """Read the pieces of `region` that lie together in the parent."""

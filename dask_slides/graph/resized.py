@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -123,6 +124,11 @@ class ResizedSource(DerivedSource):
     gap: float | None
 
     @property
+    def layer_name(self) -> str:
+        """A resize, or a cut-off at another scale."""
+        return "cutoff" if self.parent.layer_name == "cutoff" else "resize"
+
+    @property
     def levels(self) -> tuple[Level, ...]:
         """One level; tiles of 64 px, as nothing is stored."""
         return (Level(self.shape, (1.0, 1.0), (64, 64)),)
@@ -162,8 +168,9 @@ class ResizedSource(DerivedSource):
         height, width = self.parent.levels[0].shape
         return Placement((height / self.shape[0], width / self.shape[1]))
 
+    @cached_property
     def axes(self) -> tuple[Axis, Axis]:
-        """Return how rows and columns of what is read become those of this image."""
+        """How rows and columns of what is read become those of this image."""
         full, level = self.parent.levels[0], self.parent.levels[self.from_level]
         factor = self.factor
         rows, columns = (
@@ -187,7 +194,7 @@ class ResizedSource(DerivedSource):
 
     def _window(self, region: Region) -> Region:
         """Return the same in pixels of what is read."""
-        rows, columns = self.axes()
+        rows, columns = self.axes
         top, bottom = rows.window(region.y, region.stop_y)
         left, right = columns.window(region.x, region.stop_x)
         return Region(top, left, bottom - top, right - left)
@@ -205,7 +212,7 @@ class ResizedSource(DerivedSource):
         resample = self._rows_first if self._is_fast else self._columns_first
         out = resample(region, gaps)
         fill_holes(self, self.holes(level, region), region, out)
-        reached = None if gaps is None else gaps.reached(self.axes(), region)
+        reached = None if gaps is None else gaps.reached(self.axes, region)
         if reached is None:
             return out, None
         np.copyto(out, self.fill, where=reached[..., None])
@@ -216,7 +223,7 @@ class ResizedSource(DerivedSource):
         found = self.parent.holes(*self.window(level, region))
         if not found:
             return ()
-        rows, columns = self.axes()
+        rows, columns = self.axes
         holes = []
         for hole in found:
             read = shrunk(hole.region, self.factor)
@@ -229,24 +236,26 @@ class ResizedSource(DerivedSource):
 
     def _columns_first(self, region: Region, gaps: MissingPixels | None) -> Array:
         """Resample columns while reading, then rows: the order of the whole-image resize."""
-        rows, columns = self.axes()
+        rows, columns = self.axes
         window = self._window(region)
+        read = self._strip_reader(gaps)
         middle = np.empty((window.height, region.width, self.channels), self.dtype)
         for strip in self._strips(window):
             middle[strip.y - window.y : strip.stop_y - window.y] = resample_columns(
-                self._read_strip(strip, gaps), columns, region.x, region.stop_x, window.x
+                read(strip), columns, region.x, region.stop_x, window.x
             )
         return resample_rows(middle, rows, region.y, region.stop_y, window.y)
 
     def _rows_first(self, region: Region, gaps: MissingPixels | None) -> Array:
         """Resample the rows that are whole after each strip, then their columns."""
-        rows, columns = self.axes()
+        rows, columns = self.axes
         window = self._window(region)
         _, last = rows.taps(region.y, region.stop_y)
         out = np.empty((region.height, region.width, self.channels), self.dtype)
+        read = self._strip_reader(gaps)
         held, top, start = None, window.y, region.y
         for strip in self._strips(window):
-            pixels = self._read_strip(strip, gaps)
+            pixels = read(strip)
             held = pixels if held is None else np.concatenate((held, pixels))
             stop = region.y + int(np.searchsorted(last, strip.stop_y, side="right"))
             if stop > start:
@@ -264,11 +273,18 @@ class ResizedSource(DerivedSource):
         tile = max(1, self.parent.levels[self.from_level].tile[0] // self.factor)
         return list(strips(window, tile, STRIP_PIXELS))
 
-    def _read_strip(self, strip: Region, gaps: MissingPixels | None) -> Array:
-        if self.factor == 1:
+    def _strip_reader(self, gaps: MissingPixels | None) -> Callable[[Region], Array]:
+        """Return what reads a strip of the level; pixels without a value are added to `gaps`."""
+        if self.factor > 1:
+            return partial(self.parent.read_reduced, self.from_level, self.factor)
+        if gaps is None:
+            return partial(self.parent.read, self.from_level)
+
+        def read(strip: Region) -> Array:
             pixels, valid = self.parent.read_valid(self.from_level, strip)
-            return pixels if gaps is None or valid is None else gaps.add(strip, pixels, valid)
-        return self.parent.read_reduced(self.from_level, self.factor, strip)
+            return pixels if valid is None else gaps.add(strip, pixels, valid)
+
+        return read
 
     def working_bytes(self, level: int, region: Region) -> int:
         """Sum up the columns done of all strips, the buffers of a pass, and the result."""
@@ -297,7 +313,7 @@ class ResizedSource(DerivedSource):
 
     def _fast_bytes(self, region: Region, strip: Region, sample: int) -> int:
         """Sum up what is held of the rows, both passes of what a strip completes, the result."""
-        vertical, horizontal = self.axes()
+        vertical, horizontal = self.axes
         first, last = vertical.taps(region.y, region.stop_y)
         joined = (strip.height + int((last - first).max())) * strip.width
         done = min(region.height, int(strip.height / vertical.ratio) + 2)

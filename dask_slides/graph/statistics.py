@@ -47,17 +47,17 @@ class StatsBlock:
         """Return the region of level 0 that the cells of `block` cover."""
         return 0, self.grid.span(*self._cells(block))
 
-    def __call__(self, source: Source, block: Block) -> Array:
+    def __call__(self, source: Source, block_id: Block) -> Array:
         """Return (rows, cols, record) float64."""
-        row0, row1, col0, col1 = self._cells(block)
+        row0, row1, col0, col1 = self._cells(block_id)
         shape = (row1 - row0, col1 - col0)
-        unseen = self._areas(block)
+        unseen = self._areas(block_id)
         nodata = np.zeros(shape, np.int64)
         large = math.prod(self.grid.tile) * source.channels >= LARGE
         if source.dtype == np.uint8 and "saturation" not in self.fields and large:
             samples = math.prod(self.grid.shape) * source.channels
             sums = byte_sums(shape, bool(self.fields), samples)
-            for row, first, part, seen, empty in self._parts(source, block):
+            for row, first, part, seen, empty in self._parts(source, block_id):
                 for number, pixels in enumerate(part):
                     cell = row, first + number
                     nodata[cell] += 0 if empty is None else np.count_nonzero(empty[number])
@@ -72,7 +72,7 @@ class StatsBlock:
                 dtype=np.float64,
             )
         records = np.zeros((*shape, record_length(self.fields)))
-        for row, first, part, seen, empty in self._parts(source, block):
+        for row, first, part, seen, empty in self._parts(source, block_id):
             cells = row, slice(first, first + len(part))
             if empty is not None:
                 nodata[cells] += np.count_nonzero(empty, axis=(1, 2))
@@ -156,7 +156,7 @@ def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
     height, width = source.levels[0].tile
     pixels = min(cells.area, max(STRIP_PIXELS, height * (cells.width + 2 * width)))
     samples = pixels * source.channels
-    strip = task_bytes(source, 0, Region(0, 0, -(-pixels // cells.width), cells.width))
+    strip = task_bytes(source, 0, Region(0, 0, -(-pixels // cells.width), cells.width), cells)
     # bytes are counted where they lie, others a part at a time: as numbers of 64 bits, and bins
     counted = samples + 64 * min(samples, max(TOGETHER, cells.width * source.channels))
     records = 8 * rows[0] * columns[0] * record_length(FIELDS)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.core.geometry import Region, bounds, even_pieces
-from dask_slides.core.source import DerivedSource, Source, root_of
+from dask_slides.core.source import DerivedSource, Source, replace_root, root_of, root_spans
 from dask_slides.core.tile_origins import TileOrigins
 from dask_slides.core.types import Array
 from dask_slides.graph.batch_read import read_each
@@ -56,9 +56,9 @@ class TileBlock:
         height, width = bottom - top + self.tile[0], right - left + self.tile[1]
         return 0, Region(int(top), int(left), int(height), int(width))
 
-    def __call__(self, source: Source, block: Block) -> Array:
+    def __call__(self, source: Source, block_id: Block) -> Array:
         """Return (n, h, w, c)."""
-        return self.tiles(source, self.starts[block[0]], self.starts[block[0] + 1])
+        return self.tiles(source, self.starts[block_id[0]], self.starts[block_id[0] + 1])
 
     def tiles(self, source: Source, start: int, stop: int) -> Array:
         """Return tiles [start, stop), (n, h, w, c)."""
@@ -85,7 +85,8 @@ def reading_bytes(source: Source, tile: tuple[int, int], count: int) -> int:
     height, width = source.levels[0].shape
     pixels = max(tile[0] * tile[1], _together(count, tile))
     across = min(max(width, tile[1]), pixels // tile[0])
-    return task_bytes(source, 0, Region(0, 0, min(max(height, tile[0]), pixels // across), across))
+    read = Region(0, 0, min(max(height, tile[0]), pixels // across), across)
+    return task_bytes(source, 0, read, Region(0, 0, *tile))
 
 
 class TileReader(Protocol):
@@ -125,9 +126,10 @@ def plan_tile_blocks(
 ) -> tuple[TileBlock, tuple[int, ...]]:
     """Return the task for tiles at `yx`, and how many of them each of `tasks` or more takes."""
     nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
-    # over a dask array a task needs the window that holds all its tiles: one tile a task
-    apart = isinstance(root_of(source), ArraySource)
-    count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
+    if isinstance(root_of(source), ArraySource):
+        lengths = _lengths_over_array(source, yx, tile, max(1, TASK_BYTES // nbytes))
+        return TileBlock(TileOrigins.of(yx), tile, bounds(lengths), fill), lengths
+    count = max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
     # and at least a few tasks, so that there is something to share out
     unit = source.levels[0].tile if not isinstance(source, DerivedSource) else read_unit(source)
     decoded = math.prod(max(1.0, u / t) for u, t in zip(unit, tile, strict=True))
@@ -137,3 +139,23 @@ def plan_tile_blocks(
     count = min(count, max(1, -(-len(yx) // tasks)))
     lengths = even_pieces(len(yx), count)
     return TileBlock(TileOrigins.of(yx), tile, bounds(lengths), fill), lengths
+
+
+def _lengths_over_array(
+    source: Source, yx: NDArray[np.int64], tile: tuple[int, int], most: int
+) -> tuple[int, ...]:
+    """Return how many tiles each task takes: at most `most`, which touch the same blocks."""
+    root = root_of(source)
+    assert isinstance(root, ArraySource)
+    blocks = root.without_blocks()
+    source = replace_root(source, blocks)
+    lengths: list[int] = []
+    last: list[tuple[int, int]] = []
+    for y, x in yx.tolist():
+        touched = blocks.touched(*root_spans(source, 0, Region(y, x, *tile)))
+        if lengths and touched == last and lengths[-1] < most:
+            lengths[-1] += 1
+        else:
+            lengths.append(1)
+        last = touched
+    return tuple(lengths)

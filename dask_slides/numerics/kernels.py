@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -137,9 +138,7 @@ class Axis:
 
     def window(self, start: int, stop: int) -> tuple[int, int]:
         """Return the range of input pixels that outputs [start, stop) need."""
-        low, _ = self.taps(start, start + 1)
-        _, high = self.taps(stop - 1, stop)
-        return int(low[0]), int(high[0])
+        return _window(self, start, stop)
 
     def reached(self, start: int, stop: int, low: int, high: int) -> tuple[int, int]:
         """Return the range of outputs [start, stop) that need an input of [low, high)."""
@@ -166,6 +165,13 @@ class Axis:
         weight[index >= last[:, None]] = 0.0
         # added up tap by tap: the order of a plain sum depends on the width of the window
         return first, weight / np.add.accumulate(weight, axis=1)[:, -1:]
+
+
+@lru_cache(maxsize=2**12)  # blocks of a grid share their rows and columns
+def _window(axis: Axis, start: int, stop: int) -> tuple[int, int]:
+    low, _ = axis.taps(start, start + 1)
+    _, high = axis.taps(stop - 1, stop)
+    return int(low[0]), int(high[0])
 
 
 def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:

@@ -49,11 +49,11 @@ class RecordBlock:
         """Return what the tiles of `block` read."""
         return self.tiles.window(block)
 
-    def __call__(self, source: Source, block: Block) -> Array:
+    def __call__(self, source: Source, block_id: Block) -> Array:
         """Return (n, record)."""
-        start, stop = self.tiles.starts[block[0] : block[0] + 2]
+        start, stop = self.tiles.starts[block_id[0] : block_id[0] + 2]
         regions = self.tiles.regions(source, slice(start, stop))
-        pixels = self.tiles(source, block)
+        pixels = self.tiles(source, block_id)
         records = []
         for region, tile in zip(regions, pixels, strict=True):
             seen = present_mask(region, source.holes(0, region))

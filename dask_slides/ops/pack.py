@@ -147,7 +147,7 @@ def pack_at(
     shape = (len(yx), *tile, source.channels)
     if len(yx):
         chunks = (lengths, *((side,) for side in shape[1:]))
-        tiles = map_blocks(task, source, chunks, source.dtype, "tiles")
+        tiles = map_blocks(task, source, chunks, source.dtype, "pack")
     else:
         tiles = da.empty(shape, dtype=source.dtype, chunks=(1, *shape[1:]))
     level0 = np.rint(yx * _factors(slide, image)).astype(np.int64)

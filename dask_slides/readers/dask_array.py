@@ -1,7 +1,9 @@
-"""A dask array as a source; and the window of it that a task was handed."""
+"""A dask array as a source, and the blocks of it that a task is given."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,34 +11,85 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.equality import EqualByFields
-from dask_slides.core.geometry import Region
-from dask_slides.core.source import Level, Source
+from dask_slides.core.geometry import Region, bounds
+from dask_slides.core.source import Level, Source, Span
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
+from dask_slides.runtime.scheduler import compute
+
+UNIT = 64
+"""Side of the tiles of blocks in memory: strips of any height can be read from them."""
 
 
 @dataclass(frozen=True)
-class WindowSource(Source):
-    """Pixels in memory: `pixels` (h, w, c) lies at (y, x) of an image of known levels."""
+class BlocksSource(Source):
+    """Blocks in memory of an image that is divided at `rows` and `columns`."""
 
     name: str
     levels: tuple[Level, ...]
     channels: int
     dtype: np.dtype[Any]
-    pixels: Array | None = None
-    y: int = 0
-    x: int = 0
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    """Where blocks begin, and the end."""
+    blocks: Mapping[tuple[int, int], Array] | None = None
+    """Blocks (h, w, c) by row and column; None in a graph, before there are any."""
+
+    def _indices(self, rows: Span, columns: Span) -> list[tuple[int, int]]:
+        across = _overlapping(self.columns, *columns)
+        return [(i, j) for i in _overlapping(self.rows, *rows) for j in across]
+
+    def touched(self, rows: list[Span], columns: list[Span]) -> list[tuple[int, int]]:
+        """Return the blocks that hold any pixel of these rows and columns, in order."""
+        down, across = _joined(rows), _joined(columns)
+        pairs = [pair for y in down for x in across for pair in self._indices(y, x)]
+        return list(dict.fromkeys(pairs))
+
+    def nbytes(self, rows: list[Span], columns: list[Span]) -> int:
+        """Return the bytes of those blocks."""
+        sizes = (
+            (self.rows[i + 1] - self.rows[i]) * (self.columns[j + 1] - self.columns[j])
+            for i, j in self.touched(rows, columns)
+        )
+        return sum(sizes) * self.channels * self.dtype.itemsize
 
     def read(self, level: int, region: Region) -> Array:
-        """Return the pixels of `region`; it must lie in the window."""
+        """Return the pixels of `region`: a view if one block holds them all."""
         assert level == 0
-        assert self.pixels is not None
-        return self.pixels[region.slices(self.y, self.x)]
+        assert self.blocks is not None
+        found = self._indices((region.y, region.stop_y), (region.x, region.stop_x))
+        if len(found) == 1:
+            i, j = found[0]
+            return self.blocks[i, j][region.slices(self.rows[i], self.columns[j])]
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        for i, j in found:
+            y, x = self.rows[i], self.columns[j]
+            block = Region(y, x, self.rows[i + 1] - y, self.columns[j + 1] - x)
+            part = block.intersect(region)
+            out[part.slices(region.y, region.x)] = self.blocks[i, j][part.slices(y, x)]
+        return out
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Join neighbours among `spans` without a whole unit between them: they are read together."""
+    out = spans[:1]
+    for start, stop in spans[1:]:
+        first, last = out[-1]
+        if start // UNIT <= -(-last // UNIT):
+            out[-1] = first, max(last, stop)
+        else:
+            out.append((start, stop))
+    return out
+
+
+def _overlapping(edges: tuple[int, ...], start: int, stop: int) -> range:
+    """Return the numbers of the pieces between `edges` that overlap [start, stop)."""
+    return range(bisect_right(edges, start) - 1, bisect_left(edges, min(stop, edges[-1])))
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySource(EqualByFields, Source):
-    """A dask array (y, x, c); tasks get the windows they need as dependencies."""
+    """A dask array (y, x, c) of one chunk along c; tasks depend on the blocks they need."""
 
     array: da.Array
     name: str = "dask array"
@@ -44,9 +97,8 @@ class ArraySource(EqualByFields, Source):
     @property
     def levels(self) -> tuple[Level, ...]:
         """One level: the array."""
-        height, width = self.array.shape[:2]
         tile = (max(self.array.chunks[0]), max(self.array.chunks[1]))
-        return (Level((height, width), (1.0, 1.0), tile),)
+        return (Level(self.array.shape[:2], (1.0, 1.0), tile),)
 
     @property
     def channels(self) -> int:
@@ -57,16 +109,18 @@ class ArraySource(EqualByFields, Source):
     def dtype(self) -> np.dtype[Any]:
         """Type of the array."""
         # numpy has two types of 64 bits that are equal, and Zarr knows one of them
-        result: np.dtype[Any] = np.dtype(self.array.dtype.newbyteorder("=").str)
+        result: np.dtype[Any] = np.dtype(self.array.dtype.str)
         return result
 
     def read(self, level: int, region: Region) -> Array:
         """Compute `region` of the array."""
-        return np.asarray(self.array[region.slices()].compute())
+        return compute(self.array[region.slices()], "read")
 
-    def hollow(self) -> WindowSource:
-        """Return a source of the same shape without pixels, small to pickle."""
-        return WindowSource(self.name, self.levels, self.channels, self.dtype)
+    def without_blocks(self) -> BlocksSource:
+        """Return what a task reads from, before it has blocks; small to pickle."""
+        rows, columns = (bounds(chunks) for chunks in self.array.chunks[:2])
+        level = Level(self.array.shape[:2], (1.0, 1.0), (UNIT, UNIT))
+        return BlocksSource(self.name, (level,), self.channels, self.dtype, rows, columns)
 
 
 def array_source(array: Any) -> ArraySource:
@@ -93,4 +147,5 @@ def array_source(array: Any) -> ArraySource:
         raise SlideArgumentError(
             f"dask array of dtype {array.dtype} is not an image; use an integer or float dtype"
         )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return ArraySource(array.rechunk({2: -1}))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import cached_property, partial
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import dask
@@ -44,11 +45,11 @@ from dask_slides.runtime.threads import (
 
 MEMORY = "dask-slides.memory"
 """Key in the configuration of dask: bytes that all threads or processes may take together."""
-TOGETHER = 0.5
-"""Seconds within which blocks that end are fetched at once: one by one the messages for it were a
-quarter of what a scheduler did for a task."""
-NAMED = 3
-"""Blocks that an error names, at the most; it has the numbers of all."""
+BATCH_SECONDS = 0.5
+"""Blocks of a cluster that finish within this time are fetched at once: one by one, the messages
+were a quarter of the work that a scheduler did for a task."""
+NAMED_BLOCKS = 3
+"""Blocks that an error message names at most; its attribute `blocks` holds all numbers."""
 
 Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
@@ -120,29 +121,35 @@ def compute(
     array: da.Array,
     label: str,
     progress: Progress | None = None,
-    place: Callable[[Block], str] | None = None,
+    describe: Callable[[Block], str] | None = None,
 ) -> NDArray[Any]:
     """Compute `array` on the active scheduler, calling `progress` after each block.
 
+    Blocks are written into one array as they are done, so that memory holds the result once; only
+    a scheduler of processes on this machine joins them at the end.
+
     On a cluster a block that ends every worker it is given to is set aside, and all others are
-    computed; then WorkerKilledError names it by what `place` says of its number. A cluster that is
-    lost raises ClusterLostError.
+    computed; then WorkerKilledError names it by what `describe` returns for its number. A lost
+    cluster raises ClusterLostError.
     """
     report = _report.get()
     if progress is None:
-        progress = _silence if report is None else partial(report, label)
+        progress = _ignore_progress if report is None else partial(report, label)
     total = int(array.npartitions)
     progress(0, total)  # the clock starts here
-    count = _Count(array, total, progress)
-    if _alone.get():
-        return np.asarray(array.compute(scheduler=dask.get, callbacks=[count._callback]))
-    client = active_client()
+    client = None if _alone.get() else active_client()
     if client is not None:
         with seceded():
-            return _compute_remote(client, array, total, progress, place or _number)
+            return _compute_remote(client, array, total, progress, describe or _number)
+    filled = _FilledArray(array)
+    count = _Count((array.name, filled.name), total, progress)
     with _local_options(count) as options:
         try:
-            result = np.asarray(array.compute(**options))
+            if _shares_memory(options):
+                filled.lazy().compute(**options)
+                result = filled.result
+            else:
+                result = np.asarray(array.compute(**options))
         except BrokenExecutor as error:
             raise WorkerKilledError(
                 f"{label}: a process of the pool ended in a task: out of memory, or a tile "
@@ -153,6 +160,44 @@ def compute(
     return result
 
 
+class _FilledArray:
+    """An array in memory that the tasks of this process write their blocks into."""
+
+    def __init__(self, array: da.Array) -> None:
+        self.name = f"{array.name}-fill"  # begins alike, as dashboards and callbacks show it
+        self._array = array
+        self._starts = [bounds(lengths) for lengths in array.chunks]
+
+    @cached_property
+    def result(self) -> NDArray[Any]:
+        """The array; what no task has written yet is undefined."""
+        return np.empty(self._array.shape, self._array.dtype)
+
+    def lazy(self) -> da.Array:
+        """Return an array of one value for each block, whose tasks write the blocks."""
+        return self._array.map_blocks(
+            self.write,
+            chunks=tuple((1,) * count for count in self._array.numblocks),
+            dtype=np.bool_,
+            meta=np.empty((0,) * self._array.ndim, np.bool_),
+            name=self.name,
+        )
+
+    def write(self, block: NDArray[Any], block_id: Block) -> NDArray[np.bool_]:
+        """Write `block` where it belongs."""
+        edges = zip(self._starts, block_id, strict=True)
+        self.result[tuple(slice(starts[n], starts[n + 1]) for starts, n in edges)] = block
+        return np.ones((1,) * block.ndim, np.bool_)
+
+
+def _shares_memory(options: dict[str, Any]) -> bool:
+    """Return whether the scheduler runs tasks in this process."""
+    pool = options.get("pool") or setting("pool")
+    if options["scheduler"] not in (threaded.get, dask.get):
+        return False
+    return pool is None or isinstance(pool, ThreadPoolExecutor | ThreadPool)
+
+
 @contextmanager
 def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
     """Yield what to call ``array.compute`` with, on the schedulers of this machine.
@@ -160,6 +205,9 @@ def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
     All is given to that one call: dask's configuration and its active callbacks are those of every
     thread of the process.
     """
+    if _alone.get():
+        yield {"scheduler": dask.get, "callbacks": [count._callback]}
+        return
     schedule = _local_scheduler()
     options = _passed_on() | {"scheduler": schedule}
     if schedule in named_schedulers.values() or isinstance(setting("scheduler"), Executor):
@@ -202,7 +250,7 @@ def _number(block: Block) -> str:
     return f"block {block}"
 
 
-def _silence(done: int, total: int) -> None:
+def _ignore_progress(done: int, total: int) -> None:
     return None
 
 
@@ -226,17 +274,16 @@ def _threads_of_our_own() -> Iterator[ThreadPoolExecutor]:
 
 
 def _compute_remote(
-    client: Any, array: da.Array, total: int, progress: Progress, place: Callable[[Block], str]
+    client: Any, array: da.Array, total: int, progress: Progress, describe: Callable[[Block], str]
 ) -> NDArray[Any]:
     from distributed import as_completed, futures_of
     from distributed.scheduler import KilledWorker
 
-    result = np.empty(array.shape, array.dtype)
-    starts = [bounds(lengths) for lengths in array.chunks]
+    filled = _FilledArray(array)
     waiting: dict[Any, Any] = {}
 
-    def keep(futures: list[Any]) -> list[Any]:
-        """Take blocks home, as a worker that ends loses them; return those that were given up."""
+    def fetch(futures: list[Any]) -> list[Any]:
+        """Copy blocks, as a worker that ends loses them; return those that were given up."""
         blocks = client.gather({future.key: future for future in futures}, errors="skip")
         given_up = []
         for future in futures:
@@ -246,47 +293,49 @@ def _compute_remote(
                 except KilledWorker:  # more than `allowed-failures` of them
                     given_up.append(future)
                     continue
-            numbers = zip(starts, future.key[1:], strict=True)
-            place = tuple(slice(edges[n], edges[n + 1]) for edges, n in numbers)
-            result[place] = blocks[future.key]
-            del waiting[future.key]
+            filled.write(blocks.pop(future.key), future.key[1:])
+            del waiting[future.key]  # and so the block on its worker
             progress(total - len(waiting), total)
         return given_up
 
     try:
         lazy = client.persist(array, **_passed_on())
-        waiting = {future.key: future for future in futures_of(lazy)}
+        waiting |= {future.key: future for future in futures_of(lazy)}
+        del lazy
         arriving = as_completed(list(waiting.values()), loop=client.loop)
-        given_up = [one for some in _together(arriving) for one in keep(some)]
+        given_up = [one for batch in _batches(arriving) for one in fetch(batch)]
         for future in given_up:  # alone: dask blames every task that a worker had
             client.retry([future])
-            keep([future])
+            fetch([future])
         if waiting:
-            raise _named(waiting, place)
+            raise _killed_error(waiting, describe)
     except BaseException as error:
         with suppress(Exception):  # lost meanwhile: then there is nothing to cancel
             client.cancel(list(waiting.values()))
         if _is_lost(client, error):
-            raise ClusterLostError(_lost(client)) from error
+            raise _lost_error(client) from error
         raise
-    return result
+    return filled.result
 
 
-def _together(arriving: Any) -> Iterator[list[Any]]:
-    """Yield what has ended, together with what ends within a moment: none at the beginning."""
+def _batches(arriving: Any) -> Iterator[list[Any]]:
+    """Yield futures as they finish, in batches of those that finish soon after each other.
+
+    The first ones come alone: nobody waits for a batch at the beginning.
+    """
     start = 0.0
     for first in arriving:
-        some, now = [first], time.monotonic()
+        batch, now = [first], time.monotonic()
         start = start or now
-        until = now + min(TOGETHER, (now - start) / 4)
+        until = now + min(BATCH_SECONDS, (now - start) / 4)
         while not arriving.is_empty() and time.monotonic() < until:
-            time.sleep(TOGETHER / 20)
-            some += arriving.next_batch(block=False)
-        yield some
+            time.sleep(BATCH_SECONDS / 20)
+            batch += arriving.next_batch(block=False)
+        yield batch
 
 
 def _is_lost(client: Any, error: BaseException) -> bool:
-    """Return whether `error` is one of a cluster that is gone, or has nobody left to work."""
+    """Return whether `error` means that the cluster is gone, or has no worker left."""
     from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
     if isinstance(error, CancelledError | NoValidWorkerError | NoWorkerError):
@@ -295,10 +344,10 @@ def _is_lost(client: Any, error: BaseException) -> bool:
     return client.status != "running" and not ours
 
 
-def _named(keys: Iterable[Any], place: Callable[[Block], str]) -> WorkerKilledError:
+def _killed_error(keys: Iterable[Any], describe: Callable[[Block], str]) -> WorkerKilledError:
     blocks = sorted(tuple(key[1:]) for key in keys)
-    named = "; ".join(place(block) for block in blocks[:NAMED])
-    more = f" and {len(blocks) - NAMED:,} more" if len(blocks) > NAMED else ""
+    named = "; ".join(describe(block) for block in blocks[:NAMED_BLOCKS])
+    more = f" and {len(blocks) - NAMED_BLOCKS:,} more" if len(blocks) > NAMED_BLOCKS else ""
     error = WorkerKilledError(
         f"{named}{more}: every worker ended in it, and all the rest is done: out of "
         "memory, or a tile that its codec crashes on; give each worker fewer threads or more "
@@ -308,25 +357,25 @@ def _named(keys: Iterable[Any], place: Callable[[Block], str]) -> WorkerKilledEr
     return error
 
 
-def _lost(client: Any) -> str:
-    where = getattr(client.scheduler, "address", None) or "the scheduler"
-    return (
-        f"{where}: the scheduler was lost, or has no worker any more; see that they run, connect "
-        "again, then resume"
+def _lost_error(client: Any) -> ClusterLostError:
+    address = getattr(client.scheduler, "address", None) or "the scheduler"
+    return ClusterLostError(
+        f"{address}: the scheduler was lost, or has no worker any more; see that they run, "
+        "connect again, then resume"
     )
 
 
 class _Count(Callback):  # type: ignore[misc]
     """Counts finished blocks of one array on the schedulers of this machine."""
 
-    def __init__(self, array: da.Array, total: int, progress: Progress) -> None:
+    def __init__(self, names: tuple[str, ...], total: int, progress: Progress) -> None:
         super().__init__()
-        self._name = array.name
+        self._names = names
         self._total = total
         self.done = 0
         self._progress = progress
 
     def _posttask(self, key: Any, *_: Any) -> None:
-        if isinstance(key, tuple) and key[0] == self._name:
+        if isinstance(key, tuple) and key[0] in self._names:
             self.done += 1
             self._progress(self.done, self._total)

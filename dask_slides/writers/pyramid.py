@@ -140,13 +140,13 @@ class WriteBlock:
             f"{height} x {width} px"
         )
 
-    def __call__(self, source: Source, block: Block) -> Array:
-        """Write `block`, if a run before this one did not; return the pixels written, (1, 1)."""
-        column, row = block[:2]
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Write `block_id`, if a run before this one did not; return the pixels written, (1, 1)."""
+        column, row = block_id[:2]
         task = f"{self.stage.levels[0]}-{row}-{column}"
         done = pixels_of_task(self.path, task)
         if done is None:
-            done = self._write(source, block, task)
+            done = self._write(source, block_id, task)
         return np.full((1, 1), done, np.int64)
 
     def _write(self, source: Source, block: Block, task: str) -> int:

@@ -50,7 +50,8 @@ def slide(request, tissue, tissue_tiff):
     if request.param == "file":
         return ds.open_slide(tissue_tiff)
     image = tissue if request.param == "array" else as_floats(tissue)
-    return ds.from_dask(da.from_array(image, chunks=(151, 167, 2)))
+    array = da.from_array(image, chunks=(151, 167, 2))
+    return ds.from_dask(array.map_blocks(np.ascontiguousarray, dtype=array.dtype))
 
 
 @pytest.fixture(scope="module")

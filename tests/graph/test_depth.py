@@ -1,0 +1,66 @@
+"""How many functions of the package a pixel goes through, from the entry to the codec."""
+
+import sys
+from pathlib import Path
+
+import dask
+import pytest
+import simplejpeg
+
+import dask_slides as ds
+from dask_slides.readers.tile_cache import TILE_CACHE
+
+ROOT = Path(ds.__file__).parent
+
+ROUTES = {
+    "slide.read": (lambda slide, _: slide.read(0, 0, 300, 300), 18),
+    "a block of a resize": (lambda slide, _: ds.resize(slide, downsample=10).data.compute(), 15),
+    "a block of cells of a blank map": (
+        lambda slide, _: ds.blank_map(slide).statistics.compute(),
+        15,
+    ),
+    "a shard of a write": (lambda slide, path: ds.write(slide, path / "a.ome.zarr"), 19),
+}
+"""What is called, and how many frames there are today; the aim is 10."""
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = ds.sample_slide(tmp_path_factory.mktemp("depth") / "a.tif", shape=(4096, 4096))
+    slide = ds.open_slide(path)
+    slide.read(0, 0, 300, 300)  # the decoder of a page is chosen at its first tile
+    return slide
+
+
+def frames(task_only):
+    """Return the functions of the package that are running, the outermost first.
+
+    With `task_only` those that dask called in a task.
+    """
+    found, frame = [], sys._getframe(2)
+    while frame:
+        path = Path(frame.f_code.co_filename)
+        if task_only and path.name == "_task_spec.py":
+            break
+        if path.is_relative_to(ROOT):
+            found.append(f"{path.relative_to(ROOT)}: {frame.f_code.co_qualname}")
+        frame = frame.f_back
+    return found[::-1]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_frames_from_the_entry_to_the_codec(slide, route, tmp_path, monkeypatch):
+    call, most = ROUTES[route]
+    decode, stacks = simplejpeg.decode_jpeg, []
+
+    def counted(*args, **options):
+        stacks.append(frames(task_only=route != "slide.read"))
+        return decode(*args, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", counted)
+    TILE_CACHE.clear()
+    with dask.config.set(scheduler="sync"):
+        call(slide, tmp_path)
+    deepest = max(stacks, key=len)
+    print(f"{route}: {len(deepest)}", *deepest, sep="\n  ")
+    assert len(deepest) <= most
