@@ -20,6 +20,7 @@ from dask.callbacks import Callback
 import dask_slides as ds
 from dask_slides.readers import image_file
 from dask_slides.runtime.scheduler import compute
+from dask_slides.writers.write import write_to
 
 pytest.importorskip("distributed")  # which dask would load meanwhile, with its configuration
 
@@ -84,13 +85,12 @@ def test_tasks_find_the_process_as_it_was(seen, tmp_path, operation):
 def test_a_cohort_leaves_the_process_as_it_was(tmp_path, monkeypatch):
     folder = cohort_work.slide_files(tmp_path / "s", 2)
     states = []
-    write = ds.write
 
-    def look(*args, **kwargs):
+    def look(*args):
         states.append(state())
-        return write(*args, **kwargs)
+        return write_to(*args)
 
-    monkeypatch.setattr("dask_slides.cohort.steps.write", look)
+    monkeypatch.setattr("dask_slides.cohort.steps.write_to", look)
     before = state()
     assert ds.run_cohort(folder, job=tmp_path / "job", steps={"mask": {"tile_size": 64}}).done == 2
     assert len(states) == 2
@@ -101,13 +101,12 @@ def test_a_cohort_leaves_the_process_as_it_was(tmp_path, monkeypatch):
 def test_cohorts_at_once_log_each_to_its_own_file(tmp_path, monkeypatch):
     """Each has a slide in flight when the other one begins."""
     both = threading.Barrier(2)
-    write = ds.write
 
-    def together(*args, **kwargs):
+    def together(*args):
         both.wait(SECONDS)
-        return write(*args, **kwargs)
+        return write_to(*args)
 
-    monkeypatch.setattr("dask_slides.cohort.steps.write", together)
+    monkeypatch.setattr("dask_slides.cohort.steps.write_to", together)
 
     def run(name):
         folder = tmp_path / name
