@@ -94,8 +94,8 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     found = {
         "folder": folder,
         "slide": list(slide.shape),
-        "blank_cells": int(np.asarray(cells.blank).sum()),
-        "cells": cells.grid.rows * cells.grid.cols,
+        "blank_tiles": int(np.asarray(cells.blank).sum()),
+        "tiles": cells.grid.rows * cells.grid.cols,
         "resized": list(resized.shape),
         "cutoff": list(cut.image.shape),
         "gain": round(cut.gain, 3),
@@ -110,7 +110,7 @@ def _page(found: dict[str, Any], shown: dict[str, Array]) -> str:
     """Return the page of what was `found`, and of the pictures `shown`."""
     facts = {
         "slide": f"{pictures.pixels_text(found['slide'][:2])} px (sample.tif)",
-        "blank cells": f"{found['blank_cells']:,} of {found['cells']:,} (blank.ome.zarr)",
+        "blank tiles": f"{found['blank_tiles']:,} of {found['tiles']:,} (blank.ome.zarr)",
         "resized": f"{pictures.pixels_text(found['resized'][:2])} px (resized.ome.zarr)",
         "cut off": f"{found['gain']:.2f} times finer at the same longest side (cutoff.ome.zarr)",
         "dense tiles": f"{found['dense_tiles']:,} of {TILE} x {TILE} px (dense.tiles.zarr)",

@@ -143,7 +143,7 @@ class Mask(_Image):
 
     name: ClassVar[str] = "mask"
     suffix: ClassVar[str] = ".mask.ome.zarr"
-    counts: ClassVar[tuple[str, ...]] = ("cells", "blank")
+    counts: ClassVar[tuple[str, ...]] = ("tiles", "blank")
 
     tile_size: Any = None
     detector: Detector = EMPTY_GLASS
@@ -167,7 +167,7 @@ class Mask(_Image):
         """Return the object to write, and its counts."""
         found = maps.of_cells(self.tile_size, self.detector)
         blank = np.asarray(found.blank)
-        return found, {"cells": blank.size, "blank": int(blank.sum())}
+        return found, {"tiles": blank.size, "blank": int(blank.sum())}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_each_store_is_what_the_functions_give(slides, done, sync):
         cells = ds.blank_map(path, **work.STEPS["mask"]).compute()
         pixels = ds.open_slide(made["mask"]).data.compute()
         assert np.array_equal(pixels[..., 0] == 0, cells.blank)
-        assert (row["mask_cells"], row["mask_blank"]) == ("25", str(cells.blank.sum()))
+        assert (row["mask_tiles"], row["mask_blank"]) == ("25", str(cells.blank.sum()))
         small = ds.resize(path, **work.STEPS["resize"]).data.compute()
         assert np.array_equal(ds.open_slide(made["resize"]).data.compute(), small)
         cut = ds.cutoff_resize(path, **work.STEPS["cutoff"])
@@ -273,7 +273,7 @@ def test_an_unexpected_error_is_in_the_log(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.steps.pack_tiles", lambda *_, **__: 1 / 0)
     ds.run_cohort(slides, job=tmp_path / "job", steps=["mask", "pack"])
     row = work.table(tmp_path / "job")["s0000"]
-    assert (row["error"], row["mask_cells"]) == ("ZeroDivisionError", "64")
+    assert (row["error"], row["mask_tiles"]) == ("ZeroDivisionError", "64")
     assert "Traceback" in (tmp_path / "job" / "cohort.log").read_text()
 
 

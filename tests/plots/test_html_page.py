@@ -85,7 +85,7 @@ def test_the_policy_refuses_all_but_its_style_and_pictures():
 
 def test_the_page_of_the_demo(tmp_path):
     folder = tmp_path / "<b onclick=alert(1)> demo"
-    result = CliRunner().invoke(main, ["demo", str(folder), "--size", "1536"])
+    result = CliRunner().invoke(main, ["demo", str(folder), "--side", "1536"])
     assert result.exit_code == 0, result.stderr
     assert "index.html" in result.stdout
     text = (folder / "index.html").read_text("utf-8")

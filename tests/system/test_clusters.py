@@ -54,7 +54,7 @@ def test_a_command_on_processes_names_what_kills_them(tmp_path, source, monkeypa
     switch = tmp_path / "switch"
     switch.touch()
     slide = fault_work.faulty(source, [(700, 1100)], "killed", switch)
-    monkeypatch.setattr("dask_slides.cli.slide_options.Given.open", lambda _: slide)
+    monkeypatch.setattr("dask_slides.cli.slide_options.SlideOptions.open", lambda _: slide)
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
     words = ["resize", source, out, "--downsample", 1, "--scheduler", "processes", "--workers", 2]
@@ -118,7 +118,7 @@ def test_tls(tmp_path, source):
             subprocess.Popen([*module, "distributed.cli.dask_worker", *words], **quiet)
         )
         out = tmp_path / "a.zarr"
-        command = [*module, "dask_slides.cli.main", "resize", str(source), str(out), "--downsample",
+        command = [*module, "dask_slides", "resize", str(source), str(out), "--downsample",
                    "1", "--scheduler", str(where), "-q"]  # fmt: skip
         bare = subprocess.run(command, capture_output=True, text=True, check=False)
         assert bare.returncode != 0
@@ -172,7 +172,7 @@ def test_the_recipe_for_ssh(tmp_path, source):
         with Client(address, timeout=60, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
         out = tmp_path / "a.zarr"
-        command = [sys.executable, "-m", "dask_slides.cli.main", "resize", str(source), str(out),
+        command = [sys.executable, "-m", "dask_slides", "resize", str(source), str(out),
                    "--downsample", "1", "--scheduler", address, "-q"]  # fmt: skip
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr

@@ -129,7 +129,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_pa
             # all of them are in flight: nothing is asked of the scheduler any more
             words = ["run", folder, "-o", job, "--downsample", 2, "--steps", "resize,pack",
                      "--pack-tile-size", 64, "--window", 9, "--scheduler", file]  # fmt: skip
-            words = [*cli, "dask_slides.cli.main", *map(str, words)]
+            words = [*cli, "dask_slides", *map(str, words)]
             process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
             wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
             scheduler.kill()
@@ -154,7 +154,7 @@ def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, schedule
     words = ["run", folder, "-o", job, "--steps", "resize,pack", "--downsample", 2,
              "--pack-tile-size", 64, "--pack-ratio", 0.2, "--workers", 2,
              "--scheduler", scheduler]  # fmt: skip
-    words = [sys.executable, "-m", "dask_slides.cli.main", *map(str, words)]
+    words = [sys.executable, "-m", "dask_slides", *map(str, words)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
     if number == signal.SIGINT:

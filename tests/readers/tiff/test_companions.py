@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tifffile
 from bad_tiles import spoil
-from click.testing import CliRunner
 from rw_fixtures import change_file, noise, one_line, patch_tag, segments
 from split_files import (
     KINDS,
@@ -28,7 +27,6 @@ from split_files import (
 )
 
 import dask_slides as ds
-from dask_slides.cli.main import main
 from dask_slides.writers.store.local_transaction import facts_of
 
 
@@ -574,21 +572,6 @@ def test_a_write_goes_on_only_of_the_same_companions(tmp_path):
 
 
 # ---------------------------------------------------------------- command line
-
-
-def test_the_command_line_asks_for_them(tmp_path):
-    path = split(tmp_path)
-    run = CliRunner().invoke
-    told = run(main, ["info", str(path), "--companions", "--json"])
-    assert told.exit_code == 0, told.output
-    assert json.loads(told.output)["shape"] == [*SHAPE, 3]
-    told = run(main, ["info", str(path)])
-    assert "150 x 200 x 1" in told.output and "b.ome.tif, c.ome.tif: not read" in told.output
-    out = str(tmp_path / "out.ome.zarr")
-    done = run(main, ["resize", str(path), out, "--downsample", "2", "--companions", "-q"])
-    assert done.exit_code == 0, done.output
-    expected = ds.resize(opened(path), downsample=2).data.compute()
-    np.testing.assert_array_equal(ds.open_slide(out).data.compute(), expected)
 
 
 # ---------------------------------------------------------------- Micro-Manager
