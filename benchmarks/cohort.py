@@ -77,7 +77,7 @@ class Setting:
         words = [
             sys.executable,
             "-m",
-            "dask_slides.cli.main",
+            "dask_slides",
             "run",
             str(self.slides),
             "-o",

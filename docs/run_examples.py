@@ -37,7 +37,7 @@ def run_shell(code: str, where: str) -> bool:
         words = shlex.split(line, comments=True)
         if words[:1] != ["dask-slides"]:
             continue
-        command = [sys.executable, "-m", "dask_slides.cli.main", *words[1:]]
+        command = [sys.executable, "-m", "dask_slides", *words[1:]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"FAILED {where}: {line}\n{done.stderr}", file=sys.stderr)

@@ -142,7 +142,8 @@ def pyramid(stained, write_pyramid):
 @pytest.fixture(scope="session")
 def cluster():
     """Two worker processes on this machine."""
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,

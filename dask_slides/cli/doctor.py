@@ -1,44 +1,69 @@
-"""What is installed and works here: versions, codecs, extras, cores, memory, a scheduler."""
+"""``dask-slides doctor``: check versions, codecs, extras, cores, memory and a scheduler."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
+import click
 import numpy as np
 from dask.system import CPU_COUNT
 
+from dask_slides.cli.exit_codes import report_errors
+from dask_slides.cli.options import json_option
 from dask_slides.core.version import __version__
-from dask_slides.runtime import memory_limit
+from dask_slides.runtime.scheduler import memory_limit
 
-REQUIRED = ("dask", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile", "zarr")
+REQUIRED = (
+    "dask", "distributed", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile",
+    "zarr",
+)  # fmt: skip
 EXTRAS = {
-    "distributed": ("distributed", "to run on a cluster"),
     "matplotlib": ("plot", "to draw in notebooks"),
     "obstore": ("cloud", "for s3:// and https:// slides"),
 }
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 
 
+@click.command("doctor")
+@click.option("--scheduler", metavar="WHERE", help="also connect to this one: tcp://HOST:PORT")
+@json_option
+@report_errors
+def command(scheduler: str | None, as_json: bool) -> None:
+    """Check what is installed and works here, and say what to install."""
+    findings = examine(scheduler)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            sign = "ok" if finding.good else ("MISSING" if finding.needed else "--")
+            cure = "" if finding.good else f"   {finding.cure}"
+            click.echo(f"{sign:8}{finding.what:20}{finding.found}{cure}")
+    if any(finding.needed and not finding.good for finding in findings):
+        sys.exit(1)
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     what: str
     good: bool
     found: str
     cure: str = ""
     needed: bool = True
-    """Whether dask_slides cannot do its work without it."""
+    """Whether dask_slides does not work without it."""
 
 
 def examine(scheduler: str | None = None) -> list[Finding]:
-    """Look at everything; connect to `scheduler` if one is named."""
+    """Return all findings; connect to `scheduler` if there is one."""
     findings = [Finding("dask_slides", True, __version__)]
     python = platform.python_version_tuple()
     findings.append(
@@ -75,7 +100,7 @@ def _version(name: str) -> str | None:
 
 
 def _codecs() -> Iterator[Finding]:
-    """Encode and decode a small picture with each codec: installed is not yet working."""
+    """Encode and decode a small picture with each codec."""
     if find_spec("imagecodecs") is None:
         return
     import imagecodecs
@@ -89,22 +114,21 @@ def _codecs() -> Iterator[Finding]:
             pixels = np.frombuffer(decoded, np.uint8) if isinstance(decoded, bytes) else decoded
             good = bool(np.abs(np.asarray(pixels, float) - 200).max() < 8)
             found = "works" if good else "decodes wrongly"
-        except Exception as error:  # imagecodecs raises a class of its own for each codec
+        except Exception as error:  # imagecodecs has an error class for each codec
             good, found = False, f"fails ({type(error).__name__})"
         yield Finding(f"codec {name}", good, found, "pip install --upgrade imagecodecs")
 
 
 def _machine() -> Iterator[Finding]:
     yield Finding("cores", True, str(CPU_COUNT))
-    memory = memory_limit.memory()
-    if memory is not None:
-        yield Finding(
-            "memory",
-            memory >= 2e9,
-            f"{memory / 1e9:.1f} GB",
-            "2 GB or more are needed for work on large slides",
-            needed=False,
-        )
+    memory = memory_limit()
+    yield Finding(
+        "memory",
+        memory >= 2e9,
+        f"{memory / 1e9:.1f} GB",
+        "large slides need 2 GB or more",
+        needed=False,
+    )
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     yield Finding("free disk here", free >= 1, f"{free:.1f} GB", "make room", needed=False)
 
@@ -113,12 +137,8 @@ def _scheduler(address: str) -> Finding:
     what = f"scheduler {address}"
     if address == "threads":
         return Finding(what, True, "part of dask")
-    if find_spec("distributed") is None:
-        return Finding(
-            what, False, "distributed is missing", "pip install 'dask-slides[distributed]'"
-        )
     if address == "processes":
-        return Finding(what, True, "distributed starts them")
+        return Finding(what, True, "part of distributed")
     from distributed import Client
 
     try:

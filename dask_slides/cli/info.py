@@ -1,32 +1,62 @@
-"""What `dask-slides info` tells: of a slide from its tags, of a store from its attributes."""
+"""``dask-slides info``: describe a slide or a store."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dask_slides.cli.options import printable
+import click
+
+from dask_slides.cli.exit_codes import exit_for_bad_tiles, report_errors
+from dask_slides.cli.options import json_option
+from dask_slides.cli.output import printable
+from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.channels import plain_channels
+from dask_slides.ops.check import check_slide
 from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.slide import Slide
 from dask_slides.writers.estimate import estimate_image
 from dask_slides.writers.store.local_transaction import bad_tiles_in, statuses_of
 from dask_slides.writers.store.marker import mark_of
 
-_MOST_IMAGES = 50
-"""Images that are listed as lines."""
+MOST_IMAGES = 50
+"""Images that are printed; all of them are in JSON."""
 
 
-def shown_statuses(statuses: Mapping[str, int]) -> str:
+@click.command("info")
+@slide_options
+@click.option("--check", is_flag=True, help="decode every tile, print the bad ones and exit with 3")
+@json_option
+@report_errors
+def command(slide: SlideOptions, check: bool, as_json: bool) -> None:
+    """Describe SLIDE, a file or a store; no pixel is read without --check."""
+    facts, lines = store_facts(slide.path)
+    if facts.get("kind") != "pack":
+        slide_facts, slide_lines = facts_of_slide(slide.open())
+        facts, lines = slide_facts | facts, slide_lines + lines
+    bad_tiles: tuple[BadTile, ...] = ()
+    if check:
+        found = check_slide(slide.open())
+        bad_tiles = found.bad_tiles
+        facts |= {"tiles": found.statuses, "bad_tiles": [asdict(tile) for tile in bad_tiles]}
+        lines.append(f"tiles    {status_text(found.statuses)}")
+    for line in [json.dumps(facts)] if as_json else lines:
+        click.echo(line)
+    exit_for_bad_tiles(bad_tiles)
+
+
+def status_text(statuses: Mapping[str, int]) -> str:
     """Return counts by status as text."""
-    told = (f"{n:,} {printable(status)}" for status, n in sorted(statuses.items()) if n)
-    return ", ".join(told) or "none"
+    counts = (f"{n:,} {printable(status)}" for status, n in sorted(statuses.items()) if n)
+    return ", ".join(counts) or "none"
 
 
-def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
-    """Return what a slide is, for JSON and as lines."""
+def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts about a slide, for JSON and as lines."""
     peak = estimate_image(slide, slide).task_bytes
     facts = {
         "path": slide.path,
@@ -51,11 +81,11 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         lines.append(
             f"level {number}  {pixels_text(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}"
         )
-    lines.append(f"memory   {bytes_text(peak)} a thread to write it whole")
-    for number, name in enumerate(slide.images[:_MOST_IMAGES]):
+    lines.append(f"memory   {bytes_text(peak)} per thread to write it whole")
+    for number, name in enumerate(slide.images[:MOST_IMAGES]):
         lines.append(f"image {number}  {printable(name)}")
-    if len(slide.images) > _MOST_IMAGES:
-        lines.append(f"and {len(slide.images) - _MOST_IMAGES:,} more images; --json lists all")
+    if len(slide.images) > MOST_IMAGES:
+        lines.append(f"and {len(slide.images) - MOST_IMAGES:,} more images; --json lists all")
     names = [channel.name for channel in slide.channels]
     plain = [plain_channels(len(names), stacked) for stacked in (False, True)]
     if all(names != [channel.name for channel in one] for one in plain):
@@ -65,13 +95,13 @@ def slide_facts(slide: Slide) -> tuple[dict[str, Any], list[str]]:
 
 
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Return what a store of dask_slides says of itself; nothing of anything else."""
+    """Return the facts that a store of dask_slides records; none about anything else."""
     mark = mark_of(path) if os.path.isdir(path) else None
     if mark is None:
         return {}, []
     statuses, bad_tiles = statuses_of(path, mark), bad_tiles_in(path)
-    named = [asdict(tile) for tile in bad_tiles]
     kind = printable(str(mark.get("kind")))
+    named = [asdict(tile) for tile in bad_tiles]
     facts = {"kind": kind, "shards": statuses, "bad_tiles_of_source": named}
-    lines = [f"store    {kind}, shards: {shown_statuses(statuses)}"]
+    lines = [f"store    {kind}, shards: {status_text(statuses)}"]
     return facts, lines + [f"source   {printable(str(tile))}" for tile in bad_tiles]

@@ -1,4 +1,4 @@
-"""Progress on a terminal, or as plain lines where there is none."""
+"""Progress: bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class ProgressLines:
-    """A line for each tenth of a computation: what, share, rate, seconds left."""
+    """Print a line for each tenth of a computation: tasks, rate, seconds left."""
 
     def __init__(self, megapixels: float) -> None:
         self._megapixels = megapixels
@@ -42,7 +42,7 @@ class ProgressLines:
 
 
 class ProgressBars:
-    """A bar for each computation, with the rate in pixels of the slide and the time left."""
+    """Show a bar for each computation, with the rate in pixels of the slide and the time left."""
 
     def __init__(self, megapixels: float) -> None:
         from rich.console import Console
@@ -81,21 +81,21 @@ class ProgressBars:
         self._bars.update(number, completed=done, total=total, rate=f"{rate:,.0f} megapixels/s")
 
 
-class Silence:
+class NoProgress:
     """No progress."""
 
-    def __enter__(self) -> Silence:
+    def __enter__(self) -> NoProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
-def progress_for(megapixels: float, quiet: bool) -> ProgressLines | ProgressBars | Silence:
-    """Return what fits: bars on a terminal, lines in a log, nothing if `quiet`."""
+def progress_for(megapixels: float, quiet: bool) -> ProgressLines | ProgressBars | NoProgress:
+    """Return bars on a terminal, lines in a log, and nothing if `quiet`."""
     if quiet:
-        return Silence()
+        return NoProgress()
     return ProgressBars(megapixels) if sys.stderr.isatty() else ProgressLines(megapixels)

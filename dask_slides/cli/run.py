@@ -1,4 +1,4 @@
-"""The command that works on many slides: ``dask-slides run``."""
+"""``dask-slides run``: the same steps for many slides."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ from typing import Any
 import click
 
 from dask_slides.cli.options import (
-    Shared,
-    cell_options,
+    CommonOptions,
+    blank_map_options,
     chosen_detector,
     pack_options,
-    running,
-    scale_of,
     scale_options,
-    shared_options,
+    take_scale,
 )
-from dask_slides.cli.slide_options import bad_tile_option, limits_option, slide_mpp_option
+from dask_slides.cli.output import print_result
+from dask_slides.cli.scheduling import computing, scheduler
+from dask_slides.cli.slide_options import opening_options
 from dask_slides.cohort.estimate import estimate_cohort
 from dask_slides.cohort.names import PROCESS_LIST
 from dask_slides.cohort.plan import job_folder, named_cohort
-from dask_slides.cohort.run import WHOLE_BELOW, log, run_cohort
+from dask_slides.cohort.run import WHOLE_BELOW, CohortResult, log, run_cohort
 from dask_slides.cohort.slide_list import SlideEntry, read_list
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.workers import threads
 from dask_slides.core.limits import Limits
 from dask_slides.plots.pictures import bytes_text
 
+Steps = dict[str, dict[str, Any]]
+
 
 @click.command("run")
 @click.argument("slides", metavar="SLIDES...", nargs=-1, required=True)
-@click.option("-o", "--out", "job", metavar="JOB", required=True, help="folder to fill")
-@click.option("--steps", default=",".join(STEPS), show_default=True, help="what is made")
-@slide_mpp_option
-@bad_tile_option
-@limits_option
+@click.option("-o", "--out", "job", metavar="JOB", required=True, help="folder to write to")
+@click.option("--steps", default=",".join(STEPS), help="what to make of each slide")
+@opening_options
 @scale_options
-@cell_options("mask-")
+@blank_map_options("mask-")
 @pack_options("pack-")
-@click.option("--keep-going/--fail-fast", default=True, show_default=True,
-              help="whether a slide that fails stops the others")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), help="slides to work on at the most")
-@click.option("--window", type=click.IntRange(1),
-              help="slides in flight at the most; two for each thread by default")  # fmt: skip
-@click.option("--whole-below", type=float, default=WHOLE_BELOW, show_default=True,
-              help="megapixels from which on all workers share a slide")  # fmt: skip
-@shared_options
-def run(
+@click.option("--keep-going/--fail-fast", default=True,
+              help="whether to continue after a slide that fails")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), show_default="all",
+              help="most slides to work on")  # fmt: skip
+@click.option("--window", type=click.IntRange(1), show_default="2 per thread",
+              help="most slides in flight")  # fmt: skip
+@click.option("--whole-below", type=float, default=WHOLE_BELOW,
+              help="megapixels from which all workers share a slide")  # fmt: skip
+@computing
+def command(
     slides: tuple[str, ...],
     job: str,
     steps: str,
@@ -63,69 +64,72 @@ def run(
     limit: int | None,
     window: int | None,
     whole_below: float,
-    shared: Shared,
+    common: CommonOptions,
     **options: Any,
 ) -> None:
-    """Do the same for many slides: what is done already is not done again.
+    """Run the same steps for many slides; skip what is done already.
 
     SLIDES are files, folders, patterns such as 'slides/*.svs', or a .csv with the columns
-    path, mpp, name. The scale options are those of resize and cutoff, --mask-... those of the
-    blank map of mask and cutoff. Exits with 3 if a slide failed, or has tiles that were filled
-    as they are corrupt; JOB/process_list.csv says which, and why.
+    path, mpp, name. The scale options are those of resize and cutoff; --mask-... are those of
+    the blank map of mask and cutoff. Exits with 3 if a slide failed or corrupt tiles were filled;
+    see JOB/process_list.csv for which, and why.
     """
-    chosen = _chosen(steps, options)
-    with running(replace(shared, quiet=True), 0.0):
-        if shared.dry_run:
-            _tell(
-                shared, read_list(slides, slide_mpp, on_bad_tile, limits), job, chosen, whole_below
-            )
+    chosen = _chosen_steps(steps, options)
+    with scheduler(replace(common, quiet=True), 0.0):
+        if common.dry_run:
+            entries = read_list(slides, slide_mpp, on_bad_tile, limits)
+            _print_estimate(common, entries, job, chosen, whole_below)
             return
-        with _lines(shared.quiet or shared.as_json):
+        with _log_on_stderr(common.quiet or common.as_json):
             try:
                 result = run_cohort(
                     slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
-                    limits=limits, overwrite=shared.overwrite, keep_going=keep_going, limit=limit,
+                    limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
                     window=window, whole_below=whole_below,
                 )  # fmt: skip
             except KeyboardInterrupt:
-                done = "what is done is recorded; the same command again goes on"
-                click.echo(f"dask-slides: note: {done}", err=True)
+                note = "run the same command again to continue"
+                click.echo(f"dask-slides: note: {note}", err=True)
                 raise
     line = f"{job}: {result.done:,} done, {result.failed:,} failed, {result.todo:,} left"
-    shared.finish(asdict(result), [line])
-    where = os.path.join(job, PROCESS_LIST)
+    print_result(common, asdict(result), [line])
+    _exit_for_failures(result, os.path.join(job, PROCESS_LIST))
+
+
+def _exit_for_failures(result: CohortResult, process_list: str) -> None:
+    """Exit with 3 if a slide failed, or if corrupt tiles were filled."""
     if result.failed:
-        count = f"{result.failed:,} of {result.slides:,}"
-        click.echo(f"dask-slides: {count} slides failed; {where} says why", err=True)
+        count = f"{result.failed:,} of {result.slides:,} slides failed"
+        click.echo(f"dask-slides: {count}; see why in {process_list}", err=True)
     if result.filled:
         count = f"corrupt tiles of {result.filled:,} of {result.slides:,} slides were filled"
-        click.echo(f"dask-slides: {count}; {where} says how many", err=True)
+        click.echo(f"dask-slides: {count}; see how many in {process_list}", err=True)
     if result.failed or result.filled:
         sys.exit(3)
 
 
-def _chosen(steps: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the arguments of each step that is asked for."""
-    scale = scale_of(options) | {"ome_zarr": options.pop("ome_zarr")}
-    parts: dict[str, dict[str, Any]] = {"mask": {}, "pack": {}}
+def _chosen_steps(names: str, options: dict[str, Any]) -> Steps:
+    """Return the arguments of each chosen step."""
+    ome_zarr = {"ome_zarr": options.pop("ome_zarr")}
+    scale = take_scale(options) | ome_zarr
+    parts: Steps = {"mask": {}, "pack": {}}
     for name, value in options.items():
         part, _, argument = name.partition("_")
         parts[part][argument] = value
     for arguments in parts.values():
         arguments["detector"] = chosen_detector(arguments["detector"], arguments.pop("ratio"))
-    cells, tiles = parts["mask"], parts["pack"]
     known = {
-        "mask": cells | {"ome_zarr": scale["ome_zarr"]},
+        "mask": parts["mask"] | ome_zarr,
         "resize": scale,
-        "cutoff": scale | cells,
-        "pack": tiles,
+        "cutoff": scale | parts["mask"],
+        "pack": parts["pack"],
     }
-    return {name: known.get(name, {}) for name in steps.replace(" ", "").split(",") if name}
+    return {name: known.get(name, {}) for name in names.replace(" ", "").split(",") if name}
 
 
 @contextmanager
-def _lines(quiet: bool) -> Iterator[None]:
-    """Show what is logged, a line a slide, on stderr."""
+def _log_on_stderr(quiet: bool) -> Iterator[None]:
+    """Print the log of the run, one line per slide."""
     handler: logging.Handler = logging.NullHandler() if quiet else logging.StreamHandler()
     before = log.propagate, log.level
     log.propagate = False
@@ -139,27 +143,22 @@ def _lines(quiet: bool) -> Iterator[None]:
         log.setLevel(before[1])
 
 
-def _tell(
-    shared: Shared,
-    entries: list[SlideEntry],
-    job: str,
-    steps: dict[str, dict[str, Any]],
-    whole_below: float,
+def _print_estimate(
+    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps, whole_below: float
 ) -> None:
-    """Print what would be done: the answer of --dry-run."""
+    """Print what would be done, for --dry-run."""
     folder = job_folder(job)
-    chosen = checked_steps(steps)
-    cohort = named_cohort(folder, entries, chosen, shared.overwrite)
+    cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite)
     found = estimate_cohort(cohort, whole_below, threads())
-    of = "the slides done here" if found.measured else "the benchmarks"
+    pace = "the slides done here" if found.measured else "the benchmarks"
     lines = [
         f"slides   {found.slides:,}: {found.done:,} done, {found.unreadable:,} cannot be read",
         f"left     {found.megapixels:,.0f} megapixels in {found.tasks:,} tasks",
         f"write    at most {bytes_text(found.bytes_to_write)} before compression",
         f"memory   {bytes_text(found.task_bytes * found.threads)} for {found.threads:,} threads",
-        f"time     about {_duration(found.seconds)} at the pace of {of}",
+        f"time     about {_duration(found.seconds)} at the pace of {pace}",
     ]
-    shared.finish(found.asdict() | {"dry_run": True}, lines)
+    print_result(common, found.asdict() | {"dry_run": True}, lines)
 
 
 def _duration(seconds: float) -> str:

@@ -1,8 +1,7 @@
-"""The slide of a command and how it is opened: SLIDE and its options."""
+"""The argument SLIDE, and the options with which it is opened."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any
@@ -10,34 +9,39 @@ from typing import Any
 import click
 from dask.utils import parse_bytes
 
-from dask_slides.cli.options import Command
+from dask_slides.cli.options import Command, add_options
 from dask_slides.core.bad_tiles import MODES
 from dask_slides.core.limits import Limits
 from dask_slides.slide import Slide, open_slide
 
 
 @dataclass(frozen=True)
-class Given:
-    """SLIDE and how it is to be opened."""
+class SlideOptions:
+    """SLIDE, and the options with which it is opened."""
 
-    path: str
-    mpp: float | None
+    slide: str
+    slide_mpp: float | None
     on_bad_tile: str
     limits: Limits
-    sha256: str | None
+    verify_hash: str | None
     image: str | None
     axes: str | None
     z: int
     t: int
 
+    @property
+    def path(self) -> str:
+        """The path or address."""
+        return self.slide
+
     def open(self) -> Slide:
-        """Open it."""
+        """Open the slide."""
         return open_slide(
-            self.path,
-            mpp=self.mpp,
+            self.slide,
+            mpp=self.slide_mpp,
             on_bad_tile=self.on_bad_tile,
             limits=self.limits,
-            sha256=self.sha256,
+            sha256=self.verify_hash,
             image=self.image,
             axes=self.axes,
             z=self.z,
@@ -45,31 +49,7 @@ class Given:
         )
 
 
-def slide_mpp_option(command: Command) -> Command:
-    """Add how slides are opened."""
-    return click.option("--slide-mpp", type=float, help="micrometres per pixel of the slide")(
-        command
-    )
-
-
-def bad_tile_option(command: Command) -> Command:
-    """Add what becomes of corrupt tiles."""
-    told = "fail at a tile that cannot be decoded, or fill it, name it and exit 3"
-    return click.option(
-        "--on-bad-tile", type=click.Choice(MODES), default="raise", show_default=True, help=told
-    )(command)
-
-
-def limits_option(command: Command) -> Command:
-    """Add what files may declare."""
-    names = ", ".join(field.name for field in fields(Limits))
-    return click.option(
-        "--limits", metavar="NAME=N", multiple=True, callback=_limits,
-        help=f"let a file declare more, or less, than by default: {names}; such as tile_bytes=2GB",
-    )(command)  # fmt: skip
-
-
-def _limits(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> Limits:
+def _parse_limits(_context: Any, _option: Any, given: tuple[str, ...]) -> Limits:
     known = {field.name for field in fields(Limits)}
     found = {}
     for text in given:
@@ -80,47 +60,42 @@ def _limits(_context: click.Context, _option: click.Parameter, given: tuple[str,
             found[name] = 0
         if name not in known or found[name] < 1:
             raise click.BadParameter(
-                f"{text!r}: give one of {', '.join(sorted(known))}, = and a number"
+                f"{text!r}: give NAME=N with one of {', '.join(sorted(known))}"
             )
     return Limits(**found)
 
 
+opening_options = add_options(
+    click.option("--slide-mpp", type=float, show_default="from the file",
+                 help="micrometres per pixel of the slide"),
+    click.option("--on-bad-tile", type=click.Choice(MODES), default="raise",
+                 help="fail if a tile cannot be decoded, or fill it, print it and exit with 3"),
+    click.option("--limits", metavar="NAME=N", multiple=True, callback=_parse_limits,
+                 help="change a limit for what the file declares, as in tile_bytes=2GB; "
+                 f"limits are {', '.join(field.name for field in fields(Limits))}"),
+)  # fmt: skip
+"""Options that also apply to many slides."""
+
+_slide_options = add_options(
+    click.argument("slide", metavar="SLIDE"),
+    opening_options,
+    click.option("--verify-hash", metavar="SHA256",
+                 help="read the whole file first, and refuse it if its checksum differs"),
+    click.option("--image", metavar="NAME|NUMBER", show_default="the largest",
+                 help="one of several images of the file; info lists them"),
+    click.option("--axes", metavar="LETTERS", show_default="from the file",
+                 help="axes of stacked pages, such as CYX for channels, ZYX or TYX"),
+    click.option("--z", type=click.IntRange(0), default=0, help="number of the plane along z"),
+    click.option("--t", type=click.IntRange(0), default=0, help="number of the plane along t"),
+)  # fmt: skip
+
+
 def slide_options(command: Command) -> Command:
-    """Add the slide and how it is opened, and hand it over as one value."""
+    """Add SLIDE and its options, and pass them to the command as `slide`."""
 
     @wraps(command)
-    def run(
-        slide: str,
-        slide_mpp: float | None,
-        on_bad_tile: str,
-        limits: Limits,
-        verify_hash: str | None,
-        image: str | None,
-        axes: str | None,
-        z: int,
-        t: int,
-        **kwargs: Any,
-    ) -> Any:
-        given = Given(slide, slide_mpp, on_bad_tile, limits, verify_hash, image, axes, z, t)
-        return command(slide=given, **kwargs)
+    def run(**kwargs: Any) -> Any:
+        options = {field.name: kwargs.pop(field.name) for field in fields(SlideOptions)}
+        return command(slide=SlideOptions(**options), **kwargs)
 
-    options: list[Callable[[Command], Command]] = [
-        click.argument("slide", metavar="SLIDE"),
-        slide_mpp_option,
-        bad_tile_option,
-        limits_option,
-        click.option("--verify-hash", metavar="SHA256",
-                     help="read the whole file first, and refuse it if it has another checksum"),
-        click.option("--image", metavar="NAME|NUMBER",
-                     help="which of several images of the file; info lists them"),
-        click.option("--axes", metavar="LETTERS",
-                     help="what stacked pages are, such as CYX for channels, ZYX or TYX"),
-        click.option("--z", type=click.IntRange(0), default=0, show_default=True,
-                     help="which plane along z"),
-        click.option("--t", type=click.IntRange(0), default=0, show_default=True,
-                     help="which plane along t"),
-    ]  # fmt: skip
-    decorated: Command = run
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated
+    return _slide_options(run)

@@ -1,4 +1,4 @@
-"""The work on one slide, wherever it runs: each step that is not done yet, and its record."""
+"""The work on one slide, on whatever worker: the steps that are not done yet."""
 
 from __future__ import annotations
 
@@ -6,58 +6,66 @@ import os
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from dask_slides.cohort.records import (
+from dask_slides.cohort.results import (
     CORRUPT_TILES,
-    SlideRecord,
-    StepRecord,
-    finished_step,
-    keep_record,
-    key_of,
-    read_record,
-    store_digest,
+    Parameters,
+    attributes_to_record,
+    check_parameters,
+    corrupt_tiles,
+    parameters_of,
+    stored_result,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import Maps, Step, store_of
-from dask_slides.core.bad_tiles import CORRUPT
-from dask_slides.errors import ClusterLostError, SlideError
+from dask_slides.cohort.steps import BlankMaps, Step, store_path
+from dask_slides.errors import ClusterLostError, ResumeError, SlideError
 from dask_slides.readers.remote.identity import Identity
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
 from dask_slides.slide import Slide
-from dask_slides.writers.store.local_transaction import bad_tiles_in
+from dask_slides.writers.store.marker import Target
 
 RUN = ".run"
-"""File of a job that holds the number of its run: without it work stops at the next block."""
+"""File in the folder of a job with the identifier of the run; when it goes, work stops at the next
+block."""
 
 
 class Stopped(Exception):
-    """The run that this work is of has ended."""
+    """The run that this work belongs to has ended."""
 
 
 @dataclass(frozen=True)
 class SlideJob:
-    """A slide to work on; small, as it is sent to a worker."""
+    """A slide to work on; small, because it is sent to a worker."""
 
     folder: str
     """Of the job."""
     entry: SlideEntry
-    """The slide in the list, with the name that it has in the job."""
+    """The slide in the list, with its name in the job."""
     slide: Slide
     identity: Identity
     steps: tuple[Step, ...]
     run: str
+    """Identifier of the run."""
     overwrite: bool = False
     whole: bool = True
     """Whether one worker does all of it, in one thread."""
 
     @property
     def name(self) -> str:
-        """Of the slide in the job."""
+        """The name of the slide in the job."""
         return str(self.entry.name)
+
+    def path(self, step: Step) -> str:
+        """Return where the result of `step` is written."""
+        return store_path(self.folder, self.name, step)
+
+    def parameters(self, step: Step) -> Parameters:
+        """Return what the result of `step` depends on."""
+        return parameters_of(self.entry, self.identity, step)
 
 
 @dataclass(frozen=True)
@@ -66,69 +74,66 @@ class Outcome:
 
     name: str
     status: str
-    """done, failed, or todo where the run was stopped."""
+    """done, failed, or todo if the run was stopped."""
     counts: Mapping[str, Any] = field(default_factory=dict)
-    """By step and count: ``pack_tiles``."""
+    """By step and count, such as ``pack_tiles``."""
     seconds: float = 0.0
     error: str = ""
     """Class of the error."""
     message: str = ""
-    trace: str = ""
-    """Of an error that is not expected."""
+    traceback: str = ""
+    """Of an unexpected error."""
 
 
 def failure(name: str, error: BaseException, counts: Any = None, seconds: float = 0.0) -> Outcome:
-    """Return the outcome of a slide that `error` ended."""
+    """Return the outcome of a slide that failed with `error`."""
     message = " ".join(str(error).split()) or type(error).__name__
     trace = ""
-    if not isinstance(error, SlideError):  # those say it all in one line
+    if not isinstance(error, SlideError):  # whose message is enough
         trace = "".join(traceback.format_exception(error))
     return Outcome(name, "failed", counts or {}, seconds, type(error).__name__, message, trace)
 
 
 def work_alone(job: SlideJob) -> Outcome:
-    """Work on a slide in this thread; nothing of it is computed elsewhere."""
+    """Do the steps of a slide in this thread; compute nothing elsewhere."""
     with compute_in_this_thread():
         return work_on(job)
 
 
 def work_on(job: SlideJob) -> Outcome:
-    """Do the steps of a slide that are not done; whatever goes wrong is in the outcome."""
+    """Do the steps of a slide that are not done; return errors in the outcome."""
     counts: dict[str, Any] = {}
-    seconds = 0.0
+    start = time.monotonic()
     try:
         with report_progress_to(partial(_check_run, job)):
-            maps = Maps(job.slide)
-            record = read_record(job.folder, job.name) or SlideRecord(str(job.slide.path))
-            reads = _reads_left(job, record)
-            with cached_reduced_tiles(job.slide.source, job.folder, reads):
+            done = {step.name: _finished_counts(job, step) for step in job.steps}
+            maps = BlankMaps(job.slide)
+            with cached_reduced_tiles(job.slide.source, job.folder, _reductions(job, done)):
                 for step in job.steps:
-                    record = _do_step(job, step, maps, record)
-                    done = record.steps[step.name]
-                    counts |= {f"{step.name}_{key}": value for key, value in done.counts.items()}
-                    seconds += done.seconds or 0.0
+                    found = done[step.name]
+                    if found is None:
+                        found = _do_step(job, step, maps)
+                    counts |= counts_by_step(step, found)
     except Stopped:
-        return Outcome(job.name, "todo", counts, seconds)
-    except ClusterLostError:  # no fault of the slide
+        return Outcome(job.name, "todo", counts, _seconds_since(start))
+    except ClusterLostError:  # not the fault of the slide
         raise
-    except Exception as error:  # one bad slide never stops the rest
-        return failure(job.name, error, counts, seconds)
-    return Outcome(job.name, "done", counts, seconds)
+    except Exception as error:  # one bad slide never stops the others
+        return failure(job.name, error, counts, _seconds_since(start))
+    return Outcome(job.name, "done", counts, _seconds_since(start))
 
 
-def _reads_left(job: SlideJob, record: SlideRecord) -> list[int]:
-    """Return the reductions at which the steps that are not done will read level 0."""
-    left = (step for step in job.steps if job.overwrite or not record.is_done(step))
-    return [factor for step in left for factor in step.reads(job.slide)]
+def counts_by_step(step: Step, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return counts with the names of their columns in the process list."""
+    return {f"{step.name}_{name}": number for name, number in counts.items()}
 
 
-def _filled(job: SlideJob, path: str) -> dict[str, int]:
-    """Return the count of corrupt tiles where the store at `path` shows the fill."""
-    found = bad_tiles_in(path) if job.entry.on_bad_tile == "mask" else ()
-    return {CORRUPT_TILES: sum(tile.status == CORRUPT for tile in found)}
+def _seconds_since(start: float) -> float:
+    return round(time.monotonic() - start, 3)
 
 
 def _check_run(job: SlideJob, *_: object) -> None:
+    """Raise Stopped unless the run of this job is still going on."""
     try:
         with open(os.path.join(job.folder, RUN), encoding="ascii") as stream:
             if stream.read() == job.run:
@@ -138,26 +143,40 @@ def _check_run(job: SlideJob, *_: object) -> None:
     raise Stopped
 
 
-def _do_step(job: SlideJob, step: Step, maps: Maps, record: SlideRecord) -> SlideRecord:
+def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
+    """Return the counts of a step that is done; None if it has to be done.
+
+    Raises
+    ------
+    ResumeError
+        It was done with other parameters, and is not to be overwritten.
+    """
+    result, wanted = stored_result(job.path(step)), job.parameters(step)
+    if result is None:
+        return None
+    if result.matches(wanted):
+        return result.counts
+    if not job.overwrite:
+        check_parameters(result, wanted, job.name, step)
+    return None
+
+
+def _reductions(job: SlideJob, done: Mapping[str, Any]) -> list[int]:
+    """Return the reductions at which the steps that are not done read level 0."""
+    left = (step for step in job.steps if done[step.name] is None)
+    return [factor for step in left for factor in step.reductions(job.slide)]
+
+
+def _do_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
+    """Write the result of a step; return its counts."""
     _check_run(job)
-    key = key_of(job.entry, job.identity, step)
-    done = finished_step(record, job.folder, job.name, step, key, job.overwrite)
-    path = store_of(job.folder, job.name, step)
-    if done is None:
-        start = time.monotonic()
-        before = record.steps.get(step.name)
-        obj, counts = step.made(job.slide, maps)
-        begun = StepRecord(key, counts, store_digest(path))
-        # first: a store that appears after this is of this key
-        keep_record(job.folder, job.name, record.holding(step, begun))
-        # what another key has begun is given up
-        step.write(obj, path, job.overwrite, resume=before is None or before.key == key)
-        seconds = round(time.monotonic() - start, 3)
-        done = StepRecord(key, counts | _filled(job, path), None, done=True, seconds=seconds)
-    elif done.done:
-        return record
-    else:
-        done = StepRecord(key, {**done.counts, **_filled(job, path)}, None, done=True)
-    record = record.holding(step, done)
-    keep_record(job.folder, job.name, record)
-    return record
+    path = job.path(step)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    obj, counts = step.build(job.slide, maps)
+    recorded = attributes_to_record(job.parameters(step), counts)
+    target = Target(path, job.overwrite, resume=True, recorded=recorded)
+    try:
+        step.write(obj, target)
+    except ResumeError:  # an unfinished store of other parameters: start again
+        step.write(obj, replace(target, resume=False))
+    return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}

@@ -1,4 +1,4 @@
-"""Names of slides as folders: safe on every system, no two alike, the same in the next run."""
+"""Names of slides as folders: safe on every system, distinct, and the same in the next run."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 LONGEST = 100
-"""Bytes of a name in UTF-8: the longest hidden file made of it still has less than 255."""
+"""Bytes of a name in UTF-8: the longest hidden file name made of it has fewer than 255."""
 _RESERVED = {"con", "prn", "aux", "nul"}
 _RESERVED |= {port + digit for port in ("com", "lpt") for digit in "0123456789"}
-"""Devices of Windows, whatever follows their first dot."""
+"""Names of devices on Windows, whatever follows the first dot."""
 PROCESS_LIST = "process_list.csv"
-"""File of a job, beside the folders of its slides."""
+"""Table of a job, beside the folders of its slides."""
 LOG = "cohort.log"
-"""The other one."""
+"""Log file of a job."""
 _SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
-_KEPT = "-_.+@=#, ()"
+_ALLOWED = "-_.+@=#, ()"
 
 
 def folded(name: str) -> str:
-    """Return what two names have in common if a file system may take them for the same."""
+    """Return the same text for two names that a file system may not distinguish."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def safe_name(text: str) -> str:
     """Return `text` as the name of a folder: one component, printable, short, not reserved."""
     text = unicodedata.normalize("NFC", text)
-    text = "".join(one if one.isalnum() or one in _KEPT else "_" for one in text)
+    text = "".join(one if one.isalnum() or one in _ALLOWED else "_" for one in text)
     text = text.encode("utf-8", "replace")[: LONGEST - 1].decode("utf-8", "ignore")
     text = text.lstrip(". ").rstrip(". ") or "slide"
     reserved = folded(text.partition(".")[0].strip()) in _RESERVED
@@ -48,17 +48,17 @@ def stem(path: str) -> str:
 def names_for(
     paths: Iterable[str], given: Mapping[str, str], before: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return path -> name: what is given, what a run before this one gave, else of the path.
+    """Return names by path: the name given, the name in an earlier run, or one made of the path.
 
-    Names of paths that are alike all get the first digits of the checksum of their path, so
-    that they depend neither on the order of the list nor on its length.
+    If names made of several paths are alike, each gets the first digits of the checksum of its
+    path, so that names do not depend on the order of the list.
 
     Parameters
     ----------
     paths
         All slides, each once.
     given, before
-        Names asked for, and names of a run before this one, by path.
+        Names that the user gave, and names in an earlier run, by path.
     """
     fixed = {path: given.get(path) or before.get(path) for path in paths}
     used = {folded(name) for name in (*before.values(), *given.values())}

@@ -1,64 +1,76 @@
-"""Which slides a run is of, under which names, and what runs before it have done of them."""
+"""The slides of a run, their names, and which of them are done already."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dask_slides.cohort.job import Outcome, failure
+from dask_slides.cohort.job import Outcome, counts_by_step, failure
 from dask_slides.cohort.names import LOG, folded, names_for
-from dask_slides.cohort.records import (
-    SlideRecord,
+from dask_slides.cohort.process_list import csv_text, read_rows, seconds_in
+from dask_slides.cohort.results import (
+    check_parameters,
     check_same,
-    finished_step,
-    key_of,
-    read_record,
-    step_key,
+    parameters_of,
+    step_parameters,
+    stored_result,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import Step
+from dask_slides.cohort.steps import Step, store_path
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
 from dask_slides.readers.remote.identity import identify
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """A list of slides, each with a name, and the folder of what is made of them."""
+    """A list of slides, each with a name, and the folder of their results."""
 
     folder: str
     steps: tuple[Step, ...]
     entries: tuple[SlideEntry, ...]
-    overwrite: bool = False
+    overwrite: bool
+    earlier: Mapping[str, Mapping[str, str]]
+    """Rows of the process list of an earlier run, by name of the slide."""
 
-    def before(self, entry: SlideEntry) -> Outcome | None:
-        """Return what runs before this one made of a slide; None if something is left to do.
+    def finished(self, entry: SlideEntry) -> Outcome | None:
+        """Return the outcome of a slide that is done, or whose file has changed; else None.
 
-        A slide that is not what it was is a failure.
+        Raises
+        ------
+        ResumeError
+            A step was done with other arguments, or by another version.
         """
         name = str(entry.name)
+        paths = [store_path(self.folder, name, step) for step in self.steps]
         try:
-            record = read_record(self.folder, name)
-            if record is None:
-                return None
-            identity = identify(entry.path)
-            counts: dict[str, Any] = {}
-            seconds = 0.0
-            for step in self.steps:
-                key = key_of(entry, identity, step)
-                found = finished_step(record, self.folder, name, step, key, self.overwrite)
-                if found is None or not found.done:  # who works on it says so in its record
-                    return None
-                counts |= {f"{step.name}_{count}": value for count, value in found.counts.items()}
-                seconds += found.seconds or 0.0
+            results = [stored_result(path) for path in paths]
         except SlideError as error:
             return failure(name, error)
-        return Outcome(name, "done", counts, seconds)
+        for step, result in zip(self.steps, results, strict=True):
+            if result is not None and not self.overwrite:
+                check_same(result.parameters.step, step_parameters(step), f"{name}: {step.name}")
+        if None in results:
+            return None
+        counts: dict[str, Any] = {}
+        try:
+            identity = identify(entry.path)
+            for step, result in zip(self.steps, results, strict=True):
+                assert result is not None
+                wanted = parameters_of(entry, identity, step)
+                if not result.matches(wanted):
+                    if self.overwrite:
+                        return None
+                    check_parameters(result, wanted, name, step)
+                counts |= counts_by_step(step, result.counts)
+        except SlideError as error:
+            return failure(name, error)
+        return Outcome(name, "done", counts, seconds_in(self.earlier.get(name, {})))
 
 
 def job_folder(job: Any) -> str:
-    """Return the absolute path of the folder of a job; nothing is made.
+    """Return the absolute path of the folder of a job; nothing is created.
 
     Raises
     ------
@@ -69,7 +81,7 @@ def job_folder(job: Any) -> str:
     """
     if "://" in os.fspath(job):
         raise SlideArgumentError(
-            f"{job}: a run keeps its records in a folder; give one that every worker sees"
+            f"{job}: the results of a run are written to a folder; give one that every worker sees"
         )
     folder: str = os.path.abspath(os.fspath(job))
     if os.path.isdir(folder):
@@ -86,38 +98,26 @@ def job_folder(job: Any) -> str:
 def named_cohort(
     folder: str, entries: Sequence[SlideEntry], steps: tuple[Step, ...], overwrite: bool
 ) -> Cohort:
-    """Return the slides with the names that they have in `folder`; nothing is written.
+    """Return the slides with their names in `folder`; nothing is written.
 
     Raises
     ------
     SlideArgumentError
-        A name that was asked for is another slide's there.
-    ResumeError
-        The job was begun with other arguments, or another version.
+        The name given to a slide belongs to another slide there.
     """
     given = {entry.path: entry.name for entry in entries if entry.name}
-    before = {}
-    wanted = {step.name: step_key(step) for step in steps}
-    for name, record in _records(folder):
-        before[record.path] = name
-        for step in () if overwrite else wanted.keys() & record.steps.keys():
-            check_same(record.steps[step].key.step, wanted[step], f"{folder}: step {step}")
+    earlier = read_rows(folder)
+    before = {row["path"]: name for name, row in earlier.items()}
+    for path in (entry.path for entry in entries):
+        if csv_text(path) in before:
+            before[path] = before.pop(csv_text(path))
     names = names_for([entry.path for entry in entries], given, before)
     owners = {folded(name): path for path, name in before.items()}
     for path, name in given.items():
         if owners.get(folded(name), path) != path or before.get(path, name) != name:
             raise SlideArgumentError(
-                f"{path}: {name!r} is the name of another slide in {folder}, or this one has "
-                "another name there; keep the names, or use another folder"
+                f"{path}: {name!r} is the name of another slide in {folder}, or this slide has "
+                "another name there; use the same names, or another folder"
             )
     named = tuple(replace(entry, name=names[entry.path]) for entry in entries)
-    return Cohort(folder, steps, named, overwrite)
-
-
-def _records(folder: str) -> Iterator[tuple[str, SlideRecord]]:
-    if not os.path.isdir(folder):
-        return
-    for name in sorted(os.listdir(folder)):
-        record = None if name.startswith(".") else read_record(folder, name)
-        if record is not None:
-            yield name, record
+    return Cohort(folder, steps, named, overwrite, earlier)

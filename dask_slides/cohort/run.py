@@ -1,4 +1,4 @@
-"""`run_cohort`: the same steps for many slides, whatever happens to one of them or to the run."""
+"""`run_cohort`: the same steps for many slides, with resumption and a record of failures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from dask_slides.runtime.scheduler import check_memory
 from dask_slides.writers.store.local_transaction import locked
 
 WHOLE_BELOW = 250.0
-"""Megapixels from which on a slide is shared out to all workers: about 16 regions."""
+"""Megapixels from which all workers share a slide: about 16 regions."""
 
 PAUSES = (1, 5, 15, 30)
-"""Seconds before another try of slides that a worker is still at whose client was killed: it
-stops at its next block. No other run can be at this folder."""
+"""Seconds to wait before trying again slides that a worker of a killed run is still writing; it
+stops at its next block. No other run can use this folder."""
 
 log = logging.getLogger("dask_slides.cohort")
 
@@ -43,21 +43,21 @@ class CohortResult:
     """The folder, absolute."""
     slides: int
     done: int
-    """Those of runs before this one included."""
+    """Including those of earlier runs."""
     failed: int
     todo: int
-    """What was left: by a limit, or after a failure."""
+    """Left to do: because of a limit, or after a failure."""
     filled: int
-    """Those done of which corrupt tiles were filled, with ``on_bad_tile="mask"``."""
+    """Slides done with corrupt tiles that were filled, with ``on_bad_tile="mask"``."""
     worked_on: int
-    """Slides of this run."""
+    """Slides that this run worked on."""
     seconds: float
     """Of this run."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes about its slides; what comes out does not depend on it."""
+    """Options that do not change the results."""
 
     keep_going: bool
     limit: int | None
@@ -68,39 +68,41 @@ class RunOptions:
         for name in ("limit", "window"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise SlideArgumentError(f"{name}={value!r} is not a count; give 1 or more")
+                raise SlideArgumentError(
+                    f"{name}={value!r} is not valid; give a whole number of 1 or more"
+                )
 
 
 class _Run:
-    """One run: which slides are left, and how each of them ended."""
+    """One run: the slides that are left, and how the work on each of them ended."""
 
-    def __init__(self, cohort: Cohort, manner: RunOptions, file: logging.Logger) -> None:
+    def __init__(self, cohort: Cohort, options: RunOptions, file: logging.Logger) -> None:
         self._cohort = cohort
-        self._manner = manner
+        self._options = options
         self._file = file
-        self._number = uuid.uuid4().hex
+        self._identifier = uuid.uuid4().hex
         self._entries = {str(entry.name): entry for entry in cohort.entries}
         rows = (Row(name, entry.path) for name, entry in self._entries.items())
-        self.list = ProcessList(cohort.folder, rows, cohort.steps)
+        self.list = ProcessList(cohort.folder, rows, cohort.steps, cohort.earlier)
         self.worked_on = 0
         self._stopping = False
         self._busy: list[str] = []
-        self._patient = True
+        self._retry_busy = True
 
-    def go(self) -> None:
-        """Find what is done, and work on what is left."""
-        self._take_over("todo")
+    def run(self) -> None:
+        """Find the slides that are done, and work on the others."""
+        self._record_finished("todo")
         self.list.save()
         tally = self.list.tally
         counts = f"{len(self.list.rows):,}", f"{tally['done']:,}"
-        self._tell(logging.INFO, "%s slides, %s done before", *counts)
+        self._log(logging.INFO, "%s slides, %s done before", *counts)
         marker = os.path.join(self._cohort.folder, RUN)
         with open(marker, "w", encoding="ascii") as stream:
-            stream.write(self._number)
-        pool = Pool(self._manner.window)
+            stream.write(self._identifier)
+        pool = Pool(self._options.window)
         try:
             left = [row.name for row in self.list.rows.values() if row.status == "todo"]
-            left = left[: self._manner.limit]
+            left = left[: self._options.limit]
             self.worked_on = len(left)
             self._work(pool, left)
             for pause in PAUSES:
@@ -108,78 +110,79 @@ class _Run:
                     break
                 time.sleep(pause)
                 busy, self._busy = self._busy, []
-                self._patient = pause != PAUSES[-1]
+                self._retry_busy = pause != PAUSES[-1]
                 self._work(pool, busy)
         finally:
-            os.unlink(marker)  # what is still worked on stops at its next block
+            os.unlink(marker)  # work that is still going on stops at its next block
             pool.close()
-            self._take_over("running")
+            self._record_finished("running")
             self.list.save()
             ends = (f"{tally[status]:,}" for status in ("done", "failed", "todo"))
-            self._tell(logging.INFO, "ended: %s done, %s failed, %s left", *ends)
+            self._log(logging.INFO, "ended: %s done, %s failed, %s left", *ends)
 
-    def _tell(self, level: int, text: str, *values: Any) -> None:
+    def _log(self, level: int, text: str, *values: Any) -> None:
         """Log to the file of the job, and to the logger that all runs of the process share."""
         self._file.log(level, text, *values)
         log.log(level, text, *values)
 
     def _work(self, pool: Pool, names: Sequence[str]) -> None:
         for outcome in pool.outcomes(self._jobs(names)):
-            self._ended(outcome)
+            self._record(outcome)
 
-    def _take_over(self, status: str) -> None:
-        """Say of the slides of `status` what was made of them, whoever it was."""
+    def _record_finished(self, status: str) -> None:
+        """Record which of the slides with `status` are done, and whose file has changed."""
         for row in self.list.rows.values():
             if row.status == status:
-                outcome = self._cohort.before(self._entries[row.name]) or Outcome(row.name, "todo")
-                if outcome.status == "done":  # by a run before this one: no news
-                    self.list.take(outcome)
+                found = self._cohort.finished(self._entries[row.name])
+                outcome = found or Outcome(row.name, "todo")
+                if outcome.status == "done":  # not logged: it may be of an earlier run
+                    self.list.record(outcome)
                 else:
-                    self._ended(outcome)
+                    self._record(outcome)
 
     def _jobs(self, names: Sequence[str]) -> Iterator[SlideJob]:
-        """Yield the slides to work on, each opened when it is its turn."""
+        """Yield the slides to work on; each is opened when it is its turn."""
         for name in names:
             if self._stopping:
                 return
             try:
-                job = self._opened(self._entries[name])
-            except Exception as error:  # one bad slide never stops the rest
-                self._ended(failure(name, error))
+                job = self._open(self._entries[name])
+            except Exception as error:  # one bad slide never stops the others
+                self._record(failure(name, error))
                 continue
-            self.list.mark(name, "running")
+            self.list.set_status(name, "running")
             yield job
 
-    def _opened(self, entry: SlideEntry) -> SlideJob:
+    def _open(self, entry: SlideEntry) -> SlideJob:
         cohort = self._cohort
-        identity = identify(entry.path)  # first: a change after this is noticed by the next run
+        identity = identify(entry.path)  # first: the next run notices a later change
         slide = entry.open()
         check_memory(max(one.estimate(slide).task_bytes for one in cohort.steps), slide.name)
-        whole = slide.shape[0] * slide.shape[1] < self._manner.whole_below * 1e6
+        whole = slide.shape[0] * slide.shape[1] < self._options.whole_below * 1e6
         return SlideJob(
             cohort.folder, entry, slide, identity, cohort.steps,
-            self._number, cohort.overwrite, whole,
+            self._identifier, cohort.overwrite, whole,
         )  # fmt: skip
 
-    def _ended(self, outcome: Outcome) -> None:
-        """Record how a slide ended, in the list and in the log."""
-        if outcome.error == OutputBusyError.__name__ and self._patient:
+    def _record(self, outcome: Outcome) -> None:
+        """Record how the work on a slide ended, in the list and in the log."""
+        if outcome.error == OutputBusyError.__name__ and self._retry_busy:
             self._busy.append(outcome.name)
-            why = "a worker of the run before is still at it; later again"
-            self._tell(logging.INFO, "%s: %s", outcome.name, why)
+            why = "a worker of the last run is still writing it; trying again later"
+            self._log(logging.INFO, "%s: %s", outcome.name, why)
             outcome = Outcome(outcome.name, "todo")
-        self.list.take(outcome)
+        self.list.record(outcome)
         self.list.save_if_due()
         tally = self.list.tally
         count = f"{tally['done'] + tally['failed']:,} of {len(self.list.rows):,}"
         if outcome.status == "done":
-            self._tell(logging.INFO, "%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
+            self._log(logging.INFO, "%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
         elif outcome.status == "failed":
-            self._stopping |= not self._manner.keep_going
+            self._stopping |= not self._options.keep_going
             why = f"{outcome.error}: {outcome.message}"
-            self._tell(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
-            if outcome.trace:
-                self._file.error("%s", outcome.trace.rstrip())
+            self._log(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
+            if outcome.traceback:
+                self._file.error("%s", outcome.traceback.rstrip())
 
 
 @contextmanager
@@ -189,7 +192,7 @@ def _log_file(folder: str) -> Iterator[logging.Logger]:
         os.path.join(folder, LOG), encoding="utf-8", errors="backslashreplace"
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    file = logging.Logger(log.name, logging.INFO)  # `getLogger` would share it among runs
+    file = logging.Logger(log.name, logging.INFO)  # not `getLogger`, which all runs share
     file.addHandler(handler)
     try:
         yield file
@@ -211,13 +214,13 @@ def run_cohort(
     window: int | None = None,
     whole_below: float = WHOLE_BELOW,
 ) -> CohortResult:
-    """Do the same steps for many slides, each result a store in the folder of the job.
+    """Run the same steps for many slides; write each result as a store in the folder of the job.
 
-    Goes on where a call before it ended or was killed: what is done of the same slide with
-    the same arguments and version is not done again. A slide that fails is recorded with its
-    error, and tried again by the next call. Works on the active scheduler: whole slides one
-    to a thread, those of `whole_below` megapixels and more region by region on all of them,
-    one after another.
+    Resume where an earlier call ended or was killed: a step is done if its store records the same
+    slide (file name, size and time of change), arguments and version. A slide that fails is
+    listed with its error, and tried again by the next call. The work runs on the active
+    scheduler: one slide per thread, or, from `whole_below` megapixels on, one slide at a time on
+    all threads.
 
     Parameters
     ----------
@@ -225,58 +228,59 @@ def run_cohort(
         Files and stores, folders, patterns (``slides/*.svs``), or a ``.csv`` with the columns
         path, mpp, name.
     job : str or path
-        The folder to fill; on a cluster one that every worker sees. It gets
+        The folder to write to; on a cluster, one that every worker sees. It gets
         ``process_list.csv``, ``cohort.log``, and for each slide ``NAME/NAME.mask.ome.zarr``,
         ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``.
     steps : sequence of str, or mapping of str to arguments
-        Of mask, resize, cutoff, pack; arguments are those of `blank_map`, `resize`,
+        Any of mask, resize, cutoff, pack, with the arguments of `blank_map`, `resize`,
         `cutoff_resize` and `pack_tiles`, as in ``{"resize": {"downsample": 10}}``, and
         ``ome_zarr``.
     mpp : float, optional
-        Micrometres per pixel of the slides of which the table says none, instead of what
-        their files say.
+        Micrometres per pixel of the slides without an mpp in the table; replaces what their files
+        say.
     on_bad_tile : {"raise", "mask"}
-        Whether a slide with a tile that cannot be decoded fails, or the tile is filled, named in
-        the stores and counted in the process list, as in `open_slide`. A run with "mask" after
-        one with "raise" does the slides that failed.
+        Whether a slide fails if a tile cannot be decoded, or the tile is filled, named in the
+        stores and counted in the process list, as in `open_slide`. Run with "mask" after "raise"
+        to do the slides that failed.
     limits : Limits
-        What each file may declare; more, and the slide fails.
+        What each file may declare; a slide that declares more fails.
     overwrite : bool
-        Do again what was done with other arguments, another version, or of a slide that has
-        changed.
+        Replace results that have other arguments, another version, or a slide that has changed
+        since.
     keep_going : bool
-        Go on after a slide that fails; else end with those that are in flight.
+        Continue after a slide that fails; else end once the slides in flight are done.
     limit : int, optional
-        Slides to work on at the most; what is done already does not count.
+        Work on at most so many slides; slides that are done already do not count.
     window : int, optional
-        Slides in flight at the most; by default two for each thread of the scheduler.
+        Most slides in flight; by default two per thread of the scheduler.
     whole_below : float
-        Megapixels. Larger is more efficient with many slides, smaller is sooner done with few.
+        Megapixels. A larger value is more efficient for many slides, a smaller one is faster for
+        few.
 
     Returns
     -------
     CohortResult
-        How many slides are done, failed and left.
+        The numbers of slides that are done, failed and left.
 
     Raises
     ------
     OutputBusyError
-        Another run is at this folder.
+        Another run uses this folder.
     OutputExistsError
         The folder holds something else.
     ResumeError
-        The job was begun with other arguments; the message says which.
+        The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
         The list of slides or an argument is wrong.
     """
     start = time.monotonic()
     folder = job_folder(job)
     chosen = checked_steps(steps)
-    manner = RunOptions(keep_going, limit, window, whole_below)
+    options = RunOptions(keep_going, limit, window, whole_below)
     entries = read_list(slides, mpp, on_bad_tile, limits)
     with locked(folder, folder), _log_file(folder) as file, seceded():
-        run = _Run(named_cohort(folder, entries, chosen, overwrite), manner, file)
-        run.go()
+        run = _Run(named_cohort(folder, entries, chosen, overwrite), options, file)
+        run.run()
     tally = run.list.tally
     return CohortResult(
         folder, len(entries), tally["done"], tally["failed"], tally["todo"],

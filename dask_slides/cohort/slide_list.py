@@ -1,4 +1,4 @@
-"""Which slides a run is of: paths, folders, patterns, or a table."""
+"""Find the slides of a run: paths, folders, patterns, or a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
     ".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
 )  # fmt: skip
-"""What is a slide in a folder; a pattern or a path takes what it names."""
+"""Files that are slides if a folder is given; patterns and paths may name any file."""
 
 log = logging.getLogger("dask_slides.cohort")
 
@@ -36,14 +36,14 @@ class SlideEntry:
     mpp: float | None = None
     """Micrometres per pixel, instead of what the file says."""
     name: str | None = None
-    """Asked for; None takes that of the file."""
+    """Name in the job; None takes that of the file."""
     on_bad_tile: str = "raise"
-    """What becomes of its corrupt tiles, as in `open_slide`."""
+    """How corrupt tiles are treated, as in `open_slide`."""
     limits: Limits = field(default_factory=Limits)
-    """What it may declare."""
+    """What the file may declare."""
 
     def open(self) -> Slide:
-        """Return the slide; no pixel is read."""
+        """Open the slide; no pixel is read."""
         return open_slide(self.path, mpp=self.mpp, on_bad_tile=self.on_bad_tile, limits=self.limits)
 
 
@@ -58,30 +58,31 @@ def read_list(
     Parameters
     ----------
     slides : str, path or sequence of them
-        A file or store, a folder (its slides, not those of folders in it), a pattern
-        (``**`` goes into folders), or a ``.csv`` with the columns path, mpp, name. Paths of a
+        A file or store, a folder (the slides in it, but not in its subfolders), a pattern
+        (``**`` includes subfolders), or a ``.csv`` with the columns path, mpp, name. Paths in a
         table are relative to its folder.
     mpp : float, optional
-        For the slides whose table says none.
+        For slides without an mpp in a table.
     on_bad_tile : {"raise", "mask"}
+        For all slides.
     limits : Limits
-        Both for all of them.
+        For all slides.
 
     Raises
     ------
     SlideNotFoundError
-        A path holds nothing, or a pattern or folder no slide.
+        A path does not exist, or a pattern or folder has no slide.
     SlideFormatError
         A table cannot be read.
     SlideArgumentError
-        A name of a table is not safe or is there twice; a slide is listed twice, differently.
+        A name in a table is not safe or not unique, or a slide is listed twice with other values.
     """
     many = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
     found: dict[str, SlideEntry] = {}
     for one in many:
         text = os.fspath(one)
         is_table = text.lower().endswith(".csv") and "://" not in text
-        entries = _of_table(text) if is_table else map(SlideEntry, _paths(text))
+        entries = _read_table(text) if is_table else map(SlideEntry, _paths(text))
         for entry in entries:
             entry = replace(
                 entry,
@@ -91,7 +92,7 @@ def read_list(
             )
             if found.setdefault(entry.path, entry) != entry:
                 raise SlideArgumentError(
-                    f"{entry.path}: is listed twice with another mpp or name; list it once"
+                    f"{entry.path}: is listed twice with different mpp or name; list it once"
                 )
     _check_names(found.values())
     return sorted(found.values(), key=lambda entry: entry.path)
@@ -105,13 +106,14 @@ def _paths(text: str) -> Sequence[str]:
         inside = (entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
         every = list(inside)
         names = [one for one in every if one.lower().endswith(SUFFIXES)]
-        skipped = _unread(every)
+        skipped = _unsupported(every)
         if not names:
-            only = f"only {skipped} of formats that are not read" if skipped else "give a pattern"
-            raise SlideNotFoundError(f"{text}: no slide is in this folder; {only}")
+            hint = f"only {skipped} of unsupported formats" if skipped else "give a pattern"
+            raise SlideNotFoundError(f"{text}: this folder has no slides; {hint}")
         if skipped:
-            log.warning("%s: left out %s of formats that are not read; open one to see the cure",
-                        text, skipped)  # fmt: skip
+            log.warning(
+                "%s: skipped %s of unsupported formats; open one to see what to do", text, skipped
+            )
         return names
     if os.path.lexists(path):
         return [path]
@@ -123,8 +125,8 @@ def _paths(text: str) -> Sequence[str]:
     return names
 
 
-def _unread(paths: Iterable[str]) -> str:
-    """Return how many of the files look like slides and are of formats that are not read."""
+def _unsupported(paths: Iterable[str]) -> str:
+    """Return how many of the files are slides of unsupported formats, as text."""
     ends = Counter(os.path.splitext(path)[1].lower() for path in paths if os.path.isfile(path))
     counts = sorted((end, count) for end, count in ends.items() if end in UNREAD)
     total = sum(count for _, count in counts)
@@ -136,14 +138,16 @@ def _is_slide(path: str) -> bool:
     return os.path.isfile(path) or path.lower().endswith(".zarr")
 
 
-def _of_table(path: str) -> list[SlideEntry]:
+def _read_table(path: str) -> list[SlideEntry]:
     folder = os.path.dirname(os.path.abspath(path))
     try:
-        # a spreadsheet puts a mark before the first column
+        # spreadsheets put a byte order mark before the first column
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             if "path" not in (reader.fieldnames or ()):
-                raise SlideFormatError(f"{path}: has no column path; its first line names them")
+                raise SlideFormatError(
+                    f"{path}: has no column path; name the columns in its first line"
+                )
             return [_entry(row, folder, f"{path}, line {reader.line_num}") for row in reader]
     except FileNotFoundError:
         raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
@@ -160,10 +164,12 @@ def _entry(row: dict[str, Any], folder: str, where: str) -> SlideEntry:
     try:
         number = float(mpp) if mpp else None
     except ValueError:
-        raise SlideFormatError(f"{where}: mpp {mpp!r} is no number; leave it empty") from None
+        raise SlideFormatError(
+            f"{where}: mpp {mpp!r} is not a number; correct it or leave it empty"
+        ) from None
     if name and name != safe_name(name):
         raise SlideArgumentError(
-            f"{where}: {name!r} is no safe name of a folder; use {safe_name(name)!r}, or none"
+            f"{where}: {name!r} is not a safe name of a folder; use {safe_name(name)!r}, or none"
         )
     return SlideEntry(path, number, name or None)
 
@@ -176,6 +182,6 @@ def _check_names(entries: Iterable[SlideEntry]) -> None:
         other = seen.setdefault(folded(entry.name), entry)
         if other is not entry:
             raise SlideArgumentError(
-                f"{entry.path}: the name {entry.name!r} is that of {other.path} too, or differs "
+                f"{entry.path}: the name {entry.name!r} is also that of {other.path}, or differs "
                 "in case only; give another one"
             )

@@ -1,6 +1,6 @@
-"""What is done with each slide of a run: a step is a function of dask_slides and its arguments.
+"""The steps of a run: each is a function of dask_slides with its arguments.
 
-A new step is one class here, and its name in `STEPS`.
+To add a step, write a class here and add it to `STEPS`.
 """
 
 from __future__ import annotations
@@ -28,44 +28,45 @@ from dask_slides.writers.estimate import (
     estimate_tiles,
 )
 from dask_slides.writers.store.arrays import check_version
-from dask_slides.writers.write import write
+from dask_slides.writers.store.marker import Target
+from dask_slides.writers.write import write_to
 
 EMPTY_GLASS = Contrast(0.05)
-"""What a mask and a cut-off find by default."""
+"""Default detector of mask and cut-off."""
 ALL_BUT_DENSE = Contrast(0.35)
-"""What a pack leaves out by default."""
-Made = tuple[Any, dict[str, Any]]
-"""What is written, and its counts for the process list."""
+"""Default detector of a pack."""
+Built = tuple[Any, dict[str, Any]]
+"""The object to write, and its counts for the process list."""
 
 
-class Maps:
-    """The blank maps of one slide: those of one grid are read once."""
+class BlankMaps:
+    """The blank maps of one slide; the statistics of each grid are computed once."""
 
     def __init__(self, slide: Slide) -> None:
         self.slide = slide
-        self._found: dict[Any, BlankMap] = {}
+        self._computed: dict[Any, BlankMap] = {}
 
-    def of(self, tile_size: Any, detector: Detector) -> BlankMap:
-        """Return the blank map of cells of `tile_size`, in memory."""
+    def of_cells(self, tile_size: Any, detector: Detector) -> BlankMap:
+        """Return the computed blank map with cells of `tile_size`."""
         lazy = blank_map(self.slide, tile_size=tile_size, detector=detector)
-        before = self._found.get(lazy.grid)
+        before = self._computed.get(lazy.grid)
         if before is not None and set(lazy.fields) <= set(before.fields):
             return before.with_detector(detector)
-        found = self._found[lazy.grid] = lazy.compute()
+        found = self._computed[lazy.grid] = lazy.compute()
         return found
 
     def of_tiles(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
-        """Return a map of these tiles under the detector, if one of their cells is there."""
-        for grid, one in self._found.items():
+        """Return the blank map of the tiles, if it follows from one that is computed."""
+        for grid, one in self._computed.items():
             if grid.has(tiles) and set(detector.needs) <= set(one.fields):
-                # tiles that are dropped are the last row and column of cells
+                # the cells of tiles at the edge that are dropped come last
                 statistics = one.statistics[: tiles.rows, : tiles.cols]
                 return replace(one, grid=tiles, detector=detector).with_statistics(statistics)
         return None
 
 
 class Step(Protocol):
-    """One thing that is done with a slide, and written as one store."""
+    """Something that is done with each slide and written as one store."""
 
     name: ClassVar[str]
     suffix: ClassVar[str]
@@ -78,25 +79,25 @@ class Step(Protocol):
         ...
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return what it would do; nothing is read."""
+        """Return an estimate; nothing is read."""
         ...
 
-    def reads(self, slide: Slide) -> tuple[int, ...]:
-        """Return the reductions at which it reads level 0: 1 for in full."""
+    def reductions(self, slide: Slide) -> tuple[int, ...]:
+        """Return the reductions at which it reads level 0; 1 is full resolution."""
         ...
 
-    def made(self, slide: Slide, maps: Maps) -> Made:
-        """Return what is to be written, lazy, and its counts."""
+    def build(self, slide: Slide, maps: BlankMaps) -> Built:
+        """Return the lazy object to write, and its counts."""
         ...
 
-    def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
-        """Write what was made."""
+    def write(self, obj: Any, target: Target) -> None:
+        """Write what `build` returned."""
         ...
 
 
 @dataclass(frozen=True)
 class _Image:
-    """What steps that write OME-Zarr share."""
+    """Base of the steps that write OME-Zarr."""
 
     ome_zarr: str = "0.5"
 
@@ -104,9 +105,9 @@ class _Image:
         """Raise SlideArgumentError if an argument is wrong for every slide."""
         check_version(self.ome_zarr)
 
-    def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
-        """Write what was made."""
-        write(obj, path, overwrite=overwrite, resume=resume, ome_zarr=self.ome_zarr)
+    def write(self, obj: Any, target: Target) -> None:
+        """Write what `build` returned."""
+        write_to(obj, target, self.ome_zarr)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class _Scaled(_Image):
         super().check()
         resize(_any_slide(), **self.scale)
 
-    def reads(self, slide: Slide) -> tuple[int, ...]:
+    def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reduction at which the image reads level 0."""
         return (level0_reduction(resize(slide, **self.scale)),)
 
@@ -152,18 +153,18 @@ class Mask(_Image):
         _check_cells(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return what it would do; nothing is read."""
+        """Return an estimate; nothing is read."""
         return estimate_blank_map(
             blank_map(slide, tile_size=self.tile_size, detector=self.detector), slide
         )
 
-    def reads(self, slide: Slide) -> tuple[int, ...]:
-        """Return that all of it is read in full."""
+    def reductions(self, slide: Slide) -> tuple[int, ...]:
+        """Return 1: the blank map reads level 0 at full resolution."""
         return (1,)
 
-    def made(self, slide: Slide, maps: Maps) -> Made:
-        """Return what is to be written, and its counts."""
-        found = maps.of(self.tile_size, self.detector)
+    def build(self, slide: Slide, maps: BlankMaps) -> Built:
+        """Return the object to write, and its counts."""
+        found = maps.of_cells(self.tile_size, self.detector)
         blank = np.asarray(found.blank)
         return found, {"tiles": blank.size, "blank": int(blank.sum())}
 
@@ -177,11 +178,11 @@ class Resize(_Scaled):
     counts: ClassVar[tuple[str, ...]] = ("height", "width")
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return what it would do; nothing is read."""
+        """Return an estimate; nothing is read."""
         return estimate_image(resize(slide, **self.scale), slide)
 
-    def made(self, slide: Slide, maps: Maps) -> Made:
-        """Return what is to be written, lazy, and its counts."""
+    def build(self, slide: Slide, maps: BlankMaps) -> Built:
+        """Return the lazy object to write, and its counts."""
         image = resize(slide, **self.scale)
         return image, dict(zip(self.counts, image.shape[:2], strict=True))
 
@@ -203,16 +204,16 @@ class Cutoff(_Scaled):
         _check_cells(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return what it would do at the most; nothing is read."""
+        """Return an upper bound; nothing is read."""
         return estimate_image(resize(slide, **self.scale), slide, upper_bound=True)
 
-    def reads(self, slide: Slide) -> tuple[int, ...]:
-        """Return what its blank map reads, and what the image does if little is cut off."""
-        return (1, *super().reads(slide))
+    def reductions(self, slide: Slide) -> tuple[int, ...]:
+        """Return the reductions of the blank map, and of the image if little is cut off."""
+        return (1, *super().reductions(slide))
 
-    def made(self, slide: Slide, maps: Maps) -> Made:
-        """Return what is to be written, lazy, and its counts."""
-        found = maps.of(self.tile_size, self.detector)
+    def build(self, slide: Slide, maps: BlankMaps) -> Built:
+        """Return the lazy object to write, and its counts."""
+        found = maps.of_cells(self.tile_size, self.detector)
         cut = cutoff_resize(slide, **self.scale, blank_map=found)
         height, width = cut.image.shape[:2]
         return cut, {"height": height, "width": width, "gain": round(cut.gain, 4)}
@@ -245,17 +246,17 @@ class Pack:
         return plan_pack(slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge)
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return what it would do at the most; nothing is read."""
+        """Return an upper bound; nothing is read."""
         image, grid = self._plan(slide)
         count = grid.rows * grid.cols
         return estimate_tiles(min(count, self.top_k or count), grid, image, slide)
 
-    def reads(self, slide: Slide) -> tuple[int, ...]:
-        """Return what its blank map reads; the tiles are few, and read once."""
+    def reductions(self, slide: Slide) -> tuple[int, ...]:
+        """Return the reductions of the blank map; the tiles are few, and read once."""
         return (1,) if self._plan(slide)[0] is slide else ()
 
-    def made(self, slide: Slide, maps: Maps) -> Made:
-        """Return what is to be written, lazy, and its counts."""
+    def build(self, slide: Slide, maps: BlankMaps) -> Built:
+        """Return the lazy object to write, and its counts."""
         image, grid = self._plan(slide)
         options = {one.name: getattr(self, one.name) for one in fields(self)}
         detector = checked_detector(options.pop("detector"))
@@ -266,9 +267,9 @@ class Pack:
             pack = pack_tiles(slide, **options, detector=detector)
         return pack, {"tiles": len(pack)}
 
-    def write(self, obj: Any, path: str, overwrite: bool, resume: bool) -> None:
-        """Write what was made."""
-        write(obj, path, overwrite=overwrite, resume=resume)
+    def write(self, obj: Any, target: Target) -> None:
+        """Write what `build` returned."""
+        write_to(obj, target)
 
 
 def _check_cells(tile_size: Any, detector: Any) -> None:
@@ -278,21 +279,21 @@ def _check_cells(tile_size: Any, detector: Any) -> None:
 
 
 def _any_slide() -> Slide:
-    """Return a slide that is large enough for all arguments that are right for some slide."""
+    """Return a slide that is large enough for every valid argument."""
     return from_dask(da.zeros((2**20, 2**20, 3), np.uint8, chunks=2**16), mpp=1.0)
 
 
 STEPS: dict[str, type[Any]] = {step.name: step for step in (Mask, Resize, Cutoff, Pack)}
-"""In the order in which they are done."""
+"""In the order in which they run."""
 
 
 def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Return the steps of these names, with their arguments, in the order of `STEPS`.
+    """Return the steps with these names and arguments, in the order of `STEPS`.
 
     Raises
     ------
     SlideArgumentError
-        There is no such step, or it has no such argument.
+        A step or an argument does not exist, or the value of an argument is wrong.
     """
     given = steps if isinstance(steps, Mapping) else {name: {} for name in steps}
     for name, arguments in given.items():
@@ -313,6 +314,6 @@ def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tup
     return chosen
 
 
-def store_of(job: str, name: str, step: Step) -> str:
-    """Return where the store of a step of a slide is."""
+def store_path(job: str, name: str, step: Step) -> str:
+    """Return the path of the store of a step."""
     return os.path.join(job, name, name + step.suffix)

@@ -1,4 +1,4 @@
-"""Who works on whole slides: the threads, processes or cluster of the active scheduler."""
+"""Work on whole slides in the threads, processes or cluster of the active scheduler."""
 
 from __future__ import annotations
 
@@ -24,24 +24,20 @@ from dask_slides.runtime.client import active_client
 from dask_slides.runtime.threads import local_threads, setting
 
 AHEAD = 2
-"""Slides in flight for each thread, so that none waits for the next one to be sent."""
+"""Slides in flight per thread, so that no thread waits for the next slide."""
 STOP_SECONDS = 10.0
-"""How long a cluster is waited for at the end: work stops at its next block, and what is done by
-then is told as done."""
+"""Seconds to wait for a cluster at the end: work stops at its next block."""
 LOOK_SECONDS = 5.0
-"""Between looks whether the scheduler is there: what it was sent may never be heard of again."""
-LOST = "the scheduler was lost; what is done is recorded: connect again and run the same again"
+"""Seconds between checks that the scheduler can be reached."""
+LOST = "the scheduler was lost; finished slides are not done again: connect and run the same again"
 KILLED = (
-    "every process that worked on it ended: out of memory, or a tile that its codec crashes on; "
+    "every process that worked on it was killed: out of memory, or a codec crashed on a tile; "
     "give workers fewer threads or more memory, or repair the slide"
 )
 
 
-def _leave_to_parent() -> None:
-    """Let the process that started this one decide when it ends, and end with it.
-
-    Ctrl-C reaches every process of a terminal, and SIGKILL only one of them.
-    """
+def _end_with_parent() -> None:
+    """Ignore Ctrl-C, which every process of a terminal gets; end when the parent process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -71,66 +67,66 @@ def _executor(client: Any) -> Executor:
     if str(setting("scheduler")).lower() in ("processes", "multiprocessing"):
         from dask.multiprocessing import get_context
 
-        return ProcessPoolExecutor(local_threads(), get_context(), _leave_to_parent)
+        return ProcessPoolExecutor(local_threads(), get_context(), _end_with_parent)
     return ThreadPoolExecutor(local_threads())
 
 
 def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
-    """Return how the work ended, None if its process did, by this work or by what was beside."""
+    """Return how the work ended; None if its process was killed, by this slide or another one."""
     if future.cancelled():
         raise ClusterLostError(LOST)
     error = future.exception()
     if error is None:
         return future.result()
-    # the second is of distributed, which may not be there
+    # KilledWorker by name: distributed is not imported unless it is used
     if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":
         return None
     return failure(job.name, error)
 
 
 class Pool:
-    """Works on whole slides, and goes on when one of them takes its process along."""
+    """Work on whole slides, and continue when one of them kills its process."""
 
     def __init__(self, window: int | None) -> None:
         self._window = window
         self._client = active_client()
         self._executor: Executor | None = None
-        self._flying: dict[Future[Outcome], SlideJob] = {}
+        self._in_flight: dict[Future[Outcome], SlideJob] = {}
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether another slide may be in flight."""
-        return len(self._flying) < (self._window or max(1, AHEAD * threads()))
+        return len(self._in_flight) < (self._window or max(1, AHEAD * threads()))
 
     def outcomes(self, jobs: Iterable[SlideJob]) -> Iterator[Outcome]:
-        """Yield how each slide ended; those that are not done whole are worked on alone."""
+        """Yield how each slide ended; slides that all workers share are done one at a time."""
         for job in jobs:
             if not job.whole:
-                yield from self._landed(all)
+                yield from self._completed(all)
                 yield work_on(job)
                 continue
-            while not self.room:
-                yield from self._landed(any)
+            while not self.has_room:
+                yield from self._completed(any)
             try:
                 self._submit(job)
-            except BrokenExecutor:  # by one of those in flight
-                yield from self._landed(all)
+            except BrokenExecutor:  # one of the slides in flight killed a process
+                yield from self._completed(all)
                 self._submit(job)
-        yield from self._landed(all)
+        yield from self._completed(all)
 
     def _submit(self, job: SlideJob) -> Future[Outcome]:
         if self._executor is None:
             self._executor = _executor(self._client)
         future = self._executor.submit(work_alone, job)
-        self._flying[future] = job
+        self._in_flight[future] = job
         return future
 
-    def _landed(self, many: Callable[[Iterable[Any]], bool]) -> Iterator[Outcome]:
-        """Yield what has ended once any or all in flight have."""
+    def _completed(self, many: Callable[[Iterable[Any]], bool]) -> Iterator[Outcome]:
+        """Yield outcomes once any or all slides in flight have ended."""
         suspects = []
-        while self._flying:
+        while self._in_flight:
             for future in self._ended():
-                job = self._flying.pop(future)
+                job = self._in_flight.pop(future)
                 outcome = _outcome(job, future)
                 if outcome is None:
                     suspects.append(job)
@@ -138,14 +134,14 @@ class Pool:
                     yield outcome
             if many is any and not suspects:
                 return
-        # one of them took the process of the others along: which?
+        # one of them killed the process of the others: run each alone to find it
         if suspects:
             self.close()
         for job in suspects:
             future = self._submit(job)
             while future not in self._ended():
                 pass
-            del self._flying[future]
+            del self._in_flight[future]
             outcome = _outcome(job, future)
             if outcome is None:
                 self.close()
@@ -153,17 +149,17 @@ class Pool:
             yield outcome
 
     def _ended(self) -> set[Future[Outcome]]:
-        """Wait for some of what is in flight; none if it was long."""
-        done, _ = wait(self._flying, LOOK_SECONDS, return_when=FIRST_COMPLETED)
+        """Return the slides that have ended; none if none does within `LOOK_SECONDS`."""
+        done, _ = wait(self._in_flight, LOOK_SECONDS, return_when=FIRST_COMPLETED)
         if not done and self._client is not None and self._client.status == "closed":
             raise ClusterLostError(LOST)
         return done
 
     def close(self) -> None:
-        """Let what is in flight end; what has not begun does not."""
+        """Wait for the slides in flight, and cancel those that have not begun."""
         executor, self._executor = self._executor, None
         if isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor):
             executor.shutdown(wait=True, cancel_futures=True)
-        elif executor is not None:  # of a cluster, which may be lost
-            wait(self._flying, STOP_SECONDS)
+        elif executor is not None:  # a cluster, which may be lost
+            wait(self._in_flight, STOP_SECONDS)
             executor.shutdown(wait=False)

@@ -1,1 +1,1 @@
-"""The process and the scheduler: running graphs, clients, buffers, threads, forks."""
+"""The process and the scheduler: computing graphs, clients, memory, threads, forks."""

@@ -1,9 +1,9 @@
-"""Memory of its own for arrays of megabytes that come and go, handed round.
+"""A pool of memory for large temporary arrays.
 
-In the heap, small arrays that stay between large ones that come and go in several threads
-leave holes, so that a process grows by several times what it holds. Fresh memory from the
-system is cleared page by page when it is first touched, which costs more than the copy that
-is made into it. So it comes from the system, and what is freed is lent again.
+With the heap of the C library, large arrays that several threads allocate and free fragment it,
+and a process grows to several times the memory in use. Fresh memory of the system avoids that,
+but clearing its pages takes longer than a copy into it. So the pool gets memory from the system
+and uses it again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from dask_slides.core.types import Array
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
 LIMIT = 2**26
-"""Bytes that wait for the next array, at the most; the rest goes back to the system."""
-
+"""Most bytes of free memory in the pool; more is given back to the system."""
 
 Memory = tuple[mmap.mmap, int, int]
-"""Pages of the system, their address and their size."""
+"""Pages, their address and their size."""
 
 
-class _Loan:
-    """The base of an array; when no view of it is left the memory is free again."""
+class _Buffer:
+    """The base of an array; returns the memory to the pool when no view is left."""
 
     def __init__(
         self, pool: BufferPool, memory: Memory, shape: tuple[int, ...], dtype: Any
@@ -44,11 +43,11 @@ class _Loan:
         }
 
     def __del__(self) -> None:
-        self._pool.take_back(self._memory)
+        self._pool.release(self._memory)
 
 
 class BufferPool:
-    """Lends arrays of bytes or numbers; threads share it."""
+    """Allocate arrays; all threads share the pool."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -57,60 +56,60 @@ class BufferPool:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that wait."""
+        """Bytes of free memory in the pool."""
         return sum(size * len(memories) for size, memories in list(self._free.items()))
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an array of `shape`; what is in it is left over from the last one."""
+        """Return an uninitialized array of `shape`."""
         size = _rounded_up(max(1, math.prod(shape) * np.dtype(dtype).itemsize))
         with self._lock:
-            memory = self._waiting(size) or self._new(size)
-        return np.asarray(_Loan(self, memory, shape, dtype))
+            memory = self._reuse(size) or self._allocate(size)
+        return np.asarray(_Buffer(self, memory, shape, dtype))
 
-    def _waiting(self, size: int) -> Memory | None:
-        """Return the least memory that waits and fits, of up to twice the size."""
+    def _reuse(self, size: int) -> Memory | None:
+        """Return the smallest free memory that fits and is at most twice as large."""
         for fits in sorted(other for other in list(self._free) if size <= other <= 2 * size):
             try:
                 return self._free[fits].pop()
-            except IndexError:  # none of these
+            except IndexError:  # no memory of this size is free
                 continue
         return None
 
-    def _new(self, size: int) -> Memory:
+    def _allocate(self, size: int) -> Memory:
         self._free.setdefault(size, deque())
-        for memories in list(self._free.values()):  # of sizes that nobody asks for now
+        for memories in list(self._free.values()):  # drop free memory of other sizes
             while memories and self.nbytes + size > self._limit:
                 memories.popleft()
         pages = _private(size)
         address: int = np.frombuffer(pages, np.uint8).__array_interface__["data"][0]
         return pages, address, size
 
-    def take_back(self, memory: Memory) -> None:
-        """Let `memory` wait for the next array; called wherever the last view is dropped."""
-        # without the lock: the collector may call this in a thread that holds it
+    def release(self, memory: Memory) -> None:
+        """Keep `memory` for the next array, or drop it if the pool is full."""
+        # without the lock: the garbage collector may call this in a thread that holds it
         size = memory[2]
         if self.nbytes + size <= self._limit:
             self._free[size].append(memory)
 
 
 def _private(size: int) -> mmap.mmap:
-    """Return fresh pages of this process alone; by default a child made by fork would share them.
+    """Return fresh pages that a forked child does not share.
 
-    Large ones where the system has them: they are cleared several times faster.
+    Use huge pages if the system has them: they are cleared several times faster.
     """
-    if sys.platform == "win32":  # no fork either
+    if sys.platform == "win32":  # no fork there
         return mmap.mmap(-1, size)
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(AttributeError, OSError):  # not on this system, or not switched on
+    with suppress(AttributeError, OSError):  # not available, or not enabled
         pages.madvise(mmap.MADV_HUGEPAGE)
     return pages
 
 
 def _rounded_up(size: int) -> int:
-    """Return one of eight sizes between two powers of two, so that windows share them."""
+    """Return one of eight sizes between two powers of two, so that similar arrays share memory."""
     step = max(mmap.PAGESIZE, 2 ** (size.bit_length() - 4))
     return int(-(-size // step) * step)
 
 
 POOL = BufferPool()
-"""Of this process."""
+"""The pool of this process."""

@@ -1,4 +1,4 @@
-"""The client of distributed that a thread computes with, and its place in a worker's pool."""
+"""The distributed client that a thread uses, and leaving the thread pool of a worker."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dask_slides.runtime.threads import setting
 
 
 def active_client() -> Any | None:
-    """Return the distributed client that dask would use, or None.
+    """Return the distributed client that Dask would use, or None.
 
     Raises
     ------
     SlideArgumentError
-        The client is asynchronous: nothing that waits for results can use it.
+        The client is asynchronous, and calls that wait for a result cannot use it.
     """
-    distributed = _loaded()
-    if distributed is None:  # nobody made a client, so there is none
+    distributed = _distributed()
+    if distributed is None:  # then nobody has made a client
         return None
     chosen = setting("scheduler")
     if isinstance(chosen, distributed.Client):
@@ -41,68 +41,67 @@ def active_client() -> Any | None:
     return client
 
 
-def _loaded() -> Any | None:
-    """Return distributed if it is loaded, whole: another thread may be just importing it."""
+def _distributed() -> Any | None:
+    """Return distributed if its import is complete, which another thread may have begun."""
     distributed = sys.modules.get("distributed")
     return distributed if hasattr(distributed, "worker_client") else None
 
 
 def names_distributed(scheduler: Any) -> bool:
-    """Return whether `scheduler` is the name of distributed's, and not another one."""
+    """Return whether `scheduler` is a name of the distributed scheduler."""
     return isinstance(scheduler, str) and scheduler.lower() in ("dask.distributed", "distributed")
 
 
 def must_not_use_client() -> bool:
-    """Return whether this thread must not wait for the client that dask finds for it.
+    """Return whether waiting for the client that Dask finds for this thread could block for ever.
 
-    That is a thread which a task of a worker started, or a coroutine of one: neither can leave the
-    worker's thread pool while it waits, and the task waits for it, so that what it gave to the
-    cluster could wait for ever for a free thread. Nor must a child made by fork wait for the
-    client of its parent: the threads that would answer stayed behind.
+    So it is in a thread or coroutine that a task of a worker started: it cannot leave the worker's
+    thread pool while it waits, and the task waits for it. So it is in a forked child with the
+    client of its parent, because the child does not have the threads of that client.
     """
-    distributed = _loaded()
+    distributed = _distributed()
     if distributed is None:
         return False
     try:
         client = distributed.Client.current()
     except ValueError:
         client = None
-    if _forked and client is _parents:
+    if _forked and client is _client_of_parent:
         return True
     if hasattr(distributed.worker.thread_state, "key"):
         return False
     try:
         distributed.get_worker()
     except ValueError:
-        # a worker's own client; its threads are those of tasks, and what they start
+        # the client of a worker: this is the thread of a task, or one that a task started
         return client is not None and client.id.startswith("Client-worker-")
     return True
 
 
 _forked = False
-_parents: Any = None
-"""In a child made by fork, the client that it began with, if any."""
+_client_of_parent: Any = None
+"""In a forked child, the client that its parent had, if any."""
 
 
-def _left_behind() -> None:
-    global _forked, _parents
-    distributed = _loaded()
+def _remember_client_of_parent() -> None:
+    global _forked, _client_of_parent
+    distributed = _distributed()
     if distributed is not None:
         _forked = True
         with suppress(ValueError):
-            _parents = distributed.Client.current()
+            _client_of_parent = distributed.Client.current()
 
 
-after_fork_in_child(_left_behind)
+after_fork_in_child(_remember_client_of_parent)
 
 
 @contextmanager
 def seceded() -> Iterator[None]:
-    """Leave the thread pool of a worker, as dask's own compute does, inside of the block.
+    """Leave the thread pool of a worker inside the block, as Dask's own compute does.
 
-    A task that waits for other tasks would else keep the thread that they need.
+    Otherwise a task that waits for other tasks would keep the thread that they need.
     """
-    distributed = _loaded()
+    distributed = _distributed()
     if distributed is None or not hasattr(distributed.worker.thread_state, "key"):
         yield
         return

@@ -1,8 +1,8 @@
-"""What a process made by fork must not share with the one that made it.
+"""Make locks, caches and open files safe in a forked child process.
 
-PyTorch's loaders and much else fork on Linux. A child has a copy of everything but the threads:
-a lock that one of them held stays locked, a pool of them does no work, and of an open file the
-place where it is read is the same for both, so that each reads what the other one wanted.
+PyTorch's loaders, among others, fork on Linux. A child gets a copy of everything but the threads:
+locks that another thread held stay locked, thread pools do no work, and an open file shares its
+read position with the parent.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ class _Cache(Protocol):
 
 
 _handles: set[int] = set()
-
+"""Files that a child closes."""
 
 Cached = TypeVar("Cached", bound=_Cache)
 
 
 def after_fork_in_child(call: Callable[[], Any]) -> None:
-    """Make a child begin with `call`."""
-    if sys.platform != "win32":  # which has no fork
+    """Call `call` first in every forked child."""
+    if sys.platform != "win32":  # no fork there
         os.register_at_fork(after_in_child=call)
 
 
 def cleared_after_fork(cache: Cached) -> Cached:
-    """Return `cache`, which a child begins empty: it opens files and starts threads itself."""
+    """Return `cache`; a child empties it, to open its own files and start its own threads."""
     after_fork_in_child(cache.cache_clear)
     return cache
 
 
 def closed_after_fork(handle: int) -> int:
-    """Return the open file `handle`, which a child closes: it would keep the file's lock.
+    """Return the open file `handle`; a child closes it, because it would keep the file's lock.
 
-    Give it to `close`.
+    Close it with `close`.
     """
     _handles.add(handle)
     return handle
 
 
 def close(handle: int) -> None:
-    """Unlock and close what `of_one_process` returned, if this process opened it."""
+    """Unlock and close a file from `closed_after_fork`, if this process opened it."""
     if handle in _handles:
         _handles.remove(handle)
         with suppress(ImportError, OSError):
             import fcntl
 
-            # for a child too that was made this moment and has not closed it yet
+            # a child that was just forked may not have closed it yet
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 
 def _close_all() -> None:
-    """Close them in a child, which leaves the lock to its parent."""
+    """Close the files in a child; the parent keeps their locks."""
     while _handles:
         os.close(_handles.pop())
 
@@ -68,7 +68,7 @@ after_fork_in_child(_close_all)
 
 
 def fork_safe_lock() -> threading.Lock:
-    """Return a lock that no fork happens under, so that a child finds it open."""
+    """Return a lock that is free during every fork, so that a child finds it unlocked."""
     lock = threading.Lock()
     if sys.platform != "win32":
         os.register_at_fork(

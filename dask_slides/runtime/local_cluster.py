@@ -1,4 +1,7 @@
-"""A cluster of this machine, for the command line: it changes what all of a process sees."""
+"""A local cluster and the log levels of libraries, for the command line.
+
+Both change state that all threads of a process share, so nothing else uses this module.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,18 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import dask
 
-from dask_slides.runtime import memory_limit
+from dask_slides.runtime.scheduler import memory_limit
 
 TIMEOUTS = {
     "distributed.deploy.lost-worker-timeout": "10m",
     "distributed.scheduler.no-workers-timeout": "2m",
 }
-"""Of a cluster of this machine. Dask closes what would start a process again if that takes more
-than 15 s, and then waits for ever."""
+"""Settings of a local cluster. By default Dask gives up a worker that takes more than 15 s to
+restart, and then waits for ever."""
 LOW_OVERHEAD = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "2s",
@@ -28,21 +30,20 @@ LOW_OVERHEAD = {
     "distributed.admin.low-level-log-length": 50,
     "distributed.diagnostics.computations.max-history": 5,
 }
-"""Of the same. By default each process looks at its own loop fifty times a second, and each worker
-at its stack a hundred times: a fifth of the time of a resize, where all share two cores. And its
-logs of thousands of entries fill for hours, so that a scheduler grows all the while."""
+"""Settings of a local cluster. With Dask's defaults, monitoring and profiling took a fifth of the
+time of a resize on two cores, and the scheduler's logs grew for hours."""
 
 
 @contextmanager
-def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[None]:
-    """Compute on `workers` processes of this machine, which nobody else can reach.
+def local_cluster(workers: int, memory: int | None, log_level: int) -> Iterator[None]:
+    """Compute on `workers` processes of this machine, which other machines cannot reach.
 
-    A process that ends is started again. `memory` is what all of them may take, None what this
-    one may; messages of dask below the logging level `silence` are not shown.
+    A process that ends is started again. `memory` is the limit for all of them together, by
+    default that of the machine or container; log messages below `log_level` are not shown.
     """
     from distributed import Client, LocalCluster
 
-    memory = memory or memory_limit.memory()
+    memory = memory or memory_limit()
     with (
         dask.config.set(TIMEOUTS | LOW_OVERHEAD),
         LocalCluster(
@@ -50,31 +51,31 @@ def local_cluster(workers: int, memory: int | None, silence: int) -> Iterator[No
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # its default is open to other machines
-            memory_limit="auto" if memory is None else memory // workers,
-            silence_logs=silence,
+            dashboard_address="127.0.0.1:0",  # the default is open to other machines
+            memory_limit=memory // workers,
+            silence_logs=log_level,
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.register_plugin(_without_interrupts())
+        client.register_plugin(_quiet_worker_plugin())
         yield
 
 
 _LIBRARIES = ("tifffile", "imagecodecs")
-_NOWHERE = logging.NullHandler()
+_NULL_HANDLER = logging.NullHandler()
 
 
 def silence_library_logs() -> None:
-    """Let nothing be printed of what tifffile and imagecodecs log: errors of ours tell it."""
+    """Do not show log messages of tifffile and imagecodecs: our errors say what is wrong."""
     for name in _LIBRARIES:
         logger = logging.getLogger(name)
-        logger.addHandler(_NOWHERE)
+        logger.addHandler(_NULL_HANDLER)
         logger.propagate = False
 
 
 @contextmanager
 def library_logs_silenced() -> Iterator[None]:
-    """Do so while the block runs."""
+    """Do not show log messages of tifffile and imagecodecs inside the block."""
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
     before = [logger.propagate for logger in loggers]
     silence_library_logs()
@@ -83,31 +84,25 @@ def library_logs_silenced() -> Iterator[None]:
     finally:
         for logger, propagate in zip(loggers, before, strict=True):
             logger.propagate = propagate
-            logger.removeHandler(_NOWHERE)
+            logger.removeHandler(_NULL_HANDLER)
 
 
 @contextmanager
 def distributed_logs_above(level: int) -> Iterator[None]:
-    """Show no messages of distributed below `level`, in which it tells of errors that we raise."""
-    if find_spec("distributed") is None:
-        yield
-        return
+    """Do not show log messages of distributed below `level`: we raise the errors they are about."""
     from distributed.utils import silence_logging_cmgr
 
     with silence_logging_cmgr(level):
         yield
 
 
-def _without_interrupts() -> Any:
-    """Return a plugin of workers that ends no work at Ctrl-C: a terminal sends it to all of us.
-
-    The process that made the cluster ends them. They print nothing of libraries either.
-    """
+def _quiet_worker_plugin() -> Any:
+    """Return a plugin: workers ignore Ctrl-C, which the main process handles, and print no logs."""
     from distributed import WorkerPlugin
 
-    class WithoutInterrupts(WorkerPlugin):  # type: ignore[misc]
+    class QuietWorker(WorkerPlugin):  # type: ignore[misc]
         def setup(self, worker: Any) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             silence_library_logs()
 
-    return WithoutInterrupts()
+    return QuietWorker()

@@ -29,7 +29,6 @@ from dask_slides.errors import (
     SlideMemoryError,
     WorkerKilledError,
 )
-from dask_slides.runtime import memory_limit
 from dask_slides.runtime.client import (
     active_client,
     must_not_use_client,
@@ -50,6 +49,9 @@ BATCH_SECONDS = 0.5
 were a quarter of the work that a scheduler did for a task."""
 NAMED_BLOCKS = 3
 """Blocks that an error message names at most; its attribute `blocks` holds all numbers."""
+ENOUGH = 2**30
+"""Bytes that every machine is taken to have: if all threads need less, its limit is not asked for,
+because importing distributed for it takes longer than a small job."""
 
 Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
@@ -84,12 +86,13 @@ def compute_in_this_thread() -> Iterator[None]:
         _alone.reset(token)
 
 
-def memory_per_thread() -> int | None:
-    """Return the bytes that the active scheduler has for a task; None if nobody knows.
+def memory_per_thread(needed: int) -> int | None:
+    """Return the bytes that the active scheduler has for a task; None if that is not limited.
 
-    On a cluster the memory limit of the worker that has least for each of its threads, else
-    what ``dask.config`` has as ``dask-slides.memory`` (such as "8GB"), or this machine or the
-    container or batch job in it, for each thread or process.
+    On a cluster this is the memory limit of a worker for each of its threads, of the worker with
+    the least. Else it is ``dask-slides.memory`` of Dask's configuration (such as "8GB"), or what
+    `distributed` finds for this machine or container, for each thread or process. If a task
+    needs so little that `needed` bytes per thread fit any machine, return None.
     """
     if _alone.get():  # who gave the work to this thread has looked
         return None
@@ -98,18 +101,23 @@ def memory_per_thread() -> int | None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
         return min(limits, default=None)
-    most = setting(MEMORY)
-    memory = memory_limit.memory() if most is None else parse_bytes(most)
-    if memory is None:
-        return None
-    if is_synchronous():
-        return memory
-    return int(memory // configured_threads())
+    threads = 1 if is_synchronous() else configured_threads()
+    memory = setting(MEMORY)
+    if memory is not None:
+        return int(parse_bytes(memory) // threads)
+    return None if needed * threads <= ENOUGH else memory_limit() // threads
+
+
+def memory_limit() -> int:
+    """Return the bytes of memory of this machine or container."""
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT)
 
 
 def check_memory(needed: int, name: str) -> None:
     """Raise SlideMemoryError if a task that needs `needed` bytes cannot fit."""
-    available = memory_per_thread()
+    available = memory_per_thread(needed)
     if available is not None and needed > available:
         raise SlideMemoryError(
             f"{name}: a task needs {needed / 1e6:,.0f} MB and a thread has {available / 1e6:,.0f} "

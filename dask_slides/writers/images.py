@@ -101,7 +101,8 @@ def write_image(
             f"{slide.name}: every tile is blank, so no image is left to write; "
             "use a smaller ratio, or write the blank map"
         )
-    plan = plan_that_fits(slide, memory_per_thread())
+    usual = write_bytes_of_task(plan_that_fits(slide, None), slide)
+    plan = plan_that_fits(slide, memory_per_thread(usual))
     check_fit(plan)
     check_memory(write_bytes_of_task(plan, slide), slide.name)
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")

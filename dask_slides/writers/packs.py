@@ -108,7 +108,8 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     name = str(pack.attributes.get("source", "pack"))
     reading = _reading(pack)
-    per_shard = tiles_that_fit(count, nbytes, reading, memory_per_thread())
+    usual = pack_bytes_of_task(tiles_a_shard(count, nbytes), nbytes, reading)
+    per_shard = tiles_that_fit(count, nbytes, reading, memory_per_thread(usual))
     check_memory(pack_bytes_of_task(per_shard, nbytes, reading), name)
     key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}

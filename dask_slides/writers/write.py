@@ -87,12 +87,17 @@ def write(
     """
     target = Target(path, overwrite, resume)
     with nullcontext() if client is None else client.as_current():
-        return _written(obj, target, ome_zarr, blank_map, progress)
+        return write_to(obj, target, ome_zarr, blank_map, progress)
 
 
-def _written(
-    obj: Any, target: Target, ome_zarr: str, blank_map: BlankMap | None, progress: Progress | None
+def write_to(
+    obj: Any,
+    target: Target,
+    ome_zarr: str = "0.5",
+    blank_map: BlankMap | None = None,
+    progress: Progress | None = None,
 ) -> str:
+    """Write `obj` to `target`, on the active scheduler; return its path or address."""
     if isinstance(obj, Slide):
         return write_slide(obj, target, ome_zarr, progress, blank_map)
     if blank_map is not None:

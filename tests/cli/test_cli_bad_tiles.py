@@ -1,4 +1,4 @@
-"""What the command line says of bad tiles: each is named, and the exit code is 3."""
+"""Bad tiles on the command line: each is named, and the exit code is 3."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def run(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_over_a_damaged_slide_names_the_tiles_and_ends_with_3(run, command):
+def test_corrupt_tiles_are_named_and_exit_with_3(run, command):
     words = COMMANDS[command]
     failed = run(words, "damaged")
     assert failed.exit_code == 1 and "cannot be decoded" in failed.stderr
@@ -56,9 +56,9 @@ def test_a_command_over_a_damaged_slide_names_the_tiles_and_ends_with_3(run, com
     facts = json.loads(result.stdout)
     assert [tile["status"] for tile in facts["bad_tiles"]] == ["absent", "corrupt", "corrupt"]
     assert os.path.isdir(facts["path"]) and ds.verify(facts["path"]).files
-    told = CliRunner().invoke(main, ["info", facts["path"]])
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.count(": corrupt (") == 2 and told.stdout.count(": absent (") == 1
+    shown = CliRunner().invoke(main, ["info", facts["path"]])
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.count(": corrupt (") == 2 and shown.stdout.count(": absent (") == 1
     stored = json.loads(CliRunner().invoke(main, ["info", facts["path"], "--json"]).stdout)
     assert stored["bad_tiles_of_source"] == facts["bad_tiles"]
     assert stored["shards"] == ds.verify(facts["path"]).statuses
@@ -72,11 +72,11 @@ def test_absent_tiles_are_legal(run, command, slide):
     assert ("bad_tiles" in json.loads(result.stdout)) == (slide == "sparse")
 
 
-def test_what_is_left_out_is_said_in_plain_words_too(run):
+def test_tiles_that_are_left_out_are_counted(run):
     mask = run(COMMANDS["mask"], "damaged", "--on-bad-tile", "mask")
-    assert "unknown: tiles of theirs are absent or corrupt" in mask.stdout
+    assert "unknown: absent or corrupt in the file" in mask.stdout
     pack = run(COMMANDS["pack"], "damaged", "--on-bad-tile", "mask")
-    assert "skipped, as tiles of the slide there are absent or corrupt" in pack.stdout
+    assert "skipped, because they need tiles that are absent or corrupt" in pack.stdout
 
 
 @pytest.mark.parametrize(("slide", "code"), [("whole", 0), ("sparse", 0), ("damaged", 3)])
@@ -95,7 +95,7 @@ def test_info_checks_a_whole_slide(run, folder, slide, code):
     assert run(["info", "SLIDE"], slide).exit_code == 0
 
 
-def test_many_bad_tiles_are_named_up_to_a_number(run, folder):
+def test_at_most_20_bad_tiles_are_named(run, folder):
     written(folder / "worse.tif", "jpeg", picture("jpeg", (300, 420)))
     spoil(folder / "worse.tif", corrupt=range(30))
     result = run(["info", "SLIDE", "--check"], "worse")

@@ -1,4 +1,4 @@
-"""Memory that is lent, comes back when the last view is gone, and stays within its limit."""
+"""Memory is reused once the last view is gone, and the pool stays within its limit."""
 
 import gc
 
@@ -11,7 +11,7 @@ def address(array):
     return array.__array_interface__["data"][0]
 
 
-def test_what_is_freed_is_lent_again():
+def test_free_memory_is_reused():
     pool = BufferPool()
     first = pool.array((100, 100, 3), np.uint8)
     first[...] = 7
@@ -20,18 +20,18 @@ def test_what_is_freed_is_lent_again():
     view = first[50:, :, 1]
     del first
     gc.collect()
-    assert pool.nbytes == 0  # a view of it is left
+    assert pool.nbytes == 0  # a view is left
     assert (view == 7).all()
     del view
     assert pool.nbytes >= 100 * 100 * 3
-    again = pool.array((99, 100, 3), np.uint8)  # nearly as large: the same size of pages
+    again = pool.array((99, 100, 3), np.uint8)  # nearly as large
     assert address(again) == where
     assert again.shape == (99, 100, 3)
     assert again.flags.writeable
     assert pool.nbytes == 0
 
 
-def test_two_at_a_time_are_apart():
+def test_arrays_in_use_share_no_memory():
     pool = BufferPool()
     one, two = (pool.array((64, 64), np.float32) for _ in range(2))
     one[...], two[...] = 1, 2
@@ -40,12 +40,12 @@ def test_two_at_a_time_are_apart():
     assert not np.shares_memory(one, two)
 
 
-def test_waits_within_its_limit():
+def test_free_memory_stays_within_the_limit():
     pool = BufferPool(limit=1_000_000)
     arrays = [pool.array((100_000,), np.uint8) for _ in range(30)]
     del arrays
     assert 800_000 < pool.nbytes <= 1_000_000
-    large = pool.array((900_000,), np.uint8)  # others make room for what is in use
+    large = pool.array((900_000,), np.uint8)  # smaller ones are dropped for it
     del large
     assert 800_000 < pool.nbytes <= 1_000_000
 

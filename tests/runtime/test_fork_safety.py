@@ -1,4 +1,4 @@
-"""Processes made by fork read what they ask for: PyTorch's loaders on Linux are made so."""
+"""Forked processes, such as PyTorch's loaders on Linux, read the right pixels and do not hang."""
 
 import subprocess
 import sys
@@ -60,18 +60,17 @@ def test_children_read_the_tiles_of_a_pack(tmp_path, stained, sync):
     run("tiles_in_children", ds.write(pack, tmp_path / "a.tiles.zarr"), tmp_path / "tiles.npy")
 
 
-def test_children_compute_what_a_cluster_of_their_parent_would(tmp_path, stained):
-    pytest.importorskip("distributed")
+def test_a_child_computes_although_its_parent_has_a_cluster(tmp_path, stained):
     tifffile.imwrite(tmp_path / "slide.tif", stained, **JPEG)
     run("computed_in_a_child", tmp_path / "slide.tif")
 
 
-def test_memory_is_of_one_process():
-    run("memory_is_of_one_process")
+def test_processes_share_no_memory():
+    run("processes_share_no_memory")
 
 
-def test_locks_are_open_in_a_child():
-    run("locks_are_open_in_a_child")
+def test_locks_are_free_in_a_child():
+    run("locks_are_free_in_a_child")
 
 
 @pytest.mark.parametrize("how", ["keeps_no_lock_of_a_write", "leaves_the_lock_to_its_parent"])
@@ -79,7 +78,7 @@ def test_a_child_forked_in_the_middle_of_a_write(tmp_path, how):
     run(f"a_child_{how}", tmp_path)
 
 
-def test_a_remote_slide_is_refused_where_nobody_would_answer(tmp_path, stained):
+def test_a_child_refuses_a_remote_slide_of_its_parent(tmp_path, stained):
     pytest.importorskip("obstore")
     tifffile.imwrite(tmp_path / "slide.tif", stained, **JPEG)
     run("remote_is_refused_in_a_child", tmp_path, "slide.tif")

@@ -1,20 +1,19 @@
-"""Operations called by a task of a scheduler, which waits for the tasks that they make."""
+"""Operations inside a task of a scheduler do not block the workers that they wait for."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask
+import distributed
 import numpy as np
 import pytest
 import tifffile
 
 import dask_slides as ds
 
-distributed = pytest.importorskip("distributed")
-
 SECONDS = 120
-"""Until a call counts as one that waits for ever."""
+"""After so long a call counts as blocked."""
 
 
 def blank_map(path):
@@ -46,11 +45,6 @@ def check_slide(path):
     return np.array([ds.check_slide(path).good])
 
 
-def array(path):
-    lazy = ds.open_slide(path).data
-    return ds.blank_map(ds.from_dask(lazy), tile_size=64).compute().blank
-
-
 def write(path):
     out = Path(path).with_name(f"{distributed.worker.thread_state.key}.ome.zarr".lower())
     ds.write(ds.resize(path, downsample=2), out)
@@ -74,7 +68,7 @@ def run_cohort_by_regions(path):
     return run_cohort(path, 0.0)
 
 
-WHOLE = (blank_map, resize, cutoff_resize, pack_tiles, random_crops, thumbnail, check_slide, array)
+WHOLE = (blank_map, resize, cutoff_resize, pack_tiles, random_crops, thumbnail, check_slide)
 WRITTEN = {
     write: lambda path: ds.resize(path, downsample=2).data.compute(),
     write_pack: lambda path: ds.pack_tiles(
@@ -94,16 +88,15 @@ def path(tissue, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(path):
-    """What one thread gives, without any task around it."""
+    """The results outside of a task, in one thread."""
     with dask.config.set(scheduler="sync"):
         found = {function: function(path) for function in WHOLE}
         return found | {function: make(path) for function, make in WRITTEN.items()}
 
 
 KINDS = {
-    "a process of one thread": {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1"},
-    "one thread here": {"processes": False, "n_workers": 1, "threads_per_worker": 1},
-    "three threads here": {"processes": False, "n_workers": 1, "threads_per_worker": 3},
+    "one process": {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1"},
+    "threads of this process": {"processes": False, "n_workers": 1, "threads_per_worker": 2},
 }
 
 
@@ -122,11 +115,11 @@ def in_a_task(client, function, *arguments):
 
 
 @pytest.mark.parametrize("function", [*WHOLE, *WRITTEN], ids=lambda one: one.__name__)
-def test_a_task_ends(client, path, expected, function):
+def test_an_operation_in_a_task_gives_the_same(client, path, expected, function):
     assert np.array_equal(in_a_task(client, function, path), expected[function])
 
 
-def test_more_tasks_than_threads_end(client, path, expected):
+def test_more_tasks_than_threads_do_not_block(client, path, expected):
     futures = [client.submit(one, path, pure=False) for one in (*WHOLE[:4], *WHOLE[:4])]
     for future, function in zip(futures, (*WHOLE[:4], *WHOLE[:4]), strict=True):
         assert np.array_equal(future.result(timeout=SECONDS), expected[function])
@@ -135,17 +128,14 @@ def test_more_tasks_than_threads_end(client, path, expected):
 def nested(path, depth):
     if not depth:
         return blank_map(path)
-    first = blank_map(path)
     with distributed.worker_client() as inner:
-        second = inner.submit(nested, path, depth - 1, pure=False).result()
-        third = blank_map(path)  # this thread has left the pool already
-    fourth = blank_map(path)
-    assert np.array_equal(first, second)
-    assert np.array_equal(third, fourth)
-    return second
+        below = inner.submit(nested, path, depth - 1, pure=False).result()
+        inside = blank_map(path)  # this thread has left the pool already
+    assert np.array_equal(below, inside)
+    return blank_map(path)
 
 
-def test_tasks_that_submit_tasks_end(client, path, expected):
+def test_nested_tasks_do_not_block(client, path, expected):
     assert np.array_equal(in_a_task(client, nested, path, 2), expected[blank_map])
 
 
@@ -154,8 +144,8 @@ def failing(path):
     ds.blank_map(damaged, tile_size=64).compute()
 
 
-def test_a_thread_comes_back_after_a_failure(client, path, expected):
-    for _ in range(4):  # more than there are threads
+def test_a_thread_rejoins_the_pool_after_a_failure(client, path, expected):
+    for _ in range(3):  # more than there are threads
         with pytest.raises(ZeroDivisionError):
             in_a_task(client, failing, path)
     assert np.array_equal(in_a_task(client, blank_map, path), expected[blank_map])
@@ -176,18 +166,17 @@ async def coroutine(path):
 
 
 @pytest.mark.parametrize("function", [threads_of_dask, threads_of_python, coroutine])
-def test_threads_that_a_task_starts_end(client, path, expected, function):
+def test_threads_that_a_task_starts_do_not_block(client, path, expected, function):
     """They cannot leave the pool of the worker in place of the task that waits for them."""
     if function is threads_of_python and client.cluster.processes is False:
-        pytest.skip("nothing tells such a thread from others of the process that made the cluster")
-    blank_map_first = in_a_task(client, blank_map, path)  # the worker has a client from now on
-    assert np.array_equal(blank_map_first, expected[blank_map])
+        pytest.skip("such a thread looks like any other of the process that made the cluster")
+    in_a_task(client, blank_map, path)  # the worker has a client from now on
     assert (in_a_task(client, function, path) == expected[blank_map]).all()
 
 
 def test_an_asynchronous_client_is_refused(path):
     async def main():
-        kind = KINDS["one thread here"] | {"dashboard_address": "127.0.0.1:0"}
+        kind = KINDS["threads of this process"] | {"dashboard_address": "127.0.0.1:0"}
         async with (
             distributed.LocalCluster(**kind, asynchronous=True) as cluster,
             distributed.Client(cluster, asynchronous=True),
@@ -199,15 +188,14 @@ def test_an_asynchronous_client_is_refused(path):
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
-def test_tasks_of_the_schedulers_of_this_machine_end(path, expected, scheduler):
+def test_tasks_of_local_schedulers_give_the_same(path, expected, scheduler):
     lazy = [dask.delayed(function)(path) for function in WHOLE]
     results = dask.compute(*lazy, scheduler=scheduler, num_workers=2)
     for found, function in zip(results, WHOLE, strict=True):
         assert np.array_equal(found, expected[function])
 
 
-def test_a_client_may_be_given_to_the_call(client, path, expected):
-    """It is nobody's default here; tasks run on its workers all the same."""
+def test_a_client_may_be_given_to_compute(client, path, expected):
     before = tasks_done(client)
     found = ds.blank_map(path, tile_size=64).compute(scheduler=client)
     assert np.array_equal(found.blank, expected[blank_map])

@@ -1,4 +1,4 @@
-"""What other threads of the process see of a computation: nothing."""
+"""Computing changes nothing that other threads of the process can see."""
 
 import copy
 import logging
@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cohort_work
 import dask
 import dask.array as da
+import distributed  # noqa: F401 - else Dask may import it, which adds its configuration
 import numpy as np
 import pytest
 import zarr
@@ -20,15 +21,14 @@ from dask.callbacks import Callback
 import dask_slides as ds
 from dask_slides.readers import image_file
 from dask_slides.runtime.scheduler import compute
-
-pytest.importorskip("distributed")  # which dask would load meanwhile, with its configuration
+from dask_slides.writers.write import write_to
 
 SECONDS = 60
-"""Until a test counts as one that waits for ever."""
+"""After so long a test counts as blocked."""
 
 
 def state():
-    """Return what all threads of a process share, as far as a library could change it."""
+    """Return the state that all threads share and a library could change."""
     loggers = [logging.getLogger(name) for name in (None, "dask_slides.cohort", "distributed")]
     return copy.deepcopy(
         {
@@ -44,7 +44,7 @@ def state():
 
 @pytest.fixture
 def seen(tissue):
-    """A slide, and the states that its tasks saw."""
+    """A slide, and a list of the state as its tasks see it."""
     states = []
 
     def look(block):
@@ -62,16 +62,14 @@ OPERATIONS = {
         scheduler="threads", num_workers=2
     ),
     "sync": lambda slide, _: ds.blank_map(slide, tile_size=64).compute(scheduler="sync"),
-    "thumbnail": lambda slide, _: slide.thumbnail(100),
     "cutoff": lambda slide, _: ds.cutoff_resize(slide, downsample=2, tile_size=64),
-    "pack": lambda slide, _: ds.pack_tiles(slide, tile_size=64, detector=ds.Contrast(0.05))[:3],
     "crops": lambda slide, _: ds.random_crops(slide, n=3, size=64, detector=ds.Contrast(0.05)),
     "write": lambda slide, path: ds.write(ds.resize(slide, downsample=2), path / "a.ome.zarr"),
 }
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_tasks_find_the_process_as_it_was(seen, tmp_path, operation):
+def test_an_operation_leaves_shared_state_alone(seen, tmp_path, operation):
     slide, states = seen
     before = state()
     OPERATIONS[operation](slide, tmp_path)
@@ -81,16 +79,15 @@ def test_tasks_find_the_process_as_it_was(seen, tmp_path, operation):
     assert state() == before
 
 
-def test_a_cohort_leaves_the_process_as_it_was(tmp_path, monkeypatch):
+def test_a_cohort_leaves_shared_state_alone(tmp_path, monkeypatch):
     folder = cohort_work.slide_files(tmp_path / "s", 2)
     states = []
-    write = ds.write
 
-    def look(*args, **kwargs):
+    def look(*args):
         states.append(state())
-        return write(*args, **kwargs)
+        return write_to(*args)
 
-    monkeypatch.setattr("dask_slides.cohort.steps.write", look)
+    monkeypatch.setattr("dask_slides.cohort.steps.write_to", look)
     before = state()
     assert ds.run_cohort(folder, job=tmp_path / "job", steps={"mask": {"tile_size": 64}}).done == 2
     assert len(states) == 2
@@ -98,16 +95,14 @@ def test_a_cohort_leaves_the_process_as_it_was(tmp_path, monkeypatch):
     assert state() == before
 
 
-def test_cohorts_at_once_log_each_to_its_own_file(tmp_path, monkeypatch):
-    """Each has a slide in flight when the other one begins."""
+def test_concurrent_cohorts_log_to_their_own_files(tmp_path, monkeypatch):
     both = threading.Barrier(2)
-    write = ds.write
 
-    def together(*args, **kwargs):
+    def together(*args):
         both.wait(SECONDS)
-        return write(*args, **kwargs)
+        return write_to(*args)
 
-    monkeypatch.setattr("dask_slides.cohort.steps.write", together)
+    monkeypatch.setattr("dask_slides.cohort.steps.write_to", together)
 
     def run(name):
         folder = tmp_path / name
@@ -127,8 +122,8 @@ def test_cohorts_at_once_log_each_to_its_own_file(tmp_path, monkeypatch):
         assert not any(f"{other}:" in line for line in lines)
 
 
-def test_the_work_of_others_goes_on_when_ours_ends():
-    """They began while our pool was there, and have tasks left when it is gone."""
+def test_other_computations_continue_when_ours_ends():
+    """Another thread begins to compute while our pool exists, and goes on when it is gone."""
     began, ended = threading.Event(), threading.Event()
     results = []
 
@@ -142,7 +137,7 @@ def test_the_work_of_others_goes_on_when_ours_ends():
         array = da.concatenate([first, *(da.ones(1, chunks=1) for _ in range(20))]) + first
         try:
             results.append(float(array.sum().compute(scheduler="threads")))
-        except RuntimeError as error:  # of a pool that was shut down
+        except RuntimeError as error:  # the pool was shut down
             results.append(error)
 
     thread = threading.Thread(target=other)
@@ -160,8 +155,8 @@ def test_the_work_of_others_goes_on_when_ours_ends():
     assert results == [42.0]
 
 
-def test_no_task_goes_on_after_another_one_failed():
-    """The first one fails while the second one works, and 18 wait."""
+def test_no_task_runs_after_another_one_failed():
+    """The first task fails while the second one works, and 18 wait."""
     began, ended, working = [], [], threading.Event()
 
     def task(block):
@@ -180,14 +175,14 @@ def test_no_task_goes_on_after_another_one_failed():
     array = da.ones(20, chunks=1).map_blocks(task, meta=np.ones(0))
     with dask.config.set(scheduler="threads", num_workers=2), pytest.raises(ZeroDivisionError):
         compute(array, "")
-    # the thread that failed may begin another one before it is stopped, and fails in that too
+    # the thread of the failed task may begin another task, which fails too
     assert len(ended) == sum(thread is not began[0] for thread in began)
     assert len(began) < 20
     assert not any(thread.is_alive() for thread in began)
 
 
-def test_each_thread_is_told_of_its_own_blocks():
-    """The same array, by two threads: its blocks have the same names."""
+def test_progress_counts_the_blocks_of_one_thread():
+    """Two threads compute the same array, whose blocks have the same names."""
     both = threading.Barrier(2)
 
     def together(block):
@@ -198,16 +193,16 @@ def test_each_thread_is_told_of_its_own_blocks():
     array = da.ones(6, chunks=1).map_blocks(together, meta=np.ones(0))
 
     def counted(_):
-        told = []
-        compute(array, "", lambda *done: told.append(done))
-        return told
+        progress = []
+        compute(array, "", lambda *done: progress.append(done))
+        return progress
 
     with (
         dask.config.set(scheduler="threads", num_workers=1),
         ThreadPoolExecutor(2) as pool,
     ):
-        for told in pool.map(counted, range(2)):
-            assert told == [(number, 6) for number in range(7)]
+        for progress in pool.map(counted, range(2)):
+            assert progress == [(number, 6) for number in range(7)]
 
 
 class Names(Callback):
@@ -222,15 +217,15 @@ class Names(Callback):
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "sync", "executor"])
-def test_callbacks_of_the_user_are_told_too(scheduler):
+def test_callbacks_of_the_user_are_called(scheduler):
     array = da.ones(5, chunks=1)
-    told = []
+    progress = []
     with ThreadPoolExecutor(2) as executor:
         chosen = executor if scheduler == "executor" else scheduler
         with dask.config.set(scheduler=chosen), Names() as names:
-            compute(array, "", lambda *done: told.append(done))
+            compute(array, "", lambda *done: progress.append(done))
     assert len([key for key in names.keys if key[0].startswith(array.name)]) == 5
-    assert told == [(number, 5) for number in range(6)]
+    assert progress == [(number, 5) for number in range(6)]
 
 
 def threads_of(**options):
@@ -248,7 +243,7 @@ def threads_of(**options):
     return found
 
 
-def test_options_of_a_call_are_those_of_that_call_alone():
+def test_options_of_a_call_apply_to_that_call_only():
     assert len(threads_of(num_workers=1)) == 1
     assert threads_of(scheduler="sync") == {threading.current_thread()}
     assert threads_of(scheduler=dask.get) == {threading.current_thread()}
@@ -258,11 +253,11 @@ def test_options_of_a_call_are_those_of_that_call_alone():
     with ThreadPoolExecutor(2, "mine") as pool:
         for options in ({"pool": pool}, {"scheduler": pool}):
             assert {one.name[:4] for one in threads_of(**options)} == {"mine"}
-        assert pool.submit(int).result() == 0  # it is not ours to shut down
+        assert pool.submit(int).result() == 0  # it was not shut down
 
 
-def test_a_scheduler_of_the_user_needs_to_know_no_callbacks():
-    called, told = [], []
+def test_a_scheduler_function_needs_no_callbacks():
+    called, progress = [], []
 
     def schedule(graph, keys, **options):
         called.append(options)
@@ -270,20 +265,20 @@ def test_a_scheduler_of_the_user_needs_to_know_no_callbacks():
 
     array = da.ones(5, chunks=1)
     with dask.config.set(scheduler=schedule):
-        assert compute(array, "", lambda *done: told.append(done)).sum() == 5
+        assert compute(array, "", lambda *done: progress.append(done)).sum() == 5
     assert called == [{}]
-    assert told[-1] == (5, 5)
+    assert progress[-1] == (5, 5)
 
 
 @pytest.mark.parametrize("scheduler", ["many", 5])
-def test_a_scheduler_that_is_none_is_named(scheduler):
+def test_an_unknown_scheduler_is_refused(scheduler):
     with pytest.raises(ds.errors.SlideArgumentError, match=f"scheduler={scheduler!r}") as error:
         threads_of(scheduler=scheduler)
     assert "\n" not in str(error.value)
 
 
-def test_two_that_ignore_the_warnings_of_pillow_leave_those_of_others():
-    """The first one to come is the first one to go."""
+def test_concurrent_filters_for_warnings_of_pillow_leave_other_warnings():
+    """The first filter is the first one to be removed."""
     before = list(warnings.filters)
     first, second = image_file.unwarned(), image_file.unwarned()
     first.__enter__()
@@ -310,7 +305,7 @@ class Watch:
             found.append((threading.current_thread(), name))
             other.set() if threading.current_thread() is second else begun.set()
             if threading.current_thread() is first and len(found) == 10:
-                other.wait(2)  # for the other thread to come in, if it does
+                other.wait(2)  # gives the other thread a chance
 
 sys.meta_path.insert(0, Watch())
 pack = ds.pack_tiles(ds.from_dask(np.arange(4096, dtype="u1").reshape(64, 64)), tile_size=16)
@@ -328,8 +323,8 @@ print(len([name for thread, name in found if thread is second]), len(ds.open_pac
 """
 
 
-def test_zarr_is_loaded_by_one_thread_at_a_time(tmp_path):
-    """Its parts import each other: two threads that begin with different ones both fail."""
+def test_one_thread_at_a_time_imports_zarr(tmp_path):
+    """Its modules import each other: two threads that begin with different ones both fail."""
     words = [sys.executable, "-c", FIRST, tmp_path / "a.tiles.zarr"]
-    told = subprocess.run([str(word) for word in words], capture_output=True, text=True)
-    assert told.stdout.split() == ["0", "16"], told.stderr
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "16"], done.stderr

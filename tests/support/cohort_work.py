@@ -1,4 +1,4 @@
-"""What the processes of test_cohort.py do; importable, as they are made from nothing."""
+"""Functions that the processes of the cohort tests run; they import this module."""
 
 import csv
 import os
@@ -43,16 +43,16 @@ def slide_files(folder, count):
 
 
 def run_with_journal(folder, job, journal, scheduler="threads"):
-    """Run a cohort; every store that gets its name is a line of `journal`."""
+    """Run a cohort; write a line to `journal` for every store that is published."""
     publish = local_transaction._publish
 
-    def told(hidden, target, overwrite):
+    def recorded(hidden, target, overwrite):
         publish(hidden, target, overwrite)
         handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, f"{os.path.basename(target)}\n".encode())
         os.close(handle)
 
-    local_transaction._publish = told
+    local_transaction._publish = recorded
     with dask.config.set(scheduler=scheduler, num_workers=2):
         ds.run_cohort(folder, job=job, steps=STEPS)
 
@@ -67,7 +67,7 @@ def statuses(job):
 
 
 def stores(job):
-    """Return path -> what tells one store from another one written at the same place."""
+    """Return the identity of each store by path: another one when the store is written again."""
     found = {}
     for path in Path(job).glob("*/*.zarr"):
         status = (path / "zarr.json").stat()
@@ -82,7 +82,7 @@ def contents(folder):
 
 
 def run_until(step, folder, job):
-    """Run a cohort in one thread, and be killed before touching the disk for the `step`th time."""
+    """Run a cohort in one thread; be killed before the `step`th operation on the disk."""
 
     def run(kind, source, out):
         with dask.config.set(scheduler="sync"):
@@ -94,22 +94,22 @@ def run_until(step, folder, job):
 
 @dataclass(frozen=True)
 class Killing:
-    """A step that takes its process along where the slide is called so."""
+    """A step that kills its process if the slide is called "killer"."""
 
     name: ClassVar[str] = "killing"
     suffix: ClassVar[str] = ".killing.zarr"
     counts: ClassVar[tuple[str, ...]] = ()
 
-    def reads(self, slide):
+    def reductions(self, slide):
         return ()
 
-    def made(self, slide, maps):
+    def build(self, slide, maps):
         if "killer" in slide.name:
             os.kill(os.getpid(), signal.SIGKILL)
         return None, {"pid": os.getpid()}
 
-    def write(self, obj, path, overwrite, resume):
-        os.makedirs(path, exist_ok=True)  # the killer may have ended this one after its write
+    def write(self, obj, target):
+        os.makedirs(target.path, exist_ok=True)  # the killer may have killed it after its write
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the processes of tests of faults run: slides that kill who reads them, commands."""
+"""Slides that kill or delay the process that reads them, and a command held up in a read."""
 
 import ctypes
 import dataclasses
@@ -19,14 +19,14 @@ from dask_slides.readers.tiff.source import TiffSource
 
 @dataclasses.dataclass(frozen=True)
 class Faulty(Source):
-    """A source whose `places`, while `switch` exists, do to who reads them what `fault` says."""
+    """A source with a `fault` for whoever reads one of `places` while the file `switch` exists."""
 
     parent: Any
     places: tuple[tuple[int, int], ...]
     fault: str
     switch: str
     pace: float = 0.0
-    """Seconds that each read takes at the least."""
+    """Least seconds per read."""
 
     @property
     def path(self):
@@ -55,7 +55,7 @@ class Faulty(Source):
 
 def _out_of_memory():
     held = []
-    while True:  # until the nanny ends this process; pages that are touched
+    while True:  # until the nanny kills this process
         held.append(np.ones(2**21))
         time.sleep(0.002)
 
@@ -89,16 +89,16 @@ def wait_until(condition, seconds=180):
     """Poll until `condition` holds; fail after `seconds`."""
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, "it did not come to pass"
+        assert time.monotonic() < limit, "the condition never held"
         time.sleep(0.01)
 
 
 def held_up(folder, work):
-    """Do `work` while reads of slides wait for a file "go", and say when one waits."""
+    """Do `work`; reads wait for a file "go", and make a file "reading" when they do."""
     read = TiffSource.read
 
     def waiting(self, level, region):
-        if region.y >= 512:  # some are done before
+        if region.y >= 512:  # the first ones are done before
             (folder / "reading").touch()
             while not (folder / "go").exists():
                 time.sleep(0.01)

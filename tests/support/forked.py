@@ -1,6 +1,6 @@
-"""Run by `test_forks`: processes made by fork from one that has read, as PyTorch's loaders are.
+"""Programs of test_fork_safety.py: fork from a process that has read, as PyTorch's loaders do.
 
-No test process forks itself: it has threads, and Python warns of that.
+The test process does not fork itself, because it has threads, which Python warns about.
 """
 
 import multiprocessing
@@ -21,12 +21,12 @@ from dask_slides.writers.store.local_transaction import locked
 CHILDREN, READS = 4, 40
 SIZE = 2**21
 
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: that is the case
+warnings.simplefilter("ignore", DeprecationWarning)  # about forking with threads
 forked = multiprocessing.get_context("fork")
 
 
 def wrong_reads(seed):
-    """Read at random places; return how many reads were not what `truth` holds there."""
+    """Read random regions; return how many differ from `truth`."""
     rng = np.random.default_rng(seed)
     tall, wide, _ = truth.shape
     wrong = 0
@@ -43,7 +43,7 @@ def wrong_reads(seed):
 
 
 def read_in_children(path, expected):
-    """Read in children and here at once."""
+    """Read in children and in the parent at the same time."""
     global slide, truth
     slide, truth = ds.open_slide(path), np.load(expected)
     assert wrong_reads(0) == 0
@@ -60,7 +60,7 @@ def tile(i):
 
 
 def tiles_in_children(path, expected):
-    """Read tiles here, then in children, as a loader does."""
+    """Read tiles in the parent, then in children, as a loader does."""
     global pack
     pack, tiles = ds.open_pack(path), np.load(expected)
     for i in range(len(pack)):
@@ -71,7 +71,7 @@ def tiles_in_children(path, expected):
 
 
 def blank_cells(path):
-    """Return what is blank, computed in this process, and a tile of a pack that lies nowhere."""
+    """Return a blank map and tiles of a lazy pack, computed in this process."""
     lazy = ds.pack_tiles(
         ds.from_dask(ds.open_slide(path).data), tile_size=64, detector=ds.Contrast(0.0)
     )
@@ -79,11 +79,11 @@ def blank_cells(path):
 
 
 def computed_in_a_child(path):
-    """Compute in a child of a process that used the pool of dask, and has a client."""
+    """Compute in a child of a process that has used Dask's thread pool and has a client."""
     import dask.array as da
     from distributed import Client, LocalCluster
 
-    da.ones(10, chunks=1).sum().compute()  # dask keeps the threads of this, and a child has none
+    da.ones(10, chunks=1).sum().compute()  # starts threads that a child does not have
     expected = blank_cells(path)
     kind = {"processes": False, "n_workers": 1, "dashboard_address": "127.0.0.1:0"}
     with forked.Pool(1) as pool:
@@ -99,15 +99,15 @@ def computed_in_a_child(path):
 
 
 def forked_in_a_task(path):
-    """Compute in a child of the thread of a task."""
-    from forked import blank_cells  # a child takes what it can import
+    """Compute in a child that a task forks."""
+    from forked import blank_cells  # a child unpickles functions by import
 
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply_async(blank_cells, [path]).get(60)
 
 
-def memory_is_of_one_process():
-    """Fill memory that waited at the fork in a child, then look at it here."""
+def processes_share_no_memory():
+    """Fork with free memory in the pool, fill it in the child, and look at it in the parent."""
     first = POOL.array((SIZE,), np.uint8)
     first[:] = 0
     del first
@@ -124,21 +124,21 @@ def memory_is_of_one_process():
     assert (mine == 1).all()
 
 
-def locks_are_open_in_a_child():
-    """Fork again and again while another thread takes and gives back memory."""
+def locks_are_free_in_a_child():
+    """Fork many times while another thread uses the pool."""
     ended = threading.Event()
 
-    def lend():
+    def allocate():
         while not ended.is_set():
             POOL.array((SIZE,), np.uint8)
 
-    thread = threading.Thread(target=lend)
+    thread = threading.Thread(target=allocate)
     thread.start()
     try:
         for _ in range(100):
             child = os.fork()
             if not child:
-                signal.alarm(20)  # ends a child that waits for a lock
+                signal.alarm(20)  # kills a child that waits for a lock
                 POOL.array((SIZE,), np.uint8)
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
@@ -148,18 +148,18 @@ def locks_are_open_in_a_child():
 
 
 def a_child_keeps_no_lock_of_a_write(folder):
-    """Fork in the middle of a write; the next one finds nobody at the store."""
+    """Fork during a write; the child does not keep the store locked."""
     hidden = os.path.join(folder, ".a.partial")
     go, turn = os.pipe()
     with locked(hidden, "a"):
         child = os.fork()
         if not child:
-            os.close(turn)  # it ends with its parent, whatever becomes of that
+            os.close(turn)  # so that it ends with its parent
             os.read(go, 1)
             os._exit(0)
         try:
             with locked(hidden, "a"):
-                raise AssertionError("two are at it")
+                raise AssertionError("locked twice")
         except ds.errors.OutputBusyError:
             pass
     with locked(hidden, "a"):
@@ -169,19 +169,19 @@ def a_child_keeps_no_lock_of_a_write(folder):
 
 
 def a_child_leaves_the_lock_to_its_parent(folder):
-    """Fork in the middle of a write, and leave it in the child."""
+    """Fork during a write, and end the write in the child; the parent keeps the lock."""
     hidden = os.path.join(folder, ".a.partial")
     with suppress(SystemExit), locked(hidden, "a"):
         child = os.fork()
         if not child:
-            raise SystemExit  # what was opened there meanwhile is not closed
+            raise SystemExit
         assert os.waitpid(child, 0)[1] == 0
         with suppress(ds.errors.OutputBusyError), locked(hidden, "a"):
-            raise AssertionError("two are at it")
+            raise AssertionError("locked twice")
 
 
-def told(slide):
-    """Return what a read raises."""
+def raised(slide):
+    """Return the class and message of the error of a read."""
     try:
         slide.read(0, 0, 10, 10)
     except ds.SlideError as error:
@@ -190,14 +190,14 @@ def told(slide):
 
 
 def remote_is_refused_in_a_child(folder, name):
-    """Read from a server here, then there."""
+    """Read from a server in the parent, then in a child."""
     with servers.web_server(folder) as (address, _):
         slide = ds.open_slide(f"{address}/{name}")
-        assert told(slide) == ("nothing", "")
+        assert raised(slide) == ("nothing", "")
         with forked.Pool(1) as pool:
-            kind, text = pool.apply_async(told, [slide]).get(60)
+            kind, text = pool.apply_async(raised, [slide]).get(60)
         assert (kind, "spawn" in text, name in text) == ("SlideUnsupportedError", True, True)
-        assert told(slide) == ("nothing", "")
+        assert raised(slide) == ("nothing", "")
 
 
 if __name__ == "__main__":

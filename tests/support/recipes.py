@@ -1,4 +1,4 @@
-"""The code blocks of docs/clusters.md, and what it takes to run them in a test."""
+"""The code blocks of docs/clusters.md, for tests that run them."""
 
 import gc
 import re
@@ -19,13 +19,13 @@ def blocks(kind):
 
 
 def block(kind, word):
-    """Return the one code block with `word`."""
+    """Return the only code block with `word`."""
     (found,) = [one for one in blocks(kind) if word in one]
     return found
 
 
 def changed(text, changes):
-    """Return a block in which words stand for others; each of them is there."""
+    """Return a block with words replaced; each of them occurs in it."""
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)
@@ -33,19 +33,19 @@ def changed(text, changes):
 
 
 def dask_command(name):
-    """Return what is behind a command of dask."""
+    """Return the entry point of a command of dask."""
     (found,) = entry_points(group="dask_cli", name=name)
     return found
 
 
 @contextmanager
 def slurm_cluster():
-    """Give SLURMCluster, whose package takes Ctrl-C for itself where it is imported."""
+    """Yield SLURMCluster; keep the handler of Ctrl-C, which importing its package replaces."""
     before = signal.getsignal(signal.SIGINT)
     found = pytest.importorskip("dask_jobqueue").SLURMCluster
     signal.signal(signal.SIGINT, before)
     with warnings.catch_warnings():
-        # it closes the files of its certificates when nobody has it any more
+        # it closes the files of its certificates only when it is garbage
         warnings.simplefilter("ignore", ResourceWarning)
         yield found
         del found

@@ -1,6 +1,6 @@
-"""A SLURM for tests: its one node is this machine; it is of this user and of no other.
+"""A SLURM for tests: its only node is this machine, and only this user can use it.
 
-It knows who asks by a key of its own (munge), and it listens where only this machine can reach it.
+It authenticates with a key of its own (munge), and only this machine can reach it.
 """
 
 import ipaddress
@@ -17,10 +17,10 @@ from fault_work import wait_until
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo", "squeue",
              "srun", "setpriv")  # fmt: skip
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-"""Daemons lie where the shell of a user who is not root does not look."""
+"""Daemons are in folders that the PATH of ordinary users lacks."""
 
-# The node has more than this machine, so that the recipes run as they are written. No job is held
-# to what it asked for: that takes control groups, which are not ours to make everywhere.
+# The node claims more cores and memory than this machine, so that the recipes run as written. Jobs
+# are not limited to what they request, because that needs control groups.
 _CONFIG = """\
 ClusterName=tests
 SlurmctldHost={host}({address})
@@ -50,7 +50,7 @@ PartitionName=normal Nodes=one Default=YES MaxTime=INFINITE
 
 
 def lacking():
-    """Return what keeps it from running on this machine, or nothing."""
+    """Return why it cannot run on this machine, or an empty string."""
     missing = [one for one in _PROGRAMS if not shutil.which(one, path=_PATH)]
     if missing:
         return f"SLURM is not here: {', '.join(missing)}"
@@ -61,9 +61,9 @@ def lacking():
 
 
 def _named():
-    """Return a name of this machine, its address and the command that runs others under it.
+    """Return a host name, its address, and a command that runs others with that host name.
 
-    A daemon listens at the address of the name that the system tells it.
+    A daemon listens at the address of the host name.
     """
     name = socket.gethostname()
     with suppress(OSError):
@@ -75,25 +75,25 @@ def _named():
 
 
 def ask(*words, **options):
-    """Run a command of it, and return what it says."""
+    """Run a command of SLURM; return its output."""
     options = {"check": True, "capture_output": True, "text": True, "timeout": 60} | options
     return subprocess.run(list(map(str, words)), **options).stdout
 
 
 def shown(job):
-    """Return what the queue knows of a job: JobState, ExitCode, Restarts and so on."""
+    """Return the state of a job: JobState, ExitCode, Restarts and so on."""
     words = ask("scontrol", "show", "job", job, "--oneliner").split()
     return dict(one.split("=", 1) for one in words if "=" in one)
 
 
 @contextmanager
 def running(folder):
-    """Run it while the block runs, files in `folder`; SLURM_CONF is set to its configuration."""
+    """Run SLURM inside the block, with its files in `folder` and SLURM_CONF set."""
     key, conf = folder / "munge.key", folder / "slurm.conf"
     key.touch(0o600)
     key.write_bytes(os.urandom(256))
     (folder / "state").mkdir()
-    # nothing asks for control groups, but slurmd wants version 2 to be its own, where it finds that
+    # not used, but slurmd would take over control groups of version 2
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     host, address, under = _named()
     conf.write_text(_CONFIG.format(
@@ -109,7 +109,7 @@ def running(folder):
     ]]  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("SLURM_CONF", str(conf))
-        # by force, as it wants a folder that everybody can enter
+        # --force: the folder is not open to all users
         stack.enter_context(_daemon(folder, "munged", "--foreground", "--force", *munge))
         wait_until((folder / "munge.socket").exists, 20)
         control = stack.enter_context(_daemon(folder, "slurmctld", "-D", under=under))
@@ -134,7 +134,7 @@ def _free_ports(count):
 
 @contextmanager
 def _daemon(folder, name, *words, under=()):
-    ending = ["setpriv", "--pdeathsig", "TERM"]  # with the tests, however they end
+    ending = ["setpriv", "--pdeathsig", "TERM"]  # end with the tests
     command = [*ending, *under, shutil.which(name, path=_PATH), *words]
     with open(folder / f"{name}.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
@@ -153,7 +153,7 @@ def _said(folder):
 
 
 def _end_jobs():
-    """End what a test that failed has left; nothing of it outlives the daemons."""
+    """Cancel the jobs that a failed test left, before the daemons end."""
     me = os.getuid()
     ask("scancel", "-u", me, check=False)
     ask("scancel", "-u", me, "--signal=KILL", "--full", check=False)

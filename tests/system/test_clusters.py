@@ -1,4 +1,4 @@
-"""The recipes of docs/clusters.md, as far as they can be run here."""
+"""Clusters of the command line, and the recipes of docs/clusters.md."""
 
 import ast
 import importlib.util
@@ -27,16 +27,14 @@ from dask_slides.cli.main import main
 from dask_slides.runtime.client import active_client
 from dask_slides.runtime.local_cluster import LOW_OVERHEAD, local_cluster
 
-pytest.importorskip("distributed")
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return work.slide_file(tmp_path_factory.mktemp("clusters") / "s.tif")
 
 
-def test_a_cluster_of_the_command_line_is_reached_by_nobody_else():
-    """Every port of every process of it listens on 127.0.0.1, those of dashboards included."""
+def test_other_machines_cannot_reach_a_local_cluster():
+    """Every port of every process listens on 127.0.0.1, including dashboards."""
     import psutil
 
     before = {one.laddr for one in psutil.Process().net_connections("inet")}
@@ -49,12 +47,12 @@ def test_a_cluster_of_the_command_line_is_reached_by_nobody_else():
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
-def test_a_command_on_processes_names_what_kills_them(tmp_path, source, monkeypatch):
-    """The cluster that it makes starts processes again; exit 3 is all done but what is named."""
+def test_a_command_names_the_block_that_kills_processes(tmp_path, source, monkeypatch):
+    """The local cluster restarts processes; all other blocks are done, and the exit code is 3."""
     switch = tmp_path / "switch"
     switch.touch()
     slide = fault_work.faulty(source, [(700, 1100)], "killed", switch)
-    monkeypatch.setattr("dask_slides.cli.slide_options.Given.open", lambda _: slide)
+    monkeypatch.setattr("dask_slides.cli.slide_options.SlideOptions.open", lambda _: slide)
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
     words = ["resize", source, out, "--downsample", 1, "--scheduler", "processes", "--workers", 2]
@@ -67,28 +65,26 @@ def test_a_command_on_processes_names_what_kills_them(tmp_path, source, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["--memory", "1MB"], 1, "needs"),
         (["--memory", "much"], 2, "8GB"),
-        (["--memory", "-1"], 2, "8GB"),
-        (["--memory", "1GB", "--scheduler", "tcp://127.0.0.1:1"], 2, "limits of their own"),
+        (["--memory", "1GB", "--scheduler", "tcp://127.0.0.1:1"], 2, "on its workers"),
     ],
 )
 @pytest.mark.parametrize("dry", [False, True])
-def test_memory_that_is_given_is_kept_to(tmp_path, source, words, code, said, dry):
+def test_a_plan_respects_the_memory_option(tmp_path, source, words, code, message, dry):
     out = str(tmp_path / "a.ome.zarr")
     words = ["resize", str(source), out, "--downsample", "2", *words, *["--dry-run"] * dry]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == code, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert os.listdir(tmp_path) == []
 
 
 def test_tls(tmp_path, source):
-    """A real scheduler and worker that speak TLS; who has no certificate is not let in."""
-    pytest.importorskip("cryptography")
+    """A scheduler and a worker with TLS; a client without a certificate is refused."""
     from distributed.security import Security
 
     made = Security.temporary().get_tls_config_for_role("client")
@@ -118,7 +114,7 @@ def test_tls(tmp_path, source):
             subprocess.Popen([*module, "distributed.cli.dask_worker", *words], **quiet)
         )
         out = tmp_path / "a.zarr"
-        command = [*module, "dask_slides.cli.main", "resize", str(source), str(out), "--downsample",
+        command = [*module, "dask_slides", "resize", str(source), str(out), "--downsample",
                    "1", "--scheduler", str(where), "-q"]  # fmt: skip
         bare = subprocess.run(command, capture_output=True, text=True, check=False)
         assert bare.returncode != 0
@@ -144,7 +140,6 @@ def free_port():
 def test_the_recipe_for_ssh(tmp_path, source):
     """`dask ssh` itself, over a real SSH connection: two hosts that are this machine."""
     asyncssh = pytest.importorskip("asyncssh")
-    pytest.importorskip("paramiko")
     words = block("sh", "dask ssh").split("\n", 1)[0].split()
     assert words[:4] == ["dask", "ssh", "--hostfile", "hosts.txt"]
     (tmp_path / "hosts.txt").write_text("127.0.0.1\nlocalhost\n")
@@ -172,12 +167,12 @@ def test_the_recipe_for_ssh(tmp_path, source):
         with Client(address, timeout=60, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
         out = tmp_path / "a.zarr"
-        command = [sys.executable, "-m", "dask_slides.cli.main", "resize", str(source), str(out),
+        command = [sys.executable, "-m", "dask_slides", "resize", str(source), str(out),
                    "--downsample", "1", "--scheduler", address, "-q"]  # fmt: skip
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
     finally:
-        for one in reversed(processes):  # the server ends what it started when a client is gone
+        for one in reversed(processes):  # the server ends what it started when a client leaves
             one.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 one.wait(20)
@@ -193,15 +188,15 @@ def answers(port):
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_recipe_for_slurm_makes_the_job_it_says(tmp_path):
-    """Where no SLURM is at hand; test_slurm.py runs it."""
+def test_the_recipe_for_slurm_makes_the_job_script(tmp_path):
+    """Without a SLURM; test_slurm.py runs the recipe."""
     (call,) = [
         node
         for node in ast.walk(ast.parse(block("python", "SLURMCluster")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "SLURMCluster"
     ]
     options = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
-    del options["interface"]  # of their network
+    del options["interface"]  # of the user's network
     options["scheduler_options"]["host"] = "127.0.0.1"
     options["shared_temp_directory"] = str(tmp_path)
     with slurm_cluster() as made:
@@ -232,11 +227,11 @@ def test_dask_has_the_commands_of_the_recipes(tmp_path, monkeypatch):
 
 
 def manifest():
-    """Return that for Kubernetes."""
+    """Return the manifest for Kubernetes."""
     return yaml.safe_load(block("yaml", "kind:"))
 
 
-def test_the_manifest_for_kubernetes_agrees_with_itself():
+def test_the_manifest_for_kubernetes_is_consistent():
     made = manifest()
     spec, name = made["spec"], made["metadata"]["name"]
     assert spec["scheduler"]["service"]["selector"]["dask.org/cluster-name"] == name
@@ -254,18 +249,15 @@ def test_the_manifest_for_kubernetes_agrees_with_itself():
 
 @pytest.fixture(scope="module")
 def operator():
-    """The files of the operator for Kubernetes, none of which is imported."""
+    """The folder of the operator for Kubernetes; nothing of it is imported."""
     found = importlib.util.find_spec("dask_kubernetes")
     if found is None:
-        pytest.skip("dask-kubernetes is not here; .ci/run has it, without what it needs to run")
+        pytest.skip("dask-kubernetes is not installed; .ci/run has its files")
     return Path(found.submodule_search_locations[0])
 
 
 def closed(schema):
-    """Return a schema of Kubernetes in which fields that it does not have are errors.
-
-    Kubernetes itself drops them, with a warning at the most.
-    """
+    """Return a schema of Kubernetes in which unknown fields are errors; Kubernetes drops them."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -276,8 +268,9 @@ def closed(schema):
     return schema
 
 
-def test_the_manifest_for_kubernetes_is_one_that_the_operator_takes(operator):
-    jsonschema = pytest.importorskip("jsonschema")
+def test_the_manifest_for_kubernetes_fits_the_schema_of_the_operator(operator):
+    import jsonschema
+
     (path,) = operator.rglob("crds/daskcluster.yaml")
     resource = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (version,) = resource["spec"]["versions"]
@@ -286,7 +279,7 @@ def test_the_manifest_for_kubernetes_is_one_that_the_operator_takes(operator):
     group, kind = resource["spec"]["group"], resource["spec"]["names"]["kind"]
     assert made.pop("apiVersion") == f"{group}/{version['name']}"
     assert made.pop("kind") == kind
-    name = made.pop("metadata").pop("name")  # these three are of every resource
+    name = made.pop("metadata").pop("name")  # every resource has these three
     schema.validate(made)
     template = re.search(
         r'SCHEDULER_NAME_TEMPLATE.*"(.*)"', (operator / "constants.py").read_text()
@@ -299,7 +292,7 @@ def test_the_manifest_for_kubernetes_is_one_that_the_operator_takes(operator):
     assert wrong == ["$.spec.worker.replicas", "$.spec.worker.spec.containers[0]"]
 
 
-def test_the_settings_for_tls_are_those_that_dask_has():
+def test_dask_has_the_settings_for_tls():
     (settings,) = [one for one in map(yaml.safe_load, blocks("yaml"))
                    if "comm" in one.get("distributed", {})]  # fmt: skip
     import distributed  # noqa: F401 - its defaults join the configuration
@@ -312,7 +305,7 @@ def test_the_settings_for_tls_are_those_that_dask_has():
         assert set(comm["tls"][role]) <= set(known["tls"][role])
 
 
-def test_the_settings_for_long_runs_are_those_of_a_local_cluster():
+def test_the_settings_for_long_runs_are_those_of_local_clusters():
     import distributed  # noqa: F401 - its defaults join the configuration
 
     (settings,) = [one for one in map(yaml.safe_load, blocks("yaml"))
@@ -325,14 +318,11 @@ def test_the_settings_for_long_runs_are_those_of_a_local_cluster():
                 for k, v in flat(one, f"{name}.{key}" if name else key).items()}  # fmt: skip
 
     assert flat(settings) == LOW_OVERHEAD
-    for (
-        key,
-        value,
-    ) in LOW_OVERHEAD.items():  # dask takes any name, also one that means nothing to it
+    for key, value in LOW_OVERHEAD.items():  # Dask ignores names that it does not know
         assert type(dask.config.get(key)) is type(value), key
 
 
-def test_a_local_cluster_remembers_little():
+def test_a_local_cluster_has_short_logs():
     with local_cluster(1, None, 50):
         lengths = active_client().run_on_scheduler(
             lambda dask_scheduler: (

@@ -1,4 +1,4 @@
-"""Runs over many slides that are killed or interrupted, and go on: nothing is done twice."""
+"""Runs over many slides that are killed or interrupted continue, and do nothing twice."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import pytest
 import dask_slides as ds
 
 WAIT = 120
-"""Seconds that nothing here takes unless it is broken."""
+"""Seconds after which something is broken."""
 
 
 def wait_for(condition, process):
@@ -47,7 +47,7 @@ def killed(folder, job, journal, count, scheduler):
     process.kill()
     process.wait()
     end = time.monotonic() + WAIT
-    while any(os.path.exists(f"/proc/{pid}") for pid in workers):  # they leave by themselves
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers):  # they end by themselves
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -64,13 +64,13 @@ def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
         now = work.stores(job)
         assert known.items() <= now.items()
         known = now
-    assert len(known) < 4 * slides, "the last kill came too late to show anything"
+    assert len(known) < 4 * slides, "the last kill came after the end"
     words = [sys.executable, work.__file__, folder, job, journal, scheduler]
     assert subprocess.run([str(word) for word in words], check=False).returncode == 0
     assert known.items() <= work.stores(job).items()
     assert len(work.stores(job)) == 4 * slides
     assert work.statuses(job) == {f"s{n:04}": "done" for n in range(slides)}
-    if scheduler == "threads":  # other processes know nothing of the journal
+    if scheduler == "threads":  # other processes do not write the journal
         made = Counter(lines(journal))
         assert set(made.values()) == {1}
         assert 4 * slides - len(made) <= 2 * kills  # killed between the store and its line
@@ -80,12 +80,12 @@ def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
     assert not left
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_continues(tmp_path):
     check_killed_and_resumed(tmp_path, slides=20, kills=1, scheduler="threads")
 
 
 @pytest.mark.slow
-def test_a_run_may_be_killed_before_any_touch_of_the_disk(tmp_path):
+def test_a_run_may_be_killed_before_any_operation_on_the_disk(tmp_path):
     folder, process = work.slide_files(tmp_path / "s", 1), multiprocessing.get_context("forkserver")
     process.set_forkserver_preload(["cohort_work", "zarr", "tifffile", "imagecodecs"])
     for step in range(1, 1000):
@@ -110,12 +110,12 @@ def test_a_run_may_be_killed_before_any_touch_of_the_disk(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_a_run_that_is_killed_five_times_does_nothing_twice(tmp_path, scheduler):
+def test_a_run_that_is_killed_five_times_makes_each_store_once(tmp_path, scheduler):
     check_killed_and_resumed(tmp_path, slides=200, kills=5, scheduler=scheduler)
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_path):
+def test_a_lost_scheduler_ends_the_run(tmp_path):
     folder, job = work.slide_files(tmp_path / "s", 6), tmp_path / "job"
     file = tmp_path / "scheduler.json"
     here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
@@ -126,10 +126,10 @@ def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_pa
         wait_for(file.exists, scheduler)
         words = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "1", "--nthreads", "1"]
         with subprocess.Popen([*words, "--no-reconnect"], **quiet) as worker:
-            # all of them are in flight: nothing is asked of the scheduler any more
+            # a window for all slides: nothing is submitted once the scheduler is lost
             words = ["run", folder, "-o", job, "--downsample", 2, "--steps", "resize,pack",
                      "--pack-tile-size", 64, "--window", 9, "--scheduler", file]  # fmt: skip
-            words = [*cli, "dask_slides.cli.main", *map(str, words)]
+            words = [*cli, "dask_slides", *map(str, words)]
             process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
             wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
             scheduler.kill()
@@ -148,13 +148,13 @@ def test_a_scheduler_that_is_lost_ends_the_run_with_what_is_done_recorded(tmp_pa
 @pytest.mark.parametrize(
     ("number", "scheduler"), [(signal.SIGTERM, "threads"), (signal.SIGINT, "processes")]
 )
-def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, scheduler):
+def test_an_interrupted_run_continues(tmp_path, number, scheduler):
     folder, job = work.slide_files(tmp_path / "s", 12), tmp_path / "job"
     steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64, "detector": ds.Contrast(0.2)}}
     words = ["run", folder, "-o", job, "--steps", "resize,pack", "--downsample", 2,
              "--pack-tile-size", 64, "--pack-ratio", 0.2, "--workers", 2,
              "--scheduler", scheduler]  # fmt: skip
-    words = [sys.executable, "-m", "dask_slides.cli.main", *map(str, words)]
+    words = [sys.executable, "-m", "dask_slides", *map(str, words)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
     if number == signal.SIGINT:
@@ -164,7 +164,7 @@ def test_an_interrupt_ends_with_what_is_done_recorded(tmp_path, number, schedule
     said = process.communicate()[1]
     assert process.returncode in (1, 128 + number)
     *_, note, last = said.splitlines()
-    assert note.startswith("dask-slides: note: what is done is recorded")
+    assert note == "dask-slides: note: run the same command again to continue"
     assert last.startswith(("dask-slides: interrupted", "dask-slides: terminated"))
     assert "Traceback" not in said
     found = Counter(work.statuses(job).values())

@@ -180,7 +180,7 @@ def test_a_command_whose_scheduler_is_killed(tmp_path, source):
     command = [
         sys.executable,
         "-m",
-        "dask_slides.cli.main",
+        "dask_slides",
         "resize",
         source,
         out,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import dask
+import distributed
 import durable_work as work
 import fault_work
 import pytest
@@ -16,7 +17,6 @@ from recipes import block, changed, slurm_cluster
 
 import dask_slides as ds
 
-distributed = pytest.importorskip("distributed")
 SUPPORT = Path(__file__).parents[1] / "support"
 
 pytestmark = pytest.mark.slow
@@ -26,11 +26,11 @@ HELD = """\
 import os, signal, sys
 sys.path.insert(0, {here!r})
 import fault_work
-from dask_slides.cli import main
-signal.set_wakeup_fd(os.open({folder!r} + "/told", os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK))
+from dask_slides.cli.main import main
+signal.set_wakeup_fd(os.open({folder!r} + "/signals", os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK))
 fault_work.held_up(fault_work.Path({folder!r}), main)
 """
-"""A dask-slides whose reading waits for a file "go". What signal it gets, "told" says."""
+"""A dask-slides whose reads wait for a file "go"; it writes the signal it gets to "signals"."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +55,7 @@ def expected(source, tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder where jobs are queued, and where what they say lies; they import what tests do."""
+    """The folder of jobs and their output; jobs import what tests do."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
     (tmp_path / "out").mkdir()
@@ -63,7 +63,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run_recipe(source, folder, jobs):
-    """Run the recipe in Python, written to out/a.zarr, as it is but for what is of a cluster."""
+    """Run the recipe in Python with the paths and the network of this test."""
     code = changed(block("python", "SLURMCluster"), {
         '"ib0"': '"lo"',
         "/shared/me": str(folder),
@@ -77,7 +77,7 @@ def run_recipe(source, folder, jobs):
 
 
 def in_queue():
-    """Return the jobs that wait, run or are just ending."""
+    """Return the jobs that wait, run or end."""
     return slurm.ask("squeue", "-h", "-o", "%A").split()
 
 
@@ -86,7 +86,7 @@ def journal(folder):
 
 
 def listening():
-    """Return where this process listens."""
+    """Return the addresses at which this process listens."""
     import psutil
 
     found = psutil.Process().net_connections("inet")
@@ -94,7 +94,7 @@ def listening():
 
 
 def test_the_recipe_in_python(folder, source, expected, monkeypatch):
-    """Two jobs write it; no dashboard is open to other machines, and everything else is TLS."""
+    """Two jobs write; no dashboard is open to other machines, and everything else is TLS."""
     write, addresses, protocols = ds.write, set(), set()
 
     def once_all_are_there(*args, **options):
@@ -114,9 +114,9 @@ def test_the_recipe_in_python(folder, source, expected, monkeypatch):
     wait_until(lambda: not in_queue())
 
 
-def test_a_job_of_a_worker_is_cancelled(folder, source, expected, monkeypatch):
-    """It was the only one; another is queued in its place, and does what is missing."""
-    slide = fault_work.slow(source, 0.5)  # seven tasks more: it is gone before they are done
+def test_the_only_job_of_a_worker_is_cancelled(folder, source, expected, monkeypatch):
+    """Another job is queued in its place, and does what is missing."""
+    slide = fault_work.slow(source, 0.5)  # seven more tasks: the job is gone before they are done
     write, jobs = ds.write, []
 
     def cancel(done, total):
@@ -131,7 +131,7 @@ def test_a_job_of_a_worker_is_cancelled(folder, source, expected, monkeypatch):
     settings = {
         # by default 15 s: as long as dask waits for a worker that may come back
         "distributed.deploy.lost-worker-timeout": "1s",
-        # by default for ever: a test has to end
+        # by default never: a test has to end
         "distributed.scheduler.no-workers-timeout": "2m",
     }
     with dask.config.set(settings):
@@ -143,7 +143,7 @@ def test_a_job_of_a_worker_is_cancelled(folder, source, expected, monkeypatch):
 
 
 def queued(source, folder):
-    """Queue the recipe without a scheduler, written to out/a.zarr; return the job, which reads."""
+    """Queue the recipe without a scheduler; return the job."""
     command = folder / "bin" / "dask-slides"
     command.parent.mkdir()
     command.write_text(HELD.format(python=sys.executable, here=str(SUPPORT), folder=str(folder)))
@@ -162,37 +162,37 @@ def submitted(folder):
     return slurm.ask("sbatch", "--parsable", "job.sh", env={**os.environ, "PATH": path}).strip()
 
 
-def told(folder):
-    """Let reads go on once the command was told to end."""
-    wait_until(lambda: (folder / "told").read_bytes() == bytes([signal.SIGTERM]))
+def release(folder):
+    """Let reads go on once the command got SIGTERM."""
+    wait_until(lambda: (folder / "signals").read_bytes() == bytes([signal.SIGTERM]))
     (folder / "go").touch()
 
 
-def test_the_time_of_a_job_is_over(folder, source, expected):
+def test_a_job_that_runs_out_of_time_continues(folder, source, expected):
     job = queued(source, folder)
     wait_until((folder / "reading").exists)
-    # now the end is as near as the recipe has it, and SLURM, which looks twice a minute, sends it
+    # now the end is so near that SLURM, which checks twice a minute, sends SIGTERM
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")
-    told(folder)
+    release(folder)
     wait_until(lambda: slurm.shown(job)["JobState"] == "PENDING")
-    assert slurm.shown(job)["Restarts"] == "1"  # the script does it if the command ends with 143
+    assert slurm.shown(job)["Restarts"] == "1"  # by the script, after exit code 143
     said = (folder / f"slurm-{job}.out").read_text()
     assert "dask-slides: terminated; what is done is kept for --resume\n" in said
     assert "Exited with exit code 143\n" in said
     assert journal(folder)
     assert not (folder / "out" / "a.zarr").exists()
-    # not in the second in which it ended, for which its credential is revoked: so the two minutes
+    # a little later, because the credential of that second is revoked
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=240", "StartTime=now+3")
     wait_until(lambda: slurm.shown(job)["JobState"] == "COMPLETED")
     assert contents(folder / "out" / "a.zarr") == expected
     assert os.listdir(folder / "out") == ["a.zarr"]
 
 
-def test_a_job_that_is_cancelled_stays_so(folder, source, expected):
+def test_a_cancelled_job_is_not_restarted(folder, source, expected):
     job = queued(source, folder)
     wait_until((folder / "reading").exists)
     slurm.ask("scancel", job)
-    told(folder)
+    release(folder)
     wait_until(lambda: not in_queue())
     state = slurm.shown(job)
     assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "0")

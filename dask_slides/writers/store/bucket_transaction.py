@@ -42,6 +42,8 @@ class BucketTransaction:
     path: str
     """Address that tasks write to."""
     key: Mapping[str, Any]
+    recorded: Mapping[str, Any]
+    """Of the target."""
     resumed: bool = False
     """Metadata is made anew each time: the same bytes again."""
     made: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class BucketTransaction:
         self.ready()
         facts = manifest.write_manifest(self.journal, first, shards)
         root = zarr.open_group(MemoryStore(self.made), mode="r+")
-        root.attrs.update(with_manifest(attributes, facts))
+        root.attrs.update(with_manifest(attributes, facts, self.recorded))
 
     def publish(self, place: BucketPrefix) -> None:
         """Send the root; the file that makes a group of it is the last one."""
@@ -117,7 +119,7 @@ def bucket_transaction(target: Target, key: Mapping[str, Any]) -> Iterator[Bucke
         if not (target.resume and _key_of(place) == key):
             _empty(place)
         place.write(KEY, json.dumps(key, indent=0, sort_keys=True).encode())
-        store = BucketTransaction(place.url, key)
+        store = BucketTransaction(place.url, key, target.recorded)
         keeps = target.resume
         try:
             yield store

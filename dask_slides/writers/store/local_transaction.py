@@ -96,6 +96,8 @@ class LocalTransaction:
     resumed: bool
     """Whether its arrays are there, from a run before this one."""
     key: Mapping[str, Any]
+    recorded: Mapping[str, Any]
+    """Of the target."""
 
     @cached_property
     def journal(self) -> manifest.Journal:
@@ -122,7 +124,9 @@ class LocalTransaction:
         import zarr
 
         facts = manifest.write_manifest(self.journal, first, shards)
-        zarr.open_group(self.path, mode="r+").attrs.update(with_manifest(attributes, facts))
+        zarr.open_group(self.path, mode="r+").attrs.update(
+            with_manifest(attributes, facts, self.recorded)
+        )
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def transaction(
     and the next call to resume with the same key goes on from there.
     """
     path = target.place
-    plain = json.loads(json.dumps(dict(key)))
+    plain = json.loads(json.dumps({**key, **target.recorded}))
     if is_remote(path):
         with bucket_transaction(target, plain) as store:
             yield store
@@ -156,7 +160,7 @@ def transaction(
             if not resumed:
                 _check_others(hidden, path, plain, target.resume)
                 _emptied(hidden)
-            yield LocalTransaction(hidden, resumed, plain)
+            yield LocalTransaction(hidden, resumed, plain, target.recorded)
             _publish(hidden, path, target.overwrite)
         except BaseException as error:
             keeping = target.resume or (isinstance(error, KEEPING) and _any_kept(hidden))

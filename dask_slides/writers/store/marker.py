@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask_slides.core.bad_tiles import MARK
@@ -37,6 +37,8 @@ class Target:
     path: Any
     overwrite: bool = False
     resume: bool = False
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller records in the store's own attribute; part of the key to resume with."""
 
     @property
     def place(self) -> str:
@@ -81,9 +83,11 @@ def foreign_error(path: str) -> OutputExistsError:
     )
 
 
-def with_manifest(attributes: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+def with_manifest(
+    attributes: Mapping[str, Any], manifest: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the attributes of a root that holds the checksums of the manifest and of itself."""
-    mark = {**attributes[MARK], "manifest": dict(manifest)}
+    mark = {**attributes[MARK], **recorded, "manifest": dict(manifest)}
     whole: dict[str, Any] = json.loads(json.dumps({**attributes, MARK: mark}))
     whole[MARK]["manifest"]["root"] = root_digest(whole)
     return whole

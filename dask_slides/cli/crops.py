@@ -1,0 +1,55 @@
+"""``dask-slides crops``: write random crops of a slide."""
+
+from __future__ import annotations
+
+import click
+
+from dask_slides.cli.options import (
+    CommonOptions,
+    chosen_detector,
+    detector_options,
+    output_argument,
+)
+from dask_slides.cli.output import check_output, print_estimate, print_pack, write_output
+from dask_slides.cli.scheduling import computing, megapixels, scheduler
+from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.ops.crops import plan_crops, random_crops
+from dask_slides.writers.estimate import estimate_tiles
+
+
+@click.command("crops")
+@slide_options
+@output_argument(".tiles.zarr")
+@click.option("-n", "n", type=int, required=True, help="number of crops")
+@click.option("--size", type=int, required=True, help="side of a crop in pixels of the result")
+@click.option("--seed", type=int, default=0, help="another seed draws other crops")
+@click.option("--downsample", type=float, show_default="1", help="how many times smaller")
+@click.option("--mpp", type=float, help="micrometres per pixel of the crops")
+@detector_options(0.35)
+@computing
+def command(
+    slide: SlideOptions,
+    out: str,
+    n: int,
+    size: int,
+    seed: int,
+    downsample: float | None,
+    mpp: float | None,
+    detector: str,
+    ratio: float,
+    common: CommonOptions,
+) -> None:
+    """Draw random crops from the dense areas of SLIDE into OUT.tiles.zarr."""
+    source = slide.open()
+    chosen = chosen_detector(detector, ratio)
+    check_output(out, common)
+    if common.dry_run:
+        image, grid = plan_crops(source, n, size, downsample, mpp)
+        print_estimate(common, estimate_tiles(n, grid, image, source))
+        return
+    with scheduler(common, megapixels(source)):
+        crops = random_crops(
+            source, n=n, size=size, seed=seed, downsample=downsample, mpp=mpp, detector=chosen
+        )
+        path = write_output(crops, out, common)
+    print_pack(common, path, out, crops)

@@ -1,0 +1,62 @@
+"""``dask-slides cutoff``: write a slide without its blank rows and columns."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from dask_slides.cli.options import (
+    CommonOptions,
+    blank_map_options,
+    chosen_detector,
+    output_argument,
+    scale_options,
+    take_scale,
+)
+from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
+from dask_slides.cli.scheduling import computing, megapixels, scheduler
+from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.ops.blank_map import blank_map
+from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.resize import level0_reduction, resize
+from dask_slides.plots.pictures import pixels_text
+from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
+from dask_slides.writers.estimate import estimate_image
+
+
+@click.command("cutoff")
+@slide_options
+@output_argument(".ome.zarr")
+@scale_options
+@blank_map_options()
+@computing
+def command(
+    slide: SlideOptions,
+    out: str,
+    tile_size: int | None,
+    detector: str,
+    ratio: float,
+    ome_zarr: str,
+    common: CommonOptions,
+    **options: Any,
+) -> None:
+    """Cut blank rows and columns off SLIDE, resize the rest and write it to OUT.ome.zarr."""
+    source = slide.open()
+    scale = take_scale(options)
+    largest = resize(source, **scale)
+    found = blank_map(source, tile_size=tile_size, detector=chosen_detector(detector, ratio))
+    check_output(out, common)
+    if common.dry_run:
+        print_estimate(common, estimate_image(largest, source, upper_bound=True))
+        return
+    folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
+    cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
+    with scheduler(common, megapixels(source)), cached:
+        cut = cutoff_resize(source, **scale, blank_map=found)
+        path = write_output(cut, out, common, ome_zarr=ome_zarr)
+    shape = cut.image.shape
+    facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
+    line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"
+    print_store(common, path, facts, line)

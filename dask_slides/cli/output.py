@@ -1,0 +1,82 @@
+"""Results of a command: write them, and print them as lines or JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from dask_slides.cli.exit_codes import exit_for_bad_tiles
+from dask_slides.cli.options import CommonOptions
+from dask_slides.ops.pack import TilePack
+from dask_slides.plots.pictures import bytes_text, pixels_text
+from dask_slides.runtime.buffer_pool import LIMIT
+from dask_slides.runtime.scheduler import check_memory
+from dask_slides.writers.estimate import Estimate
+from dask_slides.writers.store.local_transaction import bad_tiles_in, check_target
+from dask_slides.writers.store.marker import place_text
+from dask_slides.writers.write import write
+
+
+def printable(text: str) -> str:
+    """Return text of a file as one line, without control characters of a terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def check_output(out: str, common: CommonOptions) -> None:
+    """Raise before any work is done if `out` cannot be written."""
+    check_target(place_text(out), common.overwrite)
+
+
+def write_output(obj: Any, out: str, common: CommonOptions, **options: Any) -> str:
+    """Write `obj` to `out`; return its path or address."""
+    return write(obj, out, overwrite=common.overwrite, resume=common.resume, **options)
+
+
+def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str]) -> None:
+    """Print `facts` as JSON, or `lines`."""
+    if common.as_json:
+        click.echo(json.dumps(facts))
+    elif not common.quiet:
+        for line in lines:
+            click.echo(line)
+
+
+def print_store(common: CommonOptions, path: str, facts: dict[str, Any], line: str) -> None:
+    """Print what was written to `path`; name its corrupt tiles and exit with 3 if there are any."""
+    bad_tiles = bad_tiles_in(path)
+    if bad_tiles:
+        facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
+    print_result(common, {"path": path} | facts, [line])
+    exit_for_bad_tiles(bad_tiles)
+
+
+def print_pack(common: CommonOptions, path: str, out: str, pack: TilePack) -> None:
+    """Print what was written of a pack."""
+    facts: dict[str, Any] = {"shape": list(pack.tiles.shape)}
+    line = f"{out}: {pixels_text(pack.tiles.shape)}"
+    if skipped := pack.attributes.get("skipped"):
+        facts["skipped"] = skipped
+        line += f"; {skipped:,} skipped, because they need tiles that are absent or corrupt"
+    print_store(common, path, facts, line)
+
+
+def print_estimate(common: CommonOptions, estimate: Estimate) -> None:
+    """Print an estimate, for --dry-run."""
+    most = "at most " if estimate.upper_bound else ""
+    threads = 1 if common.scheduler == "processes" else common.threads
+    if common.scheduler in ("threads", "processes") and not estimate.upper_bound:
+        check_memory(estimate.task_bytes, "this plan")
+    peak = threads * estimate.task_bytes
+    facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}
+    lines = [
+        f"source   {pixels_text(estimate.source_shape)}",
+        f"output   {most}{pixels_text(estimate.output_shape)}",
+        f"tasks    {most}{estimate.tasks:,}",
+        f"write    {most}{bytes_text(estimate.bytes_to_write)} before compression",
+        f"memory   {bytes_text(peak)} per worker with {threads} threads, plus at most "
+        f"{bytes_text(LIMIT)} of buffers between tasks",
+    ]
+    print_result(common, facts, lines)

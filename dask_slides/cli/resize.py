@@ -1,0 +1,36 @@
+"""``dask-slides resize``: write a slide, smaller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dask_slides.cli.options import CommonOptions, output_argument, scale_options, take_scale
+from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
+from dask_slides.cli.scheduling import computing, megapixels, scheduler
+from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.ops.resize import resize
+from dask_slides.plots.pictures import pixels_text
+from dask_slides.writers.estimate import estimate_image
+
+
+@click.command("resize")
+@slide_options
+@output_argument(".ome.zarr")
+@scale_options
+@computing
+def command(
+    slide: SlideOptions, out: str, ome_zarr: str, common: CommonOptions, **options: Any
+) -> None:
+    """Resize SLIDE as a whole and write it to OUT.ome.zarr."""
+    source = slide.open()
+    result = resize(source, **take_scale(options))
+    check_output(out, common)
+    if common.dry_run:
+        print_estimate(common, estimate_image(result, source))
+        return
+    with scheduler(common, megapixels(source)):
+        path = write_output(result, out, common, ome_zarr=ome_zarr)
+    facts = {"shape": list(result.shape), "mpp": result.mpp}
+    print_store(common, path, facts, f"{out}: {pixels_text(result.shape)} px")

@@ -1,0 +1,105 @@
+"""The scheduler, memory and progress of a command."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import dask
+from dask.utils import parse_bytes
+
+from dask_slides.cli.exit_codes import report_errors
+from dask_slides.cli.options import Command, CommonOptions, common_options
+from dask_slides.cli.progress import progress_for
+from dask_slides.errors import SlideArgumentError
+from dask_slides.runtime.local_cluster import distributed_logs_above, local_cluster
+from dask_slides.runtime.scheduler import MEMORY, report_progress_to
+from dask_slides.slide import Slide
+
+
+def computing(command: Command) -> Command:
+    """Add the common options; report errors, and apply --workers and --memory to all plans."""
+
+    @wraps(command)
+    def run(*, common: CommonOptions, **kwargs: Any) -> Any:
+        memory = _memory(common)
+        with dask.config.set({"num_workers": common.threads, MEMORY: memory}):
+            return command(common=common, **kwargs)
+
+    return common_options(report_errors(run))
+
+
+@contextmanager
+def scheduler(common: CommonOptions, megapixels: float) -> Iterator[None]:
+    """Compute on the chosen scheduler and show progress inside the block."""
+    quiet = common.quiet or common.as_json
+    with progress_for(megapixels, quiet) as progress, report_progress_to(progress):
+        if common.scheduler == "threads":
+            with dask.config.set(scheduler="threads"):
+                yield
+            return
+        level = logging.WARNING if common.verbose else logging.CRITICAL
+        # the client logs a lost scheduler when it is closed
+        with distributed_logs_above(level), _cluster(common, level):
+            yield
+
+
+def megapixels(slide: Slide) -> float:
+    """Return the size of a slide, for the rate that is shown."""
+    return float(slide.shape[0]) * float(slide.shape[1]) / 1e6
+
+
+def _memory(common: CommonOptions) -> int | None:
+    if common.memory is None:
+        return None
+    if common.scheduler not in ("threads", "processes"):
+        raise SlideArgumentError(
+            "--memory is for threads and processes; set the limits of a cluster on its workers"
+        )
+    try:
+        memory = int(parse_bytes(common.memory))
+    except ValueError:
+        memory = 0
+    if memory <= 0:
+        raise SlideArgumentError(f"--memory {common.memory!r}: give a size such as 8GB")
+    return memory
+
+
+def _cluster(common: CommonOptions, level: int) -> Any:
+    """Return a context in which a local cluster, or the one at an address, is used."""
+    where = common.scheduler
+    if where == "processes":
+        return local_cluster(common.threads, _memory(common), level)
+    if "://" in where:
+        return _client(where, where)
+    if not where.endswith(".json"):
+        raise SlideArgumentError(
+            f"--scheduler {where!r} is not known; use threads, processes, tcp://HOST:PORT "
+            "or a scheduler file"
+        )
+    return _client(where, _address_in(where))
+
+
+def _address_in(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return str(json.load(stream)["address"])
+    except FileNotFoundError:
+        raise SlideArgumentError(f"--scheduler {path}: there is no such file") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SlideArgumentError(f"--scheduler {path}: is not a scheduler file") from error
+
+
+def _client(where: str, address: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout="10s")
+    # TypeError: no certificates for TLS; RuntimeError: Dask's configuration requires encryption
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise SlideArgumentError(f"--scheduler {where} cannot be reached ({reason})") from error
