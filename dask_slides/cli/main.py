@@ -49,7 +49,7 @@ from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.slide import Slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.estimate import estimate_blank_map, estimate_image, estimate_tiles
-from dask_slides.writers.store.local_transaction import verify
+from dask_slides.writers.store.verify import verify
 from dask_slides.writers.write import write
 
 

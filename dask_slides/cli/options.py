@@ -26,8 +26,8 @@ from dask_slides.runtime.local_cluster import distributed_logs_above, local_clus
 from dask_slides.runtime.scheduler import MEMORY, check_memory, report_progress_to
 from dask_slides.slide import Slide
 from dask_slides.writers.estimate import Estimate
-from dask_slides.writers.store.local_transaction import bad_tiles_in, check_target
-from dask_slides.writers.store.marker import place_text
+from dask_slides.writers.store.attributes import absolute_path, bad_tiles_in
+from dask_slides.writers.store.transaction import check_target
 
 Command = Callable[..., Any]
 
@@ -314,7 +314,7 @@ def scale_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_out(out: str, shared: Shared) -> None:
     """Raise before any work is done if OUT cannot be written."""
-    check_target(place_text(out), shared.overwrite)
+    check_target(absolute_path(out), shared.overwrite)
 
 
 def megapixels(slide: Slide) -> float:

@@ -28,7 +28,7 @@ from dask_slides.ops.sharing import sharing
 from dask_slides.readers.remote.identity import Identity
 from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
 from dask_slides.slide import Slide
-from dask_slides.writers.store.local_transaction import bad_tiles_in
+from dask_slides.writers.store.attributes import bad_tiles_in
 
 RUN = ".run"
 """File of a job that holds the number of its run: without it work stops at the next block."""

@@ -16,7 +16,7 @@ from dask_slides.cohort.job import Outcome
 from dask_slides.cohort.names import PROCESS_LIST
 from dask_slides.cohort.records import CORRUPT_TILES
 from dask_slides.cohort.steps import Step
-from dask_slides.writers.store.manifest import write_whole
+from dask_slides.writers.store.local_folder import write_whole
 
 STATUSES = ("todo", "running", "done", "failed")
 SHARE = 20

@@ -19,9 +19,9 @@ from dask_slides.core.json_values import require_type
 from dask_slides.core.version import __version__
 from dask_slides.errors import ResumeError, SlideFormatError
 from dask_slides.readers.remote.identity import Identity
-from dask_slides.writers.store.local_transaction import facts_of
-from dask_slides.writers.store.manifest import write_whole
-from dask_slides.writers.store.marker import mark_of
+from dask_slides.writers.store.attributes import read_own_attributes
+from dask_slides.writers.store.local_folder import write_whole
+from dask_slides.writers.store.transaction import facts_of
 
 MODE = "on_bad_tile"
 CORRUPT_TILES = "corrupt"
@@ -125,7 +125,7 @@ def keep_record(job: str, name: str, record: SlideRecord) -> None:
 
 def store_digest(path: str) -> str | None:
     """Return what tells a finished store from another one; None if there is none."""
-    mark = mark_of(path) if os.path.exists(path) else None
+    mark = read_own_attributes(path) if os.path.exists(path) else None
     return None if mark is None else mark.get("manifest", {}).get("sha256")
 
 

@@ -17,7 +17,7 @@ from dask_slides.cohort.job import RUN, Outcome, SlideJob
 from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.workers import Pool
 from dask_slides.readers.remote.identity import identify
-from dask_slides.writers.store.local_transaction import locked
+from dask_slides.writers.store.local_folder import locked
 
 SUFFIXES = {"mask": "mask.ome.zarr", "resize": "resize.ome.zarr", "cutoff": "cutoff.ome.zarr",
             "pack": "tiles.zarr"}  # fmt: skip
@@ -170,7 +170,7 @@ def test_a_store_that_is_being_replaced_is_not_taken_for_the_new_one(tmp_path, s
     slides, job = work.slide_files(tmp_path / "s", 1), tmp_path / "job"
     ds.run_cohort(slides, job=job, steps={"resize": {"downsample": 2}})
     killed = pytest.MonkeyPatch()
-    killed.setattr("dask_slides.writers.store.local_transaction._publish", lambda *_: 1 / 0)
+    killed.setattr("dask_slides.writers.store.local_folder.LocalFolder.publish", lambda *_: 1 / 0)
     other = {"resize": {"downsample": 4}}
     assert ds.run_cohort(slides, job=job, steps=other, overwrite=True).failed == 1
     killed.undo()

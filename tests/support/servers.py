@@ -179,11 +179,12 @@ def proxy(upstream, faults=None):
             for name, value in headers:
                 if name.lower() not in _HOP:
                     self.send_header(name, value)
-            length = dict((name.lower(), value) for name, value in headers).get("content-length")
-            # that of a HEAD tells of a body that is not sent
+            length = {name.lower(): value for name, value in headers}.get("content-length", 0)
+            # HEAD gives the length of a body that is not sent
             self.send_header("Content-Length", length if self.command == "HEAD" else len(body))
             self.end_headers()
-            self.wfile.write(body if sent is None else body[:sent])
+            if self.command != "HEAD":
+                self.wfile.write(body if sent is None else body[:sent])
 
         def _reset(self):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -29,7 +29,7 @@ from split_files import (
 
 import dask_slides as ds
 from dask_slides.cli.main import main
-from dask_slides.writers.store.local_transaction import facts_of
+from dask_slides.writers.store.transaction import facts_of
 
 
 @pytest.fixture(autouse=True)
