@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dask_slides.writers.store import local_transaction
+from dask_slides.writers.store.local_folder import LocalFolder
 
 
 def dask_setup(worker: Any) -> None:
     """Put the journal between; dask calls this in each worker process."""
-    publish = local_transaction._publish
+    publish = LocalFolder.publish
 
-    def told(hidden: str, target: str, overwrite: bool) -> None:
-        publish(hidden, target, overwrite)
+    def published(self: LocalFolder, *args: Any) -> None:
+        publish(self, *args)
         handle = os.open(os.environ["DASK_SLIDES_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(handle, f"{target}\n".encode())  # one write: lines of two workers do not mix
+        os.write(handle, f"{self.path}\n".encode())  # one write: lines of two workers do not mix
         os.close(handle)
 
     if publish.__module__ != __name__:  # a preload may be loaded twice
-        local_transaction._publish = told
+        LocalFolder.publish = published  # type: ignore[method-assign]

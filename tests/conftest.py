@@ -11,7 +11,13 @@ import oracle
 import pytest
 import tifffile
 from hypothesis import HealthCheck, settings
-from remote_fixtures import bucket, quick_retries, served_bucket  # noqa: F401
+from remote_fixtures import (  # noqa: F401
+    bucket,
+    new_target,
+    quick_retries,
+    served_bucket,
+    target,
+)
 
 TEST_DATA = "DASK_SLIDES_TEST_DATA"
 

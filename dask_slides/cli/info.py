@@ -20,8 +20,8 @@ from dask_slides.ops.check import check_slide
 from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.slide import Slide
 from dask_slides.writers.estimate import estimate_image
-from dask_slides.writers.store.local_transaction import bad_tiles_in, statuses_of
-from dask_slides.writers.store.marker import mark_of
+from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
+from dask_slides.writers.store.verify import statuses_of
 
 MOST_IMAGES = 50
 """Images that are printed; all of them are in JSON."""
@@ -96,7 +96,7 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
 
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts that a store of dask_slides records; none about anything else."""
-    mark = mark_of(path) if os.path.isdir(path) else None
+    mark = read_own_attributes(path) if os.path.isdir(path) else None
     if mark is None:
         return {}, []
     statuses, bad_tiles = statuses_of(path, mark), bad_tiles_in(path)

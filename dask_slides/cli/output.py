@@ -15,8 +15,8 @@ from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.runtime.buffer_pool import LIMIT
 from dask_slides.runtime.scheduler import check_memory
 from dask_slides.writers.estimate import Estimate
-from dask_slides.writers.store.local_transaction import bad_tiles_in, check_target
-from dask_slides.writers.store.marker import place_text
+from dask_slides.writers.store.attributes import absolute_path, bad_tiles_in
+from dask_slides.writers.store.transaction import check_target
 from dask_slides.writers.write import write
 
 
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 def check_output(out: str, common: CommonOptions) -> None:
     """Raise before any work is done if `out` cannot be written."""
-    check_target(place_text(out), common.overwrite)
+    check_target(absolute_path(out), common.overwrite)
 
 
 def write_output(obj: Any, out: str, common: CommonOptions, **options: Any) -> str:

@@ -11,7 +11,7 @@ from dask_slides.cli.exit_codes import report_errors
 from dask_slides.cli.info import status_text
 from dask_slides.cli.options import json_option
 from dask_slides.plots.pictures import bytes_text
-from dask_slides.writers.store.local_transaction import verify
+from dask_slides.writers.store.verify import verify
 
 
 @click.command("verify")

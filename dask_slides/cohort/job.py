@@ -26,7 +26,7 @@ from dask_slides.readers.remote.identity import Identity
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
 from dask_slides.slide import Slide
-from dask_slides.writers.store.marker import Target
+from dask_slides.writers.store.transaction import Target
 
 RUN = ".run"
 """File in the folder of a job with the identifier of the run; when it goes, work stops at the next

@@ -17,7 +17,7 @@ from dask_slides.cohort.names import PROCESS_LIST, safe_name
 from dask_slides.cohort.results import CORRUPT_TILES
 from dask_slides.cohort.steps import Step
 from dask_slides.errors import SlideFormatError
-from dask_slides.writers.store.manifest import write_whole
+from dask_slides.writers.store.local_folder import write_whole
 
 STATUSES = ("todo", "running", "done", "failed")
 SHARE = 20

@@ -18,8 +18,8 @@ from dask_slides.core.json_values import require_type
 from dask_slides.core.version import __version__
 from dask_slides.errors import ResumeError
 from dask_slides.readers.remote.identity import Identity
-from dask_slides.writers.store.local_transaction import bad_tiles_in, facts_of
-from dask_slides.writers.store.marker import mark_of
+from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
+from dask_slides.writers.store.transaction import facts_of
 
 ATTRIBUTE = "cohort"
 """Name, in the attribute of a store, of the parameters and counts that are recorded here."""
@@ -85,7 +85,7 @@ def attributes_to_record(parameters: Parameters, counts: Mapping[str, Any]) -> d
 
 def stored_result(path: str) -> StepResult | None:
     """Return what the store at `path` records; None if it is not a finished result of a run."""
-    mark = mark_of(path) if os.path.exists(path) else None
+    mark = read_own_attributes(path) if os.path.exists(path) else None
     if mark is None or "manifest" not in mark:
         return None
     try:

@@ -23,7 +23,7 @@ from dask_slides.errors import OutputBusyError, SlideArgumentError
 from dask_slides.readers.remote.identity import identify
 from dask_slides.runtime.client import seceded
 from dask_slides.runtime.scheduler import check_memory
-from dask_slides.writers.store.local_transaction import locked
+from dask_slides.writers.store.local_folder import locked
 
 WHOLE_BELOW = 250.0
 """Megapixels from which all workers share a slide: about 16 regions."""

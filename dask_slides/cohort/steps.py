@@ -28,7 +28,7 @@ from dask_slides.writers.estimate import (
     estimate_tiles,
 )
 from dask_slides.writers.store.arrays import check_version
-from dask_slides.writers.store.marker import Target
+from dask_slides.writers.store.transaction import Target
 from dask_slides.writers.write import write_to
 
 EMPTY_GLASS = Contrast(0.05)

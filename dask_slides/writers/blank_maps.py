@@ -15,9 +15,9 @@ from dask_slides.core.version import __version__
 from dask_slides.numerics.statistics import COUNTS
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.writers import ome_metadata
-from dask_slides.writers.store.arrays import check_version, create_level, put
-from dask_slides.writers.store.local_transaction import facts_of, transaction
-from dask_slides.writers.store.marker import Target, attributes_with_key
+from dask_slides.writers.store.arrays import check_version, create_level
+from dask_slides.writers.store.attributes import own_attributes
+from dask_slides.writers.store.transaction import Target, facts_of, transaction
 
 
 def write_grid(group: Any, blank_map: BlankMap) -> None:
@@ -58,21 +58,18 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
     key |= facts_of(blank_map.grid, "grid")
     # one small task: nothing is left to go on from
-    with transaction(replace(target, resume=False), key, bytes_of_map(blank_map)) as partial:
-        hidden = partial.path
+    with transaction(replace(target, resume=False), key, bytes_of_map(blank_map)) as unfinished:
         blank_map = blank_map.compute()
         kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
         shades = np.array([0, 255, 128], np.uint8)
-        group = partial.create(2 if version == "0.4" else 3)
+        group = unfinished.create(2 if version == "0.4" else 3)
         side = max(256, *kinds.shape)
-        create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx")
+        image = create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx")
+        image[0] = shades[kinds]
         labels = group.create_group("labels")
         labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
         label = labels.create_group("tissue")
-        create_level(label, "0", kinds.shape, (side, side), "uint8", "yx")
-        partial.ready()
-        put(f"{hidden}/0", 0, shades[kinds])
-        put(f"{hidden}/labels/tissue/0", ..., kinds)
+        create_level(label, "0", kinds.shape, (side, side), "uint8", "yx")[...] = kinds
         write_grid(group, blank_map)
         tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
         place = Placement((float(tile[0]), float(tile[1])))
@@ -90,9 +87,9 @@ def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
             "omero": ome_metadata.omero(plain_channels(1), np.dtype(np.uint8)),
         }
         bad_tiles = bad_tiles_to_json(blank_map.bad_tiles)
-        mark = attributes_with_key(
+        mark = own_attributes(
             "blank map", source=name, **({"bad_tiles": bad_tiles} if bad_tiles else {})
         )
         attributes = ome_metadata.attributes(version, parts) | mark
-        partial.finish("0", {}, attributes)
-    return target.place
+        unfinished.finish("0", {}, attributes)
+    return target.absolute

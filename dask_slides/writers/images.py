@@ -34,10 +34,9 @@ from dask_slides.writers.pyramid import (
     stage_task,
 )
 from dask_slides.writers.store.arrays import check_version, create_level, shards_of
-from dask_slides.writers.store.bucket_transaction import BucketTransaction
-from dask_slides.writers.store.local_transaction import LocalTransaction, facts_of, transaction
-from dask_slides.writers.store.manifest import Journal, location_of
-from dask_slides.writers.store.marker import Target, attributes_with_key
+from dask_slides.writers.store.attributes import own_attributes
+from dask_slides.writers.store.manifest import Journal
+from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
 
 def check_fit(plan: ImagePlan) -> None:
@@ -110,12 +109,11 @@ def write_image(
     key |= {"channels": channels, "dtype": str(slide.dtype)}
     key |= {name: repr(value) for name, value in facts.items()}
     with transaction(target, key, bytes_of_image(plan, slide)) as unfinished:
-        if not unfinished.resumed:
-            _create(unfinished, plan, slide, version, label, blank_map)
+        _create(unfinished, plan, slide, version, label, blank_map)
         store = unfinished.path
         _run_stages(plan, slide, unfinished.journal, label, progress)
         if len(plan.stages) > 1:
-            location_of(store).remove_folder(SUMS)
+            unfinished.location.remove_folder(SUMS)
         names = [str(number) for number in range(len(plan.levels))]
         if label is not None:
             names += [f"{LABEL}/{name}" for name in names]
@@ -124,11 +122,11 @@ def write_image(
         count = len(plan.levels)
         scales = ome_metadata.multiscales(slide.name, "cyx", place, slide.mpp_yx, count)
         parts = {"multiscales": scales, "omero": ome_metadata.omero(slide.channels, slide.dtype)}
-        attributes = ome_metadata.attributes(version, parts) | attributes_with_key(
+        attributes = ome_metadata.attributes(version, parts) | own_attributes(
             **facts, **_damage(unfinished.journal, blank_map), **_nodata(slide.source)
         )
         unfinished.finish("0", shards, attributes)
-    return target.place
+    return target.absolute
 
 
 def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
@@ -152,14 +150,14 @@ def _nodata(source: Source) -> dict[str, str]:
 
 
 def _create(
-    partial: LocalTransaction | BucketTransaction,
+    unfinished: Transaction,
     plan: ImagePlan,
     slide: Slide,
     version: str,
     label: TissueLabel | None,
     blank_map: BlankMap | None,
 ) -> None:
-    group = partial.create(2 if version == "0.4" else 3)
+    group = unfinished.create(2 if version == "0.4" else 3)
     for number, level in enumerate(plan.levels):
         shape = (slide.shape[2], *level.shape)
         create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
@@ -169,7 +167,7 @@ def _create(
         _create_labels(group, plan, slide, version, label)
     if blank_map is not None:
         write_grid(group, blank_map)
-    partial.ready()
+    unfinished.ready()
 
 
 def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
@@ -203,7 +201,7 @@ def _run_stages(
     label: TissueLabel | None,
     progress: Progress | None,
 ) -> None:
-    done, path = 0, journal.store
+    done, path = 0, journal.location.path
     for stage in plan.stages:
         source: Source = slide.source
         if stage.first:

@@ -34,10 +34,9 @@ from dask_slides.readers.remote.identity import Identity, check_identity, identi
 from dask_slides.readers.remote.object_store import is_remote, open_group, zarr_store
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
 from dask_slides.writers.store.arrays import compressors, put_shards, shards_of
-from dask_slides.writers.store.bucket_transaction import BucketTransaction
-from dask_slides.writers.store.local_transaction import LocalTransaction, facts_of, transaction
+from dask_slides.writers.store.attributes import absolute_path, own_attributes
 from dask_slides.writers.store.manifest import pixels_of_task, record_task
-from dask_slides.writers.store.marker import Target, attributes_with_key, place_text
+from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
 MOST_TILES = 2**25
 """Tiles of a pack that is opened: a store of a few bytes can declare any number."""
@@ -115,10 +114,9 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader
     key |= facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
-    with transaction(target, key, count * nbytes) as partial:
-        if not partial.resumed:
-            _create(partial, pack, per_shard)
-        store = partial.path
+    with transaction(target, key, count * nbytes) as unfinished:
+        _create(unfinished, pack, per_shard)
+        store = unfinished.path
         if count:
             written = compute(
                 _shards(pack, store, per_shard),
@@ -130,14 +128,14 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
             )
             if int(written.sum()) != count:
                 raise AssertionError(f"{written.sum()} tiles were written of {count}")
-        attributes = dict(pack.attributes) | attributes_with_key("pack")
-        partial.finish("tiles", {"tiles": shards_of(store, "tiles")}, attributes)
-    return target.place
+        attributes = dict(pack.attributes) | own_attributes("pack")
+        unfinished.finish("tiles", {"tiles": shards_of(store, "tiles")}, attributes)
+    return target.absolute
 
 
-def _create(partial: LocalTransaction | BucketTransaction, pack: TilePack, per_shard: int) -> None:
+def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
     count, *shape = pack.tiles.shape
-    group = partial.create(3)
+    group = unfinished.create(3)
     group.create_array(
         "tiles",
         shape=pack.tiles.shape,
@@ -159,7 +157,7 @@ def _create(partial: LocalTransaction | BucketTransaction, pack: TilePack, per_s
             dimension_names=["tile"],
         )
         array[...] = values
-    partial.ready()
+    unfinished.ready()
 
 
 def _shards(pack: TilePack, path: str, per_shard: int) -> da.Array:
@@ -244,7 +242,7 @@ def open_pack(path: Any) -> TilePack:
     SlideLimitError
         It declares tiles that are larger than any tile may be.
     """
-    target = place_text(path)
+    target = absolute_path(path)
     if not (is_remote(target) or os.path.exists(target)):
         raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     try:

@@ -22,7 +22,7 @@ from dask_slides.numerics.area_means import area_levels
 from dask_slides.readers.tile_cache import LIMIT, TILE_CACHE
 from dask_slides.writers.image_plan import ImagePlan, Stage
 from dask_slides.writers.labels import TissueLabel
-from dask_slides.writers.store.arrays import get, put_shards
+from dask_slides.writers.store.arrays import open_array, put_shards
 from dask_slides.writers.store.manifest import Record, pixels_of_task, record_task
 
 KEPT_IN_WRITES = 2**23
@@ -75,7 +75,7 @@ class LevelSource(Source):
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Read the same, and which of the sums are of pixels that all have a value."""
         rows, columns = region.slices()
-        stored = np.asarray(get(self.path, (slice(None), rows, columns))).transpose(1, 2, 0)
+        stored = np.asarray(open_array(self.path)[:, rows, columns]).transpose(1, 2, 0)
         sums, marks = stored[..., : self.channels], stored[..., self.channels :]
         return sums, ~marks[..., 0].astype(bool) if self.masked and marks.any() else None
 

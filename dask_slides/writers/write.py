@@ -14,7 +14,7 @@ from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
 from dask_slides.writers.packs import write_pack
-from dask_slides.writers.store.marker import Target
+from dask_slides.writers.store.transaction import Target
 
 
 def write(

@@ -18,7 +18,7 @@ from dask_slides.cohort.job import RUN, Outcome, SlideJob
 from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.workers import Pool
 from dask_slides.readers.remote.identity import identify
-from dask_slides.writers.store.local_transaction import locked
+from dask_slides.writers.store.local_folder import locked
 from dask_slides.writers.write import write_to
 
 SUFFIXES = {"mask": "mask.ome.zarr", "resize": "resize.ome.zarr", "cutoff": "cutoff.ome.zarr",
@@ -190,7 +190,7 @@ def test_an_unfinished_store_of_other_arguments_is_given_up(tmp_path, sync):
 
 def failing_to_publish(slides, job, steps, **options):
     with pytest.MonkeyPatch.context() as patch:
-        name = "dask_slides.writers.store.local_transaction._publish"
+        name = "dask_slides.writers.store.local_folder.LocalFolder.publish"
         patch.setattr(name, lambda *_: 1 / 0)
         assert ds.run_cohort(slides, job=job, steps=steps, **options).failed == 1
 

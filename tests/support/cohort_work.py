@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 import dask_slides as ds
-from dask_slides.writers.store import local_transaction
+from dask_slides.writers.store.local_folder import LocalFolder
 
 STEPS = {
     "mask": {"tile_size": 64},
@@ -43,16 +43,16 @@ def slide_files(folder, count):
 
 
 def run_with_journal(folder, job, journal, scheduler="threads"):
-    """Run a cohort; write a line to `journal` for every store that is published."""
-    publish = local_transaction._publish
+    """Run a cohort; every store that gets its name is a line of `journal`."""
+    publish = LocalFolder.publish
 
-    def recorded(hidden, target, overwrite):
-        publish(hidden, target, overwrite)
+    def published(self, *args):
+        publish(self, *args)
         handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(handle, f"{os.path.basename(target)}\n".encode())
+        os.write(handle, f"{os.path.basename(self.path)}\n".encode())
         os.close(handle)
 
-    local_transaction._publish = recorded
+    LocalFolder.publish = published
     with dask.config.set(scheduler=scheduler, num_workers=2):
         ds.run_cohort(folder, job=job, steps=STEPS)
 

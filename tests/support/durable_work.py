@@ -1,4 +1,7 @@
-"""What the processes of test_durable.py do; importable, as they are made from nothing."""
+"""Stores of a small slide, and processes that are killed while they write them.
+
+Importable, as the processes import it.
+"""
 
 import os
 import shutil
@@ -24,45 +27,54 @@ def slide_file(path, side=1500):
 
 
 def made(kind, path):
-    """Return what is written."""
+    """Return the object that is written."""
     if kind == "pack":
         return ds.pack_tiles(path, tile_size=128, detector=ds.Contrast(0.05))
     if kind == "cutoff":
         return ds.cutoff_resize(path, max_size=700, tile_size=100)
+    if kind == "blank map":
+        return ds.blank_map(path, tile_size=100)
     return ds.open_slide(path)
 
 
 def write(kind, source, out, **options):
+    if kind == "image 0.4":
+        options["ome_zarr"] = "0.4"
     with dask.config.set(scheduler="sync"):
         return ds.write(made(kind, source), out, **options)
 
 
 def write_threaded(source, out):
-    """Write to resume, with two threads."""
+    """Write with two threads."""
     with dask.config.set(scheduler="threads", num_workers=2):
         ds.write(ds.open_slide(source), out)
 
 
+def is_hidden(name):
+    """Return whether a file is of a writer: it begins with a dot and is not metadata of Zarr."""
+    return name.startswith(".") and not name.startswith(".z")
+
+
 def contents(folder):
-    """Return the files of a store, by name; hidden ones of its root excepted."""
+    """Return the files of a store by name, without hidden ones."""
     return {
         str(one.relative_to(folder)): one.read_bytes()
         for one in sorted(Path(folder).rglob("*"))
-        if one.is_file() and not one.relative_to(folder).parts[0].startswith(".")
+        if one.is_file() and not is_hidden(str(one.relative_to(folder)))
     }
 
 
-def undisturbed(source, folder):
-    """Return, of each kind, the files of a store that nothing happened to."""
+def undisturbed(source, folder, kinds=KINDS):
+    """Return, for each kind, the files of a store that nothing happened to."""
     found = {}
-    for kind in KINDS:
+    for kind in kinds:
         write(kind, source, folder / f"{kind}.zarr")
         found[kind] = contents(folder / f"{kind}.zarr")
     return found
 
 
 def killing_at(step):
-    """Return what makes the system kill this process before the `step`th call of its functions."""
+    """Return a decorator; the `step`th call of all functions it wraps kills this process."""
     count = 0
 
     def counted(function):
@@ -78,19 +90,23 @@ def killing_at(step):
     return counted
 
 
-def write_until(step, kind, source, out, options):
-    """Write, and be killed by the system just before touching the disk for the `step`th time."""
+def write_until(step, environment, kind, source, out, options):
+    """Write, and be killed just before the `step`th change of the disk or the bucket."""
+    os.environ.update(environment)
+    import obstore
+
     counted = killing_at(step)
     for module, name in [
-        (os, "rename"), (os, "replace"), (os, "unlink"), (os, "fsync"), (os, "makedirs"),
-        (shutil, "rmtree"),
+        (os, "rename"), (os, "replace"), (os, "unlink"), (os, "fsync"), (shutil, "rmtree"),
+        (obstore, "put"), (obstore, "delete"), (obstore, "copy"),
     ]:  # fmt: skip
         setattr(module, name, counted(getattr(module, name)))
     write(kind, source, out, **options)
 
 
-def race(barrier, kind, source, out, results):
-    """Write at the same time as another process, and say how it went."""
+def race(environment, barrier, kind, source, out, results):
+    """Write at the same time as another process, and report how it ended."""
+    os.environ.update(environment)
     obj = made(kind, source)
     barrier.wait()
     try:
@@ -103,7 +119,7 @@ def race(barrier, kind, source, out, results):
 
 
 def finished(processes, target, *args):
-    """Return how a process that runs `target` ended."""
+    """Run `target` in a process and return its exit code."""
     process = processes.Process(target=target, args=args)
     process.start()
     process.join()

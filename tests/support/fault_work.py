@@ -94,8 +94,8 @@ def wait_until(condition, seconds=180):
 
 
 def held_up(folder, work):
-    """Do `work`; reads wait for a file "go", and make a file "reading" when they do."""
-    read = TiffSource.read
+    """Do `work` while reads of slides wait for a file "go", and say when one waits."""
+    read = TiffSource.read_valid
 
     def waiting(self, level, region):
         if region.y >= 512:  # the first ones are done before
@@ -104,7 +104,7 @@ def held_up(folder, work):
                 time.sleep(0.01)
         return read(self, level, region)
 
-    TiffSource.read = waiting
+    TiffSource.read_valid = waiting
     work()
 
 

@@ -16,7 +16,7 @@ import servers
 
 import dask_slides as ds
 from dask_slides.runtime.buffer_pool import POOL
-from dask_slides.writers.store.local_transaction import locked
+from dask_slides.writers.store.local_folder import locked
 
 CHILDREN, READS = 4, 40
 SIZE = 2**21

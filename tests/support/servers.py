@@ -71,10 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def web_server(folder, ranges=True, head=None):
-    """Serve the files of `folder`, also as buckets of their names; yield address, traffic.
+    """Serve the files of `folder`, also as buckets of their names; yield address and traffic.
 
-    `head` is what HEAD is answered, instead of what is right: a status, "no length", or
-    "length alone", without version and time.
+    `head` is a status with which HEAD is answered.
     """
     traffic = Traffic()
 
@@ -82,18 +81,8 @@ def web_server(folder, ranges=True, head=None):
         def do_HEAD(self):
             if head is None:
                 return self.do_GET()
-            if head == "no length":
-                self.send_response(200)
-                self.send_header("Transfer-Encoding", "chunked")
-            elif head == "length alone":
-                path = Path(folder, unquote(self.path).lstrip("/"))
-                self.send_response(200 if path.is_file() else 404)
-                self.send_header(
-                    "Content-Length", str(path.stat().st_size if path.is_file() else 0)
-                )
-            else:
-                self.send_response(head)
-                self.send_header("Content-Length", "0")
+            self.send_response(head)
+            self.send_header("Content-Length", "0")
             self.end_headers()
             traffic.add("HEAD", self.path, None, 0)
 
@@ -179,11 +168,12 @@ def proxy(upstream, faults=None):
             for name, value in headers:
                 if name.lower() not in _HOP:
                     self.send_header(name, value)
-            length = dict((name.lower(), value) for name, value in headers).get("content-length")
-            # that of a HEAD tells of a body that is not sent
+            length = {name.lower(): value for name, value in headers}.get("content-length", 0)
+            # HEAD gives the length of a body that is not sent
             self.send_header("Content-Length", length if self.command == "HEAD" else len(body))
             self.end_headers()
-            self.wfile.write(body if sent is None else body[:sent])
+            if self.command != "HEAD":
+                self.wfile.write(body if sent is None else body[:sent])
 
         def _reset(self):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -115,7 +115,7 @@ def test_an_old_store_stays_where_the_new_one_finds_no_room(disk, source, expect
 
 
 def test_a_disk_without_names_for_more_files(disk, source, expected):
-    folder = disk("size=64m,nr_inodes=20")
+    folder = disk("size=64m,nr_inodes=40")
     with pytest.raises(ds.errors.OutputFullError, match="0 more files"):
         write_on(folder, "image", source, resume=True)
     assert not (folder / "a.zarr").exists()

@@ -1,19 +1,17 @@
-"""Objects of another machine: s3:// and http(s):// addresses, asked for by byte ranges.
+"""Objects at s3:// and http(s):// addresses, read by byte ranges.
 
-obstore does the requests, and lets go of a server that says nothing. Here is which store an
-address means, how often a request is made again, and what each way of failing is called. Every one
-that is made is one that may be made twice. Credentials come from the environment of the
-process that asks, never from an address, so nothing that is pickled, printed or written holds any.
+obstore makes the requests, repeats those that fail and gives up servers that do not answer. This
+module finds the store of an address and translates errors. Credentials come from the environment
+of the process that makes a request, never from an address, so nothing that is pickled, printed or
+written holds any.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,15 +34,16 @@ Answer = TypeVar("Answer")
 
 SCHEMES = ("s3", "http", "https")
 RETRIES = 6
-"""Times that a request is repeated at the most."""
+"""Times that obstore repeats a request."""
 WAITS = (0.1, 5.0)
-"""Seconds before the first and the last of them; each wait is twice the one before."""
+"""Seconds before the first of them, and at most; each wait doubles the one before."""
 TIMEOUT = 30.0
-"""Seconds that one request may take; the largest are of 4 MB when reading, a shard when writing."""
-_NO_HEAD = re.compile(r"status code: (400|403|405|501)|Content-Length Header missing")
-"""Answers to HEAD of servers that do not know of it, or allow GET alone."""
+"""Seconds for one request; the largest are of 4 MB when reading, of a shard when writing."""
+ATTEMPTS = 5
+"""Times that a request is made which obstore gives up at once if its answer is lost: the list of a
+prefix, a copy, a deletion of many objects, the creation of a lock."""
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
-"""Answers that do not change when the same is asked again."""
+"""Answers that do not change when a request is repeated."""
 
 
 def is_remote(path: str) -> bool:
@@ -53,32 +52,32 @@ def is_remote(path: str) -> bool:
 
 
 def checked_address(url: str, schemes: tuple[str, ...] = SCHEMES) -> str:
-    """Return `url` without a slash at its end, or raise: what is not read, what holds secrets."""
+    """Return `url` without a slash at its end; raise if it is not supported or holds secrets."""
     parts = urlsplit(url)
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.scheme not in schemes:
         known = ", ".join(f"{scheme}://" for scheme in schemes)
-        raise SlideUnsupportedError(f"{bare}: addresses of this kind are not taken; use {known}")
-    # of s3 a key may hold "?"; of http what follows it may be a signature, which is a secret
+        raise SlideUnsupportedError(f"{bare}: this kind of address is not supported; use {known}")
+    # a key of s3 may contain "?"; in http a secret signature may follow it
     if "@" in parts.netloc or (parts.scheme != "s3" and parts.query):
         raise SlideArgumentError(
-            f"{bare}: an address with a password or a query would be written into records; "
-            "give credentials by the environment"
+            f"{bare}: an address with a password or a query would be stored in outputs; "
+            "give credentials in environment variables"
         )
     if not parts.netloc:
-        raise SlideArgumentError(f"{url}: the address names no bucket or host; give one")
+        raise SlideArgumentError(f"{url}: the address has no bucket or host; add it")
     return url.rstrip("/")
 
 
 def locate(url: str) -> tuple[Any, str]:
-    """Return the store of obstore that holds `url`, and its key there."""
+    """Return obstore's store for `url`, and the key of the object in it."""
     scheme, _, rest = url.partition("://")
     root, _, key = rest.partition("/")
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    if _cut_off:
+    if _forked:
         raise SlideUnsupportedError(
-            f"{url}: this process was made by fork from one that had read from a server, and gets "
-            'no answers; make it by "spawn", or open what is remote only in the child'
+            f"{url}: this process was forked from one that had read from a server, and cannot read "
+            'from servers itself; start it by "spawn", or open remote files only in the child'
         )
     store = _store(scheme, root, tuple(sorted(environment.items())))
     return store, key if scheme == "s3" else unquote(key)
@@ -94,7 +93,13 @@ def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> 
         ) from None
     options: dict[str, Any] = {
         "client_options": {"timeout": timedelta(seconds=TIMEOUT), "allow_http": scheme == "http"},
-        "retry_config": {"max_retries": 0},  # it does not repeat all that fails
+        "retry_config": {
+            "max_retries": RETRIES,
+            "backoff": {
+                "init_backoff": timedelta(seconds=WAITS[0]),
+                "max_backoff": timedelta(seconds=WAITS[1]),
+            },
+        },
     }
     if scheme != "s3":
         return HTTPStore(f"{scheme}://{root}", **options)
@@ -106,50 +111,48 @@ def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> 
     return S3Store(root, **options)
 
 
-_cut_off = False
-"""Whether the threads that would answer a request of this process were left behind by a fork."""
+_forked = False
+"""Whether this process was forked from one that had made requests: their threads are missing."""
 
 
-def _left_behind() -> None:
-    global _cut_off
-    _cut_off = _cut_off or _store.cache_info().currsize > 0
+def _note_fork() -> None:
+    global _forked
+    _forked = _forked or _store.cache_info().currsize > 0
 
 
-after_fork_in_child(_left_behind)
+after_fork_in_child(_note_fork)
 
 
-def call_store(url: str, request: Callable[[Any, str], Answer]) -> Answer:
-    """Return what `request` of store and key gives, or raise an error of ours.
+def call_store(url: str, request: Callable[[Any, str], Answer], attempts: int = 1) -> Answer:
+    """Return the result of `request`, called with store and key of `url`.
 
-    It is made again as long as it fails for a reason that may pass.
+    Give `attempts` for requests that obstore does not repeat itself; see `ATTEMPTS`.
     """
     store, key = locate(url)
-    from obstore.exceptions import BaseError
-
-    for done in itertools.count():
+    for left in reversed(range(attempts)):
         try:
-            return request(store, key)
-        except (BaseError, FileNotFoundError) as error:
-            failure = as_remote_error(url, error)
-        # out of the block: the message of obstore's error may quote what the server was sent
-        time.sleep(pause(failure, done))
+            with remote_errors(url):
+                return request(store, key)
+        except RemoteError as error:
+            if not left or _REFUSED.search(str(error)):
+                raise
     raise AssertionError("unreachable")
 
 
-def pause(failure: Exception, done: int) -> float:
-    """Return how long to wait before a request is made again, or raise why it is not.
+@contextmanager
+def remote_errors(url: str) -> Iterator[None]:
+    """Translate errors of obstore about the object at `url`."""
+    from obstore.exceptions import BaseError
 
-    `done` says how often it was made again already.
-    """
-    refused = _REFUSED.search(str(failure))
-    if done >= RETRIES or refused is not None or not isinstance(failure, RemoteError):
-        raise failure
-    longest: float = min(WAITS[1], WAITS[0] * 2**done)
-    return longest * random.uniform(0.5, 1)
+    try:
+        yield
+    except (BaseError, FileNotFoundError) as error:
+        # the message of obstore's error may quote what the server was sent
+        raise as_remote_error(url, error) from None
 
 
 def as_remote_error(url: str, error: Exception) -> Exception:
-    """Return the error of ours that says what went wrong with `url`."""
+    """Return the error of dask_slides for an error of obstore about `url`."""
     from obstore import exceptions as kinds
 
     if isinstance(error, FileNotFoundError):
@@ -158,43 +161,39 @@ def as_remote_error(url: str, error: Exception) -> Exception:
         return SlideChangedError(f"{url}: the object changed since it was opened; open it again")
     if isinstance(error, kinds.NotSupportedError):
         return SlideUnsupportedError(
-            f"{url}: the server sends no parts of a file; fetch the file first"
+            f"{url}: the server does not send parts of a file; download the file first"
         )
     if isinstance(error, kinds.PermissionDeniedError | kinds.UnauthenticatedError):
         return RemoteAccessError(
-            f"{url}: the server does not allow it; give credentials that do by the environment"
+            f"{url}: the server denies access; give credentials in environment variables"
         )
     reason = _reason(str(error))
     if _REFUSED.search(reason):
         return RemoteError(f"{url}: {reason}; check the address and the credentials")
     return RemoteError(
-        f"{url}: {reason}, however often it was asked; "
-        "try again later, or see to the server and the network"
+        f"{url}: {reason}, also after retries; try again later, or check the server and the network"
     )
 
 
 def _reason(text: str) -> str:
-    """Return why a request failed, in words of ours: a server's may hold anything."""
+    """Return why a request failed, without the text of the server, which may hold anything."""
     status = re.search(r"status code: (\d{3})", text)
     if status is not None:
         return f"the server answers {status.group(1)}"
     if "kind: Timeout" in text:
-        return f"the server says nothing for {TIMEOUT:g} seconds"
+        return f"the server does not answer within {TIMEOUT:g} seconds"
     return "no connection to the server" if "kind: Connect" in text else "the answer breaks off"
 
 
 def head(url: str) -> tuple[int, int, str]:
-    """Return bytes, time of change in nanoseconds, and version of the object at `url`."""
+    """Return size, time of change in nanoseconds, and version of the object at `url`."""
 
     def request(store: Any, key: str) -> Any:
         import obstore
-        from obstore.exceptions import BaseError
 
-        try:
+        if url.startswith("s3:"):
             return obstore.head(store, key)
-        except (BaseError, FileNotFoundError) as error:  # obstore calls 405 "not found"
-            if url.startswith("s3:") or not _NO_HEAD.search(str(error)):
-                raise
+        # many web servers do not support HEAD, or send less with it
         return obstore.get(store, key, options={"range": (0, 1)}).meta
 
     return _facts(call_store(url, request))
@@ -215,9 +214,9 @@ def exists(url: str) -> bool:
 
 
 def fetch(url: str, start: int, stop: int, facts: tuple[int, int, str]) -> memoryview:
-    """Return bytes [start, stop) of the object at `url`, as far as there are.
+    """Return bytes [start, stop) of the object at `url`, fewer at its end.
 
-    Raises SlideChangedError unless it is the one that `facts` tell of.
+    Raises SlideChangedError unless size, time and version of the object are `facts`.
     """
     options: GetOptions = {"range": (start, stop)}
     if facts[2] and not facts[2].startswith("W/"):  # a weak one never matches
@@ -230,7 +229,7 @@ def fetch(url: str, start: int, stop: int, facts: tuple[int, int, str]) -> memor
         return _facts(result.meta), memoryview(result.bytes())
 
     found, data = call_store(url, request)
-    # not every server knows of conditions, or tells as much of HEAD as of GET
+    # some servers ignore conditions
     if found[0] != facts[0] or any(a != b for a, b in zip(found, facts, strict=True) if a and b):
         raise SlideChangedError(f"{url}: the object changed since it was opened; open it again")
     return data
@@ -248,7 +247,7 @@ def fetch_whole(url: str) -> bytes:
 
 
 def list_objects(url: str) -> Iterator[tuple[str, int]]:
-    """Yield name below `url`, and bytes, of every object there."""
+    """Yield name below `url`, and size, of every object there."""
 
     def request(store: Any, key: str) -> Any:
         import obstore
@@ -256,24 +255,24 @@ def list_objects(url: str) -> Iterator[tuple[str, int]]:
         return obstore.list(store, key).collect()
 
     _, prefix = locate(url)
-    found = call_store(url, request)
+    found = call_store(url, request, ATTEMPTS)
     yield from ((one["path"][len(prefix) + 1 :], one["size"]) for one in found)
 
 
 def zarr_store(path: str) -> Any:
-    """Return what Zarr opens to read the store at `path`, a folder or an address."""
+    """Return what Zarr opens for reading the store at `path`, a folder or an address."""
     if not is_remote(path):
         return path
     import zarr  # whole, before a part of it: another thread may be importing it
 
-    from dask_slides.readers.remote.zarr_store import AskedStore
+    from dask_slides.readers.remote.zarr_store import RemoteStore
 
     store, key = locate(path)
-    return zarr.storage.StorePath(AskedStore(store, path), key)
+    return zarr.storage.StorePath(RemoteStore(store, path), key)
 
 
 def open_group(path: str) -> Any:
-    """Open the Zarr group at `path`, a folder or an address, to read it."""
+    """Open the Zarr group at `path`, a folder or an address, for reading."""
     import zarr
 
     return zarr.open_group(zarr_store(path), mode="r")

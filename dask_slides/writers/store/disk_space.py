@@ -1,4 +1,4 @@
-"""What a disk has room for, and its errors as ours: full, over a quota, not to be written."""
+"""Free space of a disk, and errors of the system about space and permissions translated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DENIED = {
 
 
 def check_writable(path: str) -> None:
-    """Raise OutputDeniedError if nothing can be made beside `path`."""
+    """Raise OutputDeniedError if nothing can be created beside `path`."""
     parent = os.path.dirname(path)
     if os.access(parent, os.W_OK | os.X_OK):
         return
@@ -34,40 +34,41 @@ def check_writable(path: str) -> None:
     raise OutputDeniedError(_denied(path, reason, parent))
 
 
-def warn_if_short(path: str, nbytes: int) -> None:
-    """Warn if `nbytes` before compression are more than what is free; they may fit for all that."""
-    free = shutil.disk_usage(os.path.dirname(path)).free
-    if nbytes > free:
-        warnings.warn(
-            f"{path}: up to {bytes_text(nbytes)} before compression are to be written, and "
-            f"{bytes_text(free)} are free; make room if it does not suffice",
-            OutputRoomWarning,
-            stacklevel=2,
-        )
-
-
 @contextmanager
-def telling_of_room(path: str, parent: str, nbytes: int) -> Iterator[None]:
-    """Raise errors of the system about room and permission in `parent` as ours, about `path`.
+def disk_errors(path: str, nbytes: int) -> Iterator[None]:
+    """Translate errors about space and permissions beside `path`; warn if space may not suffice.
 
-    `nbytes` is what is to be written, before compression. An error about permission that names
-    a file elsewhere, such as the slide, is left alone.
+    `nbytes` are to be written, before compression. An error about permissions that names a file
+    elsewhere, such as the slide, is raised as it is.
     """
+    parent = os.path.dirname(path)
+    _warn_if_short(path, parent, nbytes)
     try:
         yield
-    except OSError as error:  # those of ours have no number
+    except OSError as error:  # errors of dask_slides have no number
         if error.errno in _FULL:
             raise OutputFullError(
-                f"{path}: {_FULL[error.errno]}: up to {bytes_text(nbytes)} before compression are "
-                f"to be written, {_left(parent)}; make room and do the same again"
+                f"{path}: {_FULL[error.errno]}: it needs up to {bytes_text(nbytes)} before "
+                f"compression, and {_left(parent)}; make room and try again"
             ) from error
         if error.errno in _DENIED and _lies_in(error.filename, parent):
             raise OutputDeniedError(_denied(path, _DENIED[error.errno], parent)) from error
         raise
 
 
+def _warn_if_short(path: str, parent: str, nbytes: int) -> None:
+    free = shutil.disk_usage(parent).free
+    if nbytes > free:
+        warnings.warn(
+            f"{path}: needs up to {bytes_text(nbytes)} before compression, and "
+            f"{bytes_text(free)} are free; make room if that is not enough",
+            OutputRoomWarning,
+            stacklevel=2,
+        )
+
+
 def _denied(path: str, reason: str, parent: str) -> str:
-    return f"{path}: {reason} ({parent}); change that, or choose another place"
+    return f"{path}: {reason} ({parent}); change that, or choose another folder"
 
 
 def _lies_in(file: object, folder: str) -> bool:
@@ -75,7 +76,7 @@ def _lies_in(file: object, folder: str) -> bool:
 
 
 def _left(folder: str) -> str:
-    """Return what is free in words; names of files can be used up before bytes are."""
+    """Return in words what is free; a disk can run out of names of files before bytes."""
     free = f"{bytes_text(shutil.disk_usage(folder).free)} are free"
     if hasattr(os, "statvfs"):
         system = os.statvfs(folder)

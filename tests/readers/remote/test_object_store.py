@@ -115,7 +115,7 @@ def test_a_resize_fetches_each_tile_once_in_large_requests(
         monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
         monkeypatch.setattr(
             object_store, "TIMEOUT", 60.0
-        )  # on a busy machine nothing is asked twice
+        )  # no request is repeated on a busy machine
         small = ds.resize(f"s3://{path.parent.name}/heavy.tif", downsample=downsample)
         here = ds.resize(path, downsample=downsample)
         for make in (
@@ -144,7 +144,7 @@ def test_only_the_tiles_of_a_crop_are_fetched(bucket, heavy):
 
 
 @pytest.mark.parametrize("kind", servers.FAULTS)
-def test_every_kind_of_fault_is_asked_again(bucket, tissue_tiff, kind):
+def test_requests_are_repeated_after_every_kind_of_fault(bucket, tissue_tiff, kind):
     expected = ds.open_slide(tissue_tiff).data.compute()
     url = bucket.put(tissue_tiff, "faults.tif")
     bucket.faults.start(0.4, (kind,), limit=2 if kind == "stall" else 10)
@@ -170,20 +170,20 @@ def test_a_server_that_never_answers_is_given_up(
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
-def test_what_the_server_refuses_is_asked_once(bucket, monkeypatch):
+def test_a_refused_request_is_not_repeated(bucket, monkeypatch):
     with pytest.raises(ds.errors.SlideNotFoundError, match="no such object"):
         ds.open_slide("s3://slides/nothing.tif")
     with pytest.raises(ds.errors.SlideNotFoundError):
         ds.open_slide("s3://no-such-bucket/a.tif")
     bucket.traffic.requests.clear()
     bucket.faults.start(1.0, ("403",))
-    with pytest.raises(ds.errors.RemoteAccessError, match="does not allow") as error:
+    with pytest.raises(ds.errors.RemoteAccessError, match="denies access") as error:
         ds.open_slide("s3://slides/a.tif")
     assert len(bucket.traffic.requests) == 1
     assert isinstance(error.value, PermissionError)
 
 
-def test_a_slide_that_changed_is_told(bucket, tissue_tiff, tissue, tmp_path):
+def test_a_slide_that_changed_is_an_error(bucket, tissue_tiff, tissue, tmp_path):
     other = tmp_path / "other.tif"
     tifffile.imwrite(other, 255 - tissue, tile=(64, 64), compression="zlib", photometric="rgb")
     store = ds.write(ds.open_slide(tissue_tiff), tmp_path / "a.ome.zarr")
@@ -199,7 +199,7 @@ def test_a_slide_that_changed_is_told(bucket, tissue_tiff, tissue, tmp_path):
                 slide.read(100, 100, 50, 50)
 
 
-def test_no_secret_is_kept_or_shown(bucket, tissue_tiff):
+def test_no_secret_is_stored_or_shown(bucket, tissue_tiff):
     slide = ds.open_slide(bucket.put(tissue_tiff, "secret.tif"))
     small = ds.resize(slide, downsample=2)
     url = ds.write(small, "s3://slides/secret.ome.zarr")
@@ -219,7 +219,7 @@ def test_no_secret_is_kept_or_shown(bucket, tissue_tiff):
         assert "hidden-word" not in one_line(error)
 
 
-def test_addresses_that_are_not_taken(tmp_path):
+def test_addresses_that_are_not_supported(tmp_path):
     with pytest.raises(ds.errors.SlideUnsupportedError, match="s3://, http://"):
         ds.open_slide("gs://bucket/a.tif")
     with pytest.raises(ds.errors.SlideArgumentError, match="no bucket"):
@@ -242,25 +242,22 @@ def test_a_web_server(tissue_tiff, tmp_path, quick_retries):
             ds.open_slide(f"{address}/b.tif")
     with (
         servers.web_server(tmp_path, ranges=False) as (address, _),
-        pytest.raises(ds.errors.SlideUnsupportedError, match="sends no parts of a file"),
+        pytest.raises(ds.errors.SlideUnsupportedError, match="does not send parts of a file"),
     ):
         ds.open_slide(f"{address}/a b.tif")
 
 
-@pytest.mark.parametrize("head", [400, 403, 405, 501, "no length", "length alone"])
-def test_a_web_server_that_does_not_answer_head(tissue_tiff, tmp_path, quick_retries, head):
+def test_a_web_server_without_head(tissue_tiff, tmp_path, quick_retries):
     path = tmp_path / "a.tif"
     path.write_bytes(tissue_tiff.read_bytes())
     ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr")
     expected = ds.open_slide(path).data.compute()
-    with servers.web_server(tmp_path, head=head) as (address, traffic):
+    with servers.web_server(tmp_path, head=501) as (address, traffic):
         assert object_store.head(f"{address}/a.tif")[0] == path.stat().st_size
         for name in ("a.tif", "a.ome.zarr"):
             slide = ds.open_slide(f"{address}/{name}")
             assert np.array_equal(slide.data.compute(), expected)
-        asked = sum(method == "HEAD" for method, *_ in traffic.requests)
-        instead = [one for one in traffic.requests if one[2] == "bytes=0-0"]
-        assert len(instead) == (0 if head == "length alone" else asked)
+        assert not any(method == "HEAD" for method, *_ in traffic.requests)
         with pytest.raises(ds.errors.SlideNotFoundError):
             ds.open_slide(f"{address}/b.tif")
         slide = ds.open_slide(f"{address}/a.tif")
@@ -268,15 +265,6 @@ def test_a_web_server_that_does_not_answer_head(tissue_tiff, tmp_path, quick_ret
         TILE_CACHE.clear()
         with pytest.raises(ds.errors.SlideChangedError):
             slide.data.compute()
-
-
-def test_without_head_and_without_ranges_it_says_what_to_do(tissue_tiff, tmp_path, quick_retries):
-    (tmp_path / "a.tif").write_bytes(tissue_tiff.read_bytes())
-    with (
-        servers.web_server(tmp_path, ranges=False, head=405) as (address, _),
-        pytest.raises(ds.errors.SlideUnsupportedError, match="sends no parts of a file"),
-    ):
-        ds.open_slide(f"{address}/a.tif")
 
 
 def test_without_obstore_it_says_what_to_install():

@@ -1,0 +1,76 @@
+"""The attributes by which a store of dask_slides is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dask_slides.core.bad_tiles import MARK, BadTile, bad_tile_from_json
+from dask_slides.core.version import __version__
+from dask_slides.errors import (
+    RemoteAccessError,
+    RemoteError,
+    SlideArgumentError,
+    SlideFormatError,
+)
+from dask_slides.readers.remote.object_store import checked_address, is_remote, open_group
+
+
+def absolute_path(path: Any) -> str:
+    """Return `path` as an absolute path, or as an address of a bucket."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        raise SlideArgumentError(f"{path!r} is not a path; give where to write") from None
+    return checked_address(text, ("s3",)) if is_remote(text) else os.path.abspath(text)
+
+
+def own_attributes(kind: str, **facts: Any) -> dict[str, Any]:
+    """Return the attribute that says what a store of dask_slides holds."""
+    return {MARK: {"kind": kind, "version": __version__, **facts}}
+
+
+def read_own_attributes(path: str) -> Mapping[str, Any] | None:
+    """Return what the store at `path` says of itself; None if dask_slides did not write it."""
+    try:
+        own = open_group(path).attrs.get(MARK)
+    except (RemoteError, RemoteAccessError):
+        raise
+    except Exception:  # Zarr raises many classes for what is not a group
+        return None
+    return own if isinstance(own, Mapping) else None
+
+
+def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
+    """Return the bad tiles of its slide that the store at `path` lists.
+
+    Raises SlideFormatError if they cannot be read.
+    """
+    attributes = open_group(path).attrs.asdict()
+    rows = attributes.get("bad_tiles") or attributes.get(MARK, {}).get("bad_tiles", ())
+    try:
+        return tuple(bad_tile_from_json(row) for row in rows)
+    except TypeError as error:
+        raise SlideFormatError(
+            f"{path}: its list of bad tiles cannot be read ({error}); write the store again"
+        ) from error
+
+
+def with_manifest(
+    attributes: Mapping[str, Any], manifest: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the attributes of a root with the checksums of the manifest and of themselves."""
+    own = {**attributes[MARK], **recorded, "manifest": dict(manifest)}
+    whole: dict[str, Any] = json.loads(json.dumps({**attributes, MARK: own}))
+    whole[MARK]["manifest"]["root"] = root_digest(whole)
+    return whole
+
+
+def root_digest(attributes: Mapping[str, Any]) -> str:
+    """Return the checksum of the attributes of a root, without the checksum itself."""
+    plain = json.loads(json.dumps(attributes))
+    plain[MARK]["manifest"].pop("root", None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

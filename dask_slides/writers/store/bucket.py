@@ -1,0 +1,235 @@
+"""A store in a bucket, which has no folders and no renames.
+
+The objects of a new store have their final names from the beginning; the metadata of the root
+group, without which Zarr opens nothing, is written last. A store that replaces another one is
+written beside it, and copied by the server once it is complete. A lock is an object that the
+server lets only one writer create.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dask_slides.errors import OutputBusyError, SlideNotFoundError
+from dask_slides.readers.remote.object_store import (
+    ATTEMPTS,
+    call_store,
+    exists,
+    fetch,
+    fetch_whole,
+    head,
+    list_objects,
+    locate,
+)
+from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, ROOT, Data, Location
+
+_PART = 2**23
+"""Bytes of an object that are read at a time to compute its checksum."""
+_REQUESTS = 16
+"""Requests of one call that run at the same time."""
+
+
+@dataclass(frozen=True)
+class Bucket(Location):
+    """The objects of a bucket that begin with a prefix. Any request can be repeated."""
+
+    path: str
+
+    def _of(self, file: str) -> str:
+        return f"{self.path}/{file}"
+
+    def read(self, file: str) -> bytes:
+        """Return the bytes of `file`; FileNotFoundError if there is none."""
+        return fetch_whole(self._of(file))
+
+    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
+        """Return the bytes of each of `files`."""
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return list(pool.map(self.read, files))
+
+    def write(self, file: str, data: Data, flush: bool = True) -> None:
+        """Write `file`, which a server does whole or not at all."""
+        call_store(self._of(file), lambda store, key: _put(store, key, data))
+
+    def flush(self, files: Iterable[str]) -> None:
+        """Return at once: an object that was written is stored."""
+
+    def measure(self, file: str) -> tuple[int, str]:
+        """Return the size and the SHA-256 of `file`."""
+        url = self._of(file)
+        facts = head(url)
+        digest = hashlib.sha256()
+        for start in range(0, facts[0], _PART):
+            digest.update(fetch(url, start, min(start + _PART, facts[0]), facts))
+        return facts[0], digest.hexdigest()
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size of every object."""
+        return list_objects(self.path)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the objects below `folder`."""
+        return [f"{folder}/{name}" for name, _ in list_objects(self._of(folder))]
+
+    def exists(self, file: str) -> bool:
+        """Return whether there is an object `file`."""
+        return exists(self._of(file))
+
+    def remove(self, files: Iterable[str]) -> None:
+        """Delete `files`, a thousand per request; those that are not there are no error."""
+        import obstore
+
+        names = list(files)
+        if names:
+            call_store(
+                self.path,
+                lambda store, key: obstore.delete(store, [f"{key}/{name}" for name in names]),
+                ATTEMPTS,
+            )
+
+    def remove_folder(self, folder: str) -> None:
+        """Delete all objects below `folder`."""
+        self.remove(self.names(folder))
+
+    def clear(self) -> None:
+        """Delete all objects except `KEY` and `LOCK`, first the records of finished tasks."""
+        self.remove_folder(JOURNAL)
+        self.remove([file for file, _ in self.files() if file not in (KEY, LOCK)])
+
+    def delete(self) -> None:
+        """Delete an unfinished store; last what says that it is one of ours."""
+        self.clear()
+        self.remove([KEY])
+
+    def is_occupied(self) -> bool:
+        """Return whether there is a root group, or anything that no unfinished store has."""
+        names = {file for file, _ in self.files()} - {LOCK}
+        return bool(names) and (KEY not in names or not names.isdisjoint(ROOT))
+
+    def staging(self, key: Mapping[str, Any], overwrite: bool) -> Bucket:
+        """Return this location for a new store, and one beside it to replace an old store."""
+        beside = self._beside()
+        return beside if beside.exists(KEY) or (overwrite and self._has_root()) else self
+
+    def unfinished(self) -> Sequence[Bucket]:
+        """Return the location beside this one, and this one if it has no root group."""
+        return [self._beside()] if self._has_root() else [self._beside(), self]
+
+    def _beside(self) -> Bucket:
+        parent, _, name = self.path.rpartition("/")
+        return Bucket(f"{parent}/.{name}.partial")
+
+    def _has_root(self) -> bool:
+        return any(self.exists(file) for file in ROOT)
+
+    @contextmanager
+    def claim(self, staging: Bucket, resume: bool) -> Iterator[Callable[[], bool]]:
+        """Create the lock; with `resume`, take over the lock of a process that may be dead."""
+        who = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex}
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        mine = json.dumps({**who, "since": since}).encode()
+        if not self.create_lock(mine):
+            other = self.read_lock()
+            if other is None or not resume or not self.create_lock(mine, instead_of=other[1]):
+                raise OutputBusyError(_busy(self.path, other))
+        try:
+            yield lambda: self._holds(mine)
+        finally:
+            with suppress(Exception):  # the error of the block, if there is one, says more
+                if self._holds(mine):
+                    self.remove([LOCK])
+
+    def create_lock(self, data: bytes, instead_of: str | None = None) -> bool:
+        """Write the lock if there is none, or in place of the version `instead_of`.
+
+        Return whether it worked: of two writers at a time the server lets one succeed. `data` is
+        different for every writer: if the answer of the server was lost, reading the lock tells.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        mode: Any = "create" if instead_of is None else {"e_tag": instead_of}
+
+        def request(store: Any, key: str) -> None:
+            with suppress(AlreadyExistsError, PreconditionError):
+                _put(store, key, data, mode)
+
+        call_store(self._of(LOCK), request, ATTEMPTS)
+        return self._holds(data)
+
+    def read_lock(self) -> tuple[bytes, str] | None:
+        """Return content and version of the lock; None if there is none."""
+        import obstore
+
+        def request(store: Any, key: str) -> tuple[bytes, str]:
+            result = obstore.get(store, key)
+            return bytes(result.bytes()), result.meta["e_tag"] or ""
+
+        try:
+            return call_store(self._of(LOCK), request)
+        except SlideNotFoundError:
+            return None
+
+    def _holds(self, mine: bytes) -> bool:
+        found = self.read_lock()
+        return found is not None and found[0] == mine
+
+    def discard(self, other: Bucket) -> None:
+        """Delete the unfinished store `other`; the lock of this location keeps others away."""
+        other.delete()
+
+    def publish(self, staging: Bucket, root: Mapping[str, Data], check: Callable[[], None]) -> None:
+        """Copy the objects of a store that replaces another one; write the root group last."""
+        check()
+        if staging != self:
+            self.write(KEY, staging.read(KEY))
+            self.remove(ROOT)
+            self.clear()
+            names = [file for file, _ in staging.files() if not file.startswith(".")]
+            staging._copy(names, self)
+        for file, data in root.items():
+            self.write(file, data)
+        self.remove_folder(JOURNAL)
+        self.remove([KEY])
+        if staging != self:
+            staging.delete()
+
+    def _copy(self, files: Iterable[str], other: Bucket) -> None:
+        """Copy `files` to `other` in the same bucket, without reading them here."""
+        import obstore
+
+        def copy(file: str) -> None:
+            _, key = locate(other._of(file))
+            call_store(self._of(file), lambda store, own: obstore.copy(store, own, key), ATTEMPTS)
+
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            list(pool.map(copy, files))
+
+    def must_keep(self, staging: Bucket) -> bool:
+        """Return whether `staging` is finished, or the old store was deleted in its favour."""
+        return self._has_root() if staging == self else self.exists(KEY)
+
+
+def _put(store: Any, key: str, data: Data, mode: Any = "overwrite") -> None:
+    import obstore
+
+    # in one request: an upload in parts that is killed leaves parts behind
+    obstore.put(store, key, data, mode=mode, use_multipart=False)
+
+
+def _busy(path: str, other: tuple[bytes, str] | None) -> str:
+    who = "another process"
+    if other is not None:
+        with suppress(ValueError, KeyError, TypeError):
+            facts = json.loads(other[0])
+            who = f"process {facts['process']} on {facts['host']} since {facts['since']}"
+    return f"{path}: is being written by {who}; wait for it, or resume if that process is dead"

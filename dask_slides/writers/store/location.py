@@ -1,0 +1,135 @@
+"""Where a store is written: a folder of a disk, or a prefix of a bucket."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+from dask_slides.readers.remote.object_store import is_remote
+
+Data = bytes | memoryview
+
+JOURNAL = ".journal"
+"""Folder of the records of finished tasks, in a store that is being written."""
+LOCK = ".lock"
+"""File that one writer holds."""
+KEY = ".key.json"
+"""File that says what a store that is being written will hold."""
+ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+"""Metadata files of the root group. Zarr opens nothing without the first, or the second."""
+
+
+class Location(ABC):
+    """The files of one store, and how a writer claims and publishes it.
+
+    Names of files are relative to the store, with slashes.
+    """
+
+    path: str
+    """The absolute path or the address."""
+
+    @abstractmethod
+    def read(self, file: str) -> bytes:
+        """Return the bytes of `file`; FileNotFoundError if there is none."""
+
+    @abstractmethod
+    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
+        """Return the bytes of each of `files`."""
+
+    @abstractmethod
+    def write(self, file: str, data: Data, flush: bool = True) -> None:
+        """Write `file` whole or not at all; without `flush` it may not be on the disk yet."""
+
+    @abstractmethod
+    def flush(self, files: Iterable[str]) -> None:
+        """Wait until `files` are on the disk."""
+
+    @abstractmethod
+    def measure(self, file: str) -> tuple[int, str]:
+        """Return the size and the SHA-256 of `file`."""
+
+    @abstractmethod
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size of every file."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in `folder`; none if there is no such folder."""
+
+    @abstractmethod
+    def exists(self, file: str) -> bool:
+        """Return whether there is a `file`."""
+
+    @abstractmethod
+    def remove(self, files: Iterable[str]) -> None:
+        """Delete `files`."""
+
+    @abstractmethod
+    def remove_folder(self, folder: str) -> None:
+        """Delete all files of `folder`, if there is one."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Delete everything except `KEY` and `LOCK`, first the records of finished tasks."""
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Delete an unfinished store."""
+
+    def check_parent(self) -> None:  # noqa: B027
+        """Raise unless a store can be created here."""
+
+    @abstractmethod
+    def is_occupied(self) -> bool:
+        """Return whether something other than an unfinished store of ours is here."""
+
+    def write_errors(self, nbytes: int) -> AbstractContextManager[None]:
+        """Translate errors of writing `nbytes` before compression."""
+        return nullcontext()
+
+    @abstractmethod
+    def staging(self, key: Mapping[str, Any], overwrite: bool) -> Self:
+        """Return where the store of `key` is written until it is published here."""
+
+    @abstractmethod
+    def unfinished(self) -> Sequence[Self]:
+        """Return the locations of stores that others may have begun to write for this one."""
+
+    @abstractmethod
+    def claim(self, staging: Self, resume: bool) -> AbstractContextManager[Callable[[], bool]]:
+        """Keep other writers away; give a function that says whether the claim still holds.
+
+        Raises OutputBusyError if another process has it.
+        """
+
+    @abstractmethod
+    def discard(self, other: Self) -> None:
+        """Delete the unfinished store `other` unless another process writes to it."""
+
+    def recover(self, staging: Self) -> None:  # noqa: B027
+        """Finish or undo a publication that was killed."""
+
+    @abstractmethod
+    def publish(self, staging: Self, root: Mapping[str, Data], check: Callable[[], None]) -> None:
+        """Make the store at `staging` appear here, in place of an old one.
+
+        `root` are the metadata files of the root group in the order to write them; `check` raises
+        if somebody else has written here meanwhile.
+        """
+
+    def must_keep(self, staging: Self) -> bool:
+        """Return whether deleting `staging` would delete more than an unfinished store."""
+        return False
+
+
+def location_of(path: str) -> Location:
+    """Return the location of the store at a path or an address."""
+    if is_remote(path):
+        from dask_slides.writers.store.bucket import Bucket
+
+        return Bucket(path)
+    from dask_slides.writers.store.local_folder import LocalFolder
+
+    return LocalFolder(path)

@@ -1,0 +1,248 @@
+"""A store appears whole or not at all, on a disk and in a bucket.
+
+The rules, whose steps `Location` carries out:
+
+- Only a store that dask_slides wrote is replaced, and only when the new one is complete.
+- One process at a time writes a store.
+- Tasks write whole shards and record them in a journal. Metadata of the root group is written
+  last, with the checksum of the manifest, which lists every file.
+- What a killed process leaves is no store that opens. Resuming with the same key goes on from the
+  journal; with another key it is an error; without resuming the store is written from the start.
+- After an error everything written is deleted. It is kept with `resume`, and if the cluster failed:
+  then tasks may still be running, and what is done is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from dask_slides.errors import (
+    ClusterLostError,
+    OutputBusyError,
+    OutputExistsError,
+    ResumeError,
+    WorkerKilledError,
+)
+from dask_slides.writers.store import manifest
+from dask_slides.writers.store.attributes import (
+    absolute_path,
+    read_own_attributes,
+    with_manifest,
+)
+from dask_slides.writers.store.location import KEY, ROOT, Data, Location, location_of
+
+_CLUSTER_ERRORS = (WorkerKilledError, ClusterLostError)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a store is to appear, and how."""
+
+    path: Any
+    overwrite: bool = False
+    resume: bool = False
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller records in the store's own attribute; part of the key to resume with."""
+
+    @property
+    def absolute(self) -> str:
+        """The absolute path, or the address."""
+        return absolute_path(self.path)
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """A store that is being written."""
+
+    location: Location
+    """Where it is written; it may be published elsewhere."""
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller records in the store's own attribute."""
+    _metadata: dict[str, Any] = field(default_factory=dict)
+    """Metadata and small arrays, which Zarr creates in memory."""
+    _written: dict[str, Data] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Path or address that tasks write to."""
+        return self.location.path
+
+    @cached_property
+    def journal(self) -> manifest.Journal:
+        """The records of finished tasks."""
+        return manifest.Journal(self.location)
+
+    def create(self, zarr_format: int) -> Any:
+        """Create the root group in memory, also when resuming: the same bytes again."""
+        import zarr
+        from zarr.storage import MemoryStore
+
+        return zarr.create_group(MemoryStore(self._metadata), zarr_format=zarr_format)
+
+    def ready(self) -> None:
+        """Write the metadata of all arrays, so that tasks can write to them."""
+        for file, buffer in self._metadata.items():
+            data = buffer.to_bytes()
+            if file not in ROOT and self._written.get(file) != data:
+                self.location.write(file, data, flush=False)
+                self._written[file] = data
+
+    def finish(self, first: str, shards: dict[str, int], attributes: Mapping[str, Any]) -> None:
+        """Write the manifest, and add its checksum to the `attributes` of the root group.
+
+        `first` and `shards` are those of `manifest.write_manifest`.
+        """
+        import zarr
+        from zarr.storage import MemoryStore
+
+        self.ready()
+        facts = manifest.write_manifest(self.journal, first, shards)
+        root = zarr.open_group(MemoryStore(self._metadata), mode="r+")
+        root.attrs.update(with_manifest(attributes, facts, self.recorded))
+
+    def root_files(self) -> dict[str, Data]:
+        """Return the metadata files of the root group, last the one that makes it a group."""
+        return {
+            file: self._metadata[file].to_bytes()
+            for file in reversed(ROOT)
+            if file in self._metadata
+        }
+
+
+@contextmanager
+def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[Transaction]:
+    """Yield a store to write to, and publish it when the block ends without an error.
+
+    Parameters
+    ----------
+    target : Target
+        Where the store appears.
+    key : mapping
+        What the store will hold, by dotted name (see `facts_of`): only the same is resumed.
+    nbytes : int
+        Bytes of the store before compression.
+    """
+    final = location_of(target.absolute)
+    key = json.loads(json.dumps({**key, **target.recorded}))
+    _check(final, target.overwrite)
+    with final.write_errors(nbytes):
+        staging = final.staging(key, target.overwrite)
+        if target.resume:
+            _check_key(final, staging, key)
+        with final.claim(staging, target.resume) as is_held:
+            unfinished = Transaction(staging, target.recorded)
+            try:
+                final.recover(staging)
+                _check(final, target.overwrite)  # somebody may have been faster
+                _begin(final, staging, key, target.resume)
+                yield unfinished
+                if not is_held():
+                    raise _taken_over(final)
+                final.publish(
+                    staging, unfinished.root_files(), lambda: _check(final, target.overwrite)
+                )
+            except BaseException as error:
+                if not is_held():
+                    if isinstance(error, Exception):  # caused by what the other process did
+                        raise _taken_over(final) from error
+                elif not _is_kept(final, unfinished, target.resume, error):
+                    staging.delete()
+                raise
+
+
+def check_target(path: str, overwrite: bool) -> None:
+    """Raise unless a store can be written at `path`; nothing is changed there."""
+    _check(location_of(path), overwrite)
+
+
+def _check(final: Location, overwrite: bool) -> None:
+    final.check_parent()
+    path = final.path
+    if not final.is_occupied():
+        return
+    if not overwrite:
+        raise OutputExistsError(f"{path}: already exists; choose another name or overwrite")
+    if os.path.islink(path) or read_own_attributes(path) is None:
+        raise OutputExistsError(
+            f"{path}: was not written by dask_slides and is not overwritten; move it away"
+        )
+
+
+def _begin(final: Location, staging: Location, key: Mapping[str, Any], resume: bool) -> None:
+    """Write the key; unless the same store is resumed, delete what was begun before."""
+    if not (resume and _read_key(staging) == key):
+        for other in final.unfinished():
+            if other != staging and _read_key(other) is not None:
+                final.discard(other)
+        staging.clear()
+    staging.write(KEY, json.dumps(key, indent=0, sort_keys=True).encode())
+
+
+def _read_key(location: Location) -> Mapping[str, Any] | None:
+    """Return the key of an unfinished store; None if there is none."""
+    try:
+        key: Mapping[str, Any] = json.loads(location.read(KEY))
+    except (FileNotFoundError, ValueError):
+        return None
+    return key
+
+
+def _check_key(final: Location, staging: Location, key: Mapping[str, Any]) -> None:
+    """Raise ResumeError if a store with another key, and none with this one, was begun."""
+    if _read_key(staging) == key:
+        return
+    for other in final.unfinished():
+        before = _read_key(other)
+        if before is None or before == key:
+            continue
+        names = sorted(k for k in before.keys() | key.keys() if before.get(k) != key.get(k))
+        raise ResumeError(
+            f"{final.path}: the unfinished store differs in {', '.join(names[:4])} "
+            f"({names[0]} was {_short(before.get(names[0]))}, is {_short(key.get(names[0]))}); "
+            "repeat the call with the same arguments, or without resume"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_kept(final: Location, unfinished: Transaction, resume: bool, error: BaseException) -> bool:
+    """Return whether an unfinished store is kept after `error`."""
+    if final.must_keep(unfinished.location):
+        return True
+    return (resume or isinstance(error, _CLUSTER_ERRORS)) and bool(unfinished.journal.done())
+
+
+def _taken_over(final: Location) -> OutputBusyError:
+    return OutputBusyError(
+        f"{final.path}: was taken over by another process that resumed it; wait for that process"
+    )
+
+
+def facts_of(value: Any, name: str) -> dict[str, Any]:
+    """Return what tells `value` from other values: plain values by dotted name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        found: dict[str, Any] = {name: type(value).__name__}
+        for one in fields(value):
+            found |= facts_of(getattr(value, one.name), f"{name}.{one.name}")
+        return found
+    if isinstance(value, da.Array):
+        return {name: value.name}
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {name: [str(value.dtype), list(value.shape), digest]}
+    if isinstance(value, bytes):
+        return {name: hashlib.sha256(value).hexdigest()}
+    return {name: value if isinstance(value, str | int | float | None) else repr(value)}

@@ -1,0 +1,175 @@
+"""Comparing a finished store with its manifest; the store may come from anybody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from dask_slides.core.bad_tiles import STATUSES
+from dask_slides.core.json_values import require_type
+from dask_slides.errors import (
+    RemoteAccessError,
+    RemoteError,
+    SlideFormatError,
+    SlideNotFoundError,
+    StoreDamagedError,
+)
+from dask_slides.readers.remote.object_store import is_remote, open_group
+from dask_slides.writers.store.attributes import absolute_path, read_own_attributes, root_digest
+from dask_slides.writers.store.location import Location, location_of
+from dask_slides.writers.store.manifest import Record, is_store_file
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a store was proven to hold."""
+
+    path: str
+    files: int
+    nbytes: int
+    statuses: dict[str, int]
+    """Number of shards per status: "ok", "blank", "absent" and "corrupt"."""
+
+
+def verify(path: Any) -> Verified:
+    """Prove that a store is complete and unchanged: every file is read.
+
+    Parameters
+    ----------
+    path : str or path
+        A store that `write` made, or its address in a bucket.
+
+    Returns
+    -------
+    Verified
+        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok, blank, absent and
+        corrupt.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is nothing at the path.
+    SlideFormatError
+        It is not a store of dask_slides, or one without a manifest.
+    StoreDamagedError
+        A file is missing, was added, or is not as it was written.
+    """
+    target = absolute_path(path)
+    if not is_remote(target) and not os.path.exists(target):
+        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
+    own = read_own_attributes(target)
+    if own is None or "manifest" not in own:
+        raise SlideFormatError(
+            f"{target}: not a finished store of dask_slides with a manifest; write it again"
+        )
+    verified, wrong = _compare(target, own["manifest"])
+    attributes = open_group(target).attrs.asdict()
+    if not wrong and root_digest(attributes) != own["manifest"].get("root"):
+        wrong.append("the attributes of the root have changed")
+    if wrong:
+        more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        raise StoreDamagedError(f"{target}: {wrong[0]}{more}; write the store again")
+    return verified
+
+
+def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many shards of the store at `path` have each status, as its manifest says.
+
+    `own` are the attributes by which it is known. Raises SlideFormatError if its manifest cannot
+    be read.
+    """
+    if own.get("manifest") is None:
+        return {}
+    try:
+        records = _records(location_of(path).read(_path_in(own["manifest"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SlideFormatError(
+            f"{path}: its manifest cannot be read ({error}); write the store again"
+        ) from error
+    return dict(Counter(one.status for one in records if one.status))
+
+
+def _records(data: bytes) -> list[Record]:
+    """Return the files listed in a manifest; KeyError, TypeError or ValueError if it is invalid."""
+    records = [Record(**one) for one in json.loads(data)["files"]]
+    for one in records:
+        for text in (one.file, one.sha256, one.status):
+            require_type(text, str)
+        require_type(one.size, int)
+    return records
+
+
+def _path_in(manifest: Any) -> str:
+    """Return the path of a manifest that the root of a store names; ValueError if invalid."""
+    path = manifest.get("path") if isinstance(manifest, dict) else None
+    if not _is_inside(path):
+        raise ValueError("a path outside the store")
+    return str(path)
+
+
+def _is_inside(path: Any) -> bool:
+    """Return whether `path` names a file inside the store."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        return False
+    return not os.path.isabs(path) and ".." not in path.replace("\\", "/").split("/")
+
+
+def _compare(store: str, manifest: Any) -> tuple[Verified, list[str]]:
+    """Read a whole store; return what it should hold, and what is wrong with it."""
+    nothing = Verified(store, 0, 0, {})
+    try:
+        path, digest = _path_in(manifest), manifest.get("sha256")
+    except ValueError:
+        return nothing, ["the attributes about its manifest have changed"]
+    location = location_of(store)
+    try:
+        data = location.read(path)
+    except (RemoteError, RemoteAccessError):
+        raise
+    except OSError:
+        return nothing, [f"{path} is missing"]
+    if hashlib.sha256(data).hexdigest() != digest:
+        return nothing, [f"{path} has changed"]
+    try:
+        records = _records(data)
+    except (KeyError, TypeError, ValueError):
+        return nothing, [f"{path} is not a manifest"]
+    if not all(_is_inside(one.file) for one in records):
+        return nothing, [f"{path} names files outside the store"]
+    statuses = Counter(one.status for one in records if one.status)
+    counted = sum(statuses[status] for status in STATUSES)
+    expected = manifest.get("shards", counted)
+    if type(expected) is not int:
+        return nothing, ["the attributes about its manifest have changed"]
+    wrong = _differences(location, records, path)
+    if counted != expected:
+        wrong.append(f"{counted:,} shards of {expected:,} have a status")
+    return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong
+
+
+def _differences(location: Location, records: list[Record], manifest: str) -> list[str]:
+    known = {one.file for one in records} | {manifest}
+    present = {file for file, _ in location.files() if is_store_file(file)}
+    wrong = [f"{file} was added" for file in sorted(present - known)]
+    with ThreadPoolExecutor() as pool:  # hashing releases the lock of Python
+        found = pool.map(lambda one: _difference(location, one), records)
+        return wrong + [one for one in found if one is not None]
+
+
+def _difference(location: Location, expected: Record) -> str | None:
+    try:
+        size, digest = location.measure(expected.file)
+    except (RemoteError, RemoteAccessError):  # no proof of damage
+        raise
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        return f"{expected.file} {'is missing' if missing else f'cannot be read ({error})'}"
+    if size != expected.size:
+        return f"{expected.file} has {size:,} bytes instead of {expected.size:,}"
+    return None if digest == expected.sha256 else f"{expected.file} has changed"

@@ -1,0 +1,411 @@
+"""A store appears whole or not at all, on a disk and in a bucket; other data is never touched."""
+
+import itertools
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+
+import dask
+import durable_work as work
+import numpy as np
+import pytest
+import servers
+import zarr
+from click.testing import CliRunner
+from durable_work import contents
+from remote_fixtures import BucketTarget, FolderTarget
+from rw_fixtures import noise, one_line
+
+import dask_slides as ds
+from dask_slides.cli.main import main
+from dask_slides.core.source import Level, Source
+from dask_slides.readers.tiff.source import TiffSource
+from dask_slides.slide import Slide
+
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
+KINDS = ("image", "image 0.4", "pack", "cutoff", "blank map")
+QUICK = ("image 0.4", "pack")
+"""Kinds that are written to buckets in quick tests too: all kinds of root metadata."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return work.slide_file(tmp_path_factory.mktemp("transaction") / "s.tif")
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    """For each kind, the files of a store on a disk that nothing happened to."""
+    return work.undisturbed(source, tmp_path_factory.mktemp("expected"), KINDS)
+
+
+def small():
+    return ds.from_dask(noise(600, 600, 3))
+
+
+@dataclass(frozen=True)
+class Fails(Source):
+    """A source whose third read raises."""
+
+    calls: list
+    error: type = ds.errors.TileDecodeError
+    levels: tuple = (Level((2000, 2100), (1.0, 1.0), (256, 256)),)
+    channels: int = 3
+    dtype: object = "uint8"
+    name: str = "fails"
+
+    def read(self, level, region):
+        self.calls.append(region)
+        if len(self.calls) == 3:
+            raise self.error("a.svs: damaged; fetch it again")
+        return np.full((region.height, region.width, 3), 7, self.dtype)
+
+
+# ---------------------------------------------------------------- what is there already
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_is_left_alone_or_replaced(tmp_path, source, expected, kind):
+    is_left_alone_or_replaced(FolderTarget(tmp_path / "target"), source, expected, kind)
+
+
+@pytest.mark.parametrize(
+    "kind", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in KINDS]
+)
+def test_a_store_in_a_bucket_is_left_alone_or_replaced(bucket, source, expected, kind):
+    is_left_alone_or_replaced(BucketTarget(bucket, f"{kind}.zarr"), source, expected, kind)
+
+
+def is_left_alone_or_replaced(target, source, expected, kind):
+    """Write a store; its bytes are those of one on a disk, new or in place of an old store."""
+    for old, options in ((None, {}), ("pack", {"overwrite": True})):
+        if old:
+            work.write(old if kind != old else "image", source, target.path, **options)
+        assert work.write(kind, source, target.path, **options) == target.path
+        assert target.contents() == expected[kind]
+        assert target.hidden() == []
+    with pytest.raises(ds.errors.OutputExistsError, match="already exists") as error:
+        work.write(kind, source, target.path)
+    assert isinstance(error.value, FileExistsError)
+    assert target.path in one_line(error)
+    assert target.contents() == expected[kind]
+    roots = {".zgroup", ".zattrs", "zarr.json"} & set(expected[kind])
+    assert ds.verify(target.path).files == len(expected[kind]) - len(roots) - 1  # the manifest
+    if kind == "pack":
+        assert len(ds.open_pack(target.path)) > 0
+    else:
+        ds.open_slide(target.path).thumbnail(64)
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "data/part.bin"])
+def test_other_data_is_never_overwritten(target, source, file):
+    files = {}
+    zarr.create_group(zarr.storage.MemoryStore(files))
+    target.put(file, files["zarr.json"].to_bytes())
+    before = target.contents()
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ds.errors.OutputExistsError) as error:
+            work.write("image", source, target.path, **options)
+        assert target.path in one_line(error)
+    assert target.contents() == before
+    assert target.hidden() == []
+
+
+@pytest.mark.parametrize("other", ["file", "empty folder", "link", "dead link"])
+def test_other_entries_of_a_folder_are_never_overwritten(tmp_path, other):
+    path = tmp_path / "a.zarr"
+    if other == "file":
+        path.write_text("hello")
+    elif other == "empty folder":
+        path.mkdir()
+    else:
+        if other == "link":
+            ds.write(small(), tmp_path / "b.zarr")
+        path.symlink_to(tmp_path / "b.zarr")
+    before = contents(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(ds.errors.OutputExistsError):
+            ds.write(small(), path, overwrite=overwrite)
+    assert contents(tmp_path) == before
+    assert path.is_symlink() == ("link" in other)
+    assert path.is_dir() == (other in ("empty folder", "link"))
+
+
+def test_data_that_somebody_else_writes_meanwhile_stays(target):
+    def meanwhile(done, total):
+        if done == total:
+            target.put("zarr.json", b"theirs")
+
+    with pytest.raises(ds.errors.OutputExistsError):
+        ds.write(small(), target.path, overwrite=True, progress=meanwhile)
+    assert target.contents()["zarr.json"] == b"theirs"
+
+
+def test_paths_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(ds.errors.SlideNotFoundError, match="create it first") as error:
+        ds.write(small(), tmp_path / "no" / "such" / "a.zarr")
+    assert isinstance(error.value, FileNotFoundError)
+    one_line(error)
+    for path in (None, 3, object()):
+        with pytest.raises(ds.errors.SlideArgumentError, match="is not a path"):
+            ds.write(small(), path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_relative_path_becomes_an_absolute_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = ds.write(small(), "a.zarr")
+    assert path == str(tmp_path / "a.zarr")
+    assert ds.open_slide("a.zarr").path == path
+
+
+# ---------------------------------------------------------------- unfinished stores, errors
+
+
+def test_an_unfinished_store_does_not_open(target, source):
+    seen = []
+
+    def look(done, total):
+        for read in (ds.open_slide, ds.verify):
+            with pytest.raises((ds.errors.SlideNotFoundError, ds.errors.SlideFormatError)):
+                read(target.path)
+        seen.append(done)
+
+    with dask.config.set(scheduler="sync"):
+        ds.write(ds.open_slide(source), target.path, progress=look)
+    assert len(seen) > 3
+    ds.verify(target.path)
+
+
+@pytest.mark.parametrize("kind", [ds.errors.TileDecodeError, KeyboardInterrupt])
+def test_an_error_leaves_nothing_new(target, source, kind):
+    for old in (False, True):
+        if old:
+            work.write("pack", source, target.path)
+        before, failing = target.contents(), Fails([], kind, dtype=np.dtype("uint8"))
+        with dask.config.set(scheduler="sync"), pytest.raises(kind):
+            ds.write(Slide(failing, "fails", None), target.path, overwrite=old)
+        assert len(failing.calls) == 3  # after shards were written
+        assert target.contents() == before
+        assert target.hidden() == []
+
+
+@dataclass(frozen=True)
+class Lingers(Fails):
+    """A source that fails in one thread while another one is still reading."""
+
+    go_on: threading.Event = field(default_factory=threading.Event)
+    count: object = field(default_factory=partial(itertools.count, 1))
+
+    def read(self, level, region):
+        number = next(self.count)
+        if number == 2:
+            self.go_on.wait(timeout=1)  # until the failure is known, or waited for
+        elif number > 2:  # so the first one is done: there are two threads
+            raise self.error("a.svs: damaged; fetch it again")
+        return np.full((region.height, region.width, 3), 7, self.dtype)
+
+
+def test_an_error_of_one_thread_leaves_nothing_of_another(tmp_path):
+    source = Lingers([], dtype=np.dtype("uint8"))
+    with (
+        dask.config.set(scheduler="threads", num_workers=2),
+        pytest.raises(ds.errors.TileDecodeError),
+    ):
+        ds.write(Slide(source, "fails", None), tmp_path / "a.ome.zarr")
+    source.go_on.set()
+    assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------- resuming
+
+
+@dataclass
+class Reads:
+    """Counts the reads of slides; the one after `limit` of them fails."""
+
+    limit: float
+    count: int = 0
+
+
+@pytest.fixture
+def counted_reads():
+    """A function that counts reads inside a block, and lets one of them fail."""
+    read = TiffSource.read_valid
+
+    def start(patch, limit=float("inf")):
+        reads = Reads(limit)
+
+        def counted(self, level, region):
+            reads.count += 1
+            if reads.count > limit:
+                raise ConnectionAbortedError("the disk is gone")
+            return read(self, level, region)
+
+        patch.setattr(TiffSource, "read_valid", counted)
+        return reads
+
+    return start
+
+
+def begin(counted_reads, source, target, limit=3):
+    """Let a write fail after `limit` of its reads, with what is done kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        counted_reads(patch, limit)
+        with pytest.raises(ConnectionAbortedError):
+            work.write("image", source, target.path, resume=True)
+
+
+def test_resuming_does_only_what_is_missing(new_target, source, expected, counted_reads):
+    first, second = new_target(), new_target()
+    with pytest.MonkeyPatch.context() as patch:
+        whole = counted_reads(patch)
+        work.write("image", source, first.path)
+    begin(counted_reads, source, second)
+    assert second.recorded() == 3
+    with pytest.MonkeyPatch.context() as patch:
+        rest = counted_reads(patch)
+        work.write("image", source, second.path, resume=True)
+    assert rest.count == whole.count - 3
+    assert second.contents() == expected["image"]
+    assert second.hidden() == []
+
+
+def test_another_store_than_the_one_begun_is_not_resumed(target, source, expected, counted_reads):
+    begin(counted_reads, source, target)
+    before = target.hidden()
+    with pytest.raises(ds.errors.ResumeError, match=r"differs in .*kind") as error:
+        work.write("cutoff", source, target.path, resume=True)
+    assert isinstance(error.value, ValueError)
+    one_line(error)
+    assert target.hidden() == before
+    work.write("cutoff", source, target.path)  # without resuming it is given up
+    assert target.contents() == expected["cutoff"]
+    assert target.hidden() == []
+
+
+def test_a_slide_that_changed_is_not_resumed(target, source, tmp_path, counted_reads):
+    copy = tmp_path / "copy.tif"
+    copy.write_bytes(source.read_bytes())
+    begin(counted_reads, copy, target)
+    os.utime(copy, ns=(1, 1))
+    with pytest.raises(ds.errors.ResumeError, match=r"source\.identity\.mtime_ns"):
+        work.write("image", copy, target.path, resume=True)
+
+
+def test_nothing_is_kept_without_a_finished_task(target, source, counted_reads):
+    begin(counted_reads, source, target, limit=0)
+    assert target.contents() == {}
+    assert target.hidden() == []
+
+
+# ---------------------------------------------------------------- two writers
+
+
+def test_a_second_writer_is_refused(target, source, expected):
+    met = []
+
+    def meanwhile(done, total):
+        if done == 1:
+            with pytest.raises(ds.errors.OutputBusyError) as error:
+                work.write("image", source, target.path)
+            met.append(error.value)
+
+    with dask.config.set(scheduler="sync"):
+        ds.write(ds.open_slide(source), target.path, progress=meanwhile)
+    assert isinstance(met[0], BlockingIOError)
+    assert target.path in str(met[0])
+    assert target.contents() == expected["image"]
+
+
+def test_a_writer_whose_bucket_was_taken_over_gives_up(bucket, source, expected):
+    """A process on another machine may be dead: a user says so by resuming."""
+    target = BucketTarget(bucket, "taken.zarr")
+
+    def meanwhile(done, total):
+        if done == 1:
+            work.write("image", source, target.path, resume=True)
+
+    with (
+        dask.config.set(scheduler="sync"),
+        pytest.raises(ds.errors.OutputBusyError, match="taken over"),
+    ):
+        ds.write(ds.open_slide(source), target.path, progress=meanwhile)
+    assert target.contents() == expected["image"]
+    ds.verify(target.path)
+
+
+def test_a_lock_is_recognised_although_the_answer_was_lost(bucket):
+    from dask_slides.writers.store.bucket import Bucket
+
+    location = Bucket(f"s3://{servers.BUCKET}/lock.zarr")
+    for fault in ("reset after", "stall"):
+        bucket.traffic.injected.clear()
+        bucket.faults.start(1.0, (fault,), limit=1)
+        assert location.create_lock(b"mine")
+        assert not location.create_lock(b"another's")
+        assert location.read_lock()[0] == b"mine"
+        location.remove([".lock"])
+    assert location.create_lock(b"mine")
+    version = location.read_lock()[1]
+    assert location.create_lock(b"another's", instead_of=version)
+    assert not location.create_lock(b"a third's", instead_of=version)
+
+
+# ---------------------------------------------------------------- servers
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_faults_of_a_server_lose_and_double_nothing(bucket, source, expected, count):
+    """Write and verify until `count` faults were injected."""
+    bucket.traffic.injected.clear()
+    kinds = servers.FAULTS[:-1] * 5 + servers.FAULTS[-1:]  # the last one takes a second
+    for seed in itertools.count():
+        if bucket.traffic.injected.total() >= count:
+            break
+        target = BucketTarget(bucket, f"faults{count}-{seed}.zarr")
+        bucket.faults.start(0.2, kinds, seed=seed)
+        ds.write(work.made("image", source), target.path)
+        ds.verify(target.path)
+        bucket.faults.stop()
+        assert target.contents() == expected["image"]
+        assert target.hidden() == []
+    assert set(bucket.traffic.injected) == set(servers.FAULTS) or count < 200
+
+
+def test_the_command_line_writes_to_buckets(bucket, source, tmp_path):
+    slide, out = bucket.put(source, "cli.tif"), f"s3://{servers.BUCKET}/cli.zarr"
+    command = ["resize", slide, out, "--downsample", "2", "--json"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["path"] == out
+    assert CliRunner().invoke(main, ["verify", out]).exit_code == 0
+    assert CliRunner().invoke(main, ["info", out]).exit_code == 0
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 1
+    assert "already exists" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_reads_and_writes_buckets(bucket, source, expected):
+    distributed = pytest.importorskip("distributed")
+    slide = ds.open_slide(bucket.put(source, "cluster.tif"))
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        path = ds.write(slide, f"s3://{servers.BUCKET}/cluster.zarr", client=client)
+    ds.verify(path)
+    found = bucket.contents("cluster.zarr")
+    assert {n: d for n, d in found.items() if "/c/" in n} == {
+        n: d for n, d in expected["image"].items() if "/c/" in n
+    }
