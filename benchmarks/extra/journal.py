@@ -1,4 +1,4 @@
-"""A preload of dask workers: each store that gets its name is a line of a journal."""
+"""A preload of dask workers that appends a line to a journal for each published store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dask_slides.writers.store import local_transaction
 
 
 def dask_setup(worker: Any) -> None:
-    """Put the journal between; dask calls this in each worker process."""
+    """Wrap the function that publishes; dask calls this in each worker process."""
     publish = local_transaction._publish
 
-    def told(hidden: str, target: str, overwrite: bool) -> None:
+    def publish_and_record(hidden: str, target: str, overwrite: bool) -> None:
         publish(hidden, target, overwrite)
         handle = os.open(os.environ["DASK_SLIDES_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, f"{target}\n".encode())  # one write: lines of two workers do not mix
         os.close(handle)
 
     if publish.__module__ != __name__:  # a preload may be loaded twice
-        local_transaction._publish = told
+        local_transaction._publish = publish_and_record
