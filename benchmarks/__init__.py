@@ -1,1 +1,1 @@
-"""What dask_slides costs beside other tools: run ``python -m benchmarks``."""
+"""Measure dask_slides beside other tools: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""Our own ways: what a user of dask_slides would write, with the defaults."""
+"""dask_slides: the calls of its README, with the defaults."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.compare import Array
 from benchmarks.scenarios import (
     BLANK,
     DENSE,
@@ -17,12 +18,11 @@ from benchmarks.scenarios import (
     PACK_TILE,
     RESIZES,
     THUMBNAIL,
-    Array,
     Job,
-    way,
+    method,
 )
 
-HERE = (
+IMPORTS = (
     "dask_slides",
     "dask.array",
     "distributed",  # dask looks for a client in it
@@ -36,50 +36,51 @@ HERE = (
 
 
 def ours(*scenarios: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
-    """Register a way of ours, and the same on one thread."""
+    """Register a function for two threads, and for one."""
 
     def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
         for scenario in scenarios:
-            way(scenario, OURS, *HERE)(run)
+            method(scenario, OURS, *IMPORTS)(run)
             if scenario != "open":
-                way(scenario, ONE_THREAD, *HERE, threads=1)(run)
+                method(scenario, ONE_THREAD, *IMPORTS, threads=1)(run)
         return run
 
     return register
 
 
 @ours("open")
-def open_ours(job: Job) -> Any:
+def open_slide(job: Job) -> Any:
     import dask_slides as ds
 
     return ds.resize(job.slide, downsample=DOWNSAMPLE).data
 
 
 @ours(*RESIZES)
-def resize_ours(job: Job) -> Array:
+def resize(job: Job) -> Array:
     import dask_slides as ds
 
     return np.asarray(ds.resize(job.slide, downsample=DOWNSAMPLE).data.compute())
 
 
 @ours("resize-zarr")
-def resize_zarr_ours(job: Job) -> str:
+def resize_to_zarr(job: Job) -> str:
     import dask_slides as ds
 
     return ds.write(ds.resize(job.slide, downsample=DOWNSAMPLE), job.out + ".ome.zarr")
 
 
 @ours("blank-map")
-def blank_map_ours(job: Job) -> Array:
+def blank_map(job: Job) -> Array:
     import dask_slides as ds
 
+    detector = ds.Contrast(BLANK)
     return np.asarray(
-        ds.blank_map(job.slide, tile_size=job.cell, detector=ds.Contrast(BLANK)).compute().blank
+        ds.blank_map(job.slide, tile_size=job.cell, detector=detector).compute().blank
     )
 
 
 @ours("cutoff")
-def cutoff_ours(job: Job) -> Array:
+def cutoff(job: Job) -> Array:
     import dask_slides as ds
 
     cut = ds.cutoff_resize(
@@ -89,22 +90,22 @@ def cutoff_ours(job: Job) -> Array:
 
 
 @ours("pack")
-def pack_ours(job: Job) -> str:
+def pack(job: Job) -> str:
     import dask_slides as ds
 
-    pack = ds.pack_tiles(job.slide, tile_size=PACK_TILE, detector=ds.Contrast(DENSE))
-    return ds.write(pack, job.out + ".tiles.zarr")
+    tiles = ds.pack_tiles(job.slide, tile_size=PACK_TILE, detector=ds.Contrast(DENSE))
+    return ds.write(tiles, job.out + ".tiles.zarr")
 
 
 @ours("crops")
-def crops_ours(job: Job) -> Array:
+def crops(job: Job) -> Array:
     with open(job.pack, "rb") as file:
-        pack = pickle.load(file)
-    return np.asarray(pack[:])
+        tiles = pickle.load(file)
+    return np.asarray(tiles[:])
 
 
 @ours("thumbnail")
-def thumbnail_ours(job: Job) -> Array:
+def thumbnail(job: Job) -> Array:
     import dask_slides as ds
 
     return ds.open_slide(job.slide).thumbnail(THUMBNAIL)

@@ -1,11 +1,7 @@
-"""The peers, each as those who know it would do the same work, on the same two threads.
-
-OpenSlide, and the original that read through it, are in `original`.
-"""
+"""Other tools, each used as somebody who knows it would do the same work, on two threads."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,36 +9,37 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.compare import Array
 from benchmarks.scenarios import (
     BLANK,
+    CROP,
     DOWNSAMPLE,
     RESIZES,
     THREADS,
     THUMBNAIL,
     ZSTD_LEVEL,
-    Array,
     Job,
+    as_map,
     corners,
-    squared,
-    way,
+    method,
 )
 
 BLOCK = 2560
-"""Of plain dask: whole tiles, and a multiple of 10, as `coarsen` needs it."""
+"""Side of the blocks of plain dask: whole tiles, and a multiple of 10 for `coarsen`."""
 
 DASK = ("dask.array", "distributed", "tifffile", "zarr", "imagecodecs", "cloudpickle")
 
 
-# libvips: its own threads, VIPS_CONCURRENCY
+# libvips, with its own threads
 
 
-def each_resize(name: str, *needs: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
-    """Register a way of every scenario that shrinks a slide to memory."""
+def each_resize(name: str, *imports: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
+    """Register a method of every scenario that shrinks a slide to memory."""
 
     def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
         for scenario in RESIZES:
             if scenario != "resize-jpeg2000":  # libvips takes the colours of these for others
-                way(scenario, name, *needs)(run)
+                method(scenario, name, *imports)(run)
         return run
 
     return register
@@ -56,14 +53,14 @@ def resize_vips(job: Job) -> Array:
     return np.asarray(image.resize(1 / DOWNSAMPLE, kernel="lanczos3").numpy())
 
 
-@way("resize", "libvips thumbnail", "pyvips", "numpy")
+@method("resize", "libvips thumbnail", "pyvips", "numpy")
 def resize_vips_thumbnail(job: Job) -> Array:
     import pyvips
 
     return np.asarray(pyvips.Image.thumbnail(job.slide, job.size // DOWNSAMPLE).numpy())
 
 
-@way("thumbnail", "libvips thumbnail", "pyvips", "numpy")
+@method("thumbnail", "libvips thumbnail", "pyvips", "numpy")
 def thumbnail_vips(job: Job) -> Array:
     import pyvips
 
@@ -73,18 +70,20 @@ def thumbnail_vips(job: Job) -> Array:
 # tifffile, the whole slide in memory
 
 
-@way("resize", "tifffile + Pillow, whole", "tifffile", "imagecodecs", "PIL.Image", whole=True)
+@method(
+    "resize", "tifffile + Pillow, whole", "tifffile", "imagecodecs", "PIL.Image", in_memory=True
+)
 def resize_whole(job: Job) -> Array:
     import tifffile
     from PIL import Image
 
     image = Image.fromarray(tifffile.imread(job.slide, maxworkers=job.threads))
     size = (image.width // DOWNSAMPLE, image.height // DOWNSAMPLE)
-    # the same gap as ours and as libvips has it: a box mean first, Lanczos for the last 2x
+    # the gap of dask_slides and libvips: a box mean first, then Lanczos for the last 2x
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
 
 
-@way("blank-map", "tifffile + numpy, whole", "tifffile", "imagecodecs", whole=True)
+@method("blank-map", "tifffile + numpy, whole", "tifffile", "imagecodecs", in_memory=True)
 def blank_map_whole(job: Job) -> Array:
     import tifffile
 
@@ -95,7 +94,7 @@ def blank_map_whole(job: Job) -> Array:
         return bool(cell.std() <= BLANK * cell.mean())
 
     with ThreadPoolExecutor(job.threads) as threads:
-        return squared(threads.map(is_blank, corners(job.size, job.cell)))
+        return as_map(threads.map(is_blank, corners(job.size, job.cell)))
 
 
 # plain dask
@@ -132,7 +131,7 @@ def coarse_slide(job: Job) -> Any:
     return coarse(pixels)
 
 
-@way("open", "plain dask (from_zarr)", *DASK)
+@method("open", "plain dask (from_zarr)", *DASK)
 def open_dask(job: Job) -> Any:
     import dask.array as da
     import tifffile
@@ -142,12 +141,12 @@ def open_dask(job: Job) -> Any:
     return coarse(da.from_zarr(stored, chunks=(BLOCK, BLOCK, 3)))
 
 
-@way("resize", "plain dask, mean", *DASK)
+@method("resize", "plain dask, mean", *DASK)
 def resize_dask(job: Job) -> Array:
     return np.asarray(coarse_slide(job).compute())
 
 
-@way("resize-zarr", "plain dask, mean", *DASK)
+@method("resize-zarr", "plain dask, mean", *DASK)
 def resize_zarr_dask(job: Job) -> str:
     import dask.array as da
     import zarr
@@ -162,64 +161,48 @@ def resize_zarr_dask(job: Job) -> str:
     return job.out + ".zarr"
 
 
-# What decoding alone costs: no reading of a tag, no copy, no sum
+# OpenSlide and TiffSlide
 
 
-def decode_all(job: Job, decoder: Callable[[Any], Callable[[bytes, int], Any]]) -> None:
-    """Decode every tile; `decoder` makes what does it of the page, one for each thread."""
-    import tifffile
-
-    with tifffile.TiffFile(job.slide) as tiff:
-        page = tiff.pages[0]
-        spans = list(enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)))
-        file = os.open(job.slide, os.O_RDONLY)
-
-        def part(number: int) -> None:
-            decode = decoder(page)
-            for tile, (offset, count) in spans[number :: job.threads]:
-                decode(os.pread(file, count, offset), tile)
-
-        try:
-            with ThreadPoolExecutor(job.threads) as threads:
-                list(threads.map(part, range(job.threads)))
-        finally:
-            os.close(file)
+def read_square(slide: Any, at: Any, side: int) -> Array:
+    """Return the square of level 0 whose corner is `at` (y, x)."""
+    y, x = (int(n) for n in at)
+    return np.asarray(slide.read_region((x, y), 0, (side, side)).convert("RGB"))
 
 
-def turbo(factor: int, page: Any) -> Callable[[bytes, int], Any]:
-    """Decode JPEG at 1 / `factor`, into the same array again: the fastest there is here."""
-    import simplejpeg
-
-    height, width = page.tilelength // factor, page.tilewidth // factor
-    into = np.empty((height, width, 3), np.uint8)
-    size = {"min_height": height, "min_width": width, "min_factor": 1, "buffer": into}
-    return lambda data, tile: simplejpeg.decode_jpeg(data, **size)
+def crops_of(job: Job, open_slide: Callable[[str], Any]) -> Array:
+    """Read the crops at the known corners."""
+    with open_slide(job.slide) as slide, ThreadPoolExecutor(job.threads) as threads:
+        found = threads.map(lambda at: read_square(slide, at, CROP), np.load(job.crops))
+        return np.stack(list(found))
 
 
-def tifffiles(page: Any) -> Callable[[bytes, int], Any]:
-    """Decode as tifffile does, with imagecodecs."""
-    return lambda data, tile: page.decode(data, tile, _fullsize=True)
+@method("crops", "OpenSlide", "openslide")
+@method("crops", "OpenSlide, one loop", "openslide", threads=1)
+def crops_openslide(job: Job) -> Array:
+    import openslide
+
+    return crops_of(job, openslide.OpenSlide)
 
 
-@way("resize", "limit: bare decode at 1/4", "tifffile", "simplejpeg", limit=True)
-@way("resize", "bare decode at 1/4, 1 thread", "tifffile", "simplejpeg", threads=1)
-@way("resize-256", "limit: bare decode at 1/4", "tifffile", "simplejpeg", limit=True)
-def bare_quarter(job: Job) -> None:
-    decode_all(job, partial(turbo, 4))
+@method("crops", "TiffSlide", "tiffslide", "imagecodecs")
+def crops_tiffslide(job: Job) -> Array:
+    import tiffslide
+
+    return crops_of(job, tiffslide.TiffSlide)
 
 
-@way("resize", "bare decode at full size", "tifffile", "simplejpeg")
-@way("blank-map", "limit: bare decode", "tifffile", "simplejpeg", limit=True)
-@way("blank-map", "bare decode, 1 thread", "tifffile", "simplejpeg", threads=1)
-def bare_full(job: Job) -> None:
-    decode_all(job, partial(turbo, 1))
+@method("thumbnail", "OpenSlide", "openslide")
+def thumbnail_openslide(job: Job) -> Array:
+    import openslide
+
+    with openslide.OpenSlide(job.slide) as slide:
+        return np.asarray(slide.get_thumbnail((THUMBNAIL, THUMBNAIL)))
 
 
-@way("resize-lzw", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
-@way("resize-lzw", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
-@way("resize-deflate", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
-@way("resize-deflate", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
-@way("resize-jpeg2000", "limit: bare decode", "tifffile", "imagecodecs", limit=True)
-@way("resize-jpeg2000", "bare decode, 1 thread", "tifffile", "imagecodecs", threads=1)
-def bare_tifffile(job: Job) -> None:
-    decode_all(job, tifffiles)
+@method("thumbnail", "TiffSlide", "tiffslide", "imagecodecs")
+def thumbnail_tiffslide(job: Job) -> Array:
+    import tiffslide
+
+    with tiffslide.TiffSlide(job.slide) as slide:
+        return np.asarray(slide.get_thumbnail((THUMBNAIL, THUMBNAIL)))

@@ -1,4 +1,4 @@
-"""The report: results.json with every run, results.md, chart.png."""
+"""The report: results.json with every run, and results.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenarios import OURS, SCENARIOS, THREADS, WAYS
+from benchmarks.scenarios import METHODS, OURS, SCENARIOS, THREADS
 
 Run = dict[str, Any]
 Row = dict[str, Any]
@@ -54,19 +54,19 @@ def _git(*words: str) -> str:
 
 
 def medians(runs: list[Run]) -> list[Row]:
-    """Return a row for each scenario and way, in the order of the scenarios."""
+    """Return a row for each scenario and method, in the order of the scenarios."""
     found: dict[tuple[str, str], list[Run]] = {}
     for name in SCENARIOS:
         for run in runs:
             if run["scenario"] == name:
-                found.setdefault((name, run["way"]), []).append(run)
-    rows = [_row(scenario, way, own) for (scenario, way), own in found.items()]
-    ours = {row["scenario"]: row["wall"] for row in rows if row["way"] == OURS and "wall" in row}
-    bare = {(way.scenario, way.name) for way in WAYS if way.limit}
+                found.setdefault((name, run["method"]), []).append(run)
+    rows = [_row(scenario, method, own) for (scenario, method), own in found.items()]
+    ours = {row["scenario"]: row["wall"] for row in rows if row["method"] == OURS and "wall" in row}
+    bare = {(method.scenario, method.name) for method in METHODS if method.limit}
     limits = {
         row["scenario"]: row["wall"]
         for row in rows
-        if "wall" in row and (row["scenario"], row["way"]) in bare
+        if "wall" in row and (row["scenario"], row["method"]) in bare
     }
     for row in rows:
         if "wall" in row and row["scenario"] in ours:
@@ -76,12 +76,12 @@ def medians(runs: list[Run]) -> list[Row]:
     return rows
 
 
-def _row(scenario: str, way: str, runs: list[Run]) -> Row:
-    row: Row = {"scenario": scenario, "way": way}
+def _row(scenario: str, method: str, runs: list[Run]) -> Row:
+    row: Row = {"scenario": scenario, "method": method}
     for word in ("skipped", "failed"):
-        told = [run[word] for run in runs if word in run]
-        if told:
-            return row | {word: told[0]}
+        reasons = [run[word] for run in runs if word in run]
+        if reasons:
+            return row | {word: reasons[0]}
     for field in ("wall", "cpu", "peak"):
         row[field] = statistics.median(run[field] for run in runs)
     walls = [run["wall"] for run in runs]
@@ -90,14 +90,14 @@ def _row(scenario: str, way: str, runs: list[Run]) -> Row:
 
 
 def disagreements(rows: list[Row]) -> list[str]:
-    """Return what is wrong with the results themselves: those that differ or failed."""
+    """Return a line for each method that failed or whose result differs from ours."""
     wrong = [
-        f"{row['scenario']}: {row['way']}: {row['agreement']}"
+        f"{row['scenario']}: {row['method']}: {row['agreement']}"
         for row in rows
         if not row.get("agrees", True)
     ]
     return wrong + [
-        f"{row['scenario']}: {row['way']} failed: {row['failed']}"
+        f"{row['scenario']}: {row['method']} failed: {row['failed']}"
         for row in rows
         if "failed" in row
     ]
@@ -111,22 +111,22 @@ def markdown(rows: list[Row], runs: list[Run], about: dict[str, Any]) -> str:
         "# Benchmarks of dask_slides",
         "",
         f"{about['size']:,} x {about['size']:,} px, {rounds} round{'s'[: rounds > 1]}, "
-        f"{THREADS} threads each where nothing else is said; "
+        f"{THREADS} threads each if nothing else is said; "
         f"{about['model']}, {about['cores']} cores, {about['memory'] / 1e9:.0f} GB, Python "
         f"{about['python']}, commit {about['commit'][:10] or 'unknown'}"
         + (" with changes" if about["uncommitted changes"] else "")
-        + f"; load of the machine up to {max(loads, default=0):.1f}.",
+        + f"; load up to {max(loads, default=0):.1f}.",
         "",
-        "Wall is the median (least to most). The ratio is wall to our wall: at 2 a way takes twice "
-        "as long as ours. To limit is wall to that of decoding the same tiles and no more.",
+        "Wall is the median (least to most). Ratio is wall divided by that of dask_slides: at 2 a "
+        "method takes twice as long. To limit is wall divided by that of decoding the same tiles.",
         "",
-        "| scenario | way | wall s | CPU s | peak MB | ratio | to limit | against ours |",
+        "| scenario | method | wall s | CPU s | peak MB | ratio | to limit | against ours |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     lines += [_line(row) for row in rows]
     wrong = disagreements(rows)
     if wrong:
-        lines += ["", "**Not to be compared:**", "", *(f"- {one}" for one in wrong)]
+        lines += ["", "**Wrong or failed:**", "", *(f"- {one}" for one in wrong)]
     return "\n".join(lines) + "\n"
 
 
@@ -134,7 +134,7 @@ def _line(row: Row) -> str:
     title = SCENARIOS[row["scenario"]].title
     if "wall" not in row:
         word = "skipped" if "skipped" in row else "failed"
-        return f"| {title} | {row['way']} | {word} | | | | | {_cell(row[word])} |"
+        return f"| {title} | {row['method']} | {word} | | | | | {_cell(row[word])} |"
     spread = f"{row['wall']:.3g}"
     if row["wall_min"] < row["wall_max"]:
         spread += f" ({row['wall_min']:.3g} to {row['wall_max']:.3g})"
@@ -148,7 +148,7 @@ def _line(row: Row) -> str:
         if name != "shape"
     ]
     return (
-        f"| {title} | {row['way']} | {spread} | {row['cpu']:.3g} | {row['peak'] / 1e6:,.0f} "
+        f"| {title} | {row['method']} | {spread} | {row['cpu']:.3g} | {row['peak'] / 1e6:,.0f} "
         f"| {ratio} | {to_limit} | {_cell(', '.join(notes))} |"
     )
 
@@ -157,46 +157,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def chart(rows: list[Row], path: Path) -> bool:
-    """Draw the wall of each way, a panel a scenario; return whether matplotlib is here."""
-    try:
-        import matplotlib
-    except ImportError:
-        return False
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    names = [name for name in SCENARIOS if any("wall" in r for r in rows if r["scenario"] == name)]
-    bars = {n: [r for r in rows if r["scenario"] == n and "wall" in r][::-1] for n in names}
-    if not names:
-        return False
-    heights = [len(bars[name]) + 1 for name in names]
-    figure, panels = pyplot.subplots(
-        len(names), 1, figsize=(9, 0.3 * sum(heights) + 1), squeeze=False,
-        gridspec_kw={"height_ratios": heights}, layout="constrained",
-    )  # fmt: skip
-    for name, ax in zip(names, panels[:, 0], strict=True):
-        walls = [row["wall"] for row in bars[name]]
-        colours = ["tab:red" if row["way"] == OURS else "tab:grey" for row in bars[name]]
-        drawn = ax.barh([row["way"] for row in bars[name]], walls, color=colours)
-        ax.bar_label(drawn, [f"{wall:.3g} s" for wall in walls], padding=3, fontsize=8)
-        ax.set_title(SCENARIOS[name].title, loc="left", fontsize=10)
-        ax.margins(x=0.12)
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-    panels[-1, 0].set_xlabel("wall, seconds (less is better)")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-    return True
-
-
 def write(runs: list[Run], about: dict[str, Any], out: Path) -> tuple[list[Row], str]:
-    """Write the three files to `out`; return the rows and the Markdown."""
+    """Write both files to `out`; return the rows and the Markdown."""
     rows = medians(runs)
     text = markdown(rows, runs, about)
     out.mkdir(parents=True, exist_ok=True)
     whole = {"machine": about, "medians": rows, "runs": runs}
     (out / "results.json").write_text(json.dumps(whole, indent=1, default=str) + "\n")
     (out / "results.md").write_text(text)
-    chart(rows, out / "chart.png")
     return rows, text

@@ -1,4 +1,4 @@
-"""The slides that the scenarios read, made offline once and kept in a folder."""
+"""The slides that the scenarios read; each is made once."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.scenarios import TILE
-
 STEP = 2560
-"""Sides are multiples of this: of whole tiles, of 1/10, and of 40 cells."""
+"""Sides are multiples of this: whole tiles, 1/10 without a rest, and 40 equal cells."""
 GRID_TILES = 200
-"""Tiles a side of the slide that is only opened: 40,000 of them, 102,400 px a side."""
+"""Tiles along a side of the slide that is only opened."""
+TILE = 512
+"""Side of the tiles, where a kind says nothing else."""
 QUALITY = 80
 
 
 def rounded(size: int) -> int:
-    """Return `size` as a side that every scenario divides without a rest."""
+    """Return the multiple of STEP next to `size`."""
     return max(STEP, round(size / STEP) * STEP)
 
 
 def slide(folder: Path, kind: str, size: int) -> Path:
-    """Return the path of a slide of `kind`; it is made if the folder does not hold it."""
+    """Return the path of a slide of `kind`, and make it if the folder does not hold it."""
     most, make = KINDS[kind]
     side = GRID_TILES * TILE if kind == "grid" else min(size, most)
     path = folder / f"{kind}-{side}.tif"
     if not path.exists():
-        _whole(path, lambda hidden: make(hidden, side))
+        _write_atomically(path, lambda hidden: make(hidden, side))
     return path
 
 
 def warm(path: Path) -> None:
-    """Read the file, so that every way finds it in the cache of the system, if it fits."""
+    """Read the file, so that every method finds it in the cache of the system, if it fits."""
     if path.stat().st_size > available_memory() // 2:
         return
     with path.open("rb") as file:
@@ -55,8 +55,8 @@ def available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _whole(path: Path, make: Callable[[Path], None]) -> None:
-    """Let `make` write beside `path` and put the file in place when it is complete."""
+def _write_atomically(path: Path, make: Callable[[Path], None]) -> None:
+    """Let `make` write a temporary file, and rename it to `path` when it is complete."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         make(hidden)
@@ -66,7 +66,7 @@ def _whole(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _flat(path: Path, side: int, tile: int = TILE, compression: str = "jpeg") -> None:
-    """Write a slide of one level, the kind that makes other tools read all of it."""
+    """Write a slide of one level."""
     import dask_slides as ds
 
     ds.sample_slide(
@@ -74,13 +74,12 @@ def _flat(path: Path, side: int, tile: int = TILE, compression: str = "jpeg") ->
         shape=(side, side),
         tile=tile,
         compression=compression,
-        quality=QUALITY,
         overwrite=True,
     )
 
 
 def _pyramid(path: Path, side: int) -> None:
-    """Write levels of 1/2, 1/4 ... as pages, the one layout that every tool finds by itself."""
+    """Write levels of 1/2, 1/4 ... as pages, the layout that every tool finds."""
     import tifffile
     from PIL import Image
 
@@ -120,7 +119,7 @@ def _write_level(
 
 
 def _grid(path: Path, side: int) -> None:
-    """Write one tile over and over: for what opens a slide and reads no pixel."""
+    """Write one tile over and over, for a scenario that reads no pixel."""
     import tifffile
 
     one = path.with_name(f"{path.name}.one")
@@ -151,4 +150,4 @@ KINDS: dict[str, tuple[int, Callable[[Path, int], None]]] = {
     "pyramid": (20_480, _pyramid),  # its levels are made in memory
     "grid": (GRID_TILES * TILE, _grid),
 }
-"""The longest side of a kind of slide, and what writes it."""
+"""The longest side of each kind of slide, and the function that writes it."""

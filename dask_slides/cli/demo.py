@@ -1,4 +1,4 @@
-"""The main job on a slide made here, with pictures: what `dask-slides demo` runs."""
+"""Run every operation on a sample slide and draw the results, for `dask-slides demo`."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.write import write
 
 PICTURE = 900
-"""Longest side of a picture in pixels."""
+"""Longest side of a picture file in pixels."""
 PAGE = 640
-"""The same in the page."""
+"""Longest side of a picture in the page."""
 TILE = 256
 CAPTIONS = {
     "thumbnail": "The slide",
-    "blank-map": "Its blank map: tiles that hold nothing are shaded",
+    "blank-map": "The blank map: blank tiles are shaded",
     "resized": "Resized to 1/8",
-    "cutoff": "Cut off at the same longest side: blank rows and columns are dropped, and what is "
-    "left is larger",
-    "pack": "Some of its dense tiles, as they are packed for a network",
-    "crops": "Random crops that show tissue",
+    "cutoff": "Cut off: blank rows and columns are removed, so the tissue is larger",
+    "pack": "Dense tiles, as they are packed for training",
+    "crops": "Random crops of tissue",
 }
-"""What each picture shows, in the order of the page."""
+"""Caption of each picture, in the order of the page."""
 
 
 def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Make a slide of `size` x `size` pixels in `folder`, run everything on it, draw it.
+    """Make a slide of `size` x `size` pixels in `folder` and run every operation on it.
 
-    Returns what was found, as plain values.
+    `say` gets a line before each step. Return the figures of the page as plain values.
     """
     folder = os.path.abspath(folder)
     if os.path.isdir(folder) and os.listdir(folder) and not overwrite:
-        raise OutputExistsError(f"{folder}: is not empty; choose another folder or --overwrite")
+        raise OutputExistsError(
+            f"{folder}: is not empty; choose another folder or pass --overwrite"
+        )
     os.makedirs(folder, exist_ok=True)
 
     shown: dict[str, Array] = {}
@@ -58,14 +59,14 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         shown[name] = pictures.rgb(pixels)
         _write(path(f"{name}.png"), pictures.png(shown[name]))
 
-    say(f"a sample slide of {size:,} x {size:,} px")
+    say(f"sample slide of {size:,} x {size:,} px")
     sample_slide(path("sample.tif"), shape=(size, size), overwrite=overwrite)
     slide = open_slide(path("sample.tif"))
     small = resize(slide, max_size=PICTURE).data.compute()
     picture("thumbnail", small)
 
-    say("its blank map")
-    # cells of an eightieth of a side: small slides show the shape of the tissue too
+    say("blank map")
+    # 80 cells along a side show the shape of the tissue on small slides too
     cells = blank_map(slide, tile_size=-(-size // 80)).compute()
     write(cells, path("blank.ome.zarr"), overwrite=overwrite)
     grid = pictures.grid_picture(np.asarray(cells.blank), small)
@@ -76,12 +77,12 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     write(resized, path("resized.ome.zarr"), overwrite=overwrite, blank_map=cells)
     picture("resized", resize(resized, max_size=PICTURE).data.compute())
 
-    say("cut off: blank rows and columns dropped, the rest at the same size")
+    say("cut off: blank rows and columns removed")
     cut = cutoff_resize(slide, max_size=size // 8, blank_map=cells)
     write(cut, path("cutoff.ome.zarr"), overwrite=overwrite)
     picture("cutoff", resize(cut.image, max_size=PICTURE).data.compute())
 
-    say("a pack of its dense tiles, and random crops")
+    say("pack of dense tiles, and random crops")
     pack = pack_tiles(slide, tile_size=TILE, detector=Contrast(0.35))
     write(pack, path("dense.tiles.zarr"), overwrite=overwrite)
     picture("pack", pack.contact_sheet(48, columns=6, side=96))
@@ -107,7 +108,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
 
 
 def _page(found: dict[str, Any], shown: dict[str, Array]) -> str:
-    """Return the page of what was `found`, and of the pictures `shown`."""
+    """Return the HTML page with the figures in `found` and the pictures in `shown`."""
     facts = {
         "slide": f"{pictures.pixels_text(found['slide'][:2])} px (sample.tif)",
         "blank tiles": f"{found['blank_tiles']:,} of {found['tiles']:,} (blank.ome.zarr)",
@@ -120,7 +121,7 @@ def _page(found: dict[str, Any], shown: dict[str, Array]) -> str:
         (caption, pictures.png(pictures.shrunk(shown[name], PAGE)))
         for name, caption in CAPTIONS.items()
     ]
-    return page("What dask_slides makes of a slide", facts, shown_pictures)
+    return page("dask_slides on a sample slide", facts, shown_pictures)
 
 
 def _write(path: str, data: bytes) -> None:

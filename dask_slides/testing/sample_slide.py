@@ -2,76 +2,37 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 
 from dask_slides.core.types import Array
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideNotFoundError
-from dask_slides.testing.sampling.canvas import canvas
-from dask_slides.testing.sampling.tiles import Levels, reduced
+from dask_slides.testing.scene import Scene, draw_scene
 
-_CODECS = ("jpeg", "none", "lzw", "deflate", "zstd", "jpeg2000", "webp")
-_MOST_TILES = 4_000_000
-
-
-def _check(
-    path: str, shape: Any, tile: Any, codec: Any, quality: Any, mpp: Any, seed: Any
-) -> tuple[int, int]:
-    whole = (int, np.integer)
-    if not (isinstance(shape, (tuple, list)) and len(shape) == 2):
-        wrong = f"shape {shape!r} is not two numbers; give (rows, columns)"
-    elif not all(isinstance(n, whole) and n >= 1 for n in shape):
-        wrong = f"shape {shape!r} is not of whole numbers from 1; give (rows, columns)"
-    elif not (isinstance(tile, whole) and 16 <= tile <= 4096 and tile % 16 == 0):
-        wrong = f"tile {tile!r} is not a multiple of 16 from 16 to 4096; take 256 or 512"
-    elif -(-shape[0] // tile) * -(-shape[1] // tile) > _MOST_TILES:
-        wrong = f"shape {shape!r} has over {_MOST_TILES:,} tiles of {tile}; take larger tiles"
-    elif codec not in _CODECS:
-        wrong = f"unknown compression {codec!r}; take one of {', '.join(_CODECS)}"
-    elif not (isinstance(quality, whole) and 1 <= quality <= 100):
-        wrong = f"quality {quality!r} is not a whole number from 1 to 100; take 80"
-    elif not (isinstance(mpp, (int, float)) and 0 < mpp < math.inf):
-        wrong = f"mpp {mpp!r} is not a positive number; take 0.25, micrometres per pixel"
-    elif not (isinstance(seed, whole) and seed >= 0):
-        wrong = f"seed {seed!r} is not a whole number from 0; take 0"
-    else:
-        return int(shape[0]), int(shape[1])
-    raise SlideArgumentError(f"{path}: {wrong}")
-
-
-def _encoder(tile: int, compression: str, quality: int) -> tuple[dict[str, Any], Any]:
-    """Return the arguments of TiffWriter.write, and what makes the bytes of one tile by them."""
-    from tifffile import TiffFile, TiffWriter
-
-    options: dict[str, Any] = {
-        "tile": (tile, tile),
-        "compression": compression,
-        "photometric": "rgb",
-    }
-    args: dict[str, Any] = {}
-    if compression == "jpeg":
-        options["subsampling"] = (2, 2)
-        args = {"level": quality}
-    elif compression == "jpeg2000" and quality < 100:
-        args = {"level": 20 + quality // 4}
-    elif compression == "webp":
-        args = {"level": quality, "lossless": quality == 100}
-
-    def encode(pixels: Array) -> bytes:
-        held = io.BytesIO()
-        with TiffWriter(held) as writer:
-            writer.write(pixels, **options, compressionargs=dict(args), metadata=None)
-        held.seek(0)
-        with TiffFile(held) as tiff:
-            start, size = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
-        return held.getvalue()[start : start + size]
-
-    return options, encode
+CODECS: dict[str, dict[str, Any]] = {
+    "jpeg": {"level": 80},
+    "none": {},
+    "lzw": {},
+    "deflate": {},
+    "zstd": {},
+    "jpeg2000": {"level": 40},
+    "webp": {"level": 80, "lossless": False},
+}
+"""The compressions, with the quality of those that lose something."""
+MOST_TILES = 4_000_000
+THREADS = 2
+BATCH_BYTES = 2**25
+"""Pixels that are drawn before they are encoded."""
 
 
 def sample_slide(
@@ -80,7 +41,6 @@ def sample_slide(
     shape: tuple[int, int] = (20480, 20480),
     tile: int = 256,
     compression: str | None = "jpeg",
-    quality: int = 80,
     pyramid: bool = False,
     mpp: float = 0.25,
     seed: int = 0,
@@ -99,8 +59,6 @@ def sample_slide(
         Side of the tiles in pixels, a multiple of 16 from 16 to 4096.
     compression : str or None
         ``"jpeg"``, ``"none"``, ``"lzw"``, ``"deflate"``, ``"zstd"``, ``"jpeg2000"`` or ``"webp"``.
-    quality : int
-        From 1 to 100, for the lossy codecs; 100 is lossless with JPEG 2000 and WebP.
     pyramid : bool
         Whether to add levels of 1/4, 1/16 ... as SubIFDs, down to a longest side of 1024.
     mpp : float
@@ -129,44 +87,114 @@ def sample_slide(
     >>> import os, tempfile
     >>> from dask_slides import open_slide
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = sample_slide(os.path.join(folder, "sample.tif"), (600, 800))
+    ...     path = sample_slide(os.path.join(folder, "sample.tif"), shape=(600, 800))
     ...     open_slide(path).shape
     (600, 800, 3)
     """
-    from tifffile import TiffWriter
-
-    name = os.fspath(path)
-    codec = compression or "none"
-    size = _check(name, shape, tile, codec, quality, mpp, seed)
+    name, codec = os.fspath(path), compression or "none"
+    _check(name, shape, tile, codec, mpp, seed)
     folder, base = os.path.split(os.path.abspath(name))
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{name}: the folder {folder} does not exist; create it first")
     if os.path.isdir(name) or (os.path.lexists(name) and not overwrite):
         raise OutputExistsError(f"{name}: the path is taken; pass overwrite=True or another path")
-    options, encode = _encoder(tile, codec, quality)
-    levels = Levels(canvas(size, tile, seed), encode)
-    depth = 0
-    while pyramid and max(reduced(size, depth)) > 1024:
-        depth += 1
+    scene = draw_scene((int(shape[0]), int(shape[1])), seed)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
-        # With a name of x.ome.tif tifffile would add OME-XML, which has a random identifier.
-        with TiffWriter(hidden, bigtiff=True, ome=False) as writer:
-            for n in range(depth + 1):
-                writer.write(
-                    levels.tiles(n),
-                    shape=(*reduced(size, n), 3),
-                    dtype=np.uint8,
-                    resolution=(10000 / mpp / 4**n,) * 2,
-                    resolutionunit="CENTIMETER",
-                    software="dask_slides",
-                    metadata=None,
-                    subifds=None if n else depth,
-                    subfiletype=1 if n else 0,
-                    **options,
-                )
+        _write(hidden, scene, tile, codec, pyramid, mpp)
         os.replace(hidden, name)
     finally:
         if os.path.exists(hidden):
             os.remove(hidden)
     return path
+
+
+def _check(path: str, shape: Any, tile: Any, codec: Any, mpp: Any, seed: Any) -> None:
+    whole = (int, np.integer)
+    if not (
+        isinstance(shape, (tuple, list))
+        and len(shape) == 2
+        and all(isinstance(n, whole) and n >= 1 for n in shape)
+    ):
+        wrong = f"shape {shape!r} is not two whole numbers from 1; give (rows, columns)"
+    elif not (isinstance(tile, whole) and 16 <= tile <= 4096 and tile % 16 == 0):
+        wrong = f"tile {tile!r} is not a multiple of 16 from 16 to 4096; take 256 or 512"
+    elif -(-shape[0] // tile) * -(-shape[1] // tile) > MOST_TILES:
+        wrong = f"shape {shape!r} has over {MOST_TILES:,} tiles of {tile}; take larger tiles"
+    elif codec not in CODECS:
+        wrong = f"unknown compression {codec!r}; take one of {', '.join(CODECS)}"
+    elif not (isinstance(mpp, (int, float)) and 0 < mpp < math.inf):
+        wrong = f"mpp {mpp!r} is not a positive number; take 0.25, micrometres per pixel"
+    elif not (isinstance(seed, whole) and seed >= 0):
+        wrong = f"seed {seed!r} is not a whole number from 0; take 0"
+    else:
+        return
+    raise SlideArgumentError(f"{path}: {wrong}")
+
+
+def _write(path: str, scene: Scene, tile: int, codec: str, pyramid: bool, mpp: float) -> None:
+    """Write the levels one by one; each is reduced to the next while its tiles are drawn."""
+    from tifffile import TiffWriter
+
+    sizes = [scene.shape]
+    while pyramid and max(sizes[-1]) > 1024:
+        sizes.append((-(-sizes[-1][0] // 4), -(-sizes[-1][1] // 4)))
+    read = scene.tile
+    with ExitStack() as stack:
+        # With a name of x.ome.tif tifffile would add OME-XML, which has a random identifier.
+        writer = stack.enter_context(TiffWriter(path, bigtiff=True, ome=False))
+        for n, size in enumerate(sizes):
+            smaller = None
+            if n + 1 < len(sizes):
+                file = stack.enter_context(tempfile.TemporaryFile(dir=os.path.dirname(path)))
+                rows, columns = (-(-side // tile) * tile // 4 for side in size)
+                smaller = np.memmap(file, np.uint8, "w+", shape=(rows, columns, 3))
+            writer.write(
+                _tiles(read, size, tile, smaller),
+                shape=(*size, 3),
+                dtype=np.uint8,
+                tile=(tile, tile),
+                photometric="rgb",
+                compression=codec,
+                compressionargs=CODECS[codec],
+                subsampling=(2, 2) if codec == "jpeg" else None,
+                resolution=(10000 / mpp / 4**n,) * 2,
+                resolutionunit="CENTIMETER",
+                software="dask_slides",
+                metadata=None,
+                subifds=None if n else len(sizes) - 1,
+                subfiletype=1 if n else 0,
+                maxworkers=THREADS,
+                buffersize=BATCH_BYTES,
+            )
+            if smaller is not None:
+                read = partial(_cut, smaller)
+
+
+def _tiles(
+    read: Callable[[int, int, int], Array],
+    size: tuple[int, int],
+    side: int,
+    smaller: Array | None,
+) -> Iterator[Array]:
+    """Yield the tiles of a level row by row, and fill `smaller`, which is a quarter as wide."""
+    from PIL import Image
+
+    def tile(at: tuple[int, int]) -> Array:
+        pixels = read(*at, side)
+        if smaller is not None:
+            y, x, part = at[0] // 4, at[1] // 4, side // 4
+            smaller[y : y + part, x : x + part] = Image.fromarray(pixels).reduce(4)
+        return pixels
+
+    corners = product(range(0, size[0], side), range(0, size[1], side))
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := list(islice(corners, max(THREADS, BATCH_BYTES // (3 * side**2)))):
+            yield from pool.map(tile, batch)
+
+
+def _cut(image: Array, top: int, left: int, side: int) -> Array:
+    """Return a square of an image, with the last pixels repeated where the image ends."""
+    pixels = image[top : top + side, left : left + side]
+    rest = ((0, side - pixels.shape[0]), (0, side - pixels.shape[1]), (0, 0))
+    return np.pad(pixels, rest, mode="edge")

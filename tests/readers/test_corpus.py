@@ -14,12 +14,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # at the end: the installed package is the one that is tested
 
-from benchmarks.corpus import Ours, images_in, judged, told_by  # noqa: E402
-from benchmarks.pictures import Picture, compared  # noqa: E402
+from benchmarks.extra.corpus import Ours, images_in, judged, told_by  # noqa: E402
+from benchmarks.extra.pictures import Picture, compared  # noqa: E402
 
 FAKES = """
 import json, os, signal, sys
-from benchmarks.corpus import alone, examine
+from benchmarks.extra.corpus import alone, examine
 
 def sound(tell): return 7
 def killed(tell): tell("read"); os.kill(os.getpid(), signal.SIGSEGV)

@@ -1,4 +1,4 @@
-"""A scheduler and two workers, each a process of its own, with the settings for long runs."""
+"""A scheduler and two workers as processes of their own, with the settings for long runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cluster_of_processes(
 ) -> Iterator[tuple[int, str]]:
     """Yield the process number of a scheduler, and its file, with two workers of one thread.
 
-    `worker` are more options of theirs. What they keep is in `folder`.
+    `worker` are more options of the workers; their files are in `folder`.
     """
     file = str(folder / "scheduler.json")
     shared = os.environ | dict(environment or {})

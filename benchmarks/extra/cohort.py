@@ -1,13 +1,11 @@
-"""A run over many small slides on a cluster of processes: its memory, its window, its kills.
+"""A run over many small slides on a cluster of processes: its memory, and resuming after kills.
 
-    python -m benchmarks.cohort --slides 1000 --kills 5 --steps mask,resize,cutoff,pack
+    python -m benchmarks.extra.cohort --slides 1000 --kills 5 --steps mask,resize,cutoff,pack
 
-A scheduler, two workers and a client, each a process of its own, with the settings for long runs
-of docs/clusters.md. The first run is left alone
-while the memory of client and scheduler is looked at; the client of the second one is killed
-with SIGKILL at random moments and started again. Every store that gets its name is a line of
-a journal that the workers append to, so a store that was made twice would be seen. Prints
-Markdown.
+The scheduler, two workers and the client are processes of their own, with the settings for long
+runs of docs/clusters.md. The first run measures the memory of client and scheduler. The client of
+the second run is killed with SIGKILL at random moments and started again. Workers append a line to
+a journal for each store that they publish, so a store that is made twice shows. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ import numpy as np
 import tifffile
 from distributed import Client
 
-from benchmarks.processes import cluster_of_processes
+from benchmarks.extra.processes import cluster_of_processes
 
 SIDE = 512
 ARGUMENTS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", "64",
@@ -38,7 +36,7 @@ ARGUMENTS = ["--downsample", "2", "--mask-tile-size", "64", "--pack-tile-size", 
 
 
 def make_slides(folder: Path, count: int) -> None:
-    """Write `count` slides of which no two are alike."""
+    """Write `count` different slides."""
     folder.mkdir(parents=True)
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -51,7 +49,7 @@ def make_slides(folder: Path, count: int) -> None:
 
 
 def resident(pid: int) -> int:
-    """Return the bytes of memory that a process holds."""
+    """Return the resident memory of a process in bytes."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) * 1024
 
@@ -62,15 +60,15 @@ def lines(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every run here has."""
+    """What both runs share."""
 
     slides: Path
     steps: str
     file: str
-    """Of the scheduler."""
+    """The scheduler file."""
     cluster: Client
     count: int
-    """Slides."""
+    """Number of slides."""
 
     def start(self, job: Path) -> subprocess.Popen[bytes]:
         """Start the client of a run."""
@@ -87,12 +85,12 @@ class Setting:
         return subprocess.Popen(words)
 
     def flying(self) -> int:
-        """Return how many slides the scheduler knows of."""
+        """Return how many slides are in flight."""
         return int(self.cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
 
 def finished(job: Path) -> int:
-    """Return how many slides the log of a run says are done."""
+    """Return how many slides are done, by the log of a run."""
     log = job / "cohort.log"
     return log.read_bytes().count(b": done, ") if log.exists() else 0
 
@@ -110,7 +108,7 @@ def watch(
 
 
 def memory_of(setting: Setting, job: Path, scheduler: int) -> list[str]:
-    """Leave a run alone, and say what it took."""
+    """Run once without kills and return the lines of its report."""
     seen: list[tuple[int, int, int]] = []
     flying: list[int] = []
     start = time.monotonic()
@@ -144,7 +142,7 @@ def memory_of(setting: Setting, job: Path, scheduler: int) -> list[str]:
 
 
 def kills_of(setting: Setting, job: Path, journal: Path, kills: int) -> list[str]:
-    """Kill the client of a run at random moments, and say what was made how often."""
+    """Kill the client of a run at random moments and return the lines of the report."""
     before = lines(journal)
     stores = setting.count * len(setting.steps.split(","))
     at = sorted(random.Random(1).sample(range(stores // 20, stores * 19 // 20), kills))
@@ -180,20 +178,20 @@ def main() -> None:
         folder = Path(text)
         make_slides(folder / "slides", options.slides)
         journal = folder / "journal"
-        keeping = ["--preload", str(Path(__file__).with_name("journal.py"))]
-        told_where = {"DASK_SLIDES_JOURNAL": str(journal)}
+        preload = ["--preload", str(Path(__file__).with_name("journal.py"))]
+        environment = {"DASK_SLIDES_JOURNAL": str(journal)}
         with (
-            cluster_of_processes(folder, keeping, told_where) as (scheduler, file),
+            cluster_of_processes(folder, preload, environment) as (scheduler, file),
             Client(scheduler_file=file) as cluster,
         ):
             cluster.wait_for_workers(2)
             setting = Setting(folder / "slides", options.steps, file, cluster, options.slides)
             print(f"{options.slides:,} slides of {SIDE} x {SIDE} px, {options.steps}\n")
-            told = memory_of(setting, folder / "alone", scheduler)
-            print("\n".join(told), flush=True)
-            told = kills_of(setting, folder / "killed", journal, options.kills)
+            lines_of_report = memory_of(setting, folder / "memory", scheduler)
+            print("\n".join(lines_of_report), flush=True)
+            lines_of_report = kills_of(setting, folder / "killed", journal, options.kills)
             load = f"The load of the machine was {os.getloadavg()[2]:.1f} at the end."
-            print("\n" + "\n".join(told) + f"\n\n{load}", flush=True)
+            print("\n" + "\n".join(lines_of_report) + f"\n\n{load}", flush=True)
 
 
 if __name__ == "__main__":

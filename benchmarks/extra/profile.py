@@ -1,8 +1,7 @@
-"""``python -m benchmarks.profile``: where the CPU time of each job goes, on one thread.
+"""``python -m benchmarks.extra.profile``: where the CPU time of each job goes, on one thread.
 
-Each part is timed without the parts that it calls. What is left is Python: dask, the loops over
-tiles, opening the file. Loading Numba, where a job is large enough for it, happens before the
-clock starts. Prints Markdown.
+The time of a part does not include the parts that it calls. The rest is Python: dask, loops over
+tiles, opening the file. Numba is loaded before the clock starts. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WARMED = ("resize, flat", "resize, lzw", "blank map", "thumbnail")
 
 
 class Clock:
-    """CPU seconds of this thread by part; of nested parts the inner one counts."""
+    """CPU seconds of this thread by part; an inner part is not counted to its outer one."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -41,7 +40,7 @@ class Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what runs inside to `name`."""
+        """Count the time inside to `name`."""
         self._turn()
         self._parts.append(name)
         try:
@@ -100,7 +99,7 @@ def profiled(job: Callable[[], Any]) -> dict[str, float]:
     from dask_slides.readers.tiff import tiled_page
 
     clock = Clock()
-    places = [
+    parts = [
         (jpeg.JpegDecoder, "tile", "decode"),
         (tile_decoder.TileDecoder, "_tile", "decode"),
         (tile_decoder, "box_mean", "means"),
@@ -114,7 +113,7 @@ def profiled(job: Callable[[], Any]) -> dict[str, float]:
         (os, "pread", "read"),
     ]
     with ExitStack() as stack:
-        for owner, name, part in places:
+        for owner, name, part in parts:
             function = clock.timed(part, getattr(owner, name))
             stack.enter_context(mock.patch.object(owner, name, function))
         stack.enter_context(dask.config.set(scheduler="sync"))
@@ -127,7 +126,7 @@ def main() -> None:
     """Print the table."""
     from dask_slides.runtime import numba_loader
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.extra.profile", description=__doc__)
     parser.add_argument("--size", type=int, default=20480, help="pixels a side, 20480 by default")
     parser.add_argument("--slides", type=Path, help="folder that keeps the slides")
     given = parser.parse_args()
@@ -138,9 +137,9 @@ def main() -> None:
     print("| job | CPU s |", " | ".join(PARTS), "|")
     print("| --- |", " | ".join(["---:"] * (len(PARTS) + 1)), "|")
     with tempfile.TemporaryDirectory(prefix="dask-slides-profile-") as folder:
-        kept = given.slides or Path(folder)
-        kept.mkdir(parents=True, exist_ok=True)
-        for name, job in jobs(kept, size, Path(folder)):
+        cache = given.slides or Path(folder)
+        cache.mkdir(parents=True, exist_ok=True)
+        for name, job in jobs(cache, size, Path(folder)):
             numba_loader._loaded.clear()  # another job may have loaded them
             profiled(job) if name in WARMED else None
             seconds = profiled(job)

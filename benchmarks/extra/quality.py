@@ -1,7 +1,7 @@
-"""``python -m benchmarks.quality``: how near a default resize is to the one from level 0.
+"""``python -m benchmarks.extra.quality``: how close a default resize is to one from level 0.
 
-Tissue is written as JPEG tiles with each way to store colours, and shrunk twice: from level 0,
-and as `resize` does by default, from a reduced decode. Prints Markdown.
+Tissue is written as JPEG tiles with each subsampling of chroma and resized twice: from level 0,
+and with the default gap, from a reduced decode. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ def psnr(one: Any, two: Any) -> float:
 
 
 def pictures() -> dict[str, Any]:
-    """Return the pictures, (h, w, 3): stained tissue that a package brings, and ours."""
+    """Return pictures of tissue (h, w, 3), from scikit-image and from `sample_slide`."""
     import skimage.data
 
     import dask_slides as ds
 
     stained = skimage.data.immunohistochemistry()
     with tempfile.TemporaryDirectory() as folder:
-        path = ds.sample_slide(Path(folder) / "sample.tif", shape=(20480, 20480), quality=95)
+        file = Path(folder) / "sample.tif"
+        path = ds.sample_slide(file, shape=(20480, 20480), compression="zstd")
         sample = ds.open_slide(path).read(4096, 4096, 2048, 2048)
     return {
         "scikit-image's immunohistochemistry, mirrored": np.pad(

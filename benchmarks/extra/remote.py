@@ -1,9 +1,8 @@
-"""What a resize of a slide in a bucket fetches: bytes, and bytes a request.
+"""``python -m benchmarks.extra.remote SLIDE.tif``: requests and bytes of a resize from a bucket.
 
-``python -m benchmarks.remote SLIDE.tif`` serves the folder of a slide on this machine as
-a bucket, resizes the slide to a tenth from s3://, in memory and to a store, and counts what
-passes the server. A slide of 102,400 x 102,400 px: ``dask-slides sample SLIDE.tif --size
-102400 102400 --tile 512``.
+Serves the folder of the slide as a bucket on this machine, resizes the slide to 1/10 from s3://, in
+memory and to a store, and counts requests and bytes. Prints JSON. A slide of 102,400 x 102,400 px:
+``dask-slides sample SLIDE.tif --size 102400 102400 --tile 512``.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ import tifffile
 import dask_slides as ds
 from dask_slides.readers.tile_cache import TILE_CACHE
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from servers import Traffic, web_server
 
 
 def fetched(traffic: Traffic, tiles: int) -> dict[str, float]:
-    """Return the figures of the requests since the last call."""
+    """Return the requests and bytes since the last call."""
     sizes = traffic.ranges()
     traffic.requests.clear()
     TILE_CACHE.clear()

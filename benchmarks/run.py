@@ -1,6 +1,6 @@
-"""Run the ways one by one, each in a fresh process that measures itself.
+"""Run the methods one by one, each in a fresh process that measures itself.
 
-``python -m benchmarks.runner SPEC`` is that process: SPEC is JSON, and so is what it prints.
+``python -m benchmarks.run SPEC`` is that process. SPEC is JSON, and so is its output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import slides
-from benchmarks.scenarios import CROP, CROPS, OURS, SCENARIOS, THREADS, WAYS, Job, Way
+from benchmarks.scenarios import CROP, CROPS, METHODS, OURS, SCENARIOS, THREADS, Job, Method
 
 Run = dict[str, Any]
 
@@ -34,60 +34,60 @@ THREAD_SETTINGS = (
     "VIPS_CONCURRENCY",
     "ZARR_THREADING__MAX_WORKERS",
 )
-"""How each library takes the number of threads; so many processors besides."""
+"""Environment variables that limit the threads of each library."""
 
 
-def load_ways() -> list[Way]:
-    """Return all ways, scenario by scenario, ours first."""
-    for module in ("ours", "original", "peers"):
+def load_methods() -> list[Method]:
+    """Return all methods, scenario by scenario, ours first."""
+    for module in ("ours", "original", "peers", "limits"):
         importlib.import_module(f"benchmarks.{module}")
     order = list(SCENARIOS)
-    return sorted(WAYS, key=lambda way: order.index(way.scenario))
+    return sorted(METHODS, key=lambda method: order.index(method.scenario))
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is run."""
 
-    ways: tuple[Way, ...]
+    methods: tuple[Method, ...]
     rounds: int
     size: int
     slides: Path
     work: Path
-    """A folder of this run: stores, results, the crops' places."""
+    """A folder for stores, results and the corners of the crops."""
 
-    def job(self, way: Way, number: int) -> Job:
+    def job(self, method: Method, number: int) -> Job:
         """Return the work of one run."""
-        kind = SCENARIOS[way.scenario].slide
+        kind = SCENARIOS[method.scenario].slide
         path = slides.slide(self.slides, kind, self.size)
         out = self.work / f"out-{number}"
         side = int(path.stem.split("-")[1])
-        places, pack = self.work / "yx.npy", self.work / "pack"
-        return Job(str(path), side, str(out), str(places), str(pack), way.threads)
+        crops, pack = self.work / "crops.npy", self.work / "pack"
+        return Job(str(path), side, str(out), str(crops), str(pack), method.threads)
 
 
 def run_all(plan: Plan) -> list[Run]:
-    """Run every way in every round, the rounds one after the other."""
-    if any(way.scenario == "crops" for way in plan.ways):
+    """Run every method in every round, one round after the other."""
+    if any(method.scenario == "crops" for method in plan.methods):
         draw_crops(plan)
     runs: list[Run] = []
-    skipped: set[Way] = set()
+    skipped: set[Method] = set()
     for number in range(1, plan.rounds + 1):
-        for way in plan.ways:
-            if way in skipped:
+        for method in plan.methods:
+            if method in skipped:
                 continue
-            run = run_one(plan, way, number, len(runs))
+            run = run_one(plan, method, number, len(runs))
             runs.append(run)
-            told = run.get("skipped") or run.get("failed") or "{wall:.2f} s".format(**run)
-            print(f"round {number}: {way.scenario}: {way.name}: {told}", file=sys.stderr)
+            outcome = run.get("skipped") or run.get("failed") or "{wall:.2f} s".format(**run)
+            print(f"round {number}: {method.scenario}: {method.name}: {outcome}", file=sys.stderr)
             if "wall" not in run:
-                skipped.add(way)
+                skipped.add(method)
     compare(plan, runs)
     return runs
 
 
 def draw_crops(plan: Plan) -> None:
-    """Find the crops' places; the pack is kept as a plan, without a pixel."""
+    """Draw the crops for all methods; the pack is pickled without pixels."""
     import cloudpickle
     import dask
 
@@ -95,26 +95,26 @@ def draw_crops(plan: Plan) -> None:
 
     with dask.config.set(scheduler="threads", num_workers=THREADS):
         pack = ds.random_crops(slides.slide(plan.slides, "flat", plan.size), n=CROPS, size=CROP)
-    np.save(plan.work / "yx.npy", np.stack((pack.y, pack.x), axis=1))
+    np.save(plan.work / "crops.npy", np.stack((pack.y, pack.x), axis=1))
     (plan.work / "pack").write_bytes(cloudpickle.dumps(pack))
 
 
-def run_one(plan: Plan, way: Way, number: int, index: int) -> Run:
-    """Run `way` in a fresh process; what it wrote is deleted."""
-    head: Run = {"scenario": way.scenario, "way": way.name, "round": number}
-    job = plan.job(way, index)
+def run_one(plan: Plan, method: Method, number: int, index: int) -> Run:
+    """Run a method in a fresh process and delete what it wrote."""
+    head: Run = {"scenario": method.scenario, "method": method.name, "round": number}
+    job = plan.job(method, index)
     needed = 8 * job.size**2  # three bytes a pixel, four in Pillow, and room to work
-    if way.whole and needed > slides.available_memory():
+    if method.in_memory and needed > slides.available_memory():
         return head | {"skipped": f"the slide needs {needed / 1e9:.0f} GB of memory"}
     slides.warm(Path(job.slide))
-    spec = {"scenario": way.scenario, "way": way.name, "job": asdict(job)}
+    spec = {"scenario": method.scenario, "method": method.name, "job": asdict(job)}
     if number == 1:
-        spec["save"] = str(result_path(plan, way))
+        spec["save"] = str(result_path(plan, method))
     root = str(Path(__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = os.environ | dict.fromkeys(THREAD_SETTINGS, str(way.threads))
+    env = os.environ | dict.fromkeys(THREAD_SETTINGS, str(method.threads))
     env |= {"DASK_SCHEDULER": "threads", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "benchmarks.runner", json.dumps(spec)]
+    command = [sys.executable, "-m", "benchmarks.run", json.dumps(spec)]
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -129,22 +129,22 @@ def run_one(plan: Plan, way: Way, number: int, index: int) -> Run:
     return head | run
 
 
-def result_path(plan: Plan, way: Way) -> Path:
-    """Return where the result of a way is kept for the comparison."""
-    return plan.work / f"result-{plan.ways.index(way)}.npy"
+def result_path(plan: Plan, method: Method) -> Path:
+    """Return where the result of a method is saved for the comparison."""
+    return plan.work / f"result-{plan.methods.index(method)}.npy"
 
 
 def compare(plan: Plan, runs: list[Run]) -> None:
-    """Add to the first run of each peer how its result agrees with ours."""
-    ways = {(way.scenario, way.name): way for way in plan.ways}
+    """Add to the first run of each method how its result agrees with ours."""
+    methods = {(method.scenario, method.name): method for method in plan.methods}
     for run in runs:
-        way = ways[run["scenario"], run["way"]]
-        ours = ways.get((way.scenario, OURS))
-        if run["round"] > 1 or ours is None or way is ours:
+        method = methods[run["scenario"], run["method"]]
+        ours = methods.get((method.scenario, OURS))
+        if run["round"] > 1 or ours is None or method is ours:
             continue
-        here, there = result_path(plan, ours), result_path(plan, way)
+        here, there = result_path(plan, ours), result_path(plan, method)
         if here.exists() and there.exists():
-            found = SCENARIOS[way.scenario].agree(np.load(here), np.load(there), way.floor)
+            found = SCENARIOS[method.scenario].agree(np.load(here), np.load(there), method.min_psnr)
             run |= {"agreement": found.text, "agrees": found.good}
 
 
@@ -156,21 +156,21 @@ def memory(field: str) -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    import resource  # elsewhere: the peak, imports included
+    import resource  # elsewhere: the peak with the imports
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def forget_peak() -> None:
-    """Let the peak of this process begin anew; the imports are behind."""
-    with contextlib.suppress(OSError):  # only Linux has it
+    """Reset the peak memory of this process, after the imports."""
+    with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def imported(way: Way) -> str | None:
-    """Import what the way needs; return what is missing."""
-    for name in way.needs:
+def imported(method: Method) -> str | None:
+    """Import the modules of a method; return what is missing."""
+    for name in method.imports:
         try:
             importlib.import_module(name)
         except (ImportError, OSError) as error:
@@ -188,19 +188,19 @@ def pinned(count: int) -> list[int]:
 
 
 def measured(spec: dict[str, Any]) -> Run:
-    """Do the work of `spec` in this process and say what it cost."""
-    ways = {(way.scenario, way.name): way for way in load_ways()}
-    way, job = ways[spec["scenario"], spec["way"]], Job(**spec["job"])
-    missing = imported(way)
+    """Run the method of `spec` in this process and return what it cost."""
+    methods = {(method.scenario, method.name): method for method in load_methods()}
+    method, job = methods[spec["scenario"], spec["method"]], Job(**spec["job"])
+    missing = imported(method)
     if missing:
         return {"skipped": missing}
-    run: Run = {"processors": pinned(way.threads), "load": os.getloadavg()[0]}
+    run: Run = {"processors": pinned(method.threads), "load": os.getloadavg()[0]}
     forget_peak()
     before, cpu, start = memory("VmRSS"), time.process_time(), time.perf_counter()
-    result = way.run(job)
+    result = method.run(job)
     wall, cpu, peak = time.perf_counter() - start, time.process_time() - cpu, memory("VmHWM")
     run |= {"wall": wall, "cpu": cpu, "peak": max(0, peak - before), "imports": before}
-    array, facts = SCENARIOS[way.scenario].finish(result)
+    array, facts = SCENARIOS[method.scenario].finish(result)
     if array is not None and "save" in spec:
         np.save(spec["save"], array)
     return run | {"facts": facts}

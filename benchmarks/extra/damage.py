@@ -1,4 +1,4 @@
-"""``python -m benchmarks.damage``: the damaged files of the tests through other readers too.
+"""``python -m benchmarks.extra.damage``: the damaged files of the tests through other readers too.
 
 Every reader reads every file in a process of its own that may use a gigabyte and 30 seconds;
 a process that dies is a crash, one that says nothing is a hang. Prints Markdown. A reader is
@@ -23,7 +23,8 @@ import numpy as np
 
 SECONDS = 30
 MEMORY = 2**30
-TESTS = Path(__file__).resolve().parent.parent / "tests" / "support"
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests" / "support"
 NEAR = 4.0
 """Mean grey levels by which decoders of JPEG may differ in a tile."""
 
@@ -143,11 +144,11 @@ def tried(reader: str, folder: Path, count: int) -> list[str]:
     """Return what came of each file with a reader, starting it again where it dies."""
     results: list[str] = []
     while len(results) < count:
-        code = "from benchmarks.damage import work; from pathlib import Path; "
+        code = "from benchmarks.extra.damage import work; from pathlib import Path; "
         code += f"work({reader!r}, Path({str(folder)!r}), {len(results)})"
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, cwd=TESTS.parent,
+            text=True, cwd=ROOT,
         )  # fmt: skip
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_lines, args=(process, lines), daemon=True).start()
@@ -181,7 +182,7 @@ def _lines(process: Any, lines: queue.Queue[str]) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.damage", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.extra.damage", description=__doc__)
     parser.add_argument("--only", action="append", choices=READERS, help="one reader; repeats")
     given = parser.parse_args()
     damage = corpus()

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.check``: what the check of a whole slide costs beside decoding it.
+"""``python -m benchmarks.extra.check``: what the check of a whole slide costs beside decoding it.
 
-Every way decodes all tiles once on two threads; rounds are interleaved, the least of each counts.
-Seconds of CPU are told too, as they hold on a machine that does other work. Prints Markdown.
+Every method decodes all tiles once on two threads. Rounds are interleaved, and the least of each
+counts. CPU seconds hold on a machine that does other work too. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import decode_all, tifffiles, turbo
+from benchmarks.limits import decode_all, jpeg_decoder, tifffile_decoder
 from benchmarks.scenarios import THREADS, Job
 
 SLIDES = {
-    "JPEG, 256 px tiles": ({"tile": 256}, partial(turbo, 1)),
-    "JPEG, 512 px tiles": ({"tile": 512}, partial(turbo, 1)),
-    "deflate, 256 px tiles": ({"tile": 256, "compression": "deflate"}, tifffiles),
-    "LZW, 256 px tiles": ({"tile": 256, "compression": "lzw"}, tifffiles),
+    "JPEG, 256 px tiles": ({"tile": 256}, partial(jpeg_decoder, 1)),
+    "JPEG, 512 px tiles": ({"tile": 512}, partial(jpeg_decoder, 1)),
+    "deflate, 256 px tiles": ({"tile": 256, "compression": "deflate"}, tifffile_decoder),
+    "LZW, 256 px tiles": ({"tile": 256, "compression": "lzw"}, tifffile_decoder),
 }
 
 
-def ways(path: str, size: int, decoder: Any) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name."""
+def methods(path: str, size: int, decoder: Any) -> dict[str, Callable[[], object]]:
+    """Return the timed functions by name."""
     import dask_slides as ds
 
     return {
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=10_240, help="pixels a side")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print("| slide | way | seconds | to bare decode | CPU seconds | to bare decode |")
+    print("| slide | method | seconds | to bare decode | CPU seconds | to bare decode |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -59,12 +59,12 @@ def main() -> None:
             path = str(
                 ds.sample_slide(Path(folder) / "slide.tif", shape=shape, overwrite=True, **made)
             )
-            timed = ways(path, options.size, decoder)
+            timed = methods(path, options.size, decoder)
             least = {name: [float("inf")] * 2 for name in timed}
             for _ in range(options.rounds):
-                for name, way in timed.items():
+                for name, method in timed.items():
                     before = time.perf_counter(), time.process_time()
-                    way()
+                    method()
                     after = time.perf_counter(), time.process_time()
                     spent = [b - a for a, b in zip(before, after, strict=True)]
                     least[name] = [min(pair) for pair in zip(least[name], spent, strict=True)]

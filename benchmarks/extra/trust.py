@@ -1,4 +1,4 @@
-"""``python -m benchmarks.trust``: what strict decoding costs, and how much damaged JPEG it finds.
+"""``python -m benchmarks.extra.trust``: what being strict costs, and what of damaged JPEG it finds.
 
 Prints Markdown: the time to look at the tables of 40,000 tiles, the share of a decode that the
 checks of a stream take, and how many of many mutants of a JPEG tile are refused.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
 ROUNDS = 7
 
@@ -372,7 +372,7 @@ def false_alarms(folder: Path, count: int) -> list[str]:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.extra.trust", description=__doc__)
     parser.add_argument("--mutants", type=int, default=1000, help="of each kind; 1000 by default")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

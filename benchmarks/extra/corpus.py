@@ -1,4 +1,4 @@
-"""``python -m benchmarks.corpus FOLDER...``: read every image file of folders, and judge it.
+"""``python -m benchmarks.extra.corpus FOLDER...``: read every image file of folders, and judge it.
 
 Each file is read in a process of its own with limits of time and memory: opened with the defaults,
 all pixels computed, then every operation on it. Other readers read it in processes of theirs; each
@@ -48,7 +48,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pictures import KIN, READERS, STRICT, Abstained, Array, closeness, compared
+from benchmarks.extra.pictures import KIN, READERS, STRICT, Abstained, Array, closeness, compared
 
 MAX_PIXELS = 2**25
 """Of larger images only the top left is read, and compared with nothing."""
@@ -295,7 +295,7 @@ def images_in(folders: Iterable[str]) -> Iterator[str]:
 def main() -> None:
     """Print the counts, and a line for each file that is neither right nor refused."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.corpus",
+        prog="python -m benchmarks.extra.corpus",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.cluster SLIDE``: a resize to Zarr on threads and on local processes.
+"""``python -m benchmarks.extra.cluster SLIDE``: a resize to Zarr on threads and on local processes.
 
-Ways are interleaved, each run writes a new store on a cluster that is up already, and the median
-counts. Prints Markdown and writes JSON: wall of 1 and 2 processes and of 2 threads, and the
-processor time of a scheduler as a share of wall. The processes are those of ``--scheduler
-processes``; the scheduler has a process of its own, with the same settings.
+Rounds are interleaved, each run writes a new store on a cluster that is already running, and the
+median counts. Prints Markdown and writes JSON: wall of 1 and 2 processes and of 2 threads, and the
+CPU time of a scheduler as a share of wall. The processes are those of ``--scheduler processes``.
+The scheduler is a process of its own with the same settings.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from typing import Any
 import dask
 
 import dask_slides as ds
-from benchmarks.processes import cluster_of_processes
+from benchmarks.extra.processes import cluster_of_processes
 from dask_slides.runtime.client import active_client
 from dask_slides.runtime.local_cluster import local_cluster
 from dask_slides.runtime.numba_loader import numba_kernels
 
 LONG = 99.0
-"""Seconds that a job would save by the Numba kernels: more than it takes to load them."""
-RESULTS = Path(__file__).resolve().parent / "results" / "raw"
+"""Seconds that a job would save by the compiled loops: enough to load them."""
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "raw"
 LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler share": 0.05}
 
 
 def timed(
     slide: str, folder: Path, cpu_time: Callable[[], float] = time.process_time
 ) -> dict[str, float]:
-    """Resize to 1/10 into a new store; return wall and the processor time that `cpu_time` tells.
+    """Resize to 1/10 into a new store; return wall and CPU time.
 
-    A small write before it imports and opens what is needed; the Numba kernels are loaded.
+    A small write first imports the modules and opens the slide.
     """
     out = folder / "out.ome.zarr"
     ds.write(ds.resize(slide, max_size=2048), folder / "warm.ome.zarr", overwrite=True)
@@ -51,21 +51,21 @@ def timed(
 
 
 def on_threads(slide: str, folder: Path) -> dict[str, float]:
-    """Two threads of this process."""
+    """Run on two threads of this process."""
     numba_kernels(LONG)
     with dask.config.set(scheduler="threads", num_workers=2):
         return timed(slide, folder)
 
 
 def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
-    """`count` processes of one thread."""
+    """Run on `count` processes of one thread."""
     with local_cluster(count, None, logging.WARNING):
         active_client().run(numba_kernels, "pixels", LONG)
         return timed(slide, folder)
 
 
 def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
-    """Two workers, each a process, and a scheduler that is one too: its processor time is `cpu`."""
+    """Two worker processes and a scheduler process, whose CPU time is measured."""
     import psutil
     from distributed import Client
 
@@ -86,18 +86,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    ways: dict[str, Any] = {
+    methods: dict[str, Any] = {
         "2 threads": on_threads,
         "1 process": lambda *args: on_processes(1, *args),
         "2 processes": lambda *args: on_processes(2, *args),
         "2 workers, a scheduler": beside_a_scheduler,
     }
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     with tempfile.TemporaryDirectory(prefix="dask-slides-cluster-") as name:
         for _ in range(given.rounds):
-            for way, run in ways.items():
-                runs[way].append(run(given.slide, Path(name)))
-    wall = {way: median(run["wall"] for run in some) for way, some in runs.items()}
+            for method, run in methods.items():
+                runs[method].append(run(given.slide, Path(name)))
+    wall = {method: median(run["wall"] for run in some) for method, some in runs.items()}
     figures = {
         "2 processes to 1": wall["1 process"] / wall["2 processes"],
         "2 processes to 2 threads": wall["2 processes"] / wall["2 threads"],
@@ -110,9 +110,9 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(facts | {"runs": runs, "wall": wall, "figures": figures}, indent=1)
     (given.out / "cluster.json").write_text(text)
-    print("| way | wall, s |\n| --- | ---: |")
-    for way, seconds in wall.items():
-        print(f"| {way} | {seconds:.1f} |")
+    print("| method | wall, s |\n| --- | ---: |")
+    for method, seconds in wall.items():
+        print(f"| {method} | {seconds:.1f} |")
     print("\n| figure | asked for | measured |\n| --- | ---: | ---: |")
     for name, value in figures.items():
         sign = "at least" if name == "2 processes to 1" else "at most"

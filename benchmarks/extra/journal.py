@@ -1,4 +1,4 @@
-"""A preload of dask workers: each store that gets its name is a line of a journal."""
+"""A preload of dask workers that appends a line to a journal for each published store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dask_slides.writers.store.local_folder import LocalFolder
 
 
 def dask_setup(worker: Any) -> None:
-    """Put the journal between; dask calls this in each worker process."""
+    """Wrap the method that publishes; dask calls this in each worker process."""
     publish = LocalFolder.publish
 
     def published(self: LocalFolder, *args: Any) -> None:

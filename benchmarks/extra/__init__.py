@@ -1,0 +1,1 @@
+"""Measurements beside the main table: run ``python -m benchmarks.extra.NAME``."""
