@@ -196,7 +196,7 @@ def mask(
     facts = {"tiles": list(found.shape), "blank": blank, "unknown": unknown}
     line = f"{out}: {blank:,} of {found.blank.size:,} tiles are blank"
     if unknown:
-        line += f", {unknown:,} unknown: absent or corrupt in the file"
+        line += f", {unknown:,} unknown, as tiles of the file there are absent or corrupt"
     shared.finish_store(path, facts, line)
 
 

@@ -74,7 +74,7 @@ def test_absent_tiles_are_legal(run, command, slide):
 
 def test_what_is_left_out_is_said_in_plain_words_too(run):
     mask = run(COMMANDS["mask"], "damaged", "--on-bad-tile", "mask")
-    assert "unknown: tiles of theirs are absent or corrupt" in mask.stdout
+    assert "1 unknown, as tiles of the file there are absent or corrupt" in mask.stdout
     pack = run(COMMANDS["pack"], "damaged", "--on-bad-tile", "mask")
     assert "skipped, as tiles of the slide there are absent or corrupt" in pack.stdout
 
