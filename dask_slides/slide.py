@@ -120,7 +120,7 @@ class Slide:
         """Level 0 as a dask array (y, x, c); of `from_dask` the array that was given."""
         return self.to_dask()
 
-    def to_dask(self, level: int = 0, chunks: Any = None) -> da.Array:
+    def to_dask(self, level: int = 0, *, chunks: Any = None) -> da.Array:
         """Return a level as a dask array (y, x, c).
 
         Parameters
@@ -239,7 +239,7 @@ class Slide:
             )
         return self.mpp_yx
 
-    def plot(self, ax: Any = None, max_size: int = 1024) -> Any:
+    def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
         """Draw the slide with matplotlib (the extra ``plot``); return the axes."""
         return pictures.plot_image(self.thumbnail(max_size), self.shape[:2], self.name, ax)
 

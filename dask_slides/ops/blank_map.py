@@ -231,9 +231,10 @@ def _decide(
         return _decide_block(statistics, detector, fields, known)
     if detector.pooled:  # it looks at all tiles at once
         statistics = statistics.rechunk(statistics.shape)
+    label = "blank-map" if known else "unknown-tiles"
     return statistics.map_blocks(
         _decide_block, detector, fields, known,
-        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool), token="blank-map",
+        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool), token=label,
     )  # fmt: skip
 
 

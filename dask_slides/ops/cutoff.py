@@ -101,9 +101,9 @@ class Cutoff:
         cut = np.isnan(y) | np.isnan(x)
         return np.where(cut[..., None], np.nan, np.stack((y, x), axis=-1))
 
-    def plot(self, ax: Any = None, max_size: int = 1024) -> Any:
+    def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
         """Draw the cut image with matplotlib (the extra ``plot``); return the axes."""
-        return self.image.plot(ax, max_size)
+        return self.image.plot(ax, max_size=max_size)
 
     def __repr__(self) -> str:
         height, width = self.source_shape

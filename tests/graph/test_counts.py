@@ -168,6 +168,15 @@ def test_a_blank_map_decodes_each_tile_once_and_copies_none(path, counting, file
     assert counts.reads <= 65
 
 
+@pytest.mark.parametrize("detector", [ds.Contrast(), ds.Otsu()], ids=repr)
+def test_arrays_of_a_blank_map_share_one_decode_of_each_tile(path, counting, detector):
+    found = ds.blank_map(path, tile_size=512, detector=detector)
+    for arrays in ([found.blank, found.unknown], [found.blank, found.unknown, found.statistics]):
+        with counting() as counts:
+            dask.compute(*arrays)
+        assert len(counts.decoded) == TILES and set(counts.decoded.values()) == {1}
+
+
 def map_with_a_gap(path, tile):
     """Return a blank map, made of numbers alone, whose second row and column are blank."""
     lazy = ds.blank_map(path, tile_size=tile)
