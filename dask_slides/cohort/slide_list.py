@@ -20,7 +20,7 @@ from dask_slides.slide import Slide, open_slide
 SUFFIXES = (
     ".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".zarr",
     ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
-    ".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+    ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 """What is a slide in a folder; a pattern or a path takes what it names."""
 

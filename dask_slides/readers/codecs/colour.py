@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.runtime.numba_loader import numba_kernels
 
 BT601 = (0.299, 0.587, 0.114)
 FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
@@ -152,52 +150,3 @@ def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> A
     mixed = (kept + (opaque - alpha.astype(wide)) * below + opaque // 2) // opaque
     composited: Array = np.clip(mixed, limits.min, limits.max).astype(dtype)
     return composited
-
-
-SAVED = 0.2e-9
-"""Seconds a sample that the compiled means are faster."""
-
-
-def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
-    """Return the means of `factor` x `factor` pixels of bytes (h, w, c), each rounded once.
-
-    The last row and column are the means of what there is of them. `samples` are those of
-    the whole image of which `pixels` are a part.
-    """
-    height, width, channels = pixels.shape
-    means = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
-    whole = height % factor == width % factor == 0
-    compiled = numba_kernels(samples * SAVED) if whole else None
-    if compiled is not None and factor in (2, 4, 8):
-        rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
-        compiled.box(rows, channels, factor, means.reshape(len(means), -1))
-        return means
-    for top, bottom, high in _boxes(height, factor):
-        for left, right, wide in _boxes(width, factor):
-            into = means[top // factor : -(-bottom // factor), left // factor : -(-right // factor)]
-            _means(pixels[top:bottom, left:right], high, wide, into)
-    return means
-
-
-def _boxes(size: int, factor: int) -> Iterator[tuple[int, int, int]]:
-    """Yield start, stop and length of the boxes along an axis: the whole ones, then the rest."""
-    rest = size % factor
-    if size > rest:
-        yield 0, size - rest, factor
-    if rest:
-        yield size - rest, size, rest
-
-
-def _means(pixels: Array, high: int, wide: int, means: Array) -> None:
-    """Write the means of `high` x `wide` pixels; whole rows are added at once, then columns."""
-    height, width, channels = pixels.shape
-    sums = pixels[::high].astype(np.uint16)
-    for row in range(1, high):
-        sums += pixels[row::high]
-    columns = sums.reshape(height // high, width // wide, wide, channels)
-    for channel in range(channels):
-        mean = columns[:, :, 0, channel] + np.uint16(high * wide // 2)
-        for column in range(1, wide):
-            mean += columns[:, :, column, channel]
-        mean //= np.uint16(high * wide)
-        means[..., channel] = mean

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.readers.codecs.colour import box_mean
+from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs.headers import (
     END,
     JPEG,
