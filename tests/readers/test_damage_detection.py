@@ -175,7 +175,7 @@ STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}
     ],
     ids=["ycbcr", "subsampled", "rgb", "grey"],
 )
-def test_jpeg_of_any_layout_is_decoded_by_simplejpeg_once_it_is_proven(
+def test_jpeg_is_decoded_by_simplejpeg_once_it_is_proven(
     tmp_path, layout, how, monkeypatch
 ):
     """By simplejpeg, once it has made the pixels of imagecodecs of a tile that is not grey."""
