@@ -20,7 +20,7 @@ from dask_slides.slide import Slide, open_slide
 SUFFIXES = (
     ".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".zarr",
     ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
-    ".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+    ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 """Files that are slides if a folder is given; patterns and paths may name any file."""
 

@@ -1,7 +1,7 @@
 """Loops over bytes compiled by Numba: sums, histograms, box means, weighted sums, transposing.
 
-Each gives the same bits as numpy and Pillow in `histograms`, `resample_means` and `colour`, without
-holding Python's lock. `dask_slides.runtime.numba_loader` imports this module for large jobs.
+Each gives the same bits as numpy and Pillow do in `histograms`, `resample_means` and `box_means`,
+without holding Python's lock. `dask_slides.runtime.numba_loader` imports this for large jobs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""JPEG 2000 files: what their boxes say of the channels, and the samples exactly as stored.
+"""JPEG 2000 files: the samples exactly as stored, and what the boxes say of the channels.
 
-The stream is decoded apart from its boxes, so that no library applies a palette, a colour space
-or an order of channels on its own, or spreads samples over 8 or 16 bits.
+The stream is decoded without its boxes, so that no library applies a colour space or an order of
+channels on its own, or spreads samples over 8 or 16 bits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dask_slides.readers.codecs.colour import Conversion, rgb_of_cmyk
 SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 """First bytes of a file with boxes."""
 STREAM = b"\xff\x4f\xff\x51"
-"""First bytes of a stream without."""
+"""First bytes of a stream without boxes."""
 _MAX_HEADER = 2**26
-"""Bytes of a header box above which it is not read; a colour profile has a few megabytes."""
+"""Largest header box that is read, in bytes; a colour profile has a few megabytes."""
 _SPACES = {12: "cmyk", 16: "rgb", 17: "grey", 18: "sycc", 21: "rgb"}
-"""Colour spaces by their number; profiles are not applied, so ROMM-RGB (21) is RGB as others."""
+"""Colour spaces by number. Profiles are not applied, so that ROMM-RGB (21) is RGB like others."""
 _PROFILES = {b"GRAY": "grey", b"RGB ": "rgb", b"CMYK": "cmyk"}
-"""Colour spaces of ICC profiles."""
+"""Colour spaces by the signature in ICC profiles."""
 _COLOURS = {"cmyk": 4, "rgb": 3, "sycc": 3}
 _CURE = "convert it to a TIFF first"
 
@@ -40,102 +40,64 @@ class Jpeg2000:
 
     start: int = 0
     length: int = -1
-    """Bytes of the stream; -1 to the end of the file."""
+    """Bytes of the stream; -1 up to the end of the file."""
     images: int = 1
-    """Streams in the file; the first is read."""
+    """Streams in the file, of which the first is read."""
     shape: tuple[int, int] = (0, 0)
-    stored: tuple[tuple[int, bool], ...] = ()
-    """Bits of each component, and whether it is signed."""
-    subsampled: bool = False
-    """Whether the chroma is stored smaller; the codec then makes RGB of it."""
+    components: int = 0
+    bits: int = 8
+    signed: bool = False
     space: str = ""
     """Colour space, empty if the file names none."""
-    palette: tuple[tuple[int, ...], ...] = ()
-    """Rows of a palette."""
-    palette_bits: int = 8
-    mapping: tuple[tuple[int, int | None], ...] = ()
-    """Component of each channel, and the column of the palette it is looked up in."""
     order: tuple[int, ...] = ()
-    """Channels in the order of their colours, alpha last; others do not show."""
+    """Components in the order of their colours, alpha last."""
     alpha: Alpha | None = None
 
     @property
-    def depth(self) -> tuple[int, bool]:
-        """Bits of a channel, and whether it is signed."""
-        if self.palette:
-            return self.palette_bits, False
-        return self.stored[0] if len(set(self.stored)) == 1 else (8, False)
-
-    @property
     def channels(self) -> int:
-        """Samples of a pixel, alpha included."""
-        return len(self.order) - (self.space == "cmyk")
+        """Samples per pixel, alpha included."""
+        return self.components - (self.space == "cmyk")
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of a sample."""
-        bits, signed = self.depth
-        return np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2 if bits <= 16 else 4}")
+        nbytes = 1 if self.bits <= 8 else 2 if self.bits <= 16 else 4
+        return np.dtype(f"{'i' if self.signed else 'u'}{nbytes}")
 
     def __call__(self, file: Any) -> Array:
         """Decode the stream of an open file.
 
-        Luma and chroma (sYCC) become colours at most one step off the exact ones, which other
-        readers round otherwise.
+        Colours of luma and chroma (sYCC) differ by at most 1 from the exact ones, as other
+        readers round them differently.
         """
-        file.seek(self.start)
-        data = file.read(self.length)  # OpenJPEG tells if it ends early
-        parts = self._decoded(data) if len(set(self.stored)) == 1 else self._mixed(data)
-        if parts.shape != (*self.shape, len(self.stored)):
-            raise ValueError(f"the stream is of shape {parts.shape}")
-        bits, signed = self.depth
-        if self.palette:
-            table = np.array(self.palette, self.dtype)
-            index = np.clip(parts, 0, len(table) - 1)
-            columns = [table[index[..., part], column] for part, column in self.mapping]
-            parts = np.stack([columns[channel] for channel in self.order], axis=-1)
-        elif self.order != tuple(range(parts.shape[-1])):
-            parts = parts[..., list(self.order)]
-        if not signed and bits < 8:
-            parts = spread(parts, bits)
-        elif self.alpha is not None and bits not in (8, 16, 32):
-            full, top = np.iinfo(self.dtype).max, 2**bits - 1
-            veil = parts[..., -1].astype(np.uint64) * np.uint64(full)
-            parts = np.concatenate((parts[..., :-1], ((veil + top // 2) // top)[..., None]), -1)
-        colours = _COLOURS.get(self.space, 0)
-        if self.space == "cmyk":
-            parts = np.concatenate((rgb_of_cmyk(parts[..., :4]), parts[..., colours:]), axis=-1)
-        elif self.space == "sycc" and not self.subsampled:
-            rgb = Conversion(ycbcr=True)(parts[..., :3])
-            parts = np.concatenate((rgb, parts[..., colours:]), axis=-1)
-        return parts.astype(self.dtype, copy=False)
-
-    def _decoded(self, data: bytes) -> Array:
         import imagecodecs
 
-        pixels: Array = imagecodecs.jpeg2k_decode(data)
-        return pixels.reshape(*pixels.shape[:2], -1)
+        file.seek(self.start)
+        pixels: Array = imagecodecs.jpeg2k_decode(file.read(self.length))
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if pixels.shape != (*self.shape, self.components):
+            raise ValueError(f"the stream is of shape {pixels.shape}")
+        if self.order != tuple(range(self.components)):
+            pixels = pixels[..., list(self.order)]
+        if not self.signed and self.bits < 8:
+            pixels = _scaled(pixels, self.bits, np.dtype(np.uint8))
+        elif self.alpha is not None and self.bits not in (8, 16, 32):
+            alpha = _scaled(pixels[..., -1:], self.bits, self.dtype)
+            pixels = np.concatenate((pixels[..., :-1], alpha), axis=-1)
+        colours = _COLOURS.get(self.space, 0)
+        if self.space == "cmyk":
+            pixels = np.concatenate((rgb_of_cmyk(pixels[..., :4]), pixels[..., colours:]), axis=-1)
+        elif self.space == "sycc":
+            rgb = Conversion(ycbcr=True)(pixels[..., :3])
+            pixels = np.concatenate((rgb, pixels[..., colours:]), axis=-1)
+        return pixels.astype(self.dtype, copy=False)
 
-    def _mixed(self, data: bytes) -> Array:
-        """Decode components of different bits and spread each over 8; imagecodecs reads none."""
-        from PIL import Image
 
-        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
-            pixels: Array = np.array(image)
-        shifts = np.array([8 - bits for bits, _ in self.stored], np.uint8)
-        pixels >>= shifts  # Pillow moves the bits to the top
-        for channel, (bits, _) in enumerate(self.stored):
-            if bits < 8:
-                pixels[..., channel] = spread(pixels[..., channel], bits)
-        return pixels
-
-
-def spread(samples: Array, bits: int) -> Array:
-    """Return samples of less than 8 bits spread over 0 to 255."""
-    top = 2**bits - 1
-    wide: Array = samples.astype(np.uint16) * 255
-    full: Array = ((wide + top // 2) // top).astype(np.uint8)
-    return full
+def _scaled(samples: Array, bits: int, dtype: np.dtype[Any]) -> Array:
+    """Return samples of 0 to 2 ** `bits` - 1 scaled to the whole range of `dtype`."""
+    top, full = np.uint64(2**bits - 1), np.uint64(np.iinfo(dtype).max)
+    scaled: Array = (samples.astype(np.uint64) * full + top // np.uint64(2)) // top
+    return scaled.astype(dtype)
 
 
 def open_jpeg2000(path: str, file: Any) -> Jpeg2000:
@@ -167,7 +129,7 @@ def open_jpeg2000(path: str, file: Any) -> Jpeg2000:
 
 
 def _damaged(path: str, what: str) -> SlideFormatError:
-    return SlideFormatError(f"{path}: is no whole JPEG 2000 file ({what}); fetch it again")
+    return SlideFormatError(f"{path}: is not a whole JPEG 2000 file ({what}); fetch it again")
 
 
 def _boxes(path: str, file: Any) -> Iterator[tuple[bytes, int, int]]:
@@ -200,62 +162,50 @@ def _sized(path: str, head: bytes, found: Jpeg2000) -> Jpeg2000:
     parts = [struct.unpack(">3B", head[42 + 3 * k : 45 + 3 * k]) for k in range(count)]
     if not parts or right <= left or bottom <= top:
         raise _damaged(path, "it declares no pixels")
-    steps = [(across, down) for _, across, down in parts]
-    subsampled = set(steps) != {(1, 1)}
-    if subsampled and not (
-        count == 3 and steps[0] == (1, 1) and steps[1] == steps[2] and steps[1] in ((2, 1), (2, 2))
-    ):
+    depths, steps = {bits for bits, _, _ in parts}, {(across, down) for _, across, down in parts}
+    if len(steps) > 1 or steps != {(1, 1)}:
         raise SlideUnsupportedError(f"{path}: JPEG 2000 of components of several sizes; {_CURE}")
+    if len(depths) > 1:
+        told = ", ".join(str((bits & 127) + 1) for bits, _, _ in parts)
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 of components of {told} bits; {_CURE}")
+    bits = depths.pop()
     return replace(
         found,
         shape=(bottom - top, right - left),
-        stored=tuple(((bits & 127) + 1, bits > 127) for bits, _, _ in parts),
-        subsampled=subsampled,
-        mapping=tuple((part, None) for part in range(count)),
+        components=count,
+        bits=(bits & 127) + 1,
+        signed=bits > 127,
         order=tuple(range(count)),
     )
 
 
 def _described(path: str, found: Jpeg2000, header: list[tuple[bytes, bytes]]) -> Jpeg2000:
-    """Add what the boxes of the header say, and refuse what is not read."""
+    """Add what the boxes of the header say; refuse what is not read."""
     boxes = dict(reversed(header))  # the first of a name counts
     spaces = [_space(content) for name, content in header if name == b"colr"]
     space = next((one for one in spaces if one in _SPACES.values()), "")
-    # OpenJPEG writes 0 where it knows none; of one bit it is that 0 is white
-    if spaces[:1] == ["number 0"] and (1, False) not in found.stored:
+    # OpenJPEG writes 0 for an unknown one; of one bit it means that 0 is white
+    if spaces[:1] == ["number 0"] and found.bits > 1:
         spaces = []
     if not space and any(spaces):
         raise SlideUnsupportedError(f"{path}: JPEG 2000 in colour space {spaces[0]}; {_CURE}")
-    found = replace(found, space=space)
     if b"pclr" in boxes:
-        found = _with_palette(path, found, boxes[b"pclr"], boxes.get(b"cmap", b""))
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 with a palette; {_CURE}")
     found = _with_order(path, found, boxes.get(b"cdef", b""))
-    colours = len(found.order) - (found.alpha is not None)
-    if colours < _COLOURS.get(space, 0):
-        found = replace(found, space="")  # there are not as many channels as it has
-    depths = set(found.stored)
-    bits, signed = found.depth
-    if len(depths) > 1 and (
-        found.palette
-        or len(found.stored) not in (2, 3, 4)
-        or any(deep > 8 or below for deep, below in depths)
-    ):
-        said = ", ".join(str(deep) for deep, _ in found.stored)
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 of components of {said} bits; {_CURE}")
+    if found.components - (found.alpha is not None) < _COLOURS.get(space, 0):
+        space = ""  # it has fewer channels than its colour space
+    bits, converted = found.bits, space in ("sycc", "cmyk")
     if bits > 32:
         raise SlideUnsupportedError(f"{path}: JPEG 2000 of {bits} bits a sample; {_CURE}")
-    converted = found.space in ("sycc", "cmyk")
-    if signed and (converted or found.alpha is not None or found.subsampled):
+    if found.signed and (converted or found.alpha is not None):
         raise SlideUnsupportedError(f"{path}: JPEG 2000 of signed colours; {_CURE}")
-    if converted and not found.subsampled and bits not in ((8,) if space == "sycc" else (8, 16)):
+    if converted and bits not in ((8,) if space == "sycc" else (8, 16)):
         raise SlideUnsupportedError(f"{path}: JPEG 2000 of {bits} bits in {space}; {_CURE}")
-    if found.subsampled and found.space not in ("sycc", ""):
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 of components of several sizes; {_CURE}")
-    return found
+    return replace(found, space=space)
 
 
 def _space(box: bytes) -> str:
-    """Return the colour space that a box specifies, empty if none that can be known."""
+    """Return the colour space of a box, empty if the box does not say one."""
     if box[0] == 1:
         (number,) = struct.unpack(">I", box[3:7])
         return _SPACES.get(number, f"number {number}")
@@ -265,43 +215,8 @@ def _space(box: bytes) -> str:
     return ""
 
 
-def _with_palette(path: str, found: Jpeg2000, box: bytes, mapping: bytes) -> Jpeg2000:
-    entries, columns = struct.unpack(">HB", box[:3])
-    if len(box) < 3 + columns:
-        raise _damaged(path, "its palette is not whole")
-    depths = set(box[3 : 3 + columns])
-    if len(depths) != 1 or max(depths) > 15:
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 with an uneven palette; {_CURE}")
-    bits = depths.pop() + 1
-    kind = np.dtype("u1" if bits <= 8 else ">u2")
-    channels = [struct.unpack(">HBB", mapping[at : at + 4]) for at in range(0, len(mapping), 4)]
-    if not channels:
-        raise SlideUnsupportedError(
-            f"{path}: JPEG 2000 with a palette that its header maps no channel to; {_CURE}"
-        )
-    if not entries:
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 with a palette of 0 colours; {_CURE}")
-    if len(box) < 3 + columns + entries * columns * kind.itemsize:
-        raise _damaged(path, "its palette is not whole")
-    table = np.frombuffer(box, kind, entries * columns, 3 + columns).reshape(entries, columns)
-    if int(table.max()) >= 2**bits:
-        raise SlideUnsupportedError(
-            f"{path}: JPEG 2000 with a palette of {bits} bits that holds larger values; {_CURE}"
-        )
-    for part, how, column in channels:
-        if how != 1 or part >= len(found.stored) or column >= columns:
-            raise SlideUnsupportedError(f"{path}: JPEG 2000 of which a palette is a part; {_CURE}")
-    return replace(
-        found,
-        palette=tuple(tuple(row) for row in table.tolist()),
-        palette_bits=bits,
-        mapping=tuple((part, column) for part, _, column in channels),
-        order=tuple(range(len(channels))),
-    )
-
-
 def _with_order(path: str, found: Jpeg2000, box: bytes) -> Jpeg2000:
-    """Put the channels in the order of their colours, those that are no colour last."""
+    """Put the components in the order of their colours, alpha and others last."""
     count = int.from_bytes(box[:2], "big")
     colours: dict[int, int] = {}
     alpha: dict[int, Alpha] = {}

@@ -11,8 +11,8 @@ import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.numerics import histograms, resample_means
 from dask_slides.numerics import numba_kernels as kernels
+from dask_slides.numerics.box_means import box_mean
 from dask_slides.numerics.kernels import Axis
-from dask_slides.readers.codecs.colour import box_mean
 from dask_slides.runtime import numba_loader
 
 

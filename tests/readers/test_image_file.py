@@ -42,7 +42,6 @@ LOSSLESS = {
     "rgb.bmp": (Image.fromarray(RGB), RGB),
     "grey.gif": (Image.fromarray(GREY), np.repeat(GREY[..., None], 3, axis=-1)),
     "rgb.ppm": (Image.fromarray(RGB), RGB),
-    "rgb.tga": (Image.fromarray(RGB), RGB),
 }
 
 
@@ -69,7 +68,7 @@ def test_lossless_files(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.jp2"])
-def test_lossy_files_read_as_pillow_reads_them(tmp_path, name):
+def test_lossy_files_equal_pillow(tmp_path, name):
     path = tmp_path / name
     y, x = np.mgrid[:60, :70]
     picture = np.stack([y * 4, x * 3, 255 - y - x], axis=-1).astype(np.uint8)
@@ -78,16 +77,6 @@ def test_lossy_files_read_as_pillow_reads_them(tmp_path, name):
     with Image.open(path) as image:
         np.testing.assert_array_equal(found, np.asarray(image))
     assert np.abs(found.astype(int) - picture).mean() < 6
-
-
-def test_palette(tmp_path):
-    path = tmp_path / "a.png"
-    colours = noise(256, 3, seed=5)
-    image = Image.fromarray(GREY)
-    image.putpalette(colours.tobytes())
-    image.save(path)
-    found = ds.open_slide(path).data.compute(scheduler="sync")
-    np.testing.assert_array_equal(found, colours[GREY])
 
 
 def test_palette_with_a_transparent_colour(tmp_path):
@@ -101,14 +90,6 @@ def test_palette_with_a_transparent_colour(tmp_path):
     expected = colours[index]
     expected[index == 2] = 9
     np.testing.assert_array_equal(found, expected)
-
-
-def test_cmyk_is_turned_into_rgb_as_pillow_does(tmp_path):
-    path = tmp_path / "a.jpg"
-    Image.fromarray(RGB).convert("CMYK").save(path, quality=95)
-    found = ds.open_slide(path).data.compute(scheduler="sync")
-    with Image.open(path) as image:
-        np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("fill", [0, 77, 255])
@@ -149,17 +130,6 @@ def test_opening_decodes_nothing(tmp_path):
     assert str(path) in one_line(error)
 
 
-@pytest.mark.parametrize("cut", [0.5, 0.95])
-def test_a_file_cut_off_is_not_read_in_part(tmp_path, cut):
-    for name in ("a.png", "a.jpg"):
-        path = tmp_path / name
-        Image.fromarray(noise(200, 200, 3)).save(path)
-        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
-        with pytest.raises(ds.errors.TileDecodeError) as error:
-            ds.open_slide(path).data.compute(scheduler="sync")
-        one_line(error)
-
-
 def test_pixels_shared_by_tasks_cannot_be_written_to(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
@@ -183,18 +153,8 @@ def test_too_large_is_refused_without_decoding(tmp_path):
     assert str(path) in one_line(error)
 
 
-def test_a_little_above_the_limit_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    Image.fromarray(RGB).save(path)
-    monkeypatch.setattr(image_file, "MAX_PIXELS", 37 * 53 - 1)
-    with pytest.raises(ds.errors.SlideUnsupportedError):
-        ds.open_slide(path)
-    monkeypatch.setattr(image_file, "MAX_PIXELS", 37 * 53)
-    assert ds.open_slide(path).shape == (37, 53, 3)
-
-
 @pytest.mark.parametrize("content", [b"hello", b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"], ids=repr)
-def test_no_image(tmp_path, content):
+def test_files_that_are_no_image(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(ds.errors.SlideFormatError) as error:
@@ -286,44 +246,13 @@ def test_a_transparent_colour_shows_the_fill(tmp_path, bits):
     np.testing.assert_array_equal(pixels_of(path, fill=77), expected)
 
 
-@pytest.mark.parametrize("kind", [b"P5", b"P6", b"P2", b"P3"])
-@pytest.mark.parametrize("top", [256, 1000, 4095, 65535])
-def test_netpbm_of_more_than_8_bits_is_read_as_it_is_stored(tmp_path, kind, top):
-    path = tmp_path / "a.pnm"
-    count = 1 if kind in (b"P5", b"P2") else 3
-    stored = noise(37, 53, count, dtype="uint16", top=top)
-    head = b"%s\n# width and height\n53 37\n%d\n" % (kind, top)
-    text = "# a remark\n" + " ".join(map(str, stored.reshape(-1))) + "\n"
-    plain = kind in (b"P2", b"P3")
-    path.write_bytes(head + (text.encode() if plain else stored.astype(">u2").tobytes()))
-    found = pixels_of(path)
-    assert found.dtype == "uint16"
-    np.testing.assert_array_equal(found, stored)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ds.errors.TileDecodeError):
-        pixels_of(path)
-
-
-def test_netpbm_of_less_than_8_bits_is_spread(tmp_path):
-    path = tmp_path / "a.pgm"
-    stored = noise(37, 53, top=15)
-    path.write_bytes(b"P5 53 37 15\n" + stored.tobytes())
-    np.testing.assert_array_equal(pixels_of(path)[..., 0], stored * 17)
-
-
-def turned(pixels, orientation):
-    image = Image.fromarray(pixels)
-    image.getexif()[274] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("AVIF", {})],
+    [("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True})],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_images_are_turned_upright(tmp_path, kind, options, orientation):
+def test_images_are_upright(tmp_path, kind, options, orientation):
     path = tmp_path / "a"
     image = Image.fromarray(RGB)
     tags = Image.Exif()
@@ -335,35 +264,6 @@ def test_images_are_turned_upright(tmp_path, kind, options, orientation):
     assert slide.shape == expected.shape == ((53, 37, 3) if orientation > 4 else (37, 53, 3))
     np.testing.assert_array_equal(slide.data.compute(scheduler="sync"), expected)
     np.testing.assert_array_equal(slide.read(3, 5, 20, 30), expected[3:23, 5:35])
-
-
-@pytest.mark.parametrize("orientation", [0, 6, 9])
-def test_tags_of_a_png_that_follow_its_pixels(tmp_path, orientation):
-    path = tmp_path / "a.png"
-    tags = Image.Exif()
-    tags[274] = orientation
-    late = chunk(b"eXIf", tags.tobytes()[6:])
-    rows = [row.tobytes() for row in RGB]
-    path.write_bytes(png(rows, 53, 8, 2, after=chunk(b"tEXt", b"eXIf\0" * 9) + late))
-    expected = turned(RGB, 6) if orientation == 6 else RGB
-    slide = ds.open_slide(path)
-    assert slide.shape == expected.shape
-    np.testing.assert_array_equal(slide.data.compute(scheduler="sync"), expected)
-
-
-def tga(samples, alpha_bits):
-    height, width = samples.shape[:2]
-    head = struct.pack("<3B5B4H2B", 0, 0, 2, *[0] * 5, 0, 0, width, height, 32, 32 | alpha_bits)
-    return head + samples[..., [2, 1, 0, 3]].tobytes()
-
-
-def test_a_tga_without_bits_for_alpha_is_opaque(tmp_path):
-    path = tmp_path / "a.tga"
-    stored = np.concatenate([RGB, np.zeros((37, 53, 1), np.uint8)], axis=-1)
-    path.write_bytes(tga(stored, 0))
-    np.testing.assert_array_equal(pixels_of(path), RGB)
-    path.write_bytes(tga(RGBA, 8))
-    np.testing.assert_array_equal(pixels_of(path, fill=77), over(RGBA, 77))
 
 
 def test_a_transparent_colour_of_a_gif_shows_the_fill(tmp_path):
@@ -380,7 +280,7 @@ def test_a_transparent_colour_of_a_gif_shows_the_fill(tmp_path):
 
 
 @pytest.mark.parametrize("adobe", [True, False])
-def test_inks_of_a_jpeg(tmp_path, adobe):
+def test_cmyk_jpeg(tmp_path, adobe):
     """Files store the opposite of inks, whether an APP14 segment says that Adobe wrote them."""
     path = tmp_path / "a.jpg"
     inks = np.zeros((64, 64, 4), np.uint8)
@@ -394,8 +294,8 @@ def test_inks_of_a_jpeg(tmp_path, adobe):
     assert np.abs(pixels_of(path) - expected).max() <= 2
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TGA", "PPM"])
-def test_a_file_cut_off_is_told_whatever_pillow_was_told(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "PPM"])
+def test_truncated_files_are_errors_also_if_pillow_accepts_them(tmp_path, monkeypatch, kind):
     path = tmp_path / "a"
     Image.fromarray(noise(200, 200, 3)).save(path, kind)
     whole = path.read_bytes()
@@ -437,7 +337,7 @@ def test_every_format_is_right_or_refused(tmp_path, kind):
             found = pixels_of(path)
         except (ds.errors.SlideUnsupportedError, ds.errors.SlideFormatError) as error:
             assert str(path) in str(error)
-            assert kind in ("BUFR", "EPS", "GRIB", "HDF5", "WMF", "PALM", "MPO")
+            assert kind not in image_file._FORMATS or (kind == "PPM" and "8 bits" in str(error))
             continue
         with Image.open(path) as stored:
             clear = stored.has_transparency_data
@@ -480,7 +380,7 @@ def of_kind(marker, bits=8, count=3):
         (of_kind(0xC0, count=5), "5 components"),
     ],
 )  # fmt: skip
-def test_kinds_of_jpeg_that_are_not_read_are_refused_by_name(tmp_path, data, said):
+def test_unsupported_kinds_of_jpeg_are_refused_by_name(tmp_path, data, said):
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     with pytest.raises(ds.errors.SlideUnsupportedError, match=f"is a JPEG .*{said}") as error:
@@ -489,7 +389,7 @@ def test_kinds_of_jpeg_that_are_not_read_are_refused_by_name(tmp_path, data, sai
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_jpeg_without_loss(tmp_path, count):
+def test_lossless_jpeg(tmp_path, count):
     path = tmp_path / "a.jpg"
     stored = noise(37, 53, count)
     path.write_bytes(imagecodecs.jpeg8_encode(stored, lossless=True))
@@ -499,35 +399,13 @@ def test_a_jpeg_without_loss(tmp_path, count):
         pixels_of(path)
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-@pytest.mark.parametrize("count", [1, 60])
-def test_texts_of_a_png_however_long_hold_no_pixels(tmp_path, place, count):
-    path = tmp_path / "a.png"
-    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(b" " * 2**21)) * count
-    tags = Image.Exif()
-    tags[274] = 6
-    clear = chunk(b"tRNS", struct.pack(">3H", *RGB[0, 0]))
-    turned_by = chunk(b"eXIf", tags.tobytes()[6:])
-    rows = [row.tobytes() for row in RGB]
-    before = (text, turned_by, clear) if place == "before" else (turned_by, clear)
-    after = text if place == "after" else b""
-    path.write_bytes(png(rows, 53, 8, 2, *before, after=after))
-    expected = np.where((RGB[0, 0] == RGB).all(-1, keepdims=True), 255, RGB)
-    np.testing.assert_array_equal(pixels_of(path), np.rot90(expected, -1))
-
-
 @pytest.mark.parametrize("tags", [b"MM\x13*\0\0\0\x08", b"MM\0*\0\0\1\0", b"MM", b""], ids=str)
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "late"])
-def test_tags_that_are_damaged_turn_nothing(tmp_path, tags, kind):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_tags_are_ignored(tmp_path, tags, kind):
     path = tmp_path / "a"
-    if kind == "late":
-        rows = [row.tobytes() for row in RGB]
-        path.write_bytes(png(rows, 53, 8, 2, after=chunk(b"eXIf", tags)))
-        expected = RGB
-    else:
-        Image.fromarray(RGB).save(path, kind)
-        expected = pixels_of(path)
-        Image.fromarray(RGB).save(path, kind, exif=b"Exif\0\0" + tags)
+    Image.fromarray(RGB).save(path, kind)
+    expected = pixels_of(path)
+    Image.fromarray(RGB).save(path, kind, exif=b"Exif\0\0" + tags)
     np.testing.assert_array_equal(pixels_of(path), expected)
 
 
@@ -544,14 +422,12 @@ BMP = (
         (b"P6 8 ;*\x1b 255\n" + b"\0" * 192, ds.errors.SlideFormatError),
         (b"P5 8 25555555555555555555 255\n" + b"\0" * 192, ds.errors.SlideFormatError),
         (b"Image type: L image\r\nScale (x,y): \xb1\r\n\x1a", ds.errors.SlideFormatError),
-        (b"P2 2 2 1000\n1 2 3 x", ds.errors.TileDecodeError),
-        (b"P2 2 2 1000\n1 2 3 -4", ds.errors.TileDecodeError),
-        (b"P2 2 2 1000\n1 2 3", ds.errors.TileDecodeError),
-        (b"P5 2 2 1000\n1", ds.errors.TileDecodeError),
+        (b"P2 2 2 100\n1 2 3 x", ds.errors.TileDecodeError),
+        (b"P5 2 2 100\n1", ds.errors.TileDecodeError),
         (BMP + struct.pack("<3I", 15, 240, 3840) + b"\0" * 134, ds.errors.SlideUnsupportedError),
     ],
 )
-def test_reasons_are_no_words_of_python(tmp_path, data, kind):
+def test_errors_of_python_are_not_shown_as_reasons(tmp_path, data, kind):
     path = tmp_path / "a"
     path.write_bytes(data)
     with pytest.raises(kind) as error:
@@ -571,7 +447,7 @@ def test_reasons_are_no_words_of_python(tmp_path, data, kind):
 
 
 @pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
-def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, on_bad_tile):
+def test_missing_memory_is_not_reported_as_damage(tmp_path, monkeypatch, on_bad_tile):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
     slide = ds.open_slide(path, on_bad_tile=on_bad_tile)
@@ -591,40 +467,28 @@ def test_memory_that_is_not_there_is_no_damage(tmp_path, monkeypatch, on_bad_til
         assert slide.bad_tiles() == ()
 
 
-DDS = b"DDS " + struct.pack("<7I", 124, 0x1007, 8, 8, 0, 0, 0) + b"\0" * 44
-NO_IMAGES = {
+NOT_READ = {
     "HDF5": b"\x89HDF\r\n\x1a\n" + b"\0" * 100,
-    "GRIB": b"GRIB" + b"\0\0\0\1" + b"\0" * 100,
-    "BUFR": b"BUFR" + b"\0" * 100,
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 30\n%%EndComments\n" + b"\n" * 99,
-    "WMF": b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<4hH", 0, 0, 90, 90, 72) + b"\0" * 6
-           + b"\1\0\t\0" + b"\0" * 100,
     "MPEG": b"\0\0\1\xb3\x14\0\xf0" + b"\0" * 100,
-    "FITS": b"".join(card.ljust(80) for card in (
-                b"SIMPLE  =                    T", b"BITPIX  =                   16",
-                b"NAXIS   =                    2", b"NAXIS1  =                    8",
-                b"NAXIS2  =                    8", b"END")).ljust(2880) + b"\0" * 2880,
-    "DDS": DDS + struct.pack("<2I4s5I", 32, 4, b"ZZZZ", 0, 0, 0, 0, 0) + b"\0" * 100,
-    "SGI image of 16 bits": b"\1\xda\0\2\0\2" + struct.pack(">3H", 8, 8, 1) + b"\0" * 1000,
-    "AVIF of more than 8 bits": imagecodecs.avif_encode(noise(64, 64, 3, dtype="u2", top=1023),
-                                                        bitspersample=10),
+    "AVIF": imagecodecs.avif_encode(noise(64, 64, 3)),
+    "PPM": b"P5 2 2 1000\n" + bytes(8),
     "DICOM": b"\0" * 128 + b"DICM" + b"\0" * 100,
     "CZI": b"ZISRAWFILE" + b"\0" * 100,
     "JPEG XL": imagecodecs.jpegxl_encode(noise(64, 64, 3)),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("kind", NO_IMAGES)
-def test_what_is_known_by_name_only_is_refused_by_name(tmp_path, kind):
+@pytest.mark.parametrize("kind", NOT_READ)
+def test_formats_that_are_not_read_are_refused_by_name(tmp_path, kind):
     path = tmp_path / "slide"
-    path.write_bytes(NO_IMAGES[kind])
-    said = "pixel format" if kind == "DDS" else kind
-    with pytest.raises(ds.errors.SlideUnsupportedError, match=said) as error:
+    path.write_bytes(NOT_READ[kind])
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=kind) as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
 
-def test_previews_are_not_taken_for_the_slide(tmp_path):
+def test_files_that_hold_only_a_preview_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.vsi", RGB, photometric="rgb")
     Image.fromarray(RGB).save(tmp_path / "b.MRXS", "JPEG")
     (tmp_path / "c.ndpis").write_text("[NanoZoomer Digital Pathology Image Set]\n")
@@ -634,8 +498,8 @@ def test_previews_are_not_taken_for_the_slide(tmp_path):
         assert name in one_line(error)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TGA", "WEBP", "DDS", "ICO", "PPM"])
-def test_no_error_is_a_bare_one(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM"])
+def test_damaged_files_are_right_or_named_in_the_error(tmp_path, kind):
     """Damaged headers and bodies: right, or an error of ours that names the file."""
     path = tmp_path / "a"
     Image.fromarray(noise(48, 48, 3)).save(path, kind)

@@ -60,7 +60,7 @@ def test_a_lone_image_is_the_slide_whatever_it_is_called(tmp_path, name):
     assert "image" not in slide.properties
 
 
-def test_which_of_two_labels_is_the_slide_is_asked(tmp_path):
+def test_a_choice_is_needed_if_all_images_are_labels(tmp_path):
     path = tmp_path / "a.ome.tif"
     images = named(path, ["Label", "Overview"], [(60, 70), (60, 80)])
     with pytest.raises(ds.errors.SlideArgumentError, match="image=") as error:
@@ -131,7 +131,7 @@ def test_pages_beside_a_larger_image(tmp_path, stacked):
 
 
 @pytest.mark.parametrize("image", [2, -1, "third", "2", True, 1.0])
-def test_an_image_that_is_not_there(tmp_path, image):
+def test_an_image_that_the_file_lacks_is_refused(tmp_path, image):
     path = tmp_path / "a.ome.tif"
     named(path, ["left", "right"], [(60, 70), (60, 80)])
     with pytest.raises(ds.errors.SlideArgumentError, match="image=") as error:
@@ -218,22 +218,12 @@ def test_planes_of_a_stack(tmp_path, how):
         ({"axes": 5}, "axes=5"),
     ],
 )
-def test_planes_and_axes_that_are_not_there(tmp_path, options, told):
+def test_planes_and_axes_that_the_file_lacks_are_refused(tmp_path, options, told):
     path = tmp_path / "a.ome.tif"
     STACKS["ome"](path)
     with pytest.raises(ds.errors.SlideArgumentError, match=told) as error:
         ds.open_slide(path, **options)
     one_line(error)
-
-
-def test_a_plane_of_a_flat_image_is_refused(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, noise(60, 70))
-    assert ds.open_slide(path, z=0, t=0, axes="YX").shape == (60, 70, 1)
-    for name in "zt":
-        with pytest.raises(ds.errors.SlideArgumentError, match=f"{name}=1") as error:
-            ds.open_slide(path, **{name: 1})
-        one_line(error)
 
 
 PAGES = noise(5, 60, 70)
@@ -266,7 +256,7 @@ def test_axes_say_what_pages_are(tmp_path, options):
             np.testing.assert_array_equal(slide.data.compute()[..., 0], page)
 
 
-def test_axes_of_colour_pages_and_axes_that_the_file_has_wrong(tmp_path):
+def test_axes_override_those_of_the_file(tmp_path):
     colour, path = noise(4, 60, 70, 3), tmp_path / "a.tif"
     tifffile.imwrite(path, colour, **COLOUR)
     for z in range(4):
@@ -293,7 +283,7 @@ def test_a_plane_has_its_own_pyramid_and_reads_like_a_file_of_its_own(tmp_path):
         assert slide.source.reductions(0) == (2, 4, 8)  # a plain tiled page
 
 
-def test_a_tile_that_another_plane_lacks_is_none_of_this_one(tmp_path):
+def test_each_plane_has_its_own_absent_tiles(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PAGES, photometric="minisblack", metadata={"axes": "ZYX"}, **TILES)
     with tifffile.TiffFile(path) as tiff:
@@ -332,7 +322,7 @@ def test_the_command_line_chooses_planes_and_axes(tmp_path):
     assert "z=0 to 4" in failed.stderr
 
 
-def test_what_has_one_image_of_one_plane_says_so(tmp_path):
+def test_a_file_of_one_plane_refuses_other_choices(tmp_path):
     from PIL import Image
 
     path = tmp_path / "a.png"
@@ -401,7 +391,7 @@ def test_a_level_of_fewer_planes_is_left_out(tmp_path):
     np.testing.assert_array_equal(slide.data.compute()[..., 0], STACK[0, 3, 0])
 
 
-def test_axes_of_a_store_that_are_called_otherwise(tmp_path):
+def test_axes_of_a_store_with_unknown_names(tmp_path):
     path = zarr_image(tmp_path / "a.zarr", [PAGES], ["angle", "y", "x"])
     with pytest.raises(ds.errors.SlideUnsupportedError, match="axes='CYX'"):
         ds.open_slide(path)

@@ -3,6 +3,9 @@
 import struct
 
 import numpy as np
+from rw_fixtures import noise, smooth
+
+import dask_slides as ds
 
 ROWS = 16
 FORMS = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B"}
@@ -78,3 +81,21 @@ def packed(codes):
     bits = "".join(f"{code:0{width}b}" for code, width in codes)
     bits += "0" * (-len(bits) % 8)
     return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
+
+
+def pixels_of(path):
+    """Return the pixels of a slide."""
+    slide = ds.open_slide(path)
+    return slide.read(0, 0, *slide.shape[:2])
+
+
+def coded(samples=3):
+    """Return pixels (40, 48, c) that no codec makes small."""
+    return smooth(40, 48)[..., :samples] // 2 + noise(40, 48, samples) // 4
+
+
+def strips(path, code, pixels, encode, **tags):
+    """Write `pixels` in strips that `encode` makes."""
+    parts = [np.ascontiguousarray(pixels[y : y + ROWS]) for y in range(0, len(pixels), ROWS)]
+    whole = tags_of(pixels.shape, code, ROWS, **tags)
+    path.write_bytes(tiff(whole, [bytes(encode(part)) for part in parts]))

@@ -1,15 +1,13 @@
-"""What stored samples mean: palettes, inverted grey, alpha, YCbCr to plain colour."""
+"""Convert stored samples to grey or RGB: palettes, inverted grey, alpha, YCbCr, CMYK."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.runtime.numba_loader import numba_kernels
 
 BT601 = (0.299, 0.587, 0.114)
 FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
@@ -17,12 +15,12 @@ FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 
 @dataclass(frozen=True)
 class Conversion:
-    """How (h, w, stored channels) becomes (h, w, channels) of plain grey or colour."""
+    """Converts (h, w, stored channels) to (h, w, channels) of grey or RGB."""
 
     palette: bytes | None = None
     """RGB triples; the stored samples are indices into it."""
     scale: int | None = None
-    """Factor that spreads 1, 2 and 4-bit grey over 0 to 255."""
+    """Factor that scales 1, 2 and 4-bit grey to 0 to 255."""
     invert: bool = False
     """Whether 0 is white."""
     ycbcr: bool = False
@@ -41,25 +39,25 @@ class Conversion:
 
     @property
     def plain(self) -> bool:
-        """Whether samples come out as they are stored, so that means of them do too."""
+        """Whether stored samples are the pixels, so that means of them are means of pixels."""
         return self == Conversion(fill=self.fill)
 
     @property
     def mixes(self) -> bool:
-        """Whether the same number in every stored sample does not come out as itself."""
+        """Whether no stored number gives the same number in all channels of a pixel."""
         return self.palette is not None or self.ycbcr or self.cmyk or self.scale is not None
 
     def channels(self, stored: int) -> int:
-        """Return how many channels come of `stored` ones."""
+        """Return the number of channels that `stored` ones are converted to."""
         if self.palette is not None:
             return 3
         return stored - 1 if self.alpha or self.cmyk else stored
 
     def dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the dtype that comes of the `stored` one."""
+        """Return the dtype that the `stored` one is converted to."""
         if self.palette is not None or stored == np.bool_:
             return np.dtype(np.uint8)
-        # numpy has two types of 64 bits that are equal, and Zarr knows one of them
+        # of the two equal 64-bit types of numpy Zarr knows one
         return np.dtype(stored.newbyteorder("=").str)
 
     def __call__(self, stored: Array) -> Array:
@@ -108,9 +106,9 @@ def _rgb_of_ycbcr(stored: Array, shares: tuple[float, ...], reference: tuple[flo
 
 
 def rgb_of_cmyk(stored: Array) -> Array:
-    """Return the RGB of inks, (h, w, 4) of an unsigned type, where 0 is no ink.
+    """Return the RGB of CMYK samples (h, w, 4) of an unsigned type, where 0 is no ink.
 
-    Each colour is (top - ink) * (top - black) / top, rounded: what Pillow, libvips and GDAL show
+    Each colour is (top - ink) * (top - black) / top, rounded, as in Pillow, libvips and GDAL
     without a colour profile.
     """
     top = int(np.iinfo(stored.dtype).max)
@@ -121,9 +119,9 @@ def rgb_of_cmyk(stored: Array) -> Array:
 
 
 def _opaque(dtype: np.dtype[Any]) -> int:
-    """Return the alpha of an opaque pixel: 1 of floats, of integers the largest up to 16 bits.
+    """Return the alpha of an opaque pixel: 1 for floats, else the largest value up to 16 bits.
 
-    GDAL and libvips write 255 for 32 bits too; an alpha above is as opaque.
+    GDAL and libvips write 255 for 32 bits too; an alpha above it is opaque as well.
     """
     if dtype.kind == "f":
         return 1
@@ -131,14 +129,14 @@ def _opaque(dtype: np.dtype[Any]) -> int:
 
 
 def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> Array:
-    """Return the colour over `fill`: where it is opaque as it is stored, else a mean of both."""
+    """Return the colour composited over `fill`; opaque pixels stay as they are stored."""
     dtype = stored.dtype
     colour, alpha = stored[..., :-1], np.clip(stored[..., -1:], 0, opaque)
     if dtype.kind == "f":
         below = dtype.type(fill)
-        with np.errstate(invalid="ignore", over="ignore"):  # of what is hidden
+        with np.errstate(invalid="ignore", over="ignore"):  # hidden pixels may hold anything
             mixed = (colour * alpha if straight else colour) + (1 - alpha) * below
-        # nothing of a hidden colour shows, also if it is no number; and nothing of such a fill
+        # NaN and infinity times 0 are not 0
         mixed[alpha[..., 0] == 0] = below
         if not np.isfinite(below):
             opaquely = alpha[..., 0] == 1
@@ -148,56 +146,7 @@ def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> A
     limits = np.iinfo(dtype)
     wide: Any = np.int32 if dtype.itemsize == 1 else np.int64
     below = wide(min(max(fill, limits.min), limits.max))
-    kept = colour.astype(wide) * (alpha if straight else wide(opaque))
-    mixed = (kept + (opaque - alpha.astype(wide)) * below + opaque // 2) // opaque
+    weighted = colour.astype(wide) * (alpha if straight else wide(opaque))
+    mixed = (weighted + (opaque - alpha.astype(wide)) * below + opaque // 2) // opaque
     composited: Array = np.clip(mixed, limits.min, limits.max).astype(dtype)
     return composited
-
-
-SAVED = 0.2e-9
-"""Seconds a sample that the compiled means are faster."""
-
-
-def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
-    """Return the means of `factor` x `factor` pixels of bytes (h, w, c), each rounded once.
-
-    The last row and column are the means of what there is of them. `samples` are those of
-    the whole image of which `pixels` are a part.
-    """
-    height, width, channels = pixels.shape
-    means = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
-    whole = height % factor == width % factor == 0
-    compiled = numba_kernels(samples * SAVED) if whole else None
-    if compiled is not None and factor in (2, 4, 8):
-        rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
-        compiled.box(rows, channels, factor, means.reshape(len(means), -1))
-        return means
-    for top, bottom, high in _boxes(height, factor):
-        for left, right, wide in _boxes(width, factor):
-            into = means[top // factor : -(-bottom // factor), left // factor : -(-right // factor)]
-            _means(pixels[top:bottom, left:right], high, wide, into)
-    return means
-
-
-def _boxes(size: int, factor: int) -> Iterator[tuple[int, int, int]]:
-    """Yield start, stop and length of the boxes along an axis: the whole ones, then the rest."""
-    rest = size % factor
-    if size > rest:
-        yield 0, size - rest, factor
-    if rest:
-        yield size - rest, size, rest
-
-
-def _means(pixels: Array, high: int, wide: int, means: Array) -> None:
-    """Write the means of `high` x `wide` pixels; whole rows are added at once, then columns."""
-    height, width, channels = pixels.shape
-    sums = pixels[::high].astype(np.uint16)
-    for row in range(1, high):
-        sums += pixels[row::high]
-    columns = sums.reshape(height // high, width // wide, wide, channels)
-    for channel in range(channels):
-        mean = columns[:, :, 0, channel] + np.uint16(high * wide // 2)
-        for column in range(1, wide):
-            mean += columns[:, :, column, channel]
-        mean //= np.uint16(high * wide)
-        means[..., channel] = mean

@@ -1,7 +1,7 @@
-"""What the header of a compressed tile says it is, read before anything is allocated.
+"""Read the header of a compressed tile before a decoder allocates anything.
 
-The decoders believe the header of the stream and not the tags of the page: a tile of a few
-bytes can declare 65,535 x 65,535 pixels, or be the tile of another image.
+Decoders trust the header of the stream, not the tags of the page: a tile of a few bytes can
+declare 65,535 x 65,535 pixels, or belong to another image.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ SEQUENTIAL_OR_PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC2})
 LOSSLESS = 0xC3
 """Frames with Huffman codes: of a DCT, or of differences between samples."""
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDB)})
-"""Second bytes of markers that no segment before the frame header begins with."""
+"""Markers without a segment, which do not lie before a frame header."""
 _RESTARTS = frozenset(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
 _MOST_SCANS = 64
-"""Scans of a progressive JPEG: each is a pass over the whole tile, and takes ten bytes."""
+"""Most scans of a progressive JPEG: each is a pass over the tile, and needs only ten bytes."""
 _ZEROS = bytes(32)
-"""No coder ends a stream with so many of them."""
+"""No encoder ends a stream with so many zeros."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image as its stream declares it."""
+    """What the header of a stream declares."""
 
     height: int
     width: int
     samples: int | None = None
-    """None where the format does not tell before it is decoded."""
+    """None if the format does not say before it is decoded."""
     bits: int | None = None
     end: int = 0
-    """Bytes of the stream up to the end of what says so."""
+    """Bytes of the stream up to the end of its frame header; JPEG only."""
     marker: int = 0
-    """Of a JPEG, the kind of its frame (SOF)."""
+    """Marker of the frame (SOF); JPEG only."""
     identifiers: bytes = b""
-    """Of a JPEG, the numbers of its components; ``b"RGB"`` for colours that are not YCbCr."""
+    """Component identifiers; ``b"RGB"`` means that colours are not YCbCr. JPEG only."""
     sampling: tuple[int, ...] = ()
-    """Of each component of a JPEG, its sampling factors: across in the upper four bits, down."""
+    """Sampling factors of each component: across in the upper four bits, down. JPEG only."""
 
 
 def jpeg_frame(data: Data) -> Frame:
-    """Return what the frame header (SOF) of a JPEG stream says."""
+    """Return the frame header (SOF) of a JPEG stream."""
     at = 2
     if bytes(data[:2]) != START:
         raise ValueError("the JPEG stream has no beginning")
@@ -79,10 +79,10 @@ def jpeg_frame(data: Data) -> Frame:
 
 
 def has_end(data: Data) -> bool:
-    """Return whether a JPEG stream is whole: libjpeg makes flat grey of what is missing.
+    """Return whether a JPEG stream has an end marker behind its last scan.
 
-    Whatever follows is padding of its writer. The codes of a scan never look like an end; what
-    lies before them, a thumbnail say, may have one.
+    libjpeg fills what is missing of a stream with grey. Bytes behind the marker are padding. An
+    end marker before the scan belongs to something else, such as a thumbnail.
     """
     if data[-2:] == END:
         return True
@@ -91,10 +91,10 @@ def has_end(data: Data) -> bool:
 
 
 def between_restarts(header: bytes, data: Data) -> bytes:
-    """Return as a stream of its own what of a JPEG lies before a restart marker, or is its last.
+    """Return one restart interval of a JPEG as a stream of its own.
 
-    NDPI keeps one JPEG, and where each of its restart intervals begins. `header` is that of the
-    whole with the size of one of them. Bytes that end otherwise have no end here either.
+    NDPI stores one JPEG, and where each of its restart intervals begins. `header` is that of the
+    JPEG with the size of one interval. An interval without its restart marker gets no end.
     """
     part = bytes(data)
     if part[-2:] in _RESTARTS:
@@ -103,7 +103,7 @@ def between_restarts(header: bytes, data: Data) -> bytes:
 
 
 def jpeg2000_frame(data: Data) -> Frame:
-    """Return what the size segment (SIZ) of a JPEG 2000 stream says, in JP2 boxes or without."""
+    """Return the size segment (SIZ) of a JPEG 2000 stream, in JP2 boxes or without."""
     if data[-2:] != END and not bytes(data).rstrip(b"\0").endswith(END):
         raise ValueError("the JPEG 2000 stream has no end")
     at = 0
@@ -123,7 +123,7 @@ def jpeg2000_frame(data: Data) -> Frame:
 
 
 def webp_frame(data: Data) -> Frame:
-    """Return what the first chunk of a WebP file says."""
+    """Return the header in the first chunk of a WebP file."""
     head = bytes(data[:30])
     if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 25:
         raise ValueError("the WebP stream has no beginning")
@@ -142,7 +142,7 @@ def webp_frame(data: Data) -> Frame:
 
 
 def png_frame(data: Data) -> Frame:
-    """Return what the header chunk of a PNG says."""
+    """Return the header chunk of a PNG."""
     head = bytes(data[:26])
     if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
         raise ValueError("the PNG stream has no beginning")
@@ -151,7 +151,7 @@ def png_frame(data: Data) -> Frame:
 
 
 def jpegxl_frame(data: Data) -> Frame:
-    """Return what the size header of a JPEG XL stream says, in boxes or without."""
+    """Return the size header of a JPEG XL stream, in boxes or without."""
     stream = bytes(data)
     at = 0
     if stream[4:8] == b"JXL ":
@@ -185,7 +185,7 @@ def jpegxl_frame(data: Data) -> Frame:
 
 
 def lerc_frame(data: Data) -> Frame:
-    """Return what the header of a LERC blob says."""
+    """Return the header of a LERC blob."""
     head = bytes(data[:26])
     if len(head) < 26 or head[:6] != b"Lerc2 ":
         raise ValueError("the LERC stream has no beginning")
@@ -205,4 +205,4 @@ READ: dict[int, Callable[[Data], Frame]] = {
     34933: png_frame,
     34887: lerc_frame,
 }
-"""By compression tag, what reads the header of a stream that is an image of its own."""
+"""By compression tag, the function that reads the header of a stream."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.readers.codecs.colour import box_mean
+from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs.headers import (
     END,
     JPEG,
@@ -159,8 +159,10 @@ class JpegDecoder(ImageDecoder):
         if pixels is None or not _is_equal(pixels, expected):
             return False
         self._proven.add(tables)
-        reduced = self.tile(number, data, FACTORS[0]) if whole else None
-        return reduced is None or _is_near(reduced, box_mean(pixels, FACTORS[0]))
+        if not whole:
+            return True
+        reduced = self.tile(number, data, FACTORS[0])
+        return reduced is not None and _is_near(reduced, box_mean(pixels, FACTORS[0]))
 
     def tile(self, number: int, data: Data, factor: int = 1) -> Array | None:
         """Return the samples (h / factor, w / factor, s) of a tile of a page that is proven.

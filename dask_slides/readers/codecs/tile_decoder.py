@@ -14,7 +14,7 @@ import numpy as np
 
 from dask_slides.core.geometry import reduced_size
 from dask_slides.core.types import Array
-from dask_slides.readers.codecs.colour import box_mean
+from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs.jpeg import JpegDecoder, is_jpeg
 from dask_slides.readers.codecs.strict import strict_decode
 from dask_slides.readers.codecs.tile_bytes import TileByteReader

@@ -29,9 +29,8 @@ def samples_of(page: Any) -> int:
 
 
 def is_subsampled(page: Any) -> bool:
-    """Return whether pixels share chroma in blocks of bytes, which tifffile does not read."""
-    of_bytes = int(page.compression) not in READ
-    return of_bytes and page.photometric == 6 and block_of(page) != (1, 1)
+    """Return whether pixels share chroma in blocks, in a codec that compresses bytes."""
+    return int(page.compression) not in READ and page.photometric == 6 and block_of(page) != (1, 1)
 
 
 def block_of(page: Any) -> tuple[int, int]:
@@ -51,7 +50,7 @@ def tile_bytes(page: Any, height: int, width: int) -> int:
 
 
 class TileSizes:
-    """Which sizes the tiles of a page may have, number by number."""
+    """Sizes that the tiles of a page may have, by tile number."""
 
     def __init__(self, page: Any) -> None:
         self.full = tile_size(page)
@@ -70,9 +69,9 @@ class TileSizes:
         )
 
     def is_last_strip(self, number: int, height: int, width: int) -> bool:
-        """Return whether a stream of this size may be the last strip, with rows to spare.
+        """Return whether a stream of this size may be the last strip.
 
-        Some writers give it as many rows as the others have, or whole blocks.
+        Some writers give it as many rows as the others have, or whole blocks of 8 or 16 rows.
         """
         if self._across > 1 or width != self.full[1] or self._tiled:
             return False
@@ -81,7 +80,7 @@ class TileSizes:
         return is_last and rows <= height <= max(self.full[0], -(-rows // 16) * 16)
 
     def allowed(self, number: int) -> set[tuple[int, int]]:
-        """Return the sizes that writers give tile `number`: whole, or without its padding."""
+        """Return the sizes that tile `number` may have: with its padding or without."""
         height, width = self.valid(number)
         return {self.full, (height, self.full[1]), (height, width)}
 
@@ -156,31 +155,31 @@ class FrameCheck:
 
 
 class ByteCounts:
-    """How many bytes the tiles of a page may have before their samples are unpacked."""
+    """Numbers of bytes that the decoded tiles of a page may have, before samples are unpacked."""
 
     def __init__(self, page: Any) -> None:
         self._page = page
         self._sizes = TileSizes(page)
         self.full = tile_bytes(page, *self._sizes.full)
         self.row = tile_bytes(page, 1, self._sizes.full[1])
-        # writers fill strips up to whole words, or to sectors of the disk
+        # writers pad strips to whole words or disk sectors
         self.padding = min(max(self.row, 2**12), self.full)
 
     def needed(self, number: int) -> int:
-        """Return how many of its bytes hold pixels of the image, or lie between those."""
+        """Return how many bytes of tile `number` are needed for the pixels in the image."""
         return self._sizes.valid(number)[0] * self.row
 
     def fitting(self, number: int, length: int) -> int | None:
-        """Return how many of `length` bytes are tile `number`; None if there are not as many.
+        """Return how many of `length` bytes are tile `number`; None if that is not a size of it.
 
-        What is too much is left out, as libtiff does it, if it is not as much as another tile.
+        More bytes than a tile has are ignored, as in libtiff, unless they are too many.
         """
         if length == self.full:
             return length
         found = []
         for height, width in self._sizes.allowed(number):
             size = tile_bytes(self._page, height, width)
-            # of narrower rows some could be taken for those of a tile that lacks bytes
+            # only with full rows: else a tile that lacks bytes could pass for a narrower one
             most = self.padding if width == self._sizes.full[1] else 1
             if size <= length < size + most:
                 found.append(size)
@@ -188,9 +187,9 @@ class ByteCounts:
 
 
 def check_raw(page: Any, counts: Any) -> tuple[int, int] | None:
-    """Return the number and byte count of an uncompressed tile that is not as long as it must be.
+    """Return number and byte count of the first uncompressed tile of a wrong size; None if none.
 
-    None if all are. `counts` is an array of the byte counts of all tiles of `page`.
+    `counts` is an array of the byte counts of all tiles of `page`.
     """
     sizes = ByteCounts(page)
     for number in np.flatnonzero((counts != sizes.full) & (counts != 0)).tolist():

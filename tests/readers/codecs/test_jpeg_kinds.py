@@ -181,8 +181,8 @@ def test_pictures_that_tifffile_writes(tmp_path, layout, args, bits):
         how = {"photometric": "minisblack", "extrasamples": [0, 0]}
     stored = np.ascontiguousarray(picture.transpose(2, 0, 1)) if layout == "planes" else picture
     tifffile.imwrite(
-        path, stored, compression="jpeg", metadata=None, compressionargs={**args}, **LAYOUTS[layout],
-        **how,
+        path, stored, compression="jpeg", compressionargs={**args}, metadata=None,
+        **LAYOUTS[layout], **how,
     )  # fmt: skip
     slide = ds.open_slide(path)
     off = np.abs(slide.data.compute() - picture.astype(int))

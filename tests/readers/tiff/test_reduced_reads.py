@@ -13,8 +13,8 @@ from rw_fixtures import smooth
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
+from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs import headers, jpeg
-from dask_slides.readers.codecs.colour import box_mean
 from dask_slides.readers.tiff import file as tiff_file
 from dask_slides.readers.tile_cache import TILE_CACHE, Reuse, TileCache
 
