@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -167,26 +167,7 @@ def open_ome_zarr(
     """Read the metadata of the store at `path`."""
     path, group, attributes, scales, images, number = _image_group(path, choice)
     try:
-        multiscale = attributes.get("ome", attributes)["multiscales"][scales]
-        names = tuple(str(dataset["path"]) for dataset in multiscale["datasets"])
-        arrays = [group[name] for name in names]
-        for array in arrays:
-            check_chunks(path, array, limits)
-        plane = _plane(path, multiscale["axes"], arrays[0].shape, choice)
-        others = plane.check(path, arrays[0].shape)
-        axes = tuple(plane.axes.lower())
-        # if z is downsampled too, the smaller levels do not hold the planes of level 0
-        kept = [
-            n for n, array in enumerate(arrays) if _planes(axes, array) == _planes(axes, arrays[0])
-        ]
-        arrays, names = [arrays[n] for n in kept], tuple(names[n] for n in kept)
-        levels, channels = _levels(axes, [a.shape for a in arrays], [a.chunks for a in arrays])
-        mpp = _mpp(multiscale, axes)
-        version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
-        dtype = np.dtype(arrays[0].dtype)
-        _check_limits(path, levels, channels * dtype.itemsize, limits)
-        recorded = _recorded_holes(attributes)
-        named_channels = _channels(attributes.get("ome", attributes), channels)
+        opened = _open(path, group, attributes, scales, limits, choice)
     except SlideError:
         raise
     except Exception as error:  # metadata can be anything, and Zarr has many errors
@@ -194,24 +175,67 @@ def open_ome_zarr(
             f"{path}: no multiscales metadata that can be read ({error!r}); "
             "give an OME-Zarr 0.4 or 0.5 image"
         ) from None
+    source = opened.source
+    assert isinstance(source, OmeZarrSource)
+    colour = source.dtype == np.uint8 and source.channels == 3
+    fill = fill_for(path, fill, source.dtype, colour=colour, nodata=source.nodata)
+    properties = opened.properties
+    if source.nodata is not None:
+        properties["nodata"] = text_of(source.nodata)
+    if images:
+        properties["image"] = images[number]
+    return replace(opened, source=replace(source, background=fill), images=images)
+
+
+def _open(
+    path: str,
+    group: Any,
+    attributes: Mapping[str, Any],
+    scales: int,
+    limits: Limits,
+    choice: ImageSelection,
+) -> Opened:
+    """Return the image of one multiscale; any error of the metadata may come out."""
+    ome = attributes.get("ome", attributes)
+    multiscale = ome["multiscales"][scales]
+    names = [str(dataset["path"]) for dataset in multiscale["datasets"]]
+    arrays = [group[name] for name in names]
+    for array in arrays:
+        check_chunks(path, array, limits)
+    first = arrays[0]
+    plane = _plane(path, multiscale["axes"], first.shape, choice)
+    other_planes = plane.check(path, first.shape)
+    axes = tuple(plane.axes.lower())
+    # if z is downsampled too, the smaller levels do not hold the planes of level 0
+    same = [n for n, array in enumerate(arrays) if _planes(axes, array) == _planes(axes, first)]
+    levels, channels = _levels(
+        axes, [arrays[n].shape for n in same], [arrays[n].chunks for n in same]
+    )
+    mpp = _mpp(multiscale, axes)
+    version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
+    dtype = np.dtype(first.dtype)
+    _check_limits(path, levels, channels * dtype.itemsize, limits)
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
-    mark = attributes.get(MARK)
-    nodata = parse_nodata(str(mark.get("nodata", "")), dtype) if isinstance(mark, Mapping) else None
-    colour = dtype == np.uint8 and channels == 3
-    fill = fill_for(path, fill, dtype, colour=colour, nodata=nodata)
+    own = attributes.get(MARK)
+    own = own if isinstance(own, Mapping) else {}
     metadata = marker_of(path)
     assert metadata is not None  # Zarr has just read it
     source = OmeZarrSource(
-        path, metadata, identify(metadata), names, axes, levels, channels, dtype.newbyteorder("="),
-        background=fill, recorded_holes=recorded, plane=plane, nodata=nodata,
-    )  # fmt: skip
-    properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | others
-    if nodata is not None:
-        properties["nodata"] = text_of(nodata)
-    if images:
-        properties["image"] = images[number]
-    return Opened(source, mpp, properties, images, named_channels)
+        path,
+        metadata,
+        identify(metadata),
+        tuple(names[n] for n in same),
+        axes,
+        levels,
+        channels,
+        dtype.newbyteorder("="),
+        recorded_holes=missing_from_json(own.get("holes", ())),
+        plane=plane,
+        nodata=parse_nodata(str(own.get("nodata", "")), dtype),
+    )
+    properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
+    return Opened(source, mpp, properties, channels=_channels(ome, channels))
 
 
 def check_chunks(path: str, array: Any, limits: Limits) -> None:
@@ -239,13 +263,6 @@ def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limi
                 f"{path}: level {number} declares {height:,} x {width:,} px in chunks of {rows:,} "
                 f"x {columns:,}; if that is right, open it with limits=Limits(...)"
             )
-
-
-def _recorded_holes(attributes: Mapping[str, Any]) -> tuple[MissingRegion, ...]:
-    """Return the missing regions that the attributes of our own stores list."""
-    mark = attributes.get(MARK)
-    rows = mark.get("holes", ()) if isinstance(mark, Mapping) else ()
-    return missing_from_json(rows)
 
 
 def _image_group(

@@ -36,38 +36,43 @@ def check_single_file(path: str, tiff: Any) -> None:
     root = root_of_xml(tiff.ome_metadata) if tiff.is_ome else None
     if root is None:
         return
-    images = [_files_of(image, root, tiff.filename) for image in children(root, "Image")]
-    others = sorted({name for files in images for name in files - {""}})
+    own = _own_uuid(root, tiff.filename)
+    images = [_files_of(image, own, tiff.filename) for image in children(root, "Image")]
+    is_split = any("" in files and len(files) > 1 for files in images)
+    others = sorted({repr(name) for files in images for name in files if name})
     if children(root, "BinaryOnly"):
-        others = ["the metadata file"]
-    elif {""} in images and not any("" in files and len(files) > 1 for files in images):
+        others = ["its metadata"]
+    elif {""} in images and not is_split:
         return
     if others:
+        listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise SlideUnsupportedError(
-            f"{path}: an OME-TIFF with planes or metadata in other files ({', '.join(others[:3])}"
-            f"{', ...' if len(others) > 3 else ''}), which are not opened; convert it to OME-Zarr "
-            "with bioformats2raw, or stack the arrays of the files and use from_dask"
+            f"{path}: parts of this OME-TIFF lie in other files ({listed}), which are not opened; "
+            "convert it to OME-Zarr with bioformats2raw, or stack the arrays of the files and use "
+            "from_dask"
         )
 
 
-def _files_of(image: Element, root: Element, filename: str) -> set[str]:
-    """Return the names of the files that hold planes of `image`; "" is the opened file."""
+def _own_uuid(root: Element, filename: str) -> str | None:
+    """Return the UUID of the opened file itself."""
     every = [one for one in root.iter() if one.tag.endswith("UUID")]
-    own = root.get("UUID") or next(
-        (one.text for one in every if one.get("FileName") == filename), None
-    )
+    named = (one.text for one in every if one.get("FileName") == filename)
+    own = root.get("UUID") or next(named, None)
     if own is None and len({one.text for one in every}) == 1:  # the file was renamed
         own = every[0].text
-    found = {""} if any(not len(data) for data in image.iter() if _is_tiff_data(data)) else set()
+    return own
+
+
+def _files_of(image: Element, own: str | None, filename: str) -> set[str]:
+    """Return the names of the files that hold planes of `image`; "" is the opened file."""
+    found = set()
     for one in image.iter():
+        if one.tag.endswith("TiffData") and not len(one):
+            found.add("")
         if one.tag.endswith("UUID"):
             here = one.text == own or one.get("FileName") == filename
             found.add("" if here else one.get("FileName") or str(one.text))
     return found or {""}
-
-
-def _is_tiff_data(element: Element) -> bool:
-    return bool(element.tag.endswith("TiffData"))
 
 
 def pixels_of(tiff: Any, series: Any) -> list[Element]:

@@ -66,13 +66,13 @@ def test_a_pyramid_a_raster_and_a_zarr_store(bucket, pyramid, tmp_path):
         assert np.array_equal(zarr.data.compute(), here.data.compute())
 
 
-def test_an_image_in_one_large_piece_is_refused(bucket, tmp_path, monkeypatch):
+def test_an_image_in_one_large_strip_is_refused(bucket, tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", smooth(300, 420), photometric="rgb")
     url = bucket.put(tmp_path / "a.tif", "one/a.tif")
     assert np.array_equal(ds.open_slide(url).data.compute(), smooth(300, 420))
-    monkeypatch.setattr(opening, "_LARGEST_PIECE", 300 * 420 * 3 - 1)
+    monkeypatch.setattr(opening, "_LARGEST_STRIP", 300 * 420 * 3 - 1)
     with pytest.raises(
-        ds.errors.SlideUnsupportedError, match="pieces of 0 MB, which can only"
+        ds.errors.SlideUnsupportedError, match="strips of 0 MB, which can only"
     ) as error:
         ds.open_slide(url)
     assert url in one_line(error)

@@ -82,7 +82,7 @@ def test_layouts(tmp_path, size, layout, bigtiff, order):
 
 
 @pytest.mark.parametrize(("tile", "expected"), [((16, 16), (16, 16)), (None, (7, 47))])
-def test_a_level_tells_its_unit_of_storage(tmp_path, tile, expected):
+def test_the_tile_of_a_level(tmp_path, tile, expected):
     path = tmp_path / "a.tif"
     options = {"tile": tile} if tile else {"rowsperstrip": 7}
     tifffile.imwrite(path, noise(61, 47, 3), photometric="rgb", compression="zlib", **options)
@@ -373,20 +373,6 @@ def test_opening_and_planning_read_no_pixel(tmp_path):
     assert slide.shape == (1500, 1500, 3)
 
 
-def test_opening_a_damaged_jpeg_works_and_reading_it_names_the_place(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, smooth(200, 200), compression="jpeg", photometric="ycbcr", tile=(64, 64))
-    offset, count = segments(path)[5]  # tile row 1, column 1
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(b"\x00" * count)
-    slide = ds.open_slide(path)
-    with pytest.raises(ds.errors.TileDecodeError, match="level 0, rows 64 to 128") as error:
-        slide.read(64, 64, 64, 64)
-    assert str(path) in one_line(error)
-    assert slide.read(0, 0, 64, 64).shape == (64, 64, 3)  # the others can be read
-
-
 @pytest.mark.parametrize("codec", ["zlib", "lzw", "jpeg2000", "webp", "zstd", "lzma"])
 def test_damaged_tiles_raise(tmp_path, codec):
     path = tmp_path / "a.tif"
@@ -456,7 +442,7 @@ def test_absent_tiles_among_others(tmp_path):
 
 
 @pytest.mark.parametrize("code", [273, 279], ids=["offset 0", "byte count 0"])
-def test_an_absent_uncompressed_strip_is_not_the_head_of_the_file(tmp_path, code):
+def test_an_absent_uncompressed_strip_shows_the_fill(tmp_path, code):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(61, 47, 3), photometric="rgb")
     patch_tag(path, code, 0)
@@ -484,7 +470,7 @@ def test_nothing_there(tmp_path):
     refused(tmp_path / "no folder" / "a.tif", ds.errors.SlideNotFoundError, FileNotFoundError)
 
 
-def test_a_folder_that_is_no_store(tmp_path):
+def test_a_folder_without_a_store(tmp_path):
     refused(tmp_path, ds.errors.SlideFormatError, ValueError)
 
 
@@ -501,40 +487,19 @@ def test_a_folder_that_is_no_store(tmp_path):
     ],
     ids=repr,
 )
-def test_files_that_are_no_image(tmp_path, content):
+def test_files_without_an_image(tmp_path, content):
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     refused(path, ds.errors.SlideFormatError, ValueError)
 
 
-def test_a_header_cut_off(tmp_path):
-    path = tmp_path / "a.tif"
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(noise(64, 64, 3), photometric="rgb")
-    with tifffile.TiffFile(path) as tiff:
-        end = tiff.pages[0].offset + 20
-    path.write_bytes(path.read_bytes()[:end])
-    refused(path, ds.errors.SlideFormatError, ValueError)
-
-
-def test_a_codec_that_is_not_known(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, noise(64, 64), compression="zlib")
-    patch_tag(path, 259, 12345)
-    refused(path, ds.errors.SlideUnsupportedError, NotImplementedError)
-
-
 @pytest.mark.parametrize(
     ("case", "word"),
-    [("lab", "CIELAB"), ("orientation", "orientation 9"), ("complex", "samples"),
-     ("colour pages", "channels")],
-)  # fmt: skip
+    [("complex", "samples"), ("colour pages", "channels")],
+)
 def test_kinds_that_are_refused(tmp_path, case, word):
     path = tmp_path / ("a.ome.tif" if case == "colour pages" else "a.tif")
-    rgb = noise(32, 32, 3)
     data, options = {
-        "lab": (rgb, {"photometric": "cielab"}),
-        "orientation": (rgb, {"photometric": "rgb", "extratags": [(274, 3, 1, 9, True)]}),
         "complex": (noise(32, 32, dtype="float32") * 1j, {}),
         "colour pages": (
             noise(2, 32, 32, 3),
@@ -588,7 +553,7 @@ def test_regions_outside(tmp_path):
         slide.read(0, 0, 1, 1, level=1)
 
 
-def test_every_error_is_a_builtin_too_and_survives_pickle():
+def test_every_error_is_a_builtin_error_and_pickles():
     pairs = {
         "SlideNotFoundError": FileNotFoundError,
         "SlideFormatError": ValueError,
