@@ -71,7 +71,7 @@ class SlideChangedError(SlideError, OSError):
 
 
 class RemoteError(SlideError, ConnectionError):
-    """The server of a remote slide or store does not answer right, however often it is asked."""
+    """The server of a remote slide or store fails, also after retries."""
 
 
 class RemoteAccessError(SlideError, PermissionError):

@@ -70,10 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def web_server(folder, ranges=True, head=None):
+def web_server(folder, ranges=True, head=None, tags=True):
     """Serve the files of `folder`, also as buckets of their names; yield address and traffic.
 
-    `head` is a status with which HEAD is answered.
+    `head` is a status with which HEAD is answered; without `tags` no ETag is sent.
     """
     traffic = Traffic()
 
@@ -110,17 +110,18 @@ def web_server(folder, ranges=True, head=None):
                 start = stop = 0
             elif span:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{status.st_size}")
-            self.send_header("ETag", tag)
+            if tags:
+                self.send_header("ETag", tag)
             self.send_header("Last-Modified", self.date_time_string(int(status.st_mtime)))
             self.send_header("Content-Length", str(stop - start))
             self.end_headers()
             if self.command == "HEAD":
                 traffic.add("HEAD", self.path, span, 0)
                 return
+            traffic.add("GET", self.path, span, stop - start)  # before the client goes on
             with open(path, "rb") as file:
                 file.seek(start)
                 self.wfile.write(file.read(stop - start))
-            traffic.add("GET", self.path, span, stop - start)
 
     with served(Handler) as address:
         yield address, traffic
