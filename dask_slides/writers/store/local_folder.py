@@ -40,10 +40,6 @@ class LocalFolder(Location):
         with open(self._of(file), "rb") as stream:
             return stream.read()
 
-    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
-        """Return the bytes of each of `files`."""
-        return map(self.read, files)
-
     def write(self, file: str, data: Data, flush: bool = True) -> None:
         """Write `file` under another name, then rename it."""
         path = self._of(file)
@@ -79,10 +75,6 @@ class LocalFolder(Location):
             return [f"{folder}/{name}" for name in os.listdir(self._of(folder))]
         except FileNotFoundError:
             return []
-
-    def exists(self, file: str) -> bool:
-        """Return whether there is a `file`."""
-        return os.path.lexists(self._of(file))
 
     def remove(self, files: Iterable[str]) -> None:
         """Delete `files`."""
