@@ -77,7 +77,7 @@ class Bucket(Location):
         return [f"{folder}/{name}" for name, _ in list_objects(self._of(folder))]
 
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`, a thousand per request; those that are not there are no error."""
+        """Delete `files`, a thousand per request."""
         import obstore
 
         names = list(files)
@@ -98,9 +98,10 @@ class Bucket(Location):
         self.remove([file for file, _ in self.files() if file not in (KEY, LOCK)])
 
     def delete(self) -> None:
-        """Delete an unfinished store; last what says that it is one of ours."""
-        self.clear()
-        self.remove([KEY])
+        """Delete an unfinished store; objects without a key belong to somebody else."""
+        if self._has(KEY):
+            self.clear()
+            self.remove([KEY])
 
     def is_occupied(self) -> bool:
         """Return whether there is a root group, or anything that no unfinished store has."""

@@ -77,9 +77,10 @@ class LocalFolder(Location):
             return []
 
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`."""
+        """Delete `files`; those that are not there are no error."""
         for file in files:
-            os.unlink(self._of(file))
+            with suppress(FileNotFoundError):
+                os.unlink(self._of(file))
 
     def remove_folder(self, folder: str) -> None:
         """Delete all files of `folder`, if there is one."""

@@ -56,7 +56,7 @@ class Location(ABC):
 
     @abstractmethod
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`."""
+        """Delete `files`; those that are not there are no error."""
 
     @abstractmethod
     def remove_folder(self, folder: str) -> None:

@@ -115,10 +115,9 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
     """
     location, path = journal.location, f"{first}/{MANIFEST}"
     sizes = dict(location.files())
-    present = {file for file in sizes if is_store_file(file)} - {path}
-    temporary = {file for file in present if file.endswith(".partial")}  # of a killed worker
+    temporary = {file for file in sizes if file.endswith(".partial")}  # of killed processes
     location.remove(temporary)
-    present -= temporary
+    present = {file for file in sizes if is_store_file(file)} - temporary - {path}
     recorded = (Record(**one) for done in journal.done() for one in done["files"])
     records = {one.file: one for one in recorded if one.file in present}
     _check_shards(location.path, records, shards)
