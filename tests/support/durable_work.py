@@ -51,7 +51,7 @@ def write_threaded(source, out):
 
 
 def is_hidden(name):
-    """Return whether a file is of a writer: it begins with a dot and is not metadata of Zarr."""
+    """Return whether a file is one of a writer: it begins with a dot, and is not Zarr's."""
     return name.startswith(".") and not name.startswith(".z")
 
 

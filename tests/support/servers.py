@@ -1,6 +1,6 @@
-"""Servers on this machine: an S3-compatible one, a web server of ranges, and faults in between.
+"""Servers on this machine: an S3-compatible one, a web server, and a proxy that injects faults.
 
-Requests and bytes are counted where they pass, and every fault is injected by a seeded choice.
+Requests and bytes are counted, and faults are chosen by a seeded random generator.
 """
 
 import http.client
@@ -17,13 +17,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 FAULTS = ("500", "503", "reset", "reset after", "short", "stall")
-"""`reset after` is done by the server, and the answer lost."""
+"""With `reset after` the server does what is requested, and the answer is lost."""
 _HOP = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
 @dataclass
 class Traffic:
-    """What passed a server."""
+    """Requests to a server, and injected faults."""
 
     requests: list = field(default_factory=list)
     """(method, path, range or None, bytes of the answer) in order of arrival."""
@@ -35,7 +35,7 @@ class Traffic:
             self.requests.append(request)
 
     def ranges(self, part=""):
-        """Return the bytes of every answer to a GET of a range, of paths with `part`."""
+        """Return the bytes of each answer to a GET of a range, for paths with `part`."""
         return [n for method, path, span, n in self.requests
                 if method == "GET" and span and part in path]  # fmt: skip
 
@@ -45,7 +45,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request, client_address):
-        """A client that is gone is no error here."""
+        """Ignore clients that are gone."""
 
 
 @contextmanager
@@ -70,10 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def web_server(folder, ranges=True, head=None):
+def web_server(folder, ranges=True, head=None, tags=True):
     """Serve the files of `folder`, also as buckets of their names; yield address and traffic.
 
-    `head` is a status with which HEAD is answered.
+    `head` is a status with which HEAD is answered; without `tags` no ETag is sent.
     """
     traffic = Traffic()
 
@@ -110,17 +110,18 @@ def web_server(folder, ranges=True, head=None):
                 start = stop = 0
             elif span:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{status.st_size}")
-            self.send_header("ETag", tag)
+            if tags:
+                self.send_header("ETag", tag)
             self.send_header("Last-Modified", self.date_time_string(int(status.st_mtime)))
             self.send_header("Content-Length", str(stop - start))
             self.end_headers()
             if self.command == "HEAD":
                 traffic.add("HEAD", self.path, span, 0)
                 return
+            traffic.add("GET", self.path, span, stop - start)  # before the client goes on
             with open(path, "rb") as file:
                 file.seek(start)
                 self.wfile.write(file.read(stop - start))
-            traffic.add("GET", self.path, span, stop - start)
 
     with served(Handler) as address:
         yield address, traffic
@@ -128,7 +129,7 @@ def web_server(folder, ranges=True, head=None):
 
 @dataclass
 class Faults:
-    """Which requests go wrong: every one with a chance, until there were `limit`."""
+    """Which requests fail: each with a chance, until `limit` of them did."""
 
     chance: float = 0.0
     kinds: tuple = FAULTS
@@ -139,7 +140,7 @@ class Faults:
         self.random = random.Random(self.seed)
 
     def start(self, chance, kinds=FAULTS, limit=10**9, seed=0):
-        """From now on requests go wrong."""
+        """Let requests fail from now on."""
         self.random = random.Random(seed)
         self.chance, self.kinds, self.limit = chance, kinds, limit
 
@@ -157,10 +158,10 @@ class Faults:
 
 @contextmanager
 def proxy(upstream, faults=None):
-    """Pass requests on to `upstream`, some of them wrongly; yield address, traffic, faults."""
+    """Pass requests on to `upstream`, and let some fail; yield address, traffic, faults."""
     traffic, faults = Traffic(), faults or Faults()
     host = upstream.removeprefix("http://")
-    quiet = threading.Event()  # set when all that stalls is let go
+    quiet = threading.Event()  # set at the end, for requests that stall
 
     class Handler(_Handler):
         def _answer(self, status, headers, body, sent=None):

@@ -1,4 +1,4 @@
-"""Files as ranges of bytes: of this machine, or of another one."""
+"""Files that are read by ranges of bytes, on this machine or on a server."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Data = bytes | memoryview
 Range = tuple[int, int]
 
 _AHEAD = 4
-"""Ranges of one call that are under way at a time: the wait for one is that for all."""
+"""Ranges of one call that are fetched at the same time, so that they wait together."""
 _REQUESTS = 32
-"""The same of a process."""
+"""Ranges that a process fetches at the same time."""
 _BLOCK = 2**18
-"""Bytes that a stream asks for at the least: the tables of a TIFF lie in a few places."""
+"""Bytes that a stream fetches at least: the tables of a TIFF lie close to each other."""
 _BLOCKS = 64
-"""Blocks that a stream keeps."""
+"""Blocks that a stream caches."""
 
 
 class ByteFile(Protocol):
-    """A file that is read by ranges of bytes. Threads may share it."""
+    """A file that is read by ranges of bytes. Threads can share it."""
 
     def ranges(self, wanted: list[Range]) -> Iterator[Data]:
-        """Yield the bytes of each (start, stop), fewer where the file ends before."""
+        """Yield the bytes of each (start, stop), fewer at the end of the file."""
         ...
 
 
@@ -45,41 +45,41 @@ def byte_file(path: str, identity: Identity) -> ByteFile:
 
 
 class LocalFile:
-    """A file of this machine."""
+    """A file on this machine."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, self._file)
 
     def ranges(self, wanted: list[Range]) -> Iterator[Data]:
-        """Yield the bytes of each range, read when it is asked for."""
+        """Yield the bytes of each range, which is read when the caller gets to it."""
         for start, stop in wanted:
             yield os.pread(self._file, stop - start, start)
 
 
 class RemoteFile:
-    """An object of another machine; one that changed raises SlideChangedError."""
+    """An object on a server; if it changed, reading raises SlideChangedError."""
 
     def __init__(self, url: str, identity: Identity) -> None:
         self._url = url
         self._facts = (identity.size, identity.mtime_ns, identity.version)
 
     def ranges(self, wanted: list[Range]) -> Iterator[Data]:
-        """Yield the bytes of each range; the next ones are fetched meanwhile."""
-        left = iter(wanted)
+        """Yield the bytes of each range, and fetch the next ones meanwhile."""
+        waiting = iter(wanted)
         if len(wanted) == 1:  # no thread needed
-            yield self.range(*next(left))
+            yield self.range(*next(waiting))
             return
-        under_way: list[Future[memoryview]] = [
-            _pool().submit(self.range, *one) for one in islice(left, _AHEAD)
+        fetched: list[Future[memoryview]] = [
+            _pool().submit(self.range, *one) for one in islice(waiting, _AHEAD)
         ]
         try:
-            while under_way:
-                data = under_way.pop(0).result()
-                under_way += [_pool().submit(self.range, *one) for one in islice(left, 1)]
+            while fetched:
+                data = fetched.pop(0).result()
+                fetched += [_pool().submit(self.range, *one) for one in islice(waiting, 1)]
                 yield data
         finally:
-            for future in under_way:
+            for future in fetched:
                 future.cancel()
 
     def range(self, start: int, stop: int) -> memoryview:
@@ -94,13 +94,13 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class RangeStream(io.RawIOBase):
-    """A remote object as a file that is read in order here and there; of one thread."""
+    """A remote object as a seekable file for one thread."""
 
     def __init__(self, url: str) -> None:
         identity = identify(url)
         self._file = RemoteFile(url, identity)
         self._size = identity.size
-        self._at = 0
+        self._position = 0
         self._blocks: OrderedDict[int, memoryview] = OrderedDict()
 
     def readable(self) -> bool:
@@ -112,18 +112,20 @@ class RangeStream(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return where the next byte is read."""
-        return self._at
+        """Return the position of the next byte."""
+        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go on at `offset` from the beginning, from here, or from the end."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
+        """Move to `offset` from the beginning, from here, or from the end."""
+        self._position = (
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        )
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Read as many bytes as the buffer holds, fewer at the end of the file."""
         view = memoryview(buffer).cast("B")
-        start, stop = self._at, min(self._at + len(view), self._size)
+        start, stop = self._position, min(self._position + len(view), self._size)
         if stop <= start:
             return 0
         numbers = range(start // _BLOCK, -(-stop // _BLOCK))
@@ -135,11 +137,11 @@ class RangeStream(io.RawIOBase):
             view[low - start : high - start] = block[low - first : high - first]
         while len(self._blocks) > _BLOCKS:
             self._blocks.popitem(last=False)
-        self._at = stop
+        self._position = stop
         return stop - start
 
     def _load(self, numbers: range) -> None:
-        """Fetch the blocks that are missing, those beside each other at once."""
+        """Fetch the blocks that are missing, adjacent ones in one request."""
         runs: list[list[int]] = []
         for number in numbers:
             if number in self._blocks:
@@ -150,26 +152,27 @@ class RangeStream(io.RawIOBase):
                 runs.append([number])
         ranges = [(run[0] * _BLOCK, min((run[-1] + 1) * _BLOCK, self._size)) for run in runs]
         for run, data in zip(runs, self._file.ranges(ranges), strict=True):
-            for place, number in enumerate(run):
-                self._blocks[number] = memoryview(data)[place * _BLOCK : (place + 1) * _BLOCK]
+            for position, number in enumerate(run):
+                start = position * _BLOCK
+                self._blocks[number] = memoryview(data)[start : start + _BLOCK]
 
 
 def stream(path: str) -> Any:
-    """Open the file at `path` to be read here and there."""
+    """Open the file at `path` for reading at any position."""
     return io.BufferedReader(RangeStream(path)) if is_remote(path) else open(path, "rb")
 
 
 def check_digest(path: str, sha256: str) -> Identity:
-    """Return the identity of the file at `path` if it has this checksum; all of it is read."""
+    """Read the whole file at `path`; return its identity if it has this checksum."""
     identity = identify(path)
     try:
         with stream(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise SlideNotFoundError(f"{path}: {reason}; give the checksum of a file") from error
+        raise SlideNotFoundError(f"{path}: {reason}; check the path") from error
     if found != sha256.strip().lower():
         raise SlideChangedError(
-            f"{path}: its SHA-256 is {found} and not {sha256}; fetch the file again"
+            f"{path}: its SHA-256 is {found} and not {sha256}; download the file again"
         )
     return identity

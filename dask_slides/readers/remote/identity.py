@@ -1,4 +1,4 @@
-"""Which version of a file was opened: a path alone does not tell whether it was replaced since."""
+"""The version of a file that was opened, to notice that the file was replaced."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dask_slides.readers.remote.object_store import head, is_remote
 
 @dataclass(frozen=True)
 class Identity:
-    """Which file was opened: a path alone does not tell whether it was replaced since."""
+    """Size, time of change and version of a file."""
 
     size: int
     mtime_ns: int
     version: str = ""
-    """What the server of a remote file tells this version of it by."""
+    """ETag of a remote file."""
 
 
 def identify(path: str) -> Identity:
-    """Return the identity of the file at `path`, or of the object at an address."""
+    """Return the identity of the file at a path or an address."""
     if is_remote(path):
         return Identity(*head(path))
     try:

@@ -40,8 +40,9 @@ WAITS = (0.1, 5.0)
 TIMEOUT = 30.0
 """Seconds for one request; the largest are of 4 MB when reading, of a shard when writing."""
 ATTEMPTS = 5
-"""Times that a request is made which obstore gives up at once if its answer is lost: the list of a
-prefix, a copy, a deletion of many objects, the creation of a lock."""
+"""Times that a request is made which obstore does not repeat if its answer breaks off: the list of
+a prefix, a copy, a deletion of many objects, the creation of a lock, and the content of an object
+without an ETag."""
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
 """Answers that do not change when a request is repeated."""
 
@@ -219,7 +220,8 @@ def fetch(url: str, start: int, stop: int, facts: tuple[int, int, str]) -> memor
     Raises SlideChangedError unless size, time and version of the object are `facts`.
     """
     options: GetOptions = {"range": (start, stop)}
-    if facts[2] and not facts[2].startswith("W/"):  # a weak one never matches
+    has_tag = bool(facts[2]) and not facts[2].startswith("W/")  # a weak one never matches
+    if has_tag:
         options["if_match"] = facts[2]
 
     def request(store: Any, key: str) -> tuple[tuple[int, int, str], memoryview]:
@@ -228,7 +230,7 @@ def fetch(url: str, start: int, stop: int, facts: tuple[int, int, str]) -> memor
         result = obstore.get(store, key, options=options)
         return _facts(result.meta), memoryview(result.bytes())
 
-    found, data = call_store(url, request)
+    found, data = call_store(url, request, 1 if has_tag else ATTEMPTS)
     # some servers ignore conditions
     if found[0] != facts[0] or any(a != b for a, b in zip(found, facts, strict=True) if a and b):
         raise SlideChangedError(f"{url}: the object changed since it was opened; open it again")

@@ -52,11 +52,6 @@ class Bucket(Location):
         """Return the bytes of `file`; FileNotFoundError if there is none."""
         return fetch_whole(self._of(file))
 
-    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
-        """Return the bytes of each of `files`."""
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            return list(pool.map(self.read, files))
-
     def write(self, file: str, data: Data, flush: bool = True) -> None:
         """Write `file`, which a server does whole or not at all."""
         call_store(self._of(file), lambda store, key: _put(store, key, data))
@@ -81,12 +76,8 @@ class Bucket(Location):
         """Return the names of the objects below `folder`."""
         return [f"{folder}/{name}" for name, _ in list_objects(self._of(folder))]
 
-    def exists(self, file: str) -> bool:
-        """Return whether there is an object `file`."""
-        return exists(self._of(file))
-
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`, a thousand per request; those that are not there are no error."""
+        """Delete `files`, a thousand per request."""
         import obstore
 
         names = list(files)
@@ -107,9 +98,10 @@ class Bucket(Location):
         self.remove([file for file, _ in self.files() if file not in (KEY, LOCK)])
 
     def delete(self) -> None:
-        """Delete an unfinished store; last what says that it is one of ours."""
-        self.clear()
-        self.remove([KEY])
+        """Delete an unfinished store; objects without a key belong to somebody else."""
+        if self._has(KEY):
+            self.clear()
+            self.remove([KEY])
 
     def is_occupied(self) -> bool:
         """Return whether there is a root group, or anything that no unfinished store has."""
@@ -119,18 +111,19 @@ class Bucket(Location):
     def staging(self, key: Mapping[str, Any], overwrite: bool) -> Bucket:
         """Return this location for a new store, and one beside it to replace an old store."""
         beside = self._beside()
-        return beside if beside.exists(KEY) or (overwrite and self._has_root()) else self
+        return beside if beside._has(KEY) or (overwrite and self._has(*ROOT)) else self
 
     def unfinished(self) -> Sequence[Bucket]:
         """Return the location beside this one, and this one if it has no root group."""
-        return [self._beside()] if self._has_root() else [self._beside(), self]
+        return [self._beside()] if self._has(*ROOT) else [self._beside(), self]
 
     def _beside(self) -> Bucket:
         parent, _, name = self.path.rpartition("/")
         return Bucket(f"{parent}/.{name}.partial")
 
-    def _has_root(self) -> bool:
-        return any(self.exists(file) for file in ROOT)
+    def _has(self, *files: str) -> bool:
+        """Return whether there is any of `files`."""
+        return any(exists(self._of(file)) for file in files)
 
     @contextmanager
     def claim(self, staging: Bucket, resume: bool) -> Iterator[Callable[[], bool]]:
@@ -183,10 +176,6 @@ class Bucket(Location):
         found = self.read_lock()
         return found is not None and found[0] == mine
 
-    def discard(self, other: Bucket) -> None:
-        """Delete the unfinished store `other`; the lock of this location keeps others away."""
-        other.delete()
-
     def publish(self, staging: Bucket, root: Mapping[str, Data], check: Callable[[], None]) -> None:
         """Copy the objects of a store that replaces another one; write the root group last."""
         check()
@@ -216,7 +205,7 @@ class Bucket(Location):
 
     def must_keep(self, staging: Bucket) -> bool:
         """Return whether `staging` is finished, or the old store was deleted in its favour."""
-        return self._has_root() if staging == self else self.exists(KEY)
+        return self._has(*ROOT) if staging == self else self._has(KEY)
 
 
 def _put(store: Any, key: str, data: Data, mode: Any = "overwrite") -> None:

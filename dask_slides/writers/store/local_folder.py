@@ -40,10 +40,6 @@ class LocalFolder(Location):
         with open(self._of(file), "rb") as stream:
             return stream.read()
 
-    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
-        """Return the bytes of each of `files`."""
-        return map(self.read, files)
-
     def write(self, file: str, data: Data, flush: bool = True) -> None:
         """Write `file` under another name, then rename it."""
         path = self._of(file)
@@ -80,14 +76,11 @@ class LocalFolder(Location):
         except FileNotFoundError:
             return []
 
-    def exists(self, file: str) -> bool:
-        """Return whether there is a `file`."""
-        return os.path.lexists(self._of(file))
-
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`."""
+        """Delete `files`; those that are not there are no error."""
         for file in files:
-            os.unlink(self._of(file))
+            with suppress(FileNotFoundError):
+                os.unlink(self._of(file))
 
     def remove_folder(self, folder: str) -> None:
         """Delete all files of `folder`, if there is one."""

@@ -35,10 +35,6 @@ class Location(ABC):
         """Return the bytes of `file`; FileNotFoundError if there is none."""
 
     @abstractmethod
-    def read_each(self, files: Iterable[str]) -> Iterable[bytes]:
-        """Return the bytes of each of `files`."""
-
-    @abstractmethod
     def write(self, file: str, data: Data, flush: bool = True) -> None:
         """Write `file` whole or not at all; without `flush` it may not be on the disk yet."""
 
@@ -59,12 +55,8 @@ class Location(ABC):
         """Return the names of the files in `folder`; none if there is no such folder."""
 
     @abstractmethod
-    def exists(self, file: str) -> bool:
-        """Return whether there is a `file`."""
-
-    @abstractmethod
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`."""
+        """Delete `files`; those that are not there are no error."""
 
     @abstractmethod
     def remove_folder(self, folder: str) -> None:
@@ -104,9 +96,9 @@ class Location(ABC):
         Raises OutputBusyError if another process has it.
         """
 
-    @abstractmethod
     def discard(self, other: Self) -> None:
         """Delete the unfinished store `other` unless another process writes to it."""
+        other.delete()
 
     def recover(self, staging: Self) -> None:  # noqa: B027
         """Finish or undo a publication that was killed."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,8 +88,8 @@ class Journal:
         """Return the records of all finished tasks."""
         names = sorted(name for name in self.location.names(JOURNAL) if name.endswith(".json"))
         new = [name for name in names if name not in self._read]
-        for name, data in zip(new, self.location.read_each(new), strict=True):
-            self._read[name] = json.loads(data)
+        with ThreadPoolExecutor() as pool:  # in a bucket each one is a request
+            self._read |= zip(new, map(json.loads, pool.map(self.location.read, new)), strict=True)
         return [self._read[name] for name in names]
 
     def holes(self) -> tuple[tuple[MissingRegion, ...], tuple[BadTile, ...]]:
@@ -114,10 +115,9 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
     """
     location, path = journal.location, f"{first}/{MANIFEST}"
     sizes = dict(location.files())
-    present = {file for file in sizes if is_store_file(file)} - {path}
-    temporary = {file for file in present if file.endswith(".partial")}  # of a killed worker
+    temporary = {file for file in sizes if file.endswith(".partial")}  # of killed processes
     location.remove(temporary)
-    present -= temporary
+    present = {file for file in sizes if is_store_file(file)} - temporary - {path}
     recorded = (Record(**one) for done in journal.done() for one in done["files"])
     records = {one.file: one for one in recorded if one.file in present}
     _check_shards(location.path, records, shards)

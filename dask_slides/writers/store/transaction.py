@@ -179,12 +179,13 @@ def _check(final: Location, overwrite: bool) -> None:
 
 
 def _begin(final: Location, staging: Location, key: Mapping[str, Any], resume: bool) -> None:
-    """Write the key; unless the same store is resumed, delete what was begun before."""
-    if not (resume and _read_key(staging) == key):
-        for other in final.unfinished():
-            if other != staging and _read_key(other) is not None:
-                final.discard(other)
-        staging.clear()
+    """Delete what was begun before and write the key, unless the same store is resumed."""
+    if resume and _read_key(staging) == key:
+        return
+    for other in final.unfinished():
+        if other != staging and _read_key(other) is not None:
+            final.discard(other)
+    staging.clear()
     staging.write(KEY, json.dumps(key, indent=0, sort_keys=True).encode())
 
 

@@ -68,14 +68,43 @@ def verify(path: Any) -> Verified:
         raise SlideFormatError(
             f"{target}: not a finished store of dask_slides with a manifest; write it again"
         )
-    verified, wrong = _compare(target, own["manifest"])
-    attributes = open_group(target).attrs.asdict()
-    if not wrong and root_digest(attributes) != own["manifest"].get("root"):
+    location = location_of(target)
+    try:
+        manifest = own["manifest"]
+        path = _path_in(manifest)
+        records = _records(_checked(location, path, manifest.get("sha256")))
+        if not all(_is_inside(one.file) for one in records):
+            raise ValueError(f"{path} names files outside the store")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(target, [f"its manifest has changed ({error})"]) from error
+    wrong = _differences(location, records, path)
+    statuses = Counter(one.status for one in records if one.status)
+    counted = sum(statuses[status] for status in STATUSES)
+    if counted != manifest.get("shards", counted):
+        wrong.append(f"{counted:,} shards of {manifest['shards']} have a status")
+    if root_digest(open_group(target).attrs.asdict()) != manifest.get("root"):
         wrong.append("the attributes of the root have changed")
     if wrong:
-        more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
-        raise StoreDamagedError(f"{target}: {wrong[0]}{more}; write the store again")
-    return verified
+        raise _damaged(target, wrong)
+    return Verified(target, len(records), sum(one.size for one in records), dict(statuses))
+
+
+def _damaged(path: str, wrong: list[str]) -> StoreDamagedError:
+    more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+    return StoreDamagedError(f"{path}: {wrong[0]}{more}; write the store again")
+
+
+def _checked(location: Location, file: str, sha256: Any) -> bytes:
+    """Return the bytes of `file` if it has this checksum."""
+    try:
+        data = location.read(file)
+    except (RemoteError, RemoteAccessError):
+        raise
+    except OSError as error:
+        raise _damaged(location.path, [f"{file} is missing"]) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _damaged(location.path, [f"{file} has changed"])
+    return data
 
 
 def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
@@ -118,39 +147,6 @@ def _is_inside(path: Any) -> bool:
     if not isinstance(path, str) or not path or "\0" in path:
         return False
     return not os.path.isabs(path) and ".." not in path.replace("\\", "/").split("/")
-
-
-def _compare(store: str, manifest: Any) -> tuple[Verified, list[str]]:
-    """Read a whole store; return what it should hold, and what is wrong with it."""
-    nothing = Verified(store, 0, 0, {})
-    try:
-        path, digest = _path_in(manifest), manifest.get("sha256")
-    except ValueError:
-        return nothing, ["the attributes about its manifest have changed"]
-    location = location_of(store)
-    try:
-        data = location.read(path)
-    except (RemoteError, RemoteAccessError):
-        raise
-    except OSError:
-        return nothing, [f"{path} is missing"]
-    if hashlib.sha256(data).hexdigest() != digest:
-        return nothing, [f"{path} has changed"]
-    try:
-        records = _records(data)
-    except (KeyError, TypeError, ValueError):
-        return nothing, [f"{path} is not a manifest"]
-    if not all(_is_inside(one.file) for one in records):
-        return nothing, [f"{path} names files outside the store"]
-    statuses = Counter(one.status for one in records if one.status)
-    counted = sum(statuses[status] for status in STATUSES)
-    expected = manifest.get("shards", counted)
-    if type(expected) is not int:
-        return nothing, ["the attributes about its manifest have changed"]
-    wrong = _differences(location, records, path)
-    if counted != expected:
-        wrong.append(f"{counted:,} shards of {expected:,} have a status")
-    return Verified(store, len(records), sum(one.size for one in records), dict(statuses)), wrong
 
 
 def _differences(location: Location, records: list[Record], manifest: str) -> list[str]:

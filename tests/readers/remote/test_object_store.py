@@ -267,6 +267,18 @@ def test_a_web_server_without_head(tissue_tiff, tmp_path, quick_retries):
             slide.data.compute()
 
 
+def test_a_web_server_without_versions_that_breaks_off(tissue_tiff, quick_retries):
+    expected = ds.open_slide(tissue_tiff).data.compute()
+    with (
+        servers.web_server(tissue_tiff.parent, tags=False) as (address, _),
+        servers.proxy(address) as (through, traffic, faults),
+    ):
+        slide = ds.open_slide(f"{through}/{tissue_tiff.name}")
+        faults.start(1.0, ("short",), limit=3)
+        assert np.array_equal(slide.data.compute(), expected)
+        assert traffic.injected["short"] == 3
+
+
 def test_without_obstore_it_says_what_to_install():
     code = (
         "import sys; sys.modules['obstore'] = sys.modules['obstore.store'] = None\n"
