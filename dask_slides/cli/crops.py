@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from dask_slides.cli.options import (
-    CommonOptions,
-    chosen_detector,
-    detector_options,
-    output_argument,
-)
+from dask_slides.cli.options import CommonOptions, detector_options, output_argument
 from dask_slides.cli.output import check_output, print_estimate, print_pack, write_output
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -27,29 +24,16 @@ from dask_slides.writers.estimate import estimate_tiles
 @click.option("--mpp", type=float, help="micrometres per pixel of the crops")
 @detector_options(0.35)
 @computing
-def command(
-    slide: SlideOptions,
-    out: str,
-    n: int,
-    size: int,
-    seed: int,
-    downsample: float | None,
-    mpp: float | None,
-    detector: str,
-    ratio: float,
-    common: CommonOptions,
-) -> None:
+def command(slide: SlideOptions, out: str, common: CommonOptions, **options: Any) -> None:
     """Draw random crops from the dense areas of SLIDE into OUT.tiles.zarr."""
     source = slide.open()
-    chosen = chosen_detector(detector, ratio)
     check_output(out, common)
     if common.dry_run:
-        image, grid = plan_crops(source, n, size, downsample, mpp)
-        print_estimate(common, estimate_tiles(n, grid, image, source))
+        names = ("n", "size", "downsample", "mpp")
+        image, grid = plan_crops(source, **{name: options[name] for name in names})
+        print_estimate(common, estimate_tiles(options["n"], grid, image, source))
         return
     with scheduler(common, megapixels(source)):
-        crops = random_crops(
-            source, n=n, size=size, seed=seed, downsample=downsample, mpp=mpp, detector=chosen
-        )
+        crops = random_crops(source, **options)
         path = write_output(crops, out, common)
     print_pack(common, path, out, crops)

@@ -10,14 +10,14 @@ import click
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
-    chosen_detector,
+    ome_zarr_option,
     output_argument,
     scale_options,
-    take_scale,
 )
 from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
 from dask_slides.ops.cutoff import cutoff_resize
 from dask_slides.ops.resize import level0_reduction, resize
@@ -30,23 +30,22 @@ from dask_slides.writers.estimate import estimate_image
 @slide_options
 @output_argument(".ome.zarr")
 @scale_options
+@ome_zarr_option
 @blank_map_options()
 @computing
 def command(
     slide: SlideOptions,
     out: str,
     tile_size: int | None,
-    detector: str,
-    ratio: float,
+    scale: dict[str, Any],
+    detector: Detector,
     ome_zarr: str,
     common: CommonOptions,
-    **options: Any,
 ) -> None:
     """Cut blank rows and columns off SLIDE, resize the rest and write it to OUT.ome.zarr."""
     source = slide.open()
-    scale = take_scale(options)
     largest = resize(source, **scale)
-    found = blank_map(source, tile_size=tile_size, detector=chosen_detector(detector, ratio))
+    found = blank_map(source, tile_size=tile_size, detector=detector)
     check_output(out, common)
     if common.dry_run:
         print_estimate(common, estimate_image(largest, source, upper_bound=True))

@@ -7,13 +7,13 @@ import click
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
-    chosen_detector,
     ome_zarr_option,
     output_argument,
 )
 from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
 from dask_slides.writers.estimate import estimate_blank_map
 
@@ -28,14 +28,13 @@ def command(
     slide: SlideOptions,
     out: str,
     tile_size: int | None,
-    detector: str,
-    ratio: float,
+    detector: Detector,
     ome_zarr: str,
     common: CommonOptions,
 ) -> None:
     """Find the blank tiles of SLIDE and write the map to OUT.ome.zarr."""
     source = slide.open()
-    found = blank_map(source, tile_size=tile_size, detector=chosen_detector(detector, ratio))
+    found = blank_map(source, tile_size=tile_size, detector=detector)
     check_output(out, common)
     if common.dry_run:
         print_estimate(common, estimate_blank_map(found, source))

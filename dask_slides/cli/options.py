@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from dask_slides.core.grid import Edge
-from dask_slides.numerics.detectors import DETECTORS, Contrast, Detector, checked_detector
+from dask_slides.numerics.detectors import DETECTORS, Contrast, checked_detector
 from dask_slides.numerics.kernels import KERNELS
 from dask_slides.writers.store.arrays import VERSIONS
 
@@ -118,7 +118,7 @@ def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) ->
 ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
-scale_options = add_options(
+_scale_options = add_options(
     click.option("--downsample", type=float, show_default="1, 2, 5 or 10, by the longest side",
                  help="how many times smaller"),
     click.option("--mpp", type=float, help="micrometres per pixel of the result"),
@@ -129,24 +129,43 @@ scale_options = add_options(
     click.option("--gap", metavar="FLOAT|none", callback=_parse_gap, default="2.0",
                  help="least reduction left to the kernel if a smaller level is read; none reads "
                  "level 0"),
-    ome_zarr_option,
 )  # fmt: skip
-SCALE = ("downsample", "mpp", "max_size", "shape", "kernel", "gap")
 
 
-def take_scale(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the scale arguments out of `options`."""
-    return {name: options.pop(name) for name in SCALE}
+def scale_options(command: Command) -> Command:
+    """Add the arguments of `resize`, and pass them to the command as the dictionary `scale`."""
+
+    @wraps(command)
+    def run(**kwargs: Any) -> Any:
+        names = ("downsample", "mpp", "max_size", "shape", "kernel", "gap")
+        return command(scale={name: kwargs.pop(name) for name in names}, **kwargs)
+
+    return _scale_options(run)
 
 
 def detector_options(ratio: float, prefix: str = "") -> Decorator:
-    """Add the detector; `ratio` is the default of Contrast."""
-    return add_options(
+    """Add the options of a detector, and pass it to the command as `detector`.
+
+    `ratio` is the default of Contrast.
+    """
+    options = add_options(
         click.option(f"--{prefix}detector", type=click.Choice(list(DETECTORS)), default="contrast",
                      help="how blank tiles are found"),
         click.option(f"--{prefix}ratio", type=float, default=ratio,
                      help="of the contrast detector: blank if std <= ratio * mean"),
     )  # fmt: skip
+    names = [f"{prefix}{name}".replace("-", "_") for name in ("detector", "ratio")]
+
+    def add(command: Command) -> Command:
+        @wraps(command)
+        def run(**kwargs: Any) -> Any:
+            name, number = (kwargs.pop(name) for name in names)
+            detector = Contrast(number) if name == "contrast" else checked_detector(name)
+            return command(**{names[0]: detector}, **kwargs)
+
+        return options(run)
+
+    return add
 
 
 def blank_map_options(prefix: str = "") -> Decorator:
@@ -176,8 +195,3 @@ def pack_options(prefix: str = "") -> Decorator:
                      help="only the k tiles with the highest score"),
         detector_options(0.35, prefix),
     )  # fmt: skip
-
-
-def chosen_detector(name: str, ratio: float) -> Detector:
-    """Return the detector of --detector and --ratio."""
-    return Contrast(ratio) if name == "contrast" else checked_detector(name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions, chosen_detector, output_argument, pack_options
+from dask_slides.cli.options import CommonOptions, output_argument, pack_options
 from dask_slides.cli.output import check_output, print_estimate, print_pack, write_output
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -19,17 +19,9 @@ from dask_slides.writers.estimate import estimate_tiles
 @output_argument(".tiles.zarr")
 @pack_options()
 @computing
-def command(
-    slide: SlideOptions,
-    out: str,
-    detector: str,
-    ratio: float,
-    common: CommonOptions,
-    **options: Any,
-) -> None:
+def command(slide: SlideOptions, out: str, common: CommonOptions, **options: Any) -> None:
     """Pack the dense tiles of SLIDE into OUT.tiles.zarr."""
     source = slide.open()
-    chosen = chosen_detector(detector, ratio)
     check_output(out, common)
     if common.dry_run:
         names = ("tile_size", "stride", "downsample", "mpp", "edge")
@@ -39,6 +31,6 @@ def command(
         print_estimate(common, estimate_tiles(count, grid, image, source))
         return
     with scheduler(common, megapixels(source)):
-        pack = pack_tiles(source, detector=chosen, **options)
+        pack = pack_tiles(source, **options)
         path = write_output(pack, out, common)
     print_pack(common, path, out, pack)

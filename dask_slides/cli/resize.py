@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions, output_argument, scale_options, take_scale
+from dask_slides.cli.options import CommonOptions, ome_zarr_option, output_argument, scale_options
 from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -19,13 +19,14 @@ from dask_slides.writers.estimate import estimate_image
 @slide_options
 @output_argument(".ome.zarr")
 @scale_options
+@ome_zarr_option
 @computing
 def command(
-    slide: SlideOptions, out: str, ome_zarr: str, common: CommonOptions, **options: Any
+    slide: SlideOptions, out: str, scale: dict[str, Any], ome_zarr: str, common: CommonOptions
 ) -> None:
     """Resize SLIDE as a whole and write it to OUT.ome.zarr."""
     source = slide.open()
-    result = resize(source, **take_scale(options))
+    result = resize(source, **scale)
     check_output(out, common)
     if common.dry_run:
         print_estimate(common, estimate_image(result, source))

@@ -15,10 +15,9 @@ import click
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
-    chosen_detector,
+    ome_zarr_option,
     pack_options,
     scale_options,
-    take_scale,
 )
 from dask_slides.cli.output import print_result
 from dask_slides.cli.scheduling import computing, scheduler
@@ -42,6 +41,7 @@ Steps = dict[str, dict[str, Any]]
 @click.option("--steps", default=",".join(STEPS), help="what to make of each slide")
 @opening_options
 @scale_options
+@ome_zarr_option
 @blank_map_options("mask-")
 @pack_options("pack-")
 @click.option("--keep-going/--fail-fast", default=True,
@@ -60,6 +60,8 @@ def command(
     slide_mpp: float | None,
     on_bad_tile: str,
     limits: Limits,
+    scale: dict[str, Any],
+    ome_zarr: str,
     keep_going: bool,
     limit: int | None,
     window: int | None,
@@ -74,7 +76,7 @@ def command(
     the blank map of mask and cutoff. Exits with 3 if a slide failed or corrupt tiles were filled;
     see JOB/process_list.csv for which, and why.
     """
-    chosen = _chosen_steps(steps, options)
+    chosen = _chosen_steps(steps, scale, ome_zarr, options)
     with scheduler(replace(common, quiet=True), 0.0):
         if common.dry_run:
             entries = read_list(slides, slide_mpp, on_bad_tile, limits)
@@ -108,22 +110,16 @@ def _exit_for_failures(result: CohortResult, process_list: str) -> None:
         sys.exit(3)
 
 
-def _chosen_steps(names: str, options: dict[str, Any]) -> Steps:
+def _chosen_steps(
+    names: str, scale: dict[str, Any], ome_zarr: str, options: dict[str, Any]
+) -> Steps:
     """Return the arguments of each chosen step."""
-    ome_zarr = {"ome_zarr": options.pop("ome_zarr")}
-    scale = take_scale(options) | ome_zarr
-    parts: Steps = {"mask": {}, "pack": {}}
+    parts: Steps = {"mask": {"ome_zarr": ome_zarr}, "pack": {}}
     for name, value in options.items():
         part, _, argument = name.partition("_")
         parts[part][argument] = value
-    for arguments in parts.values():
-        arguments["detector"] = chosen_detector(arguments["detector"], arguments.pop("ratio"))
-    known = {
-        "mask": parts["mask"] | ome_zarr,
-        "resize": scale,
-        "cutoff": scale | parts["mask"],
-        "pack": parts["pack"],
-    }
+    resize = scale | {"ome_zarr": ome_zarr}
+    known = parts | {"resize": resize, "cutoff": resize | parts["mask"]}
     return {name: known.get(name, {}) for name in names.replace(" ", "").split(",") if name}
 
 

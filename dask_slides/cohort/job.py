@@ -14,9 +14,9 @@ from dask_slides.cohort.results import (
     CORRUPT_TILES,
     Parameters,
     attributes_to_record,
-    check_parameters,
     corrupt_tiles,
-    parameters_of,
+    slide_parameters,
+    step_parameters,
     stored_result,
 )
 from dask_slides.cohort.slide_list import SlideEntry
@@ -65,7 +65,7 @@ class SlideJob:
 
     def parameters(self, step: Step) -> Parameters:
         """Return what the result of `step` depends on."""
-        return parameters_of(self.entry, self.identity, step)
+        return {**slide_parameters(self.entry, self.identity), **step_parameters(step)}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
     if result.matches(wanted):
         return result.counts
     if not job.overwrite:
-        check_parameters(result, wanted, job.name, step)
+        result.check(wanted, f"{job.name}: {step.name}")
     return None
 
 

@@ -10,13 +10,7 @@ from typing import Any
 from dask_slides.cohort.job import Outcome, counts_by_step, failure
 from dask_slides.cohort.names import LOG, folded, names_for
 from dask_slides.cohort.process_list import csv_text, read_rows, seconds_in
-from dask_slides.cohort.results import (
-    check_parameters,
-    check_same,
-    parameters_of,
-    step_parameters,
-    stored_result,
-)
+from dask_slides.cohort.results import StepResult, slide_parameters, step_parameters, stored_result
 from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.steps import Step, store_path
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
@@ -45,27 +39,34 @@ class Cohort:
         name = str(entry.name)
         paths = [store_path(self.folder, name, step) for step in self.steps]
         try:
-            results = [stored_result(path) for path in paths]
+            results = zip(self.steps, map(stored_result, paths), strict=True)
+            done = [(step, result) for step, result in results if result is not None]
         except SlideError as error:
             return failure(name, error)
-        for step, result in zip(self.steps, results, strict=True):
-            if result is not None and not self.overwrite:
-                check_same(result.parameters.step, step_parameters(step), f"{name}: {step.name}")
-        if None in results:
+        if not self.overwrite:
+            for step, result in done:
+                result.check(step_parameters(step), f"{name}: {step.name}")
+        if len(done) < len(self.steps):
             return None
-        counts: dict[str, Any] = {}
         try:
-            identity = identify(entry.path)
-            for step, result in zip(self.steps, results, strict=True):
-                assert result is not None
-                wanted = parameters_of(entry, identity, step)
-                if not result.matches(wanted):
-                    if self.overwrite:
-                        return None
-                    check_parameters(result, wanted, name, step)
-                counts |= counts_by_step(step, result.counts)
+            return self._outcome(entry, done)
         except SlideError as error:
             return failure(name, error)
+
+    def _outcome(
+        self, entry: SlideEntry, done: Sequence[tuple[Step, StepResult]]
+    ) -> Outcome | None:
+        """Return the outcome of a slide with a result of every step; None to replace one."""
+        name = str(entry.name)
+        of_slide = slide_parameters(entry, identify(entry.path))
+        counts: dict[str, Any] = {}
+        for step, result in done:
+            wanted = {**of_slide, **step_parameters(step)}
+            if not result.matches(wanted):
+                if self.overwrite:
+                    return None
+                result.check(wanted, f"{name}: {step.name}")
+            counts |= counts_by_step(step, result.counts)
         return Outcome(name, "done", counts, seconds_in(self.earlier.get(name, {})))
 
 

@@ -46,8 +46,8 @@ class BlankMaps:
         self.slide = slide
         self._computed: dict[Any, BlankMap] = {}
 
-    def of_cells(self, tile_size: Any, detector: Detector) -> BlankMap:
-        """Return the computed blank map with cells of `tile_size`."""
+    def compute(self, tile_size: Any, detector: Detector) -> BlankMap:
+        """Return the computed blank map with tiles of `tile_size`."""
         lazy = blank_map(self.slide, tile_size=tile_size, detector=detector)
         before = self._computed.get(lazy.grid)
         if before is not None and set(lazy.fields) <= set(before.fields):
@@ -55,11 +55,11 @@ class BlankMaps:
         found = self._computed[lazy.grid] = lazy.compute()
         return found
 
-    def of_tiles(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
+    def derive(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
         """Return the blank map of the tiles, if it follows from one that is computed."""
         for grid, one in self._computed.items():
             if grid.has(tiles) and set(detector.needs) <= set(one.fields):
-                # the cells of tiles at the edge that are dropped come last
+                # tiles at the edge that a pack drops are the last rows and columns
                 statistics = one.statistics[: tiles.rows, : tiles.cols]
                 return replace(one, grid=tiles, detector=detector).with_statistics(statistics)
         return None
@@ -150,7 +150,7 @@ class Mask(_Image):
     def check(self) -> None:
         """Raise SlideArgumentError if an argument is wrong for every slide."""
         super().check()
-        _check_cells(self.tile_size, self.detector)
+        _check_blank_map(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an estimate; nothing is read."""
@@ -164,7 +164,7 @@ class Mask(_Image):
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the object to write, and its counts."""
-        found = maps.of_cells(self.tile_size, self.detector)
+        found = maps.compute(self.tile_size, self.detector)
         blank = np.asarray(found.blank)
         return found, {"tiles": blank.size, "blank": int(blank.sum())}
 
@@ -201,7 +201,7 @@ class Cutoff(_Scaled):
     def check(self) -> None:
         """Raise SlideArgumentError if an argument is wrong for every slide."""
         super().check()
-        _check_cells(self.tile_size, self.detector)
+        _check_blank_map(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound; nothing is read."""
@@ -213,7 +213,7 @@ class Cutoff(_Scaled):
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write, and its counts."""
-        found = maps.of_cells(self.tile_size, self.detector)
+        found = maps.compute(self.tile_size, self.detector)
         cut = cutoff_resize(slide, **self.scale, blank_map=found)
         height, width = cut.image.shape[:2]
         return cut, {"height": height, "width": width, "gain": round(cut.gain, 4)}
@@ -260,7 +260,7 @@ class Pack:
         image, grid = self._plan(slide)
         options = {one.name: getattr(self, one.name) for one in fields(self)}
         detector = checked_detector(options.pop("detector"))
-        found = maps.of_tiles(grid, detector) if image is slide else None
+        found = maps.derive(grid, detector) if image is slide else None
         if found is not None:
             pack = pack_tiles(slide, **options, blank_map=found)
         else:
@@ -272,7 +272,7 @@ class Pack:
         write_to(obj, target)
 
 
-def _check_cells(tile_size: Any, detector: Any) -> None:
+def _check_blank_map(tile_size: Any, detector: Any) -> None:
     if tile_size is not None:
         tile_pair(tile_size)
     checked_detector(detector)
