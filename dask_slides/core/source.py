@@ -1,4 +1,4 @@
-"""What every source of pixels offers, and nothing of any format."""
+"""The base classes of sources of pixels, whatever their format."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Level:
     downsample: tuple[float, float]
     """Pixels of level 0 for one of this level, along y and x."""
     tile: tuple[int, int]
-    """Height and width of a unit of storage: what one decode gives."""
+    """Height and width of a tile, strip or chunk in the file: what one decode returns."""
 
 
 class Source(ABC):
     """A picklable, frozen description of an image that any process can read from.
 
-    A source never holds an open file: `read` opens what it needs, by path, in the process that
-    calls it. A subclass gives name, levels, channels and dtype as fields or properties, and
-    `read`; the other methods have defaults for a source that cannot do more.
+    A source holds no open file: `read` opens the file by path, in the process that calls it. A
+    subclass defines `name`, `levels`, `channels` and `dtype` as fields or properties, and `read`.
+    The other methods have defaults for sources that cannot do more.
     """
 
     if TYPE_CHECKING:  # a property at runtime would be taken for the default of a dataclass field
 
         @property
         def name(self) -> str:
-            """What messages call the image."""
+            """The name of the image in messages."""
 
         @property
         def levels(self) -> tuple[Level, ...]:
@@ -71,87 +71,86 @@ class Source(ABC):
 
     @property
     def fill(self) -> Any:
-        """What pixels without a value show, of the dtype; None if every pixel has a value."""
+        """The value that missing pixels show, of the dtype; None if no pixel can be missing."""
         return None
 
     @property
     def masked(self) -> bool:
-        """Whether single pixels may be without a value: nodata, or left out by a mask."""
+        """Whether single pixels may be missing: nodata, or left out by a mask."""
         return False
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the pixels of `region` of `level`, and which of them (h, w) have a value.
 
-        None instead of the second array if all of them have one. Pixels of absent and corrupt
-        tiles count as pixels with a value here; `holes` names those.
+        The second is None if all of them have one. Pixels of absent and corrupt tiles count as
+        pixels with a value here; see `holes` for these.
         """
         return self.read(level, region), None
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` of `level` that show the fill, as no tile holds them.
+        """Return the parts of `region` of `level` that show the fill because their tile is bad.
 
-        What was read in this process is not read again. If corrupt tiles are masked, tiles that
-        were not read yet are decoded.
+        Tiles that this process has read are not read again. If corrupt tiles are masked, tiles
+        that were not read yet are decoded.
         """
         return ()
 
     def lacks(self, level: int, region: Region) -> bool:
-        """Return whether it is known, without a read, that no tile holds any of `region`."""
+        """Return whether it is known without a read that all tiles of `region` are bad."""
         return False
 
     @property
     def on_bad_tile(self) -> str | None:
-        """What a corrupt tile does: "raise", "mask", or None for a source without tiles."""
+        """How corrupt tiles are handled: "raise", "mask", or None for a source without tiles."""
         return None
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """Return the factors that `level` can be read reduced by, ascending.
 
         A reduced image has ``ceil(size / factor)`` pixels, each about the mean of `factor` x
-        `factor` pixels, the last ones of what there is. It does not depend on the region read,
-        and costs less than reading and averaging.
+        `factor` pixels, or fewer at the edge. It does not depend on the region that is read, and
+        costs less than reading and averaging.
         """
         return ()
 
     def coarseness(self, level: int) -> int:
-        """Return how many times coarser than its pixels the colours of a reduced image are."""
+        """Return how many times coarser the colours of a reduced image are than its pixels."""
         return 1
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
-        """Return `region` of `level` reduced by `factor`, in pixels of the reduced image."""
+        """Return `region`, in pixels of the reduced image, of `level` reduced by `factor`."""
         raise NotImplementedError
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
         """Return the region and the pixels of each tile in `region`; None without plain tiles.
 
-        Absent and corrupt tiles are left out. An array is overwritten when the next one is asked
-        for.
+        Absent and corrupt tiles are left out. The next tile may overwrite the array of this one.
         """
         return None
 
     def gather(
         self, level: int, regions: list[Region]
     ) -> Iterator[tuple[int, Region, Array]] | None:
-        """Return the same of many regions, each tile decoded once: number, region and pixels."""
+        """Return the same for many regions, each tile decoded once: number, region and pixels."""
         return None
 
     def read_width(self, level: int) -> int:
-        """Return how many pixels along x a task should read at once; 0 if any number will do."""
+        """Return the least width in pixels that a task should read at once; 0 if any will do."""
         return 0
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a reader returns of a file or store."""
+    """What a reader returns for a file or store."""
 
     source: Source
     mpp: tuple[float, float] | None
-    """Micrometres per pixel (y, x) if the file tells them."""
+    """Micrometres per pixel (y, x), if the file has them."""
     properties: dict[str, str]
     images: tuple[str, ...] = ()
-    """What the images are called, if there are several."""
+    """Names of the images, if there are several."""
     channels: tuple[Channel, ...] = ()
-    """What the file says of the channels of the source, if it does."""
+    """What the file says about the channels of the source."""
 
 
 class DerivedSource(Source):
@@ -194,7 +193,7 @@ class DerivedSource(Source):
         return self.parent.on_bad_tile
 
     def lacks(self, level: int, region: Region) -> bool:
-        """Return whether it is known that no tile holds any pixel that `region` needs."""
+        """Return whether it is known that all tiles that `region` needs are bad."""
         return region.area > 0 and self.parent.lacks(*self.window(level, region))
 
     @property
@@ -221,7 +220,7 @@ class DerivedSource(Source):
 
     @abstractmethod
     def working_bytes(self, level: int, region: Region) -> int:
-        """Return the peak bytes of reading `region`, its result included, the reads not."""
+        """Return the peak bytes of reading `region`, its result included, without its reads."""
 
     @abstractmethod
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
@@ -231,7 +230,7 @@ class DerivedSource(Source):
 def fill_holes(
     source: Source, holes: tuple[MissingRegion, ...], region: Region, pixels: Array
 ) -> None:
-    """Write the fill of `source` into the `holes` of `pixels`, which are those of `region`."""
+    """Write the fill of `source` into the `holes` of `pixels`, which show `region`."""
     for hole in holes:
         pixels[hole.region.slices(region.y, region.x)] = source.fill
 
@@ -269,7 +268,7 @@ def root_of(source: Source) -> Source:
 
 
 def placement_of(source: Source) -> Placement:
-    """Return where level 0 of `source` lies on level 0 of its root."""
+    """Return the placement of level 0 of `source` on level 0 of its root."""
     place = Placement()
     while isinstance(source, DerivedSource):
         place = place.on(source.placement)

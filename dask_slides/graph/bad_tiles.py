@@ -1,4 +1,4 @@
-"""Which tiles of a slide are bad: found by tasks like pixels are, and handed back by them."""
+"""Find the bad tiles of a slide: tasks look at blocks of it, and return the bad tiles in them."""
 
 from __future__ import annotations
 
@@ -19,92 +19,95 @@ from dask_slides.runtime.scheduler import compute
 
 @dataclass(frozen=True)
 class CheckBlock:
-    """Bad tiles of blocks of one level."""
+    """Finds the bad tiles of blocks of one level."""
 
     blocks: ReadBlock
     decodes: bool
-    """Whether every tile is decoded, known or not."""
+    """Whether tiles are decoded that were not decoded before."""
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what `block` looks at."""
+        """Return the region of `block`."""
         return self.blocks.window(block)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return the bad tiles of `block_id` as the one item of an array (1, 1)."""
+        """Return an array (1, 1) whose item is a tuple of the bad tiles of the block."""
         level, region = self.window(block_id)
         if self.decodes:
             for _ in iter_pieces(source, level, region, STRIP_PIXELS):
                 pass
-        return _item(source, level, [region])
+        return _bad_tiles_in(source, level, [region])
 
 
 @dataclass(frozen=True)
 class CellsBlock:
-    """Bad tiles of those cells of a grid that hold pixels nobody saw."""
+    """Finds the bad tiles of the cells of a grid that have missing pixels."""
 
     grid: TileGrid
     rows: tuple[int, ...]
     columns: tuple[int, ...]
-    """Cells at which blocks begin, and the end."""
-    whole: bytes
-    """Which cells of the grid were seen whole, a bit each."""
+    """The cells at which blocks begin, and the end."""
+    complete: bytes
+    """One bit per cell of the grid: whether no pixel of it is missing."""
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what the cells of `block` cover."""
+        """Return the region that the cells of `block` cover."""
         i, j = block[:2]
         corners = (self.rows[i], self.rows[i + 1], self.columns[j], self.columns[j + 1])
         return 0, self.grid.span(*corners)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return the bad tiles of `block_id` as the one item of an array (1, 1)."""
+        """Return an array (1, 1) whose item is a tuple of the bad tiles of the block."""
         count = self.grid.rows * self.grid.cols
-        bits = np.unpackbits(np.frombuffer(self.whole, np.uint8), count=count)
+        bits = np.unpackbits(np.frombuffer(self.complete, np.uint8), count=count)
         row, column = self.rows[block_id[0]], self.columns[block_id[1]]
         own = bits.reshape(self.grid.rows, self.grid.cols)[
             row : self.rows[block_id[0] + 1], column : self.columns[block_id[1] + 1]
         ]
         regions = []
-        apart = any(s > t for s, t in zip(self.grid.stride, self.grid.tile, strict=True))
-        for one in rectangles(own == 0):
-            # nobody asks for what lies between cells
-            rows, columns = (one.height, one.width) if apart else (1, 1)
-            for i in np.array_split(np.arange(one.y, one.stop_y), rows):
-                for j in np.array_split(np.arange(one.x, one.stop_x), columns):
+        gaps = any(s > t for s, t in zip(self.grid.stride, self.grid.tile, strict=True))
+        for cells in rectangles(own == 0):
+            # if cells do not touch, one by one: tiles between them do not count
+            rows, columns = (cells.height, cells.width) if gaps else (1, 1)
+            for i in np.array_split(np.arange(cells.y, cells.stop_y), rows):
+                for j in np.array_split(np.arange(cells.x, cells.stop_x), columns):
                     part = (row + i[0], row + i[-1] + 1, column + j[0], column + j[-1] + 1)
                     regions.append(self.grid.span(*(int(n) for n in part)))
-        return _item(source, 0, regions)
+        return _bad_tiles_in(source, 0, regions)
 
 
-def _item(source: Source, level: int, regions: list[Region]) -> Array:
-    found = {hole.tile for region in regions for hole in source.holes(level, region)}
+def _bad_tiles_in(source: Source, level: int, regions: list[Region]) -> Array:
+    tiles = {hole.tile for region in regions for hole in source.holes(level, region)}
     item = np.empty((1, 1), object)
-    item[0, 0] = tuple(found)
+    item[0, 0] = tuple(tiles)
     return item
 
 
-def _found(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
+def _run(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
     chunks = tuple((1,) * count for count in counts)
     blocks = compute(map_blocks(task, source, chunks, np.dtype(object), "bad-tiles"), label)
     return {tile for found in blocks.flat for tile in found}
 
 
 def bad_tiles_of_level(source: Source, level: int, decodes: bool = False) -> tuple[BadTile, ...]:
-    """Find the tiles of the file that `level` of `source` shows the fill for."""
+    """Find the tiles of the file for which `level` of `source` shows the fill."""
     shape = source.levels[level].shape
     if 0 in shape or source.on_bad_tile is None:
         return ()
     rows, columns = even_chunks(shape, default_chunks(source, level))
     task = CheckBlock(ReadBlock(level, bounds(rows), bounds(columns)), decodes)
-    return sorted_bad_tiles(_found(task, source, (len(rows), len(columns)), "look at tiles"))
+    return sorted_bad_tiles(_run(task, source, (len(rows), len(columns)), "look at tiles"))
 
 
 def bad_tiles_of_cells(
-    source: Source, grid: TileGrid, chunks: tuple[tuple[int, ...], ...], whole: Array
+    source: Source, grid: TileGrid, chunks: tuple[tuple[int, ...], ...], complete: Array
 ) -> tuple[BadTile, ...]:
-    """Find the bad tiles of the cells that were not seen whole; `chunks` are cells a task."""
-    if whole.all() or source.on_bad_tile is None:
+    """Find the bad tiles of the cells that are not `complete`.
+
+    `chunks` are the numbers of cells per task, along rows and columns.
+    """
+    if complete.all() or source.on_bad_tile is None:
         return ()
-    bits = np.packbits(whole.reshape(-1)).tobytes()
+    bits = np.packbits(complete.reshape(-1)).tobytes()
     task = CellsBlock(grid, bounds(chunks[0]), bounds(chunks[1]), bits)
     counts = (len(chunks[0]), len(chunks[1]))
-    return sorted_bad_tiles(_found(task, source, counts, "name bad tiles"))
+    return sorted_bad_tiles(_run(task, source, counts, "name bad tiles"))

@@ -1,4 +1,4 @@
-"""Many regions of one source read at once, so that a unit of storage is decoded once for all."""
+"""Read many regions of one source, decoding each tile once for all of them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ def read_each(
 ) -> None:
     """Read `regions` into `out`, each at the top left of its own array (h, w, c).
 
-    A unit of storage is decoded once for all of them. Beyond `out` at most `max_pixels` are held
-    at a time, or one unit if that is larger.
+    Each tile of the source is decoded once for all regions. Beside `out`, memory holds at most
+    `max_pixels` at a time, or one tile if that is larger.
     """
     if len(regions) < 2:
         for region in regions:
             out[0][: region.height, : region.width] = source.read(level, region)
         return
     parts = source.gather(level, regions)
-    for index, part, pixels in parts or _gathered(source, level, regions, max_pixels):
+    for index, part, pixels in parts or _read_together(source, level, regions, max_pixels):
         out[index][part.slices(regions[index].y, regions[index].x)] = pixels
-        del pixels  # before the next ones are read
+        del pixels  # frees them before the next ones are read
 
 
-def _gathered(
+def _read_together(
     source: Source, level: int, regions: list[Region], max_pixels: int
 ) -> Iterator[tuple[int, Region, Array]]:
-    """Yield number, place and pixels of parts of `regions`, read together where that saves."""
+    """Yield parts of `regions`: the number of the region, and the place and pixels of the part.
+
+    Regions are read together where that decodes less.
+    """
     if isinstance(source, DerivedSource):
         for group in _groups(source, level, regions, max_pixels):
             pixels = source.read(level, group.hull)
@@ -60,9 +63,9 @@ def _gathered(
 
 
 def _bands(regions: list[Region], tile: tuple[int, int], max_pixels: int) -> Iterator[Region]:
-    """Yield rectangles of whole units of storage that hold all of `regions`, no unit twice.
+    """Yield rectangles of whole tiles that together hold all of `regions`, no tile twice.
 
-    Each is of at most `max_pixels`, or of one unit.
+    Each has at most `max_pixels`, or is one tile.
     """
     height, width = tile
     spans = [tiles_of(region, tile) for region in regions if region.area]
@@ -70,29 +73,29 @@ def _bands(regions: list[Region], tile: tuple[int, int], max_pixels: int) -> Ite
     touched = np.zeros((around.height, around.width), bool)
     for span in spans:
         touched[span.slices(around.y, around.x)] = True
-    across = max(1, max_pixels // height // width) * width
-    for one in rectangles(touched):
-        top, left = (around.y + one.y) * height, (around.x + one.x) * width
-        right = left + one.width * width
-        for x in range(left, right, across):
-            part = Region(top, x, one.height * height, min(across, right - x))
+    max_width = max(1, max_pixels // height // width) * width
+    for tiles in rectangles(touched):
+        top, left = (around.y + tiles.y) * height, (around.x + tiles.x) * width
+        right = left + tiles.width * width
+        for x in range(left, right, max_width):
+            part = Region(top, x, tiles.height * height, min(max_width, right - x))
             yield from strips(part, height, max_pixels)
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Regions of a derived source that are read at once."""
+    """Regions of a derived source that are read together."""
 
     numbers: tuple[int, ...]
     hull: Region
     area: int
-    """Pixels of the regions."""
+    """Sum of the pixels of the regions."""
     cost: int
-    """Pixels that the root decodes for the hull, and those that are taken of them."""
+    """Pixels that the root decodes for the hull, plus those it copies."""
 
 
 def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) -> list[_Group]:
-    """Group neighbours among `regions` that cost the root less when they are read at once."""
+    """Group neighbours among `regions` that cost the root less when they are read together."""
 
     def group(numbers: tuple[int, ...], around: Region, area: int) -> _Group:
         number, window = root_window(source, level, around)
@@ -100,12 +103,12 @@ def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) 
         decoded = tiles_of(window, (height, width)).area * height * width
         return _Group(numbers, around, area, decoded + window.area)
 
-    def joined_once(groups: list[_Group]) -> list[_Group]:
+    def join_neighbours(groups: list[_Group]) -> list[_Group]:
         out: list[_Group] = []
         for one in groups:
             last = out[-1] if out else None
             around = hull([last.hull, one.hull]) if last else one.hull
-            # what lies between them is computed in vain
+            # the pixels between them are computed for nothing
             if last and around.area <= min(max_pixels, 2 * (last.area + one.area)):
                 both = group(last.numbers + one.numbers, around, last.area + one.area)
                 if both.cost <= last.cost + one.cost:
@@ -116,6 +119,6 @@ def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) 
 
     found: list[_Group] = []
     groups = [group((number,), region, region.area) for number, region in enumerate(regions)]
-    while len(groups) != len(found):  # those of a row, then the rows
-        found, groups = groups, joined_once(groups)
+    while len(groups) != len(found):  # tiles of a row are joined first, then rows
+        found, groups = groups, join_neighbours(groups)
     return groups

@@ -27,14 +27,14 @@ Block = tuple[int, ...]
 
 
 class BlockTask(Protocol):
-    """What computes one output block; frozen and small, as it is sent to every worker."""
+    """Computes output blocks. It is frozen and small, as every worker gets it."""
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return the level and region of the source that `block` needs."""
         ...
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Compute `block_id`."""
+        """Compute a block. dask calls this with ``block_id=``."""
         ...
 
 
@@ -101,24 +101,25 @@ class _TaskOnBlocks:
 
 @dataclass(frozen=True)
 class ReadBlock:
-    """Blocks of pixels (y, x, c) of one level."""
+    """Reads blocks of pixels (y, x, c) of one level."""
 
     level: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    """Where blocks begin, and the end."""
 
     def region(self, block: Block) -> Region:
-        """Return the region that `block` is."""
+        """Return the region of `block`."""
         top, bottom = self.rows[block[0]], self.rows[block[0] + 1]
         left, right = self.columns[block[1]], self.columns[block[1] + 1]
         return Region(top, left, bottom - top, right - left)
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what `block` reads: itself."""
+        """Return the level and region of `block`."""
         return self.level, self.region(block)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Read `block_id`; a copy of its own, so that no larger array stays alive."""
+        """Read a block, as a contiguous array."""
         pixels, _ = source.read_valid(*self.window(block_id))
         return np.ascontiguousarray(pixels)
 

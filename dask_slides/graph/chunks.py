@@ -1,4 +1,4 @@
-"""How an image is divided into tasks, and the memory that each of them takes."""
+"""How an image is divided into tasks, and how much memory a task needs."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from dask_slides.graph.resized import ResizedSource
 from dask_slides.readers.dask_array import ArraySource
 
 MAX_TASKS = 1000
-"""Tasks that an operation aims at, at the most: 102,400 x 102,400 px stays below."""
+"""Upper limit that an operation aims at, also for an image of 102,400 x 102,400 px."""
 
 
 LARGEST_CHUNK = 2**26
-"""Pixels of a chunk at the most, as a task holds it whole: beyond, there are more tasks."""
+"""Most pixels of a chunk, which a task holds whole. Larger images get more tasks."""
 
 
-TILES_UNDER_WAY = 10
-"""Tiles that Zarr decodes at once for one read."""
+CONCURRENT_TILES = 10
+"""Tiles that Zarr decodes at the same time in one read."""
 
 
 TASK_SIDE = 4096
-"""Input pixels along a side that a task aims at."""
+"""Side of the input of a task, in pixels, that chunks aim at."""
 
 
 REDUCED_TASK_SIDE = 8192
-"""The same where what is read is decoded smaller: less of it is margin, and it is small."""
+"""The same if tiles are decoded at a reduced size: margins then take a smaller share."""
 
 
 SMALL_TASK_SIDE = 1280
-"""The same at the least, for a small image, which should have work for a few threads too."""
+"""The least, so that a small image gives work to a few threads too."""
 
 
 def normalized_chunks(
@@ -62,14 +62,14 @@ def normalized_chunks(
 
 
 def default_chunks(source: Source, level: int) -> tuple[int, int]:
-    """Return chunk sides whose tasks are of even work, and at most MAX_TASKS."""
+    """Return chunk sides that give at most MAX_TASKS tasks of equal work."""
     shape = source.levels[level].shape
     target = task_side(shape, input_ratio(source), read_side(source))
-    side = [_fitting(source, level, axis, target) for axis in (0, 1)]
-    if source.levels[level].tile[1] >= shape[1]:  # strips: as many rows as make a task
-        side = [_fitting(source, level, 0, target**2 // shape[1]), shape[1]]
+    side = [_chunk_side(source, level, axis, target) for axis in (0, 1)]
+    if source.levels[level].tile[1] >= shape[1]:  # the file has strips, not tiles
+        side = [_chunk_side(source, level, 0, target**2 // shape[1]), shape[1]]
     wide = read_span(source, level)
-    if wide > side[1]:  # and less high, so that a task stays of one size
+    if wide > side[1]:  # chunks become wider and lower, and keep their size
         tile = source.levels[level].tile[0]
         side = [min(side[0], max(1, TASK_SIDE**2 // wide // tile) * tile), min(wide, shape[1])]
     while True:
@@ -82,13 +82,13 @@ def default_chunks(source: Source, level: int) -> tuple[int, int]:
 def task_side(
     shape: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0), largest: int = TASK_SIDE
 ) -> int:
-    """Return how many input pixels a side a task aims at: small images are shared out too."""
+    """Return the side of the input that a task aims at; less for small images."""
     longest = max(shape[0] * ratio[0], shape[1] * ratio[1])
     return max(SMALL_TASK_SIDE, min(largest, int(longest / 4)))
 
 
 def read_side(source: Source) -> int:
-    """Return how many input pixels a side a task of `source` aims at, of a large image."""
+    """Return the side of the input that a task of `source` aims at if the image is large."""
     while isinstance(source, DerivedSource):
         if isinstance(source, ResizedSource) and source.factor > 1:
             return REDUCED_TASK_SIDE
@@ -96,8 +96,8 @@ def read_side(source: Source) -> int:
     return TASK_SIDE
 
 
-def _fitting(source: Source, level: int, axis: int, target: int) -> int:
-    """Return a chunk side that reads about `target` input pixels, whole tiles at a time."""
+def _chunk_side(source: Source, level: int, axis: int, target: int) -> int:
+    """Return a chunk side of whole tiles that reads about `target` input pixels."""
     size = source.levels[level].shape[axis]
     tile = source.levels[level].tile[axis]
     ratio = input_ratio(source)[axis]
@@ -105,7 +105,7 @@ def _fitting(source: Source, level: int, axis: int, target: int) -> int:
 
 
 def input_ratio(source: Source) -> tuple[float, float]:
-    """Return how many pixels of the root one pixel of level 0 stands for."""
+    """Return how many pixels of the root there are for one pixel of level 0, along y and x."""
     y = x = 1.0
     while isinstance(source, DerivedSource):
         _, window = source.window(0, Region(0, 0, *source.levels[0].shape))
@@ -116,7 +116,7 @@ def input_ratio(source: Source) -> tuple[float, float]:
 
 
 def read_span(source: Source, level: int) -> int:
-    """Return how many pixels along x of `level` the root should be read in at the least."""
+    """Return the least width that a read should have, in pixels of `level`; 0 if any will do."""
     root = root_of(source)
     shape = source.levels[level].shape
     if 0 in shape:
@@ -126,7 +126,7 @@ def read_span(source: Source, level: int) -> int:
 
 
 def read_unit(source: Source) -> tuple[int, int]:
-    """Return how many pixels (y, x) of level 0 the root should be read in; 0 if any may be."""
+    """Return the least height and width of a read, in pixels of level 0; 0 if any will do."""
     wide = read_span(source, 0)
     if not wide:
         return 0, 0
@@ -145,24 +145,24 @@ def even_chunks(
 def task_bytes(source: Source, level: int, region: Region, whole: Region | None = None) -> int:
     """Return the peak bytes of reading `region`: a sum over the chain, result included.
 
-    Each derived source adds its own arrays and the largest single read of its parent. A task that
-    reads a `whole` region in parts holds the blocks of a dask array that all of it touches.
+    Each derived source adds its own arrays and the largest single read of its parent. If a task
+    reads a `whole` region in parts, it holds all blocks of a dask array that the whole touches.
     """
-    total, shrunk = 0, 1
+    total, reduction = 0, 1
     root = root_of(source)
     if isinstance(root, ArraySource):
         blocks = root.without_blocks()
         total = blocks.nbytes(*root_spans(source, level, whole or region))
         source = replace_root(source, blocks)
     while isinstance(source, DerivedSource):
-        total += source.working_bytes(level, region) // shrunk
+        total += source.working_bytes(level, region) // reduction
         level, region = source.largest_read(level, region)
         if isinstance(source, ResizedSource):
-            shrunk *= source.factor**2  # all below is read at a fraction
+            reduction *= source.factor**2  # all below is read at a reduced size
         source = source.parent
     sample = source.channels * source.dtype.itemsize
     tile = source.levels[level].tile
-    # what is read, the copy that its conversion may make, and the tiles under way
-    read = 2 * region.area // shrunk
-    marks = 4 * region.area // shrunk if source.masked else 0  # which pixels have a value
-    return total + (read + TILES_UNDER_WAY * tile[0] * tile[1]) * sample + marks
+    # the pixels, the copy that their conversion may make, and the tiles being decoded
+    read = 2 * region.area // reduction
+    masks = 4 * region.area // reduction if source.masked else 0  # of the pixels that have a value
+    return total + (read + CONCURRENT_TILES * tile[0] * tile[1]) * sample + masks

@@ -1,4 +1,4 @@
-"""The pixels of an image without the rows and columns that were cut off."""
+"""An image without the rows and columns that were cut off."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ class CutSource(DerivedSource):
         return "cutoff"
 
     def _scaled(self, number: int, factor: int = 1) -> tuple[Intervals, Intervals] | None:
-        """Return the runs on a level of the parent, None where a cut falls inside a pixel."""
+        """Return the kept intervals on a level of the parent; None if a cut divides a pixel."""
         full, level = self.parent.levels[0].shape, self.parent.levels[number]
         rows, columns = (
-            runs.scaled(level.downsample[i] * factor, reduced_size(level.shape[i], factor), full[i])
-            for i, runs in enumerate((self.rows, self.columns))
+            kept.scaled(level.downsample[i] * factor, reduced_size(level.shape[i], factor), full[i])
+            for i, kept in enumerate((self.rows, self.columns))
         )
         return None if rows is None or columns is None else (rows, columns)
 
     @cached_property
-    def _kept(self) -> list[tuple[int, Intervals, Intervals]]:
-        """The levels of the parent on which the cuts fall between pixels."""
+    def _cut_levels(self) -> list[tuple[int, Intervals, Intervals]]:
+        """The levels of the parent whose pixels no cut divides: number, rows, columns."""
         scaled = [(number, self._scaled(number)) for number in range(len(self.parent.levels))]
-        return [(number, *runs) for number, runs in scaled if runs is not None]
+        return [(number, *kept) for number, kept in scaled if kept is not None]
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Level 0, and the parent's levels on which every cut falls between pixels."""
+        """Level 0, and the levels of the parent whose pixels no cut divides."""
         return tuple(
             replace(self.parent.levels[number], shape=(rows.length, columns.length))
-            for number, rows, columns in self._kept
+            for number, rows, columns in self._cut_levels
         )
 
     @property
@@ -60,14 +60,14 @@ class CutSource(DerivedSource):
 
     @property
     def placement(self) -> Placement:
-        """Begins where the first kept row and column do; what follows a cut lies further off."""
+        """Where the first kept row and column lie; pixels after a cut lie further off."""
         first = (runs.starts[0] if runs.starts else 0 for runs in (self.rows, self.columns))
         y, x = first
         return Placement(offset=(float(y), float(x)))
 
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the smallest region of the parent that holds every piece of `region`."""
-        number, rows, columns = self._kept[level]
+        number, rows, columns = self._cut_levels[level]
         tops = rows.pieces(region.y, region.stop_y)
         lefts = columns.pieces(region.x, region.stop_x)
         top, left = tops[0][0], lefts[0][0]
@@ -76,19 +76,19 @@ class CutSource(DerivedSource):
 
     def spans(self, level: int, region: Region) -> tuple[int, list[Span], list[Span]]:
         """Return the pieces of the rows and columns of `region` in the parent."""
-        number, rows, columns = self._kept[level]
+        number, rows, columns = self._cut_levels[level]
         down = [(top, top + n) for top, _, n in rows.pieces(region.y, region.stop_y)]
         across = [(left, left + n) for left, _, n in columns.pieces(region.x, region.stop_x)]
         return number, down, across
 
     def read(self, level: int, region: Region) -> Array:
-        """Read the pieces of `region` that lie together in the parent."""
-        number, rows, columns = self._kept[level]
+        """Read `region`, piece by piece of the parent."""
+        number, rows, columns = self._cut_levels[level]
         if number:
             return self._joined(
                 rows, columns, region, lambda piece, _: self.parent.read(number, piece)
             )
-        # one strip or tile may hold parts of several pieces
+        # a tile may hold parts of several pieces: it is decoded once for all
         out = np.empty((region.height, region.width, self.channels), self.dtype)
         regions, places = [], []
         for top, y, height in rows.pieces(region.y, region.stop_y):
@@ -99,10 +99,10 @@ class CutSource(DerivedSource):
         return out
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Read the same, and which of the pixels have a value."""
+        """Read `region`, and which of its pixels have a value."""
         if not self.masked:
             return self.read(level, region), None
-        number, rows, columns = self._kept[level]
+        number, rows, columns = self._cut_levels[level]
         valid = np.ones((region.height, region.width), bool)
 
         def read(piece: Region, place: tuple[slice, slice]) -> Array:
@@ -115,8 +115,8 @@ class CutSource(DerivedSource):
         return pixels, None if valid.all() else valid
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return what is kept of the holes of the parent."""
-        number, rows, columns = self._kept[level]
+        """Return the kept parts of the holes of the parent."""
+        number, rows, columns = self._cut_levels[level]
         found = []
         for top, y, height in rows.pieces(region.y, region.stop_y):
             for left, x, width in columns.pieces(region.x, region.stop_x):
@@ -127,21 +127,21 @@ class CutSource(DerivedSource):
         return tuple(found)
 
     def reductions(self, level: int) -> tuple[int, ...]:
-        """Return the reductions of the parent at which every cut falls between pixels."""
-        number = self._kept[level][0]
+        """Return the reductions of the parent whose pixels no cut divides."""
+        number = self._cut_levels[level][0]
         return tuple(f for f in self.parent.reductions(number) if self._scaled(number, f))
 
     def coarseness(self, level: int) -> int:
         """As the parent."""
-        return self.parent.coarseness(self._kept[level][0])
+        return self.parent.coarseness(self._cut_levels[level][0])
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
         """Read the pieces of `region` of `level` reduced by `factor`."""
-        number = self._kept[level][0]
-        runs = self._scaled(number, factor)
-        assert runs is not None
+        number = self._cut_levels[level][0]
+        kept = self._scaled(number, factor)
+        assert kept is not None
         read_reduced = self.parent.read_reduced
-        return self._joined(*runs, region, lambda piece, _: read_reduced(number, factor, piece))
+        return self._joined(*kept, region, lambda piece, _: read_reduced(number, factor, piece))
 
     def _joined(
         self,
@@ -150,7 +150,7 @@ class CutSource(DerivedSource):
         region: Region,
         read: Callable[[Region, tuple[slice, slice]], Array],
     ) -> Array:
-        """Join what `read` gives of each piece of the parent, and of its place in the result."""
+        """Join pieces of the parent; `read` gets the region of one and its place in the result."""
         out = np.empty((region.height, region.width, self.channels), self.dtype)
         for top, y, height in rows.pieces(region.y, region.stop_y):
             for left, x, width in columns.pieces(region.x, region.stop_x):
@@ -159,13 +159,13 @@ class CutSource(DerivedSource):
         return out
 
     def working_bytes(self, level: int, region: Region) -> int:
-        """Return the bytes of the result, and of pieces that are read at once."""
+        """Return the bytes of the result, and of the pieces that are read together."""
         together = region.area if level else region.area + min(region.area, STRIP_PIXELS)
         return together * self.channels * self.dtype.itemsize
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return a piece as high and wide as any."""
-        number, rows, columns = self._kept[level]
+        """Return a piece of the largest height and width."""
+        number, rows, columns = self._cut_levels[level]
         top, _, height = max(rows.pieces(region.y, region.stop_y), key=lambda piece: piece[2])
         left, _, width = max(columns.pieces(region.x, region.stop_x), key=lambda piece: piece[2])
         return number, Region(top, left, height, width)

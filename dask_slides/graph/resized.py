@@ -1,4 +1,4 @@
-"""The pixels of a resized image, computed region by region from a parent source."""
+"""A resized image: any region of it is computed from the region of the parent that it needs."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from dask_slides.numerics.kernels import ROWS, Axis, is_long, resample_columns, 
 from dask_slides.numerics.resample_means import buffer_bytes, shrink
 
 STRIP_PIXELS = 2**22
-"""Input pixels held at a time: what a region of any size is read in."""
+"""Input pixels that are read at a time, whatever the size of a region."""
 
 
 COARSE = 4
-"""A level more than this many times smaller has averaged away so much that what its pixels
-alias shows: it must leave a quarter more to shrink. Measured: 46 dB from 1/8 at 2, 50 at 2.5."""
+"""From a level that is more than this many times smaller, aliasing shows: it must leave a quarter
+more to shrink. Measured from 1/8: 46 dB with 2.0 left, 50 dB with 2.5."""
 
 
 ROUNDED = 0.99
-"""Share of a gap that is enough: an output size is rounded to whole pixels, and 4,096 px
-reduced to 410 must not be taken for less than a tenth."""
+"""Share of a gap that is enough. Output sizes are rounded to whole pixels: 4,096 px reduced to 410
+count as a tenth."""
 
 
 def choose_level(levels: tuple[Level, ...], shape: tuple[int, int], gap: float | None) -> int:
     """Return the smallest level that leaves at least `gap` to resample to `shape`.
 
-    ``gap=None`` is always level 0. With a gap the stored level only does what the kernel
-    would have done with ease, and the kernel's own antialiasing decides how the result looks.
+    With ``gap=None`` it is always level 0. A gap leaves so much to the kernel that its own
+    antialiasing decides how the result looks.
     """
     if gap is None:
         return 0
@@ -53,16 +53,16 @@ def choose_level(levels: tuple[Level, ...], shape: tuple[int, int], gap: float |
 
 
 SMALL_PIXELS = 2**20
-"""An image up to this size is read in full: exact pixels cost a few milliseconds more."""
+"""An image of up to this size is read in full: exact pixels cost only milliseconds more."""
 
 
 def choose_factor(source: Source, level: int, shape: tuple[int, int], gap: float | None) -> int:
     """Return the largest reduction of `level` that leaves at least `gap` to resample to `shape`.
 
-    Reduced decoding is dearer than a stored level, so it comes after the choice of the level,
-    and the largest one is the cheapest. Reduced by more than 2 it must leave a quarter more:
-    measured, 48 dB at 1/4 and 2.0 left, 51 dB at 2.5. Where its colours are twice as coarse
-    (JPEG 4:2:2), twice as much: 46 dB at 2.5, 54 at 5.
+    A stored level costs less than reduced decoding, so the level is chosen first. Of the
+    reductions the largest one costs least. A reduction by more than 2 must leave a quarter more:
+    measured at 1/4, 48 dB with 2.0 left and 51 dB with 2.5. If its colours are twice as coarse
+    (JPEG 4:2:2), it must leave twice as much: 46 dB with 2.5 left, 54 dB with 5.
     """
     if gap is None:
         return 1
@@ -78,45 +78,45 @@ def choose_factor(source: Source, level: int, shape: tuple[int, int], gap: float
     return best
 
 
-class MissingPixels:
-    """The pixels without a value in the window that a region is resampled from."""
+class MissingMask:
+    """Marks the pixels without a value in the window that a region is resampled from."""
 
     def __init__(self, window: Region) -> None:
         self._window = window
-        self._found: Array | None = None
+        self._mask: Array | None = None
 
     def add(self, strip: Region, pixels: Array, valid: Array) -> Array:
-        """Remember those of `strip`; return its pixels with zeros there.
+        """Mark the pixels of `strip` that are not `valid`; return its pixels with zeros there.
 
-        A nodata value can be the largest number of its dtype, or none at all. What is resampled
-        from it is never shown, but must not overflow either.
+        A nodata value can be NaN or the largest number of its dtype. Pixels resampled from it
+        are replaced later, but must not overflow.
         """
-        if self._found is None:
-            self._found = np.zeros((self._window.height, self._window.width), bool)
-        self._found[strip.slices(self._window.y, self._window.x)] = ~valid
+        if self._mask is None:
+            self._mask = np.zeros((self._window.height, self._window.width), bool)
+        self._mask[strip.slices(self._window.y, self._window.x)] = ~valid
         return np.where(valid[..., None], pixels, pixels.dtype.type(0))
 
-    def reached(self, axes: tuple[Axis, Axis], region: Region) -> Array | None:
-        """Return which pixels of `region` need one of them, (h, w); None if none does."""
-        if self._found is None or not self._found.any():
+    def needed_by(self, axes: tuple[Axis, Axis], region: Region) -> Array | None:
+        """Return which pixels (h, w) of `region` need a missing pixel; None if none does."""
+        if self._mask is None or not self._mask.any():
             return None
         rows, columns = axes
-        found = _any_between(self._found, rows.taps(region.y, region.stop_y), self._window.y)
-        turned = _any_between(found.T, columns.taps(region.x, region.stop_x), self._window.x)
+        mask = _any_between(self._mask, rows.taps(region.y, region.stop_y), self._window.y)
+        turned = _any_between(mask.T, columns.taps(region.x, region.stop_x), self._window.x)
         return np.ascontiguousarray(turned.T)
 
 
-def _any_between(marks: Array, taps: tuple[Array, Array], origin: int) -> Array:
-    """Return whether any of the rows [first, last) of `marks` is set, for each pair of `taps`."""
-    sums = np.zeros((len(marks) + 1, marks.shape[1]), np.int32)
-    np.cumsum(marks, axis=0, out=sums[1:])
+def _any_between(mask: Array, taps: tuple[Array, Array], origin: int) -> Array:
+    """Return whether any of the rows [first, last) of `mask` is set, for each pair of `taps`."""
+    sums = np.zeros((len(mask) + 1, mask.shape[1]), np.int32)
+    np.cumsum(mask, axis=0, out=sums[1:])
     first, last = taps
     return np.asarray(sums[last - origin] > sums[first - origin])
 
 
 @dataclass(frozen=True)
 class ResizedSource(DerivedSource):
-    """`parent`, resampled as a whole to `shape`; any region of it is read alone."""
+    """`parent` resampled to `shape`. A region has the pixels of a resize of the whole image."""
 
     parent: Source
     shape: tuple[int, int]
@@ -130,7 +130,7 @@ class ResizedSource(DerivedSource):
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """One level; tiles of 64 px, as nothing is stored."""
+        """One level. Its tiles of 64 px are nominal, as nothing is stored."""
         return (Level(self.shape, (1.0, 1.0), (64, 64)),)
 
     @cached_property
@@ -140,14 +140,14 @@ class ResizedSource(DerivedSource):
 
     @cached_property
     def factor(self) -> int:
-        """How many times smaller that level is read."""
-        if self.kernel == "nearest":  # of means there is no nearest pixel
+        """The factor by which that level is reduced while reading."""
+        if self.kernel == "nearest":  # it needs stored pixels, not means
             return 1
         return choose_factor(self.parent, self.from_level, self.shape, self.gap)
 
     @cached_property
     def exact(self) -> bool:
-        """Whether the pixels are those of a resize of level 0, to the bit."""
+        """Whether the result equals a resize of level 0 to the bit."""
         level = self.parent.levels[self.from_level]
         return self.factor == 1 and max(level.downsample) <= 1
 
@@ -164,13 +164,13 @@ class ResizedSource(DerivedSource):
 
     @property
     def placement(self) -> Placement:
-        """All of the parent, at another size."""
+        """The whole parent, at another size."""
         height, width = self.parent.levels[0].shape
         return Placement((height / self.shape[0], width / self.shape[1]))
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
-        """How rows and columns of what is read become those of this image."""
+        """How the rows and columns that are read become those of this image."""
         full, level = self.parent.levels[0], self.parent.levels[self.from_level]
         factor = self.factor
         rows, columns = (
@@ -193,33 +193,33 @@ class ResizedSource(DerivedSource):
         return self.from_level, whole.intersect(Region(0, 0, height, width))
 
     def _window(self, region: Region) -> Region:
-        """Return the same in pixels of what is read."""
+        """Return the same region, in pixels of the reduced level."""
         rows, columns = self.axes
         top, bottom = rows.window(region.y, region.stop_y)
         left, right = columns.window(region.x, region.stop_x)
         return Region(top, left, bottom - top, right - left)
 
     def read(self, level: int, region: Region) -> Array:
-        """Resample `region`, strip by strip while reading."""
+        """Resample `region`, reading the parent strip by strip."""
         return self.read_valid(level, region)[0]
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Do the same, and tell which pixels need none that is without a value."""
+        """Resample `region`; return its pixels, and which of them need no missing pixel."""
         if self.lacks(level, region):
             shape = (region.height, region.width, self.channels)
             return np.full(shape, self.fill, self.dtype), None
-        gaps = MissingPixels(self._window(region)) if self.masked else None
+        missing = MissingMask(self._window(region)) if self.masked else None
         resample = self._rows_first if self._is_fast else self._columns_first
-        out = resample(region, gaps)
+        out = resample(region, missing)
         fill_holes(self, self.holes(level, region), region, out)
-        reached = None if gaps is None else gaps.reached(self.axes, region)
-        if reached is None:
+        invalid = None if missing is None else missing.needed_by(self.axes, region)
+        if invalid is None:
             return out, None
-        np.copyto(out, self.fill, where=reached[..., None])
-        return out, ~reached
+        np.copyto(out, self.fill, where=invalid[..., None])
+        return out, ~invalid
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the pixels of `region` that need a pixel of a hole: none is half of the fill."""
+        """Return the pixels of `region` that need any pixel of a hole: they show the fill."""
         found = self.parent.holes(*self.window(level, region))
         if not found:
             return ()
@@ -227,18 +227,18 @@ class ResizedSource(DerivedSource):
         holes = []
         for hole in found:
             read = shrunk(hole.region, self.factor)
-            top, bottom = rows.reached(region.y, region.stop_y, read.y, read.stop_y)
-            left, right = columns.reached(region.x, region.stop_x, read.x, read.stop_x)
+            top, bottom = rows.outputs_of(region.y, region.stop_y, read.y, read.stop_y)
+            left, right = columns.outputs_of(region.x, region.stop_x, read.x, read.stop_x)
             if top < bottom and left < right:
                 place = Region(top, left, bottom - top, right - left)
                 holes.append(MissingRegion(place, hole.tile))
         return tuple(holes)
 
-    def _columns_first(self, region: Region, gaps: MissingPixels | None) -> Array:
-        """Resample columns while reading, then rows: the order of the whole-image resize."""
+    def _columns_first(self, region: Region, missing: MissingMask | None) -> Array:
+        """Resample columns while reading, then rows: the order of a whole-image resize."""
         rows, columns = self.axes
         window = self._window(region)
-        read = self._strip_reader(gaps)
+        read = self._strip_reader(missing)
         middle = np.empty((window.height, region.width, self.channels), self.dtype)
         for strip in self._strips(window):
             middle[strip.y - window.y : strip.stop_y - window.y] = resample_columns(
@@ -246,13 +246,13 @@ class ResizedSource(DerivedSource):
             )
         return resample_rows(middle, rows, region.y, region.stop_y, window.y)
 
-    def _rows_first(self, region: Region, gaps: MissingPixels | None) -> Array:
-        """Resample the rows that are whole after each strip, then their columns."""
+    def _rows_first(self, region: Region, missing: MissingMask | None) -> Array:
+        """Resample the rows that each strip completes, then their columns."""
         rows, columns = self.axes
         window = self._window(region)
         _, last = rows.taps(region.y, region.stop_y)
         out = np.empty((region.height, region.width, self.channels), self.dtype)
-        read = self._strip_reader(gaps)
+        read = self._strip_reader(missing)
         held, top, start = None, window.y, region.y
         for strip in self._strips(window):
             pixels = read(strip)
@@ -269,26 +269,26 @@ class ResizedSource(DerivedSource):
         return out
 
     def _strips(self, window: Region) -> list[Region]:
-        """Cut what is read between rows of tiles, so that none is read twice."""
+        """Cut `window` between rows of tiles, so that no tile is read twice."""
         tile = max(1, self.parent.levels[self.from_level].tile[0] // self.factor)
         return list(strips(window, tile, STRIP_PIXELS))
 
-    def _strip_reader(self, gaps: MissingPixels | None) -> Callable[[Region], Array]:
-        """Return what reads a strip of the level; pixels without a value are added to `gaps`."""
+    def _strip_reader(self, missing: MissingMask | None) -> Callable[[Region], Array]:
+        """Return what reads a strip of the level; pixels without a value are added to `missing`."""
         if self.factor > 1:
             return partial(self.parent.read_reduced, self.from_level, self.factor)
-        if gaps is None:
+        if missing is None:
             return partial(self.parent.read, self.from_level)
 
         def read(strip: Region) -> Array:
             pixels, valid = self.parent.read_valid(self.from_level, strip)
-            return pixels if valid is None else gaps.add(strip, pixels, valid)
+            return pixels if valid is None else missing.add(strip, pixels, valid)
 
         return read
 
     def working_bytes(self, level: int, region: Region) -> int:
-        """Sum up the columns done of all strips, the buffers of a pass, and the result."""
-        # marks of pixels without a value, and their sums
+        """Return the bytes of the intermediate columns, the buffers of a pass, and the result."""
+        # the mask of missing pixels, and its sums
         return self._pixel_bytes(region) + 6 * self.masked * self._window(region).area
 
     def _pixel_bytes(self, region: Region) -> int:
@@ -299,28 +299,28 @@ class ResizedSource(DerivedSource):
             return self._fast_bytes(region, strip, sample)
         result = region.area * sample
         middle = window.height * region.width * sample
-        wide = 8 * self.channels  # both passes sum in float64
+        wide = 8 * self.channels  # both passes sum up in float64
         taps = ROWS * (window.height / region.height) + 8 * window.height / region.height + 8
         if self.dtype == np.uint8:
             columns = ROWS * (strip.width + 2 * region.width) * wide
             rows = int(min(window.height, taps) * region.width * wide)
-        else:  # turned and cast, and the product with two copies while it is rounded
-            if is_long(self.dtype):  # in two halves each
+        else:  # a transposed float64 copy, and the product with two copies while it is rounded
+            if is_long(self.dtype):  # two halves of 32 bits
                 wide *= 3
             columns = strip.area * wide + 3 * strip.height * region.width * wide
             rows = (window.height + 3 * region.height) * region.width * wide
         return middle + result + max(columns, rows)
 
     def _fast_bytes(self, region: Region, strip: Region, sample: int) -> int:
-        """Sum up what is held of the rows, both passes of what a strip completes, the result."""
+        """Return the bytes of the rows that are held, both passes of a strip, and the result."""
         vertical, horizontal = self.axes
         first, last = vertical.taps(region.y, region.stop_y)
-        joined = (strip.height + int((last - first).max())) * strip.width
+        held = (strip.height + int((last - first).max())) * strip.width
         done = min(region.height, int(strip.height / vertical.ratio) + 2)
         passes = done * (strip.width + region.width) * sample
-        # with the compiled loops each pass is also turned, and sums up next to nothing
+        # the compiled loops transpose each pass instead, and need hardly any buffer for sums
         buffers = max(passes, buffer_bytes(vertical), buffer_bytes(horizontal))
-        return (region.area + joined) * sample + passes + buffers
+        return (region.area + held) * sample + passes + buffers
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the tallest strip that the window is read in."""

@@ -25,18 +25,18 @@ from dask_slides.graph.resized import STRIP_PIXELS
 from dask_slides.numerics.histograms import BINS, byte_sums
 from dask_slides.numerics.statistics import FIELDS, TOGETHER, add_records, record_length
 
-LARGE = 2**12
-"""Samples of a cell from which on a call for its bytes alone is faster than one for many cells."""
+LARGE_CELL = 2**12
+"""Samples of a cell from which one call per cell counts bytes faster than one for many cells."""
 
 
 @dataclass(frozen=True)
 class StatsBlock:
-    """Records of a block of cells, read strip by strip whatever a cell's size."""
+    """Computes the records of a block of cells, reading strips whatever the size of a cell."""
 
     grid: TileGrid
     rows: tuple[int, ...]
     columns: tuple[int, ...]
-    """Cells at which blocks begin, and the end."""
+    """The cells at which blocks begin, and the end."""
     fields: tuple[str, ...]
 
     def _cells(self, block: Block) -> tuple[int, int, int, int]:
@@ -48,42 +48,42 @@ class StatsBlock:
         return 0, self.grid.span(*self._cells(block))
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return (rows, cols, record) float64."""
+        """Return the records of the block, (rows, cols, record), float64."""
         row0, row1, col0, col1 = self._cells(block_id)
         shape = (row1 - row0, col1 - col0)
-        unseen = self._areas(block_id)
+        missing = self._areas(block_id)
         nodata = np.zeros(shape, np.int64)
-        large = math.prod(self.grid.tile) * source.channels >= LARGE
+        large = math.prod(self.grid.tile) * source.channels >= LARGE_CELL
         if source.dtype == np.uint8 and "saturation" not in self.fields and large:
             samples = math.prod(self.grid.shape) * source.channels
             sums = byte_sums(shape, bool(self.fields), samples)
-            for row, first, part, seen, empty in self._parts(source, block_id):
+            for row, first, part, valid, empty in self._parts(source, block_id):
                 for number, pixels in enumerate(part):
                     cell = row, first + number
                     nodata[cell] += 0 if empty is None else np.count_nonzero(empty[number])
-                    valid = pixels if seen is None else pixels[seen[number]][None]
-                    unseen[cell] -= valid.shape[0] * valid.shape[1]
-                    if valid.size:
-                        sums.add(cell, valid)
-            kept = sums.counts()[..., : BINS * len(self.fields)]
+                    counted = pixels if valid is None else pixels[valid[number]][None]
+                    missing[cell] -= counted.shape[0] * counted.shape[1]
+                    if counted.size:
+                        sums.add(cell, counted)
+            histograms = sums.counts()[..., : BINS * len(self.fields)]
             return np.concatenate(
-                (sums.moments(), kept, unseen[..., None], nodata[..., None]),
+                (sums.moments(), histograms, missing[..., None], nodata[..., None]),
                 axis=-1,
                 dtype=np.float64,
             )
         records = np.zeros((*shape, record_length(self.fields)))
-        for row, first, part, seen, empty in self._parts(source, block_id):
+        for row, first, part, valid, empty in self._parts(source, block_id):
             cells = row, slice(first, first + len(part))
             if empty is not None:
                 nodata[cells] += np.count_nonzero(empty, axis=(1, 2))
-            add_records(records[cells], part, self.fields, seen)
+            add_records(records[cells], part, self.fields, valid)
             area = part.shape[1] * part.shape[2]
-            unseen[cells] -= area if seen is None else np.count_nonzero(seen, axis=(1, 2))
-        records[..., -2], records[..., -1] = unseen, nodata
+            missing[cells] -= area if valid is None else np.count_nonzero(valid, axis=(1, 2))
+        records[..., -2], records[..., -1] = missing, nodata
         return records
 
     def _areas(self, block: Block) -> NDArray[np.int64]:
-        """Return the pixels of each cell."""
+        """Return the number of pixels of each cell."""
         row0, row1, col0, col1 = self._cells(block)
         heights = [self.grid.region(row, col0).height for row in range(row0, row1)]
         widths = [self.grid.region(row0, col).width for col in range(col0, col1)]
@@ -92,20 +92,20 @@ class StatsBlock:
     def _parts(
         self, source: Source, block: Block
     ) -> Iterator[tuple[int, int, Array, Array | None, Array | None]]:
-        """Yield what each piece that is read holds of cells side by side.
+        """Yield the parts of n cells side by side that each piece of the image holds.
 
-        As row and column of the first of n cells in the block and their pixels (n, h, w, c). And
-        which of those (n, h, w) have a value, and which are nodata or masked; None for all, none.
+        Yield the row and column of the first cell in the block, the pixels (n, h, w, c), which of
+        them (n, h, w) have a value (None for all), and which are nodata or masked (None for none).
         """
         row0, row1, col0, col1 = self._cells(block)
         rows = [(n - row0, self.grid.span(n, n + 1, col0, col0 + 1)) for n in range(row0, row1)]
         columns = [(n - col0, self.grid.span(row0, row0 + 1, n, n + 1)) for n in range(col0, col1)]
         _, region = self.window(block)
-        for place, pixels, holes, valid in iter_pieces(source, 0, region, STRIP_PIXELS):
-            seen, empty = present_mask(place, holes), None
-            if valid is not None:
-                empty = ~valid if seen is None else ~valid & seen
-                seen = valid if seen is None else valid & seen
+        for place, pixels, holes, with_value in iter_pieces(source, 0, region, STRIP_PIXELS):
+            valid, empty = present_mask(place, holes), None
+            if with_value is not None:
+                empty = ~with_value if valid is None else ~with_value & valid
+                valid = with_value if valid is None else with_value & valid
             across = _runs(
                 (col, max(place.x, cell.x) - place.x, min(place.stop_x, cell.stop_x) - place.x)
                 for col, cell in columns
@@ -117,21 +117,25 @@ class StatsBlock:
                     down = slice(top - place.y, bottom - place.y)
                     for col, left, right, count in across:
                         part = down, slice(left, right)
-                        own = None if seen is None else seen[part]
-                        gone = None if empty is None else empty[part]
-                        if own is not None and not own.any() and (gone is None or not gone.any()):
-                            continue  # there is nothing to count
+                        own_valid = None if valid is None else valid[part]
+                        own_empty = None if empty is None else empty[part]
+                        if not (_any(own_valid, True) or _any(own_empty, False)):
+                            continue
                         yield (
                             row,
                             col,
-                            _side_by_side(pixels[part], count),
-                            None if own is None else _side_by_side(own, count),
-                            None if gone is None else _side_by_side(gone, count),
+                            _split(pixels[part], count),
+                            None if own_valid is None else _split(own_valid, count),
+                            None if own_empty is None else _split(own_empty, count),
                         )
 
 
+def _any(mask: Array | None, default: bool) -> bool:
+    return default if mask is None else bool(mask.any())
+
+
 def _runs(cells: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Join cells (column, left, right) of one width that touch, and say how many they are."""
+    """Join cells (column, left, right) of one width that touch; add how many they are."""
     runs: list[tuple[int, int, int, int]] = []
     for col, left, right in cells:
         if runs:
@@ -143,21 +147,21 @@ def _runs(cells: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int, in
     return runs
 
 
-def _side_by_side(pixels: Array, count: int) -> Array:
+def _split(pixels: Array, count: int) -> Array:
     """Return `pixels` (h, n w, ...) of n cells as (n, h, w, ...)."""
     height, width, *rest = pixels.shape
     return pixels.reshape(height, count, width // count, *rest).swapaxes(0, 1)
 
 
 def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
-    """Return the peak bytes of a task: a strip, what it is counted with, and the records."""
+    """Return the peak bytes of a task: a strip, the arrays to count it, and the records."""
     rows, columns = cell_chunks(grid, read_unit(source))
     cells = grid.span(0, rows[0], 0, columns[0])
     height, width = source.levels[0].tile
     pixels = min(cells.area, max(STRIP_PIXELS, height * (cells.width + 2 * width)))
     samples = pixels * source.channels
     strip = task_bytes(source, 0, Region(0, 0, -(-pixels // cells.width), cells.width), cells)
-    # bytes are counted where they lie, others a part at a time: as numbers of 64 bits, and bins
+    # bytes are counted in place, other samples in parts, as numbers of 64 bits and bins
     counted = samples + 64 * min(samples, max(TOGETHER, cells.width * source.channels))
     records = 8 * rows[0] * columns[0] * record_length(FIELDS)
     return strip + counted + records
@@ -166,9 +170,9 @@ def stats_bytes_of_task(grid: TileGrid, source: Source) -> int:
 def cell_chunks(
     grid: TileGrid, unit: tuple[int, int] = (0, 0)
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return how many cells a task takes along y and x: even work, few tasks.
+    """Return how many cells the tasks take along y and x: few tasks of equal work.
 
-    It reads `unit` pixels (y, x) at the least, where it has so many.
+    A task reads at least `unit` pixels (y, x), if there are so many.
     """
     counts = (grid.rows, grid.cols)
     target = task_side(grid.shape)

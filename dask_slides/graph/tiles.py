@@ -1,4 +1,4 @@
-"""Tiles at any places of an image: the task that reads them, and what reads some of them."""
+"""Tiles at any positions of an image: the task that reads a block of them, and its plan."""
 
 from __future__ import annotations
 
@@ -20,44 +20,46 @@ from dask_slides.graph.chunks import MAX_TASKS, read_unit, task_bytes
 from dask_slides.graph.resized import STRIP_PIXELS
 from dask_slides.readers.dask_array import ArraySource
 
-Chosen = slice | NDArray[np.int64]
+Selection = slice | NDArray[np.int64]
 
 TASK_BYTES = 2**26
-"""Bytes of tiles that one task aims at."""
+"""Bytes of tiles that a task aims at."""
 MIN_TASKS = 64
-"""Tasks that a pack is shared out to if it has the tiles."""
+"""Tasks that a pack has at least, if it has so many tiles."""
 FEW_TASKS = 8
-"""The same where much more is decoded than a tile holds, so that tasks should share nothing."""
-MUCH = 4
-"""Pixels decoded for one of a tile: from strips, or units of storage more than twice its side."""
+"""The same if a read decodes much more than the tile, which tasks of neighbours would repeat."""
+LARGE_READ = 4
+"""Pixels decoded per pixel of a tile that count as much more: tiles in the file of more than twice
+the side, or strips."""
 
 
 @dataclass(frozen=True)
 class TileBlock:
-    """Tiles of one size at `places` of an image, a block of them a task."""
+    """Reads blocks of tiles of one size, which lie at `origins` of an image."""
 
-    places: TileOrigins
+    origins: TileOrigins
     tile: tuple[int, int]
     starts: tuple[int, ...]
-    """Tiles at which blocks begin, and the end."""
+    """The tiles at which blocks begin, and the end."""
     fill: float
 
-    def regions(self, source: Source, chosen: Chosen) -> list[Region]:
-        """Return what of the image the chosen tiles lie over."""
+    def regions(self, source: Source, selection: Selection) -> list[Region]:
+        """Return the regions of the selected tiles, cut at the edges of the image."""
         image = Region(0, 0, *source.levels[0].shape)
         return [
-            Region(int(y), int(x), *self.tile).intersect(image) for y, x in self.places.yx()[chosen]
+            Region(int(y), int(x), *self.tile).intersect(image)
+            for y, x in self.origins.yx()[selection]
         ]
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return the region of level 0 that the tiles of `block` lie in."""
-        yx = self.places.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
+        """Return the region of level 0 that holds the tiles of `block`."""
+        yx = self.origins.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
         (top, left), (bottom, right) = np.sort(yx, axis=0)[[0, -1]]
         height, width = bottom - top + self.tile[0], right - left + self.tile[1]
         return 0, Region(int(top), int(left), int(height), int(width))
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return (n, h, w, c)."""
+        """Return the tiles of the block, (n, h, w, c)."""
         return self.tiles(source, self.starts[block_id[0]], self.starts[block_id[0] + 1])
 
     def tiles(self, source: Source, start: int, stop: int) -> Array:
@@ -66,38 +68,38 @@ class TileBlock:
         self.read(source, slice(start, stop), out)
         return out
 
-    def read(self, source: Source, chosen: Chosen, out: Sequence[Array] | Array) -> None:
-        """Read each chosen tile into its array (h, w, c); what lies beyond the image is filled."""
-        regions = self.regions(source, chosen)
+    def read(self, source: Source, selection: Selection, out: Sequence[Array] | Array) -> None:
+        """Read each selected tile into its array (h, w, c); the fill stands beyond the image."""
+        regions = self.regions(source, selection)
         for tile, region in zip(out, regions, strict=True):
             if (region.height, region.width) != self.tile:
                 tile[...] = self.fill
-        read_each(source, 0, regions, out, _together(len(regions), self.tile))
+        read_each(source, 0, regions, out, _max_pixels(len(regions), self.tile))
 
 
-def _together(count: int, tile: tuple[int, int]) -> int:
-    """Return how many pixels are read at a time for `count` tiles: no more than they have."""
+def _max_pixels(count: int, tile: tuple[int, int]) -> int:
+    """Return how many pixels to read at a time for `count` tiles: no more than they have."""
     return min(STRIP_PIXELS, count * tile[0] * tile[1])
 
 
 def reading_bytes(source: Source, tile: tuple[int, int], count: int) -> int:
-    """Return the peak bytes of reading `count` tiles, beyond themselves."""
+    """Return the peak bytes of reading `count` tiles, without the tiles themselves."""
     height, width = source.levels[0].shape
-    pixels = max(tile[0] * tile[1], _together(count, tile))
+    pixels = max(tile[0] * tile[1], _max_pixels(count, tile))
     across = min(max(width, tile[1]), pixels // tile[0])
     read = Region(0, 0, min(max(height, tile[0]), pixels // across), across)
     return task_bytes(source, 0, read, Region(0, 0, *tile))
 
 
 class TileReader(Protocol):
-    """What reads tiles in a worker: from the slide, or from a store."""
+    """Reads tiles in a worker, from a slide or from a store."""
 
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop), (n, h, w, c)."""
         ...
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
-        """Read the tiles of these numbers, which rise, each into its array (h, w, c)."""
+        """Read the tiles of these ascending numbers, each into its array (h, w, c)."""
         ...
 
 
@@ -124,16 +126,18 @@ def plan_tile_blocks(
     fill: float,
     tasks: int = MIN_TASKS,
 ) -> tuple[TileBlock, tuple[int, ...]]:
-    """Return the task for tiles at `yx`, and how many of them each of `tasks` or more takes."""
+    """Return the task for tiles at `yx`, and how many of them each block has.
+
+    There are at least `tasks` blocks, if there are so many tiles.
+    """
     nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
     if isinstance(root_of(source), ArraySource):
         lengths = _lengths_over_array(source, yx, tile, max(1, TASK_BYTES // nbytes))
         return TileBlock(TileOrigins.of(yx), tile, bounds(lengths), fill), lengths
     count = max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
-    # and at least a few tasks, so that there is something to share out
     unit = source.levels[0].tile if not isinstance(source, DerivedSource) else read_unit(source)
     decoded = math.prod(max(1.0, u / t) for u, t in zip(unit, tile, strict=True))
-    if decoded > MUCH:  # tasks of neighbours decode the same, and those of one unit nothing else
+    if decoded > LARGE_READ:  # tasks of neighbours would decode the same
         units = len(np.unique(yx // np.maximum(1, np.array(unit, np.int64)), axis=0))
         tasks = max(1, min(tasks, FEW_TASKS, units))
     count = min(count, max(1, -(-len(yx) // tasks)))

@@ -1,4 +1,4 @@
-"""Levels of a pyramid: means of whole blocks of level 0, each rounded once."""
+"""Levels of a pyramid: means of blocks of level 0, each rounded once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dask_slides.numerics.kernels import limbs
 def area_levels(
     sums: Array, covered: tuple[Array, Array], dtype: np.dtype[Any], numbers: range
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield the area mean of an image of `dtype` at each of the levels `numbers`, and its sums.
+    """Yield the area means of an image of `dtype` and their sums, for each of the levels `numbers`.
 
-    `sums` (h, w, c) are those of the level before `numbers`, level 0 itself or the last that
-    was yielded, and `covered` says how many pixels of level 0 each of its rows and columns
-    stands for. Sums are whole numbers, so every level is rounded once (half up), and a
-    partial last row or column is the mean of what there is of it. `sum_dtype` says what they are.
+    `sums` (h, w, c) are those of the level before `numbers`: level 0 itself, or the last sums
+    yielded. `covered` says for how many pixels of level 0 each of its rows and columns stands. Sums
+    are exact (see `sum_dtype`), so every level is rounded only once, half up. The last row or
+    column is the mean of the pixels that exist.
     """
     rows, columns = covered
     for number in numbers:
@@ -37,9 +37,9 @@ def area_levels(
 def sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
     """Return the smallest dtype that holds the sum of 4**halvings samples exactly.
 
-    Where 64 bits do not, a complex number holds the sums of the upper and of the lower 32 bits: of
-    integers of 64 bits up to 10 halvings, and of others up to 20. Of float64, sums may be beyond
-    its range: they are divided by 4**halvings.
+    If 64 bits are too few, a complex number holds the sums of the upper and of the lower 32 bits:
+    enough for 10 halvings of integers of 64 bits, and 20 of others. Sums of float64 could overflow:
+    they are divided by 4**halvings.
     """
     if dtype.kind == "f":
         return np.dtype(np.float64)
@@ -52,7 +52,7 @@ def sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
 
 
 def _halved(sums: Array, axis: int, dtype: np.dtype[Any] | None = None) -> Array:
-    """Add neighbours along `axis`; a last one without a neighbour stands alone."""
+    """Add pairs of neighbours along `axis`; a last one without a partner stays as it is."""
     even = (slice(None),) * axis + (slice(0, None, 2),)
     odd = (slice(None),) * axis + (slice(1, None, 2),)
     out = sums[even].astype(dtype or sums.dtype)
@@ -75,7 +75,7 @@ def _mean(sums: Array, rows: Array, columns: Array, dtype: np.dtype[Any], halvin
 
 
 def _long_mean(sums: Array, count: Array, dtype: np.dtype[Any]) -> Array:
-    """Divide sums of two times 32 bits as by hand, 16 bits at a time."""
+    """Divide sums of two times 32 bits by long division, 16 bits at a time."""
     high, low = sums.real.astype(np.int64), sums.imag.astype(np.int64) + count // 2
     quotient, rest = np.divmod(high, count)
     found = quotient.astype(dtype)

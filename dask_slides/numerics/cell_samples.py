@@ -1,6 +1,6 @@
 """Moments, ranges and histograms of many cells at a time, of any dtype.
 
-Arrays in, arrays out: cells lie along the first axis. `stats` says what a record holds.
+Cells lie along the first axis of the arrays. The module `statistics` describes the records.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dask_slides.numerics.histograms import BINS, bytes_counted, moments_of
 def add_bytes(
     records: Array, parts: list[tuple[Array, Array | None]], places: dict[str, slice]
 ) -> None:
-    """Add bytes to the records of their cells, part by part of the rows."""
+    """Add bytes to the records of their cells; `parts` are pieces of the rows."""
     for part, seen in parts:
         histogram = _counted(*_flat(part, seen))
         records[:, :3] += moments_of(histogram)
@@ -30,7 +30,7 @@ def add_bytes(
 def add_samples(
     records: Array, parts: list[tuple[Array, Array | None]], places: dict[str, slice]
 ) -> None:
-    """Add samples of other dtypes, part by part of the rows, row by row: the bits of any strips."""
+    """Add samples of other dtypes, row by row, so that the sums do not depend on the strips."""
     samples = [_flat(*part) for part in parts]
     low, high = _extremes(samples)
     some = low <= high
@@ -70,7 +70,7 @@ def add_samples(
 
 
 def _flat(pixels: Array, seen: Array | None) -> tuple[Array, Array | None]:
-    """Return the samples (n, h, w c) of `pixels`, and which of them count; None for all."""
+    """Return the samples (n, h, w c) of `pixels`, and which of them are valid; None for all."""
     flat = pixels.reshape(*pixels.shape[:2], -1)
     valid = None if seen is None else np.repeat(seen, pixels.shape[3], axis=2)
     if flat.dtype.kind == "f":
@@ -81,7 +81,7 @@ def _flat(pixels: Array, seen: Array | None) -> tuple[Array, Array | None]:
 
 
 def _extremes(samples: list[tuple[Array, Array | None]]) -> tuple[Array, Array]:
-    """Return the smallest and the largest sample of each cell; the other way round if none is."""
+    """Return the smallest and the largest sample of each cell; (inf, -inf) if it has none."""
     dtype = samples[0][0].dtype
     info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     least = [
@@ -99,45 +99,45 @@ def _extremes(samples: list[tuple[Array, Array | None]]) -> tuple[Array, Array]:
 def width_of(low: Array, high: Array, whole: bool) -> Array:
     """Return the smallest power of two of which 256 aligned bins hold `low` to `high`.
 
-    Bins of 53 bits beside the largest sample, of whole numbers 1, are the finest. What holds a
-    range holds each part of it, so that no part of a cell, and no cell of a slide, has wider bins
-    than the whole; and aligned bins fall into wider ones as they are.
+    The finest width is the precision of float64 at the largest sample, or 1 for integers. The bins
+    of a part are never wider than those of the whole, and each lies in one bin of the whole, so
+    that histograms of parts can be added exactly.
     """
     top = np.maximum(np.abs(low), np.abs(high))
     finest = np.where(top > 0, np.maximum(np.frexp(top)[1] - 53, -1074), -1074)
     if whole:
         finest = np.maximum(finest, 0)
-    span = high / 2 - low / 2  # the whole one may be beyond float64
+    span = high / 2 - low / 2  # halved, as high - low may overflow
     power = np.maximum(finest, np.where(span > 0, np.frexp(span)[1] - 7, -1074))
     width = np.ldexp(1.0, power)
     return np.where(np.floor(high / width) - np.floor(low / width) < BINS, width, 2 * width)
 
 
 def index_of(low: Array, width: Array) -> Array:
-    """Return the number of the bin that holds `low`: bin 0 begins at 0."""
+    """Return the number of the bin that holds `low`, where bin 0 begins at 0."""
     return np.asarray(np.floor(low / np.where(width > 0, width, 1.0)))
 
 
 def rebinned(counts: Array, first: Array, width: Array, to_first: Array, to_width: Array) -> Array:
-    """Return histograms (n, 256) in bins that are as wide or wider, each in one of them: exact.
+    """Return histograms (n, 256) in bins of the same width or wider, without loss.
 
-    `first` are numbers of bins, as `index_of` gives them.
+    `first` and `to_first` are numbers of bins, as `index_of` returns them.
     """
     bins = (first[:, None] + np.arange(BINS)) * np.reshape(width / to_width, (-1, 1))
     np.floor(bins, out=bins)
     bins -= np.reshape(to_first, (-1, 1))
-    np.clip(bins, 0, BINS - 1, out=bins)  # those that hold nothing may lie beyond
+    np.clip(bins, 0, BINS - 1, out=bins)  # empty bins may lie outside
     bins += BINS * np.arange(len(counts))[:, None]
     moved = np.bincount(bins.astype(np.intp).reshape(-1), counts.reshape(-1), counts.size)
     return np.asarray(moved.reshape(counts.shape))
 
 
 def _bins(flat: Array, valid: Array | None, low: Array, width: Array) -> NDArray[np.uint8]:
-    """Return the bin of each sample (n, h, m); of those that do not count any."""
+    """Return the bin of each sample (n, h, m); any bin for samples that are not valid."""
     scale = np.where(width > 0, width, 1.0)[:, None, None]
     first = index_of(low, width)[:, None, None]
     if flat.dtype.kind != "f" and flat.dtype.itemsize <= 4:
-        # what is beyond 8 bits falls away on both sides: the difference is below 256
+        # differences are below 256, so 8 bits of both sides are enough
         shift = (np.frexp(scale)[1] - 1).astype(flat.dtype)
         bins: NDArray[np.uint8] = np.right_shift(flat, shift).astype(np.uint8)
         bins -= first.astype(np.int64).astype(np.uint8)
@@ -154,7 +154,7 @@ def _counted(bins: NDArray[np.uint8], valid: Array | None) -> Array:
     """Return the histograms (n, 256) of `bins` (n, h, m)."""
     if len(bins) == 1 and valid is None:
         return bytes_counted(bins[0, :, :, None])[None]
-    # one call for all of many small cells
+    # one call for all cells
     places = bins.astype(np.intp)
     places += BINS * np.arange(len(bins))[:, None, None]
     chosen = places.reshape(-1) if valid is None else places[valid]

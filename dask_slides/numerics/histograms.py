@@ -1,4 +1,4 @@
-"""Counts and sums of bytes, cell by cell: Pillow's histogram, or the compiled loops."""
+"""Count bytes cell by cell, with Pillow's histogram or the compiled loops."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from dask_slides.runtime.numba_loader import numba_kernels
 
 BINS = 256
 SAVED = 0.45e-9
-"""Seconds a sample that the compiled loops are faster."""
+"""Seconds that the compiled loops save per sample."""
 _MANY = 2**18
-"""Samples from which four tables, none of which waits for the last addition to another, save more
-than their numbers cost to hand over."""
+"""Samples from which four independent tables save more time than it costs to hand them over."""
 
 
 def bytes_counted(pixels: Array) -> Array:
-    """Return how often each value stands in `pixels` (h, w, c), uint8; int64."""
+    """Return how often each value occurs in `pixels` (h, w, c), uint8; int64."""
     height, width, channels = pixels.shape
-    if pixels.strides[0] == 0:  # the same row over and over, as in a tile of one colour
+    if pixels.strides[0] == 0:  # one row repeated, as in a tile of one colour
         one: Array = np.bincount(pixels[0].reshape(-1), minlength=BINS) * height
         return one
     if pixels.flags.c_contiguous or pixels.strides[1:] != (channels, 1) or height == 1:
         return _rows_counted(np.ascontiguousarray(pixels), width * channels)
-    # a part of wider rows, where they lie: Pillow wants the last one to be as long as they are
+    # part of wider rows, in place: Pillow expects the last row to have their full length
     return _rows_counted(pixels[:-1], pixels.strides[0]) + bytes_counted(pixels[-1:])
 
 
 def _rows_counted(pixels: Array, pitch: int) -> Array:
-    """Count rows that begin `pitch` bytes apart: in C, ten times faster than sums in numpy."""
+    """Count rows that begin `pitch` bytes apart, in C: ten times faster than sums in numpy."""
     from PIL import Image
 
     height, width, channels = pixels.shape
     samples = width * channels
     mode, bands = ("RGBX", 4) if samples % 4 == 0 and samples * height >= _MANY else ("L", 1)
-    lent = as_strided(pixels, (pitch * height,), (1,), writeable=False)
-    image = Image.frombuffer(mode, (samples // bands, height), lent, "raw", mode, pitch, 1)
+    flat = as_strided(pixels, (pitch * height,), (1,), writeable=False)
+    image = Image.frombuffer(mode, (samples // bands, height), flat, "raw", mode, pitch, 1)
     counts: Array = np.array(image.histogram(), np.int64).reshape(bands, BINS).sum(axis=0)
     return counts
 
@@ -51,7 +50,7 @@ def moments_of(histogram: Array) -> Array:
 
 
 class Histograms:
-    """Histograms of the cells of a block, counted piece by piece by Pillow."""
+    """Histograms of the cells of a block, which Pillow counts piece by piece."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._counts = np.zeros((*shape, BINS), np.int64)
@@ -65,12 +64,12 @@ class Histograms:
         return moments_of(self.counts())
 
     def counts(self) -> Array:
-        """Return what was counted (rows, cols, 256), int64."""
+        """Return the histograms (rows, cols, 256), int64."""
         return self._counts
 
 
-class _Counted(Histograms):
-    """The same with the compiled loop."""
+class _CompiledHistograms(Histograms):
+    """The same, counted by the compiled loop."""
 
     def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
         super().__init__(shape)
@@ -80,14 +79,14 @@ class _Counted(Histograms):
         if pixels.strides[0] == 0:
             super().add(cell, pixels)
             return
-        rows = pixels.reshape(len(pixels), -1)  # where they lie, if rows are whole
+        rows = pixels.reshape(len(pixels), -1)  # a view, if rows are contiguous
         whole = rows.shape[1] // 8 * 8
         words, rest = rows[:, :whole].view(np.uint64), rows[:, whole:]
         self._compiled.count(words, rest, self._counts[cell])
 
 
 class _Sums(Histograms):
-    """Sums alone, where nobody asks for histograms."""
+    """Sums only, if histograms are not needed."""
 
     def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
         self._counts = np.zeros((*shape, 3), np.int64)
@@ -110,8 +109,8 @@ class _Sums(Histograms):
 
 
 def byte_sums(shape: tuple[int, int], histogram: bool, samples: int) -> Histograms:
-    """Return what counts the bytes of `shape` cells of an image of `samples`."""
+    """Return a counter for `shape` cells of an image of so many `samples`."""
     compiled = numba_kernels(samples * SAVED)
     if compiled is None:
         return Histograms(shape)
-    return _Counted(shape, compiled) if histogram else _Sums(shape, compiled)
+    return _CompiledHistograms(shape, compiled) if histogram else _Sums(shape, compiled)

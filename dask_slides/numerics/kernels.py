@@ -1,17 +1,15 @@
-"""Resampling kernels: antialiased, phase-exact, the same bytes for any chunking.
+"""Resampling kernels: antialiased, exact in phase, with the same result for any chunking.
 
-The weights are those of a resize of the whole image (the convention of Pillow and of
-"Filtered image rescaling", Schumacher, Graphics Gems III): output pixel i covers the input
-interval around ``(i + 0.5) * n_in / n_out``, and the kernel is widened by that ratio when
-shrinking. They are computed from global coordinates, so a window with its halo gives the
-pixels of the whole image.
+The weights follow the convention of Pillow and of "Filtered image rescaling" (Schumacher,
+Graphics Gems III): output pixel i covers the input interval around ``(i + 0.5) * n_in / n_out``,
+and the kernel is widened by that ratio when shrinking. They are computed from the coordinates of
+the whole image, so a window with its halo gives the pixels of the whole image.
 
-Eight-bit images are weighted with whole numbers of 22 fraction bits, the arithmetic of
-Pillow, held in float64: every product and sum stays below 2**53, so that a BLAS product
-is exact in any order. A pass gives Pillow's pixels to the bit and cannot depend on the
-chunking, the BLAS or the machine. Other dtypes go through a sparse product in float64,
-whose order of summation is fixed. Integers of 64 bits are too long for that, and go as one of
-their pixels and the differences to it.
+The weights of 8-bit images are whole numbers of 22 fraction bits, as in Pillow, held in float64.
+Every product and sum stays below 2**53, so a BLAS product is exact in any order: a pass gives the
+pixels of Pillow to the bit, whatever the chunking, the BLAS or the machine. Other dtypes use a
+sparse product in float64, whose order of summation is fixed. float64 cannot hold integers of 64
+bits: these are resampled as one of their pixels plus the differences to it.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ from dask_slides.errors import SlideArgumentError
 _BITS = 22
 """Fraction bits of a weight, as in Pillow."""
 ROWS = 32
-"""Rows cast to float64 at a time: a block stays in the second-level cache."""
-_TURNED = 128
-"""Rows turned at a time: a line of the cache that is read for one column is there for the next."""
+"""Rows cast to float64 at a time, so that a block stays in the L2 cache."""
+_TRANSPOSED = 128
+"""Rows transposed at a time, so that a cache line read for one column still serves the next."""
 GEMM_LIMIT = 250_000
-"""Multiply-adds of one matrix product: below OpenBLAS' limit for starting threads of its
-own (262,144), which would fight with the threads of the scheduler."""
+"""Multiply-adds of one matrix product. From 262,144 on OpenBLAS starts its own threads, which would
+compete with those of the scheduler."""
 
 
 def _box(x: Array) -> Array:
@@ -78,7 +76,7 @@ KERNELS: dict[str, Kernel] = {
 
 
 def kernel_named(name: str) -> Kernel:
-    """Return the kernel called `name`, or raise SlideArgumentError with the names there are."""
+    """Return the kernel called `name`, or raise SlideArgumentError that lists the names."""
     try:
         return KERNELS[name]
     except (KeyError, TypeError):
@@ -94,9 +92,9 @@ class Axis:
     n_out: int
     kernel: str
     ratio: float
-    """Input pixels for one output pixel: n_in / n_out, where the level has every pixel."""
+    """Input pixels per output pixel: n_in / n_out, unless a level ends a part of a pixel early."""
     averaged: float = 1.0
-    """Pixels of level 0 that one input pixel is the mean of: above 1 for a stored level."""
+    """Pixels of level 0 that an input pixel is the mean of; above 1 for a stored level."""
 
     @property
     def sharpening(self) -> float:
@@ -104,9 +102,9 @@ class Axis:
 
         The mean of f pixels passes a wave of v cycles a pixel by 1 - (pi f v)^2 (1 - 1/f^2) / 6
         for low v, and (-a, 1 + 2 a, -a) on the averaged pixels by 1 + 4 a (pi f v)^2: with
-        a = (1 - 1/f^2) / 24 their product is flat to the second order. Without it a level
-        that leaves just twice its size to shrink loses a tenth of the finest detail kept. The
-        area kernel is a mean itself, and exact on whole pixels.
+        a = (1 - 1/f^2) / 24 their product is flat to the second order. Without it, the finest
+        details would lose a tenth of their contrast at a shrink by 2. The area kernel is a mean
+        itself, and exact on whole pixels.
         """
         if self.averaged <= 1 or self.kernel in ("nearest", "area"):
             return 0.0
@@ -114,24 +112,24 @@ class Axis:
 
     @property
     def identity(self) -> bool:
-        """Whether every output pixel is its input pixel."""
+        """Whether every output pixel equals its input pixel."""
         return self.n_in == self.n_out and self.ratio == 1.0
 
     def taps(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Return first and past-the-last input pixel for each of outputs [start, stop)."""
+        """Return the first input pixel of outputs [start, stop), and the one past their last."""
         centre = (np.arange(start, stop) + 0.5) * self.ratio
         kernel = kernel_named(self.kernel)
         if self.identity:
             return np.arange(start, stop), np.arange(start, stop) + 1
         if kernel.name == "nearest":
-            # added up step by step, as Pillow does: where a centre falls between two
-            # pixels the last bit of that sum decides
+            # added up step by step, as in Pillow: if a centre falls between two pixels, the
+            # last bit of the sum decides
             steps = np.full(stop, self.ratio)
             steps[0] = self.ratio * 0.5
             first = np.minimum(np.add.accumulate(steps)[start:].astype(np.int64), self.n_in - 1)
             return first, first + 1
         reach = kernel.support * max(self.ratio, 1.0) + (1 if self.sharpening else 0)
-        # a stored level may end a part of a pixel before the image does: stay inside
+        # a stored level may end a part of a pixel before the image does
         first = np.clip((centre - reach + 0.5).astype(np.int64), 0, self.n_in - 1)
         last = np.minimum((centre + reach + 0.5).astype(np.int64), self.n_in)
         return first, np.maximum(last, first + 1)
@@ -140,8 +138,8 @@ class Axis:
         """Return the range of input pixels that outputs [start, stop) need."""
         return _window(self, start, stop)
 
-    def reached(self, start: int, stop: int, low: int, high: int) -> tuple[int, int]:
-        """Return the range of outputs [start, stop) that need an input of [low, high)."""
+    def outputs_of(self, start: int, stop: int, low: int, high: int) -> tuple[int, int]:
+        """Return the range of those outputs in [start, stop) that need an input of [low, high)."""
         first, last = self.taps(start, stop)
         return (
             start + int(np.searchsorted(last, low, side="right")),
@@ -149,7 +147,7 @@ class Axis:
         )
 
     def weights(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Return first input pixel (n,) and weights (n, taps), zero past the last tap."""
+        """Return the first input pixel (n,) and the weights (n, taps), zero past the last tap."""
         first, last = self.taps(start, stop)
         index = first[:, None] + np.arange(int((last - first).max()))
         if self.identity or self.kernel == "nearest":
@@ -163,7 +161,7 @@ class Axis:
             beside = kernel((offset - 1) / widen) + kernel((offset + 1) / widen)
             weight = (1 + 2 * a) * weight - a * beside
         weight[index >= last[:, None]] = 0.0
-        # added up tap by tap: the order of a plain sum depends on the width of the window
+        # added up tap by tap, as the order of a plain sum depends on the width of the window
         return first, weight / np.add.accumulate(weight, axis=1)[:, -1:]
 
 
@@ -177,8 +175,7 @@ def _window(axis: Axis, start: int, stop: int) -> tuple[int, int]:
 def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
     """Resample the columns of `strip` (h, w, c), whose first column is input `origin`.
 
-    Returns (h, stop - start, c), rounded to the dtype as the whole-image resize does it
-    between its two passes; float images stay as they are.
+    Returns (h, stop - start, c). Integers are rounded, as Pillow does between its two passes.
     """
     if axis.identity:
         return strip[:, start - origin : stop - origin]
@@ -187,8 +184,8 @@ def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: in
     if is_long(strip.dtype):
         return _long_rows(strip.transpose(1, 0, 2), axis, start, stop, origin).transpose(1, 0, 2)
     if strip.dtype != np.uint8:
-        turned = _turned(strip)
-        return _sparse_rows(turned, strip.dtype, axis, start, stop, origin).transpose(1, 0, 2)
+        columns = _transposed(strip)
+        return _sparse_rows(columns, strip.dtype, axis, start, stop, origin).transpose(1, 0, 2)
     height, width, channels = strip.shape
     bands = list(_bands(axis, start, stop))
     out = np.empty((height, stop - start, channels), np.uint8)
@@ -196,7 +193,7 @@ def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: in
     sums = np.empty((channels, ROWS, stop - start))
     for top in range(0, height, ROWS):
         rows = min(ROWS, height - top)
-        # planes, not interleaved: one matrix serves each channel
+        # in planes: the same matrix serves each channel
         planes[:, :rows] = strip[top : top + rows].transpose(2, 0, 1)
         for band in bands:
             low = band.first - origin
@@ -261,19 +258,19 @@ def _bands(axis: Axis, start: int, stop: int, outputs: int = 16) -> Iterator[_Ba
 
 
 def _rounded(product: Array) -> Array:
-    """Whole numbers of _BITS fraction bits to bytes: half up, kept in range; in place."""
+    """Round numbers of _BITS fraction bits half up to bytes, clipped; `product` is overwritten."""
     product += 2.0 ** (_BITS - 1)
     product *= 2.0**-_BITS  # exact: a power of two
     return np.clip(product, 0, 255, out=product).astype(np.uint8)
 
 
-def _turned(strip: Array) -> Array:
+def _transposed(strip: Array) -> Array:
     """Return `strip` (h, w, c) as float64 (w, h, c)."""
     height, width, channels = strip.shape
-    turned = np.empty((width, height, channels))
-    for top in range(0, height, _TURNED):
-        turned[:, top : top + _TURNED] = strip[top : top + _TURNED].transpose(1, 0, 2)
-    return turned
+    out = np.empty((width, height, channels))
+    for top in range(0, height, _TRANSPOSED):
+        out[:, top : top + _TRANSPOSED] = strip[top : top + _TRANSPOSED].transpose(1, 0, 2)
+    return out
 
 
 def _sparse_rows(
@@ -285,7 +282,7 @@ def _sparse_rows(
     flat = block.reshape(len(block), -1)
     product = matrix @ flat
     if dtype == np.float64 and not np.isfinite(product).all():
-        # of finite samples near the limits the sum alone may be beyond them
+        # sums of finite samples near the limits of float64 may overflow
         most = 2.0**-8 * np.finfo(dtype).max
         scaled = matrix @ (2.0**-8 * flat)
         scaled = 2.0**8 * np.clip(scaled, -most, most, where=np.isfinite(scaled), out=scaled)
@@ -318,13 +315,13 @@ def limbs(values: Array) -> tuple[Array, Array]:
 def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
     """Resample rows of int64 or uint64.
 
-    An output is the pixel of its largest weight, plus the weighted sum of the differences from each
-    pixel to the next: what is flat stays flat, and no more than the 53rd bit of the differences is
-    lost.
+    An output is the pixel with its largest weight, plus the weighted sum of the differences from
+    each pixel to the next. So a flat image stays flat, and only bits of the differences beyond the
+    53rd are lost.
     """
     first, weight = axis.weights(start, stop)
     main = weight.argmax(axis=1)
-    # a difference counts with all pixels on its far side, seen from the main one
+    # a difference has the weight of all pixels beyond it, seen from the main one
     after = np.add.accumulate(weight[:, ::-1], axis=1)[:, ::-1][:, 1:]
     before = np.add.accumulate(weight, axis=1)[:, :-1]
     steps = np.where(np.arange(weight.shape[1] - 1) >= main[:, None], after, -before)
@@ -335,7 +332,7 @@ def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> 
     del differences
     at = first - origin + main
     high, low = high[at], low[at]
-    parity = low & 1  # halves go to the even number, as in all other dtypes
+    parity = low & 1  # halves are rounded to even, as in other dtypes
     change = np.rint(change + parity) - parity
     upper = np.floor(change * 2.0**-32)
     low += (change - upper * 2.0**32).astype(np.int64)
@@ -350,7 +347,7 @@ def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> 
 
 
 def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Return float `values` as `dtype`, kept in range; integers, of up to 32 bits, are rounded."""
+    """Return float `values` as `dtype`, clipped; integers, of up to 32 bits, are rounded."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         return np.clip(np.rint(values), info.min, info.max).astype(dtype)

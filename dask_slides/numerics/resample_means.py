@@ -1,11 +1,11 @@
-"""Resampling of what is averaged already: the last two to five times of a shrink, fast.
+"""Fast resampling of images that are averages already: the last part of a shrink, by 2 to 5.
 
-An image that comes from a stored level or a reduced decode is near the resize of level 0, not
-equal to it, so its weights need not be Pillow's to the bit. They are whole numbers of 15 bits
-here, and all sums of them over bytes stay below 2**24: exact in float32, in whatever order a
-BLAS adds, so that the pixels cannot depend on the chunking or the machine either. Half the
-bytes of float64 and rows first, where the product is widest, make this several times faster
-than `kernels` on the same pixels. 8-bit images only.
+An image from a stored level or a reduced decode is close to the resize of level 0, not equal to
+it, so its weights need not be those of Pillow to the bit. Here weights are whole numbers of 15
+bits, and all their sums over bytes stay below 2**24. float32 holds them exactly, in whatever order
+a BLAS adds, so the pixels do not depend on the chunking or the machine. With half the bytes of
+float64, and with rows first, where the product is widest, this is several times faster than
+`kernels`. For 8-bit images only.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from dask_slides.runtime.numba_loader import numba_kernels
 _BITS = 15
 _BAND = 24
 """Outputs of one matrix; bands begin at multiples of it, the same for every region."""
-_TOGETHER = 2**14
-"""Weights that are computed, and kept, together."""
-_KEPT = 64
-"""Times that of all axes, 4 MB: each task of an image needs some of them."""
-_BANDS_KEPT = 16
-"""The same of their matrices, which are four times larger: 4 MB."""
-_GROUP = 4
+_GROUP_WEIGHTS = 2**14
+"""Weights that are computed and cached together, a group of outputs."""
+_CACHED_WEIGHTS = 64
+"""Groups of outputs whose weights are cached: 4 MB, which the tasks of an image share."""
+_CACHED_BANDS = 16
+"""Groups whose matrices are cached; they are four times larger: 4 MB."""
+_BATCH = 4
 """Bands that are cast, multiplied and rounded at a time."""
 _SAMPLES = 6144
-"""Samples cast and rounded at a time: long calls, as two threads lose time in handing over
-Python's lock in short ones, in buffers of a few megabytes a thread."""
+"""Samples cast and rounded at a time, in buffers of a few megabytes per thread. Two threads lose
+time when they hand over Python's lock in short calls."""
 SAVED = 3e-9
-"""Seconds a sample of the block that the compiled loops are faster."""
+"""Seconds that the compiled loops save per sample of the block."""
 _PITCH = _SAMPLES + 16
-"""Between rows: those 4,096 bytes apart would share one set of lines of the first-level cache."""
+"""Samples between rows. Rows 4,096 bytes apart would share one set of lines of the L1 cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Band:
-    """Outputs [start, stop) as the product of samples from `first` on with (taps, outputs)."""
+    """Outputs [start, stop): samples from `first` on, multiplied by a matrix (taps, outputs)."""
 
     start: int
     stop: int
@@ -59,27 +59,27 @@ class _Band:
         return self.first + len(self.matrix)
 
 
-@lru_cache(maxsize=_KEPT)
-def _together(axis: Axis) -> int:
-    """Return how many outputs have their weights computed together, a multiple of a band."""
+@lru_cache(maxsize=_CACHED_WEIGHTS)
+def _group_size(axis: Axis) -> int:
+    """Return how many outputs are a group, whose weights are computed together: whole bands."""
     low, high = axis.window(0, 1)
-    return max(1, _TOGETHER // (2 * (high - low)) // _BAND) * _BAND
+    return max(1, _GROUP_WEIGHTS // (2 * (high - low)) // _BAND) * _BAND
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED_WEIGHTS)
 def _weights(axis: Axis, start: int) -> tuple[Array, Array]:
-    """Return of the outputs together from `start` on the first sample, and the weights."""
-    first, weight = axis.weights(start, min(start + _together(axis), axis.n_out))
+    """Return the first sample and the weights of each output of the group at `start`."""
+    first, weight = axis.weights(start, min(start + _group_size(axis), axis.n_out))
     whole = np.rint(weight * 2.0**_BITS)
-    # a flat image stays flat: what rounding left over goes to the largest weight
+    # weights must add up to 1, so that a flat image stays flat: the largest one is adjusted
     short = 2.0**_BITS - whole.sum(axis=1)
     whole[np.arange(len(whole)), np.abs(whole).argmax(axis=1)] += short
     return first.astype(np.int64), (whole * 2.0**-_BITS).astype(np.float32)
 
 
-@lru_cache(maxsize=_BANDS_KEPT)
+@lru_cache(maxsize=_CACHED_BANDS)
 def _bands(axis: Axis, start: int) -> tuple[_Band, ...]:
-    """Return the bands of the outputs together from `start` on."""
+    """Return the bands of the group at `start`."""
     first, weight = _weights(axis, start)
     _, last = axis.taps(start, start + len(first))
     bands = []
@@ -93,22 +93,22 @@ def _bands(axis: Axis, start: int) -> tuple[_Band, ...]:
     return tuple(bands)
 
 
-def _groups(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
-    """Yield the bands that hold outputs [start, stop), cut to them, a few at a time."""
+def _batches(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
+    """Yield the bands of outputs [start, stop), cut to them, a few at a time."""
     bands = [
         _cut(axis, band, max(start, band.start), min(stop, band.stop))
-        for together in _starts(axis, start, stop)
-        for band in _bands(axis, together)
+        for group in _starts(axis, start, stop)
+        for band in _bands(axis, group)
         if band.start < stop and band.stop > start
     ]
-    for at in range(0, len(bands), _GROUP):
-        yield bands[at : at + _GROUP]
+    for at in range(0, len(bands), _BATCH):
+        yield bands[at : at + _BATCH]
 
 
 def _starts(axis: Axis, start: int, stop: int) -> range:
-    """Return where the weights begin that outputs [start, stop) need."""
-    together = _together(axis)
-    return range(start // together * together, stop, together)
+    """Return where the groups begin that hold outputs [start, stop)."""
+    size = _group_size(axis)
+    return range(start // size * size, stop, size)
 
 
 def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
@@ -123,10 +123,10 @@ def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
 def shrink(
     block: Array, rows: Axis, columns: Axis, region: Region, origin: tuple[int, int], out: Array
 ) -> None:
-    """Resample `block` (h, w, c), uint8, whose first pixel is input `origin`, to `region`: `out`.
+    """Resample `block` (h, w, c), uint8, whose first pixel is input `origin`: `region`, into `out`.
 
-    Each pass sums up the first axis of its input and makes it the last one of its result, so
-    that neither works across the rows of an image::
+    Each pass sums up the first axis of its input and makes it the last axis of its result, so
+    that both work along memory::
 
         (h, w c) -> (w c, height) = (w, c height) -> (c height, width) = (c, height, width)
     """
@@ -135,14 +135,14 @@ def shrink(
     if compiled is not None:
         _shrink_compiled(compiled, block, (rows, columns), region, origin, out)
         return
-    half = _own("half", width * channels, region.height, np.uint8)
+    half = _thread_buffer("half", width * channels, region.height, np.uint8)
     flat = block.reshape(height, width * channels)
     _summed(flat, rows, region.y, region.stop_y, origin[0], half)
     half = half.reshape(width, channels * region.height)
-    planes = _own("planes", channels * region.height, region.width, np.uint8)
+    planes = _thread_buffer("planes", channels * region.height, region.width, np.uint8)
     _summed(half, columns, region.x, region.stop_x, origin[1], planes)
     for channel, plane in enumerate(planes.reshape(channels, region.height, region.width)):
-        out[..., channel] = plane  # one by one: numpy would loop over three channels innermost
+        out[..., channel] = plane  # numpy would loop over the channels innermost
 
 
 def _shrink_compiled(
@@ -153,9 +153,9 @@ def _shrink_compiled(
     origin: tuple[int, int],
     out: Array,
 ) -> None:
-    """Do the same with the compiled loops, turning the bytes between the passes and after them.
+    """Do the same with the compiled loops, and transpose between the passes and after them.
 
-    Sides are filled up to whole words of 8 bytes; what is in there is not used::
+    Sides are padded to whole words of 8 bytes, whose content is not used::
 
         (h, w c) -> (height, w c) -> (w, c height) -> (width, c height) -> (height, width, c)
     """
@@ -164,12 +164,12 @@ def _shrink_compiled(
     tall, wide, narrow = (
         -(-n // 8) * 8 for n in (region.height, width * channels, region.width * channels)
     )
-    half = _own("half", tall, wide, np.uint8)
+    half = _thread_buffer("half", tall, wide, np.uint8)
     flat = np.ascontiguousarray(block).reshape(height, width * channels)
     _weighed(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
-    turned = _own("turned", wide, tall, np.uint8)
+    turned = _thread_buffer("turned", wide, tall, np.uint8)
     compiled.turn(half.view(np.uint64), turned.view(np.uint64))
-    planes = _own("planes", narrow, tall, np.uint8)
+    planes = _thread_buffer("planes", narrow, tall, np.uint8)
     _weighed(
         compiled,
         turned[: width * channels].reshape(width, channels * tall),
@@ -179,7 +179,7 @@ def _shrink_compiled(
         origin[1],
         planes[: region.width * channels].reshape(region.width, channels * tall),
     )
-    back = _own("half", tall, narrow, np.uint8)
+    back = _thread_buffer("half", tall, narrow, np.uint8)
     compiled.turn(planes.view(np.uint64), back.view(np.uint64))
     out[...] = back[: region.height, : region.width * channels].reshape(out.shape)
 
@@ -187,7 +187,7 @@ def _shrink_compiled(
 def _weighed(
     compiled: Any, block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array
 ) -> None:
-    """Put outputs [start, stop) of the first axis of `block` into the rows of `out`."""
+    """Write outputs [start, stop) of the first axis of `block` into the rows of `out`."""
     for at in _starts(axis, start, stop):
         first, weights = _weights(axis, at)
         low, high = max(start, at), min(stop, at + len(first))
@@ -197,22 +197,22 @@ def _weighed(
 
 
 def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
-    """Put outputs [start, stop) of the first axis of `block` (taps, n) into `out` (n, outputs)."""
+    """Write outputs [start, stop) of the first axis of `block` (taps, n) to `out` (n, outputs)."""
     size = block.shape[1]
-    for group in _groups(axis, start, stop):
-        low, high = group[0].first, max(band.last for band in group)
-        top, bottom = group[0].start, group[-1].stop
-        cast = _own("cast", high - low, _PITCH)
-        sums = _own("sums", _SAMPLES, bottom - top)
-        piece = _piece(max(band.matrix.size for band in group))
+    for batch in _batches(axis, start, stop):
+        low, high = batch[0].first, max(band.last for band in batch)
+        top, bottom = batch[0].start, batch[-1].stop
+        cast = _thread_buffer("cast", high - low, _PITCH)
+        sums = _thread_buffer("sums", _SAMPLES, bottom - top)
+        piece = _piece(max(band.matrix.size for band in batch))
         for left in range(0, size, _SAMPLES):
             count = min(_SAMPLES, size - left)
             cast[:, :count] = block[low - origin : high - origin, left : left + count]
-            # what lies past `count` in the last piece is summed and thrown away
+            # the last piece may go beyond `count`; those sums are not used
             pieces = -(-count // piece)
             taps = cast[:, : pieces * piece].reshape(high - low, pieces, piece)
             into = sums[: pieces * piece].reshape(pieces, piece, bottom - top)
-            for band in group:
+            for band in batch:
                 np.matmul(
                     taps[band.first - low : band.last - low].transpose(1, 2, 0),
                     band.matrix,
@@ -222,8 +222,8 @@ def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: A
 
 
 def buffer_bytes(axis: Axis) -> int:
-    """Return the bytes of what a thread sums up in along `axis`."""
-    outputs = min(axis.n_out, _GROUP * _BAND)
+    """Return the bytes of the buffers in which a thread sums up along `axis`."""
+    outputs = min(axis.n_out, _BATCH * _BAND)
     low, high = axis.window(0, outputs)
     return 4 * ((high - low + int(axis.ratio) + 2) * _PITCH + outputs * _SAMPLES)
 
@@ -231,8 +231,8 @@ def buffer_bytes(axis: Axis) -> int:
 def _piece(size: int) -> int:
     """Return how many samples are multiplied with a matrix of `size` at a time.
 
-    Beyond GEMM_LIMIT the BLAS would start threads of its own. numpy does the pieces of a
-    stack in one call: short calls cost two threads more, in handing over Python's lock.
+    Beyond GEMM_LIMIT the BLAS would start its own threads. numpy multiplies a stack of pieces in
+    one call, as short calls make threads wait for Python's lock.
     """
     return next((n for n in (256, 128, 64, 32) if n * size <= GEMM_LIMIT), 16)
 
@@ -240,25 +240,27 @@ def _piece(size: int) -> int:
 _buffers = threading.local()
 
 
-def _own(name: str, rows: int, columns: int, dtype: Any = np.float32) -> Array:
-    """Return an array of this thread, which the next call of the same name overwrites.
+def _thread_buffer(name: str, rows: int, columns: int, dtype: Any = np.float32) -> Array:
+    """Return an array of this thread, which the next call with the same name overwrites.
 
-    New ones for each group cost as much in page faults as the products in arithmetic, and
-    large ones that come and go in several threads leave holes in the heap.
+    New arrays for each batch would cost as much in page faults as the products in arithmetic, and
+    large arrays that come and go in several threads fragment the heap.
     """
-    kept: dict[str, Array] = _buffers.__dict__
-    if name not in kept or kept[name].size < rows * columns:
-        # of a thread that ended, if there was one: schedulers make new ones for every call
-        kept[name] = POOL.array((rows * columns,), dtype)
-        kept[name][:] = 0  # sums of leftovers, though thrown away, would warn
-    return kept[name][: rows * columns].reshape(rows, columns)
+    buffers: dict[str, Array] = _buffers.__dict__
+    if name not in buffers or buffers[name].size < rows * columns:
+        # from the pool: schedulers start new threads for every call
+        buffers[name] = POOL.array((rows * columns,), dtype)
+        buffers[name][:] = 0  # unused sums of leftovers would warn
+    return buffers[name][: rows * columns].reshape(rows, columns)
 
 
 def _rounded(sums: Array) -> Array:
     """Round half up and keep in range; `sums` are overwritten."""
     sums += np.float32(0.5)
-    # truncation rounds up what is below zero, and that is clipped all the same
+    # truncation rounds up below zero, but those values are clipped anyway
     rows, columns = sums.shape
-    whole = _own("whole", rows, columns, np.int16)  # integers clip three times faster than floats
+    whole = _thread_buffer(
+        "whole", rows, columns, np.int16
+    )  # integers clip three times faster than floats
     whole[...] = sums
     return np.clip(whole, 0, 255, out=whole)

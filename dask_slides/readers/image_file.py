@@ -46,10 +46,6 @@ _TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
 """The same for images of which one colour is transparent."""
 
 
-_READERS: dict[type[Decode], str] = {ByPillow: "Pillow", Netpbm: "NumPy"}
-"""What decodes the file, as users see it; imagecodecs all others."""
-
-
 @dataclass(frozen=True)
 class ImageFileSource(Source):
     """A raster file. Each process decodes it once and keeps the last file decoded."""
@@ -189,7 +185,10 @@ def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[st
     fill = fill_for(path, fill, np.dtype(decode.dtype), colour=decode.channels == stored)
     conversion = Conversion(alpha=alpha, fill=fill)  # type: ignore[arg-type]
     shape = size if orientation < 5 else size[::-1]
-    properties = {"format": kind, "reader": _READERS.get(type(decode), "imagecodecs")}
+    properties = {
+        "format": kind,
+        "reader": "Pillow" if isinstance(decode, PillowDecode) else "imagecodecs",
+    }
     if images > 1:
         properties["images"] = str(images)
     return ImageFileSource(path, identity, shape, decode, conversion, orientation), properties

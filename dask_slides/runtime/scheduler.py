@@ -1,4 +1,4 @@
-"""Run a graph on whatever scheduler is active, and tell how far it is."""
+"""Compute arrays on the active scheduler, and report progress."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from dask_slides.runtime.threads import (
 )
 
 MEMORY = "dask-slides.memory"
-"""Key in the configuration of dask: bytes that all threads or processes may take together."""
+"""Key in the configuration of dask: bytes that all threads or processes may use together."""
 BATCH_SECONDS = 0.5
 """Blocks of a cluster that finish within this time are fetched at once: one by one, the messages
 were a quarter of the work that a scheduler did for a task."""
@@ -55,9 +55,9 @@ because importing distributed for it takes longer than a small job."""
 
 Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
-"""Called with the blocks done and the blocks in all."""
+"""Called with the number of blocks done, and of all blocks."""
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, the blocks done and the blocks in all."""
+"""Called with a label, the number of blocks done, and of all blocks."""
 
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
@@ -65,7 +65,7 @@ _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 @contextmanager
 def report_progress_to(report: Report) -> Iterator[None]:
-    """Tell `report` of every computation that operations start inside of the block."""
+    """Report the progress of every computation that starts inside the block."""
     token = _report.set(report)
     try:
         yield
@@ -75,9 +75,9 @@ def report_progress_to(report: Report) -> Iterator[None]:
 
 @contextmanager
 def compute_in_this_thread() -> Iterator[None]:
-    """Compute in the calling thread inside of the block, whatever scheduler is active.
+    """Compute in the calling thread inside the block, whatever scheduler is active.
 
-    For work that runs in a task itself, as one of many that keep the workers busy.
+    For work that runs in a task itself, when many such tasks keep the workers busy.
     """
     token = _alone.set(True)
     try:
@@ -144,7 +144,7 @@ def compute(
     if progress is None:
         progress = _ignore_progress if report is None else partial(report, label)
     total = int(array.npartitions)
-    progress(0, total)  # the clock starts here
+    progress(0, total)  # starts the clock
     client = None if _alone.get() else active_client()
     if client is not None:
         with seceded():
@@ -208,31 +208,30 @@ def _shares_memory(options: dict[str, Any]) -> bool:
 
 @contextmanager
 def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
-    """Yield what to call ``array.compute`` with, on the schedulers of this machine.
+    """Yield the arguments of ``array.compute`` for a scheduler of this machine.
 
-    All is given to that one call: dask's configuration and its active callbacks are those of every
-    thread of the process.
+    Arguments are for one call alone; dask's configuration and callbacks hold for all threads.
     """
     if _alone.get():
         yield {"scheduler": dask.get, "callbacks": [count._callback]}
         return
-    schedule = _local_scheduler()
-    options = _passed_on() | {"scheduler": schedule}
-    if schedule in named_schedulers.values() or isinstance(setting("scheduler"), Executor):
-        # functions of the user's may take none; those of the user's that are active stay so
+    get = _local_scheduler()
+    options = _passed_options() | {"scheduler": get}
+    if get in named_schedulers.values() or isinstance(setting("scheduler"), Executor):
+        # a scheduler of the user may take no callbacks; active callbacks of the user stay active
         options["callbacks"] = [*Callback.active, count._callback]
-    if schedule is not threaded.get or setting("pool"):
+    if get is not threaded.get or setting("pool"):
         yield options
         return
-    with _threads_of_our_own() as pool:
+    with _own_threads() as pool:
         yield options | {"pool": pool}
 
 
 def _local_scheduler() -> Any:
-    """Return the function behind the scheduler in use.
+    """Return the function of the scheduler in use.
 
-    dask looks for a client wherever a scheduler has a name, and loads distributed for it, which
-    takes longer than many a small job. Where nobody loaded it there is no client.
+    For a scheduler given by name, dask would import distributed to look for a client, which takes
+    longer than a small job. If nobody imported it, there is no client.
     """
     chosen = setting("scheduler")
     if chosen is None or (names_distributed(chosen) and must_not_use_client()):
@@ -245,8 +244,8 @@ def _local_scheduler() -> Any:
         raise SlideArgumentError(f"scheduler={chosen!r}: {error}") from None
 
 
-def _passed_on() -> dict[str, Any]:
-    """Return the options of this call that the scheduler takes."""
+def _passed_options() -> dict[str, Any]:
+    """Return the options of this call that are meant for the scheduler."""
     return {
         name: value
         for name, value in overridden_settings().items()
@@ -263,11 +262,11 @@ def _ignore_progress(done: int, total: int) -> None:
 
 
 @contextmanager
-def _threads_of_our_own() -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of threads that is empty when the block ends.
+def _own_threads() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads, all of which have ended when the block ends.
 
-    In dask's own pool tasks go on after another one has failed or the user has interrupted;
-    one that writes would then write into a store that was taken away.
+    In dask's own pool, tasks go on after another one failed or the user interrupted: they would
+    write into a store that was removed meanwhile.
     """
     threads: list[threading.Thread] = []
     pool = ThreadPoolExecutor(
@@ -277,7 +276,7 @@ def _threads_of_our_own() -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        for thread in threads:  # the pool forgets one if an interrupt comes while it starts
+        for thread in threads:  # the pool does not know a thread whose start was interrupted
             thread.join()
 
 
@@ -307,7 +306,7 @@ def _compute_remote(
         return given_up
 
     try:
-        lazy = client.persist(array, **_passed_on())
+        lazy = client.persist(array, **_passed_options())
         waiting |= {future.key: future for future in futures_of(lazy)}
         del lazy
         arriving = as_completed(list(waiting.values()), loop=client.loop)
@@ -374,7 +373,7 @@ def _lost_error(client: Any) -> ClusterLostError:
 
 
 class _Count(Callback):  # type: ignore[misc]
-    """Counts finished blocks of one array on the schedulers of this machine."""
+    """Counts the finished blocks of one array on a scheduler of this machine."""
 
     def __init__(self, names: tuple[str, ...], total: int, progress: Progress) -> None:
         super().__init__()

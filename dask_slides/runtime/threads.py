@@ -1,4 +1,4 @@
-"""Work that threads of one process share without a graph."""
+"""Settings of one call, and work that threads of this process share without a graph."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ import numpy as np
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
-PARTS = 4
-"""For each thread, so that the last one to end is not far behind."""
+PARTS_PER_THREAD = 4
+"""Small enough parts that all threads end at about the same time."""
 
 
-_given: ContextVar[Mapping[str, Any]] = ContextVar("given", default=MappingProxyType({}))
+_overrides: ContextVar[Mapping[str, Any]] = ContextVar("overrides", default=MappingProxyType({}))
 
 
 @contextmanager
 def override_settings(options: Mapping[str, Any]) -> Iterator[None]:
-    """Prefer `options` to dask's configuration inside of the block, in this thread alone.
+    """Override dask's configuration by `options` inside the block, in this thread only.
 
-    ``dask.config.set`` would change it for every thread of the process.
+    ``dask.config.set`` would change it for all threads of the process.
     """
-    token = _given.set({**_given.get(), **options})
+    token = _overrides.set({**_overrides.get(), **options})
     try:
         yield
     finally:
-        _given.reset(token)
+        _overrides.reset(token)
 
 
 def overridden_settings() -> dict[str, Any]:
-    """Return the options of the `using` blocks around this call."""
-    return dict(_given.get())
+    """Return the options of the `override_settings` blocks around this call."""
+    return dict(_overrides.get())
 
 
 def setting(name: str) -> Any:
-    """Return an option of `using`, or else what dask's configuration holds; None if neither."""
-    return _given.get().get(name) or dask.config.get(name, None)
+    """Return an overridden option, else the one of dask's configuration; None if not set."""
+    return _overrides.get().get(name) or dask.config.get(name, None)
 
 
 def configured_threads() -> int:
-    """Return how many threads or processes a scheduler of this machine is given."""
+    """Return how many threads or processes a scheduler of this machine may use."""
     return int(setting("num_workers") or CPU_COUNT)
 
 
 def is_synchronous() -> bool:
-    """Return whether the scheduler in use computes in the thread that calls it."""
+    """Return whether the scheduler in use computes in the calling thread."""
     chosen = setting("scheduler")
     if isinstance(chosen, str):
         return chosen.lower() in ("sync", "synchronous", "single-threaded")
@@ -60,20 +60,20 @@ def is_synchronous() -> bool:
 
 
 def local_threads() -> int:
-    """Return how many threads or processes of this machine the scheduler would use."""
+    """Return how many threads or processes of this machine the scheduler in use takes."""
     return 1 if is_synchronous() else configured_threads()
 
 
 def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:
     """Call `call` with parts of `numbers`, in order, in threads of this process."""
-    # tasks, and the workers of a loader, have others beside them that do the same
+    # inside a task or a worker of a data loader, others do the same work beside this one
     alone = threading.current_thread() is threading.main_thread() and parent_process() is None
     threads = local_threads() if alone else 1
-    parts = np.array_split(numbers, PARTS * threads if threads > 1 else 1)
+    parts = np.array_split(numbers, PARTS_PER_THREAD * threads if threads > 1 else 1)
     parts = [part for part in parts if len(part)]
     if threads == 1:
         for part in parts:
             call(part)
         return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(call, parts))  # which gives up what has not begun if a call raises
+        list(pool.map(call, parts))  # if a call raises, parts that did not begin are dropped

@@ -1,4 +1,4 @@
-"""Memory does not grow with the slide: peaks of fresh processes."""
+"""The peak memory of fresh processes: it stays below the plan, and does not grow with the slide."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ import zarr.codecs
 import dask_slides as ds
 from dask_slides.runtime.numba_loader import numba_kernels
 
-numba_kernels(10)  # Numba is imported for the large slide: what counts is beyond imports
+numba_kernels(10)  # imported for large slides; what counts is beyond imports
 
 def resident(what):
     # not ru_maxrss, which a new process inherits from the one that started it
@@ -70,12 +70,38 @@ print(json.dumps([resident("VmHWM") - before, plan.task_bytes]))
 """
 
 
+COMPUTED = """
+import dask, numpy
+import dask.array as da
+from dask_slides.runtime.scheduler import compute
+
+def resident(what):
+    text = open("/proc/self/status").read()
+    return int(text.split(what + ":")[1].split()[0]) * 1024
+
+array = da.ones((10_000, 10_000, 3), dtype="uint8", chunks=(1000, 1000, 3))
+compute(array[:1], "")
+before = resident("VmRSS")
+with dask.config.set(scheduler="threads", num_workers=2):
+    found = compute(array + 1, "")
+assert found.min() == found.max() == 2
+print(resident("VmHWM") - before - found.nbytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_computing_holds_the_result_once():
+    result = subprocess.run([sys.executable, "-c", COMPUTED], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 60e6  # of a result of 300 MB, in blocks of 3 MB
+
+
 @pytest.mark.parametrize("compression", ["jpeg", pytest.param("lzw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["resize", "whole", "blank map", "pack"])
 def test_the_peak_stays_under_the_plan(tmp_path, kind, compression):
-    """Of a small slide: two tasks, and what a process keeps for the next ones."""
+    """Two tasks of a small slide, and the memory that a process keeps for the next ones."""
     if not Path("/proc/self/status").exists():
-        pytest.skip("this system does not tell the peak of a process")
+        pytest.skip("this system does not report the peak of a process")
     path = tmp_path / "s.tif"
     ds.sample_slide(path, shape=(4096, 4096), compression=compression)
     args = [sys.executable, "-c", PLANNED, str(path), str(tmp_path / "out.zarr"), kind]
@@ -98,7 +124,7 @@ def growth(path, out):
 @pytest.fixture(scope="module")
 def peaks(tmp_path_factory):
     if not Path("/proc/self/status").exists():
-        pytest.skip("this system does not tell the peak of a process")
+        pytest.skip("this system does not report the peak of a process")
     folder = tmp_path_factory.mktemp("memory")
     found = {}
     for side in (20_480, 61_440):
