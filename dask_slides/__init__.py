@@ -24,7 +24,7 @@ from dask_slides.ops.resize import resize
 from dask_slides.ops.sharing import decode_once
 from dask_slides.slide import Slide, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
-from dask_slides.writers.packs import open_pack
+from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.local_transaction import verify
 from dask_slides.writers.store.verification import Verified
 from dask_slides.writers.write import write

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from numpy.typing import NDArray
 
-from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.geometry import bounds, even_pieces
-from dask_slides.core.limits import Limits
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
-from dask_slides.errors import (
-    SlideError,
-    SlideFormatError,
-    SlideLimitError,
-    SlideNotFoundError,
-    TileDecodeError,
-)
 from dask_slides.graph.chunks import MAX_TASKS
 from dask_slides.graph.tiles import TASK_BYTES, SlideTileReader, reading_bytes
 from dask_slides.ops.pack import TilePack
-from dask_slides.readers.ome_zarr import check_chunks
-from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import is_remote, open_group, zarr_store
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
 from dask_slides.writers.store.arrays import compressors, put_shards, shards_of
 from dask_slides.writers.store.bucket_transaction import BucketTransaction
 from dask_slides.writers.store.local_transaction import LocalTransaction, facts_of, transaction
 from dask_slides.writers.store.manifest import pixels_of_task, record_task
-from dask_slides.writers.store.marker import Target, attributes_with_key, place_text
+from dask_slides.writers.store.marker import Target, attributes_with_key
 
 MOST_TILES = 2**25
 """Tiles of a pack that is opened: a store of a few bytes can declare any number."""
@@ -47,7 +31,7 @@ SMALL_SHARD = 2**23
 """Bytes that a shard has for all that, if the pack has them."""
 
 
-def tiles_a_shard(count: int, nbytes: int) -> int:
+def tiles_per_shard(count: int, nbytes: int) -> int:
     """Return how many tiles of `nbytes` a shard holds: even work, few files."""
     shared_out = max(SMALL_SHARD // nbytes, -(-count // FEW_SHARDS))
     few = max(1, min(TASK_BYTES // nbytes, shared_out), -(-count // MAX_TASKS))
@@ -66,7 +50,7 @@ def pack_bytes_of_task(per_shard: int, nbytes: int, reading: Reading) -> int:
 
 def tiles_that_fit(count: int, nbytes: int, reading: Reading, available: int | None) -> int:
     """Return the tiles of a shard: as many as usual, or fewer where memory is short."""
-    tiles = tiles_a_shard(count, nbytes)
+    tiles = tiles_per_shard(count, nbytes)
     while (
         available is not None
         and tiles > 1
@@ -110,7 +94,7 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
     reading = _reading(pack)
     per_shard = tiles_that_fit(count, nbytes, reading, memory_per_thread())
     check_memory(pack_bytes_of_task(per_shard, nbytes, reading), name)
-    key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
+    key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_per_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader
     key |= facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
@@ -178,113 +162,3 @@ def _shards(pack: TilePack, path: str, per_shard: int) -> da.Array:
         meta=np.empty(0, np.int64),
         name=f"write-tiles-{tokenize(path, starts, pack.reader)}",
     )
-
-
-@dataclass(frozen=True)
-class PackReader:
-    """Reads tiles from a store, in any process."""
-
-    path: str
-    identity: Identity
-
-    def __call__(self, start: int, stop: int) -> Array:
-        """Return tiles [start, stop)."""
-        try:
-            return np.asarray(_readable(self)[start:stop])
-        except SlideError:
-            raise
-        except Exception as error:  # a checksum that does not match, in zarr's words
-            reason = " ".join(str(error).split())
-        raise TileDecodeError(
-            f"{self.path}: tiles {start} to {stop} cannot be read ({reason}); the store is "
-            "damaged, write it again"
-        )
-
-    def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
-        """Read the tiles of these numbers, each into its array."""
-        for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1):
-            if len(run):
-                tiles = self(int(numbers[run[0]]), int(numbers[run[-1]]) + 1)
-                for at, tile in zip(run.tolist(), tiles, strict=True):
-                    out[at][...] = tile
-
-
-@lru_cache(maxsize=16)
-def _readable(reader: PackReader) -> Any:
-    import zarr
-
-    check_identity(f"{reader.path}/zarr.json", reader.identity)
-    return zarr.open_array(zarr_store(f"{reader.path}/tiles"), mode="r")
-
-
-def _read_shard(reader: PackReader, starts: tuple[int, ...], block_id: Any) -> Array:
-    return reader(starts[block_id[0]], starts[block_id[0] + 1])
-
-
-def open_pack(path: Any) -> TilePack:
-    """Open a pack that `write` made; no tile is read.
-
-    Parameters
-    ----------
-    path : str or path
-        The ``*.tiles.zarr`` folder, or its ``s3://`` address.
-
-    Returns
-    -------
-    TilePack
-        ``.tiles`` lazy, a shard a chunk; ``.y``, ``.x``, ``.score`` in memory.
-
-    Raises
-    ------
-    SlideNotFoundError
-        There is nothing at the path.
-    SlideFormatError
-        What is there is not a pack.
-    SlideLimitError
-        It declares tiles that are larger than any tile may be.
-    """
-    target = place_text(path)
-    if not (is_remote(target) or os.path.exists(target)):
-        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
-    try:
-        group = open_group(target)
-        attributes = group.attrs.asdict()
-        if attributes.pop(MARK)["kind"] != "pack":
-            raise KeyError(MARK)
-        stored = group["tiles"]
-        stored_at = [group[name] for name in ("y", "x", "score")]
-        for array in (stored, *stored_at):
-            check_chunks(target, array, Limits())
-        if max(array.size for array in stored_at) > MOST_TILES or stored.ndim != 4:
-            raise ValueError("tiles")
-        each = math.prod(stored.shape[1:]) * stored.dtype.itemsize
-        if each > Limits.tile_bytes:
-            raise SlideLimitError(
-                f"{target}: declares tiles of {each:,} bytes, more than the {Limits.tile_bytes:,} "
-                "of any tile; write the pack again with smaller ones"
-            )
-        y, x, score = (np.asarray(array[...]) for array in stored_at)
-        if not len(y) == len(x) == len(score) == stored.shape[0]:
-            raise KeyError("tiles")
-        lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
-        if attributes.get("mpp") is not None:
-            float(attributes["mpp"])
-    except SlideError:
-        raise
-    except Exception as error:  # zarr has no one class for what is not there
-        raise SlideFormatError(
-            f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
-            "give a *.tiles.zarr folder"
-        ) from None
-    reader = PackReader(target, identify(f"{target}/zarr.json"))
-    if len(y):
-        tiles = da.map_blocks(
-            partial(_read_shard, reader, bounds(lengths)),
-            chunks=(lengths, *((n,) for n in stored.shape[1:])),
-            dtype=stored.dtype,
-            meta=np.empty((0,) * 4, stored.dtype),
-            name=f"pack-{tokenize(reader)}",
-        )
-    else:
-        tiles = da.empty(stored.shape, dtype=stored.dtype, chunks=(1, *stored.shape[1:]))
-    return TilePack(tiles, y, x, score, attributes, reader)
