@@ -1,4 +1,4 @@
-"""Many regions of one source read at once, so that a unit of storage is decoded once for all."""
+"""Reading many regions of a source, where each unit of storage is decoded once for all."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def read_each(
     out: Sequence[Array] | Array,
     max_pixels: int,
 ) -> None:
-    """Read `regions` into `out`, each at the top left of its own array (h, w, c).
+    """Read `regions` into `out`, each into the top left of its own array (h, w, c).
 
-    A unit of storage is decoded once for all of them. Beyond `out` at most `max_pixels` are held
-    at a time, or one unit if that is larger.
+    A unit of storage is decoded once for all regions. Beyond `out`, memory holds at most
+    `max_pixels` at a time, or one unit if that is larger.
     """
     if len(regions) < 2:
         for region in regions:
@@ -31,13 +31,13 @@ def read_each(
     parts = source.gather(level, regions)
     for index, part, pixels in parts or _gathered(source, level, regions, max_pixels):
         out[index][part.slices(regions[index].y, regions[index].x)] = pixels
-        del pixels  # before the next ones are read
+        del pixels  # free it before the next part is read
 
 
 def _gathered(
     source: Source, level: int, regions: list[Region], max_pixels: int
 ) -> Iterator[tuple[int, Region, Array]]:
-    """Yield number, place and pixels of parts of `regions`, read together where that saves."""
+    """Yield number, place and pixels of parts of `regions`, read together where that is cheaper."""
     if isinstance(source, DerivedSource):
         for group in _groups(source, level, regions, max_pixels):
             pixels = source.read(level, group.hull)
@@ -60,9 +60,9 @@ def _gathered(
 
 
 def _bands(regions: list[Region], tile: tuple[int, int], max_pixels: int) -> Iterator[Region]:
-    """Yield rectangles of whole units of storage that hold all of `regions`, no unit twice.
+    """Yield rectangles of whole units of storage that cover all `regions`, without overlap.
 
-    Each is of at most `max_pixels`, or of one unit.
+    Each has at most `max_pixels`, or is one unit.
     """
     height, width = tile
     spans = [tiles_of(region, tile) for region in regions if region.area]
@@ -88,11 +88,11 @@ class _Group:
     area: int
     """Pixels of the regions."""
     cost: int
-    """Pixels that the root decodes for the hull, and those that are taken of them."""
+    """Pixels that the root decodes for the hull, plus those of the hull itself."""
 
 
 def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) -> list[_Group]:
-    """Group neighbours among `regions` that cost the root less when they are read at once."""
+    """Group neighbouring `regions` that cost less to read at once."""
 
     def group(numbers: tuple[int, ...], around: Region, area: int) -> _Group:
         number, window = root_window(source, level, around)
@@ -105,7 +105,7 @@ def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) 
         for one in groups:
             last = out[-1] if out else None
             around = hull([last.hull, one.hull]) if last else one.hull
-            # what lies between them is computed in vain
+            # pixels between them are computed for nothing: not too many
             if last and around.area <= min(max_pixels, 2 * (last.area + one.area)):
                 both = group(last.numbers + one.numbers, around, last.area + one.area)
                 if both.cost <= last.cost + one.cost:
@@ -116,6 +116,6 @@ def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) 
 
     found: list[_Group] = []
     groups = [group((number,), region, region.area) for number, region in enumerate(regions)]
-    while len(groups) != len(found):  # those of a row, then the rows
+    while len(groups) != len(found):  # first those of a row, then rows
         found, groups = groups, joined_once(groups)
     return groups

@@ -1,4 +1,4 @@
-"""Tiles at any places of an image: the task that reads them, and what reads some of them."""
+"""Tiles at any positions of an image: the tasks that read them, and how many tasks there are."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ from dask_slides.readers.dask_array import ArraySource
 Chosen = slice | NDArray[np.int64]
 
 TASK_BYTES = 2**26
-"""Bytes of tiles that one task aims at."""
+"""Bytes of tiles that a task reads, about."""
 MIN_TASKS = 64
-"""Tasks that a pack is shared out to if it has the tiles."""
+"""Tasks that a pack is divided into, if it has that many tiles."""
 FEW_TASKS = 8
-"""The same where much more is decoded than a tile holds, so that tasks should share nothing."""
-MUCH = 4
-"""Pixels decoded for one of a tile: from strips, or units of storage more than twice its side."""
+"""The same where much more is decoded than a tile has pixels: tasks should not decode the same."""
+MUCH_DECODED = 4
+"""Pixels decoded per pixel of a tile that are many: of strips, or of tiles of twice its side."""
 
 
 @dataclass(frozen=True)
 class TileBlock:
-    """Tiles of one size at `places` of an image, a block of them a task."""
+    """Reads tiles of one size, one block of them per task."""
 
-    places: TileOrigins
+    origins: TileOrigins
     tile: tuple[int, int]
     starts: tuple[int, ...]
-    """Tiles at which blocks begin, and the end."""
+    """The first tile of each block, and the number of tiles."""
     fill: float
+    """Value of pixels beyond the image."""
 
     def regions(self, source: Source, chosen: Chosen) -> list[Region]:
-        """Return what of the image the chosen tiles lie over."""
+        """Return the part of the image that each chosen tile covers."""
         image = Region(0, 0, *source.levels[0].shape)
         return [
-            Region(int(y), int(x), *self.tile).intersect(image) for y, x in self.places.yx()[chosen]
+            Region(int(y), int(x), *self.tile).intersect(image)
+            for y, x in self.origins.yx()[chosen]
         ]
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return the region of level 0 that the tiles of `block` lie in."""
-        yx = self.places.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
+        yx = self.origins.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
         (top, left), (bottom, right) = np.sort(yx, axis=0)[[0, -1]]
         height, width = bottom - top + self.tile[0], right - left + self.tile[1]
         return 0, Region(int(top), int(left), int(height), int(width))
@@ -67,42 +69,42 @@ class TileBlock:
         return out
 
     def read(self, source: Source, chosen: Chosen, out: Sequence[Array] | Array) -> None:
-        """Read each chosen tile into its array (h, w, c); what lies beyond the image is filled."""
+        """Read each chosen tile into its array (h, w, c); pixels beyond the image are filled."""
         regions = self.regions(source, chosen)
         for tile, region in zip(out, regions, strict=True):
             if (region.height, region.width) != self.tile:
                 tile[...] = self.fill
-        read_each(source, 0, regions, out, _together(len(regions), self.tile))
+        read_each(source, 0, regions, out, _pixels_at_once(len(regions), self.tile))
 
 
-def _together(count: int, tile: tuple[int, int]) -> int:
-    """Return how many pixels are read at a time for `count` tiles: no more than they have."""
+def _pixels_at_once(count: int, tile: tuple[int, int]) -> int:
+    """Return how many pixels are read at a time for `count` tiles: no more than they hold."""
     return min(STRIP_PIXELS, count * tile[0] * tile[1])
 
 
 def reading_bytes(source: Source, tile: tuple[int, int], count: int) -> int:
     """Return the peak bytes of reading `count` tiles, beyond themselves."""
     height, width = source.levels[0].shape
-    pixels = max(tile[0] * tile[1], _together(count, tile))
+    pixels = max(tile[0] * tile[1], _pixels_at_once(count, tile))
     across = min(max(width, tile[1]), pixels // tile[0])
     return task_bytes(source, 0, Region(0, 0, min(max(height, tile[0]), pixels // across), across))
 
 
 class TileReader(Protocol):
-    """What reads tiles in a worker: from the slide, or from a store."""
+    """Reads tiles of a slide or of a store, in any process."""
 
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop), (n, h, w, c)."""
         ...
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
-        """Read the tiles of these numbers, which rise, each into its array (h, w, c)."""
+        """Read the tiles of these numbers, in ascending order, each into its array (h, w, c)."""
         ...
 
 
 @dataclass(frozen=True)
 class SlideTileReader:
-    """Reads tiles from a slide."""
+    """Reads tiles of a slide."""
 
     task: TileBlock
     source: Source
@@ -123,15 +125,15 @@ def plan_tile_blocks(
     fill: float,
     tasks: int = MIN_TASKS,
 ) -> tuple[TileBlock, tuple[int, ...]]:
-    """Return the task for tiles at `yx`, and how many of them each of `tasks` or more takes."""
+    """Return the task for tiles at `yx`, and how many tiles each of `tasks` or more blocks has."""
     nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
-    # over a dask array a task needs the window that holds all its tiles: one tile a task
+    # over a dask array a task needs the window that holds all its tiles: one tile per task
     apart = isinstance(root_of(source), ArraySource)
     count = 1 if apart else max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
-    # and at least a few tasks, so that there is something to share out
+    # and at least a few tasks, for all threads
     unit = source.levels[0].tile if not isinstance(source, DerivedSource) else read_unit(source)
     decoded = math.prod(max(1.0, u / t) for u, t in zip(unit, tile, strict=True))
-    if decoded > MUCH:  # tasks of neighbours decode the same, and those of one unit nothing else
+    if decoded > MUCH_DECODED:  # then tasks that share a unit of storage decode it twice
         units = len(np.unique(yx // np.maximum(1, np.array(unit, np.int64)), axis=0))
         tasks = max(1, min(tasks, FEW_TASKS, units))
     count = min(count, max(1, -(-len(yx) // tasks)))

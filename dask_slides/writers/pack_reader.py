@@ -145,7 +145,7 @@ def _decode(data: bytes, tile: Array) -> None:
     """Decode one tile into `tile`."""
     import imagecodecs
 
-    out = tile.reshape(-1).view(np.uint8)
+    out = tile.reshape(-1).view(np.uint8).data
     if len(imagecodecs.zstd_decode(_checked(data), out=out)) != out.nbytes:
         raise ValueError("the tile is too short")
 

@@ -56,14 +56,14 @@ def halved(size, times):
 @example((9001, 203), 1.0, 0, 4096)
 def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span, aim):
     plan = plan_image(shape, ratio, span=span, aim=aim)
-    assert max(stage.side**2 * stage.wide for stage in plan.stages) <= 4096**2
+    assert max(stage.side**2 * stage.blocks_per_read for stage in plan.stages) <= 4096**2
     written = []
     for stage in plan.stages:
-        base = stage.levels[0] - stage.first
-        assert base == (written[-1] if stage.first else 0)
+        base = stage.levels[0] - stage.halvings
+        assert base == (written[-1] if stage.halvings else 0)
         for axis in (0, 1):
             size = plan.levels[base].shape[axis]
-            step = stage.side * (stage.wide if axis else 1)
+            step = stage.side * (stage.blocks_per_read if axis else 1)
             blocks = range(0, size, step)
             for number in stage.levels:
                 level = plan.levels[number]
@@ -90,10 +90,10 @@ def test_a_task_takes_shards_one_after_another_for_even_work(shape, ratio, aim):
     plan, alone = plan_image(shape, ratio, aim=aim), plan_image(shape, ratio, aim=1)
     assert plan.levels == alone.levels
     stage = plan.stages[0]
-    assert (stage.wide, alone.stages[0].turns) == (1, 1)
-    if stage.turns > 1:
+    assert (stage.blocks_per_read, alone.stages[0].reads_per_task) == (1, 1)
+    if stage.reads_per_task > 1:
         # as many as fit, but for what floats round: 0.1 squared is a little more than 0.01
-        assert stage.side**2 * stage.turns * ratio**2 <= aim**2 * (1 + 1e-12)
+        assert stage.side**2 * stage.reads_per_task * ratio**2 <= aim**2 * (1 + 1e-12)
         rows, columns = plan.blocks(stage)
         assert rows * columns >= 16  # enough for a few threads
 

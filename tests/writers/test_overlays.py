@@ -1,4 +1,4 @@
-"""All stores of one slide lie on each other in world coordinates."""
+"""All stores of one slide have the same world coordinates, so that viewers overlay them."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def made(path, mpp, name):
     ["slide", "resized", "resized twice", "mask", "mask of a resized slide", "cut",
      "cut and resized"],
 )  # fmt: skip
-def test_the_square_is_at_one_place_in_all_stores(path, tmp_path, mpp, version, name):
+def test_the_square_has_the_same_coordinates_in_all_stores(path, tmp_path, mpp, version, name):
     out = ds.write(made(path, mpp, name), tmp_path / "x.ome.zarr", ome_zarr=version)
     pixel = mpp or (1.0, 1.0)
     # centres of pixels are whole, so edges lie half a pixel before
