@@ -121,7 +121,7 @@ CONTRACT = {
     "pack_tiles": ["slide", "tile_size", "stride", "downsample", "mpp", "detector", "edge",
                    "top_k"],
     "random_crops": ["slide", "n", "size", "seed", "downsample", "mpp", "detector"],
-    "write": ["obj", "path", "overwrite"],
+    "write": ["obj", "path", "compute", "overwrite", "resume"],
     "open_pack": ["path"],
     "sample_slide": ["path", "shape"],
 }  # fmt: skip

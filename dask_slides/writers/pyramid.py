@@ -172,29 +172,29 @@ class WriteBlock:
 
     def _write_levels(self, source: Source, region: Region, written: Written) -> None:
         """Read `region`, write every level of it, and the sums for the next stage."""
-        missing = source.holes(0, region)
-        for number, image, sums, invalid in self._levels(source, region):
+        levels = self._levels(*source.read_valid(0, region), region)
+        missing = source.holes(0, region)  # after the read, which finds corrupt tiles
+        for number, image, sums, invalid in levels:
             shift = number - self.level_read
-            place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
-            own = missing_within(missing, place, 2**shift)
-            fill_holes(source, own, place, image)  # otherwise means would be partly of the fill
+            target = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
+            inside = missing_within(missing, target, 2**shift)
+            fill_holes(source, inside, target, image)  # otherwise means would be partly of the fill
             if invalid is not None:
                 np.copyto(image, source.fill, where=invalid[..., None])
-            written.files += _put(self.path, str(number), place, image, own)
+            written.files += _put(self.path, str(number), target, image, inside)
             if self.label is not None:
-                label = self.label.pixels(number, place)
-                written.files += put_shards(self.path, f"{LABEL}/{number}", place.slices(), label)
-            written.pixels += place.area
+                label = self.label.pixels(number, target)
+                written.files += put_shards(self.path, f"{LABEL}/{number}", target.slices(), label)
+            written.pixels += target.area
             if number == self.stage.levels[-1] and not self.last:
                 sums = append_mask(sums, invalid) if self.masked else sums
-                written.files += _put(self.path, f"{SUMS}/{number}", place, sums)
+                written.files += _put(self.path, f"{SUMS}/{number}", target, sums)
         written.missing += missing
 
     def _levels(
-        self, source: Source, region: Region
+        self, sums: Array, valid: Array | None, region: Region
     ) -> Iterator[tuple[int, Array, Array, Array | None]]:
         """Yield number, pixels, sums and mask of invalid pixels of each level of the stage."""
-        sums, valid = source.read_valid(0, region)
         invalid = None if valid is None else ~valid
         image = sums
         if invalid is not None:  # a sum must not contain a value that stands for none
@@ -220,9 +220,9 @@ class WriteBlock:
 
 
 def _put(
-    store: str, name: str, place: Region, image: Array, missing: tuple[MissingRegion, ...] = ()
+    store: str, name: str, region: Region, image: Array, missing: tuple[MissingRegion, ...] = ()
 ) -> list[Record]:
-    rows, columns = place.slices()
+    rows, columns = region.slices()
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
     return put_shards(store, name, (slice(None), rows, columns), pixels, missing)
 

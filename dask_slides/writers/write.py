@@ -21,7 +21,7 @@ from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
 from dask_slides.writers.packs import write_pack
 from dask_slides.writers.store.arrays import check_version
-from dask_slides.writers.store.marker import Target
+from dask_slides.writers.store.marker import Target, place_text
 
 Write = Callable[[Progress | None], str]
 """Writes one object, reports its progress, and returns the path."""
@@ -111,7 +111,7 @@ def write(
     >>> ds.open_slide(delayed.compute()).shape
     (64, 64, 3)
     """
-    target = Target(Target(path).place, overwrite, resume)  # absolute: workers have other folders
+    target = Target(place_text(path), overwrite, resume)  # absolute: workers have other folders
     run = _writer_of(obj, target, ome_zarr, blank_map)
     if not compute:
         if progress is not None or client is not None:

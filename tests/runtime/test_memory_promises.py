@@ -32,7 +32,7 @@ slide = ds.open_slide(sys.argv[1])
 slide.read(0, 0, 16, 16)
 before = resident("VmRSS")
 with dask.config.set(scheduler="threads", num_workers=2):
-    ds.write(ds.resize(slide, 10), sys.argv[2])
+    ds.write(ds.resize(slide, downsample=10), sys.argv[2])
 print(json.dumps([before, resident("VmHWM")]))
 """
 
@@ -42,8 +42,8 @@ import json, sys
 import dask, imagecodecs, numpy, PIL.Image, scipy.sparse, tifffile, zarr
 import zarr.codecs
 import dask_slides as ds
-from dask_slides import estimate
-from dask_slides.pack import plan_pack
+from dask_slides.ops.pack import plan_pack
+from dask_slides.writers import estimate
 
 def resident(what):
     text = open("/proc/self/status").read()
@@ -57,13 +57,13 @@ with dask.config.set(scheduler="threads", num_workers=2):
     if kind == "pack":
         image, grid = plan_pack(slide, 256, None, None, None, "drop")
         plan = estimate.estimate_tiles(grid.rows * grid.cols, grid, image, slide)
-        ds.write(ds.pack_tiles(slide, 256, detector=ds.Contrast(0.05)), out)
+        ds.write(ds.pack_tiles(slide, tile_size=256, detector=ds.Contrast(0.05)), out)
     elif kind == "blank map":
         found = ds.blank_map(slide)
         plan = estimate.estimate_blank_map(found, slide)
         ds.write(found, out)
     else:
-        image = ds.resize(slide, {"resize": 4, "whole": 1}[kind])
+        image = ds.resize(slide, downsample={"resize": 4, "whole": 1}[kind])
         plan = estimate.estimate_image(image, slide)
         ds.write(image, out)
 print(json.dumps([resident("VmHWM") - before, plan.task_bytes]))
