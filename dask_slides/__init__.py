@@ -27,7 +27,7 @@ from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
-from dask_slides.writers.packs import open_pack
+from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.verify import Verified, verify
 from dask_slides.writers.write import write
 

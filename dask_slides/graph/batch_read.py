@@ -19,7 +19,7 @@ def read_each(
     out: Sequence[Array] | Array,
     max_pixels: int,
 ) -> None:
-    """Read `regions` into `out`, each at the top left of its own array (h, w, c).
+    """Read `regions` into `out`, each into the top left of its own array (h, w, c).
 
     Each tile of the source is decoded once for all regions. Beside `out`, memory holds at most
     `max_pixels` at a time, or one tile if that is larger.

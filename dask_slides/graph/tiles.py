@@ -42,6 +42,7 @@ class TileBlock:
     starts: tuple[int, ...]
     """The tiles at which blocks begin, and the end."""
     fill: float
+    """Value of pixels beyond the image."""
 
     def regions(self, source: Source, selection: Selection) -> list[Region]:
         """Return the regions of the selected tiles, cut at the edges of the image."""
@@ -105,7 +106,7 @@ class TileReader(Protocol):
 
 @dataclass(frozen=True)
 class SlideTileReader:
-    """Reads tiles from a slide."""
+    """Reads tiles of a slide."""
 
     task: TileBlock
     source: Source

@@ -1,4 +1,4 @@
-"""Random crops from dense areas: seeded, the same on every scheduler."""
+"""Random crops of dense areas, the same on every scheduler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dask_slides.ops.blank_map import BlankMap, map_of_grid
 from dask_slides.ops.pack import (
     DENSE,
     TilePack,
-    check_obeyed,
+    check_blank_map,
     pack_at,
     pack_attributes,
     pack_image,
@@ -32,21 +32,21 @@ from dask_slides.runtime.scheduler import compute
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 MIN_TASKS = 8
-"""At least as many, and no more than memory asks for: crops at any place share the tiles that are
-decoded for them, and two tasks side by side both decode those between them."""
+"""Smallest number of tasks. It is small, as neighbouring crops share decoded tiles of the slide,
+and two tasks decode those at their common edge twice."""
 ROUNDS = 16
-"""Draws for what is missing, before dense cells are taken as they lie in the grid."""
+"""Draws before dense cells of the grid are taken for the crops that are still missing."""
 
 
 @dataclass(frozen=True)
-class RecordBlock:
-    """Statistics of tiles at any places, a block of them a task."""
+class CropStatsBlock:
+    """Statistics of crops, one block of them per task."""
 
     tiles: TileBlock
     fields: tuple[str, ...]
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what the tiles of `block` read."""
+        """Return what the crops of `block` read."""
         return self.tiles.window(block)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
@@ -71,19 +71,19 @@ def _stats_at(
     order = _reading_order(yx)
     tiles, lengths = plan_tile_blocks(image.source, yx[order], tile, 0, MIN_TASKS)
     records = map_blocks(
-        RecordBlock(tiles, fields),
+        CropStatsBlock(tiles, fields),
         image.source,
         (lengths, (record_length(fields),)),
         np.dtype(float),
         "crop-statistics",
     )
     found = np.empty(records.shape)
-    found[order] = compute(records, "judge crops")
+    found[order] = compute(records, "crop statistics")
     return unpacked(found, fields)
 
 
 def _reading_order(yx: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the order by rows, then columns: crops of a task lie together and share decodes."""
+    """Return the order by rows, then columns: neighbours share decoded tiles of the slide."""
     return np.lexsort((yx[:, 1], yx[:, 0]))
 
 
@@ -94,7 +94,7 @@ def _draw(
     grid: TileGrid,
     size: tuple[int, int],
 ) -> NDArray[np.int64]:
-    """Return corners (count, 2) of crops whose centre lies in a dense cell, in the image."""
+    """Return corners (count, 2) of crops inside the image, with their centres in `cells`."""
     chosen = cells[rng.integers(len(cells), size=count)]
     tile = np.array(size)
     within = np.minimum(grid.tile, np.array(grid.shape) - chosen)  # the last cells may be smaller
@@ -103,8 +103,8 @@ def _draw(
     return result
 
 
-def _of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
-    """Return `blank_map`, computed, if it is one of `image`."""
+def _map_of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
+    """Return `blank_map`, computed; raise unless it is of `image`."""
     grid, shape = blank_map.grid, image.shape[:2]
     if grid.shape != shape or grid.tile != grid.stride:
         raise SlideArgumentError(
@@ -117,7 +117,7 @@ def _of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
 def plan_crops(
     slide: Slide, n: int, size: Any, downsample: float | None, mpp: Mpp
 ) -> tuple[Slide, TileGrid]:
-    """Return the slide at the scale of the crops, and the grid of dense cells: plain numbers."""
+    """Return the slide at the scale of the crops, and the grid of cells. Nothing is read."""
     if not isinstance(n, int | np.integer) or n < 1:
         raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
     tile = tile_pair(size, "size")
@@ -142,19 +142,19 @@ def random_crops(
     detector: Detector = DENSE,
     blank_map: BlankMap | None = None,
 ) -> TilePack:
-    """Draw crops from the dense areas of a slide.
+    """Draw random crops from the dense areas of a slide.
 
-    The centre of a crop lies in a dense tile of a grid of the crop's size, anywhere in it,
-    and the crop itself is not blank under the detector. Neither touches an absent or a masked
-    corrupt tile of the slide. The same seed draws the same crops
-    under any scheduler and chunking. The places are found here; the pixels stay lazy.
+    The centre of a crop lies anywhere in a dense cell of a grid of the crop's size, and the crop
+    itself is not blank under the detector. No crop touches an absent or a masked corrupt tile of
+    the slide. The same seed draws the same crops on any scheduler and for any chunks. The
+    positions are found at once; the pixels stay lazy.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
     n : int
-        How many crops.
+        Number of crops.
     size : int or (int, int)
         Height and width of a crop in pixels of the result.
     seed : int
@@ -162,16 +162,16 @@ def random_crops(
     downsample, mpp
         Scale of the crops, as in `resize`; by default full resolution.
     detector : Detector
-        What is dense: not blank under it.
+        Decides which cells and crops are blank; the others are dense.
     blank_map : BlankMap, optional
-        A map of this slide, or of its `resize` if the crops have a scale, with tiles of any size.
-        It decides, instead of `detector`: the centre of a crop lies where ``.blank`` is False.
+        Decides instead of `detector`: the centre of a crop lies where ``.blank`` is False. A map of
+        this slide, or of its `resize` if the crops have a scale, with cells of any size.
 
     Returns
     -------
     TilePack
-        In reading order, so a loader for training has to shuffle; empty, with
-        BlankSlideWarning, where all is blank.
+        In order of position, so shuffle it for training. If all of the slide is blank, the pack is
+        empty and BlankSlideWarning is issued.
 
     Raises
     ------
@@ -180,16 +180,16 @@ def random_crops(
     """
     slide = as_slide(slide)
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SlideArgumentError(f"seed={seed!r} is no seed; give a whole number from 0")
+        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
     rng = np.random.default_rng(int(seed))
     if blank_map is not None:
-        check_obeyed(slide, blank_map, detector is DENSE)
+        check_blank_map(slide, blank_map, detector)
     image, grid = plan_crops(slide, n, size, downsample, mpp)
     if blank_map is None:
         found = map_of_grid(image, grid, detector).compute()
     else:
-        found = _of_image(image, blank_map)
-    yx, score = _dense_places(image, found, grid.tile, rng, int(n), judged=blank_map is None)
+        found = _map_of_image(image, blank_map)
+    yx, score = _draw_dense(image, found, grid.tile, rng, int(n), by_detector=blank_map is None)
     order = _reading_order(yx)
     yx, score = yx[order], score[order]
     if not len(yx):
@@ -200,42 +200,42 @@ def random_crops(
     return pack_at(slide, image, yx, grid.tile, score, attributes, 0, MIN_TASKS)
 
 
-def _dense_places(
+def _draw_dense(
     image: Slide,
     found: BlankMap,
     size: tuple[int, int],
     rng: np.random.Generator,
     n: int,
-    judged: bool,
+    by_detector: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return n corners of crops with their centres in dense cells, and their scores.
 
-    Those that are `judged` are dense themselves; then the cells are of their size.
+    With `by_detector` the crops themselves are dense too; the cells are of their size then.
     """
     grid = found.grid
-    usable = found.stats.whole if judged else found.stats.count > 0
+    usable = found.stats.whole if by_detector else found.stats.count > 0
     dense = np.argwhere(usable & ~np.asarray(found.blank))
     if not len(dense):
         return np.empty((0, 2), np.int64), np.empty(0)
     cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
-    judge = found.detector.fit(found.stats)  # the threshold of the slide, not of the crops
+    is_blank = found.detector.fit(found.stats)  # the threshold of the slide, not of the crops
     corners, scores, missing = [], [], n
     for _ in range(ROUNDS):
         candidates = _draw(rng, cells, missing, grid, size)
         stats = _stats_at(image, candidates, size, found.fields)
-        good = stats.whole & ~judge(stats) if judged else stats.whole
+        good = stats.whole & ~is_blank(stats) if by_detector else stats.whole
         corners.append(candidates[good])
         scores.append(stats.std[good])
         missing -= int(good.sum())
         if not missing:
             break
-    if missing and not judged and missing < n:  # too many touch pixels without a value
-        found_yx, found_score = np.concatenate(corners), np.concatenate(scores)
-        rest = rng.integers(len(found_yx), size=missing)
-        corners.append(found_yx[rest])
-        scores.append(found_score[rest])
-    if missing and judged:
+    if missing and by_detector:
         rest = rng.integers(len(cells), size=missing)
         corners.append(cells[rest])
         scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])
+    elif 0 < missing < n:  # too many touch pixels without a value: crops are repeated
+        drawn, drawn_scores = np.concatenate(corners), np.concatenate(scores)
+        rest = rng.integers(len(drawn), size=missing)
+        corners.append(drawn[rest])
+        scores.append(drawn_scores[rest])
     return np.concatenate(corners), np.concatenate(scores)

@@ -1,25 +1,25 @@
-"""Packs of tiles: the dense tiles of a slide's grid, ready for a network."""
+"""Tile packs: the dense tiles of a slide, ready for a network."""
 
 from __future__ import annotations
 
 import operator
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import bad_tiles_to_json
-from dask_slides.core.equality import EqualByFields
 from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair, tiles_per_side
 from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
+from dask_slides.graph.block_array import block_array
 from dask_slides.graph.blocks import map_blocks
-from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, plan_tile_blocks
+from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan_tile_blocks
 from dask_slides.numerics.detectors import Contrast, Detector
 from dask_slides.ops.blank_map import BlankMap, map_of_grid
 from dask_slides.ops.resize import output_shape, resized
@@ -31,44 +31,60 @@ from dask_slides.runtime.threads import in_threads
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 DENSE = Contrast(0.35)
-"""The detector of packs and crops by default."""
+"""Default detector of packs and crops."""
 
 PACK_LADDER = (20, 10, 5, 4)
-"""Tiles a side (of the mean side) by the longest side: above 50,000 px, 25,000, 10,000, else."""
+"""Tiles per side, for a longest side above 50,000 px, 25,000 px, 10,000 px, and below."""
 
 
-@dataclass(frozen=True, eq=False)
-class TilePack(EqualByFields):
-    """Tiles of one size, with their place in the source and their score."""
+@dataclass(frozen=True, eq=False, repr=False)  # == of arrays has no single answer
+class TilePack:
+    """Tiles of one size, with their positions in the source and their scores.
 
-    tiles: da.Array = field(repr=False)
-    """(n, h, w, c), the dtype of the slide; lazy."""
-    y: NDArray[np.int64] = field(repr=False)
+    A pack is equal to itself only.
+    """
+
+    __array_ufunc__: ClassVar[None] = None
+    """Keeps numpy from reading all tiles in ``array == pack``."""
+
+    tiles: da.Array
+    """(n, h, w, c), of the dtype of the slide; lazy."""
+    y: NDArray[np.int64]
     """(n,) top of each tile, in pixels of level 0 of the source."""
-    x: NDArray[np.int64] = field(repr=False)
+    x: NDArray[np.int64]
     """(n,) left of each tile, in pixels of level 0 of the source."""
-    score: NDArray[np.float64] = field(repr=False)
-    """(n,) standard deviation of the samples of each tile: more is more informative."""
-    attributes: Mapping[str, Any] = field(repr=False)
+    score: NDArray[np.float64]
+    """(n,) standard deviation of the samples of each tile: higher is more informative."""
+    attributes: Mapping[str, Any]
     """source, source_shape, mpp, downsample, tile_size, stride, detector, version.
 
-    And where tiles of the slide are absent or corrupt, how many tiles were `skipped` as they
-    touch one, and the list of those, `bad_tiles`.
+    If tiles of the slide are absent or corrupt, also `skipped`, the number of tiles of the pack
+    that were left out because they touch one, and `bad_tiles`, which lists those of the slide.
     """
-    reader: Any = field(repr=False, default=None)
-    """What a worker reads tiles with (TileReader); None reads through `tiles`."""
+    reader: TileReader | None = None
+    """Reads tiles in a worker; without one they are read through `tiles`."""
+
+    def __repr__(self) -> str:
+        """Return tiles, dtype, mpp, chunks, detector and source."""
+        count, height, width, channels = self.tiles.shape
+        mpp = "mpp unknown" if self.mpp is None else f"{self.mpp:.4g} µm/px"
+        return (
+            f"<TilePack: {count:,} tiles of {height:,} x {width:,} px, {channels} channels, "
+            f"{self.tiles.dtype}, {mpp}, {self.tiles.npartitions:,} chunks of up to "
+            f"{max(self.tiles.chunks[0]):,} tiles, {self.attributes.get('detector')}, of "
+            f"{self.attributes.get('source')}>"
+        )
 
     def __len__(self) -> int:
         """Return the number of tiles."""
         return len(self.y)
 
     def __getitem__(self, i: Any) -> Array:
-        """Read tile `i` (h, w, c) now and alone, where a chunk of `tiles` holds many.
+        """Read tile `i` (h, w, c), and no other tile of its chunk.
 
-        Or several (n, h, w, c), by a slice, numbers in any order, or a mask of n booleans: in
-        threads of this process, and without the second copy that a task's results are put
-        together with. With this and its length a pack is a map-style dataset, as PyTorch's
-        DataLoader takes it, in workers of any kind.
+        A slice, a list of numbers in any order, or a mask of n booleans reads several tiles
+        (n, h, w, c), in threads of this process. So a pack is a map-style dataset, as PyTorch's
+        DataLoader takes it, with workers of any kind.
 
         Raises
         ------
@@ -76,7 +92,7 @@ class TilePack(EqualByFields):
             The pack has fewer tiles.
         """
         if isinstance(i, slice) or np.ndim(i) == 1:
-            return self._several(np.arange(len(self))[i])
+            return self._read_several(np.arange(len(self))[i])
         number = operator.index(i)
         if not -len(self) <= number < len(self):
             raise IndexError(f"tile {number:,} of a pack of {len(self):,}")
@@ -85,26 +101,27 @@ class TilePack(EqualByFields):
             return np.asarray(self.tiles[number].compute(scheduler="sync"))
         return np.asarray(self.reader(number, number + 1)[0])
 
-    def _several(self, numbers: NDArray[np.int64]) -> Array:
+    def _read_several(self, numbers: NDArray[np.int64]) -> Array:
         if self.reader is None:
             return compute(self.tiles[numbers], "read tiles")
+        reader = self.reader
         out = np.empty((len(numbers), *self.tiles.shape[1:]), self.tiles.dtype)
-        order = np.argsort(numbers, kind="stable")  # neighbours share what is decoded
+        order = np.argsort(numbers, kind="stable")  # neighbours share decoded tiles of the slide
 
         def read(part: NDArray[np.int64]) -> None:
-            self.reader.read(numbers[part], [out[at] for at in part])
+            reader.read(numbers[part], [out[i] for i in part])
 
         in_threads(read, order)
         return out
 
     @property
     def mpp(self) -> float | None:
-        """Micrometres per pixel of the tiles; None if not known."""
+        """Micrometres per pixel of the tiles; None if unknown."""
         value = self.attributes.get("mpp")
         return None if value is None else float(value)
 
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
-        """Return a picture (y, x, 3), uint8, of up to `count` tiles spread over the pack."""
+        """Return a picture (y, x, 3), uint8, of up to `count` tiles from all over the pack."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
         return pictures.contact_sheet(list(self[chosen]), columns, side)
 
@@ -141,13 +158,13 @@ def pack_at(
     fill: float,
     tasks: int = MIN_TASKS,
 ) -> TilePack:
-    """Return the pack of tiles at `yx` of `image`, a resized `slide`."""
+    """Return the pack of tiles at `yx` of `image`, which is `slide` at another scale."""
     source = image.source
     task, lengths = plan_tile_blocks(source, yx, tile, fill, tasks)
     shape = (len(yx), *tile, source.channels)
     if len(yx):
         chunks = (lengths, *((side,) for side in shape[1:]))
-        tiles = map_blocks(task, source, chunks, source.dtype, "pack")
+        tiles = block_array(map_blocks(task, source, chunks, source.dtype, "tiles"))
     else:
         tiles = da.empty(shape, dtype=source.dtype, chunks=(1, *shape[1:]))
     level0 = np.rint(yx * _factors(slide, image)).astype(np.int64)
@@ -156,7 +173,7 @@ def pack_at(
 
 
 def _fill_of(slide: Slide, fill: Any) -> Any:
-    """Return what tiles beyond the image are filled up with; a `fill` of the dtype, if given."""
+    """Return the value of pixels beyond the image; raise if `fill` does not fit the dtype."""
     if fill is None and slide.source.fill is not None:
         return slide.source.fill
     if fill is not None and not isinstance(fill, int | float | np.number):
@@ -166,12 +183,12 @@ def _fill_of(slide: Slide, fill: Any) -> Any:
 
 
 def _factors(slide: Slide, image: Slide) -> list[float]:
-    """Return pixels of `slide` for one of `image`; 1 where all was cut off and none is left."""
+    """Return how many pixels of `slide` one of `image` covers; 1 if `image` is empty."""
     return [a / b if b else 1.0 for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
 
 
 def pack_attributes(slide: Slide, image: Slide, found: BlankMap, stride: Any) -> dict[str, Any]:
-    """Return what a pack says of itself; plain values for JSON."""
+    """Return the attributes of a pack: plain values for JSON."""
     from dask_slides.core.version import __version__
 
     attributes = {
@@ -191,7 +208,7 @@ def pack_attributes(slide: Slide, image: Slide, found: BlankMap, stride: Any) ->
 
 
 def pack_image(slide: Slide, downsample: float | None, mpp: Mpp) -> Slide:
-    """Return the slide at the scale asked for; full resolution without a scale argument."""
+    """Return the slide at a scale, by default at full resolution."""
     if downsample is None and mpp is None:
         return slide
     return resized(slide, output_shape(slide, downsample, mpp), "lanczos", 2.0)
@@ -200,7 +217,7 @@ def pack_image(slide: Slide, downsample: float | None, mpp: Mpp) -> Slide:
 def plan_pack(
     slide: Slide, tile_size: Any, stride: Any, downsample: float | None, mpp: Mpp, edge: Edge
 ) -> tuple[Slide, TileGrid]:
-    """Return the slide at the scale of the pack, and the grid of its tiles: plain numbers."""
+    """Return the slide at the scale of the pack, and the grid of its tiles. Nothing is read."""
     if edge not in EDGES:
         raise SlideArgumentError(f"edge={edge!r} is not known; use one of {', '.join(EDGES)}")
     image = pack_image(slide, downsample, mpp)
@@ -239,7 +256,7 @@ def pack_tiles(
 ) -> TilePack:
     """Pack the tiles of a slide that are not blank.
 
-    The statistics of the tiles are computed here, in one pass; the tiles stay lazy. A tile that
+    The statistics of the tiles are computed at once, in one pass; the tiles stay lazy. A tile that
     touches an absent or a masked corrupt tile of the slide is never packed.
 
     Parameters
@@ -254,79 +271,79 @@ def pack_tiles(
     downsample, mpp
         Scale of the tiles, as in `resize`; by default full resolution.
     detector : Detector
-        Judges each tile by its own pixels, as they are packed.
+        Decides by the pixels of each tile, at the scale of the pack.
     edge : {"drop", "pad", "shift"}
-        What becomes of a last tile that does not fit: it is left out, filled up with `fill`,
-        or moved back until it fits.
+        What happens to a last tile that does not fit: it is left out, padded with `fill`, or
+        moved back until it fits.
     top_k : int, optional
-        Only the k tiles of the highest score; of equal ones those further up, then left.
+        Pack only the k tiles of the highest scores; of equal ones the upper, then the left.
     fill : float, optional
-        What `edge="pad"` fills up with; by default what pixels of the slide without a value show,
-        of a dask array white if it has three channels of bytes, else 0.
+        Value of the pixels that ``edge="pad"`` adds. By default that of pixels of the slide without
+        a value; for a dask array white if it has three channels of bytes, else 0.
     blank_map : BlankMap, optional
-        A map whose tiles are those of the pack, made of this slide, or of its `resize` if the
-        pack has a scale. It decides, instead of `detector`: a tile is packed where ``.blank`` is
-        False, and no pixel is read to find out. `tile_size` is that of the map by default.
+        Decides instead of `detector`: a tile is packed where ``.blank`` is False, and no pixel is
+        read. Its cells must be the tiles of the pack, made of this slide, or of its `resize` if the
+        pack has a scale. `tile_size` is by default that of its cells.
 
     Returns
     -------
     TilePack
-        ``.tiles`` (n, h, w, c), ``.y``, ``.x`` in pixels of level 0, ``.score`` the standard
-        deviation of each tile; in order of position. n is 0 where all is blank, and
-        BlankSlideWarning says so.
+        ``.tiles`` (n, h, w, c); ``.y`` and ``.x`` in pixels of level 0; ``.score``, the standard
+        deviation of each tile. In order of position. If all tiles are blank, the pack is empty and
+        BlankSlideWarning is issued.
 
     Raises
     ------
     SlideArgumentError
         An argument is wrong.
     SlideMppError
-        `mpp` is asked for and the slide has none.
+        `mpp` is given and that of the slide is unknown.
     """
     slide = as_slide(slide)
     check_top_k(top_k)
     if blank_map is not None:
-        check_obeyed(slide, blank_map, detector is DENSE)
+        check_blank_map(slide, blank_map, detector)
         tile_size = blank_map.grid.tile if tile_size is None else tile_size
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
     fill = _fill_of(slide, fill)
     if blank_map is None:
         found = map_of_grid(image, grid, detector).compute()
     else:
-        found = _of_tiles(slide, blank_map, grid)
-    kept = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
-    score = found.stats.std.reshape(-1)[kept]
+        found = _cells_of_grid(slide, blank_map, grid)
+    chosen = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
+    score = found.stats.std.reshape(-1)[chosen]
     if top_k is not None:
         best = np.sort(np.argsort(-score, kind="stable")[:top_k])
-        kept, score = kept[best], score[best]
-    if not len(kept):
+        chosen, score = chosen[best], score[best]
+    if not len(chosen):
         warn_blank(slide, found)
-    rows, columns = np.divmod(kept, max(1, grid.cols))
+    rows, columns = np.divmod(chosen, max(1, grid.cols))
     yx = np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
     attributes = pack_attributes(slide, image, found, list(grid.stride))
     attributes["edge"] = edge
     return pack_at(slide, image, yx, grid.tile, score, attributes, fill)
 
 
-def check_obeyed(slide: Slide, blank_map: Any, alone: bool) -> None:
-    """Raise SlideArgumentError unless `blank_map` is one, and `alone`: without a detector."""
+def check_blank_map(slide: Slide, blank_map: Any, detector: Detector) -> None:
+    """Raise SlideArgumentError unless `blank_map` is a blank map, given without a detector."""
     if not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
             f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
         )
-    if not alone:
+    if detector is not DENSE:
         raise SlideArgumentError(
-            f"{slide.name}: detector and blank_map exclude each other, as the map decides; give "
-            "one, or blank_map.with_detector(detector)"
+            f"{slide.name}: give either detector or blank_map, not both; to change the detector "
+            "of a map, use blank_map.with_detector(detector)"
         )
 
 
-def _of_tiles(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMap:
-    """Return the part of `blank_map` for the tiles of `grid`."""
-    given = blank_map.grid
-    if not given.has(grid):
+def _cells_of_grid(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMap:
+    """Return the part of `blank_map` whose cells are the tiles of `grid`, computed."""
+    cells = blank_map.grid
+    if not cells.has(grid):
         raise SlideArgumentError(
-            f"{slide.name}: the tiles of the blank map, {given.tile[0]} x {given.tile[1]} px of an "
-            f"image of {given.shape[0]} x {given.shape[1]}, are not those of the pack, "
+            f"{slide.name}: the tiles of the blank map, {cells.tile[0]} x {cells.tile[1]} px of an "
+            f"image of {cells.shape[0]} x {cells.shape[1]}, are not those of the pack, "
             f"{grid.tile[0]} x {grid.tile[1]} px of {grid.shape[0]} x {grid.shape[1]}; make the "
             "map with the tile size and at the scale of the pack"
         )
@@ -338,7 +355,7 @@ def _of_tiles(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMap:
 
 
 def warn_blank(slide: Slide, found: BlankMap) -> None:
-    """Tell the caller of a public function that nothing was found."""
+    """Warn the caller of a public function that all tiles are blank."""
     bad = "" if found.stats.whole.all() else " or touches absent or corrupt tiles of the slide"
     warnings.warn(
         f"{slide.name}: every tile is blank under {found.detector}{bad}; the pack is empty",

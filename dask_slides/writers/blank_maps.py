@@ -1,7 +1,8 @@
-"""Blank maps to OME-Zarr, and their raw grid beside an image."""
+"""Blank maps to OME-Zarr, and their grid beside an image."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +12,23 @@ from dask_slides.core.bad_tiles import bad_tiles_to_json
 from dask_slides.core.channels import plain_channels
 from dask_slides.core.geometry import Placement
 from dask_slides.core.source import placement_of
+from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
 from dask_slides.numerics.statistics import COUNTS
 from dask_slides.ops.blank_map import BlankMap
+from dask_slides.runtime.scheduler import Progress, report_progress_to
 from dask_slides.writers import ome_metadata
-from dask_slides.writers.store.arrays import check_version, create_level
+from dask_slides.writers.store.arrays import create_level
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.transaction import Target, facts_of, transaction
 
+SHADES = np.array([0, 255, 128], np.uint8)
+"""Grey levels of blank, tissue and unknown cells."""
+
 
 def write_grid(group: Any, blank_map: BlankMap) -> None:
-    """Write the raw grid beside the image: the blank map and the statistics of its cells."""
-    raw = group.create_group("blank_map")
+    """Write the blank map and the statistics of its cells as the group ``blank_map``."""
+    grid = group.create_group("blank_map")
     v3 = group.metadata.zarr_format == 3
     for name, values, dims in (
         ("blank", np.asarray(blank_map.blank), ["row", "col"]),
@@ -31,11 +37,11 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
     ):
         chunks = tuple(max(1, n) for n in values.shape)
         named = {"dimension_names": dims} if v3 else {}
-        array = raw.create_array(
+        array = grid.create_array(
             name, shape=values.shape, chunks=chunks, dtype=values.dtype, **named
         )
         array[...] = values
-    raw.attrs.update(
+    grid.attrs.update(
         {
             "tile_size": list(blank_map.grid.tile),
             "source_shape": list(blank_map.grid.shape),
@@ -46,50 +52,70 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
 
 
 def bytes_of_map(blank_map: BlankMap) -> int:
-    """Return the bytes of a blank map before compression: records, image, label, grid."""
+    """Return the bytes of a blank map before compression: statistics, image, label, grid."""
     record: int = blank_map.statistics.shape[-1]
     return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 3)
 
 
-def write_blank_map(blank_map: BlankMap, target: Target, version: str) -> str:
-    """Write a blank map as an image of one pixel a cell: 255 tissue, 128 unknown, 0 blank."""
-    check_version(version)
+def write_blank_map(
+    blank_map: BlankMap, target: Target, version: str, progress: Progress | None
+) -> str:
+    """Write a blank map as an image of one pixel per cell: 255 tissue, 128 unknown, 0 blank."""
     key: dict[str, Any] = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
     key |= facts_of(blank_map.grid, "grid")
-    # one small task: nothing is left to go on from
+    # one small array is written at once: there is nothing to resume
     with transaction(replace(target, resume=False), key, bytes_of_map(blank_map)) as unfinished:
-        blank_map = blank_map.compute()
+        blank_map = _computed(blank_map, progress)
         kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
-        shades = np.array([0, 255, 128], np.uint8)
         group = unfinished.create(2 if version == "0.4" else 3)
-        side = max(256, *kinds.shape)
-        image = create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx")
-        image[0] = shades[kinds]
-        labels = group.create_group("labels")
-        labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
-        label = labels.create_group("tissue")
-        create_level(label, "0", kinds.shape, (side, side), "uint8", "yx")[...] = kinds
+        label = _write_arrays(group, kinds, version)
         write_grid(group, blank_map)
-        tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
-        place = Placement((float(tile[0]), float(tile[1])))
-        if blank_map.source is not None:
-            place = place.on(placement_of(blank_map.source))
-        if mpp is not None:
-            mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
-        name = blank_map.name
-        scales = ome_metadata.multiscales("tissue", "yx", place, mpp, 1)
-        meaning = ome_metadata.image_label(bool(blank_map.unknown.any()))
-        parts: dict[str, Any] = {"multiscales": scales, "image-label": meaning}
-        label.attrs.update(ome_metadata.attributes(version, parts))
-        parts = {
-            "multiscales": ome_metadata.multiscales(name, "cyx", place, mpp, 1),
-            "omero": ome_metadata.omero(plain_channels(1), np.dtype(np.uint8)),
-        }
+        image_parts, label_parts = _metadata(blank_map)
+        label.attrs.update(ome_metadata.attributes(version, label_parts))
         bad_tiles = bad_tiles_to_json(blank_map.bad_tiles)
-        mark = own_attributes(
-            "blank map", source=name, **({"bad_tiles": bad_tiles} if bad_tiles else {})
-        )
-        attributes = ome_metadata.attributes(version, parts) | mark
+        facts = {"bad_tiles": bad_tiles} if bad_tiles else {}
+        attributes = ome_metadata.attributes(version, image_parts)
+        attributes |= own_attributes("blank map", source=blank_map.name, **facts)
         unfinished.finish("0", {}, attributes)
     return target.absolute
+
+
+def _computed(blank_map: BlankMap, progress: Progress | None) -> BlankMap:
+    if progress is None:
+        reporting: Any = nullcontext()
+    else:
+        reporting = report_progress_to(lambda _, done, total: progress(done, total))
+    with reporting:
+        return blank_map.compute()
+
+
+def _write_arrays(group: Any, kinds: Array, version: str) -> Any:
+    """Write the image and its label; return the group of the label."""
+    side = max(256, *kinds.shape)
+    image = create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx")
+    image[0] = SHADES[kinds]
+    labels = group.create_group("labels")
+    labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
+    label = labels.create_group("tissue")
+    create_level(label, "0", kinds.shape, (side, side), "uint8", "yx")[...] = kinds
+    return label
+
+
+def _metadata(blank_map: BlankMap) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the OME metadata of the image and of its label."""
+    tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
+    placement = Placement((float(tile[0]), float(tile[1])))
+    if blank_map.source is not None:
+        placement = placement.on(placement_of(blank_map.source))
+    if mpp is not None:
+        mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
+    image = {
+        "multiscales": ome_metadata.multiscales(blank_map.name, "cyx", placement, mpp, 1),
+        "omero": ome_metadata.omero(plain_channels(1), np.dtype(np.uint8)),
+    }
+    label = {
+        "multiscales": ome_metadata.multiscales("tissue", "yx", placement, mpp, 1),
+        "image-label": ome_metadata.image_label(bool(blank_map.unknown.any())),
+    }
+    return image, label

@@ -1,4 +1,4 @@
-"""Estimate an operation before anything is read: shapes, tasks, bytes, memory."""
+"""What an operation would do: shapes, tasks, bytes and memory. Nothing is read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dask_slides.ops.blank_map import BlankMap
 from dask_slides.runtime.scheduler import memory_per_thread
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import bytes_of_map
-from dask_slides.writers.images import bytes_of_image, plan_that_fits, write_bytes_of_task
-from dask_slides.writers.packs import pack_bytes_of_task, tiles_a_shard, tiles_that_fit
+from dask_slides.writers.images import bytes_of_image, plan_slide, task_bytes_of_image
+from dask_slides.writers.packs import plan_shards, task_bytes_of_pack, tiles_per_shard
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of one operation."""
+    """Shapes, tasks, bytes and memory of an operation."""
 
     source_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -27,9 +27,9 @@ class Estimate:
     bytes_to_write: int
     """Before compression."""
     task_bytes: int
-    """Peak memory of one task; a worker holds one for each of its threads."""
+    """Peak memory of one task; a worker runs one in each of its threads."""
     upper_bound: bool = False
-    """Whether the blank map, which is not computed, can only reduce the numbers."""
+    """Whether these are upper bounds, as the blank map is not computed."""
 
     def asdict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -37,11 +37,11 @@ class Estimate:
 
 
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
-    """Return the estimate of writing `slide`, which is derived from `source`."""
-    usual = write_bytes_of_task(plan_that_fits(slide, None), slide)
-    plan = plan_that_fits(slide, memory_per_thread(usual))
+    """Return what writing `slide`, which is derived from `source`, would do."""
+    usual = task_bytes_of_image(plan_slide(slide, None), slide)
+    plan = plan_slide(slide, memory_per_thread(usual))
     written = bytes_of_image(plan, slide)
-    peak = write_bytes_of_task(plan, slide)
+    peak = task_bytes_of_image(plan, slide)
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)
 
 
@@ -53,15 +53,15 @@ def estimate_blank_map(found: BlankMap, source: Slide) -> Estimate:
 
 
 def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> Estimate:
-    """Return the estimate of packing at most `count` tiles of `image`, with their statistics."""
+    """Return what finding and packing at most `count` tiles of `image` would do."""
     channels, tile = image.shape[2], grid.tile
     nbytes = tile[0] * tile[1] * channels * image.dtype.itemsize
 
     def reading(tiles: int) -> int:
         return reading_bytes(image.source, tile, tiles) if count else 0
 
-    usual = pack_bytes_of_task(tiles_a_shard(count, nbytes), nbytes, reading)
-    shard = tiles_that_fit(count, nbytes, reading, memory_per_thread(usual))
+    usual = task_bytes_of_pack(tiles_per_shard(count, nbytes), nbytes, reading)
+    shard = plan_shards(count, nbytes, reading, memory_per_thread(usual))
     statistics = stats_bytes_of_task(grid, image.source)
     rows, columns = cell_chunks(grid, read_unit(image.source))
     return Estimate(
@@ -69,6 +69,6 @@ def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> E
         (count, *tile, channels),
         len(rows) * len(columns) + -(-count // shard),
         count * nbytes,
-        max(statistics, pack_bytes_of_task(shard, nbytes, reading)),
+        max(statistics, task_bytes_of_pack(shard, nbytes, reading)),
         upper_bound=True,
     )

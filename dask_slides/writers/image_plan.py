@@ -1,4 +1,4 @@
-"""How an image becomes levels, shards and tasks: plain numbers, no pixel."""
+"""How the pyramid of an image is divided into levels, shards and tasks. Only numbers, no pixels."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from dask_slides.core.geometry import halved
 from dask_slides.graph.chunks import MAX_TASKS, TASK_SIDE
 
-SMALLEST = 256
-"""Longest side of the smallest level, at the least."""
+SMALLEST_LEVEL = 256
+"""Smallest longest side of a level."""
 FEW_TASKS = 16
-"""Tasks of the first stage that an image is shared out to if it is large enough."""
+"""Tasks that the first stage is divided into if the image is large enough."""
 LARGEST_SHARD = 4096
-"""Pixels a side of a shard at the most: a task holds it whole, so memory has a ceiling and
-an image of a million pixels a side has more tasks instead."""
+"""Largest side of a shard in pixels. A task holds a whole shard, so this limits memory; an image of
+a million pixels a side has more tasks instead."""
 SMALLEST_SHARD = 512
-"""The same at the least, however short memory is."""
+"""Smallest side of a shard in pixels, however short memory is."""
 STAGE_CHUNKS = 2
-"""Chunks a side that a later stage reads back at once: it writes two levels of them."""
+"""Side of a block of a later stage in chunks: it writes two levels."""
 STAGE_SIDE = 1024
-"""Pixels a side that a task of it aims at."""
+"""Side in pixels of what a task of a later stage reads."""
 
 
 @dataclass(frozen=True)
@@ -37,47 +37,47 @@ class LevelPlan:
 class Stage:
     """Tasks that read blocks of one image and write them as shards of several levels.
 
-    The first stage reads the slide; a later one reads the last level of the one before.
-    Each task writes whole shards of every level it has, so no two write the same shard.
+    The first stage reads the slide; a later one reads the last level of the stage before.
+    Each task writes whole shards of all its levels, so no two tasks write the same shard.
     """
 
     side: int
     """Side of a block, in pixels of what is read."""
-    first: int
-    """Halvings between what is read and the first level written."""
+    halvings: int
+    """Halvings between what is read and the first level written: 0 in the first stage, then 1."""
     levels: tuple[int, ...]
     """Numbers of the levels written."""
-    wide: int = 1
-    """Blocks beside each other that are read at once."""
-    turns: int = 1
-    """Times that a task does so, one after another: few tasks, and the memory of one."""
+    blocks_per_read: int = 1
+    """Neighbouring blocks that are read at once."""
+    reads_per_task: int = 1
+    """Reads of a task, one after another: few tasks, and the memory of one read."""
 
     @property
-    def across(self) -> int:
+    def task_width(self) -> int:
         """Pixels along x that a task takes."""
-        return self.side * self.wide * self.turns
+        return self.side * self.blocks_per_read * self.reads_per_task
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """Levels and stages of an image."""
+    """The levels of an image, and the stages that write them."""
 
     levels: tuple[LevelPlan, ...]
     stages: tuple[Stage, ...]
 
     @property
     def tasks(self) -> int:
-        """Tasks of all stages."""
+        """Number of tasks of all stages."""
         return sum(self.blocks(stage)[0] * self.blocks(stage)[1] for stage in self.stages)
 
     def blocks(self, stage: Stage) -> tuple[int, int]:
-        """Return how many blocks a stage has along y and x."""
-        height, width = self.levels[stage.levels[0] - stage.first].shape
-        return -(-height // stage.side), -(-width // stage.across)
+        """Return how many tasks a stage has along y and x."""
+        height, width = self.levels[stage.levels[0] - stage.halvings].shape
+        return -(-height // stage.side), -(-width // stage.task_width)
 
     @property
     def pixels(self) -> int:
-        """Pixels of all levels."""
+        """Number of pixels of all levels."""
         return sum(level.shape[0] * level.shape[1] for level in self.levels)
 
 
@@ -90,42 +90,58 @@ def plan_image(
 ) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
-    `input_ratio` is how many pixels of the file a pixel stands for along a side: a task that
-    shrinks much takes fewer output pixels. No shard is longer than `largest` a side. Tasks are
-    at least `span` pixels wide, as far as they stay small, and take shards one after another up
-    to as many pixels of the file as `aim` x `aim`.
+    Parameters
+    ----------
+    shape
+        Height and width of the image.
+    input_ratio
+        Pixels of the file along a side per pixel: tasks that shrink much have fewer output pixels.
+    largest
+        Largest side of a shard.
+    span
+        Smallest width in pixels of what is read at once, as long as it stays small.
+    aim
+        Side in pixels of the file that a task should read: it writes shards one after another
+        until it has read that much.
     """
     longest = max(shape)
     count = 1
-    while halved(longest, count) >= SMALLEST:
+    while halved(longest, count) >= SMALLEST_LEVEL:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    target = min(largest, TASK_SIDE / input_ratio)  # an enlarged image reads less
-    # what shrinks much has small blocks, so that a task reads no more than any other
-    chunk = 256 if longest <= 4096 or target < 2 * 512 else 512
+    chunk, side = _first_sides(shape, min(largest, TASK_SIDE / input_ratio), largest)
+    blocks_per_read = max(1, min(-(-span // side), largest**2 // side**2))
+    aim = int(aim / input_ratio)
+    stages: list[Stage] = []
+    shards: list[int] = []
+    halvings, base = 0, 0
+    while len(shards) < count:
+        whole = side >= max(sizes[base])
+        levels: list[int] = []
+        while len(shards) < count and (whole or side >> (halvings + len(levels)) >= chunk):
+            # a block that is the whole image writes all that is left, at least one chunk
+            levels.append(len(shards))
+            shards.append(max(chunk, side >> (halvings + len(levels) - 1)))
+        reads = min(aim**2 // side**2, _blocks(sizes[base], side) // FEW_TASKS) // blocks_per_read
+        stages.append(Stage(side, halvings, tuple(levels), blocks_per_read, max(1, reads)))
+        base, halvings, side = levels[-1], 1, STAGE_CHUNKS * chunk
+        blocks_per_read, aim = 1, STAGE_SIDE
+    levels_planned = zip(sizes, shards, strict=True)
+    return ImagePlan(
+        tuple(LevelPlan(size, chunk, shard) for size, shard in levels_planned), tuple(stages)
+    )
+
+
+def _first_sides(shape: tuple[int, int], target: float, largest: int) -> tuple[int, int]:
+    """Return the sides of a chunk and of a block of the first stage, which aims at `target`."""
+    # tasks that shrink much read no more than others: their blocks are small
+    chunk = 256 if max(shape) <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk
     while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:
         side *= 2
     while _blocks(shape, side) > MAX_TASKS * 2 // 3 and side < largest:
         side *= 2
-    wide = max(1, min(-(-span // side), largest**2 // side**2))
-    aim = int(aim / input_ratio)
-    stages: list[Stage] = []
-    shards: list[int] = []
-    first, base = 0, 0
-    while len(shards) < count:
-        whole = side >= max(sizes[base])
-        fitting: list[int] = []
-        while len(shards) < count and (whole or side >> (first + len(fitting)) >= chunk):
-            # a block that is the whole image writes all that is left, a chunk at the least
-            fitting.append(len(shards))
-            shards.append(max(chunk, side >> (first + len(fitting) - 1)))
-        turns = min(aim**2 // side**2, _blocks(sizes[base], side) // FEW_TASKS) // wide
-        stages.append(Stage(side, first, tuple(fitting), wide, max(1, turns)))
-        base, first, side = fitting[-1], 1, STAGE_CHUNKS * chunk
-        wide, aim = 1, STAGE_SIDE
-    levels = tuple(LevelPlan(size, chunk, shard) for size, shard in zip(sizes, shards, strict=True))
-    return ImagePlan(levels, tuple(stages))
+    return chunk, side
 
 
 def _blocks(shape: tuple[int, int], side: int) -> int:

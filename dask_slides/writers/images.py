@@ -1,7 +1,9 @@
-"""Slides, cut-offs and blank maps to OME-Zarr: a pyramid in one pass, shard by whole shard."""
+"""Slides and cut-offs to OME-Zarr: a pyramid in one pass, one or more whole shards per task."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,37 +25,67 @@ from dask_slides.runtime.scheduler import Progress, check_memory, compute, memor
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
 from dask_slides.writers.blank_maps import write_grid
-from dask_slides.writers.image_plan import SMALLEST_SHARD, ImagePlan, plan_image
+from dask_slides.writers.image_plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
 from dask_slides.writers.labels import TissueLabel, tissue_label
 from dask_slides.writers.pyramid import (
     LABEL,
     SUMS,
-    LevelSource,
+    StoredSums,
     WriteBlock,
     stage_array,
     stage_task,
 )
-from dask_slides.writers.store.arrays import check_version, create_level, shards_of
+from dask_slides.writers.store.arrays import create_level, shards_of
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import Journal
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
 
+@dataclass(frozen=True)
+class ImageJob:
+    """An image to write, and what goes with it."""
+
+    slide: Slide
+    version: str
+    """Version of OME-Zarr."""
+    plan: ImagePlan
+    label: TissueLabel | None
+    """The tissue label, if there is one."""
+    blank_map: BlankMap | None
+    """The blank map that is stored beside the image."""
+    facts: Mapping[str, Any]
+    """Attributes of dask_slides: the kind of the store, and where it comes from."""
+
+    @property
+    def zarr_format(self) -> int:
+        """Version of the Zarr format."""
+        return 2 if self.version == "0.4" else 3
+
+    def key(self) -> dict[str, Any]:
+        """Return what an unfinished store must agree in to be resumed."""
+        slide = self.slide
+        key = facts_of(slide.source, "source") | facts_of(self.plan, "plan")
+        key |= facts_of(self.label, "label") | {"kind": "image", "dask_slides": __version__}
+        key |= {"ome_zarr": self.version, "mpp": slide.mpp_yx}
+        key |= {"channels": slide.shape[2], "dtype": str(slide.dtype)}
+        return key | {name: repr(value) for name, value in self.facts.items()}
+
+
 def check_fit(plan: ImagePlan) -> None:
-    """Raise unless every task writes whole shards: else two tasks would write one."""
+    """Raise unless every task writes whole shards; otherwise two tasks would write one shard."""
     for stage in plan.stages:
         for at, number in enumerate(stage.levels):
-            level, side = plan.levels[number], stage.side >> (stage.first + at)
+            level, side = plan.levels[number], stage.side >> (stage.halvings + at)
             alone = side >= max(level.shape)
             if level.shard % level.chunk or (not alone and side % level.shard):
                 raise AssertionError(f"blocks of {side} px do not fit shards of {level}")
 
 
-def write_bytes_of_task(plan: ImagePlan, slide: Slide) -> int:
+def task_bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
     height, width, channels = slide.shape
     side = plan.stages[0].side
-    block = Region(0, 0, min(side, height), min(side * plan.stages[0].wide, width))
+    block = Region(0, 0, min(side, height), min(side * plan.stages[0].blocks_per_read, width))
     pixels = block.area * channels * slide.dtype.itemsize
     # sums of twice the width on a quarter of the pixels, a half of it between the axes;
     # then the channels apart, and the encoded shard
@@ -66,16 +98,15 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan of the largest shards, up to the usual ones, that fit `available` bytes.
+def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
+    """Return the plan of the largest usual shards that fit `available` bytes, or of the smallest.
 
-    If none does, that of the smallest. Only where memory is short do the shards of a store
-    depend on it, and its pixels never do.
+    The shards of a store depend on memory only where it is short. Its pixels never do.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
     plan = plan_image(shape, ratio, span=span, aim=aim)
-    while available is not None and write_bytes_of_task(plan, slide) > available:
+    while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
             break
@@ -83,160 +114,27 @@ def plan_that_fits(slide: Slide, available: int | None) -> ImagePlan:
     return plan
 
 
-def write_image(
+def write_slide(
     slide: Slide,
     target: Target,
     version: str,
-    progress: Progress | None,
-    label: TissueLabel | None,
     blank_map: BlankMap | None,
-    facts: dict[str, Any],
+    progress: Progress | None,
 ) -> str:
-    """Write `slide` as OME-Zarr, with the tissue label and the raw grid if there are any."""
-    check_version(version)
-    height, width, channels = slide.shape
-    if not height * width:
-        raise BlankSlideError(
-            f"{slide.name}: every tile is blank, so no image is left to write; "
-            "use a smaller ratio, or write the blank map"
-        )
-    usual = write_bytes_of_task(plan_that_fits(slide, None), slide)
-    plan = plan_that_fits(slide, memory_per_thread(usual))
-    check_fit(plan)
-    check_memory(write_bytes_of_task(plan, slide), slide.name)
-    key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(label, "label")
-    key |= {"kind": "image", "dask_slides": __version__, "ome_zarr": version, "mpp": slide.mpp_yx}
-    key |= {"channels": channels, "dtype": str(slide.dtype)}
-    key |= {name: repr(value) for name, value in facts.items()}
-    with transaction(target, key, bytes_of_image(plan, slide)) as unfinished:
-        _create(unfinished, plan, slide, version, label, blank_map)
-        store = unfinished.path
-        _run_stages(plan, slide, unfinished.journal, label, progress)
-        if len(plan.stages) > 1:
-            unfinished.location.remove_folder(SUMS)
-        names = [str(number) for number in range(len(plan.levels))]
-        if label is not None:
-            names += [f"{LABEL}/{name}" for name in names]
-        shards = {name: shards_of(store, name) for name in names}
-        place = placement_of(slide.source)
-        count = len(plan.levels)
-        scales = ome_metadata.multiscales(slide.name, "cyx", place, slide.mpp_yx, count)
-        parts = {"multiscales": scales, "omero": ome_metadata.omero(slide.channels, slide.dtype)}
-        attributes = ome_metadata.attributes(version, parts) | own_attributes(
-            **facts, **_damage(unfinished.journal, blank_map), **_nodata(slide.source)
-        )
-        unfinished.finish("0", shards, attributes)
-    return target.absolute
-
-
-def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
-    """Return what the mark of a store says of bad tiles: nothing where there are none."""
-    holes, tiles = journal.holes()
+    """Write a slide, and the tissue label if there is a blank map of its source."""
+    facts = {"kind": "image", "source": slide.name}
+    label = None
     if blank_map is not None:
-        tiles += blank_map.bad_tiles
-    if not tiles:
-        return {}
-    return {"bad_tiles": bad_tiles_to_json(tiles), "holes": missing_to_json(holes)}
-
-
-def _nodata(source: Source) -> dict[str, str]:
-    """Return what the mark says of pixels without a value: as text, which holds any number."""
-    root = root_of(source)
-    nodata = getattr(root, "nodata", None)
-    if nodata is None:
-        return {}
-    shown = np.asarray(nodata, source.dtype)
-    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, shown, equal_nan=True) else {}
-
-
-def _create(
-    unfinished: Transaction,
-    plan: ImagePlan,
-    slide: Slide,
-    version: str,
-    label: TissueLabel | None,
-    blank_map: BlankMap | None,
-) -> None:
-    group = unfinished.create(2 if version == "0.4" else 3)
-    for number, level in enumerate(plan.levels):
-        shape = (slide.shape[2], *level.shape)
-        create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
-    if len(plan.stages) > 1:
-        _create_sums(group, plan, slide)
-    if label is not None:
-        _create_labels(group, plan, slide, version, label)
-    if blank_map is not None:
-        write_grid(group, blank_map)
-    unfinished.ready()
-
-
-def _create_sums(group: Any, plan: ImagePlan, slide: Slide) -> None:
-    sums = group.create_group(SUMS)
-    for stage in plan.stages[:-1]:
-        number = stage.levels[-1]
-        level = plan.levels[number]
-        shape = (slide.shape[2] + slide.source.masked, *level.shape)
-        dtype = sum_dtype(slide.dtype, number)
-        create_level(sums, str(number), shape, (level.chunk, level.shard), dtype, "cyx")
-
-
-def _create_labels(
-    group: Any, plan: ImagePlan, slide: Slide, version: str, label: TissueLabel
-) -> None:
-    labels = group.create_group("labels")
-    labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
-    tissue = labels.create_group("tissue")
-    for number, level in enumerate(plan.levels):
-        create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
-    place = placement_of(slide.source)
-    scales = ome_metadata.multiscales("tissue", "yx", place, slide.mpp_yx, len(plan.levels))
-    parts = {"multiscales": scales, "image-label": ome_metadata.image_label(label.has_unknown)}
-    tissue.attrs.update(ome_metadata.attributes(version, parts))
-
-
-def _run_stages(
-    plan: ImagePlan,
-    slide: Slide,
-    journal: Journal,
-    label: TissueLabel | None,
-    progress: Progress | None,
-) -> None:
-    done, path = 0, journal.location.path
-    for stage in plan.stages:
-        source: Source = slide.source
-        if stage.first:
-            number = stage.levels[0] - 1
-            source = LevelSource(
-                f"{path}/{SUMS}/{number}",
-                slide.name,
-                plan.levels[number].shape,
-                slide.shape[2],
-                sum_dtype(slide.dtype, number),
-                2**number,
-                journal.holes()[0],
-                slide.source.fill,
-                slide.source.masked,
-            )
-        task = stage_task(plan, stage, source, path, label, slide.dtype)
-        blocks = stage_array(task, source)
-        report = None if progress is None else _later(progress, done, plan.tasks)
-        written = compute(blocks, "write", report, partial(_place, slide.name, task))
-        expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
-        if int(written.sum()) != expected:
-            raise AssertionError(f"{written.sum()} pixels were written of {expected}")
-        done += blocks.npartitions
-
-
-def _place(name: str, task: WriteBlock, block: Block) -> str:
-    return f"{name}: {task.place(block)}"
-
-
-def _later(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: progress(before + done, total)
+        blank_map = blank_map.compute()
+        rows, columns = (Intervals((0,), (n,)) for n in blank_map.grid.shape)
+        height, width = slide.shape[:2]
+        factors = (rows.length / height, columns.length / width)
+        label = tissue_label(blank_map, rows, columns, factors)
+    return _write(_image_job(slide, version, label, blank_map, facts), target, progress)
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
-    """Write the cut image, its tissue label, the raw grid and the way back to the source."""
+    """Write a cut-off: its image, tissue label and blank map, and where they are in the source."""
     facts = {
         "kind": "cutoff",
         "source": cut.image.name,
@@ -246,23 +144,159 @@ def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress |
         "factors": list(cut.factors),
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
-    return write_image(cut.image, target, version, progress, label, cut.blank_map, facts)
+    return _write(_image_job(cut.image, version, label, cut.blank_map, facts), target, progress)
 
 
-def write_slide(
+def _image_job(
     slide: Slide,
-    target: Target,
     version: str,
-    progress: Progress | None,
+    label: TissueLabel | None,
     blank_map: BlankMap | None,
-) -> str:
-    """Write a slide; with a blank map of its source, the tissue label too."""
-    facts = {"kind": "image", "source": slide.name}
-    label = None
+    facts: Mapping[str, Any],
+) -> ImageJob:
+    """Return the job with its plan; raise if there is no image or no memory for a task."""
+    if 0 in slide.shape[:2]:
+        raise BlankSlideError(
+            f"{slide.name}: every tile is blank, so no image is left to write; "
+            "use a smaller ratio, or write the blank map"
+        )
+    usual = task_bytes_of_image(plan_slide(slide, None), slide)
+    plan = plan_slide(slide, memory_per_thread(usual))
+    check_fit(plan)
+    check_memory(task_bytes_of_image(plan, slide), slide.name)
+    return ImageJob(slide, version, plan, label, blank_map, facts)
+
+
+def _write(job: ImageJob, target: Target, progress: Progress | None) -> str:
+    """Write the store, all of it or nothing; return its path."""
+    plan, slide = job.plan, job.slide
+    with transaction(target, job.key(), bytes_of_image(plan, slide)) as unfinished:
+        _create(unfinished, job)
+        store = unfinished.path
+        _compute_stages(job, unfinished.journal, progress)
+        if len(plan.stages) > 1:
+            unfinished.location.remove_folder(SUMS)
+        names = [str(number) for number in range(len(plan.levels))]
+        if job.label is not None:
+            names += [f"{LABEL}/{name}" for name in names]
+        shards = {name: shards_of(store, name) for name in names}
+        unfinished.finish("0", shards, _attributes(job, unfinished.journal))
+    return target.absolute
+
+
+def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
+    """Return the attributes of the group: OME metadata, and those of dask_slides."""
+    parts: dict[str, Any] = {
+        "multiscales": _multiscales(job, job.slide.name, "cyx"),
+        "omero": ome_metadata.omero(job.slide.channels, job.slide.dtype),
+    }
+    facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
+    return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
+
+
+def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
+    slide, count = job.slide, len(job.plan.levels)
+    return ome_metadata.multiscales(name, axes, placement_of(slide.source), slide.mpp_yx, count)
+
+
+def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
+    """Return the bad tiles and the pixels that show the fill for them; empty without any."""
+    missing, tiles = journal.holes()
     if blank_map is not None:
-        blank_map = blank_map.compute()
-        rows, columns = (Intervals((0,), (n,)) for n in blank_map.grid.shape)
-        height, width = slide.shape[:2]
-        factors = (rows.length / height, columns.length / width)
-        label = tissue_label(blank_map, rows, columns, factors)
-    return write_image(slide, target, version, progress, label, blank_map, facts)
+        tiles += blank_map.bad_tiles
+    if not tiles:
+        return {}
+    return {"bad_tiles": bad_tiles_to_json(tiles), "holes": missing_to_json(missing)}
+
+
+def _nodata(source: Source) -> dict[str, str]:
+    """Return the nodata value as text, which holds any number; empty without one."""
+    root = root_of(source)
+    nodata = getattr(root, "nodata", None)
+    if nodata is None:
+        return {}
+    shown = np.asarray(nodata, source.dtype)
+    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, shown, equal_nan=True) else {}
+
+
+def _create(unfinished: Transaction, job: ImageJob) -> None:
+    """Create all arrays."""
+    group = unfinished.create(job.zarr_format)
+    slide = job.slide
+    for number, level in enumerate(job.plan.levels):
+        shape = (slide.shape[2], *level.shape)
+        create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
+    if len(job.plan.stages) > 1:
+        _create_sums(group, job)
+    if job.label is not None:
+        _create_label(group, job, job.label)
+    if job.blank_map is not None:
+        write_grid(group, job.blank_map)
+    unfinished.ready()
+
+
+def _create_sums(group: Any, job: ImageJob) -> None:
+    sums = group.create_group(SUMS)
+    slide = job.slide
+    for stage in job.plan.stages[:-1]:
+        number = stage.levels[-1]
+        level = job.plan.levels[number]
+        shape = (slide.shape[2] + slide.source.masked, *level.shape)
+        dtype = sum_dtype(slide.dtype, number)
+        create_level(sums, str(number), shape, (level.chunk, level.shard), dtype, "cyx")
+
+
+def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
+    labels = group.create_group("labels")
+    labels.attrs.update(ome_metadata.attributes(job.version, {"labels": ["tissue"]}))
+    tissue = labels.create_group("tissue")
+    for number, level in enumerate(job.plan.levels):
+        create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
+    parts: dict[str, Any] = {
+        "multiscales": _multiscales(job, "tissue", "yx"),
+        "image-label": ome_metadata.image_label(label.has_unknown),
+    }
+    tissue.attrs.update(ome_metadata.attributes(job.version, parts))
+
+
+def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
+    """Compute the stages one after another: each reads what the one before has written."""
+    done, plan = 0, job.plan
+    for stage in plan.stages:
+        source = _stage_source(job, stage, journal)
+        task = stage_task(plan, stage, source, journal.location.path, job.label, job.slide.dtype)
+        blocks = stage_array(task, source)
+        report = None if progress is None else _shifted(progress, done, plan.tasks)
+        written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))
+        expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
+        if int(written.sum()) != expected:
+            raise AssertionError(f"{written.sum()} pixels were written of {expected}")
+        done += blocks.npartitions
+
+
+def _stage_source(job: ImageJob, stage: Stage, journal: Journal) -> Source:
+    """Return what a stage reads: the slide, or the sums that the stage before has written."""
+    slide = job.slide
+    if not stage.halvings:
+        return slide.source
+    number = stage.levels[0] - 1
+    return StoredSums(
+        path=f"{journal.location.path}/{SUMS}/{number}",
+        name=slide.name,
+        shape=job.plan.levels[number].shape,
+        channels=slide.shape[2],
+        dtype=sum_dtype(slide.dtype, number),
+        factor=2**number,
+        missing=journal.holes()[0],
+        shown=slide.source.fill,
+        has_mask=slide.source.masked,
+    )
+
+
+def _describe(name: str, task: WriteBlock, block: Block) -> str:
+    return f"{name}: {task.describe(block)}"
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    """Return `progress` for one stage: it counts the blocks of all stages."""
+    return lambda done, _: progress(before + done, total)

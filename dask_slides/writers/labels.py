@@ -1,4 +1,4 @@
-"""The label image of the tissue, computed from the blank map wherever it is asked for."""
+"""The label image of the tissue: computed from a blank map, region by region."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class TissueLabel:
     rows: Intervals
     columns: Intervals
     factors: tuple[float, float]
-    """Source pixels for one of the image, along y and x."""
+    """Source pixels per image pixel, along y and x."""
     tile: tuple[int, int]
     shape: tuple[int, int]
     """Rows and columns of cells."""
     blank: bytes
-    """The blank map, a bit a cell."""
+    """The blank cells, one bit per cell."""
     unknown: bytes
-    """The cells that nobody can tell of, a bit a cell."""
+    """The unknown cells, one bit per cell."""
 
     @property
     def has_unknown(self) -> bool:
-        """Whether there is any such cell."""
+        """Whether any cell is unknown."""
         return any(self.unknown)
 
     def pixels(self, level: int, region: Region) -> Array:
@@ -43,17 +43,18 @@ class TissueLabel:
         return result
 
     def _cells(self, axis: int, start: int, stop: int, level: int) -> Array:
-        runs = (self.rows, self.columns)[axis]
+        """Return which row or column of cells each pixel lies in."""
+        intervals = (self.rows, self.columns)[axis]
         centre = (np.arange(start, stop) + 0.5) * 2**level * self.factors[axis]
         # the centre of a partial last pixel of a level may lie beyond the image
-        source = runs.to_source(np.minimum(centre, np.nextafter(runs.length, 0)))
+        source = intervals.to_source(np.minimum(centre, np.nextafter(intervals.length, 0)))
         return np.minimum(source.astype(np.int64) // self.tile[axis], self.shape[axis] - 1)
 
 
 def tissue_label(
     blank_map: BlankMap, rows: Intervals, columns: Intervals, factors: tuple[float, float]
 ) -> TissueLabel:
-    """Return the label that `blank_map` makes of an image with these kept runs."""
+    """Return the label of an image that is made of these `rows` and `columns` of the source."""
     blank, unknown = (
         np.packbits(np.asarray(cells).reshape(-1)).tobytes()
         for cells in (blank_map.blank, blank_map.unknown)

@@ -1,4 +1,4 @@
-"""What OME-Zarr says of an image: axes, scales, channels, labels. Plain dictionaries."""
+"""The metadata of OME-Zarr: axes, scales, channels and labels, as dictionaries for JSON."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _COLOURS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF"
 
 
 def multiscales(
-    name: str, axes: str, place: Placement, mpp: tuple[float, float] | None, count: int
+    name: str, axes: str, placement: Placement, mpp: tuple[float, float] | None, count: int
 ) -> list[dict[str, Any]]:
-    """Return the multiscales of `count` levels, each half the last.
+    """Return the multiscales of `count` levels, each half the size of the one before.
 
-    Coordinates are those of the slide, so that all stores of a slide lie on each other: of the
-    centres of its pixels, the first one at 0, in micrometres, or in pixels where `mpp`, that of
-    the image, is not known. `place` is that of the image on the slide. A pixel that covers f
-    pixels of the slide has its centre (f - 1) / 2 of them further on.
+    Coordinates are those of the slide, so that viewers overlay all stores of a slide. They are the
+    centres of pixels, and the first pixel of the slide is at 0. The unit is micrometres, or pixels
+    of the slide where `mpp`, that of the image, is not known. `placement` is that of the image on
+    the slide. The centre of a pixel that covers f pixels of the slide is shifted by (f - 1) / 2.
     """
     unit = {} if mpp is None else {"unit": "micrometer"}
     described: list[dict[str, Any]] = [
@@ -30,9 +30,9 @@ def multiscales(
         else {"name": axis, "type": "space", **unit}
         for axis in axes
     ]
-    size = dict(zip("yx", mpp or place.scale, strict=True))
-    covered = dict(zip("yx", place.scale, strict=True))
-    offset = dict(zip("yx", place.offset, strict=True))
+    size = dict(zip("yx", mpp or placement.scale, strict=True))
+    covered = dict(zip("yx", placement.scale, strict=True))
+    offset = dict(zip("yx", placement.offset, strict=True))
     datasets = []
     for level in range(count):
         scale = [size[axis] * 2**level if axis in size else 1.0 for axis in axes]
@@ -48,7 +48,7 @@ def multiscales(
 
 
 def omero(channels: Sequence[Channel], dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return how viewers show the channels; grey in white, others without a colour in ours."""
+    """Return how viewers show the channels; those without a colour get one, a single one white."""
     top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
     colours = _COLOURS if len(channels) > 1 else ("FFFFFF",)
     grey = len(channels) == 1 and channels[0].color in (None, "FFFFFF")
@@ -61,32 +61,31 @@ def omero(channels: Sequence[Channel], dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"channels": shown, "rdefs": {"model": "greyscale" if grey else "color"}}
 
 
-KINDS = (
+LABELS = (
     ("blank", [0, 0, 0, 0]),
     ("tissue", [120, 60, 130, 128]),
     ("unknown", [220, 160, 40, 128]),
 )
-"""What the values of the label image of the tissue mean, and their colour."""
+"""Name and colour of each value of the tissue label."""
 
 
 def image_label(unknown: bool) -> dict[str, Any]:
-    """Return what the label image of the tissue says of itself, with `unknown` cells or without."""
-    kinds = KINDS if unknown else KINDS[:2]
+    """Return the metadata of the tissue label, with `unknown` cells or without."""
+    labels = LABELS if unknown else LABELS[:2]
     return {
-        "colors": [{"label-value": n, "rgba": colour} for n, (_, colour) in enumerate(kinds)],
-        "properties": [{"label-value": n, "name": name} for n, (name, _) in enumerate(kinds)],
+        "colors": [{"label-value": n, "rgba": colour} for n, (_, colour) in enumerate(labels)],
+        "properties": [{"label-value": n, "name": name} for n, (name, _) in enumerate(labels)],
         "source": {"image": "../../"},
     }
 
 
 def attributes(version: str, parts: dict[str, Any]) -> dict[str, Any]:
-    """Return group attributes of the OME-Zarr `version`: under "ome" since 0.5."""
-    if version == "0.4":
-        parts = dict(parts)
-        for key in ("multiscales", "image-label"):
-            if key == "multiscales" and key in parts:
-                parts[key] = [{**scale, "version": version} for scale in parts[key]]
-            elif key in parts:
-                parts[key] = {**parts[key], "version": version}
-        return parts
-    return {"ome": {"version": version, **parts}}
+    """Return the attributes of a group in OME-Zarr `version`: since 0.5 they are under "ome"."""
+    if version != "0.4":
+        return {"ome": {"version": version, **parts}}
+    parts = dict(parts)
+    if "multiscales" in parts:
+        parts["multiscales"] = [{**one, "version": version} for one in parts["multiscales"]]
+    if "image-label" in parts:
+        parts["image-label"] = {**parts["image-label"], "version": version}
+    return parts

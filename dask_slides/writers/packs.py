@@ -1,136 +1,112 @@
-"""Tile packs to Zarr, one tile a chunk, and back."""
+"""Tile packs to Zarr: one tile per chunk, one shard per task."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from numpy.typing import NDArray
 
-from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.geometry import bounds, even_pieces
-from dask_slides.core.limits import Limits
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
-from dask_slides.errors import (
-    SlideError,
-    SlideFormatError,
-    SlideLimitError,
-    SlideNotFoundError,
-    TileDecodeError,
-)
 from dask_slides.graph.chunks import MAX_TASKS
 from dask_slides.graph.tiles import TASK_BYTES, SlideTileReader, reading_bytes
 from dask_slides.ops.pack import TilePack
-from dask_slides.readers.ome_zarr import check_chunks
-from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import is_remote, open_group, zarr_store
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
 from dask_slides.writers.store.arrays import compressors, put_shards, shards_of
-from dask_slides.writers.store.attributes import absolute_path, own_attributes
+from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import pixels_of_task, record_task
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
-MOST_TILES = 2**25
-"""Tiles of a pack that is opened: a store of a few bytes can declare any number."""
 FEW_SHARDS = 16
-"""Shards that a small pack is shared out to: one is written by one task."""
-SMALL_SHARD = 2**23
-"""Bytes that a shard has for all that, if the pack has them."""
+"""Shards that a small pack is divided into, so that there are tasks for all threads."""
+SMALL_SHARD_BYTES = 2**23
+"""Smallest shard that it is divided into."""
+
+ReadingBytes = Callable[[int], int]
+"""Peak bytes of reading a number of tiles, beyond the tiles themselves."""
 
 
-def tiles_a_shard(count: int, nbytes: int) -> int:
-    """Return how many tiles of `nbytes` a shard holds: even work, few files."""
-    shared_out = max(SMALL_SHARD // nbytes, -(-count // FEW_SHARDS))
-    few = max(1, min(TASK_BYTES // nbytes, shared_out), -(-count // MAX_TASKS))
-    return min(few, max(1, count))
+def tiles_per_shard(count: int, nbytes: int) -> int:
+    """Return how many tiles of `nbytes` go into a shard: even work, few files."""
+    divided = max(SMALL_SHARD_BYTES // nbytes, -(-count // FEW_SHARDS))
+    tiles = max(1, min(TASK_BYTES // nbytes, divided), -(-count // MAX_TASKS))
+    return min(tiles, max(1, count))
 
 
-Reading = Callable[[int], int]
-"""Peak bytes of reading so many tiles, beyond themselves."""
-
-
-def pack_bytes_of_task(per_shard: int, nbytes: int, reading: Reading) -> int:
+def task_bytes_of_pack(per_shard: int, nbytes: int, reading: ReadingBytes) -> int:
     """Return the peak bytes of a task: its tiles, the encoded shard, and reading them."""
     tiles, encoded = per_shard * nbytes, per_shard * nbytes
     return tiles + encoded + reading(per_shard)
 
 
-def tiles_that_fit(count: int, nbytes: int, reading: Reading, available: int | None) -> int:
-    """Return the tiles of a shard: as many as usual, or fewer where memory is short."""
-    tiles = tiles_a_shard(count, nbytes)
-    while (
-        available is not None
-        and tiles > 1
-        and pack_bytes_of_task(tiles, nbytes, reading) > available
-    ):
-        tiles //= 2
+def plan_shards(count: int, nbytes: int, reading: ReadingBytes, available: int | None) -> int:
+    """Return the tiles per shard: as many as usual, or fewer where memory is short."""
+    tiles = tiles_per_shard(count, nbytes)
+    if available is not None:
+        while tiles > 1 and task_bytes_of_pack(tiles, nbytes, reading) > available:
+            tiles //= 2
     return tiles
 
 
-def _reading(pack: TilePack) -> Reading:
-    """Return what tells it of a pack: nothing unless its tiles are read from a slide."""
+def _reading_bytes(pack: TilePack) -> ReadingBytes:
+    """Return the memory that reading tiles of `pack` takes: none unless a slide is read."""
     if not (len(pack) and isinstance(pack.reader, SlideTileReader)):
         return lambda count: 0
     return partial(reading_bytes, pack.reader.source, pack.reader.task.tile)
 
 
-def _write_shard(
+def _read_and_write_shard(
     store: str, starts: tuple[int, ...], reader: Any, block_id: tuple[int, ...]
 ) -> Array:
     start, stop = starts[block_id[0]], starts[block_id[0] + 1]
     if pixels_of_task(store, str(start)) is None:
-        _put(store, start, reader(start, stop))
+        _write_tiles(store, start, reader(start, stop))
     return np.full((1,), stop - start, np.int64)
 
 
 def _write_block(tiles: Array, store: str, starts: tuple[int, ...], block_id: Any) -> Array:
-    _put(store, starts[block_id[0]], tiles)
+    _write_tiles(store, starts[block_id[0]], tiles)
     return np.full((1,), len(tiles), np.int64)
 
 
-def _put(store: str, start: int, tiles: Array) -> None:
+def _write_tiles(store: str, start: int, tiles: Array) -> None:
     index = (slice(start, start + len(tiles)), *(slice(None),) * 3)
     record_task(store, str(start), len(tiles), put_shards(store, "tiles", index, tiles))
 
 
 def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str:
-    """Write `tiles`, `y`, `x`, `score` and the attributes; a shard a task."""
+    """Write the tiles, `y`, `x`, `score` and the attributes of a pack; return the path."""
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
-    name = str(pack.attributes.get("source", "pack"))
-    reading = _reading(pack)
-    usual = pack_bytes_of_task(tiles_a_shard(count, nbytes), nbytes, reading)
-    per_shard = tiles_that_fit(count, nbytes, reading, memory_per_thread(usual))
-    check_memory(pack_bytes_of_task(per_shard, nbytes, reading), name)
-    key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_a_shard": per_shard}
+    reading = _reading_bytes(pack)
+    usual = task_bytes_of_pack(tiles_per_shard(count, nbytes), nbytes, reading)
+    per_shard = plan_shards(count, nbytes, reading, memory_per_thread(usual))
+    check_memory(task_bytes_of_pack(per_shard, nbytes, reading), _name(pack))
+    with transaction(target, _key(pack, per_shard), count * nbytes) as unfinished:
+        _create(unfinished, pack, per_shard)
+        if count:
+            _compute_shards(pack, unfinished.path, per_shard, progress)
+        attributes = dict(pack.attributes) | own_attributes("pack")
+        shards = {"tiles": shards_of(unfinished.path, "tiles")}
+        unfinished.finish("tiles", shards, attributes)
+    return target.absolute
+
+
+def _name(pack: TilePack) -> str:
+    return str(pack.attributes.get("source", "pack"))
+
+
+def _key(pack: TilePack, per_shard: int) -> dict[str, Any]:
+    """Return what an unfinished store must agree in to be resumed."""
+    key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_per_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader
-    key |= facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
-    with transaction(target, key, count * nbytes) as unfinished:
-        _create(unfinished, pack, per_shard)
-        store = unfinished.path
-        if count:
-            written = compute(
-                _shards(pack, store, per_shard),
-                "write",
-                progress,
-                lambda block: (
-                    f"{name}: tiles {block[0] * per_shard} to {(block[0] + 1) * per_shard}"
-                ),
-            )
-            if int(written.sum()) != count:
-                raise AssertionError(f"{written.sum()} tiles were written of {count}")
-        attributes = dict(pack.attributes) | own_attributes("pack")
-        unfinished.finish("tiles", {"tiles": shards_of(store, "tiles")}, attributes)
-    return target.absolute
+    return key | facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
 
 
 def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
@@ -160,130 +136,30 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
     unfinished.ready()
 
 
-def _shards(pack: TilePack, path: str, per_shard: int) -> da.Array:
+def _compute_shards(pack: TilePack, store: str, per_shard: int, progress: Progress | None) -> None:
+    def describe(block: tuple[int, ...]) -> str:
+        return f"{_name(pack)}: tiles {block[0] * per_shard} to {(block[0] + 1) * per_shard}"
+
+    written = compute(shard_tasks(pack, store, per_shard), "write", progress, describe)
+    if int(written.sum()) != len(pack):
+        raise AssertionError(f"{written.sum()} tiles were written of {len(pack)}")
+
+
+def shard_tasks(pack: TilePack, store: str, per_shard: int) -> da.Array:
+    """Return the graph: one task per shard, which returns how many tiles it wrote."""
     lengths = even_pieces(len(pack), per_shard)
     starts = bounds(lengths)
     ones = (1,) * len(lengths)
     if pack.reader is None:
         whole = pack.tiles.rechunk((lengths, *((n,) for n in pack.tiles.shape[1:])))
         return whole.map_blocks(
-            _write_block, path, starts, drop_axis=(1, 2, 3), chunks=(ones,), dtype=np.int64,
+            _write_block, store, starts, drop_axis=(1, 2, 3), chunks=(ones,), dtype=np.int64,
             meta=np.empty(0, np.int64),
         )  # fmt: skip
     return da.map_blocks(
-        partial(_write_shard, path, starts, pack.reader),
+        partial(_read_and_write_shard, store, starts, pack.reader),
         chunks=(ones,),
         dtype=np.int64,
         meta=np.empty(0, np.int64),
-        name=f"write-tiles-{tokenize(path, starts, pack.reader)}",
+        name=f"write-tiles-{tokenize(store, starts, pack.reader)}",
     )
-
-
-@dataclass(frozen=True)
-class PackReader:
-    """Reads tiles from a store, in any process."""
-
-    path: str
-    identity: Identity
-
-    def __call__(self, start: int, stop: int) -> Array:
-        """Return tiles [start, stop)."""
-        try:
-            return np.asarray(_readable(self)[start:stop])
-        except SlideError:
-            raise
-        except Exception as error:  # a checksum that does not match, in zarr's words
-            reason = " ".join(str(error).split())
-        raise TileDecodeError(
-            f"{self.path}: tiles {start} to {stop} cannot be read ({reason}); the store is "
-            "damaged, write it again"
-        )
-
-    def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
-        """Read the tiles of these numbers, each into its array."""
-        for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1):
-            if len(run):
-                tiles = self(int(numbers[run[0]]), int(numbers[run[-1]]) + 1)
-                for at, tile in zip(run.tolist(), tiles, strict=True):
-                    out[at][...] = tile
-
-
-@lru_cache(maxsize=16)
-def _readable(reader: PackReader) -> Any:
-    import zarr
-
-    check_identity(f"{reader.path}/zarr.json", reader.identity)
-    return zarr.open_array(zarr_store(f"{reader.path}/tiles"), mode="r")
-
-
-def _read_shard(reader: PackReader, starts: tuple[int, ...], block_id: Any) -> Array:
-    return reader(starts[block_id[0]], starts[block_id[0] + 1])
-
-
-def open_pack(path: Any) -> TilePack:
-    """Open a pack that `write` made; no tile is read.
-
-    Parameters
-    ----------
-    path : str or path
-        The ``*.tiles.zarr`` folder, or its ``s3://`` address.
-
-    Returns
-    -------
-    TilePack
-        ``.tiles`` lazy, a shard a chunk; ``.y``, ``.x``, ``.score`` in memory.
-
-    Raises
-    ------
-    SlideNotFoundError
-        There is nothing at the path.
-    SlideFormatError
-        What is there is not a pack.
-    SlideLimitError
-        It declares tiles that are larger than any tile may be.
-    """
-    target = absolute_path(path)
-    if not (is_remote(target) or os.path.exists(target)):
-        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
-    try:
-        group = open_group(target)
-        attributes = group.attrs.asdict()
-        if attributes.pop(MARK)["kind"] != "pack":
-            raise KeyError(MARK)
-        stored = group["tiles"]
-        stored_at = [group[name] for name in ("y", "x", "score")]
-        for array in (stored, *stored_at):
-            check_chunks(target, array, Limits())
-        if max(array.size for array in stored_at) > MOST_TILES or stored.ndim != 4:
-            raise ValueError("tiles")
-        each = math.prod(stored.shape[1:]) * stored.dtype.itemsize
-        if each > Limits.tile_bytes:
-            raise SlideLimitError(
-                f"{target}: declares tiles of {each:,} bytes, more than the {Limits.tile_bytes:,} "
-                "of any tile; write the pack again with smaller ones"
-            )
-        y, x, score = (np.asarray(array[...]) for array in stored_at)
-        if not len(y) == len(x) == len(score) == stored.shape[0]:
-            raise KeyError("tiles")
-        lengths = even_pieces(len(y), int((stored.shards or stored.chunks)[0]))
-        if attributes.get("mpp") is not None:
-            float(attributes["mpp"])
-    except SlideError:
-        raise
-    except Exception as error:  # zarr has no one class for what is not there
-        raise SlideFormatError(
-            f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
-            "give a *.tiles.zarr folder"
-        ) from None
-    reader = PackReader(target, identify(f"{target}/zarr.json"))
-    if len(y):
-        tiles = da.map_blocks(
-            partial(_read_shard, reader, bounds(lengths)),
-            chunks=(lengths, *((n,) for n in stored.shape[1:])),
-            dtype=stored.dtype,
-            meta=np.empty((0,) * 4, stored.dtype),
-            name=f"pack-{tokenize(reader)}",
-        )
-    else:
-        tiles = da.empty(stored.shape, dtype=stored.dtype, chunks=(1, *stored.shape[1:]))
-    return TilePack(tiles, y, x, score, attributes, reader)

@@ -1,8 +1,9 @@
-"""What each task of a write does: read a block, make the levels of its pyramid, put them away."""
+"""The tasks of writing an image: read a block, compute the levels of its pyramid, write them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
@@ -10,11 +11,7 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion, missing_within
 from dask_slides.core.geometry import Region, bounds, even_pieces
-from dask_slides.core.source import (
-    Level,
-    Source,
-    fill_holes,
-)
+from dask_slides.core.source import Level, Source, fill_holes
 from dask_slides.core.types import Array
 from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
 from dask_slides.graph.chunks import read_span
@@ -25,19 +22,19 @@ from dask_slides.writers.labels import TissueLabel
 from dask_slides.writers.store.arrays import open_array, put_shards
 from dask_slides.writers.store.manifest import Record, pixels_of_task, record_task
 
-KEPT_IN_WRITES = 2**23
-"""Bytes of tiles that a write keeps for the next task: those of the one beside it, not a whole
-row of them, so that wider slides take no more memory."""
+CACHE_BYTES = 2**23
+"""Bytes of tiles that a task leaves for the next one: those at their common edge, not a whole row
+of tiles, so that memory does not grow with the width of the slide."""
 LABEL = "labels/tissue"
 """Group of the tissue label."""
 SUMS = ".sums"
-"""Group of the sums that a later stage goes on from; gone when the store is published. Hidden, so
-that one written late, by a task that nobody waits for any more, is no part of a store."""
+"""Group of the sums that the next stage reads; removed before the store is published. It is hidden,
+so that what a task writes too late is not part of the store."""
 
 
 @dataclass(frozen=True)
-class LevelSource(Source):
-    """The sums of a level of a store that is being written."""
+class StoredSums(Source):
+    """The sums of pixels that a stage has written for the next one."""
 
     path: str
     name: str
@@ -46,22 +43,22 @@ class LevelSource(Source):
     dtype: np.dtype[Any]
     factor: int
     """Pixels of level 0 along a side of one of these."""
-    known: tuple[MissingRegion, ...]
-    """Holes of level 0."""
+    missing: tuple[MissingRegion, ...]
+    """Regions of level 0 without data."""
     shown: Any
-    """What their pixels show."""
-    has_marks: bool
-    """Whether pixels may be without a value: an own channel says which."""
+    """What pixels without data show."""
+    has_mask: bool
+    """Whether a last channel says which pixels have no value."""
 
     @property
     def fill(self) -> Any:
-        """What pixels of holes show."""
+        """What pixels without data show."""
         return self.shown
 
     @property
     def masked(self) -> bool:
         """Whether pixels may be without a value."""
-        return self.has_marks
+        return self.has_mask
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -69,36 +66,46 @@ class LevelSource(Source):
         return (Level(self.shape, (1.0, 1.0), (256, 256)),)
 
     def read(self, level: int, region: Region) -> Array:
-        """Read `region` back."""
+        """Return the sums of `region`."""
         return self.read_valid(level, region)[0]
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Read the same, and which of the sums are of pixels that all have a value."""
+        """Return the sums of `region`, and which are of pixels that all have a value."""
         rows, columns = region.slices()
         stored = np.asarray(open_array(self.path)[:, rows, columns]).transpose(1, 2, 0)
-        sums, marks = stored[..., : self.channels], stored[..., self.channels :]
-        return sums, ~marks[..., 0].astype(bool) if self.masked and marks.any() else None
+        sums, mask = stored[..., : self.channels], stored[..., self.channels :]
+        return sums, ~mask[..., 0].astype(bool) if self.masked and mask.any() else None
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the pixels of `region` that are sums of a part of a hole."""
-        return missing_within(self.known, region, self.factor)
+        """Return the parts of `region` whose pixels of level 0 are partly missing."""
+        return missing_within(self.missing, region, self.factor)
 
 
-def with_marks(sums: Array, gaps: Array | None) -> Array:
-    """Return `sums` (h, w, c) with one channel more: 1 where a pixel was without a value."""
+def append_mask(sums: Array, invalid: Array | None) -> Array:
+    """Return `sums` (h, w, c) with another channel: 1 where a pixel has no value."""
     out = np.zeros((*sums.shape[:2], sums.shape[2] + 1), sums.dtype)
     out[..., :-1] = sums
-    if gaps is not None:
-        out[..., -1] = gaps
+    if invalid is not None:
+        out[..., -1] = invalid
     return out
 
 
-def halved_marks(marks: Array) -> Array:
-    """Return marks (h, w) of half the size: set where any of the four was."""
-    height, width = (n + n % 2 for n in marks.shape)
+def halve_mask(mask: Array) -> Array:
+    """Return a mask (h, w) of half the size: True where any of the four pixels is."""
+    height, width = (n + n % 2 for n in mask.shape)
     even = np.zeros((height, width), bool)
-    even[: marks.shape[0], : marks.shape[1]] = marks
+    even[: mask.shape[0], : mask.shape[1]] = mask
     return np.asarray(even.reshape(height // 2, 2, width // 2, 2).any(axis=(1, 3)))
+
+
+@dataclass
+class Written:
+    """What a task has written so far."""
+
+    pixels: int = 0
+    files: list[Record] = field(default_factory=list)
+    missing: list[MissingRegion] = field(default_factory=list)
+    """Regions of what is read without data."""
 
 
 @dataclass(frozen=True)
@@ -108,32 +115,31 @@ class WriteBlock:
     path: str
     stage: Stage
     blocks: ReadBlock
-    """What is read, block by block."""
+    """The blocks that are read."""
     label: TissueLabel | None
     full: tuple[int, int]
     """Height and width of level 0."""
     dtype: np.dtype[Any]
-    """Of the image; what a later stage reads are sums."""
+    """Dtype of the image; later stages read sums."""
     last: bool
-    """Whether no stage goes on from the sums of this one."""
+    """Whether no stage reads the sums of this one."""
     masked: bool
     """Whether pixels may be without a value."""
+
+    @property
+    def level_read(self) -> int:
+        """The level of the pyramid that is read."""
+        return self.stage.levels[0] - self.stage.halvings
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return what `block`, a column and a row, reads."""
         column, row = block[:2]
         return self.blocks.window((row, column))
 
-    def _covered(self, axis: int, start: int, stop: int) -> Array:
-        """Return how many pixels of level 0 each pixel of what is read stands for."""
-        size = 2 ** (self.stage.levels[0] - self.stage.first)
-        first = np.arange(start, stop, dtype=np.int64) * size
-        return np.asarray(np.minimum(size, self.full[axis] - first))
-
-    def place(self, block: Block) -> str:
+    def describe(self, block: Block) -> str:
         """Return in words what `block` writes."""
         _, region = self.window(block)
-        shift = self.stage.first
+        shift = self.stage.halvings
         height, width = (-(-n // 2**shift) for n in (region.height, region.width))
         return (
             f"level {self.stage.levels[0]}, y {region.y >> shift}, x {region.x >> shift}, "
@@ -141,77 +147,84 @@ class WriteBlock:
         )
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Write `block_id`, if a run before this one did not; return the pixels written, (1, 1)."""
+        """Write `block_id` unless an earlier run did; return the pixels written, (1, 1)."""
         column, row = block_id[:2]
         task = f"{self.stage.levels[0]}-{row}-{column}"
-        done = pixels_of_task(self.path, task)
-        if done is None:
-            done = self._write(source, block_id, task)
-        return np.full((1, 1), done, np.int64)
+        pixels = pixels_of_task(self.path, task)
+        if pixels is None:
+            pixels = self._write_block(source, block_id, task)
+        return np.full((1, 1), pixels, np.int64)
 
-    def _write(self, source: Source, block: Block, task: str) -> int:
+    def _write_block(self, source: Source, block: Block, task: str) -> int:
         _, region = self.window(block)
-        step = self.stage.side * self.stage.wide
-        written, records, holes = 0, list[Record](), list[MissingRegion]()
+        step = self.stage.side * self.stage.blocks_per_read
+        written = Written()
         for left in range(region.x, region.stop_x, step):
             width = min(step, region.stop_x - left)
             part = Region(region.y, left, region.height, width)
             sides = left > region.x, left + width < region.stop_x  # the next task is below or above
-            # what is fetched again costs more than what is decoded again
-            with TILE_CACHE.within(LIMIT if read_span(source, 0) else KEPT_IN_WRITES, sides):
-                done, of_files, found = self._write_part(source, part)
-            written += done
-            records += of_files
-            holes += found
-        record_task(self.path, task, written, records, () if self.stage.first else holes)
-        return written
+            # remote tiles: another request costs more than memory
+            with TILE_CACHE.within(LIMIT if read_span(source, 0) else CACHE_BYTES, sides):
+                self._write_levels(source, part, written)
+        missing = () if self.stage.halvings else written.missing
+        record_task(self.path, task, written.pixels, written.files, missing)
+        return written.pixels
 
-    def _write_part(
-        self, source: Source, region: Region
-    ) -> tuple[int, list[Record], tuple[MissingRegion, ...]]:
-        """Write what is read at once; return the pixels written, the files, the holes."""
-        sums, valid = source.read_valid(0, region)
-        gaps = None if valid is None else ~valid
-        image = sums
-        if gaps is not None:  # no sum holds a number that stands for none
-            image, sums = sums, np.where(gaps[..., None], sums.dtype.type(0), sums)
-        holes = source.holes(0, region)
-        covered = (
-            self._covered(0, region.y, region.stop_y),
-            self._covered(1, region.x, region.stop_x),
-        )
-        before = self.stage.levels[0] - self.stage.first  # the level that is read
-        made = area_levels(sums, covered, self.dtype, range(before + 1, self.stage.levels[-1] + 1))
-        written = 0
-        records = []
-        for number in self.stage.levels:
-            if number > before:
-                image, sums = next(made)
-                gaps = None if gaps is None else halved_marks(gaps)
-            shift = number - before
-            place = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
-            own = missing_within(holes, place, 2**shift)
-            fill_holes(source, own, place, image)  # no mean is half of the fill
-            if gaps is not None:
-                np.copyto(image, source.fill, where=gaps[..., None])
-            records += _put(self.path, str(number), place, image, own)
+    def _write_levels(self, source: Source, region: Region, written: Written) -> None:
+        """Read `region`, write every level of it, and the sums for the next stage."""
+        levels = self._levels(*source.read_valid(0, region), region)
+        missing = source.holes(0, region)  # after the read, which finds corrupt tiles
+        for number, image, sums, invalid in levels:
+            shift = number - self.level_read
+            target = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
+            inside = missing_within(missing, target, 2**shift)
+            fill_holes(source, inside, target, image)  # otherwise means would be partly of the fill
+            if invalid is not None:
+                np.copyto(image, source.fill, where=invalid[..., None])
+            written.files += _put(self.path, str(number), target, image, inside)
             if self.label is not None:
-                label = self.label.pixels(number, place)
-                records += put_shards(self.path, f"{LABEL}/{number}", place.slices(), label)
-            written += place.area
-        if not self.last:
-            if self.masked:
-                sums = with_marks(sums, gaps)
-            records += _put(self.path, f"{SUMS}/{number}", place, sums)
-        return written, records, holes
+                label = self.label.pixels(number, target)
+                written.files += put_shards(self.path, f"{LABEL}/{number}", target.slices(), label)
+            written.pixels += target.area
+            if number == self.stage.levels[-1] and not self.last:
+                sums = append_mask(sums, invalid) if self.masked else sums
+                written.files += _put(self.path, f"{SUMS}/{number}", target, sums)
+        written.missing += missing
+
+    def _levels(
+        self, sums: Array, valid: Array | None, region: Region
+    ) -> Iterator[tuple[int, Array, Array, Array | None]]:
+        """Yield number, pixels, sums and mask of invalid pixels of each level of the stage."""
+        invalid = None if valid is None else ~valid
+        image = sums
+        if invalid is not None:  # a sum must not contain a value that stands for none
+            sums = np.where(invalid[..., None], sums.dtype.type(0), sums)
+        covered = (
+            self._pixels_covered(0, region.y, region.stop_y),
+            self._pixels_covered(1, region.x, region.stop_x),
+        )
+        if self.level_read in self.stage.levels:
+            yield self.level_read, image, sums, invalid
+        numbers = range(self.level_read + 1, self.stage.levels[-1] + 1)
+        halved = area_levels(sums, covered, self.dtype, numbers)
+        del image, sums
+        for number, (image, sums) in zip(numbers, halved, strict=True):
+            invalid = None if invalid is None else halve_mask(invalid)
+            yield number, image, sums, invalid
+
+    def _pixels_covered(self, axis: int, start: int, stop: int) -> Array:
+        """Return how many pixels of level 0 each row or column of what is read stands for."""
+        size = 2**self.level_read
+        first = np.arange(start, stop, dtype=np.int64) * size
+        return np.asarray(np.minimum(size, self.full[axis] - first))
 
 
 def _put(
-    store: str, name: str, place: Region, image: Array, holes: tuple[MissingRegion, ...] = ()
+    store: str, name: str, region: Region, image: Array, missing: tuple[MissingRegion, ...] = ()
 ) -> list[Record]:
-    rows, columns = place.slices()
+    rows, columns = region.slices()
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return put_shards(store, name, (slice(None), rows, columns), pixels, holes)
+    return put_shards(store, name, (slice(None), rows, columns), pixels, missing)
 
 
 def stage_task(
@@ -224,18 +237,18 @@ def stage_task(
 ) -> WriteBlock:
     """Return what each task of a stage does."""
     height, width = source.levels[0].shape
-    rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.across)
-    reading = ReadBlock(0, bounds(rows), bounds(columns))
+    rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.task_width)
+    blocks = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
     full = plan.levels[0].shape
-    return WriteBlock(path, stage, reading, label, full, dtype, last, source.masked)
+    return WriteBlock(path, stage, blocks, label, full, dtype, last, source.masked)
 
 
 def stage_array(task: WriteBlock, source: Source) -> da.Array:
-    """Return the graph of a stage: one task a block, each returns the pixels it wrote.
+    """Return the graph of a stage: one task per block, which returns the pixels it wrote.
 
-    Column by column, which is the order they are done in: the next block is above or below, so
-    the tiles that both need, a task's width of them and not a slide's, are still kept.
+    Tasks go column by column. So the next block is above or below, and the tiles that both need
+    are as many as a task is wide, not as the slide: they fit into the cache.
     """
     rows, columns = ((1,) * (len(ends) - 1) for ends in (task.blocks.rows, task.blocks.columns))
     return map_blocks(task, source, (columns, rows), np.dtype(np.int64), "write")

@@ -1,9 +1,15 @@
-"""`write`: which writer takes which object."""
+"""Writing slides, cut-offs, blank maps and packs as Zarr."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
+from uuid import uuid4
+
+import dask
+from dask.delayed import Delayed
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.ops.blank_map import BlankMap
@@ -14,100 +20,133 @@ from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
 from dask_slides.writers.packs import write_pack
+from dask_slides.writers.store.arrays import check_version
+from dask_slides.writers.store.attributes import absolute_path
 from dask_slides.writers.store.transaction import Target
+
+Write = Callable[[Progress | None], str]
+"""Writes one object, reports its progress, and returns the path."""
 
 
 def write(
     obj: Slide | Cutoff | BlankMap | TilePack,
     path: Any,
     *,
+    compute: bool = True,
     overwrite: bool = False,
     resume: bool = False,
     ome_zarr: str = "0.5",
     blank_map: BlankMap | None = None,
     progress: Progress | None = None,
     client: Any = None,
-) -> str:
+) -> str | Delayed:
     """Compute `obj` on the active scheduler and write it as Zarr.
 
-    A slide or cut-off becomes an OME-Zarr image with a pyramid made in the same pass, a
-    blank map an OME-Zarr image of one pixel per tile, a pack a Zarr group of tiles. The store
-    appears whole or not at all.
+    A slide or a cut-off becomes an OME-Zarr image, whose pyramid is made in the same pass. A blank
+    map becomes an OME-Zarr image of one pixel per cell, a pack a Zarr group of tiles. The store
+    appears when it is complete; until then there is nothing at `path`.
 
     Parameters
     ----------
     obj : Slide, Cutoff, BlankMap or TilePack
         What to write.
     path : str or path
-        ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster: in a folder that
-        every worker sees. Or ``s3://BUCKET/NAME.ome.zarr``, with the extra ``cloud``.
+        ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster, a folder that every
+        worker can write to. Or ``s3://BUCKET/NAME.ome.zarr``, with the extra ``cloud``.
+    compute : bool
+        False returns a ``dask.delayed.Delayed`` at once. It writes the store when you compute it,
+        on any scheduler. Its single task waits for the tasks that it starts, on a cluster without
+        keeping a thread of a worker busy.
     overwrite : bool
-        Replace a store that dask_slides wrote, once the new one is complete. Anything else
-        at the path is never touched.
+        Replace a store that dask_slides wrote, once the new one is complete. Nothing else is ever
+        replaced.
     resume : bool
-        Go on from where the same call was killed or failed: shards that it finished are not
-        made again. What a failure leaves is then kept, hidden beside `path`; what a failure of
-        the cluster leaves always is.
+        Continue where the same call was killed or failed: finished shards are not written again.
+        If this call fails too, its finished shards are kept, hidden beside `path`. After a failure
+        of the cluster they are always kept.
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
     blank_map : BlankMap, optional
-        Of the source of a slide: adds the label image ``labels/tissue``.
+        A blank map of the source of a slide: adds the label image ``labels/tissue``.
     progress : callable, optional
-        Called with the blocks done and the blocks in all.
+        Called with the number of finished blocks and the number of all blocks.
     client : distributed.Client, optional
         The cluster to compute on, instead of the active scheduler.
 
     Returns
     -------
-    str
-        The absolute path written, or the address.
+    str or Delayed
+        The absolute path, or the address; with ``compute=False`` a Delayed that returns it.
 
     Raises
     ------
     OutputExistsError
-        There is something at the path that is not overwritten.
+        There is something at the path that may not be overwritten.
     OutputBusyError
-        Another process is writing the same to this path.
+        Another process is writing the same store to this path.
     ResumeError
-        What was begun at the path differs from what is asked for; the message says in what.
+        The unfinished store at the path is of another call; the message names the differences.
     OutputFullError
         The disk is full, a quota is used up, or a file would be too large.
     OutputDeniedError
-        The folder is read-only, or there is no permission to write to it.
+        The folder is read-only, or you have no permission to write to it.
     SlideMemoryError
-        A task would need more memory than a thread of a worker has.
+        A task needs more memory than a thread of a worker has.
     WorkerKilledError
-        Tasks ended every worker that took them; all others are done. `blocks` are their numbers.
+        Some tasks ended every worker that ran them; all others are done. `blocks` lists them.
     ClusterLostError
         The scheduler of the cluster cannot be reached any more.
     RemoteError, RemoteAccessError
-        The server of a bucket does not answer right, or does not allow it.
+        The server of a bucket gives no valid answer, or denies access.
     BlankSlideError
-        A cut-off of a slide that is blank all over has no image.
+        The cut-off is of a slide that is all blank, so there is no image.
+    SlideArgumentError
+        An argument is wrong, or `progress` or `client` is given with ``compute=False``.
+
+    Examples
+    --------
+    >>> import dask.array as da, dask_slides as ds
+    >>> slide = ds.from_dask(da.zeros((64, 64, 3), dtype="uint8"))
+    >>> path = ds.write(slide, "small.ome.zarr")
+    >>> delayed = ds.write(slide, "later.ome.zarr", compute=False)
+    >>> ds.open_slide(delayed.compute()).shape
+    (64, 64, 3)
     """
-    target = Target(path, overwrite, resume)
+    target = Target(absolute_path(path), overwrite, resume)  # absolute: workers have other folders
+    run = _writer_of(obj, target, ome_zarr, blank_map)
+    if not compute:
+        if progress is not None or client is not None:
+            raise SlideArgumentError(
+                "progress and client do not go with compute=False; give a scheduler or client to "
+                "compute() of what is returned"
+            )
+        # not traversed: dask would compute the arrays inside of `obj` for the task
+        task = dask.delayed(partial(run, None), pure=False, traverse=False)
+        return task(dask_key_name=f"write-{uuid4().hex}")
     with nullcontext() if client is None else client.as_current():
-        return write_to(obj, target, ome_zarr, blank_map, progress)
+        return run(progress)
 
 
-def write_to(
-    obj: Any,
-    target: Target,
-    ome_zarr: str = "0.5",
-    blank_map: BlankMap | None = None,
-    progress: Progress | None = None,
-) -> str:
-    """Write `obj` to `target`, on the active scheduler; return its path or address."""
+def write_to(obj: Any, target: Target, version: str = "0.5") -> str:
+    """Write `obj` to `target`; return its path or address."""
+    return _writer_of(obj, target, version, None)(None)
+
+
+def _writer_of(obj: Any, target: Target, version: str, blank_map: BlankMap | None) -> Write:
+    """Return the function that writes `obj`; raise if there is none."""
     if isinstance(obj, Slide):
-        return write_slide(obj, target, ome_zarr, progress, blank_map)
+        check_version(version)
+        return partial(write_slide, obj, target, version, blank_map)
     if blank_map is not None:
-        raise SlideArgumentError("blank_map goes with a slide; a Cutoff brings its own")
+        raise SlideArgumentError("blank_map goes with a slide; a Cutoff has its own")
     if isinstance(obj, Cutoff):
-        return write_cutoff(obj, target, ome_zarr, progress)
+        check_version(version)
+        return partial(write_cutoff, obj, target, version)
     if isinstance(obj, BlankMap):
-        return write_blank_map(obj, target, ome_zarr)
+        check_version(version)
+        return partial(write_blank_map, obj, target, version)
     if isinstance(obj, TilePack):
-        return write_pack(obj, target, progress)
+        return partial(write_pack, obj, target)
     raise SlideArgumentError(
-        f"{type(obj).__name__} is not written; give a Slide, Cutoff, BlankMap or TilePack"
+        f"a {type(obj).__name__} cannot be written; give a Slide, Cutoff, BlankMap or TilePack"
     )

@@ -20,9 +20,9 @@ from dask_slides.graph.blocks import ReadBlock
 from dask_slides.graph.chunks import default_chunks, task_bytes
 from dask_slides.ops.pack import pack_at
 from dask_slides.writers.image_plan import plan_image
-from dask_slides.writers.images import plan_that_fits, write_bytes_of_task
+from dask_slides.writers.images import plan_slide, task_bytes_of_image
 from dask_slides.writers.labels import tissue_label
-from dask_slides.writers.packs import _shards
+from dask_slides.writers.packs import shard_tasks
 from dask_slides.writers.pyramid import stage_array, stage_task
 
 ATLAS = 102_400
@@ -117,7 +117,7 @@ def test_tiles_of_the_atlas(atlas, order, downsample):
     check(pack.tiles)
     np.testing.assert_array_equal(np.stack([pack.y, pack.x], axis=1), yx * downsample)
     # and of writing them
-    written = _shards(pack, "/nowhere/tiles", 40)
+    written = shard_tasks(pack, "/nowhere/tiles", 40)
     check(written)
 
 
@@ -128,7 +128,7 @@ def test_writing_the_atlas(atlas, atlas_map):
             (image, None),
             (cut.image, tissue_label(atlas_map, cut.rows, cut.columns, cut.factors)),
         ]:
-            plan = plan_that_fits(slide, None)
+            plan = plan_slide(slide, None)
             parts = (plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)
             blocks = stage_array(stage_task(*parts), slide.source)
             check(blocks)
@@ -138,12 +138,12 @@ def test_writing_the_atlas(atlas, atlas_map):
 def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
     """One after another: the scheduler has half as many tasks, and a task the memory of one."""
     tenth = ds.resize(atlas, downsample=10)
-    usual = plan_that_fits(tenth, None)
-    assert (usual.stages[0].wide, usual.stages[0].turns) == (1, 2)
+    usual = plan_slide(tenth, None)
+    assert (usual.stages[0].blocks_per_read, usual.stages[0].reads_per_task) == (1, 2)
     alone = plan_image(tenth.shape[:2], 10)
     assert usual.levels == alone.levels
     assert usual.tasks < 0.6 * alone.tasks
-    assert write_bytes_of_task(usual, tenth) == write_bytes_of_task(alone, tenth)
+    assert task_bytes_of_image(usual, tenth) == task_bytes_of_image(alone, tenth)
 
 
 def test_a_block_of_the_atlas_is_computed_alone(atlas):

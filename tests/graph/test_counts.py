@@ -150,7 +150,7 @@ def test_a_write_keeps_the_tiles_of_the_next_block_below_or_above(
     """Where not all fit: only blocks beside each other decode again what both of them need."""
     reduced = (TILE // 2) ** 2 * 3
     between = 2 * (SIDE // 2 // TILE + 1)  # tiles of two rows: what two blocks share
-    monkeypatch.setattr(pyramid, "KEPT_IN_WRITES", (between + 4) * reduced)
+    monkeypatch.setattr(pyramid, "CACHE_BYTES", (between + 4) * reduced)
     with counting() as counts, dask.config.set(scheduler=scheduler, num_workers=1):
         ds.write(ds.resize(path, downsample=4), tmp_path / "small.ome.zarr")
     twice = {number for number, n in counts.at(2).items() if n > 1}

@@ -34,7 +34,7 @@ def expected_pack(image, tile, stride, edge, ratio):
     return (np.array(column) for column in zip(*found, strict=True)) if found else ([], [], [])
 
 
-def place(slide, **kwargs):
+def planned(slide, **kwargs):
     """Return the grid of a pack without reading anything."""
     values = {"tile_size": None, "stride": None, "downsample": None, "mpp": None, "edge": "drop"}
     return plan_pack(slide, **(values | kwargs))
@@ -89,7 +89,7 @@ def test_positions_of_an_odd_scale_are_the_nearest_pixels_of_level_0(tissue):
     assert sorted(set(pack.x)) == [round(40 * i * factors[1]) for i in range(3)]
 
 
-def test_top_k_takes_the_highest_scores_ties_by_position_kept_in_order():
+def test_top_k_takes_the_highest_scores_and_of_equal_ones_the_first():
     flat = np.full((10, 10, 1), 100, np.uint8)
     weak, strong = flat.copy(), flat.copy()
     weak[::2], strong[::2] = 90, 50
@@ -109,30 +109,17 @@ def test_top_k_takes_the_highest_scores_ties_by_position_kept_in_order():
         assert np.allclose(pack.score, tiles.reshape(len(tiles), -1).std(axis=1))
 
 
-def test_of_many_equal_scores_top_k_takes_the_first_by_position():
-    tile = np.full((4, 4, 1), 100, np.uint8)
-    tile[::2] = 50
-    image = np.tile(tile, (12, 12, 1))
-    strong = (5, 6), (11, 3)
-    for row, col in strong:
-        image[row * 4 : row * 4 + 2, col * 4 : col * 4 + 4] = 0
-    pack = ds.pack_tiles(ds.from_dask(image), tile_size=4, detector=ds.Contrast(0.01), top_k=50)
-    first = [(i // 12, i % 12) for i in range(48)]
-    expected = sorted([*first, *strong])
-    assert list(zip(pack.y // 4, pack.x // 4, strict=True)) == expected
-
-
 @pytest.mark.parametrize(
     ("size", "tile", "count"),
     [(100_000, 5_000, 20), (30_000, 3_000, 10), (12_000, 2_400, 5), (5_000, 1_250, 4)],
 )
-def test_the_ladder_of_tiles_a_side_is_of_the_mean_side(size, tile, count):
+def test_default_tiles_divide_the_mean_side(size, tile, count):
     square = da.zeros((size, size, 3), dtype="uint8", chunks=size)
-    _, grid = place(ds.from_dask(square))
+    _, grid = planned(ds.from_dask(square))
     assert (grid.tile, grid.stride) == ((tile, tile), (tile, tile))
     assert (grid.rows, grid.cols) == (count, count)
     half = da.zeros((size, size // 2, 3), dtype="uint8", chunks=size)
-    _, grid = place(ds.from_dask(half))
+    _, grid = planned(ds.from_dask(half))
     assert grid.tile == (tile * 3 // 4, tile * 3 // 4)
 
 
@@ -169,7 +156,7 @@ def test_building_reads_the_slide_once_and_the_tiles_not_at_all():
     assert len(runs) == 10
 
 
-def test_a_pack_of_a_blank_slide_is_empty_and_says_so():
+def test_a_pack_of_a_blank_slide_is_empty_with_a_warning():
     glass = np.full((80, 60, 3), 240, np.uint8)
     with pytest.warns(
         ds.errors.BlankSlideWarning, match="every tile is blank under Contrast"
@@ -213,7 +200,7 @@ def test_a_pack_of_a_slide_that_was_cut_off_wholly_is_empty():
     ],
     ids=str,
 )
-def test_a_wrong_argument_is_told_in_one_line_with_the_cure(arguments, tissue):
+def test_wrong_arguments_are_refused_in_one_line(arguments, tissue):
     with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as told:
         ds.pack_tiles(ds.from_dask(tissue), **arguments)
     assert "\n" not in str(told.value)
@@ -230,7 +217,26 @@ def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
     assert np.array_equal(sheet[40:72, 4:36], tiles[-1])
 
 
-def test_of_a_notebook_the_source_is_escaped(tissue):
+def test_the_repr_names_tiles_scale_chunks_detector_and_source(tissue):
+    slide = ds.from_dask(tissue, mpp=0.5)
+    pack = ds.pack_tiles(slide, tile_size=(40, 50), detector=ds.Contrast(0.1))
+    assert repr(pack) == (
+        f"<TilePack: {len(pack)} tiles of 40 x 50 px, 3 channels, uint8, 0.5 µm/px, "
+        f"{len(pack)} chunks of up to 1 tiles, Contrast(ratio=0.1), of dask array>"
+    )
+    assert "mpp unknown" in repr(ds.pack_tiles(tissue, tile_size=50, detector=EVERYTHING))
+
+
+def test_equality_neither_raises_nor_reads(tissue_tiff, reads):
+    pack, other = (ds.pack_tiles(tissue_tiff, tile_size=50) for _ in range(2))
+    reads.clear()
+    assert pack == pack and pack != other and pack != 3
+    assert np.arange(3) != pack
+    assert len({pack, other}) == 2
+    assert not reads
+
+
+def test_the_html_repr_escapes_the_source(tissue):
     slide = ds.from_dask(tissue, mpp=0.5)
     object.__setattr__(slide, "name", "<i>&")
     html = ds.pack_tiles(slide, tile_size=50, detector=ds.Contrast(0.1))._repr_html_()
@@ -245,19 +251,19 @@ def test_a_plot_is_a_contact_sheet(tissue, axes):
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)), max_size=50))
-def test_places_come_back_as_they_were_packed(points):
+def test_tile_origins_round_trip(points):
     yx = np.array(points, np.int64).reshape(-1, 2)
-    places = TileOrigins.of(yx)
-    assert np.array_equal(places.yx(), yx) and places.yx().dtype == np.int64
+    origins = TileOrigins.of(yx)
+    assert np.array_equal(origins.yx(), yx) and origins.yx().dtype == np.int64
 
 
-def test_places_of_a_large_grid_are_a_few_kilobytes():
+def test_tile_origins_of_a_large_grid_are_a_few_kilobytes():
     yx = np.stack(np.mgrid[:200, :200], axis=-1).reshape(-1, 2) * 512
     assert len(TileOrigins.of(yx).packed) < 4000
 
 
 @pytest.mark.parametrize("edge", ["drop", "shift"])
-def test_a_tile_larger_than_the_image_is_told_and_padded_on_request(edge):
+def test_a_tile_larger_than_the_image_is_refused_or_padded(edge):
     image = pixels_of(40, 300)
     with pytest.raises(ds.errors.SlideArgumentError, match="does not fit the image of 40 x 300 px"):
         ds.pack_tiles(image, tile_size=64, edge=edge)

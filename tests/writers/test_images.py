@@ -1,4 +1,4 @@
-"""Images, cut-offs and blank maps as OME-Zarr, read back with zarr, dask and other packages."""
+"""Images, cut-offs and blank maps as OME-Zarr, read back with Zarr, dask and other packages."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def area_mean(image, halvings):
 
 
 ROUNDING = 0.5
-"""How far a level may be from the exact mean of level 0, whatever stage made it."""
+"""Largest difference of a level from the exact mean of level 0, whichever stage wrote it."""
 
 
 def levels_of(path):
@@ -88,14 +88,15 @@ def test_levels_of_later_stages(long_levels):
     assert [level.shape[0] for level in long_levels] == [9001, 4501, 2251, 1126, 563, 282]
     assert len(plan_image(LONG.shape[:2]).stages) >= 3
     for number, level in enumerate(long_levels):
-        off = (level - area_mean(LONG, number))[:-1, :-1]
-        assert np.abs(off).max() <= ROUNDING
-        assert abs(off.mean()) < 0.13  # half up, once: a quarter of the means of four end in .5
+        off = level - area_mean(LONG, number)
+        assert np.abs(off).max() <= ROUNDING  # partial blocks at the edges too
+        assert (
+            abs(off[:-1, :-1].mean()) < 0.13
+        )  # half up, once: a quarter of the means of four end in .5
 
 
-@pytest.mark.parametrize("version", ["0.5", "0.4"])
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "float64", "float16", "bool", "int32"])
-def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype, version):
+def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype):
     shape = (4300, 41)
     assert len(plan_image(shape).stages) > 1
     rng = np.random.default_rng(7)
@@ -108,7 +109,7 @@ def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype, version):
         info = np.iinfo(dtype)
         image = rng.integers(info.min, info.max, shape, dtype, endpoint=True)
         image[:600] = info.max
-    path = ds.write(ds.from_dask(image), tmp_path / "a.ome.zarr", ome_zarr=version)
+    path = ds.write(ds.from_dask(image), tmp_path / "a.ome.zarr")
     if dtype == "bool":
         image = image * np.uint8(255)
     for number, level in enumerate(levels_of(path)):
@@ -127,16 +128,10 @@ def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype, version):
             assert (level[0].astype(object) == (2 * sums + counts) // (2 * counts)).all()
 
 
-def test_the_sums_that_stages_go_on_from_are_gone(tmp_path):
+def test_the_sums_of_stages_are_removed(tmp_path):
     path = ds.write(ds.from_dask(noise(1300, 900, 3)), tmp_path / "a.ome.zarr")
     assert len(plan_image((1300, 900)).stages) > 1
     assert sorted(os.listdir(path)) == ["0", "1", "2", "zarr.json"]
-
-
-def test_the_edge_of_levels_of_later_stages(long_levels):
-    for number, level in enumerate(long_levels):
-        off = level - area_mean(LONG, number)
-        assert np.abs(off).max() <= ROUNDING
 
 
 def test_a_resized_slide_is_written_as_it_is_computed(tmp_path):
@@ -210,32 +205,7 @@ def test_windows_of_other_dtypes(tmp_path, dtype, top):
     assert len({one["color"] for one in channels}) == 2
 
 
-def test_without_a_pixel_size_there_is_no_unit(tmp_path):
-    path = ds.write(ds.from_dask(noise(300, 300, 3)), tmp_path / "a.ome.zarr")
-    multiscale = zarr.open_group(path, mode="r").attrs["ome"]["multiscales"][0]
-    assert not any("unit" in axis for axis in multiscale["axes"])
-    assert ds.open_slide(path).mpp is None
-
-
-def test_the_smallest_level_is_not_below_256(tmp_path):
-    for size, count in [(255, 1), (511, 2), (256, 1), (1024, 3)]:
-        image = noise(size, size // 2, 1)
-        path = ds.write(ds.from_dask(image), tmp_path / "a.zarr", overwrite=True)
-        sizes = [level.shape[1] for level in levels_of(path)]
-        assert len(sizes) == count
-        assert sizes[-1] >= min(size, 256)
-
-
-def test_wrong_versions(tmp_path):
-    for version in ("0.6", None, 0.5):
-        with pytest.raises(ds.errors.SlideArgumentError, match=r"0\.5"):
-            ds.write(ds.from_dask(noise(30, 30)), tmp_path / "a.zarr", ome_zarr=version)
-    with pytest.raises(ds.errors.SlideArgumentError, match="ndarray"):
-        ds.write(noise(30, 30), tmp_path / "a.zarr")
-    assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------- other implementations
+# other implementations
 
 
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
@@ -305,7 +275,7 @@ def test_ngff_zarr_reads_it(tmp_path):
         assert one.translation["y"] == 0.5 * (factor - 1) / 2
 
 
-# ---------------------------------------------------------------- labels, masks, cut-offs
+# labels, masks, cut-offs
 
 
 def expected_label(blank, tile, rows, columns, factors, shape, level):
@@ -388,7 +358,7 @@ def test_the_label_of_a_slide_of_several_stages(tmp_path):
         np.testing.assert_array_equal(found, np.broadcast_to(want, shape))
 
 
-def test_a_cutoff_tells_the_way_back(tmp_path):
+def test_the_attributes_of_a_cutoff_lead_back_to_the_source(tmp_path):
     image = np.full((600, 520, 3), 240, np.uint8)
     image[100:200, 100:300] = noise(100, 200, 3)
     image[400:500, 300:400] = noise(100, 100, 3)
@@ -439,15 +409,7 @@ def test_blank_maps(tmp_path, version):
     assert "Contrast" in group["blank_map"].attrs["detector"]
 
 
-def test_a_blank_map_goes_with_a_slide_only(tmp_path):
-    slide = ds.from_dask(tissue(300, 300))
-    found = ds.blank_map(slide, tile_size=64)
-    for made in (found, ds.cutoff_resize(slide, blank_map=found)):
-        with pytest.raises(ds.errors.SlideArgumentError, match="blank_map"):
-            ds.write(made, tmp_path / "a.zarr", blank_map=found)
-
-
-# ---------------------------------------------------------------- whole stores
+# whole stores
 
 
 def test_every_shard_is_written_also_where_all_is_zero(tmp_path):
@@ -461,7 +423,7 @@ def test_every_shard_is_written_also_where_all_is_zero(tmp_path):
         assert len(files) == count
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.7, 0.98])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_a_flipped_bit_is_noticed(tmp_path, share):
     path = ds.write(ds.from_dask(noise(900, 900, 3)), tmp_path / "a.zarr")
     files = sorted(one for one in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if one.is_file())

@@ -1,0 +1,268 @@
+"""Opening stored tile packs, and reading their tiles."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from dask_slides.core.bad_tiles import MARK
+from dask_slides.core.geometry import bounds, even_pieces
+from dask_slides.core.limits import Limits
+from dask_slides.core.types import Array
+from dask_slides.errors import (
+    SlideError,
+    SlideFormatError,
+    SlideLimitError,
+    SlideNotFoundError,
+    TileDecodeError,
+    reason_of,
+)
+from dask_slides.graph.block_array import block_array
+from dask_slides.ops.pack import TilePack
+from dask_slides.readers.ome_zarr import check_chunks
+from dask_slides.readers.remote.byte_ranges import byte_file
+from dask_slides.readers.remote.identity import Identity, check_identity, identify
+from dask_slides.readers.remote.object_store import is_remote, open_group
+from dask_slides.writers.store.attributes import absolute_path
+
+MAX_TILES = 2**25
+"""Largest number of tiles of a pack: a store of a few bytes can declare any number."""
+TILE_CODECS = ("bytes", "zstd", "crc32c")
+"""Zarr codecs of a tile, in the order in which they encode."""
+INDEX_CODECS = ("bytes", "crc32c")
+"""Zarr codecs of the index of a shard."""
+CHECKSUM_BYTES = 4
+MAX_READ_BYTES = 2**22
+"""Largest single read of several tiles."""
+OPEN_SHARDS = 256
+"""Shards that a process keeps open."""
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PackReader:
+    """Reads the tiles of a stored pack, in any process.
+
+    It reads the shards itself. Through Zarr one tile takes four times as long: Zarr reads the
+    index of the shard again for each tile, and passes every step to another thread.
+    """
+
+    path: str
+    identity: Identity
+    shape: tuple[int, ...]
+    """(n, h, w, c) of the array."""
+    dtype: np.dtype[Any]
+    tiles_per_shard: int
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return tiles [start, stop)."""
+        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        self.read(np.arange(start, stop), out)
+        return out
+
+    def read(self, numbers: NDArray[np.int64], out: Sequence[Array] | Array) -> None:
+        """Read the tiles of these numbers, each into its array, which is contiguous."""
+        shards = numbers // self.tiles_per_shard
+        pieces = np.flatnonzero(np.diff(shards)) + 1
+        for part in np.split(np.arange(len(numbers)), pieces):
+            if len(part):
+                self._read_shard(int(shards[part[0]]), numbers[part], [out[i] for i in part])
+
+    def _read_shard(self, shard: int, numbers: NDArray[np.int64], out: list[Array]) -> None:
+        try:
+            inside = (numbers - shard * self.tiles_per_shard).tolist()
+            for data, tile in zip(_open_shard(self, shard).encoded(inside), out, strict=True):
+                _decode(data, tile)
+            return
+        except SlideError:
+            raise
+        except Exception as error:  # each codec raises a class of its own
+            reason = reason_of(error)
+        # outside of the block: the error of a codec often cannot be pickled
+        raise TileDecodeError(
+            f"{self.path}: tiles {numbers[0]} to {numbers[-1]} cannot be read ({reason}); the "
+            "store is damaged, write it again"
+        )
+
+
+class Shard:
+    """An open shard: the byte ranges of its tiles are read once."""
+
+    def __init__(self, path: str, tiles: int) -> None:
+        identity = identify(path)
+        self._file = byte_file(path, identity)
+        if tiles == 1:  # not sharded: the file is the tile
+            self._ranges = [(0, identity.size)]
+            return
+        nbytes = tiles * 16 + CHECKSUM_BYTES
+        (data,) = self._file.ranges([(identity.size - nbytes, identity.size)])
+        index = np.frombuffer(_checked(bytes(data)), "<u8").reshape(tiles, 2).tolist()
+        self._ranges = [(offset, offset + length) for offset, length in index]
+
+    def encoded(self, numbers: list[int]) -> Iterator[bytes]:
+        """Yield the encoded bytes of tiles, by their number in the shard."""
+        ranges = [self._ranges[number] for number in numbers]
+        groups = _adjacent(ranges)
+        reads = [(group[0][0], group[-1][1]) for group in groups]
+        for group, (start, _), data in zip(groups, reads, self._file.ranges(reads), strict=True):
+            for first, last in group:
+                yield bytes(data[first - start : last - start])
+
+
+def _adjacent(ranges: list[Range]) -> list[list[Range]]:
+    """Group ranges that follow each other in the file, to read each group at once."""
+    groups: list[list[Range]] = []
+    for one in ranges:
+        if groups and groups[-1][-1][1] == one[0] and one[1] - groups[-1][0][0] <= MAX_READ_BYTES:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _checked(data: bytes) -> bytes:
+    """Return `data` without the checksum at its end; raise ValueError if that differs."""
+    import google_crc32c
+
+    content = data[:-CHECKSUM_BYTES]
+    if google_crc32c.value(content) != int.from_bytes(data[-CHECKSUM_BYTES:], "little"):
+        raise ValueError("checksum mismatch")
+    return content
+
+
+def _decode(data: bytes, tile: Array) -> None:
+    """Decode one tile into `tile`."""
+    import imagecodecs
+
+    out = tile.reshape(-1).view(np.uint8).data
+    if len(imagecodecs.zstd_decode(_checked(data), out=out)) != out.nbytes:
+        raise ValueError("the tile is too short")
+
+
+@lru_cache(maxsize=OPEN_SHARDS)
+def _open_shard(reader: PackReader, shard: int) -> Shard:
+    check_identity(f"{reader.path}/zarr.json", reader.identity)
+    try:
+        return Shard(f"{reader.path}/tiles/c/{shard}/0/0/0", reader.tiles_per_shard)
+    except SlideNotFoundError:
+        raise ValueError(f"shard {shard} is missing") from None
+
+
+def _read_block(reader: PackReader, starts: tuple[int, ...], block_id: Any) -> Array:
+    return reader(starts[block_id[0]], starts[block_id[0] + 1])
+
+
+def _check_codecs(path: str, array: Any) -> None:
+    """Raise SlideFormatError unless the tiles are encoded as `write` does it."""
+    codecs = array.metadata.to_dict()["codecs"]
+    if array.shards is not None:
+        sharding = codecs[0]["configuration"]
+        codecs = sharding["codecs"]
+        index = tuple(codec["name"] for codec in sharding["index_codecs"])
+        if index != INDEX_CODECS or sharding.get("index_location", "end") != "end":
+            raise SlideFormatError(f"{path}: the index of its shards is not that of a tile pack")
+    names = tuple(codec["name"] for codec in codecs)
+    order = codecs[0].get("configuration", {}).get("endian") or sys.byteorder
+    if names != TILE_CODECS or order != sys.byteorder:
+        raise SlideFormatError(
+            f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), and this version "
+            f"reads {', '.join(TILE_CODECS)} ({sys.byteorder} endian); write the pack again"
+        )
+
+
+def _check_declared(path: str, tiles: Any, columns: list[Any]) -> None:
+    """Raise unless the arrays of a pack fit each other and the limits; no array is read."""
+    for array in (tiles, *columns):
+        check_chunks(path, array, Limits())
+    if max(array.size for array in columns) > MAX_TILES or tiles.ndim != 4:
+        raise ValueError("tiles")
+    nbytes = math.prod(tiles.shape[1:]) * tiles.dtype.itemsize
+    if nbytes > Limits.tile_bytes:
+        raise SlideLimitError(
+            f"{path}: declares tiles of {nbytes:,} bytes, more than the {Limits.tile_bytes:,} "
+            "of any tile; write the pack again with smaller ones"
+        )
+    if tiles.chunks != (1, *tiles.shape[1:]):
+        raise ValueError("chunks")
+    if any(array.shape != tiles.shape[:1] for array in columns):
+        raise ValueError("tiles")
+    _check_codecs(path, tiles)
+
+
+def open_pack(path: Any) -> TilePack:
+    """Open a pack that `write` made; no tile is read.
+
+    Parameters
+    ----------
+    path : str or path
+        The ``*.tiles.zarr`` folder, or its ``s3://`` address.
+
+    Returns
+    -------
+    TilePack
+        ``.tiles`` is lazy, one shard per chunk; ``.y``, ``.x`` and ``.score`` are in memory.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is nothing at the path.
+    SlideFormatError
+        The path is not a pack of dask_slides.
+    SlideLimitError
+        The pack declares tiles that are larger than any tile may be.
+    """
+    target = absolute_path(path)
+    if not (is_remote(target) or os.path.exists(target)):
+        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
+    try:
+        return _opened(target)
+    except SlideError:
+        raise
+    except Exception as error:  # Zarr has no single class for what it cannot open
+        raise SlideFormatError(
+            f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
+            "give a *.tiles.zarr folder"
+        ) from None
+
+
+def _opened(path: str) -> TilePack:
+    group = open_group(path)
+    attributes = group.attrs.asdict()
+    if attributes.pop(MARK)["kind"] != "pack":
+        raise KeyError(MARK)
+    if attributes.get("mpp") is not None:
+        float(attributes["mpp"])
+    array = group["tiles"]
+    columns = [group[name] for name in ("y", "x", "score")]
+    _check_declared(path, array, columns)
+    y, x, score = (np.asarray(column[...]) for column in columns)
+    per_shard = int((array.shards or array.chunks)[0])
+    identity = identify(f"{path}/zarr.json")
+    reader = PackReader(path, identity, array.shape, array.dtype, per_shard)
+    return TilePack(_lazy_tiles(reader), y, x, score, attributes, reader)
+
+
+def _lazy_tiles(reader: PackReader) -> da.Array:
+    count, *shape = reader.shape
+    if not count:
+        return da.empty(reader.shape, dtype=reader.dtype, chunks=(1, *shape))
+    lengths = even_pieces(count, reader.tiles_per_shard)
+    tiles = da.map_blocks(
+        partial(_read_block, reader, bounds(lengths)),
+        chunks=(lengths, *((n,) for n in shape)),
+        dtype=reader.dtype,
+        meta=np.empty((0,) * 4, reader.dtype),
+        name=f"pack-{tokenize(reader)}",
+    )
+    return block_array(tiles)
