@@ -94,7 +94,7 @@ def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
     )
     if not valid:
         raise SlideArgumentError(
-            f"{argument}={tile_size!r} is not a size; give pixels above 0, or (height, width)"
+            f"{argument}={tile_size!r} is not a size; give whole pixels above 0, or (height, width)"
         )
     return int(pair[0]), int(pair[1])
 

@@ -96,6 +96,6 @@ def test_a_size_is_a_number_or_a_pair(size, pair):
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "ab", (1, 2, 3), (1, 0), (1, None), None])
-def test_a_wrong_size_is_told_by_the_name_of_the_argument(size):
+def test_a_wrong_size_is_an_error_that_names_the_argument(size):
     with pytest.raises(SlideArgumentError, match=r"stride=.* is not a size; give whole pixels"):
         tile_pair(size, "stride")
