@@ -59,9 +59,8 @@ def _parse_limits(_context: Any, _option: Any, given: tuple[str, ...]) -> Limits
         except ValueError:
             found[name] = 0
         if name not in known or found[name] < 1:
-            raise click.BadParameter(
-                f"{text!r}: give NAME=N with one of {', '.join(sorted(known))}"
-            )
+            names = ", ".join(sorted(known))
+            raise click.BadParameter(f"{text!r}: give one of {names}, = and a number")
     return Limits(**found)
 
 
