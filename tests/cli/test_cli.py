@@ -92,7 +92,7 @@ def test_pack_and_crops_write_packs(run, folder):
         (["resize", "slide.tif", "o.ome.zarr", "--kernel", "magic"], 2, "'lanczos'"),
         (["resize", "slide.tif", "o.ome.zarr", "--gap", "wide"], 2, "none"),
         (["resize", "slide.tif", "o.ome.zarr", "--ome-zarr", "9"], 2, "'0.5'"),
-        (["resize", "slide.tif", "no/o.ome.zarr"], 1, "no folder"),
+        (["resize", "slide.tif", "no/o.ome.zarr"], 1, "is not a directory"),
         (["resize", "slide.tif", "slide.tif", "--overwrite"], 2, "use 'slide.ome.zarr'"),
         (["pack", "slide.tif", "out/p.zip"], 2, "use 'out/p.tiles.zarr'"),
         (["sample", "s.ome.zarr"], 2, "use 's.tif'"),

@@ -222,7 +222,7 @@ def test_the_repr_names_tiles_scale_chunks_detector_and_source(tissue):
     pack = ds.pack_tiles(slide, tile_size=(40, 50), detector=ds.Contrast(0.1))
     assert repr(pack) == (
         f"<TilePack: {len(pack)} tiles of 40 x 50 px, 3 channels, uint8, 0.5 µm/px, "
-        f"{len(pack)} chunks of up to 1 tiles, Contrast(ratio=0.1), of dask array>"
+        f"1 chunks of up to {len(pack)} tiles, Contrast(ratio=0.1), of dask array>"
     )
     assert "mpp unknown" in repr(ds.pack_tiles(tissue, tile_size=50, detector=EVERYTHING))
 

@@ -77,7 +77,7 @@ def test_a_client_that_is_given_does_the_work(tmp_path, cluster):
 def test_a_plan_that_cannot_fit_is_refused_before_anything_is_made(tmp_path):
     """A real cluster whose worker has 50 MB for each of its two threads."""
     distributed = pytest.importorskip("distributed")
-    slide = ds.from_dask(noise(2100, 2100, 3))
+    slide = ds.from_dask(da.zeros((4500, 4500, 3), dtype="uint8", chunks=-1))
     with (
         distributed.LocalCluster(
             n_workers=1,
@@ -118,7 +118,7 @@ def test_shards_are_smaller_where_memory_is_short(tmp_path):
         assert shards[1] < shards[0]
         with (
             dask.config.set({"dask-slides.memory": "4MB"}),
-            pytest.raises(ds.errors.SlideMemoryError, match="needs 5 MB and a thread has 2 MB"),
+            pytest.raises(ds.errors.SlideMemoryError, match=r"needs \d MB and a thread has 2 MB"),
         ):
             ds.write(slide, tmp_path / "none.zarr")
         with (
