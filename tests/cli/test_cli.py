@@ -17,6 +17,7 @@ from PIL import Image
 from tiff_bytes import tags_of, tiff
 
 import dask_slides as ds
+from dask_slides.writers import packs
 from dask_slides.cli.main import COMMANDS, main
 
 
@@ -279,9 +280,14 @@ def test_an_interrupt_leaves_nothing(run, folder, monkeypatch):
 
 def test_resume_continues_what_was_interrupted(run, folder, monkeypatch):
     words = ["pack", "slide.tif", "resumed.tiles.zarr", "--ratio", 0.05, "--resume"]
+    record_task = packs.record_task
+
+    def record_and_interrupt(*args):
+        record_task(*args)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        for name in ("gather", "read"):
-            patch.setattr(f"dask_slides.readers.tiff.source.TiffSource.{name}", interrupt)
+        patch.setattr(packs, "record_task", record_and_interrupt)
         result = run(*words, "--tile-size", 64)
     assert result.exit_code == 130
     assert "kept for --resume" in result.stderr

@@ -223,7 +223,7 @@ def _is_kept(final: Location, unfinished: Transaction, resume: bool, error: Base
     """Return whether an unfinished store is kept after `error`."""
     if final.must_keep(unfinished.location):
         return True
-    return resume or (isinstance(error, _CLUSTER_ERRORS) and bool(unfinished.journal.done()))
+    return (resume or isinstance(error, _CLUSTER_ERRORS)) and bool(unfinished.journal.done())
 
 
 def _taken_over(final: Location) -> OutputBusyError:
