@@ -175,9 +175,7 @@ STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}
     ],
     ids=["ycbcr", "subsampled", "rgb", "grey"],
 )
-def test_jpeg_is_decoded_by_simplejpeg_once_it_is_proven(
-    tmp_path, layout, how, monkeypatch
-):
+def test_jpeg_is_decoded_by_simplejpeg_once_it_is_proven(tmp_path, layout, how, monkeypatch):
     """By simplejpeg, once it has made the pixels of imagecodecs of a tile that is not grey."""
     data = smooth(160, 120)
     data[:32] = data[:32, :, :1]  # grey tells nothing about colours
