@@ -80,8 +80,15 @@ def step_parameters(step: Step) -> Parameters:
 
 
 def attributes_to_record(parameters: Parameters, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a store is to record so that `stored_result` finds it."""
-    return {ATTRIBUTE: {"parameters": parameters, "counts": counts}}
+    """Return what a store is to record so that `stored_result` finds it.
+
+    Record 2.0 as 2: they are the same parameter, but not the same text in the key of a store.
+    """
+    plain = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in parameters.items()
+    }
+    return {ATTRIBUTE: {"parameters": plain, "counts": counts}}
 
 
 def stored_result(path: str) -> StepResult | None:

@@ -72,7 +72,7 @@ class Step(Protocol):
     suffix: ClassVar[str]
     """Of the store, after the name of the slide."""
     counts: ClassVar[tuple[str, ...]]
-    """What the process list tells of it."""
+    """Names of its counts in the process list."""
 
     def check(self) -> None:
         """Raise SlideArgumentError if an argument is wrong for every slide."""

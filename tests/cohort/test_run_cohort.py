@@ -188,6 +188,13 @@ def test_an_unfinished_store_of_other_arguments_is_given_up(tmp_path, sync):
     assert not list(job.rglob("*.partial"))
 
 
+def test_an_unfinished_store_is_resumed_with_2_or_2_0(tmp_path, sync):
+    slides, job = work.slide_files(tmp_path / "s", 1), tmp_path / "job"
+    failing_to_publish(slides, job, {"resize": {"downsample": 2.0}})
+    assert ds.run_cohort(slides, job=job, steps={"resize": {"downsample": 2}}).done == 1
+    assert not list(job.rglob("*.partial"))
+
+
 def failing_to_publish(slides, job, steps, **options):
     with pytest.MonkeyPatch.context() as patch:
         name = "dask_slides.writers.store.local_folder.LocalFolder.publish"
