@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
 
 import dask
 import dask.array as da
-import numpy as np
 from dask import threaded
 from dask.base import get_scheduler
 
-from dask_slides.core.types import Array
+from dask_slides.runtime.scheduler import FilledArray
 
 
 class BlockArray(da.Array):  # type: ignore[misc]
@@ -29,24 +27,9 @@ class BlockArray(da.Array):  # type: ignore[misc]
         scheduler = get_scheduler(scheduler=kwargs.get("scheduler"), collections=[self])
         if scheduler not in (threaded.get, dask.get):
             return super().compute(**kwargs)
-        result = _Result(np.empty(self.shape, self.dtype))
-        da.store(self, result, lock=False, **kwargs)
-        return result.array
-
-
-class _Result:
-    """Where blocks are written. It has a name, as dask would hash all pixels of a bare array."""
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        self.shape = array.shape
-        self.name = uuid4().hex
-
-    def __setitem__(self, index: Any, block: Array) -> None:
-        self.array[index] = block
-
-    def __dask_tokenize__(self) -> str:
-        return self.name
+        filled = FilledArray(self)
+        filled.lazy().compute(**kwargs)
+        return filled.result
 
 
 def block_array(array: da.Array) -> BlockArray:

@@ -20,6 +20,7 @@ from dask.task_spec import Task, TaskRef
 from dask_slides.core.geometry import Region, bounds
 from dask_slides.core.source import Source, replace_root, root_of, root_spans
 from dask_slides.core.types import Array
+from dask_slides.graph.block_array import BlockArray, block_array
 from dask_slides.graph.chunks import default_chunks, normalized_chunks
 from dask_slides.readers.dask_array import ArraySource, BlocksSource
 
@@ -52,9 +53,9 @@ def map_blocks(
     if isinstance(root, ArraySource):
         layer = _layer_over_array(task, source, root, chunks, dtype, name)
         graph = HighLevelGraph.from_collections(name, layer, dependencies=[root.array])
-        return da.Array(graph, name, chunks, meta=meta)
+        return BlockArray(graph, name, chunks, meta=meta)
     call = partial(task, source)  # dask adds the block_id
-    return da.map_blocks(call, chunks=chunks, dtype=dtype, meta=meta, name=name)
+    return block_array(da.map_blocks(call, chunks=chunks, dtype=dtype, meta=meta, name=name))
 
 
 def _layer_over_array(

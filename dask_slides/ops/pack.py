@@ -17,7 +17,6 @@ from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair, tiles_per_si
 from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
-from dask_slides.graph.block_array import block_array
 from dask_slides.graph.blocks import map_blocks
 from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan_tile_blocks
 from dask_slides.numerics.detectors import Contrast, Detector
@@ -164,7 +163,7 @@ def pack_at(
     shape = (len(yx), *tile, source.channels)
     if len(yx):
         chunks = (lengths, *((side,) for side in shape[1:]))
-        tiles = block_array(map_blocks(task, source, chunks, source.dtype, "tiles"))
+        tiles = map_blocks(task, source, chunks, source.dtype, "pack")
     else:
         tiles = da.empty(shape, dtype=source.dtype, chunks=(1, *shape[1:]))
     level0 = np.rint(yx * _factors(slide, image)).astype(np.int64)

@@ -149,7 +149,7 @@ def compute(
     if client is not None:
         with seceded():
             return _compute_remote(client, array, total, progress, describe or _number)
-    filled = _FilledArray(array)
+    filled = FilledArray(array)
     count = _Count((array.name, filled.name), total, progress)
     with _local_options(count) as options:
         try:
@@ -168,7 +168,7 @@ def compute(
     return result
 
 
-class _FilledArray:
+class FilledArray:
     """An array in memory that the tasks of this process write their blocks into."""
 
     def __init__(self, array: da.Array) -> None:
@@ -286,7 +286,7 @@ def _compute_remote(
     from distributed import as_completed, futures_of
     from distributed.scheduler import KilledWorker
 
-    filled = _FilledArray(array)
+    filled = FilledArray(array)
     waiting: dict[Any, Any] = {}
 
     def fetch(futures: list[Any]) -> list[Any]:
