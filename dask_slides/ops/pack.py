@@ -64,15 +64,12 @@ class TilePack:
     """Reads tiles in a worker; without one they are read through `tiles`."""
 
     def __repr__(self) -> str:
-        """Return tiles, dtype, mpp, chunks, detector and source."""
-        count, height, width, channels = self.tiles.shape
-        mpp = "mpp unknown" if self.mpp is None else f"{self.mpp:.4g} µm/px"
-        return (
-            f"<TilePack: {count:,} tiles of {height:,} x {width:,} px, {channels} channels, "
-            f"{self.tiles.dtype}, {mpp}, {self.tiles.npartitions:,} chunks of up to "
-            f"{max(self.tiles.chunks[0]):,} tiles, {self.attributes.get('detector')}, of "
-            f"{self.attributes.get('source')}>"
-        )
+        facts = [
+            str(self.attributes.get("source")), f"shape={self.tiles.shape}",
+            f"dtype={self.tiles.dtype}", f"mpp={self.mpp and f'{self.mpp:.4g}'}",
+            f"detector={self.attributes.get('detector')}", f"chunksize={self.tiles.chunksize}",
+        ]  # fmt: skip
+        return f"TilePack<{', '.join(facts)}>"
 
     def __len__(self) -> int:
         """Return the number of tiles."""

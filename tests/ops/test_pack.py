@@ -217,14 +217,14 @@ def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
     assert np.array_equal(sheet[40:72, 4:36], tiles[-1])
 
 
-def test_the_repr_names_tiles_scale_chunks_detector_and_source(tissue):
+def test_the_repr_names_source_shape_scale_detector_and_chunks(tissue):
     slide = ds.from_dask(tissue, mpp=0.5)
     pack = ds.pack_tiles(slide, tile_size=(40, 50), detector=ds.Contrast(0.1))
     assert repr(pack) == (
-        f"<TilePack: {len(pack)} tiles of 40 x 50 px, 3 channels, uint8, 0.5 µm/px, "
-        f"1 chunks of up to {len(pack)} tiles, Contrast(ratio=0.1), of dask array>"
+        f"TilePack<dask array, shape=({len(pack)}, 40, 50, 3), dtype=uint8, mpp=0.5, "
+        f"detector=Contrast(ratio=0.1), chunksize=({len(pack)}, 40, 50, 3)>"
     )
-    assert "mpp unknown" in repr(ds.pack_tiles(tissue, tile_size=50, detector=EVERYTHING))
+    assert "mpp=None" in repr(ds.pack_tiles(tissue, tile_size=50, detector=EVERYTHING))
 
 
 def test_equality_neither_raises_nor_reads(tissue_tiff, reads):
