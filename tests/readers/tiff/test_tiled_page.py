@@ -1,6 +1,5 @@
 """Pages of tiles or strips read directly: the samples of the Zarr store, each decoded once."""
 
-import traceback
 
 import dask
 import numpy as np
@@ -91,23 +90,6 @@ def test_each_tile_of_a_region_is_decoded_once_and_no_other(tmp_path, monkeypatc
     with dask.config.set(scheduler="sync"):
         ds.blank_map(slide, tile_size=(128, 96)).compute()
     assert sorted(decoded) == list(range(25))
-
-
-def test_few_frames_lie_between_read_and_the_codec(tmp_path, monkeypatch):
-    import simplejpeg
-
-    slide = ds.open_slide(written(tmp_path, "jpeg"))
-    slide.read(0, 0, 1, 1)
-    depths, decode = [], simplejpeg.decode_jpeg
-
-    def count(*args, **kwargs):
-        files = [frame.filename for frame in traceback.extract_stack()]
-        depths.append(sum("/dask_slides/" in file for file in files))
-        return decode(*args, **kwargs)
-
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", count)
-    slide.read(0, 0, 64, 64)
-    assert depths and max(depths) <= 10
 
 
 def test_a_file_that_ends_within_a_tile_raises(tmp_path):
