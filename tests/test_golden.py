@@ -163,7 +163,9 @@ def test_results_of_a_dask_array_are_those_of_its_file(files, tmp_path):
     assert found == golden()["array"]
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if "TCGA" in n else n for n in REAL]
+)
 def test_results_of_real_slides_are_those_of_before(test_data, name, tmp_path):
     hold(ds.open_slide(test_data / "slides" / name), name, tmp_path)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import dask
 import dask.array as da
-from dask import threaded
-from dask.base import get_scheduler
 
-from dask_slides.runtime.scheduler import FilledArray
+from dask_slides.runtime.scheduler import compute, computes_here
+from dask_slides.runtime.threads import override_settings
 
 
 class BlockArray(da.Array):  # type: ignore[misc]
@@ -24,12 +22,10 @@ class BlockArray(da.Array):  # type: ignore[misc]
 
     def compute(self, **kwargs: Any) -> Any:
         """Return the array in memory; takes what ``compute`` of any dask array takes."""
-        scheduler = get_scheduler(scheduler=kwargs.get("scheduler"), collections=[self])
-        if scheduler not in (threaded.get, dask.get):
-            return super().compute(**kwargs)
-        filled = FilledArray(self)
-        filled.lazy().compute(**kwargs)
-        return filled.result
+        with override_settings(kwargs):
+            if computes_here():
+                return compute(self, self.name)
+        return super().compute(**kwargs)
 
 
 def block_array(array: da.Array) -> BlockArray:

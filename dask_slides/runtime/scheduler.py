@@ -149,7 +149,7 @@ def compute(
     if client is not None:
         with seceded():
             return _compute_remote(client, array, total, progress, describe or _number)
-    filled = FilledArray(array)
+    filled = _FilledArray(array)
     count = _Count((array.name, filled.name), total, progress)
     with _local_options(count) as options:
         try:
@@ -168,7 +168,17 @@ def compute(
     return result
 
 
-class FilledArray:
+def computes_here() -> bool:
+    """Return whether tasks would run in this process: in its threads, or in the calling one."""
+    try:
+        if active_client() is not None:
+            return False
+    except SlideArgumentError:  # an asynchronous client
+        return False
+    return _local_scheduler() in (threaded.get, dask.get)
+
+
+class _FilledArray:
     """An array in memory that the tasks of this process write their blocks into."""
 
     def __init__(self, array: da.Array) -> None:
@@ -286,7 +296,7 @@ def _compute_remote(
     from distributed import as_completed, futures_of
     from distributed.scheduler import KilledWorker
 
-    filled = FilledArray(array)
+    filled = _FilledArray(array)
     waiting: dict[Any, Any] = {}
 
     def fetch(futures: list[Any]) -> list[Any]:

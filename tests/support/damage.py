@@ -238,7 +238,7 @@ def samples_0(file):
     file.value(277, 0)
 
 
-@kind(LIMIT + "65,535 samples a pixel")
+@kind(LIMIT + "65,535 samples per pixel")
 def samples_many(file):
     file.value(277, 65535)
 

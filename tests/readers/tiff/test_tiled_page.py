@@ -1,6 +1,5 @@
 """Pages of tiles or strips read directly: the samples of the Zarr store, each decoded once."""
 
-
 import dask
 import numpy as np
 import pytest

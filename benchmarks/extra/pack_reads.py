@@ -1,4 +1,4 @@
-"""``python -m benchmarks.pack_reads``: how fast tiles of a pack are read, by the ways to read them.
+"""``python -m benchmarks.extra.pack_reads``: how fast the tiles of a pack are read.
 
 Prints Markdown: for 1,000 crops of a slide and for the store of them, `np.asarray(pack.tiles)`
 beside `pack[:]`, and single tiles beside tensorstore. Every figure is the median of rounds that
@@ -65,7 +65,9 @@ def report(title: str, seconds: dict[str, float], count: int) -> None:
 
 def main() -> None:
     """Make a slide, crops and a store of them, and time the ways to read the tiles."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pack_reads", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.extra.pack_reads", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=10240, help="pixels a side of the slide")
     parser.add_argument("--slide", help="an own slide, instead of a sample")
