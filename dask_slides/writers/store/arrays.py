@@ -8,6 +8,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import google_crc32c
+import numpy as np
+
 from dask_slides.core.bad_tiles import BLANK, OK, MissingRegion, status_of_region
 from dask_slides.core.geometry import Region
 from dask_slides.errors import SlideArgumentError, SlideNotFoundError
@@ -92,7 +95,6 @@ def put_shards(
     `holes` are the parts of an array (..., y, x) that show the fill.
     """
     array = open_array(f"{store}/{name}")
-    files = _encode(array, index, values)
     sides = array.shards or array.chunks
     # an axis that is not cut is one shard
     ranges = [
@@ -112,24 +114,53 @@ def put_shards(
             shard = Region(position[-2] * height, position[-1] * width, height, width)
             status = status_of_region(holes, shard) or status
         chunk = array.metadata.encode_chunk_key(position)
-        data = memoryview(files.pop(chunk).as_numpy_array())
-        records.append(write_file(store, f"{name}/{chunk}", data, status))
+        records.append(write_file(store, f"{name}/{chunk}", _encode(array, pixels), status))
     return records
 
 
-def _encode(array: Any, index: Any, values: Any) -> dict[str, Any]:
-    """Return the files that ``array[index] = values`` writes, by name below the array.
+def _encode(array: Any, pixels: Any) -> bytes:
+    """Return the file of a whole shard, or of a chunk of an array without shards.
 
-    They are then written in one request each, and their checksums need no reading.
+    Zarr encodes in threads of its own, of which each keeps memory: a write would take more the
+    longer it runs. This encodes in the thread of the task what `create_level` and packs declare.
     """
-    from zarr import Array, AsyncArray
-    from zarr.storage import MemoryStore, StorePath
+    if array.metadata.zarr_format == 2:
+        return _compress(_padded(pixels, array.chunks))
+    if array.shards is None:
+        return _with_checksum(_compress(_padded(pixels, array.chunks)))
+    counts = [shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True)]
+    index = np.full((*counts, 2), np.iinfo(np.uint64).max, "<u8")  # chunks beyond the array
+    parts, offset = [], 0
+    for position in np.ndindex(*counts):
+        chunk = pixels[
+            tuple(slice(n * c, (n + 1) * c) for n, c in zip(position, array.chunks, strict=True))
+        ]
+        if chunk.size:
+            parts.append(_with_checksum(_compress(_padded(chunk, array.chunks))))
+            index[position] = offset, len(parts[-1])
+            offset += len(parts[-1])
+    return b"".join([*parts, _with_checksum(index.tobytes())])
 
-    files: dict[str, Any] = {}
-    memory: Any = StorePath(MemoryStore(files), "")
-    config: Any = {"write_empty_chunks": True}
-    Array(AsyncArray(array.metadata, memory, config))[index] = values
-    return files
+
+def _padded(chunk: Any, shape: tuple[int, ...]) -> Any:
+    """Return `chunk` in the byte order and the shape that a store has: zeros beyond the array."""
+    little = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))
+    if little.shape == shape:
+        return little
+    padded = np.zeros(shape, little.dtype)
+    padded[tuple(slice(n) for n in little.shape)] = little
+    return padded
+
+
+def _compress(chunk: Any) -> bytes:
+    from numcodecs import Zstd
+
+    return bytes(Zstd(ZSTD_LEVEL).encode(chunk))
+
+
+def _with_checksum(data: bytes) -> bytes:
+    checksum: int = google_crc32c.value(data)
+    return data + checksum.to_bytes(4, "little")
 
 
 def shards_of(store: str, name: str) -> int:
