@@ -1,4 +1,4 @@
-"""TIFFs put together byte by byte: what no library writes; nothing here is under test."""
+"""Write TIFFs byte by byte, as no library writes them, without dask_slides."""
 
 import struct
 
@@ -50,7 +50,7 @@ def write_tiff(path, size, pieces, tags=(), order="<"):
 
 
 def packed(rows, bits):
-    """Return rows of whole numbers bit by bit, the first one highest, each row whole bytes."""
+    """Pack rows of integers into bits, most significant first, each row padded to bytes."""
     out = b""
     for row in rows:
         number = 0
