@@ -104,14 +104,14 @@ class _Run:
             remaining = [row.name for row in self.list.rows.values() if row.status == "todo"]
             remaining = remaining[: self._options.limit]
             self.worked_on = len(remaining)
-            self._work(pool, remaining)
+            self._process(pool, remaining)
             for pause in PAUSES:
                 if not self._busy:
                     break
                 time.sleep(pause)
                 busy, self._busy = self._busy, []
                 self._retry_busy = pause != PAUSES[-1]
-                self._work(pool, busy)
+                self._process(pool, busy)
         finally:
             os.unlink(marker)  # running work stops at its next block
             pool.close()
@@ -125,7 +125,7 @@ class _Run:
         self._job_log.log(level, text, *values)
         log.log(level, text, *values)
 
-    def _work(self, pool: Pool, names: Sequence[str]) -> None:
+    def _process(self, pool: Pool, names: Sequence[str]) -> None:
         for outcome in pool.outcomes(self._jobs(names)):
             self._record(outcome)
 

@@ -43,9 +43,9 @@ def write_tiff(path, size, pieces, tags=(), order="<"):
             values += data + b"\0" * (len(data) % 2)
         else:
             entries += data.ljust(4, b"\0")
-    mark = b"II*\0" if order == "<" else b"MM\0*"
+    magic = b"II*\0" if order == "<" else b"MM\0*"
     first = struct.pack(order + "I", 8) + struct.pack(order + "H", len(found))
-    path.write_bytes(mark + first + entries + b"\0" * 4 + values + b"".join(pieces))
+    path.write_bytes(magic + first + entries + b"\0" * 4 + values + b"".join(pieces))
     return path
 
 

@@ -131,7 +131,7 @@ def test_a_process_of_a_pool_that_ends(tmp_path, source):
     ds.verify(tmp_path / "a.zarr")
 
 
-def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
+def test_the_slide_changes_while_per_cluster_reads_it(tmp_path):
     slide = work.slide_file(tmp_path / "s.tif", side=3000)  # many blocks are left after the first
 
     def replaced(done, total):
@@ -149,8 +149,8 @@ def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
 def _kill_workers(cluster, chance, stop, killed, count):
     """Kill `count` workers one after another, as the system does when memory is low.
 
-    At a random moment after all of them are there again: faster than they start, nothing
-    would ever be done, and dask gives those up that end while they start.
+    Each kill comes at a random moment after all workers have started again. Faster kills would
+    leave no time for tasks, and Dask gives up workers that end while they start.
     """
     left, limit = count, time.monotonic() + 60
     while left and time.monotonic() < limit and not stop.wait(chance.uniform(0.05, 0.8)):
@@ -163,16 +163,16 @@ def _kill_workers(cluster, chance, stop, killed, count):
             left, limit = left - 1, time.monotonic() + 60
 
 
-def kills(tmp_path, source, expected, count, a_cluster=10):
+def kills(tmp_path, source, expected, count, per_cluster=10):
     """Write repeatedly while workers are killed; return the numbers of kills and of writes.
 
-    Start a new cluster every `a_cluster` kills.
+    Start a new cluster every `per_cluster` kills.
     """
     seed = int(os.environ.get("DASK_SLIDES_SEED", "1"))
     print(f"DASK_SLIDES_SEED={seed}")
     chance, killed, writes = random.Random(seed), [], 0
     while len(killed) < count:
-        stop, some = threading.Event(), min(a_cluster, count - len(killed))
+        stop, some = threading.Event(), min(per_cluster, count - len(killed))
         with cluster_of(3, failures=100) as cluster:
             thread = threading.Thread(
                 target=_kill_workers, args=(cluster, chance, stop, killed, some)

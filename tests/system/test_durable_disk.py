@@ -21,7 +21,9 @@ import dask_slides as ds
 
 NOBODY = 65534
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are those of Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the mount commands are those of Linux"
+)
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +171,8 @@ def limited(size, source, out, results):
 def as_nobody(source, out, results):
     """Write as a user who is not root.
 
-    Another slide is written before: modules are imported at their first use, and nobody may be
-    kept out of the environment that they are in.
+    First write another slide, because modules are imported at their first use and the other user
+    may not have access to the environment.
     """
     with tempfile.TemporaryDirectory() as folder:
         slide = work.slide_file(Path(folder) / "t.tif")

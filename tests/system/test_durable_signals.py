@@ -86,7 +86,7 @@ fault_work.held_up(fault_work.Path(sys.argv[1]), lambda: work.write_threaded(*sy
 
 
 @pytest.mark.parametrize(
-    ("before", "number", "code", "kept"),
+    ("before", "number", "code", "partial"),
     [
         ("", signal.SIGINT, -signal.SIGINT, False),  # Python raises KeyboardInterrupt
         ("", signal.SIGTERM, -signal.SIGTERM, True),  # the system ends the process at once
@@ -94,7 +94,7 @@ fault_work.held_up(fault_work.Path(sys.argv[1]), lambda: work.write_threaded(*sy
     ],
 )
 def test_a_signal_ends_a_program_that_writes(
-    tmp_path, source, expected, before, number, code, kept
+    tmp_path, source, expected, before, number, code, partial
 ):
     """The library handles no signals, so the handlers of the program decide."""
     out = tmp_path / "out" / "a.zarr"
@@ -107,7 +107,7 @@ def test_a_signal_ends_a_program_that_writes(
     wait_until(lambda: (tmp_path / "reading").exists() or process.poll() is not None)
     assert ended(process, tmp_path, number, False)[0] == code
     assert not out.exists()
-    assert len(os.listdir(out.parent)) == kept
+    assert len(os.listdir(out.parent)) == partial
     work.write("image", source, out, resume=True)
     assert contents(out) == expected["image"]
     assert os.listdir(out.parent) == ["a.zarr"]
