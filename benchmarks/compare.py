@@ -1,4 +1,4 @@
-"""What is compared of a result, and how it agrees with that of dask_slides."""
+"""Compare the results of methods with those of dask_slides."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a result compares with ours."""
+    """The comparison of a result with ours."""
 
     text: str
     good: bool
 
 
 def array_of(result: Any) -> tuple[Array | None, Facts]:
-    """Return a result in memory."""
+    """Return a result in memory as an array."""
     return (None if result is None else np.asarray(result)), {}
 
 
@@ -50,7 +50,7 @@ def stored_image(path: Any) -> tuple[Array | None, Facts]:
 
 
 def stored_pack(path: Any) -> tuple[Array | None, Facts]:
-    """Return a row for each tile of a stored pack: y, x, mean and standard deviation."""
+    """Return one row per tile of a stored pack: y, x, mean and standard deviation."""
     import zarr
 
     group = zarr.open_group(path, mode="r")
@@ -66,7 +66,7 @@ def _bytes_on_disk(path: Any) -> int:
 
 
 def psnr(ours: Array, theirs: Array, least: float) -> Agreement:
-    """Compare pixels; an image whose size is up to 2 % off is stretched to ours."""
+    """Compare pixels; stretch an image whose size is up to 2 % off to the size of ours."""
     note = ""
     if ours.shape != theirs.shape:
         sizes = " x ".join(map(str, theirs.shape))

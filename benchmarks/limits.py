@@ -1,6 +1,6 @@
-"""Decoding every tile and nothing else: the limit for methods that decode the same tiles.
+"""Decode every tile and do nothing else: the limit for methods that decode the same tiles.
 
-No tag is read, no pixel is copied, no sum is taken.
+The pixels are not copied or used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.scenarios import Job, method
 
 
 def decode_all(job: Job, decoder: Callable[[Any], Callable[[bytes, int], Any]]) -> None:
-    """Decode every tile; each thread calls `decoder` with the page for a function of its own."""
+    """Decode every tile; each thread gets its own decode function from `decoder(page)`."""
     import tifffile
 
     with tifffile.TiffFile(job.slide) as tiff:
@@ -38,7 +38,7 @@ def decode_all(job: Job, decoder: Callable[[Any], Callable[[bytes, int], Any]]) 
 
 
 def jpeg_decoder(factor: int, page: Any) -> Callable[[bytes, int], Any]:
-    """Return a decoder of JPEG at 1 / `factor` into one array, the fastest there is."""
+    """Return a decoder of JPEG at 1 / `factor` into one array, which is the fastest."""
     import simplejpeg
 
     height, width = page.tilelength // factor, page.tilewidth // factor

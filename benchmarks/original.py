@@ -1,7 +1,7 @@
-"""The original functions that dask_slides carries on, with OpenSlide, numpy and cv2.
+"""The original functions that dask_slides replaces, with OpenSlide, numpy and cv2.
 
-The original is one loop over tiles. It is measured as such, and on the two threads that every
-method gets, as OpenSlide and numpy release Python's lock while they work.
+The original is one loop over tiles. It is measured in one loop and on two threads like other
+methods, as OpenSlide and numpy release the GIL.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from benchmarks.scenarios import (
 )
 
 ALIASED = 15.0
-"""Least agreement in dB; INTER_CUBIC does not antialias."""
+"""Minimum PSNR in dB, which is low because INTER_CUBIC does not antialias."""
 SHARD = 85
-"""Tiles a shard of a pack, as dask_slides has it for 512 px tiles: 64 MB."""
+"""Tiles per shard of a pack, as in dask_slides for 512 px tiles: 64 MB."""
 
 
 def is_blank(pixels: Array, ratio: float) -> bool:
-    """Decide as the original's blank_tile_detector."""
+    """Return whether a tile is blank, as the original blank_tile_detector does."""
     return bool(pixels.std() <= ratio * pixels.mean())
 
 
 def blank_cells(slide: Any, job: Job, threads: ThreadPoolExecutor) -> Array:
-    """Return the blank map, a region a cell."""
+    """Return the blank map; read one region per tile."""
 
     def judge(at: tuple[int, int]) -> bool:
         return is_blank(read_square(slide, at, job.cell), BLANK)
@@ -49,7 +49,7 @@ def blank_cells(slide: Any, job: Job, threads: ThreadPoolExecutor) -> Array:
 
 
 def mosaic(slide: Any, job: Job, cells: Array, threads: ThreadPoolExecutor) -> Array:
-    """Shrink the rows and columns of `cells` that hold one, cell by cell, and join them."""
+    """Shrink the rows and columns that contain a true cell, cell by cell, and join the results."""
     import cv2
 
     side = (round(job.cell / DOWNSAMPLE),) * 2
@@ -125,7 +125,7 @@ def pack_original(job: Job) -> str:
         for at, pixels in dense_tiles(slide, job):
             found.append(at)
             waiting.append(pixels)
-            if len(waiting) == SHARD:  # append whole shards, so that none is read again
+            if len(waiting) == SHARD:  # append whole shards, so that no shard is rewritten
                 stored.append(np.stack(waiting))
                 waiting.clear()
     if waiting:

@@ -1,4 +1,4 @@
-"""dask_slides: the calls of its README, with the defaults."""
+"""dask_slides, called as in its README, with the defaults."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IMPORTS = (
 
 
 def ours(*scenarios: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
-    """Register a function for two threads, and for one."""
+    """Register a function on two threads and on one thread."""
 
     def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
         for scenario in scenarios:

@@ -1,4 +1,4 @@
-"""Other tools, each used as somebody who knows it would do the same work, on two threads."""
+"""Other tools on two threads, each used as an experienced user would use it for the same work."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ DASK = ("dask.array", "distributed", "tifffile", "zarr", "imagecodecs", "cloudpi
 
 
 def each_resize(name: str, *imports: str) -> Callable[[Callable[[Job], Any]], Callable[[Job], Any]]:
-    """Register a method of every scenario that shrinks a slide to memory."""
+    """Register a method for every scenario that resizes a slide to memory."""
 
     def register(run: Callable[[Job], Any]) -> Callable[[Job], Any]:
         for scenario in RESIZES:
-            if scenario != "resize-jpeg2000":  # libvips takes the colours of these for others
+            if scenario != "resize-jpeg2000":  # libvips reads its colours wrongly
                 method(scenario, name, *imports)(run)
         return run
 
@@ -79,7 +79,7 @@ def resize_whole(job: Job) -> Array:
 
     image = Image.fromarray(tifffile.imread(job.slide, maxworkers=job.threads))
     size = (image.width // DOWNSAMPLE, image.height // DOWNSAMPLE)
-    # the gap of dask_slides and libvips: a box mean first, then Lanczos for the last 2x
+    # like dask_slides and libvips: box means first, then Lanczos for the last factor of 2
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
 
 
@@ -101,7 +101,7 @@ def blank_map_whole(job: Job) -> Array:
 
 
 def read_block(path: str, block_id: Any) -> Array:
-    """Open the file in the task, as tifffile's store cannot be sent to a worker."""
+    """Read a block; open the file in the task, as a tifffile store cannot be pickled."""
     import tifffile
     import zarr
 
@@ -112,7 +112,7 @@ def read_block(path: str, block_id: Any) -> Array:
 
 
 def coarse(pixels: Any) -> Any:
-    """Return the graph of the means of squares, as bytes."""
+    """Return lazy means of squares of pixels as uint8."""
     import dask.array as da
 
     means = da.coarsen(np.mean, pixels, {0: DOWNSAMPLE, 1: DOWNSAMPLE})
@@ -120,7 +120,7 @@ def coarse(pixels: Any) -> Any:
 
 
 def coarse_slide(job: Job) -> Any:
-    """Return the slide shrunk, one task chain a block."""
+    """Return the shrunk slide, one chain of tasks per block."""
     import dask.array as da
 
     sides = (BLOCK,) * (job.size // BLOCK)
@@ -165,7 +165,7 @@ def resize_zarr_dask(job: Job) -> str:
 
 
 def read_square(slide: Any, at: Any, side: int) -> Array:
-    """Return the square of level 0 whose corner is `at` (y, x)."""
+    """Return the square of level 0 whose top left corner is `at` (y, x)."""
     y, x = (int(n) for n in at)
     return np.asarray(slide.read_region((x, y), 0, (side, side)).convert("RGB"))
 

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Describe the machine and the versions of all packages."""
     return {
         "system": platform.platform(),
         "model": _model(),
@@ -54,7 +54,7 @@ def _git(*words: str) -> str:
 
 
 def medians(runs: list[Run]) -> list[Row]:
-    """Return a row for each scenario and method, in the order of the scenarios."""
+    """Return one row per scenario and method, in the order of the scenarios."""
     found: dict[tuple[str, str], list[Run]] = {}
     for name in SCENARIOS:
         for run in runs:
@@ -90,7 +90,7 @@ def _row(scenario: str, method: str, runs: list[Run]) -> Row:
 
 
 def disagreements(rows: list[Row]) -> list[str]:
-    """Return a line for each method that failed or whose result differs from ours."""
+    """Return one line per method that failed or whose result differs from ours."""
     wrong = [
         f"{row['scenario']}: {row['method']}: {row['agreement']}"
         for row in rows
@@ -111,14 +111,15 @@ def markdown(rows: list[Row], runs: list[Run], about: dict[str, Any]) -> str:
         "# Benchmarks of dask_slides",
         "",
         f"{about['size']:,} x {about['size']:,} px, {rounds} round{'s'[: rounds > 1]}, "
-        f"{THREADS} threads each if nothing else is said; "
+        f"{THREADS} threads per method unless noted; "
         f"{about['model']}, {about['cores']} cores, {about['memory'] / 1e9:.0f} GB, Python "
         f"{about['python']}, commit {about['commit'][:10] or 'unknown'}"
         + (" with changes" if about["uncommitted changes"] else "")
         + f"; load up to {max(loads, default=0):.1f}.",
         "",
-        "Wall is the median (least to most). Ratio is wall divided by that of dask_slides: at 2 a "
-        "method takes twice as long. To limit is wall divided by that of decoding the same tiles.",
+        "Wall is the median (minimum to maximum). Ratio is wall divided by that of dask_slides: at "
+        "2 a method takes twice as long. To limit is wall divided by that of decoding the same "
+        "tiles.",
         "",
         "| scenario | method | wall s | CPU s | peak MB | ratio | to limit | against ours |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",

@@ -1,4 +1,4 @@
-"""Run the methods one by one, each in a fresh process that measures itself.
+"""Run the methods one by one, each in a new process that measures itself.
 
 ``python -m benchmarks.run SPEC`` is that process. SPEC is JSON, and so is its output.
 """
@@ -47,7 +47,7 @@ def load_methods() -> list[Method]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run."""
+    """The methods to run, the number of rounds and the slides."""
 
     methods: tuple[Method, ...]
     rounds: int
@@ -100,10 +100,10 @@ def draw_crops(plan: Plan) -> None:
 
 
 def run_one(plan: Plan, method: Method, number: int, index: int) -> Run:
-    """Run a method in a fresh process and delete what it wrote."""
+    """Run a method in a new process and delete its output."""
     head: Run = {"scenario": method.scenario, "method": method.name, "round": number}
     job = plan.job(method, index)
-    needed = 8 * job.size**2  # three bytes a pixel, four in Pillow, and room to work
+    needed = 8 * job.size**2  # three bytes per pixel, four in Pillow, and temporary arrays
     if method.in_memory and needed > slides.available_memory():
         return head | {"skipped": f"the slide needs {needed / 1e9:.0f} GB of memory"}
     slides.warm(Path(job.slide))
@@ -130,12 +130,12 @@ def run_one(plan: Plan, method: Method, number: int, index: int) -> Run:
 
 
 def result_path(plan: Plan, method: Method) -> Path:
-    """Return where the result of a method is saved for the comparison."""
+    """Return the path where the result of a method is saved for the comparison."""
     return plan.work / f"result-{plan.methods.index(method)}.npy"
 
 
 def compare(plan: Plan, runs: list[Run]) -> None:
-    """Add to the first run of each method how its result agrees with ours."""
+    """Compare each method with ours, and add the agreement to its first run."""
     methods = {(method.scenario, method.name): method for method in plan.methods}
     for run in runs:
         method = methods[run["scenario"], run["method"]]
@@ -156,7 +156,7 @@ def memory(field: str) -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    import resource  # elsewhere: the peak with the imports
+    import resource  # other systems: the peak, including the imports
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
@@ -169,7 +169,7 @@ def forget_peak() -> None:
 
 
 def imported(method: Method) -> str | None:
-    """Import the modules of a method; return what is missing."""
+    """Import the modules of a method; return an error message if one is missing."""
     for name in method.imports:
         try:
             importlib.import_module(name)
@@ -179,7 +179,7 @@ def imported(method: Method) -> str | None:
 
 
 def pinned(count: int) -> list[int]:
-    """Stay on `count` processors, where the system lets a process choose; return them."""
+    """Pin this process to `count` processors where the system allows it; return them."""
     if not hasattr(os, "sched_setaffinity"):
         return []
     chosen = sorted(os.sched_getaffinity(0))[:count]
@@ -188,7 +188,7 @@ def pinned(count: int) -> list[int]:
 
 
 def measured(spec: dict[str, Any]) -> Run:
-    """Run the method of `spec` in this process and return what it cost."""
+    """Run the method of `spec` in this process and return its time and memory."""
     methods = {(method.scenario, method.name): method for method in load_methods()}
     method, job = methods[spec["scenario"], spec["method"]], Job(**spec["job"])
     missing = imported(method)

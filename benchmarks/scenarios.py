@@ -1,4 +1,4 @@
-"""The scenarios that are measured, what one run gets, and the register of methods."""
+"""The scenarios, the input of a run, and the registry of methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.compare import (
 )
 
 THREADS = 2
-"""Threads of every method, if it says nothing else."""
+"""Default number of threads of a method."""
 DOWNSAMPLE = 10
 CELLS = 40
 """Cells of a blank map along a side."""
@@ -31,9 +31,9 @@ PACK_TILE = 512
 CROPS, CROP = 1000, 256
 THUMBNAIL = 1024
 ZSTD_LEVEL = 1
-"""That of the stores of dask_slides, so that everybody packs with the same."""
+"""Compression level of dask_slides, which all methods use."""
 BLANK, DENSE = 0.05, 0.35
-"""Ratios of the contrast test, standard deviation to mean."""
+"""Thresholds of standard deviation / mean for blank tiles."""
 
 OURS = "dask_slides"
 ONE_THREAD = "dask_slides, 1 thread"
@@ -49,11 +49,11 @@ class Scenario:
     name: str
     title: str
     slide: str
-    """Which of `slides.KINDS` it reads."""
+    """Key in `slides.KINDS` of the slide to read."""
     finish: Callable[[Any], tuple[Array | None, Facts]]
-    """Turns the result of a method into an array to compare and facts; it is not timed."""
+    """Convert the result of a method to an array to compare and facts; not timed."""
     agree: Callable[[Array, Array, float], Agreement]
-    """Compares our array with that of a method."""
+    """Compare our array with that of a method."""
 
 
 ZARR_TITLE = "resize 1/10 to Zarr (ours: with its pyramid)"
@@ -78,7 +78,7 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What one run works on: plain values, as they go to a fresh process."""
+    """The input of one run, as plain values that can be sent to a new process."""
 
     slide: str
     size: int
@@ -99,7 +99,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to do the work of a scenario: ours or that of a peer."""
+    """A function that does the work of a scenario with dask_slides or another tool."""
 
     scenario: str
     name: str
@@ -107,16 +107,16 @@ class Method:
     """Modules imported before the clock starts; without one of them the method is skipped."""
     run: Callable[[Job], Any]
     min_psnr: float
-    """Least agreement with ours in dB."""
+    """Minimum PSNR against ours in dB."""
     in_memory: bool
-    """Whether it holds the whole slide in memory."""
+    """Whether it loads the whole slide into memory."""
     threads: int
     limit: bool
-    """Whether it only decodes; nothing that decodes the same tiles can be faster."""
+    """Whether it only decodes tiles, which is the limit for methods that decode the same tiles."""
 
 
 METHODS: list[Method] = []
-"""In the order of the report."""
+"""All methods, in the order of the report."""
 
 
 def method(
@@ -144,7 +144,7 @@ def corners(size: int, cell: int) -> list[tuple[int, int]]:
 
 
 def as_map(flags: Iterable[bool]) -> Array:
-    """Return one boolean per cell of a square, given row by row, as a map."""
+    """Return flags of the cells of a square, given row by row, as a square array."""
     values = np.array(list(flags))
     side = math.isqrt(len(values))
     return values.reshape(side, side)

@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 2560
-"""Sides are multiples of this: whole tiles, 1/10 without a rest, and 40 equal cells."""
+"""Sides are multiples of this, for whole tiles, an exact 1/10 and 40 equal cells."""
 GRID_TILES = 200
 """Tiles along a side of the slide that is only opened."""
 TILE = 512
-"""Side of the tiles, where a kind says nothing else."""
+"""Default side of the tiles."""
 QUALITY = 80
 
 
 def rounded(size: int) -> int:
-    """Return the multiple of STEP next to `size`."""
+    """Return the multiple of STEP that is nearest to `size`."""
     return max(STEP, round(size / STEP) * STEP)
 
 
 def slide(folder: Path, kind: str, size: int) -> Path:
-    """Return the path of a slide of `kind`, and make it if the folder does not hold it."""
+    """Return the path of a slide of `kind`, and make it if it does not exist."""
     most, make = KINDS[kind]
     side = GRID_TILES * TILE if kind == "grid" else min(size, most)
     path = folder / f"{kind}-{side}.tif"
@@ -36,7 +36,7 @@ def slide(folder: Path, kind: str, size: int) -> Path:
 
 
 def warm(path: Path) -> None:
-    """Read the file, so that every method finds it in the cache of the system, if it fits."""
+    """Read the file into the page cache of the system, if it fits."""
     if path.stat().st_size > available_memory() // 2:
         return
     with path.open("rb") as file:
@@ -79,7 +79,7 @@ def _flat(path: Path, side: int, tile: int = TILE, compression: str = "jpeg") ->
 
 
 def _pyramid(path: Path, side: int) -> None:
-    """Write levels of 1/2, 1/4 ... as pages, the layout that every tool finds."""
+    """Write levels of 1/2, 1/4 ... as pages, the layout that every tool reads."""
     import tifffile
     from PIL import Image
 
@@ -119,7 +119,7 @@ def _write_level(
 
 
 def _grid(path: Path, side: int) -> None:
-    """Write one tile over and over, for a scenario that reads no pixel."""
+    """Write the same tile repeatedly, for a scenario that reads no pixels."""
     import tifffile
 
     one = path.with_name(f"{path.name}.one")

@@ -1,4 +1,4 @@
-"""Fixtures that more than one test file uses: real slides, small slides, a cluster."""
+"""Fixtures that several test files use: real slides, small slides, a cluster."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from remote_fixtures import (  # noqa: F401
 
 TEST_DATA = "DASK_SLIDES_TEST_DATA"
 
-# what a shell starts in the background ignores Ctrl-C, and all that it starts: tests send it
+# processes that a shell starts in the background ignore SIGINT, which the tests send
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
@@ -36,31 +36,31 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.en
 
 @pytest.fixture(scope="session")
 def test_data():
-    """Folder with slides/ and odd-tiffs/, which are not part of the project."""
+    """Return the folder with slides/ and odd-tiffs/, which are not part of the project."""
     folder = os.environ.get(TEST_DATA)
     if not folder:
         pytest.skip(f"{TEST_DATA} is not set to a folder with slides/ and odd-tiffs/")
     if not (Path(folder) / "slides").is_dir():
-        pytest.skip(f"{TEST_DATA}={folder} holds no slides/")
+        pytest.skip(f"{TEST_DATA}={folder} has no folder slides/")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def real_slide(test_data):
-    """Aperio SVS of one level, 2967 x 2220 px."""
+    """Return the path of an Aperio SVS of one level, 2967 x 2220 px."""
     return test_data / "slides" / "CMU-1-Small-Region.svs"
 
 
 @pytest.fixture
 def sync():
-    """Compute in this thread: quick for small arrays, and errors come as they are."""
+    """Compute in this thread, which is fast for small arrays and does not wrap errors."""
     with dask.config.set(scheduler="sync"):
         yield
 
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Every region that is read of a file, at full size or reduced, in pixels of its level."""
+    """Return a list that records each region read from a file, in pixels of its level."""
     from dask_slides.core.geometry import Region
     from dask_slides.readers.tiff.source import TiffSource
 
@@ -97,16 +97,16 @@ def reads(monkeypatch):
 
 @pytest.fixture(scope="session")
 def stained():
-    """Return 768 x 1024 px of real histology, mirrored so that it has no seams."""
+    """Return 768 x 1024 px of real histology, mirrored to avoid seams."""
     data = pytest.importorskip("skimage.data")
     return np.pad(data.immunohistochemistry(), ((0, 256), (0, 512), (0, 0)), mode="symmetric")
 
 
 @pytest.fixture(scope="session")
 def tissue(stained):
-    """300 x 420 px: glass with noise, and tissue in rows 60:250, columns 90:360.
+    """Return 300 x 420 px of noisy glass with tissue in rows 60:250, columns 90:360.
 
-    Rows 130:170 of it are glass again, so there is something to cut off inside.
+    Rows 130:170 are glass, so that a cut-off removes rows inside the tissue.
     """
     rng = np.random.default_rng(7)
     image = rng.integers(238, 243, (300, 420, 3), dtype=np.uint8)
@@ -117,7 +117,7 @@ def tissue(stained):
 
 @pytest.fixture(scope="session")
 def tissue_tiff(tissue, tmp_path_factory):
-    """`tissue`, lossless, in tiles of 64 px."""
+    """Return the path of `tissue` as a lossless TIFF with tiles of 64 px."""
     path = tmp_path_factory.mktemp("tissue") / "tissue.tif"
     tifffile.imwrite(path, tissue, tile=(64, 64), compression="zlib", photometric="rgb")
     return path
@@ -125,7 +125,7 @@ def tissue_tiff(tissue, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def write_pyramid(tmp_path_factory):
-    """Return a function that writes an image with levels of exact area means, lossless."""
+    """Return a function that writes a lossless pyramid of exact area means."""
 
     def write(image, levels=3, tile=64):
         path = tmp_path_factory.mktemp("pyramid") / "pyramid.tif"
@@ -141,20 +141,20 @@ def write_pyramid(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pyramid(stained, write_pyramid):
-    """`stained` with stored levels at 1/2, 1/4 and 1/8."""
+    """Return the path of `stained` with levels at 1/2, 1/4 and 1/8."""
     return write_pyramid(stained)
 
 
 @pytest.fixture(scope="session")
 def cluster():
-    """Two worker processes on this machine."""
+    """Start two worker processes on this machine."""
     import distributed
 
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
         processes=True,
-        # None is port 8787, and a warning if somebody has it
+        # None would use port 8787 and warn if it is in use
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
     ) as running:
@@ -163,7 +163,7 @@ def cluster():
 
 @pytest.fixture
 def client(cluster):
-    """A client of `cluster`, the scheduler of this test and of no other."""
+    """Make `cluster` the scheduler of this test only."""
     import distributed
 
     with (
@@ -175,7 +175,7 @@ def client(cluster):
 
 @pytest.fixture
 def axes():
-    """Axes of matplotlib that are drawn on no screen."""
+    """Create matplotlib axes without a display."""
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -187,7 +187,7 @@ def axes():
 
 @pytest.fixture(scope="session")
 def processes():
-    """Processes that are made from one that has imported everything, quickly."""
+    """Return a context that forks processes quickly from one with all imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [

@@ -1,6 +1,6 @@
-"""Checksums of results, kept in golden.json: pixels, masks and stores change on purpose only.
+"""Compare checksums of pixels, masks and stores with golden.json, to detect unintended changes.
 
-``python tests/test_golden.py`` computes them anew, after a change that CHANGELOG names.
+After an intended change, which CHANGELOG must name, ``python tests/test_golden.py`` updates them.
 """
 
 import functools
@@ -27,8 +27,8 @@ REAL = (
     "kidney-48-5.tif",
     "small_vectra.qptiff",
 )
-UNTOLD = ("version", "source", "dask_slides")
-"""Attributes of stores that hold the version, and how the store was made."""
+OMITTED = ("version", "source", "dask_slides")
+"""Attributes of stores that contain the version or the source of the store."""
 
 
 def digest(*values):
@@ -43,26 +43,26 @@ def digest(*values):
     return found.hexdigest()[:16]
 
 
-def told(value):
-    """Return the attributes of a store without what depends on the version and the folder."""
+def comparable(value):
+    """Return attributes of a store without those that depend on the version and the folder."""
     if isinstance(value, dict):
-        return {key: told(one) for key, one in value.items() if key not in UNTOLD}
-    return [told(one) for one in value] if isinstance(value, list) else value
+        return {key: comparable(one) for key, one in value.items() if key not in OMITTED}
+    return [comparable(one) for one in value] if isinstance(value, list) else value
 
 
 def store(obj, folder, name, **options):
-    """Write `obj` and return what zarr-python reads of it: arrays, their chunks, attributes."""
+    """Write `obj`; return the checksum of arrays, chunks and attributes that zarr-python reads."""
     group = zarr.open_group(ds.write(obj, folder / name, **options), mode="r")
-    parts = [told(dict(group.attrs))]
+    parts = [comparable(dict(group.attrs))]
     for key, array in sorted(group.members(max_depth=None)):
-        parts.append([key, told(dict(array.attrs))])
+        parts.append([key, comparable(dict(array.attrs))])
         if isinstance(array, zarr.Array):
             parts += [list(array.chunks), list(array.shards or ()), np.asarray(array[...])]
     return digest(*parts)
 
 
 def results(slide, folder):
-    """Return the checksum of each operation on `slide`."""
+    """Return the checksums of all operations on `slide`."""
     found = {"read": digest(slide.data.compute())}
     side = min(slide.shape[:2])
     cell = max(16, side // 12)
@@ -77,7 +77,7 @@ def results(slide, folder):
         try:
             blank = ds.blank_map(slide, tile_size=cell, detector=detector)
             found[f"blank-{detector!r}"] = digest(blank.blank.compute(), blank.unknown.compute())
-        except ds.SlideError as error:  # saturation of one channel
+        except ds.SlideError as error:  # Saturation needs three channels
             found[f"blank-{detector!r}"] = type(error).__name__
     blank = ds.blank_map(slide, tile_size=cell)
     found["statistics"] = digest(blank.statistics.compute().view(np.uint8))
@@ -100,7 +100,7 @@ def results(slide, folder):
 
 
 def texture(height, width, channels=3, top=200, seed=0):
-    """Return pixels (y, x, c) of integers alone: two rectangles of noise on flat ground."""
+    """Return pixels (y, x, c), computed with integers: two rectangles of noise on flat ground."""
     y, x = np.mgrid[:height, :width]
     ground = np.full((height, width), top, np.int64)
     state = (y * 7919 + x * 104729 + seed * 1299709) % 65537
@@ -111,7 +111,7 @@ def texture(height, width, channels=3, top=200, seed=0):
 
 
 def made(folder):
-    """Write images whose decoding depends on no version of a codec; yield names and paths."""
+    """Write images that do not depend on codec versions; yield names and paths."""
     rgb = texture(400, 500).astype(np.uint8)
     options = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb"}
     tifffile.imwrite(folder / "rgb.tif", rgb, resolution=(20000, 20000, 3), **options)
@@ -142,22 +142,22 @@ def files(tmp_path_factory):
     return dict(made(tmp_path_factory.mktemp("golden")))
 
 
-def hold(slide, name, folder):
+def check_golden(slide, name, folder):
     with dask.config.set(scheduler="sync"):
         assert results(slide, folder) == golden()[name]
 
 
 @pytest.mark.parametrize("name", ["rgb", "pyramid", "rgba", "uint16", "nodata"])
-def test_results_of_made_images_are_those_of_before(files, name, tmp_path):
-    hold(ds.open_slide(files[name]), name, tmp_path)
+def test_results_of_generated_images_have_not_changed(files, name, tmp_path):
+    check_golden(ds.open_slide(files[name]), name, tmp_path)
 
 
-def test_results_of_a_dask_array_are_those_of_its_file(files, tmp_path):
+def test_results_of_a_dask_array_have_not_changed(files, tmp_path):
     slide = ds.open_slide(files["rgb"])
     array = ds.from_dask(slide.to_dask(chunks=(96, 130)), mpp=slide.mpp)
     with dask.config.set(scheduler="sync"):
         found, expected = results(array, tmp_path), golden()["rgb"]
-    # a file is resized from means of its tiles, which an array does not have; stores name both
+    # files are resized from means of tiles, which arrays do not have, and stores record the source
     for name in ("read", "statistics", "top", "crops"):
         assert found[name] == expected[name]
     assert found == golden()["array"]
@@ -166,8 +166,8 @@ def test_results_of_a_dask_array_are_those_of_its_file(files, tmp_path):
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if "TCGA" in n else n for n in REAL]
 )
-def test_results_of_real_slides_are_those_of_before(test_data, name, tmp_path):
-    hold(ds.open_slide(test_data / "slides" / name), name, tmp_path)
+def test_results_of_real_slides_have_not_changed(test_data, name, tmp_path):
+    check_golden(ds.open_slide(test_data / "slides" / name), name, tmp_path)
 
 
 def compute_all():

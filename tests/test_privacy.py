@@ -1,4 +1,4 @@
-"""Labels, macros, names of people and other files never get out; texts of files are harmless."""
+"""Outputs contain no labels, macros, names or other files, and text of files is escaped."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ import dask_slides as ds
 from dask_slides.cli.main import main
 
 LABEL, MACRO = (250, 3, 111), (5, 247, 99)
-"""Colours that no tissue has."""
+"""Colours that do not occur in tissue."""
 NAME = "Doe^Jane^1949-03-01"
 BARCODE = "AC-4711-XYZ"
 APERIO = "Aperio Image Library v11.2.1\n"
@@ -21,7 +21,7 @@ APERIO = "Aperio Image Library v11.2.1\n"
 
 @pytest.fixture
 def slide(tmp_path):
-    """An SVS with label and macro, and a patient's name in its description."""
+    """Write an SVS with label and macro, and a patient's name in its description."""
     path = tmp_path / "in" / "a.svs"
     path.parent.mkdir()
     rng = np.random.default_rng(0)
@@ -98,10 +98,10 @@ def test_html_is_escaped(tmp_path, slide, sync):
     path = tmp_path / f"{HOSTILE.replace('/', '')}.svs"
     path.write_bytes(slide.read_bytes().replace(NAME.encode(), b"<script>" + b"x" * 11))
     opened = ds.open_slide(path)
-    for noun in (opened, ds.blank_map(opened, tile_size=50).compute(),
+    for obj in (opened, ds.blank_map(opened, tile_size=50).compute(),
                  ds.pack_tiles(opened, tile_size=50, detector=ds.Contrast(0)),
                  ds.cutoff_resize(opened, max_size=100, detector=ds.Contrast(0))):  # fmt: skip
-        html = noun._repr_html_() if hasattr(noun, "_repr_html_") else ""
+        html = obj._repr_html_() if hasattr(obj, "_repr_html_") else ""
         assert "<img src=x" not in html and "<script>" not in html
     assert "&lt;script&gt;" in opened._repr_html_()
     assert "&lt;img src=x onerror=alert(1)&gt;" in opened._repr_html_()
@@ -116,7 +116,7 @@ def test_html_loads_nothing_and_runs_nothing(slide, sync):
 
 
 def altered_store(tmp_path, change):
-    """Write an image, change its attribute `dask_slides`, and return it."""
+    """Write an image, change its attribute `dask_slides`, and return its path."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "b.tif", pixels, photometric="rgb")
@@ -129,11 +129,11 @@ def altered_store(tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    "place", ["../secret.json", "/etc/passwd", "0/../../secret.json", "..", ""]
+    "manifest", ["../secret.json", "/etc/passwd", "0/../../secret.json", "..", ""]
 )
-def test_a_store_cannot_name_files_outside(tmp_path, place, monkeypatch):
+def test_a_store_cannot_name_files_outside(tmp_path, manifest, monkeypatch):
     (tmp_path / "secret.json").write_text('{"files": []}')
-    path = altered_store(tmp_path, lambda mark: mark["manifest"].update(path=place))
+    path = altered_store(tmp_path, lambda attribute: attribute["manifest"].update(path=manifest))
     result = CliRunner().invoke(main, ["info", str(path)])
     assert result.exit_code == 1
     assert "manifest" in result.stderr
@@ -151,7 +151,7 @@ def test_a_store_cannot_name_files_outside(tmp_path, place, monkeypatch):
 
 
 COMMAND = "\x1b[2J\x07\u202e\nimage"
-"""Characters that clear a terminal, ring, reverse what follows, and end a line."""
+"""Characters that clear a terminal, ring its bell, reverse text and end a line."""
 
 
 def test_info_prints_no_control_characters_of_a_file(tmp_path, slide):
@@ -167,7 +167,9 @@ def test_info_prints_no_control_characters_of_a_file(tmp_path, slide):
 def test_info_prints_no_control_characters_of_a_store(tmp_path):
     bad = {"level": 0, "y": 0, "x": 0, "height": 8, "width": 8, "status": "corrupt"}
     path = altered_store(
-        tmp_path, lambda mark: mark.update(kind=COMMAND, bad_tiles=[bad | {"reason": COMMAND}])
+        tmp_path, lambda attribute: attribute.update(
+            kind=COMMAND, bad_tiles=[bad | {"reason": COMMAND}]
+        )
     )  # fmt: skip
     shown = CliRunner().invoke(main, ["info", str(path)]).stdout
     assert "image, shards: " in shown and "corrupt (" in shown

@@ -1,4 +1,4 @@
-"""The package: imports run downward, importing is light, the public API is as designed."""
+"""Structure of the package: order and cost of imports, and the public API."""
 
 import ast
 import doctest
@@ -24,18 +24,18 @@ ORDER = (
     "errors", "core", "runtime", "numerics", "plots", "readers", "graph", "slide", "ops",
     "writers", "feed", "cohort", "testing", "cli",
 )  # fmt: skip
-"""Folders from the bottom up; a module imports from its own folder and those before it."""
+"""Folders from the bottom up; a module imports only from its own folder and earlier ones."""
 
 
-def text_of(name):
+def source_of(name):
     return (ROOT.parent / (name.replace(".", "/") + ".py")).read_text()
 
 
 def imports(name, everywhere=True):
-    """Return the modules of the package that `name` imports, in functions too if `everywhere`."""
-    tree = ast.parse(text_of(name))
+    """Return the modules of the package that `name` imports; `everywhere` includes functions."""
+    tree = ast.parse(source_of(name))
     found = set()
-    for node in ast.walk(tree) if everywhere else on_import(tree):
+    for node in ast.walk(tree) if everywhere else statements_on_import(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES)
             found |= inner or {node.module}
@@ -44,7 +44,7 @@ def imports(name, everywhere=True):
     return found & set(MODULES) - {name}
 
 
-def on_import(tree):
+def statements_on_import(tree):
     """Yield the statements that run on import."""
     for node in tree.body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -62,13 +62,13 @@ def folder(name):
     return ORDER.index(name.split(".")[1])
 
 
-def test_there_are_no_circles():
-    left = {name: imports(name, everywhere=False) for name in MODULES}
-    while left:
-        free = [name for name, needs in left.items() if not needs & set(left)]
-        assert free, f"circle among {sorted(left)}"
+def test_there_are_no_import_cycles():
+    remaining = {name: imports(name, everywhere=False) for name in MODULES}
+    while remaining:
+        free = [name for name, needs in remaining.items() if not needs & set(remaining)]
+        assert free, f"import cycle among {sorted(remaining)}"
         for name in free:
-            del left[name]
+            del remaining[name]
 
 
 SHARED = re.compile(
@@ -78,18 +78,18 @@ SHARED = re.compile(
 )
 """Code that changes settings of the whole process."""
 OWNERS = {
-    "runtime.local_cluster": "the cluster of the command line, and the processes that it starts",
+    "runtime.local_cluster": "the cluster of the command line and the processes that it starts",
     "cohort.workers": "a process that it starts",
-    "cohort.run": "the logger of one run, which nobody else can find",
+    "cohort.run": "the logger of one run, which other code cannot access",
     "readers.codecs.fax": "the level of one logger, restored by the last thread",
     "readers.image_file": "warnings of Pillow only, restored by the last thread",
 }
-"""Modules that do, apart from the command line, and why they may."""
+"""Modules outside the command line that change such settings, with the reason."""
 
 
 def test_only_the_command_line_changes_settings_of_the_process():
     library = [name.removeprefix("dask_slides.") for name in MODULES if ".cli" not in name]
-    assert {n for n in library if SHARED.search(text_of(f"dask_slides.{n}"))} == set(OWNERS)
+    assert {n for n in library if SHARED.search(source_of(f"dask_slides.{n}"))} == set(OWNERS)
     for name in library:
         assert "dask_slides.runtime.local_cluster" not in imports(f"dask_slides.{name}"), name
 
@@ -125,7 +125,7 @@ def test_a_small_job_loads_neither_distributed_nor_zarr(tmp_path):
     assert out.strip() == "[]"
 
 
-CONTRACT = {
+ARGUMENTS = {
     "open_slide": "path mpp=None fill=None image=None axes=None z=0 t=0 on_bad_tile='raise'",
     "from_dask": "array mpp=None",
     "blank_map": "slide tile_size=None detector=Contrast(ratio=0.05)",
@@ -140,7 +140,7 @@ CONTRACT = {
     "open_pack": "path",
     "sample_slide": "path shape=(20480,20480)",
 }
-"""Arguments and defaults of the contract in the design, as far as they are built."""
+"""Arguments and defaults of the public functions."""
 MEMBERS = {
     "Slide": "shape dtype mpp levels path properties channels images data to_dask read thumbnail",
     "BlankMap": "blank grid compute with_detector plot",
@@ -149,18 +149,18 @@ MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", CONTRACT)
-def test_the_contract_of_functions_holds(name):
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_public_functions_have_these_arguments(name):
     first, *rest = inspect.signature(getattr(ds, name)).parameters.values()
     found = [first.name, *(str(p.replace(annotation=p.empty)).replace(" ", "") for p in rest)]
-    promised = CONTRACT[name].split()
+    promised = ARGUMENTS[name].split()
     assert [one for one in found if one in promised] == promised
     if name != "write":  # write(obj, path)
         assert {one.kind for one in rest} <= {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_the_contract_of_classes_holds(name):
+def test_public_classes_have_these_members(name):
     kind = getattr(ds, name)
     assert set(MEMBERS[name].split()) <= set(kind.__dataclass_fields__) | set(dir(kind))
     assert kind.__dataclass_params__.frozen
@@ -176,7 +176,7 @@ def test_all_lists_the_public_names():
 
 
 def documented():
-    """Yield every public function, class, and public method of a class."""
+    """Yield all public functions, classes and methods."""
     for name in ds.__all__:
         value = getattr(ds, name)
         if inspect.isfunction(value) or inspect.isclass(value):
@@ -201,7 +201,7 @@ def test_everything_public_is_documented(name, value):
     assert listed == list(inspect.signature(value).parameters)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if ">>>" in text_of(name)])
+@pytest.mark.parametrize("name", [name for name in MODULES if ">>>" in source_of(name)])
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

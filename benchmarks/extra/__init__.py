@@ -1,1 +1,1 @@
-"""Measurements beside the main table: run ``python -m benchmarks.extra.NAME``."""
+"""Measurements in addition to the main table: run ``python -m benchmarks.extra.NAME``."""

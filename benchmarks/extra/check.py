@@ -1,4 +1,4 @@
-"""``python -m benchmarks.extra.check``: what the check of a whole slide costs beside decoding it.
+"""``python -m benchmarks.extra.check``: compare the check of a whole slide with decoding it.
 
 Every method decodes all tiles once on two threads. Rounds are interleaved, and the least of each
 counts. CPU seconds hold on a machine that does other work too. Prints Markdown.
@@ -45,7 +45,7 @@ def main() -> None:
     import dask_slides as ds
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=10_240, help="pixels a side")
+    parser.add_argument("--size", type=int, default=10_240, help="pixels per side")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print("| slide | method | seconds | to bare decode | CPU seconds | to bare decode |")

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.extra.cluster SLIDE``: a resize to Zarr on threads and on local processes.
+"""``python -m benchmarks.extra.cluster SLIDE``: resize to Zarr on threads and on local processes.
 
 Rounds are interleaved, each run writes a new store on a cluster that is already running, and the
-median counts. Prints Markdown and writes JSON: wall of 1 and 2 processes and of 2 threads, and the
-CPU time of a scheduler as a share of wall. The processes are those of ``--scheduler processes``.
-The scheduler is a process of its own with the same settings.
+result is the median. Prints Markdown and writes JSON: the wall time of 1 and 2 processes and of 2
+threads, and the CPU time of a scheduler as a share of the wall time. The processes are those of
+``--scheduler processes``. The scheduler is a separate process with the same settings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dask_slides.runtime.local_cluster import local_cluster
 from dask_slides.runtime.numba_loader import numba_kernels
 
 LONG = 99.0
-"""Seconds that a job would save by the compiled loops: enough to load them."""
+"""Seconds saved by compiled loops that are certainly enough to load them."""
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "raw"
 LIMITS = {"2 processes to 1": 1.6, "2 processes to 2 threads": 1.25, "scheduler share": 0.05}
 
@@ -58,14 +58,14 @@ def on_threads(slide: str, folder: Path) -> dict[str, float]:
 
 
 def on_processes(count: int, slide: str, folder: Path) -> dict[str, float]:
-    """Run on `count` processes of one thread."""
+    """Run on `count` processes of one thread each."""
     with local_cluster(count, None, logging.WARNING):
         active_client().run(numba_kernels, "pixels", LONG)
         return timed(slide, folder)
 
 
 def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
-    """Two worker processes and a scheduler process, whose CPU time is measured."""
+    """Run on two worker processes, and measure the CPU time of the scheduler process."""
     import psutil
     from distributed import Client
 
@@ -80,9 +80,9 @@ def beside_a_scheduler(slide: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run, print, write."""
+    """Run the methods, print the tables and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("slide", help="a flat slide; 61,440 px a side for the docs")
+    parser.add_argument("slide", help="a flat slide; 61,440 px per side for the docs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -113,7 +113,7 @@ def main() -> None:
     print("| method | wall, s |\n| --- | ---: |")
     for method, seconds in wall.items():
         print(f"| {method} | {seconds:.1f} |")
-    print("\n| figure | asked for | measured |\n| --- | ---: | ---: |")
+    print("\n| figure | required | measured |\n| --- | ---: | ---: |")
     for name, value in figures.items():
         sign = "at least" if name == "2 processes to 1" else "at most"
         print(f"| {name} | {sign} {LIMITS[name]:g} | {value:.3g} |")

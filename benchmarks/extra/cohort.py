@@ -1,11 +1,11 @@
-"""A run over many small slides on a cluster of processes: its memory, and resuming after kills.
+"""Run over many small slides on a cluster of processes: measure memory, and resume after kills.
 
     python -m benchmarks.extra.cohort --slides 1000 --kills 5 --steps mask,resize,cutoff,pack
 
-The scheduler, two workers and the client are processes of their own, with the settings for long
-runs of docs/clusters.md. The first run measures the memory of client and scheduler. The client of
+The scheduler, two workers and the client are separate processes, with the settings for long runs
+of docs/clusters.md. The first run measures the memory of client and scheduler. The client of
 the second run is killed with SIGKILL at random moments and started again. Workers append a line to
-a journal for each store that they publish, so a store that is made twice shows. Prints Markdown.
+a journal for each store that they publish, to find stores that are written twice. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def lines(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Setting:
-    """What both runs share."""
+    """Settings of both runs."""
 
     slides: Path
     steps: str
@@ -84,13 +84,13 @@ class Setting:
         words += [*ARGUMENTS, "--steps", self.steps, "--scheduler", self.file, "-q"]
         return subprocess.Popen(words)
 
-    def flying(self) -> int:
-        """Return how many slides are in flight."""
+    def in_flight(self) -> int:
+        """Return the number of slides in flight."""
         return int(self.cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
 
 def finished(job: Path) -> int:
-    """Return how many slides are done, by the log of a run."""
+    """Count the finished slides in the log of a run."""
     log = job / "cohort.log"
     return log.read_bytes().count(b": done, ") if log.exists() else 0
 
@@ -98,7 +98,7 @@ def finished(job: Path) -> int:
 def watch(
     process: subprocess.Popen[bytes], until: Callable[[], bool], look: Callable[[], None]
 ) -> None:
-    """Call `look` every second until something holds or `process` has ended."""
+    """Call `look` every second until `until()` is true or `process` has ended."""
     due = 0.0
     while process.poll() is None and not until():
         if time.monotonic() >= due:
@@ -108,18 +108,18 @@ def watch(
 
 
 def memory_of(setting: Setting, job: Path, scheduler: int) -> list[str]:
-    """Run once without kills and return the lines of its report."""
+    """Run once without kills and return the lines of the report."""
     seen: list[tuple[int, int, int]] = []
-    flying: list[int] = []
+    in_flight: list[int] = []
     start = time.monotonic()
     process = setting.start(job)
 
     def look() -> None:
         try:
             seen.append((finished(job), resident(process.pid), resident(scheduler)))
-        except (FileNotFoundError, IndexError):  # it has just ended
+        except (FileNotFoundError, IndexError):  # the process has just ended
             return
-        flying.append(setting.flying())
+        in_flight.append(setting.in_flight())
 
     watch(process, lambda: False, look)
     seconds = time.monotonic() - start
@@ -130,13 +130,13 @@ def memory_of(setting: Setting, job: Path, scheduler: int) -> list[str]:
         near = [row[column] for row in seen if abs(row[0] - done) <= max(5, count // 50)]
         return statistics.median(near) / 1e6
 
-    marks = [count // 10, count // 4, count // 2, count * 3 // 4, count]
+    counts = [count // 10, count // 4, count // 2, count * 3 // 4, count]
     table = ["| slides done | client, MB | scheduler, MB |", "| ---: | ---: | ---: |"]
-    table += [f"| {mark:,} | {around(mark, 1):.1f} | {around(mark, 2):.1f} |" for mark in marks]
+    table += [f"| {done:,} | {around(done, 1):.1f} | {around(done, 2):.1f} |" for done in counts]
     return [
         *table,
         "",
-        f"{count:,} slides in {seconds:.0f} s; slides in flight at the most: {max(flying)} "
+        f"{count:,} slides in {seconds:.0f} s; maximum slides in flight: {max(in_flight)} "
         "(the window is two for each of two threads).",
     ]
 
@@ -146,14 +146,14 @@ def kills_of(setting: Setting, job: Path, journal: Path, kills: int) -> list[str
     before = lines(journal)
     stores = setting.count * len(setting.steps.split(","))
     at = sorted(random.Random(1).sample(range(stores // 20, stores * 19 // 20), kills))
-    flying: list[int] = []
+    in_flight: list[int] = []
 
     def look() -> None:
-        flying.append(setting.flying())
+        in_flight.append(setting.in_flight())
 
-    for many in at:
+    for stores_done in at:
         process = setting.start(job)
-        watch(process, lambda many=many: lines(journal) - before >= many, look)
+        watch(process, lambda n=stores_done: lines(journal) - before >= n, look)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     process = setting.start(job)
@@ -163,8 +163,8 @@ def kills_of(setting: Setting, job: Path, journal: Path, kills: int) -> list[str
     twice = sum(times > 1 for times in made.values())
     return [
         f"The client was killed {kills} times, after {', '.join(f'{n:,}' for n in at)} of "
-        f"{stores:,} stores: {len(made):,} stores were made, {twice} of them twice; "
-        f"slides in flight at the most: {max(flying)}.",
+        f"{stores:,} stores: {len(made):,} stores were written, {twice} of them twice; "
+        f"maximum slides in flight: {max(in_flight)}.",
     ]
 
 

@@ -1,27 +1,28 @@
-"""``python -m benchmarks.extra.corpus FOLDER...``: read every image file of folders, and judge it.
+"""``python -m benchmarks.extra.corpus FOLDER...``: compare how readers read the images of folders.
 
-Each file is read in a process of its own with limits of time and memory: opened with the defaults,
-all pixels computed, then every operation on it. Other readers read it in processes of theirs; each
-picture they give is brought to what dask_slides documents: palette looked up, black at 0, 1, 2 and
-4 bits spread over 0 to 255, upright, alpha and mask composited on the fill, the largest image.
+dask_slides reads each file in a separate process with limits of time and memory: it opens the file
+with the defaults, computes all pixels and runs every operation. Other readers run in processes of
+their own. Their images are converted to the conventions of dask_slides: palettes looked up, black
+at 0, samples of 1, 2 and 4 bits scaled to 0 to 255, upright, alpha and masks composited on the
+fill, only the largest image.
 
-Lossless pixels must be equal (one step apart where alpha was composited or JPEG 2000 was rounded);
-of lossy codecs, whose decoders differ in the IDCT and the upsampling of chroma, 99 % of the samples
-may be a quarter of the range apart, and the means of 99 % of the blocks of 8 x 8 px 3 %.
+Lossless pixels must be equal, or differ by one step if alpha was composited or JPEG 2000 rounded.
+Lossy decoders differ in the IDCT and the chroma upsampling: 99 % of the samples must differ by at
+most a quarter of the range, and the means of 99 % of the blocks of 8 x 8 px by at most 3 %.
 
-right          some reader has the same pixels, and none that reads without a warning has others
-disputed       one has the same pixels and another has others: look at it
-wrong          every reader that read it has other pixels
-false alarm    called damaged, though libvips (fail_on="warning") or GDAL reads it without a word
-refused        a SlideError of one line that says why
+right          a reader has equal pixels, and no reader without warnings has other pixels
+disputed       one reader has equal pixels and another one has other pixels
+wrong          every reader that reads the file has other pixels
+false alarm    reported as damaged, but libvips (fail_on="warning") or GDAL reads it without warning
+refused        a SlideError of one line with the reason
 bad reason     a SlideError that is not one plain line
-bare error     an exception that is not ours, in any operation, or a traceback
-inconsistent   two ways of ours to the same pixels differ
-crash, hang    the process died, or went on for too long
-alone          read, and no other reader reads it
+bare error     any other exception in an operation, or a traceback
+inconsistent   two operations of dask_slides give different pixels
+crash, hang    the process died or exceeded the time limit
+alone          no other reader reads the file
 
-The readers are rasterio, pyvips (with pyvips-binary), Pillow, tifffile and imagecodecs; the first
-two are no dependencies of dask_slides: ``pip install rasterio pyvips pyvips-binary``.
+The readers are rasterio, pyvips (with pyvips-binary), Pillow, tifffile and imagecodecs. The first
+two are not dependencies of dask_slides: ``pip install rasterio pyvips pyvips-binary``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ import numpy as np
 from benchmarks.extra.pictures import KIN, READERS, STRICT, Abstained, Array, closeness, compared
 
 MAX_PIXELS = 2**25
-"""Of larger images only the top left is read, and compared with nothing."""
+"""Only the top left of larger images is read, and it is not compared."""
 SUFFIXES = re.compile(
     r"\.(avif|bmp|btf|dds|gif|h5|heic|icns|ico|j2k|jp2|jpc|jpe?g|jpx|jxl|lsm|ndpi|p[abfgnp]m|pcx"
     r"|png|psd|qptiff|scn|sgi|svs|tga|tiff?|vsi|webp)",
@@ -64,7 +65,7 @@ MAGIC = re.compile(
 )
 DAMAGE = {"SlideFormatError", "SlideTruncatedError", "TileDecodeError"}
 OTHERS = re.compile(r"not an image that is known|holds no image|is empty")
-"""A format error that speaks of no damage."""
+"""Format errors that do not report damage."""
 ODD_REASON = re.compile(r"<class|<\w+\.|object at 0x|Traceback|\w+Error\b|__\w+__|\bb'|b\"")
 BEFORE = (
     "dask_slides.cli.main", "distributed", "click.testing", "tifffile.zarr", "imagecodecs",
@@ -73,13 +74,13 @@ BEFORE = (
 BAD = ("wrong", "crash", "hang", "bare error", "false alarm", "inconsistent", "bad reason")
 
 
-def told_by(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
-    """Return what a reader says of the pixels saved at `saved`; "read" where there are none."""
+def comparison(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
+    """Compare the pixels of a reader with those saved at `saved`; return "read" without `saved`."""
     warnings.simplefilter("ignore")
     ours = None
     if saved is not None:
-        with np.load(saved) as kept:
-            ours, skip, fill = kept["ours"], kept["skip"], kept["fill"]
+        with np.load(saved) as file:
+            ours, skip, fill = file["ours"], file["skip"], file["fill"]
         near = closeness(path)
     words = []
     try:
@@ -90,9 +91,9 @@ def told_by(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
             narrow = picture.pixels.itemsize < ours.itemsize and ours.shape[2] > 1
             unsigned = ours.dtype == np.int8 and picture.pixels.dtype == np.uint8
             if unsigned or (reader == "Pillow" and narrow):
-                return "abstains: it has no signed bytes, or no colour of 16 bits"
+                return "abstains: it does not support int8, or 16-bit colour"
             words.append(compared(ours, skip, picture, fill, near))
-    except Abstained as error:  # a warning after all was read does not unsay that it is equal
+    except Abstained as error:  # a warning at the end does not change that the pixels are equal
         return "equal" if "equal" in words else f"abstains: {error}"
     except BaseException as error:
         return f"cannot: {' '.join(str(error).replace(path, '').split())[:200]}"
@@ -101,22 +102,22 @@ def told_by(reader: str, path: str, saved: str | None, tell: Any = None) -> str:
 
 @dataclass
 class Ours:
-    """What dask_slides made of a file."""
+    """The results of dask_slides for a file."""
 
     shape: tuple[int, ...] | None = None
     errors: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    """Operation, class, message, and whether it is one of ours."""
+    """Operation, class, message, and whether the class is a SlideError."""
     large: bool = False
     facts: str = ""
 
     @property
     def damaged(self) -> bool:
-        """Whether the file is called damaged."""
+        """Whether dask_slides reports the file as damaged."""
         return any(kind in DAMAGE for _, kind, _, _ in self.errors)
 
 
 def read_ours(path: str, saved: str, tell: Callable[[str], None]) -> Ours:
-    """Open `path`, read all of it into `saved`, and try every operation."""
+    """Open `path`, save all pixels to `saved`, and run every operation."""
     from click.testing import CliRunner
 
     import dask_slides as ds
@@ -168,9 +169,9 @@ def _same(a: Array, b: Array) -> bool:
 
 
 def alone(work: Callable[..., Any], seconds: float, memory: int) -> tuple[str, Any]:
-    """Call `work(tell=...)` in a process of its own: ("done", result), or how it ended and where.
+    """Call `work(tell=...)` in a separate process: return ("done", result), or its end and where.
 
-    `seconds` are of the processor; of the clock four times as many, as others may work too.
+    The limit of CPU time is `seconds`; that of wall time is four times as long.
     """
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(
@@ -216,7 +217,7 @@ def _limited(work: Callable[..., Any], sender: Any, seconds: float, memory: int)
 
 
 def judged(ended: str, value: Any, words: dict[str, str]) -> tuple[str, str]:
-    """Return the verdict and why, of how our process ended and what the other readers say."""
+    """Return the verdict and the reason, from our result and those of the other readers."""
     if ended != "done":
         return ended, str(value)
     for name, kind, message, ours in value.errors:
@@ -229,14 +230,14 @@ def judged(ended: str, value: Any, words: dict[str, str]) -> tuple[str, str]:
     vips, gdal = words.get("libvips", ""), words.get("GDAL", "")
     refused = [(k, m) for n, k, m, _ in value.errors if n in ("open", "read", "compute")]
     if refused:
-        told = f"{refused[0][0]}: {refused[0][1]}"
-        if value.damaged and not OTHERS.search(told):
+        reason = f"{refused[0][0]}: {refused[0][1]}"
+        if value.damaged and not OTHERS.search(reason):
             others = sum(word == "read" for word in words.values())
             if vips == "read" or (others > 1 and gdal == "read" and "known file format" in vips):
-                return "false alarm", told
+                return "false alarm", reason
             if gdal == "read":
-                return "disputed", f"GDAL reads it, libvips {vips}; {told}"
-        return "refused", told
+                return "disputed", f"GDAL reads it, libvips {vips}; {reason}"
+        return "refused", reason
     for name, kind, message, _ in value.errors:
         if kind in DAMAGE:
             return "inconsistent", f"{name}: {kind}: {message}, though all pixels were read"
@@ -248,26 +249,26 @@ def judged(ended: str, value: Any, words: dict[str, str]) -> tuple[str, str]:
         for name, word in words.items()
         if word != "equal" and not word.startswith(("abstains", "cannot"))
     }
-    told = "; ".join(f"{name}: {word}" for name, word in differ.items())
+    reason = "; ".join(f"{name}: {word}" for name, word in differ.items())
     strict = set(STRICT) & set(differ)
     if not differ or (agree & set(STRICT) and not strict):
         return ("right" if agree else "alone"), ""
     if agree - (KIN if strict else set()):
-        return "disputed", f"{told}; same as {', '.join(sorted(agree))}"
-    return "wrong", told
+        return "disputed", f"{reason}; same as {', '.join(sorted(agree))}"
+    return "wrong", reason
 
 
 def examine(path: str, seconds: float, memory: int, readers: Iterable[str]) -> dict[str, Any]:
-    """Return all that is known of a file, and the verdict."""
+    """Read a file with all readers; return the results and the verdict."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         saved = f"{folder}/ours.npz"
         ended, value = alone(partial(read_ours, path, saved), seconds, memory)
         words: dict[str, str] = {}
-        kept = saved if os.path.exists(saved) else None
-        # what is refused for its kind, or read by nobody in full, is not compared
-        for reader in readers if ended == "done" and (kept or value.damaged) else ():
-            how, word = alone(partial(told_by, reader, path, kept), seconds, memory)
+        pixels = saved if os.path.exists(saved) else None
+        # unsupported files and large images are not compared
+        for reader in readers if ended == "done" and (pixels or value.damaged) else ():
+            how, word = alone(partial(comparison, reader, path, pixels), seconds, memory)
             words[reader] = word if how == "done" else f"cannot: {how} {word}"
             if all(words.get(strict) == "equal" for strict in STRICT):
                 break
@@ -280,7 +281,7 @@ def examine(path: str, seconds: float, memory: int, readers: Iterable[str]) -> d
 
 
 def images_in(folders: Iterable[str]) -> Iterator[str]:
-    """Yield the files that look like images, by their name or their first bytes."""
+    """Yield the files that are images by their names or their first bytes."""
     for folder in folders:
         root = Path(folder)
         for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
@@ -293,14 +294,14 @@ def images_in(folders: Iterable[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the counts, and a line for each file that is neither right nor refused."""
+    """Print the counts, and one line per file that is neither right nor refused."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.extra.corpus",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+")
-    parser.add_argument("--json", help="all that is known of each file, a line each")
+    parser.add_argument("--json", help="file for all results, one line per image")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--memory", default="2GiB")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -311,7 +312,7 @@ def main() -> None:
         sys.exit(
             f"{' and '.join(missing)} cannot be imported: pip install rasterio pyvips pyvips-binary"
         )
-    for name in BEFORE:  # once for all, and not in each process
+    for name in BEFORE:  # once, instead of in each process
         import_module(name)
 
     look = partial(examine, seconds=given.seconds, memory=memory, readers=tuple(READERS))

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.extra.damage``: the damaged files of the tests through other readers too.
+"""``python -m benchmarks.extra.damage``: read the damaged files of the tests with several readers.
 
-Every reader reads every file in a process of its own that may use a gigabyte and 30 seconds;
-a process that dies is a crash, one that says nothing is a hang. Prints Markdown. A reader is
-not asked for the codecs that it does not read undamaged. openslide-python, openslide-bin and
-pyvips are optional.
+Every reader runs in a separate process, with a limit of one gigabyte and of 30 seconds per file. A
+process that dies counts as a crash, one that does not answer as a hang. Codecs that a reader cannot
+decode undamaged are skipped. Prints Markdown. openslide-python, openslide-bin and pyvips are
+optional.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEMORY = 2**30
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests" / "support"
 NEAR = 4.0
-"""Mean grey levels by which decoders of JPEG may differ in a tile."""
+"""Allowed mean difference between JPEG decoders in a tile, in grey levels."""
 
 
 def with_tifffile(path: str, checksum: str) -> Any:
@@ -79,7 +79,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
 
 
 def corpus() -> Any:
-    """Return the module of the tests that makes the files."""
+    """Import the test module that makes the damaged files."""
     sys.path.insert(0, str(TESTS))
     import damage
 
@@ -87,15 +87,15 @@ def corpus() -> Any:
 
 
 def is_right(found: Any, right: Any, absent: int | None, side: int) -> bool:
-    """Return whether pixels are the undamaged ones; an absent tile may be of any one colour."""
+    """Return whether the pixels are undamaged; an absent tile may have any single colour."""
     if found.shape != right.shape:
         return False
     for number in range((right.shape[0] // side) ** 2):
         row, column = (n * side for n in divmod(number, right.shape[1] // side))
-        place = slice(row, row + side), slice(column, column + side)
-        error = np.abs(found[place].astype(int) - right[place]).mean()
+        tile = slice(row, row + side), slice(column, column + side)
+        error = np.abs(found[tile].astype(int) - right[tile]).mean()
         if number == absent:
-            if len(np.unique(found[place].reshape(-1, 3), axis=0)) > 1:
+            if len(np.unique(found[tile].reshape(-1, 3), axis=0)) > 1:
                 return False
         elif error > NEAR:
             return False
@@ -103,7 +103,7 @@ def is_right(found: Any, right: Any, absent: int | None, side: int) -> bool:
 
 
 def work(reader: str, folder: Path, first: int) -> None:
-    """Read the files from number `first` on; print what came of each."""
+    """Read the files from number `first` on; print the result of each."""
     import logging
     import resource
     import warnings
@@ -118,7 +118,7 @@ def work(reader: str, folder: Path, first: int) -> None:
         try:
             found = read(str(path), damage.Case("", codec, False, None).checksum())
         except Exception:
-            continue  # a codec that the reader does not read
+            continue  # the reader does not support this codec
         right = np.load(folder / f"{codec}.npy")
         if is_right(found, right, None, damage.TILE):
             rights[codec] = right
@@ -140,8 +140,8 @@ def work(reader: str, folder: Path, first: int) -> None:
         print("is", result, flush=True)
 
 
-def tried(reader: str, folder: Path, count: int) -> list[str]:
-    """Return what came of each file with a reader, starting it again where it dies."""
+def results_of(reader: str, folder: Path, count: int) -> list[str]:
+    """Return the result of each file with a reader; restart the reader when it dies."""
     results: list[str] = []
     while len(results) < count:
         code = "from benchmarks.extra.damage import work; from pathlib import Path; "
@@ -152,11 +152,11 @@ def tried(reader: str, folder: Path, count: int) -> list[str]:
         )  # fmt: skip
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_lines, args=(process, lines), daemon=True).start()
-        begun = False
+        started = False
         while True:
             try:
-                # the imports of a process take a while where others work too
-                word, _, rest = lines.get(timeout=SECONDS if begun else 300).partition(" ")
+                # the imports take long on a busy machine
+                word, _, rest = lines.get(timeout=SECONDS if started else 300).partition(" ")
             except queue.Empty:
                 process.kill()
                 results.append("hung")
@@ -164,12 +164,12 @@ def tried(reader: str, folder: Path, count: int) -> list[str]:
             if word == "is":
                 results.append(rest.strip())
             elif word == "end":
-                if len(results) < count and not begun:
-                    raise SystemExit(f"{reader} did not begin: code {process.wait()}")
+                if len(results) < count and not started:
+                    raise SystemExit(f"{reader} did not start: exit code {process.wait()}")
                 if len(results) < count:
                     results.append("crashed")
                 break
-            begun = True
+            started = True
         process.wait()
     return results
 
@@ -199,7 +199,7 @@ def main() -> None:
         for number, case in enumerate(cases):
             (folder / f"{number}.tif").write_bytes(case.data())
         for reader in given.only or READERS:
-            results = tried(reader, folder, len(cases))
+            results = results_of(reader, folder, len(cases))
             counts = Counter(results)
             print(f"| {reader} | " + " | ".join(f"{counts[c]:,}" for c in columns) + " |")
             for case, result in zip(cases, results, strict=True):

@@ -1,8 +1,8 @@
-"""What other readers make of an image file, as the pixels that dask_slides documents.
+"""Read image files with other readers, and convert the pixels to the conventions of dask_slides.
 
-Each yields what it sees as `Picture`: palette looked up, black at 0, 1, 2 and 4 bits spread over 0
-to 255, upright, with its alpha or mask beside it. One that does not follow this for a file, or
-warns of it, abstains.
+Each reader yields a `Picture`: palette looked up, black at 0, samples of 1, 2 and 4 bits scaled to
+0 to 255, upright, with alpha or mask as a separate array. A reader that cannot follow this for a
+file, or warns about the file, abstains.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CMYK_JP2 = re.compile(rb"colr\x01..\0\0\0\x0c", re.DOTALL)
 SYCC_JP2 = re.compile(rb"colr\x01..\0\0\0\x12|cdef", re.DOTALL)
 LOSSY_TIFF = {6, 7, 33003, 33004, 33005, 33007, 34712, 34892, 34887, 50001, 50002, 52546}
 GDAL_DRIVERS = {"GTiff", "PNG", "JPEG", "JP2OpenJPEG", "WEBP", "PNM"}
-"""Formats that dask_slides reads too, and GDAL as others do: not GIF and BMP."""
+"""Formats that GDAL reads as other readers do; GIF and BMP are not among them."""
 
 
 class Abstained(Exception):
@@ -34,17 +34,17 @@ class Abstained(Exception):
 
 @dataclass
 class Picture:
-    """What another reader gives: (h, w, c), and how much of each pixel is to be seen."""
+    """The pixels (h, w, c) of a reader and their opacity."""
 
     pixels: Array
     alpha: Array = None
-    """(h, w) of 0 to 1; nan is not compared."""
+    """Opacity (h, w) from 0 to 1; nan is not compared."""
     composited: bool = False
     straight: bool = True
-    """Whether the pixels are not multiplied by alpha yet."""
+    """Whether the pixels are not yet multiplied by alpha."""
 
     def on(self, fill: Any) -> Array:
-        """Return the pixels on `fill`, nan where nothing is said."""
+        """Composite the pixels on `fill`; nan where alpha is nan."""
         if self.alpha is None:
             return self.pixels
         alpha = self.alpha[..., None]
@@ -56,7 +56,7 @@ class Picture:
 
 
 def alpha_of(band: Array) -> Array:
-    """Return an alpha band as 0 to 1; of other types than bytes and words only what is sure."""
+    """Return alpha from 0 to 1; for dtypes other than uint8 and uint16, nan unless opaque."""
     if band.dtype in (np.uint8, np.uint16):
         return band / np.iinfo(band.dtype).max
     top = 1 if band.dtype.kind == "f" else np.iinfo(band.dtype).max
@@ -64,14 +64,14 @@ def alpha_of(band: Array) -> Array:
 
 
 def of_cmyk(inks: Array) -> Array:
-    """Return RGB of CMYK without a profile."""
+    """Convert CMYK to RGB without a profile."""
     top = np.iinfo(inks.dtype).max
-    left = top - inks.astype(np.float64)
-    return np.rint(left[..., :3] * left[..., 3:] / top).astype(inks.dtype)
+    light = top - inks.astype(np.float64)
+    return np.rint(light[..., :3] * light[..., 3:] / top).astype(inks.dtype)
 
 
 def tiff_page(path: str) -> Any:
-    """Return the tags of the first page that count here, or none."""
+    """Return the relevant tags of the first page; empty if the file is not a TIFF."""
     import tifffile
 
     try:
@@ -85,7 +85,7 @@ def tiff_page(path: str) -> Any:
 
 
 def orientation(path: str) -> int:
-    """Return how the image is turned, 1 if upright, by its EXIF or TIFF tag."""
+    """Return the orientation in the EXIF or TIFF tag; 1 is upright."""
     from PIL import Image
 
     try:
@@ -124,7 +124,7 @@ def with_pillow(path: str, shape: Any) -> Iterator[Picture]:
         pixels = pixels.astype(np.uint8) * 255
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if image.format == "TGA" and not Path(path).read_bytes()[17] & 15:
-        raise Abstained("Pillow takes the unused bits of a TGA for alpha")
+        raise Abstained("Pillow reads the unused bits of a TGA as alpha")
     if upright.mode in ("LA", "RGBA"):
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
@@ -166,11 +166,11 @@ def with_vips(path: str, shape: Any) -> Iterator[Picture]:
     pixels = image.numpy().reshape(image.height, image.width, -1)
     tags = tiff_page(path)
     if tags.get(262) == 3 and pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)  # colours of palettes are stored as words
+        pixels = (pixels >> 8).astype(np.uint8)  # palettes store 16-bit colours
     if tags.get(262) == 6 and tags.get(277) == 3:
-        pixels = pixels[..., :3]  # YCbCr comes with an alpha that is not in the file
-    told = not tags or tags.get(338, (0,))[-1] in (1, 2)
-    if image.hasalpha() and pixels.shape[2] in (2, 4) and told:
+        pixels = pixels[..., :3]  # libvips adds an alpha to YCbCr that is not in the file
+    has_alpha = not tags or tags.get(338, (0,))[-1] in (1, 2)
+    if image.hasalpha() and pixels.shape[2] in (2, 4) and has_alpha:
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
         yield Picture(pixels)
@@ -180,9 +180,9 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
     import rasterio
     from rasterio.enums import ColorInterp, MaskFlags
 
-    spoken: list[str] = []
+    warned: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: spoken.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("rasterio").addHandler(handler)
     with rasterio.open(path) as first:
         parts, driver = [path, *first.subdatasets[:20]], first.driver
@@ -192,7 +192,7 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
     if driver not in GDAL_DRIVERS or orientation(path) != 1:
         raise Abstained(f"GDAL reads it as {driver}, or does not turn it upright")
     if driver == "JP2OpenJPEG" and CMYK_JP2.search(Path(path).read_bytes()[:2000]):
-        raise Abstained("GDAL does not tell CMYK of JPEG 2000")
+        raise Abstained("GDAL does not recognize CMYK in JPEG 2000")
     read = False
     for part in parts:
         with rasterio.open(part) as data:
@@ -220,7 +220,7 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
             white = data.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
             if white and kinds[0] == ColorInterp.gray:
                 pixels = np.invert(pixels)
-            # of a PNG the transparent grey is nodata, and shows the fill
+            # the transparent grey of a PNG is nodata, which shows the fill
             kind = MaskFlags.nodata if driver == "PNG" else MaskFlags.per_dataset
             hidden = [flags for flags in data.mask_flag_enums if kind in flags]
             mask = data.dataset_mask() if hidden and ColorInterp.alpha not in kinds else None
@@ -231,8 +231,8 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
             yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True, straight)
         else:
             yield Picture(pixels, None if mask is None else (mask > 0).astype(float))
-    if spoken:
-        raise Abstained(f"GDAL warns: {spoken[0]}")
+    if warned:
+        raise Abstained(f"GDAL warns: {warned[0]}")
 
 
 def with_tifffile(path: str, shape: Any) -> Iterator[Picture]:
@@ -245,7 +245,7 @@ def with_tifffile(path: str, shape: Any) -> Iterator[Picture]:
         series, page = pages[best], pages[best].keyframe
         simple = page.photometric in (1, 2, 6) and not page.extrasamples
         if not simple or page.tags.valueof(274, 1) != 1 or page.bitspersample < 8:
-            raise Abstained("stored otherwise than shown")
+            raise Abstained("the stored pixels are not those to show")
         pixels, axes = series.asarray(), series.axes
     order = [axes.index(name) for name in "YX"]
     rest = [at for at in range(len(axes)) if at not in order]
@@ -268,7 +268,7 @@ def with_imagecodecs(path: str, shape: Any) -> Iterator[Picture]:
     }
     decode = next((one for magic, one in codecs.items() if re.match(magic, data, re.DOTALL)), None)
     if decode is None:
-        raise Abstained("not asked")
+        raise Abstained("no codec for this format")
     is_jp2 = decode is imagecodecs.jpeg2k_decode
     if is_jp2 and SYCC_JP2.search(data[:2000]):
         raise Abstained("channel definitions and sYCC are left to the caller")
@@ -293,13 +293,13 @@ READERS: dict[str, Callable[[str, Any], Iterator[Picture]]] = {
     "imagecodecs": with_imagecodecs,
 }
 STRICT = ("libvips", "GDAL")
-"""Readers whose silence says that a file is sound."""
+"""Readers that warn about damaged files."""
 KIN = {"tifffile", "imagecodecs"}
-"""Readers that dask_slides itself reads with: that they agree says little."""
+"""Readers that dask_slides itself uses, so their agreement proves little."""
 
 
 def closeness(path: str) -> int:
-    """Return how near decoders come: 0 the same pixels, 1 a step apart, 2 lossy."""
+    """Return the expected difference of decoders: 0 none, 1 one step, 2 lossy."""
     with open(path, "rb") as file:
         first = file.read(16)
     if re.match(rb"II[*+]\0|MM\0[*+]", first):
@@ -311,11 +311,11 @@ def closeness(path: str) -> int:
 
 
 def compared(ours: Array, skip: Array, picture: Picture, fill: Any, near: int) -> str:
-    """Return "equal" or how the pixels of `ours` differ from those of another reader."""
+    """Return "equal", or describe how the pixels of `ours` and another reader differ."""
     right = picture.on(fill)
     if right.shape[:2] != ours.shape[:2]:
         return f"{ours.shape[0]} x {ours.shape[1]} px and not {right.shape[0]} x {right.shape[1]}"
-    if {ours.shape[2], right.shape[2]} == {1, 3}:  # grey is told as colour by some
+    if {ours.shape[2], right.shape[2]} == {1, 3}:  # some readers return grey as RGB
         ours, right = np.broadcast_arrays(ours, right)
     if ours.shape != right.shape:
         return f"{ours.shape[2]} channels and not {right.shape[2]}"

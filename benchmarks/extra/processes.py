@@ -1,4 +1,4 @@
-"""A scheduler and two workers as processes of their own, with the settings for long runs."""
+"""Start a scheduler and two workers as separate processes, with the settings for long runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dask_slides.runtime.local_cluster import LOW_OVERHEAD
 def cluster_of_processes(
     folder: Path, worker: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Yield the process number of a scheduler, and its file, with two workers of one thread.
+    """Yield the process id of a scheduler and its file; it has two workers of one thread each.
 
-    `worker` are more options of the workers; their files are in `folder`.
+    `worker` are additional options of the workers; all files are written to `folder`.
     """
     file = str(folder / "scheduler.json")
     shared = os.environ | dict(environment or {})

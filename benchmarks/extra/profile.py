@@ -1,6 +1,6 @@
-"""``python -m benchmarks.extra.profile``: where the CPU time of each job goes, on one thread.
+"""``python -m benchmarks.extra.profile``: split the CPU time of each job by part, on one thread.
 
-The time of a part does not include the parts that it calls. The rest is Python: dask, loops over
+The time of a part excludes the parts that it calls. The part "other" is Python: Dask, loops over
 tiles, opening the file. Numba is loaded before the clock starts. Prints Markdown.
 """
 
@@ -26,31 +26,31 @@ WARMED = ("resize, flat", "resize, lzw", "blank map", "thumbnail")
 
 
 class Clock:
-    """CPU seconds of this thread by part; an inner part is not counted to its outer one."""
+    """CPU seconds of this thread by part; an outer part excludes its inner parts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._parts = ["other"]
         self._since = time.thread_time()
 
-    def _turn(self) -> None:
+    def _stop_part(self) -> None:
         now = time.thread_time()
         self.seconds[self._parts[-1]] += now - self._since
         self._since = now
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time inside to `name`."""
-        self._turn()
+        """Add the time inside the block to `name`."""
+        self._stop_part()
         self._parts.append(name)
         try:
             yield
         finally:
-            self._turn()
+            self._stop_part()
             self._parts.pop()
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `function`, counted to `name`."""
+        """Wrap `function` so that its time is added to `name`."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             with self.part(name):
@@ -60,7 +60,7 @@ class Clock:
 
 
 def jobs(folder: Path, size: int, out: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield each job by name."""
+    """Yield the name and the function of each job."""
     import dask_slides as ds
 
     flat = slides.slide(folder, "flat", size)
@@ -127,7 +127,7 @@ def main() -> None:
     from dask_slides.runtime import numba_loader
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extra.profile", description=__doc__)
-    parser.add_argument("--size", type=int, default=20480, help="pixels a side, 20480 by default")
+    parser.add_argument("--size", type=int, default=20480, help="pixels per side, 20480 by default")
     parser.add_argument("--slides", type=Path, help="folder that keeps the slides")
     given = parser.parse_args()
     size = slides.rounded(given.size)

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.extra.quality``: how close a default resize is to one from level 0.
+"""``python -m benchmarks.extra.quality``: compare a default resize with one from level 0.
 
-Tissue is written as JPEG tiles with each subsampling of chroma and resized twice: from level 0,
-and with the default gap, from a reduced decode. Prints Markdown.
+Tissue is written as JPEG tiles with each chroma subsampling and resized twice: from level 0, and
+with the default gap, from tiles that are decoded at reduced size. Prints Markdown.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.extra.remote SLIDE.tif``: requests and bytes of a resize from a bucket.
+"""``python -m benchmarks.extra.remote SLIDE.tif``: count requests and bytes of a remote resize.
 
 Serves the folder of the slide as a bucket on this machine, resizes the slide to 1/10 from s3://, in
-memory and to a store, and counts requests and bytes. Prints JSON. A slide of 102,400 x 102,400 px:
-``dask-slides sample SLIDE.tif --size 102400 102400 --tile 512``.
+memory and to a store, and counts requests and bytes. Prints JSON. To make a slide of 102,400 x
+102,400 px: ``dask-slides sample SLIDE.tif --shape 102400 102400 --tile-size 512``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def fetched(traffic: Traffic, tiles: int) -> dict[str, float]:
         "requests": len(sizes),
         "bytes": sum(sizes),
         "of its tiles": round(sum(sizes) / tiles, 4),
-        "bytes a request": round(sum(sizes) / len(sizes)),
+        "bytes per request": round(sum(sizes) / len(sizes)),
     }
 
 
@@ -61,7 +61,7 @@ def main(path: str) -> dict[str, object]:
         ds.write(small, Path(folder) / "small.ome.zarr")
         found["resized to a store"] = fetched(traffic, tiles)
         here = ds.resize(file, downsample=10).data.compute()
-        found["equal to the file's"] = bool(np.array_equal(here, pixels))
+        found["equal to the local result"] = bool(np.array_equal(here, pixels))
     return found
 
 

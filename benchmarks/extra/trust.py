@@ -1,7 +1,7 @@
-"""``python -m benchmarks.extra.trust``: what being strict costs, and what of damaged JPEG it finds.
+"""``python -m benchmarks.extra.trust``: measure the cost and the effect of strict decoding.
 
-Prints Markdown: the time to look at the tables of 40,000 tiles, the share of a decode that the
-checks of a stream take, and how many of many mutants of a JPEG tile are refused.
+Prints Markdown: the time to check the tables of 40,000 tiles, the time to check a stream compared
+to decoding it, and the share of damaged JPEG tiles that are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROUNDS = 7
 
 
 def seconds(work: Callable[[], Any], rounds: int = ROUNDS) -> float:
-    """Return the least processor time of several runs: others may work here too."""
+    """Return the minimum CPU time of several runs, as other processes may disturb some of them."""
     found = []
     for _ in range(rounds):
         start = time.process_time()
@@ -39,13 +39,13 @@ def tissue() -> Any:
 
 
 def tissue_of_12_bits() -> Any:
-    """Return the same as a camera of 12 bits may see it, noise and all."""
+    """Return stained tissue with 12 bits per sample, including noise."""
     noise = np.random.default_rng(0).integers(0, 16, (512, 512, 3))
     return tissue().astype(np.uint16) * 16 + noise.astype(np.uint16)
 
 
 def preflight(folder: Path) -> list[str]:
-    """Time opening a slide of 40,000 tiles, and what of it is the look at its structure."""
+    """Time opening a slide of 40,000 tiles, and the checks that are part of it."""
     import tifffile
 
     import dask_slides as ds
@@ -81,11 +81,11 @@ def preflight(folder: Path) -> list[str]:
             check_tables("", level.keyframe, level.pages[0], found)
 
         checked = seconds(checks)
-    whole, looked = seconds(lambda: ds.open_slide(path)), seconds(structure)
+    whole, structured = seconds(lambda: ds.open_slide(path)), seconds(structure)
     return [
         "| 40,000 tiles of 256 px | ms |",
         "| --- | ---: |",
-        f"| structure of the file | {1e3 * looked:.1f} |",
+        f"| structure of the file | {1e3 * structured:.1f} |",
         f"| tables and declared sizes | {1e3 * checked:.1f} |",
         f"| `open_slide`, all of it | {1e3 * whole:.1f} |",
     ]
@@ -101,7 +101,7 @@ def strictness(folder: Path) -> list[str]:
     from dask_slides.readers.remote.identity import identify
     from dask_slides.readers.tiff.tiled_page import TiledPage
 
-    rows = ["| codec, tiles or strips of 65,536 px | decode, µs a tile | checks, µs | share |",
+    rows = ["| codec, tiles or strips of 65,536 px | decode, µs per tile | checks, µs | share |",
             "| --- | ---: | ---: | ---: |"]  # fmt: skip
     grey: dict[str, Any] = {"photometric": "minisblack"}
     colour, deep = tissue(), tissue_of_12_bits()
@@ -159,7 +159,7 @@ def hamamatsu(path: Path) -> None:
 
 
 def interleaved(*works: Callable[[], Any], count: int = 300) -> list[float]:
-    """Return the least processor time of each work, done in turn."""
+    """Return the minimum CPU time of each function; call them in turn."""
     found: list[list[float]] = [[] for _ in works]
     for _ in range(count):
         for one, times in zip(works, found, strict=True):
@@ -170,7 +170,7 @@ def interleaved(*works: Callable[[], Any], count: int = 300) -> list[float]:
 
 
 def each_call(work: Callable[[], Any], count: int = 300) -> float:
-    """Return the least processor time of one call."""
+    """Return the minimum CPU time of one call."""
     found = []
     for _ in range(ROUNDS):
         start = time.thread_time()
@@ -181,7 +181,7 @@ def each_call(work: Callable[[], Any], count: int = 300) -> float:
 
 
 def damaged(stream: bytes, kind: str, rng: Any) -> bytes:
-    """Return a mutant of a JPEG stream."""
+    """Return a damaged copy of a JPEG stream."""
     data = bytearray(stream)
     at = int(rng.integers(1, len(data)))
     if kind == "cut off":
@@ -202,7 +202,7 @@ KINDS = ("cut off", "zeros to the end", "200 random bytes", "one random byte", "
 
 
 def mutants(folder: Path, count: int) -> list[str]:
-    """Read mutants of JPEG tiles; count what is refused, right and silently wrong."""
+    """Read damaged JPEG tiles; count the refused, right and silently wrong ones."""
     import tifffile
 
     import dask_slides as ds
@@ -247,12 +247,12 @@ def mutants(folder: Path, count: int) -> list[str]:
 
 
 def mutants_of_ndpi(folder: Path, count: int) -> list[str]:
-    """Decode mutants of a restart interval; count what tifffile refuses, and what we do."""
+    """Decode damaged restart intervals; count those that tifffile and dask_slides refuse."""
     import tifffile
 
     from dask_slides.readers.codecs.strict import strict_decode
 
-    rows = ["| damage of one restart interval | tifffile refuses | refused |",
+    rows = ["| damage of one restart interval | refused by tifffile | refused by dask_slides |",
             "| --- | ---: | ---: |"]  # fmt: skip
     path = folder / "ndpi.tif"
     hamamatsu(path)
@@ -260,22 +260,22 @@ def mutants_of_ndpi(folder: Path, count: int) -> list[str]:
         page = tiff.pages[0]
         tiff.filehandle.seek(page.dataoffsets[0])
         whole = tiff.filehandle.read(page.databytecounts[0])
-        ways = (page.decode, strict_decode(page))
+        decoders = (page.decode, strict_decode(page))
         for kind in KINDS:
             refused = [0, 0]
             for seed in range(count):
                 mutant = damaged(whole, kind, np.random.default_rng(seed))
-                for number, decode in enumerate(ways):
+                for number, decode in enumerate(decoders):
                     try:
                         decode(mutant, 0, jpegheader=page.jpegheader, _fullsize=True)
-                    except Exception:  # of any library
+                    except Exception:  # decoders raise many classes
                         refused[number] += 1
             rows.append(f"| {kind} | {refused[0] / count:.1%} | {refused[1] / count:.1%} |")
     return rows
 
 
 def mutants_of_12_bits(folder: Path, count: int) -> list[str]:
-    """Decode mutants of a tile of 12 bits, of which only header and end are checked."""
+    """Decode damaged tiles of 12 bits, for which only header and end are checked."""
     import tifffile
 
     from dask_slides.readers.codecs.strict import strict_decode
@@ -299,7 +299,7 @@ def mutants_of_12_bits(folder: Path, count: int) -> list[str]:
                 mutant = damaged(whole, kind, np.random.default_rng(seed))
                 try:
                     good += np.array_equal(strict(mutant, 0)[0], right)
-                except Exception:  # of any library
+                except Exception:  # decoders raise many classes
                     refused += 1
             wrong = count - refused - good
             rows.append(f"| {kind} | {refused / count:.1%} | {good / count:.1%} | "
@@ -308,9 +308,9 @@ def mutants_of_12_bits(folder: Path, count: int) -> list[str]:
 
 
 def false_alarms(folder: Path, count: int) -> list[str]:
-    """Read sound strips that end in other ways than most; count what is refused, or wrong.
+    """Read valid strips with unusual ends; count those that are refused or wrong.
 
-    libtiff reads each of them without a warning. The last of 40 rows in strips of 16 are 8.
+    libtiff reads each of them without a warning. The image has strips of 16, 16 and 8 rows.
     """
     import zlib
 
@@ -328,30 +328,30 @@ def false_alarms(folder: Path, count: int) -> list[str]:
         "lzma": (34925, imagecodecs.lzma_encode),
     }
     ends = {
-        "as most": lambda encode, part, rng: encode(part),
-        "in it 1 to 600 bytes more": lambda encode, part, rng: encode(
+        "usual": lambda encode, part, rng: encode(part),
+        "1 to 600 more bytes inside": lambda encode, part, rng: encode(
             part + rng.bytes(rng.integers(1, 600))
         ),
-        "in it a last strip of 16 rows": lambda encode, part, rng: encode(
+        "16 rows in the last strip": lambda encode, part, rng: encode(
             padded(np.frombuffer(part, np.uint8).reshape(-1, 48, 3)).tobytes()
         ),
-        "behind it 1 to 600 zeros": lambda encode, part, rng: (
+        "1 to 600 zeros behind": lambda encode, part, rng: (
             encode(part) + bytes(rng.integers(1, 600))
         ),
-        "behind it 1 to 600 bytes": lambda encode, part, rng: (
+        "1 to 600 bytes behind": lambda encode, part, rng: (
             encode(part) + rng.bytes(rng.integers(1, 600))
         ),
-        "no code for the end": lambda encode, part, rng: packed(lzw_codes(encode(part))[:-1]),
+        "no end code": lambda encode, part, rng: packed(lzw_codes(encode(part))[:-1]),
     }
     rows = [
-        "| sound strips | how they end | refused | wrong pixels |",
+        "| valid strips | end | refused | wrong pixels |",
         "| --- | --- | ---: | ---: |",
     ]
     path = folder / "sound.tif"
     for codec, (code, encode) in codecs.items():
         for name, end in ends.items():
             if ("behind" in name and codec in ("zstd", "lzma")) or ("code" in name) > (code == 5):
-                continue  # libtiff refuses some of these, or there is no such end
+                continue  # libtiff refuses it, or the codec has no such end
             refused = wrong = 0
             for seed in range(count):
                 rng = np.random.default_rng(seed)

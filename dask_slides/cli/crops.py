@@ -18,8 +18,8 @@ from dask_slides.writers.estimate import estimate_tiles
 @slide_options
 @output_argument(".tiles.zarr")
 @click.option("-n", "n", type=int, required=True, help="number of crops")
-@click.option("--size", type=int, required=True, help="side of a crop in pixels of the result")
-@click.option("--seed", type=int, default=0, help="another seed draws other crops")
+@click.option("--size", type=int, required=True, help="side of a crop in pixels")
+@click.option("--seed", type=int, default=0, help="seed that determines the crops")
 @click.option("--downsample", type=float, show_default="1", help="how many times smaller")
 @click.option("--mpp", type=float, help="micrometres per pixel of the crops")
 @detector_options(0.35)

@@ -25,13 +25,13 @@ from dask_slides.writers.write import write
 PICTURE = 900
 """Longest side of a picture file in pixels."""
 PAGE = 640
-"""Longest side of a picture in the page."""
+"""Longest side of a picture on the page in pixels."""
 TILE = 256
 CAPTIONS = {
     "thumbnail": "The slide",
     "blank-map": "The blank map: blank tiles are shaded",
     "resized": "Resized to 1/8",
-    "cutoff": "Cut off: blank rows and columns are removed, so the tissue is larger",
+    "cutoff": "Cut off: without blank rows and columns, the tissue is larger",
     "pack": "Dense tiles, as they are packed for training",
     "crops": "Random crops of tissue",
 }
@@ -41,7 +41,7 @@ CAPTIONS = {
 def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Make a slide of `size` x `size` pixels in `folder` and run every operation on it.
 
-    `say` gets a line before each step. Return the figures of the page as plain values.
+    Call `say` with a line of text before each step. Return the figures of the page as plain values.
     """
     folder = os.path.abspath(folder)
     if os.path.isdir(folder) and os.listdir(folder) and not overwrite:
@@ -66,7 +66,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     picture("thumbnail", small)
 
     say("blank map")
-    # 80 cells along a side show the shape of the tissue on small slides too
+    # 80 tiles along a side show the shape of the tissue on small slides too
     cells = blank_map(slide, tile_size=-(-size // 80)).compute()
     write(cells, path("blank.ome.zarr"), overwrite=overwrite)
     grid = pictures.grid_picture(np.asarray(cells.blank), small)

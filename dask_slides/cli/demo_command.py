@@ -1,4 +1,4 @@
-"""``dask-slides demo``: run everything on a sample slide."""
+"""``dask-slides demo``: run every operation on a sample slide."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dask_slides.cli.scheduling import computing, scheduler
               help="side of the sample slide in pixels")  # fmt: skip
 @computing
 def command(folder: str, side: int, common: CommonOptions) -> None:
-    """Make a slide and run everything on it, with pictures, in FOLDER."""
+    """Make a sample slide in FOLDER, run every operation on it and draw the results."""
     if common.dry_run:
-        print_result(common, {"dry_run": True, "folder": folder}, [f"would fill {folder}"])
+        print_result(common, {"dry_run": True, "folder": folder}, [f"would write to {folder}"])
         return
     quiet = common.quiet or common.as_json
     with scheduler(replace(common, quiet=True), side**2 / 1e6):

@@ -1,4 +1,4 @@
-"""``dask-slides doctor``: check versions, codecs, extras, cores, memory and a scheduler."""
+"""``dask-slides doctor``: check versions, codecs, cores, memory, disk space and a scheduler."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 
 
 @click.command("doctor")
-@click.option("--scheduler", metavar="WHERE", help="also connect to this one: tcp://HOST:PORT")
+@click.option(
+    "--scheduler", metavar="WHERE", help="also connect to this scheduler, tcp://HOST:PORT"
+)
 @json_option
 @report_errors
 def command(scheduler: str | None, as_json: bool) -> None:
-    """Check what is installed and works here, and say what to install."""
+    """Check the installation, the machine and a scheduler, and say what to install."""
     findings = examine(scheduler)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
@@ -59,11 +61,11 @@ class Finding:
     found: str
     cure: str = ""
     needed: bool = True
-    """Whether dask_slides does not work without it."""
+    """Whether dask_slides requires it."""
 
 
 def examine(scheduler: str | None = None) -> list[Finding]:
-    """Return all findings; connect to `scheduler` if there is one."""
+    """Run all checks; connect to `scheduler` if it is given."""
     findings = [Finding("dask_slides", True, __version__)]
     python = platform.python_version_tuple()
     findings.append(
@@ -130,7 +132,9 @@ def _machine() -> Iterator[Finding]:
         needed=False,
     )
     free = shutil.disk_usage(os.getcwd()).free / 1e9
-    yield Finding("free disk here", free >= 1, f"{free:.1f} GB", "make room", needed=False)
+    yield Finding(
+        "free disk here", free >= 1, f"{free:.1f} GB", "free some disk space", needed=False
+    )
 
 
 def _scheduler(address: str) -> Finding:

@@ -1,4 +1,4 @@
-"""How a command ends: one line for an error, exit codes, signals."""
+"""Error messages, exit codes and signals of a command."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from dask_slides.errors import (
 )
 from dask_slides.runtime.local_cluster import library_logs_silenced
 
-MOST_NAMED = 20
-"""Bad tiles that are printed; all of them are in the store and in JSON."""
+MAX_PRINTED = 20
+"""Maximum number of bad tiles to print; the store and the JSON output list all of them."""
 WARNINGS = (BlankSlideWarning, OutputRoomWarning)
 """Warnings that are printed, as one line each."""
 
@@ -52,24 +52,25 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def exit_for_bad_tiles(bad_tiles: tuple[BadTile, ...]) -> None:
-    """Print the corrupt ones of `bad_tiles` on stderr and exit with 3; absent ones are legal."""
+    """Print corrupt tiles on stderr and exit with 3 if there are any; absent tiles are valid."""
     corrupt = [tile for tile in bad_tiles if tile.status == CORRUPT]
-    for tile in corrupt[:MOST_NAMED]:
+    for tile in corrupt[:MAX_PRINTED]:
         click.echo(f"dask-slides: {tile}", err=True)
-    if len(corrupt) > MOST_NAMED:
-        click.echo(f"dask-slides: and {len(corrupt) - MOST_NAMED:,} more corrupt tiles", err=True)
+    if len(corrupt) > MAX_PRINTED:
+        click.echo(f"dask-slides: and {len(corrupt) - MAX_PRINTED:,} more corrupt tiles", err=True)
     if corrupt:
         sys.exit(3)
 
 
 class Terminated(KeyboardInterrupt):
-    """The process got SIGTERM, as from a batch queue."""
+    """The process received SIGTERM, for example from a batch queue."""
 
 
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
-    """Raise Terminated on SIGTERM inside the block, so that it cleans up as for Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals there
+    """Raise Terminated on SIGTERM inside the block, so that it cleans up as after Ctrl-C."""
+    # only the main thread can set signal handlers
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -87,13 +88,13 @@ def _terminate(number: int, _: Any) -> None:
 def _message(error: BaseException, common: Any) -> str:
     if isinstance(error, KeyboardInterrupt):
         resumes = common is not None and common.resume
-        left = "what is done is kept for --resume" if resumes else "nothing half-written is left"
-        return f"{'terminated' if isinstance(error, Terminated) else 'interrupted'}; {left}"
+        state = "finished work is kept for --resume" if resumes else "no partial output is left"
+        return f"{'terminated' if isinstance(error, Terminated) else 'interrupted'}; {state}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _exit_code(error: BaseException) -> int:
-    """Return 3 if all but named tiles is done, 2 for wrong use, 128 + signal, else 1."""
+    """Return 128 + signal, 3 if tiles killed their worker, 2 for wrong use, else 1."""
     if isinstance(error, KeyboardInterrupt):
         return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     if isinstance(error, WorkerKilledError):

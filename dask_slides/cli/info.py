@@ -23,8 +23,8 @@ from dask_slides.writers.estimate import estimate_image
 from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
 from dask_slides.writers.store.verify import statuses_of
 
-MOST_IMAGES = 50
-"""Images that are printed; all of them are in JSON."""
+MAX_IMAGES = 50
+"""Maximum number of images to print; --json lists all of them."""
 
 
 @click.command("info")
@@ -33,7 +33,7 @@ MOST_IMAGES = 50
 @json_option
 @report_errors
 def command(slide: SlideOptions, check: bool, as_json: bool) -> None:
-    """Describe SLIDE, a file or a store; no pixel is read without --check."""
+    """Describe SLIDE, a file or a store; read no pixels without --check."""
     facts, lines = store_facts(slide.path)
     if facts.get("kind") != "pack":
         slide_facts, slide_lines = facts_of_slide(slide.open())
@@ -56,7 +56,7 @@ def status_text(statuses: Mapping[str, int]) -> str:
 
 
 def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
-    """Return the facts about a slide, for JSON and as lines."""
+    """Return the facts about a slide as values for JSON and as lines of text."""
     peak = estimate_image(slide, slide).task_bytes
     facts = {
         "path": slide.path,
@@ -64,8 +64,12 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         "dtype": str(slide.dtype),
         "mpp": slide.mpp,
         "levels": [
-            {"shape": list(lv.shape), "downsample": list(lv.downsample), "tile": list(lv.tile)}
-            for lv in slide.levels
+            {
+                "shape": list(level.shape),
+                "downsample": list(level.downsample),
+                "tile": list(level.tile),
+            }
+            for level in slide.levels
         ],
         "task_bytes": peak,
         "images": list(slide.images),
@@ -82,10 +86,10 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
             f"level {number}  {pixels_text(level.shape)}, 1/{level.downsample[0]:g}, tiles {tile}"
         )
     lines.append(f"memory   {bytes_text(peak)} per thread to write it whole")
-    for number, name in enumerate(slide.images[:MOST_IMAGES]):
+    for number, name in enumerate(slide.images[:MAX_IMAGES]):
         lines.append(f"image {number}  {printable(name)}")
-    if len(slide.images) > MOST_IMAGES:
-        lines.append(f"and {len(slide.images) - MOST_IMAGES:,} more images; --json lists all")
+    if len(slide.images) > MAX_IMAGES:
+        lines.append(f"and {len(slide.images) - MAX_IMAGES:,} more images; --json lists all")
     names = [channel.name for channel in slide.channels]
     plain = [plain_channels(len(names), stacked) for stacked in (False, True)]
     if all(names != [channel.name for channel in one] for one in plain):
@@ -95,12 +99,12 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
 
 
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the facts that a store of dask_slides records; none about anything else."""
-    mark = read_own_attributes(path) if os.path.isdir(path) else None
-    if mark is None:
+    """Return the facts that a dask_slides store records; nothing for other paths."""
+    attributes = read_own_attributes(path) if os.path.isdir(path) else None
+    if attributes is None:
         return {}, []
-    statuses, bad_tiles = statuses_of(path, mark), bad_tiles_in(path)
-    kind = printable(str(mark.get("kind")))
+    statuses, bad_tiles = statuses_of(path, attributes), bad_tiles_in(path)
+    kind = printable(str(attributes.get("kind")))
     named = [asdict(tile) for tile in bad_tiles]
     facts = {"kind": kind, "shards": statuses, "bad_tiles_of_source": named}
     lines = [f"store    {kind}, shards: {status_text(statuses)}"]

@@ -1,6 +1,6 @@
 """The command group ``dask-slides``.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with named bad tiles or failed slides, 130
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done except for bad tiles or failed slides, 130
 interrupted, 143 terminated.
 """
 
@@ -26,13 +26,13 @@ from dask_slides.core.version import __version__
 COMMANDS = (
     info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, run, verify
 )  # fmt: skip
-"""Modules with a `command` each."""
+"""Modules that each define a `command`."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="dask-slides")
 def main() -> None:
-    """Map, resize, cut, pack and crop images too large to load."""
+    """Process images that are too large to load: map blank areas, resize, cut, pack and crop."""
 
 
 for module in COMMANDS:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the values that they give."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CommonOptions:
 
     @property
     def threads(self) -> int:
-        """Threads or processes of this machine."""
+        """Number of threads or processes to use on this machine."""
         return self.workers or os.cpu_count() or 1
 
 
@@ -64,8 +64,8 @@ _common_options = add_options(
                  help="limit for all threads or processes together, such as 8GB"),
     overwrite_option,
     click.option("--resume", is_flag=True,
-                 help="continue the same command after it was killed; keep unfinished work"),
-    click.option("--dry-run", is_flag=True, help="print what would be done, and do nothing"),
+                 help="continue the same command after it was stopped, and keep unfinished work"),
+    click.option("--dry-run", is_flag=True, help="print the plan and write nothing"),
     json_option,
     click.option("-q", "--quiet", is_flag=True, help="print errors only"),
     click.option("-v", "--verbose", is_flag=True, help="show the traceback of an error"),
@@ -85,9 +85,9 @@ def common_options(command: Command) -> Command:
 
 
 def output_path(kind: str, endings: tuple[str, ...], usual: str) -> Callable[..., str]:
-    """Return a callback that refuses a path whose ending does not fit what is written.
+    """Return a callback that refuses paths without one of `endings`.
 
-    `usual` is the ending that the message suggests.
+    The message names `kind`, such as "a TIFF", and suggests the ending `usual`.
     """
 
     def check(_context: click.Context, _argument: click.Parameter, value: str) -> str:
@@ -127,8 +127,8 @@ _scale_options = add_options(
     click.option("--kernel", type=click.Choice(list(KERNELS)), default="lanczos",
                  help="resampling kernel"),
     click.option("--gap", metavar="FLOAT|none", callback=_parse_gap, default="2.0",
-                 help="least reduction left to the kernel if a smaller level is read; none reads "
-                 "level 0"),
+                 help="minimum reduction by the kernel after a smaller level is read; none always "
+                 "reads level 0"),
 )  # fmt: skip
 
 
@@ -146,13 +146,13 @@ def scale_options(command: Command) -> Command:
 def detector_options(ratio: float, prefix: str = "") -> Decorator:
     """Add the options of a detector, and pass it to the command as `detector`.
 
-    `ratio` is the default of Contrast.
+    `ratio` is the default ratio of the contrast detector.
     """
     options = add_options(
         click.option(f"--{prefix}detector", type=click.Choice(list(DETECTORS)), default="contrast",
-                     help="how blank tiles are found"),
+                     help="method that finds blank tiles"),
         click.option(f"--{prefix}ratio", type=float, default=ratio,
-                     help="of the contrast detector: blank if std <= ratio * mean"),
+                     help="for contrast: a tile is blank if std <= ratio * mean"),
     )  # fmt: skip
     names = [f"{prefix}{name}".replace("-", "_") for name in ("detector", "ratio")]
 
@@ -169,7 +169,7 @@ def detector_options(ratio: float, prefix: str = "") -> Decorator:
 
 
 def blank_map_options(prefix: str = "") -> Decorator:
-    """Add the tiles of a blank map and the detector."""
+    """Add the tile size of a blank map and the detector."""
     return add_options(
         click.option(f"--{prefix}tile-size", type=int,
                      show_default="8, 10, 20 or 40 tiles per side, by the longest side",
@@ -179,7 +179,7 @@ def blank_map_options(prefix: str = "") -> Decorator:
 
 
 def pack_options(prefix: str = "") -> Decorator:
-    """Add the tiles of a pack and the detector."""
+    """Add the options of a pack and the detector."""
     return add_options(
         click.option(f"--{prefix}tile-size", type=int,
                      show_default="4, 5, 10 or 20 tiles per mean side, by the longest side",
@@ -192,6 +192,6 @@ def pack_options(prefix: str = "") -> Decorator:
         click.option(f"--{prefix}edge", type=click.Choice(get_args(Edge)), default="drop",
                      help="what to do with the last tile of a row or column if it does not fit"),
         click.option(f"--{prefix}top-k", type=int, show_default="all tiles",
-                     help="only the k tiles with the highest score"),
+                     help="pack only the k tiles with the highest score"),
         detector_options(0.35, prefix),
     )  # fmt: skip

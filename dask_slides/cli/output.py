@@ -1,4 +1,4 @@
-"""Results of a command: write them, and print them as lines or JSON."""
+"""Write the results of a command, and print them as text or JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dask_slides.writers.write import write
 
 
 def printable(text: str) -> str:
-    """Return text of a file as one line, without control characters of a terminal."""
+    """Return text of a file as one line without terminal control characters."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
 
 
@@ -45,7 +45,7 @@ def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str])
 
 
 def print_store(common: CommonOptions, path: str, facts: dict[str, Any], line: str) -> None:
-    """Print what was written to `path`; name its corrupt tiles and exit with 3 if there are any."""
+    """Describe the store at `path`; print corrupt tiles and exit with 3 if there are any."""
     bad_tiles = bad_tiles_in(path)
     if bad_tiles:
         facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
@@ -54,7 +54,7 @@ def print_store(common: CommonOptions, path: str, facts: dict[str, Any], line: s
 
 
 def print_pack(common: CommonOptions, path: str, out: str, pack: TilePack) -> None:
-    """Print what was written of a pack."""
+    """Describe the pack that was written to `path`."""
     facts: dict[str, Any] = {"shape": list(pack.tiles.shape)}
     line = f"{out}: {pixels_text(pack.tiles.shape)}"
     if skipped := pack.attributes.get("skipped"):
@@ -65,7 +65,7 @@ def print_pack(common: CommonOptions, path: str, out: str, pack: TilePack) -> No
 
 def print_estimate(common: CommonOptions, estimate: Estimate) -> None:
     """Print an estimate, for --dry-run."""
-    most = "at most " if estimate.upper_bound else ""
+    bound = "at most " if estimate.upper_bound else ""
     threads = 1 if common.scheduler == "processes" else common.threads
     if common.scheduler in ("threads", "processes") and not estimate.upper_bound:
         check_memory(estimate.task_bytes, "this plan")
@@ -73,9 +73,9 @@ def print_estimate(common: CommonOptions, estimate: Estimate) -> None:
     facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}
     lines = [
         f"source   {pixels_text(estimate.source_shape)}",
-        f"output   {most}{pixels_text(estimate.output_shape)}",
-        f"tasks    {most}{estimate.tasks:,}",
-        f"write    {most}{bytes_text(estimate.bytes_to_write)} before compression",
+        f"output   {bound}{pixels_text(estimate.output_shape)}",
+        f"tasks    {bound}{estimate.tasks:,}",
+        f"write    {bound}{bytes_text(estimate.bytes_to_write)} before compression",
         f"memory   {bytes_text(peak)} per worker with {threads} threads, plus at most "
         f"{bytes_text(LIMIT)} of buffers between tasks",
     ]

@@ -1,4 +1,4 @@
-"""Progress: bars on a terminal, lines in a log."""
+"""Show progress as bars on a terminal or as lines in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class ProgressLines:
-    """Print a line for each tenth of a computation: tasks, rate, seconds left."""
+    """Print a line after each tenth of a computation: tasks, rate and seconds left."""
 
     def __init__(self, megapixels: float) -> None:
         self._megapixels = megapixels
@@ -82,7 +82,7 @@ class ProgressBars:
 
 
 class NoProgress:
-    """No progress."""
+    """Show no progress."""
 
     def __enter__(self) -> NoProgress:
         return self

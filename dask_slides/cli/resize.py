@@ -1,4 +1,4 @@
-"""``dask-slides resize``: write a slide, smaller."""
+"""``dask-slides resize``: write a resized slide."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dask_slides.writers.estimate import estimate_image
 def command(
     slide: SlideOptions, out: str, scale: dict[str, Any], ome_zarr: str, common: CommonOptions
 ) -> None:
-    """Resize SLIDE as a whole and write it to OUT.ome.zarr."""
+    """Resize the whole SLIDE and write it to OUT.ome.zarr."""
     source = slide.open()
     result = resize(source, **scale)
     check_output(out, common)

@@ -1,4 +1,4 @@
-"""``dask-slides run``: the same steps for many slides."""
+"""``dask-slides run``: run the same steps for many slides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Steps = dict[str, dict[str, Any]]
 @click.command("run")
 @click.argument("slides", metavar="SLIDES...", nargs=-1, required=True)
 @click.option("-o", "--out", "job", metavar="JOB", required=True, help="folder to write to")
-@click.option("--steps", default=",".join(STEPS), help="what to make of each slide")
+@click.option("--steps", default=",".join(STEPS), help="steps to run for each slide")
 @opening_options
 @scale_options
 @ome_zarr_option
@@ -47,11 +47,11 @@ Steps = dict[str, dict[str, Any]]
 @click.option("--keep-going/--fail-fast", default=True,
               help="whether to continue after a slide that fails")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), show_default="all",
-              help="most slides to work on")  # fmt: skip
+              help="maximum number of slides to process")  # fmt: skip
 @click.option("--window", type=click.IntRange(1), show_default="2 per thread",
-              help="most slides in flight")  # fmt: skip
+              help="maximum number of slides in flight")  # fmt: skip
 @click.option("--whole-below", type=float, default=WHOLE_BELOW,
-              help="megapixels from which all workers share a slide")  # fmt: skip
+              help="size in megapixels from which all workers share a slide")  # fmt: skip
 @computing
 def command(
     slides: tuple[str, ...],
@@ -69,12 +69,12 @@ def command(
     common: CommonOptions,
     **options: Any,
 ) -> None:
-    """Run the same steps for many slides; skip what is done already.
+    """Run the same steps for many slides; skip steps that are already done.
 
     SLIDES are files, folders, patterns such as 'slides/*.svs', or a .csv with the columns
     path, mpp, name. The scale options are those of resize and cutoff; --mask-... are those of
-    the blank map of mask and cutoff. Exits with 3 if a slide failed or corrupt tiles were filled;
-    see JOB/process_list.csv for which, and why.
+    the blank map of mask and cutoff. The exit code is 3 if a slide failed or corrupt tiles were
+    filled; JOB/process_list.csv lists them with the reasons.
     """
     chosen = _chosen_steps(steps, scale, ome_zarr, options)
     with scheduler(replace(common, quiet=True), 0.0):
@@ -125,9 +125,9 @@ def _chosen_steps(
 
 @contextmanager
 def _log_on_stderr(quiet: bool) -> Iterator[None]:
-    """Print the log of the run, one line per slide."""
+    """Print the log of the run on stderr, one line per slide."""
     handler: logging.Handler = logging.NullHandler() if quiet else logging.StreamHandler()
-    before = log.propagate, log.level
+    propagate, level = log.propagate, log.level
     log.propagate = False
     log.setLevel(logging.INFO)
     log.addHandler(handler)
@@ -135,14 +135,14 @@ def _log_on_stderr(quiet: bool) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.propagate = before[0]
-        log.setLevel(before[1])
+        log.propagate = propagate
+        log.setLevel(level)
 
 
 def _print_estimate(
     common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps, whole_below: float
 ) -> None:
-    """Print what would be done, for --dry-run."""
+    """Print an estimate of the run, for --dry-run."""
     folder = job_folder(job)
     cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite)
     found = estimate_cohort(cohort, whole_below, threads())

@@ -1,4 +1,4 @@
-"""``dask-slides sample``: make a slide to try things on."""
+"""``dask-slides sample``: make a sample slide."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ COMPRESSIONS = ("jpeg", "jpeg2000", "lzw", "deflate", "zstd", "webp", "none")
 @click.argument("path", callback=output_path("a TIFF", (".tif", ".tiff", ".btf", ".tf8"), ".tif"))
 @click.option("--shape", type=(int, int), default=(20480, 20480), help="height and width")
 @click.option("--tile-size", "tile", type=int, default=256, help="side of a tile of the file")
-@click.option("--compression", type=click.Choice(COMPRESSIONS), default="jpeg", help="of the tiles")
+@click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    default="jpeg",
+    help="compression of the tiles",
+)
 @click.option("--pyramid", is_flag=True, help="add levels at 1/4, 1/16, ...")
 @click.option("--mpp", type=float, default=0.25, help="micrometres per pixel")
-@click.option("--seed", type=int, default=0, help="another seed draws other tissue")
+@click.option("--seed", type=int, default=0, help="seed that determines the tissue")
 @overwrite_option
 @report_errors
 def command(path: str, shape: tuple[int, int], **options: Any) -> None:
-    """Make a realistic slide at PATH; the same options give the same bytes."""
+    """Write a realistic slide to PATH; the same options give the same bytes."""
     sample_slide(path, shape=shape, **options)
     click.echo(f"{path}: {pixels_text(shape)} px, {bytes_text(os.path.getsize(path))}")

@@ -43,13 +43,13 @@ def scheduler(common: CommonOptions, megapixels: float) -> Iterator[None]:
                 yield
             return
         level = logging.WARNING if common.verbose else logging.CRITICAL
-        # the client logs a lost scheduler when it is closed
+        # a client that has lost its scheduler logs this when it is closed
         with distributed_logs_above(level), _cluster(common, level):
             yield
 
 
 def megapixels(slide: Slide) -> float:
-    """Return the size of a slide, for the rate that is shown."""
+    """Return the size of a slide in megapixels, for the progress rate."""
     return float(slide.shape[0]) * float(slide.shape[1]) / 1e6
 
 
@@ -70,7 +70,7 @@ def _memory(common: CommonOptions) -> int | None:
 
 
 def _cluster(common: CommonOptions, level: int) -> Any:
-    """Return a context in which a local cluster, or the one at an address, is used."""
+    """Return a context that uses a local cluster, or the cluster at an address."""
     where = common.scheduler
     if where == "processes":
         return local_cluster(common.threads, _memory(common), level)

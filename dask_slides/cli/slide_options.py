@@ -1,4 +1,4 @@
-"""The argument SLIDE, and the options with which it is opened."""
+"""The argument SLIDE and the options to open it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dask_slides.slide import Slide, open_slide
 
 @dataclass(frozen=True)
 class SlideOptions:
-    """SLIDE, and the options with which it is opened."""
+    """SLIDE and the options to open it."""
 
     slide: str
     slide_mpp: float | None
@@ -31,7 +31,7 @@ class SlideOptions:
 
     @property
     def path(self) -> str:
-        """The path or address."""
+        """Path or URL of the slide."""
         return self.slide
 
     def open(self) -> Slide:
@@ -70,22 +70,22 @@ opening_options = add_options(
     click.option("--on-bad-tile", type=click.Choice(MODES), default="raise",
                  help="fail if a tile cannot be decoded, or fill it, print it and exit with 3"),
     click.option("--limits", metavar="NAME=N", multiple=True, callback=_parse_limits,
-                 help="change a limit for what the file declares, as in tile_bytes=2GB; "
+                 help="change a limit for values that the file declares, as in tile_bytes=2GB; "
                  f"limits are {', '.join(field.name for field in fields(Limits))}"),
 )  # fmt: skip
-"""Options that also apply to many slides."""
+"""Options that apply to single and to many slides."""
 
 _slide_options = add_options(
     click.argument("slide", metavar="SLIDE"),
     opening_options,
     click.option("--verify-hash", metavar="SHA256",
-                 help="read the whole file first, and refuse it if its checksum differs"),
+                 help="read the whole file first and fail if its checksum differs"),
     click.option("--image", metavar="NAME|NUMBER", show_default="the largest",
-                 help="one of several images of the file; info lists them"),
+                 help="image to open if the file has several; info lists them"),
     click.option("--axes", metavar="LETTERS", show_default="from the file",
                  help="axes of stacked pages, such as CYX for channels, ZYX or TYX"),
-    click.option("--z", type=click.IntRange(0), default=0, help="number of the plane along z"),
-    click.option("--t", type=click.IntRange(0), default=0, help="number of the plane along t"),
+    click.option("--z", type=click.IntRange(0), default=0, help="index of the plane along z"),
+    click.option("--t", type=click.IntRange(0), default=0, help="index of the plane along t"),
 )  # fmt: skip
 
 

@@ -19,10 +19,10 @@ from dask_slides.writers.store.verify import verify
 @json_option
 @report_errors
 def command(store: str, as_json: bool) -> None:
-    """Read all of STORE, and check that it is complete and unchanged."""
+    """Read all of STORE and check that it is complete and unchanged."""
     found = verify(store)
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
-    whole = f"{found.files:,} files, {bytes_text(found.nbytes)}"
-    click.echo(f"{store}: {whole}, all as written; shards: {status_text(found.statuses)}")
+    size = f"{found.files:,} files, {bytes_text(found.nbytes)}"
+    click.echo(f"{store}: {size}, all as written; shards: {status_text(found.statuses)}")

@@ -1,4 +1,4 @@
-"""The work on one slide, on whatever worker: the steps that are not done yet."""
+"""Run the steps of one slide that are not done yet, on any worker."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from dask_slides.slide import Slide
 from dask_slides.writers.store.transaction import Target
 
 RUN = ".run"
-"""File in the folder of a job with the identifier of the run; when it goes, work stops at the next
-block."""
+"""File in the job folder with the identifier of the current run; when it is removed, work stops at
+the next block."""
 
 
 class Stopped(Exception):
-    """The run that this work belongs to has ended."""
+    """The run that started this work has ended."""
 
 
 @dataclass(frozen=True)
 class SlideJob:
-    """A slide to work on; small, because it is sent to a worker."""
+    """A slide to process; small, because it is sent to a worker."""
 
     folder: str
-    """Of the job."""
+    """The job folder."""
     entry: SlideEntry
-    """The slide in the list, with its name in the job."""
+    """The slide in the list, with its folder name in the job."""
     slide: Slide
     identity: Identity
     steps: tuple[Step, ...]
@@ -52,56 +52,56 @@ class SlideJob:
     """Identifier of the run."""
     overwrite: bool = False
     whole: bool = True
-    """Whether one worker does all of it, in one thread."""
+    """Whether one worker processes the whole slide, in one thread."""
 
     @property
     def name(self) -> str:
-        """The name of the slide in the job."""
+        """The folder name of the slide in the job."""
         return str(self.entry.name)
 
     def path(self, step: Step) -> str:
-        """Return where the result of `step` is written."""
+        """Return the path of the store of `step`."""
         return store_path(self.folder, self.name, step)
 
     def parameters(self, step: Step) -> Parameters:
-        """Return what the result of `step` depends on."""
+        """Return the parameters that the result of `step` depends on."""
         return {**slide_parameters(self.entry, self.identity), **step_parameters(step)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the work on a slide ended."""
+    """The result of processing one slide."""
 
     name: str
     status: str
-    """done, failed, or todo if the run was stopped."""
+    """"done", "failed", or "todo" if the run was stopped."""
     counts: Mapping[str, Any] = field(default_factory=dict)
-    """By step and count, such as ``pack_tiles``."""
+    """Counts by column of the process list, such as ``pack_tiles``."""
     seconds: float = 0.0
     error: str = ""
-    """Class of the error."""
+    """Name of the error class."""
     message: str = ""
     traceback: str = ""
-    """Of an unexpected error."""
+    """Traceback of an unexpected error."""
 
 
 def failure(name: str, error: BaseException, counts: Any = None, seconds: float = 0.0) -> Outcome:
     """Return the outcome of a slide that failed with `error`."""
     message = " ".join(str(error).split()) or type(error).__name__
     trace = ""
-    if not isinstance(error, SlideError):  # whose message is enough
+    if not isinstance(error, SlideError):  # the message of a SlideError is enough
         trace = "".join(traceback.format_exception(error))
     return Outcome(name, "failed", counts or {}, seconds, type(error).__name__, message, trace)
 
 
 def work_alone(job: SlideJob) -> Outcome:
-    """Do the steps of a slide in this thread; compute nothing elsewhere."""
+    """Run the steps of a slide, with all computation in this thread."""
     with compute_in_this_thread():
         return work_on(job)
 
 
 def work_on(job: SlideJob) -> Outcome:
-    """Do the steps of a slide that are not done; return errors in the outcome."""
+    """Run the steps of a slide that are not done; return an error as an outcome."""
     counts: dict[str, Any] = {}
     start = time.monotonic()
     try:
@@ -110,21 +110,21 @@ def work_on(job: SlideJob) -> Outcome:
             maps = BlankMaps(job.slide)
             with cached_reduced_tiles(job.slide.source, job.folder, _reductions(job, done)):
                 for step in job.steps:
-                    found = done[step.name]
-                    if found is None:
-                        found = _do_step(job, step, maps)
-                    counts |= counts_by_step(step, found)
+                    step_counts = done[step.name]
+                    if step_counts is None:
+                        step_counts = _run_step(job, step, maps)
+                    counts |= counts_by_step(step, step_counts)
     except Stopped:
         return Outcome(job.name, "todo", counts, _seconds_since(start))
-    except ClusterLostError:  # not the fault of the slide
+    except ClusterLostError:  # the slide is not the cause
         raise
-    except Exception as error:  # one bad slide never stops the others
+    except Exception as error:  # one bad slide must not stop the others
         return failure(job.name, error, counts, _seconds_since(start))
     return Outcome(job.name, "done", counts, _seconds_since(start))
 
 
 def counts_by_step(step: Step, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return counts with the names of their columns in the process list."""
+    """Return the counts of a step by column of the process list."""
     return {f"{step.name}_{name}": number for name, number in counts.items()}
 
 
@@ -133,7 +133,7 @@ def _seconds_since(start: float) -> float:
 
 
 def _check_run(job: SlideJob, *_: object) -> None:
-    """Raise Stopped unless the run of this job is still going on."""
+    """Raise Stopped if the run of this job has ended."""
     try:
         with open(os.path.join(job.folder, RUN), encoding="ascii") as stream:
             if stream.read() == job.run:
@@ -144,12 +144,12 @@ def _check_run(job: SlideJob, *_: object) -> None:
 
 
 def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
-    """Return the counts of a step that is done; None if it has to be done.
+    """Return the counts of a step that is done; None if it must be run.
 
     Raises
     ------
     ResumeError
-        It was done with other parameters, and is not to be overwritten.
+        The step was run with other parameters and `overwrite` is false.
     """
     result, wanted = stored_result(job.path(step)), job.parameters(step)
     if result is None:
@@ -162,13 +162,13 @@ def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
 
 
 def _reductions(job: SlideJob, done: Mapping[str, Any]) -> list[int]:
-    """Return the reductions at which the steps that are not done read level 0."""
-    left = (step for step in job.steps if done[step.name] is None)
-    return [factor for step in left for factor in step.reductions(job.slide)]
+    """Return the reductions at which the remaining steps read level 0."""
+    remaining = (step for step in job.steps if done[step.name] is None)
+    return [factor for step in remaining for factor in step.reductions(job.slide)]
 
 
-def _do_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
-    """Write the result of a step; return its counts."""
+def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
+    """Run a step and write its result; return its counts."""
     _check_run(job)
     path = job.path(step)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -177,6 +177,6 @@ def _do_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
     try:
         step.write(obj, target)
-    except ResumeError:  # an unfinished store of other parameters: start again
+    except ResumeError:  # the unfinished store has other parameters, so start again
         step.write(obj, replace(target, resume=False))
     return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}

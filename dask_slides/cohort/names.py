@@ -1,4 +1,4 @@
-"""Names of slides as folders: safe on every system, distinct, and the same in the next run."""
+"""Folder names of slides: valid on every system, distinct, and stable between runs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 LONGEST = 100
-"""Bytes of a name in UTF-8: the longest hidden file name made of it has fewer than 255."""
+"""Maximum bytes of a name in UTF-8, so that hidden files derived from it stay below 255 bytes."""
 _RESERVED = {"con", "prn", "aux", "nul"}
 _RESERVED |= {port + digit for port in ("com", "lpt") for digit in "0123456789"}
-"""Names of devices on Windows, whatever follows the first dot."""
+"""Device names on Windows, reserved with any suffix after the first dot."""
 PROCESS_LIST = "process_list.csv"
-"""Table of a job, beside the folders of its slides."""
+"""File name of the table in the job folder."""
 LOG = "cohort.log"
-"""Log file of a job."""
+"""File name of the log in the job folder."""
 _SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
 _ALLOWED = "-_.+@=#, ()"
 
 
 def folded(name: str) -> str:
-    """Return the same text for two names that a file system may not distinguish."""
+    """Normalize a name: names that a file system may not distinguish give the same text."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def safe_name(text: str) -> str:
-    """Return `text` as the name of a folder: one component, printable, short, not reserved."""
+    """Make `text` a valid folder name: one path component, printable, short, not reserved."""
     text = unicodedata.normalize("NFC", text)
-    text = "".join(one if one.isalnum() or one in _ALLOWED else "_" for one in text)
+    text = "".join(char if char.isalnum() or char in _ALLOWED else "_" for char in text)
     text = text.encode("utf-8", "replace")[: LONGEST - 1].decode("utf-8", "ignore")
     text = text.lstrip(". ").rstrip(". ") or "slide"
     reserved = folded(text.partition(".")[0].strip()) in _RESERVED
@@ -48,17 +48,17 @@ def stem(path: str) -> str:
 def names_for(
     paths: Iterable[str], given: Mapping[str, str], before: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return names by path: the name given, the name in an earlier run, or one made of the path.
+    """Return a name for each path: the user's, that of an earlier run, or one made from the path.
 
-    If names made of several paths are alike, each gets the first digits of the checksum of its
+    If several paths give the same name, each name gets the first digits of the checksum of its
     path, so that names do not depend on the order of the list.
 
     Parameters
     ----------
     paths
-        All slides, each once.
+        Paths of all slides, without duplicates.
     given, before
-        Names that the user gave, and names in an earlier run, by path.
+        Names from the user, and names in an earlier run, by path.
     """
     fixed = {path: given.get(path) or before.get(path) for path in paths}
     used = {folded(name) for name in (*before.values(), *given.values())}

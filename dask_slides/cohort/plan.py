@@ -1,4 +1,4 @@
-"""The slides of a run, their names, and which of them are done already."""
+"""Plan a run: name its slides and find those that are already done."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from dask_slides.readers.remote.identity import identify
 
 @dataclass(frozen=True)
 class Cohort:
-    """A list of slides, each with a name, and the folder of their results."""
+    """A list of named slides, the steps to run, and the job folder."""
 
     folder: str
     steps: tuple[Step, ...]
     entries: tuple[SlideEntry, ...]
     overwrite: bool
     earlier: Mapping[str, Mapping[str, str]]
-    """Rows of the process list of an earlier run, by name of the slide."""
+    """Rows of the process list of an earlier run, by slide name."""
 
     def finished(self, entry: SlideEntry) -> Outcome | None:
-        """Return the outcome of a slide that is done, or whose file has changed; else None.
+        """Return the outcome of a slide that is done or whose file has changed, else None.
 
         Raises
         ------
         ResumeError
-            A step was done with other arguments, or by another version.
+            A step was run with other arguments or by another version.
         """
         name = str(entry.name)
         paths = [store_path(self.folder, name, step) for step in self.steps]
@@ -56,7 +56,7 @@ class Cohort:
     def _outcome(
         self, entry: SlideEntry, done: Sequence[tuple[Step, StepResult]]
     ) -> Outcome | None:
-        """Return the outcome of a slide with a result of every step; None to replace one."""
+        """Return the outcome of a slide with all results; None if one of them must be replaced."""
         name = str(entry.name)
         of_slide = slide_parameters(entry, identify(entry.path))
         counts: dict[str, Any] = {}
@@ -71,18 +71,18 @@ class Cohort:
 
 
 def job_folder(job: Any) -> str:
-    """Return the absolute path of the folder of a job; nothing is created.
+    """Return the absolute path of a job folder; create nothing.
 
     Raises
     ------
     SlideArgumentError
-        It is an address.
+        `job` is a URL.
     OutputExistsError
-        It holds anything but a job.
+        The folder contains something other than a job.
     """
     if "://" in os.fspath(job):
         raise SlideArgumentError(
-            f"{job}: the results of a run are written to a folder; give one that every worker sees"
+            f"{job}: results are written to a folder; give a folder that every worker can access"
         )
     folder: str = os.path.abspath(os.fspath(job))
     if os.path.isdir(folder):
@@ -90,21 +90,19 @@ def job_folder(job: Any) -> str:
         if LOG in names or all(name.startswith(".") for name in names):
             return folder
     if os.path.lexists(folder):
-        raise OutputExistsError(
-            f"{folder}: is not the folder of a run over slides; choose a new or an empty one"
-        )
+        raise OutputExistsError(f"{folder}: is not a job folder; choose a new or an empty folder")
     return folder
 
 
 def named_cohort(
     folder: str, entries: Sequence[SlideEntry], steps: tuple[Step, ...], overwrite: bool
 ) -> Cohort:
-    """Return the slides with their names in `folder`; nothing is written.
+    """Give each slide its name in `folder`; write nothing.
 
     Raises
     ------
     SlideArgumentError
-        The name given to a slide belongs to another slide there.
+        The name of a slide differs from an earlier run, or belongs to another slide there.
     """
     given = {entry.path: entry.name for entry in entries if entry.name}
     earlier = read_rows(folder)
@@ -118,7 +116,7 @@ def named_cohort(
         if owners.get(folded(name), path) != path or before.get(path, name) != name:
             raise SlideArgumentError(
                 f"{path}: {name!r} is the name of another slide in {folder}, or this slide has "
-                "another name there; use the same names, or another folder"
+                "another name there; use the same names or another folder"
             )
     named = tuple(replace(entry, name=names[entry.path]) for entry in entries)
     return Cohort(folder, steps, named, overwrite, earlier)

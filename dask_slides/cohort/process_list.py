@@ -1,4 +1,4 @@
-"""The process list: a CSV table with one row per slide, for people and spreadsheets."""
+"""The process list: a CSV table with one row per slide."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from dask_slides.errors import SlideFormatError
 from dask_slides.writers.store.local_folder import write_whole
 
 STATUSES = ("todo", "running", "done", "failed")
-SHARE = 20
-"""The table is saved again after this many times the time that saving it took: in a run of 100,000
-slides that is a twentieth of the time. Nothing is lost, as the stores say what is done."""
-LEAST_SECONDS = 1.0
+SAVE_INTERVAL = 20
+"""Time between two saves of the table, as a multiple of the time that one save takes, so that saves
+take about 5 % of a run. A killed run loses nothing, as the stores record which steps are done."""
+MIN_SECONDS = 1.0
+"""Minimum time between two saves."""
 
 
 @dataclass(slots=True)
 class Row:
-    """One slide."""
+    """The row of one slide."""
 
     name: str
     path: str
@@ -40,7 +41,7 @@ class Row:
 
     @property
     def is_filled(self) -> bool:
-        """Whether corrupt tiles are filled in a result."""
+        """Whether a result contains corrupt tiles that were filled."""
         return any(n for count, n in self.counts.items() if count.endswith(f"_{CORRUPT_TILES}"))
 
     def values(self) -> dict[str, Any]:
@@ -57,12 +58,12 @@ class Row:
 
 
 def csv_text(path: str) -> str:
-    """Return a path as it is in the table: it may hold bytes that are not text."""
+    """Return a path as text for the table, with bytes that are not UTF-8 escaped."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
 def read_rows(folder: str) -> dict[str, dict[str, str]]:
-    """Return the rows of the process list in `folder`, by name; none if there is no list."""
+    """Return the rows of the process list in `folder` by name; empty if there is no list."""
     path = os.path.join(folder, PROCESS_LIST)
     try:
         with open(path, encoding="utf-8", newline="") as stream:
@@ -70,13 +71,15 @@ def read_rows(folder: str) -> dict[str, dict[str, str]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SlideFormatError(f"{path}: is not a table in UTF-8 ({error}); remove it") from error
+        raise SlideFormatError(
+            f"{path}: is not a CSV table in UTF-8 ({error}); remove it"
+        ) from error
     named = (row for row in rows if row.get("name") and row.get("path"))
     return {row["name"]: row for row in named if safe_name(row["name"]) == row["name"]}
 
 
 def seconds_in(row: Mapping[str, str]) -> float:
-    """Return the seconds that a slide took in an earlier run; 0 if they are not known."""
+    """Return the seconds that a slide took in an earlier run; 0 if unknown."""
     try:
         return float(row.get("seconds") or 0)
     except ValueError:
@@ -84,9 +87,9 @@ def seconds_in(row: Mapping[str, str]) -> float:
 
 
 class ProcessList:
-    """The rows of a run, and their table in the folder of the job.
+    """The rows of a run, and their table in the job folder.
 
-    Rows of slides that only earlier runs had stay in the table.
+    The table also contains the slides of earlier runs that are not part of this one.
     """
 
     def __init__(
@@ -102,10 +105,10 @@ class ProcessList:
         counts = [f"{step.name}_{one}" for step in steps for one in (*step.counts, CORRUPT_TILES)]
         self._columns = ["name", "path", "status", *counts, "seconds", "error", "message"]
         self.tally = Counter(dict.fromkeys(STATUSES, 0))
-        """How many slides have each status."""
+        """Number of slides by status."""
         self.tally["todo"] = len(self.rows)
         self._due = 0.0
-        for partial in glob.glob(f"{glob.escape(self.path)}.*.partial"):  # of a killed run
+        for partial in glob.glob(f"{glob.escape(self.path)}.*.partial"):  # left by a killed run
             os.unlink(partial)
 
     def set_status(self, name: str, status: str) -> None:
@@ -116,19 +119,19 @@ class ProcessList:
         row.status = status
 
     def record(self, outcome: Outcome) -> None:
-        """Record how the work on a slide ended."""
+        """Record the outcome of a slide."""
         row = self.rows[outcome.name]
         self.set_status(outcome.name, outcome.status)
         row.counts, row.seconds = outcome.counts, outcome.seconds
         row.error, row.message = outcome.error, outcome.message
 
     def save_if_due(self) -> None:
-        """Save the table, if the last time is long enough ago."""
+        """Save the table if the last save is long enough ago."""
         if time.monotonic() >= self._due:
             self.save()
 
     def save(self) -> None:
-        """Replace the table in the folder."""
+        """Replace the table in the job folder."""
         start = time.monotonic()
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, self._columns, extrasaction="ignore")
@@ -137,4 +140,4 @@ class ProcessList:
         table.writerows(self._earlier)
         write_whole(self.path, text.getvalue().encode("utf-8", "backslashreplace"))
         now = time.monotonic()
-        self._due = now + max(LEAST_SECONDS, SHARE * (now - start))
+        self._due = now + max(MIN_SECONDS, SAVE_INTERVAL * (now - start))

@@ -1,7 +1,7 @@
-"""Finished results: the parameters that each store records in its own attributes.
+"""Find finished results by the parameters that each store records in its attributes.
 
-A step is done when its store has a manifest and records the parameters that are asked for. A
-store appears whole or not at all, so this holds after a run was killed at any moment.
+A step is done if its store has a manifest and records the requested parameters. A store appears
+completely or not at all, so this is also true after a run was killed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attribut
 from dask_slides.writers.store.transaction import facts_of
 
 ATTRIBUTE = "cohort"
-"""Name, in the attribute of a store, of the parameters and counts that are recorded here."""
+"""Key of the parameters and counts in the attribute `dask_slides` of a store."""
 ON_BAD_TILE = "on_bad_tile"
 CORRUPT_TILES = "corrupt"
-"""Count of every step: tiles of the slide that are filled because they cannot be decoded."""
-
+"""Name of the count of corrupt tiles that were filled; every step has it."""
 
 Parameters = Mapping[str, Any]
 """Everything that the result of a step depends on, as plain values by name."""
@@ -34,23 +33,23 @@ Parameters = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a finished store records."""
+    """The parameters and counts that a finished store records."""
 
     parameters: Parameters
     counts: Mapping[str, Any]
-    """For the process list."""
+    """Counts for the process list."""
 
     def matches(self, wanted: Parameters) -> bool:
         """Return whether this is the result of the `wanted` parameters.
 
-        Without corrupt tiles it does not depend on `on_bad_tile`.
+        `on_bad_tile` is ignored if no tile is corrupt.
         """
         if self.counts[CORRUPT_TILES]:
             return self.parameters == wanted
         return {**self.parameters, ON_BAD_TILE: ""} == {**wanted, ON_BAD_TILE: ""}
 
     def check(self, wanted: Parameters, what: str) -> None:
-        """Raise ResumeError if one of the `wanted` parameters differs; name it and `what`."""
+        """Raise ResumeError if a parameter differs from `wanted`; `what` names the result."""
         stored = self.parameters
         differing = sorted(name for name in wanted if stored.get(name) != wanted[name])
         if differing:
@@ -63,7 +62,7 @@ class StepResult:
 
 
 def slide_parameters(entry: SlideEntry, identity: Identity) -> Parameters:
-    """Return the parameters that are the same for all steps: the file, and how it is opened."""
+    """Return the parameters of all steps: the file and the options to open it."""
     return {
         "file": os.path.basename(entry.path),
         "size": identity.size,
@@ -75,14 +74,14 @@ def slide_parameters(entry: SlideEntry, identity: Identity) -> Parameters:
 
 
 def step_parameters(step: Step) -> Parameters:
-    """Return the parameters that are the same for all slides: the version and the arguments."""
+    """Return the parameters of all slides: the version and the arguments of the step."""
     return {"version": __version__} | facts_of(step, step.name)
 
 
 def attributes_to_record(parameters: Parameters, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a store is to record so that `stored_result` finds it.
+    """Return the attributes that a store must record for `stored_result`.
 
-    Record 2.0 as 2: they are the same parameter, but not the same text in the key of a store.
+    Record 2.0 as 2, because equal parameters must also be equal as text to resume a store.
     """
     plain = {
         name: int(value) if isinstance(value, float) and value.is_integer() else value
@@ -92,23 +91,23 @@ def attributes_to_record(parameters: Parameters, counts: Mapping[str, Any]) -> d
 
 
 def stored_result(path: str) -> StepResult | None:
-    """Return what the store at `path` records; None if it is not a finished result of a run."""
-    mark = read_own_attributes(path) if os.path.exists(path) else None
-    if mark is None or "manifest" not in mark:
+    """Return the result recorded by the store at `path`; None if no run has finished it."""
+    attributes = read_own_attributes(path) if os.path.exists(path) else None
+    if attributes is None or "manifest" not in attributes:
         return None
     try:
-        parameters, counts = (mark[ATTRIBUTE][name] for name in ("parameters", "counts"))
+        parameters, counts = (attributes[ATTRIBUTE][name] for name in ("parameters", "counts"))
         require_type(parameters, dict)
         for number in require_type(counts, dict).values():
             require_type(number, int, float)
-    except (KeyError, TypeError):  # written by a single call, or by anybody
+    except (KeyError, TypeError):  # not written by a run
         return None
     filled = corrupt_tiles(path, parameters.get(ON_BAD_TILE))
     return StepResult(parameters, counts | {CORRUPT_TILES: filled})
 
 
 def corrupt_tiles(path: str, on_bad_tile: Any) -> int:
-    """Return how many corrupt tiles are filled in the store at `path`."""
+    """Count the corrupt tiles that were filled in the store at `path`."""
     if on_bad_tile != "mask":
         return 0
     return sum(tile.status == CORRUPT for tile in bad_tiles_in(path))

@@ -1,4 +1,4 @@
-"""`run_cohort`: the same steps for many slides, with resumption and a record of failures."""
+"""Run the same steps for many slides, continue interrupted runs, and record failures."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from dask_slides.runtime.scheduler import check_memory
 from dask_slides.writers.store.local_folder import locked
 
 WHOLE_BELOW = 250.0
-"""Megapixels from which all workers share a slide: about 16 regions."""
+"""Size in megapixels from which all workers share a slide; it then has about 16 regions."""
 
 PAUSES = (1, 5, 15, 30)
-"""Seconds to wait before trying again slides that a worker of a killed run is still writing; it
-stops at its next block. No other run can use this folder."""
+"""Seconds to wait before each retry of slides that a worker of a killed run is still writing. That
+worker stops at its next block, and no other run can use this folder."""
 
 log = logging.getLogger("dask_slides.cohort")
 
 
 @dataclass(frozen=True)
 class CohortResult:
-    """How a run over many slides ended."""
+    """The result of a run over many slides."""
 
     job: str
-    """The folder, absolute."""
+    """Absolute path of the job folder."""
     slides: int
     done: int
-    """Including those of earlier runs."""
+    """Slides that are done, including those of earlier runs."""
     failed: int
     todo: int
-    """Left to do: because of a limit, or after a failure."""
+    """Slides that are left, because of a limit or after a failure."""
     filled: int
     """Slides done with corrupt tiles that were filled, with ``on_bad_tile="mask"``."""
     worked_on: int
-    """Slides that this run worked on."""
+    """Slides that this run processed."""
     seconds: float
-    """Of this run."""
+    """Duration of this run."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class RunOptions:
 
 
 class _Run:
-    """One run: the slides that are left, and how the work on each of them ended."""
+    """One run over the slides of a cohort."""
 
-    def __init__(self, cohort: Cohort, options: RunOptions, file: logging.Logger) -> None:
+    def __init__(self, cohort: Cohort, options: RunOptions, job_log: logging.Logger) -> None:
         self._cohort = cohort
         self._options = options
-        self._file = file
+        self._job_log = job_log
         self._identifier = uuid.uuid4().hex
         self._entries = {str(entry.name): entry for entry in cohort.entries}
         rows = (Row(name, entry.path) for name, entry in self._entries.items())
@@ -90,30 +90,30 @@ class _Run:
         self._retry_busy = True
 
     def run(self) -> None:
-        """Find the slides that are done, and work on the others."""
+        """Find the slides that are done, and process the others."""
         self._record_finished("todo")
         self.list.save()
         tally = self.list.tally
         counts = f"{len(self.list.rows):,}", f"{tally['done']:,}"
-        self._log(logging.INFO, "%s slides, %s done before", *counts)
+        self._log(logging.INFO, "%s slides, %s already done", *counts)
         marker = os.path.join(self._cohort.folder, RUN)
         with open(marker, "w", encoding="ascii") as stream:
             stream.write(self._identifier)
         pool = Pool(self._options.window)
         try:
-            left = [row.name for row in self.list.rows.values() if row.status == "todo"]
-            left = left[: self._options.limit]
-            self.worked_on = len(left)
-            self._work(pool, left)
+            remaining = [row.name for row in self.list.rows.values() if row.status == "todo"]
+            remaining = remaining[: self._options.limit]
+            self.worked_on = len(remaining)
+            self._process(pool, remaining)
             for pause in PAUSES:
                 if not self._busy:
                     break
                 time.sleep(pause)
                 busy, self._busy = self._busy, []
                 self._retry_busy = pause != PAUSES[-1]
-                self._work(pool, busy)
+                self._process(pool, busy)
         finally:
-            os.unlink(marker)  # work that is still going on stops at its next block
+            os.unlink(marker)  # running work stops at its next block
             pool.close()
             self._record_finished("running")
             self.list.save()
@@ -121,33 +121,33 @@ class _Run:
             self._log(logging.INFO, "ended: %s done, %s failed, %s left", *ends)
 
     def _log(self, level: int, text: str, *values: Any) -> None:
-        """Log to the file of the job, and to the logger that all runs of the process share."""
-        self._file.log(level, text, *values)
+        """Log to the file of the job and to the logger that all runs of this process share."""
+        self._job_log.log(level, text, *values)
         log.log(level, text, *values)
 
-    def _work(self, pool: Pool, names: Sequence[str]) -> None:
+    def _process(self, pool: Pool, names: Sequence[str]) -> None:
         for outcome in pool.outcomes(self._jobs(names)):
             self._record(outcome)
 
     def _record_finished(self, status: str) -> None:
-        """Record which of the slides with `status` are done, and whose file has changed."""
+        """Update slides with `status`: done, failed if the file has changed, or left to do."""
         for row in self.list.rows.values():
             if row.status == status:
-                found = self._cohort.finished(self._entries[row.name])
-                outcome = found or Outcome(row.name, "todo")
-                if outcome.status == "done":  # not logged: it may be of an earlier run
+                finished = self._cohort.finished(self._entries[row.name])
+                outcome = finished or Outcome(row.name, "todo")
+                if outcome.status == "done":  # not logged, as an earlier run may have done it
                     self.list.record(outcome)
                 else:
                     self._record(outcome)
 
     def _jobs(self, names: Sequence[str]) -> Iterator[SlideJob]:
-        """Yield the slides to work on; each is opened when it is its turn."""
+        """Yield the slides to process; open each one just before its turn."""
         for name in names:
             if self._stopping:
                 return
             try:
                 job = self._open(self._entries[name])
-            except Exception as error:  # one bad slide never stops the others
+            except Exception as error:  # one bad slide must not stop the others
                 self._record(failure(name, error))
                 continue
             self.list.set_status(name, "running")
@@ -155,7 +155,7 @@ class _Run:
 
     def _open(self, entry: SlideEntry) -> SlideJob:
         cohort = self._cohort
-        identity = identify(entry.path)  # first: the next run notices a later change
+        identity = identify(entry.path)  # before opening, so that the next run notices a change
         slide = entry.open()
         check_memory(max(one.estimate(slide).task_bytes for one in cohort.steps), slide.name)
         whole = slide.shape[0] * slide.shape[1] < self._options.whole_below * 1e6
@@ -165,10 +165,10 @@ class _Run:
         )  # fmt: skip
 
     def _record(self, outcome: Outcome) -> None:
-        """Record how the work on a slide ended, in the list and in the log."""
+        """Record an outcome in the process list and in the log; retry a busy slide later."""
         if outcome.error == OutputBusyError.__name__ and self._retry_busy:
             self._busy.append(outcome.name)
-            why = "a worker of the last run is still writing it; trying again later"
+            why = "a worker of an earlier run is still writing it; trying again later"
             self._log(logging.INFO, "%s: %s", outcome.name, why)
             outcome = Outcome(outcome.name, "todo")
         self.list.record(outcome)
@@ -182,20 +182,20 @@ class _Run:
             why = f"{outcome.error}: {outcome.message}"
             self._log(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
             if outcome.traceback:
-                self._file.error("%s", outcome.traceback.rstrip())
+                self._job_log.error("%s", outcome.traceback.rstrip())
 
 
 @contextmanager
 def _log_file(folder: str) -> Iterator[logging.Logger]:
-    """Yield a logger of this run alone, which appends to the file of the job."""
+    """Yield a logger of this run only, which appends to the log file of the job."""
     handler = logging.FileHandler(
         os.path.join(folder, LOG), encoding="utf-8", errors="backslashreplace"
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    file = logging.Logger(log.name, logging.INFO)  # not `getLogger`, which all runs share
-    file.addHandler(handler)
+    job_log = logging.Logger(log.name, logging.INFO)  # `getLogger` returns a shared one
+    job_log.addHandler(handler)
     try:
-        yield file
+        yield job_log
     finally:
         handler.close()
 
@@ -214,13 +214,13 @@ def run_cohort(
     window: int | None = None,
     whole_below: float = WHOLE_BELOW,
 ) -> CohortResult:
-    """Run the same steps for many slides; write each result as a store in the folder of the job.
+    """Run the same steps for many slides and write each result to the job folder.
 
-    Resume where an earlier call ended or was killed: a step is done if its store records the same
-    slide (file name, size and time of change), arguments and version. A slide that fails is
-    listed with its error, and tried again by the next call. The work runs on the active
-    scheduler: one slide per thread, or, from `whole_below` megapixels on, one slide at a time on
-    all threads.
+    A call continues where an earlier one ended or was killed: a step is done if its store records
+    the same slide (file name, size and time of change), arguments and version. A slide that fails
+    is listed with its error, and the next call tries it again. The work runs on the active
+    scheduler: one slide per thread, or one slide at a time on all threads for slides of
+    `whole_below` megapixels or more.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def run_cohort(
         Files and stores, folders, patterns (``slides/*.svs``), or a ``.csv`` with the columns
         path, mpp, name.
     job : str or path
-        The folder to write to; on a cluster, one that every worker sees. It gets
+        The folder to write to; on a cluster, every worker must be able to access it. It gets
         ``process_list.csv``, ``cohort.log``, and for each slide ``NAME/NAME.mask.ome.zarr``,
         ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``.
     steps : sequence of str, or mapping of str to arguments
@@ -236,26 +236,25 @@ def run_cohort(
         `cutoff_resize` and `pack_tiles`, as in ``{"resize": {"downsample": 10}}``, and
         ``ome_zarr``.
     mpp : float, optional
-        Micrometres per pixel of the slides without an mpp in the table; replaces what their files
-        say.
+        Micrometres per pixel of slides without an mpp in the table; replaces the values of their
+        files.
     on_bad_tile : {"raise", "mask"}
-        Whether a slide fails if a tile cannot be decoded, or the tile is filled, named in the
-        stores and counted in the process list, as in `open_slide`. Run with "mask" after "raise"
-        to do the slides that failed.
+        Whether a slide fails if a tile cannot be decoded ("raise"), or the tile is filled, named in
+        the stores and counted in the process list ("mask"), as in `open_slide`. Run with "mask"
+        after "raise" to process the slides that failed.
     limits : Limits
-        What each file may declare; a slide that declares more fails.
+        Limits for the values that a file declares; a slide that exceeds them fails.
     overwrite : bool
-        Replace results that have other arguments, another version, or a slide that has changed
-        since.
+        Replace results that have other arguments or another version, or whose slide has changed.
     keep_going : bool
-        Continue after a slide that fails; else end once the slides in flight are done.
+        Continue after a slide fails; otherwise end once the slides in flight are done.
     limit : int, optional
-        Work on at most so many slides; slides that are done already do not count.
+        Process at most this many slides; slides that are already done do not count.
     window : int, optional
-        Most slides in flight; by default two per thread of the scheduler.
+        Maximum number of slides in flight; by default two per thread of the scheduler.
     whole_below : float
-        Megapixels. A larger value is more efficient for many slides, a smaller one is faster for
-        few.
+        Size in megapixels from which all threads share a slide. A larger value is more efficient
+        for many slides, a smaller one is faster for few.
 
     Returns
     -------
@@ -267,7 +266,7 @@ def run_cohort(
     OutputBusyError
         Another run uses this folder.
     OutputExistsError
-        The folder holds something else.
+        The folder contains something other than a job.
     ResumeError
         The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
@@ -278,8 +277,8 @@ def run_cohort(
     chosen = checked_steps(steps)
     options = RunOptions(keep_going, limit, window, whole_below)
     entries = read_list(slides, mpp, on_bad_tile, limits)
-    with locked(folder, folder), _log_file(folder) as file, seceded():
-        run = _Run(named_cohort(folder, entries, chosen, overwrite), options, file)
+    with locked(folder, folder), _log_file(folder) as job_log, seceded():
+        run = _Run(named_cohort(folder, entries, chosen, overwrite), options, job_log)
         run.run()
     tally = run.list.tally
     return CohortResult(

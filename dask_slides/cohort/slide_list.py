@@ -1,4 +1,4 @@
-"""Find the slides of a run: paths, folders, patterns, or a table."""
+"""Find the slides of a run from paths, folders, patterns and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
     ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
-"""Files that are slides if a folder is given; patterns and paths may name any file."""
+"""Suffixes of slides in a folder; patterns and paths may name any file."""
 
 log = logging.getLogger("dask_slides.cohort")
 
@@ -32,15 +32,15 @@ class SlideEntry:
     """One slide of the list."""
 
     path: str
-    """Absolute, or a URL."""
+    """Absolute path or URL."""
     mpp: float | None = None
-    """Micrometres per pixel, instead of what the file says."""
+    """Micrometres per pixel; replaces the value of the file."""
     name: str | None = None
-    """Name in the job; None takes that of the file."""
+    """Folder name in the job; None derives it from the file name."""
     on_bad_tile: str = "raise"
     """How corrupt tiles are treated, as in `open_slide`."""
     limits: Limits = field(default_factory=Limits)
-    """What the file may declare."""
+    """Limits for the values that the file declares."""
 
     def open(self) -> Slide:
         """Open the slide; no pixel is read."""
@@ -53,7 +53,7 @@ def read_list(
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
 ) -> list[SlideEntry]:
-    """Return the slides that paths, folders, patterns and tables name, sorted, each once.
+    """Return the slides that paths, folders, patterns and tables name, sorted, without duplicates.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def read_list(
     SlideFormatError
         A table cannot be read.
     SlideArgumentError
-        A name in a table is not safe or not unique, or a slide is listed twice with other values.
+        A name in a table is not valid or not unique, or a slide is listed twice with other values.
     """
     many = [slides] if isinstance(slides, str | os.PathLike) else list(slides)
     found: dict[str, SlideEntry] = {}
@@ -103,17 +103,14 @@ def _paths(text: str) -> Sequence[str]:
         return [text]
     path = os.path.abspath(text)
     if os.path.isdir(path) and not path.lower().endswith(".zarr"):
-        inside = (entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
-        every = list(inside)
-        names = [one for one in every if one.lower().endswith(SUFFIXES)]
-        skipped = _unsupported(every)
+        files = [entry.path for entry in os.scandir(path) if not entry.name.startswith(".")]
+        names = [file for file in files if file.lower().endswith(SUFFIXES)]
+        skipped = _unsupported(files)
         if not names:
             hint = f"only {skipped} of unsupported formats" if skipped else "give a pattern"
             raise SlideNotFoundError(f"{text}: this folder has no slides; {hint}")
         if skipped:
-            log.warning(
-                "%s: skipped %s of unsupported formats; open one to see what to do", text, skipped
-            )
+            log.warning("%s: skipped %s of unsupported formats; open one to see why", text, skipped)
         return names
     if os.path.lexists(path):
         return [path]
@@ -126,7 +123,7 @@ def _paths(text: str) -> Sequence[str]:
 
 
 def _unsupported(paths: Iterable[str]) -> str:
-    """Return how many of the files are slides of unsupported formats, as text."""
+    """Count the files of unsupported formats, and return the counts as text."""
     ends = Counter(os.path.splitext(path)[1].lower() for path in paths if os.path.isfile(path))
     counts = sorted((end, count) for end, count in ends.items() if end in UNREAD)
     total = sum(count for _, count in counts)
@@ -146,13 +143,13 @@ def _read_table(path: str) -> list[SlideEntry]:
             reader = csv.DictReader(stream)
             if "path" not in (reader.fieldnames or ()):
                 raise SlideFormatError(
-                    f"{path}: has no column path; name the columns in its first line"
+                    f"{path}: has no column path; its first line must name the columns"
                 )
             return [_entry(row, folder, f"{path}, line {reader.line_num}") for row in reader]
     except FileNotFoundError:
         raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SlideFormatError(f"{path}: is not a table in UTF-8 ({error})") from error
+        raise SlideFormatError(f"{path}: is not a CSV table in UTF-8 ({error})") from error
 
 
 def _entry(row: dict[str, Any], folder: str, where: str) -> SlideEntry:
@@ -169,7 +166,8 @@ def _entry(row: dict[str, Any], folder: str, where: str) -> SlideEntry:
         ) from None
     if name and name != safe_name(name):
         raise SlideArgumentError(
-            f"{where}: {name!r} is not a safe name of a folder; use {safe_name(name)!r}, or none"
+            f"{where}: {name!r} is not a valid folder name; use {safe_name(name)!r} "
+            "or leave it empty"
         )
     return SlideEntry(path, number, name or None)
 
@@ -182,6 +180,6 @@ def _check_names(entries: Iterable[SlideEntry]) -> None:
         other = seen.setdefault(folded(entry.name), entry)
         if other is not entry:
             raise SlideArgumentError(
-                f"{entry.path}: the name {entry.name!r} is also that of {other.path}, or differs "
-                "in case only; give another one"
+                f"{entry.path}: the name {entry.name!r} is also used for {other.path}, or differs "
+                "in case only; use another name"
             )

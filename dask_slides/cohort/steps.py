@@ -1,4 +1,4 @@
-"""The steps of a run: each is a function of dask_slides with its arguments.
+"""The steps of a run: each one calls a function of dask_slides with fixed arguments.
 
 To add a step, write a class here and add it to `STEPS`.
 """
@@ -36,7 +36,7 @@ EMPTY_GLASS = Contrast(0.05)
 ALL_BUT_DENSE = Contrast(0.35)
 """Default detector of a pack."""
 Built = tuple[Any, dict[str, Any]]
-"""The object to write, and its counts for the process list."""
+"""The object to write and its counts for the process list."""
 
 
 class BlankMaps:
@@ -49,49 +49,49 @@ class BlankMaps:
     def compute(self, tile_size: Any, detector: Detector) -> BlankMap:
         """Return the computed blank map with tiles of `tile_size`."""
         lazy = blank_map(self.slide, tile_size=tile_size, detector=detector)
-        before = self._computed.get(lazy.grid)
-        if before is not None and set(lazy.fields) <= set(before.fields):
-            return before.with_detector(detector)
-        found = self._computed[lazy.grid] = lazy.compute()
-        return found
+        earlier = self._computed.get(lazy.grid)
+        if earlier is not None and set(lazy.fields) <= set(earlier.fields):
+            return earlier.with_detector(detector)
+        computed = self._computed[lazy.grid] = lazy.compute()
+        return computed
 
     def derive(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
-        """Return the blank map of the tiles, if it follows from one that is computed."""
-        for grid, one in self._computed.items():
-            if grid.has(tiles) and set(detector.needs) <= set(one.fields):
-                # tiles at the edge that a pack drops are the last rows and columns
-                statistics = one.statistics[: tiles.rows, : tiles.cols]
-                return replace(one, grid=tiles, detector=detector).with_statistics(statistics)
+        """Derive the blank map of `tiles` from a computed one; return None if there is none."""
+        for grid, computed in self._computed.items():
+            if grid.has(tiles) and set(detector.needs) <= set(computed.fields):
+                # a pack may drop the tiles at the edge, which are the last row and column
+                statistics = computed.statistics[: tiles.rows, : tiles.cols]
+                return replace(computed, grid=tiles, detector=detector).with_statistics(statistics)
         return None
 
 
 class Step(Protocol):
-    """Something that is done with each slide and written as one store."""
+    """An operation that runs on each slide and writes one store."""
 
     name: ClassVar[str]
     suffix: ClassVar[str]
-    """Of the store, after the name of the slide."""
+    """Suffix of the store name, after the name of the slide."""
     counts: ClassVar[tuple[str, ...]]
     """Names of its counts in the process list."""
 
     def check(self) -> None:
-        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        """Raise SlideArgumentError for arguments that no slide accepts."""
         ...
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return an estimate; nothing is read."""
+        """Estimate the step without reading pixels."""
         ...
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return the reductions at which it reads level 0; 1 is full resolution."""
+        """Return the reductions at which the step reads level 0; 1 is full resolution."""
         ...
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
-        """Return the lazy object to write, and its counts."""
+        """Return the lazy object to write and its counts."""
         ...
 
     def write(self, obj: Any, target: Target) -> None:
-        """Write what `build` returned."""
+        """Write the object that `build` returned."""
         ...
 
 
@@ -102,17 +102,17 @@ class _Image:
     ome_zarr: str = "0.5"
 
     def check(self) -> None:
-        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        """Raise SlideArgumentError for arguments that no slide accepts."""
         check_version(self.ome_zarr)
 
     def write(self, obj: Any, target: Target) -> None:
-        """Write what `build` returned."""
+        """Write the object that `build` returned."""
         write_to(obj, target, self.ome_zarr)
 
 
 @dataclass(frozen=True)
 class _Scaled(_Image):
-    """The scale arguments of `resize`."""
+    """Base of the steps with the scale arguments of `resize`."""
 
     downsample: float | None = None
     mpp: Mpp = None
@@ -123,11 +123,11 @@ class _Scaled(_Image):
 
     @property
     def scale(self) -> dict[str, Any]:
-        """Arguments by name."""
+        """Scale arguments by name."""
         return {one.name: getattr(self, one.name) for one in fields(_Scaled)[1:]}
 
     def check(self) -> None:
-        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        """Raise SlideArgumentError for arguments that no slide accepts."""
         super().check()
         resize(_any_slide(), **self.scale)
 
@@ -138,7 +138,7 @@ class _Scaled(_Image):
 
 @dataclass(frozen=True)
 class Mask(_Image):
-    """The blank map; arguments of `blank_map`."""
+    """Compute the blank map; the arguments are those of `blank_map`."""
 
     name: ClassVar[str] = "mask"
     suffix: ClassVar[str] = ".mask.ome.zarr"
@@ -148,12 +148,12 @@ class Mask(_Image):
     detector: Detector = EMPTY_GLASS
 
     def check(self) -> None:
-        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        """Raise SlideArgumentError for arguments that no slide accepts."""
         super().check()
         _check_blank_map(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return an estimate; nothing is read."""
+        """Estimate the step without reading pixels."""
         return estimate_blank_map(
             blank_map(slide, tile_size=self.tile_size, detector=self.detector), slide
         )
@@ -163,7 +163,7 @@ class Mask(_Image):
         return (1,)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
-        """Return the object to write, and its counts."""
+        """Return the object to write and its counts."""
         found = maps.compute(self.tile_size, self.detector)
         blank = np.asarray(found.blank)
         return found, {"tiles": blank.size, "blank": int(blank.sum())}
@@ -171,25 +171,25 @@ class Mask(_Image):
 
 @dataclass(frozen=True)
 class Resize(_Scaled):
-    """The whole slide, smaller; arguments of `resize`."""
+    """Resize the whole slide; the arguments are those of `resize`."""
 
     name: ClassVar[str] = "resize"
     suffix: ClassVar[str] = ".resize.ome.zarr"
     counts: ClassVar[tuple[str, ...]] = ("height", "width")
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return an estimate; nothing is read."""
+        """Estimate the step without reading pixels."""
         return estimate_image(resize(slide, **self.scale), slide)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
-        """Return the lazy object to write, and its counts."""
+        """Return the lazy object to write and its counts."""
         image = resize(slide, **self.scale)
         return image, dict(zip(self.counts, image.shape[:2], strict=True))
 
 
 @dataclass(frozen=True)
 class Cutoff(_Scaled):
-    """The slide without its blank rows and columns; arguments of `cutoff_resize`."""
+    """Cut off blank rows and columns; the arguments are those of `cutoff_resize`."""
 
     name: ClassVar[str] = "cutoff"
     suffix: ClassVar[str] = ".cutoff.ome.zarr"
@@ -199,20 +199,20 @@ class Cutoff(_Scaled):
     detector: Detector = EMPTY_GLASS
 
     def check(self) -> None:
-        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        """Raise SlideArgumentError for arguments that no slide accepts."""
         super().check()
         _check_blank_map(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return an upper bound; nothing is read."""
+        """Return an upper bound without reading pixels."""
         return estimate_image(resize(slide, **self.scale), slide, upper_bound=True)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return the reductions of the blank map, and of the image if little is cut off."""
+        """Return the reductions of the blank map and of the image, as if nothing were cut off."""
         return (1, *super().reductions(slide))
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
-        """Return the lazy object to write, and its counts."""
+        """Return the lazy object to write and its counts."""
         found = maps.compute(self.tile_size, self.detector)
         cut = cutoff_resize(slide, **self.scale, blank_map=found)
         height, width = cut.image.shape[:2]
@@ -221,7 +221,7 @@ class Cutoff(_Scaled):
 
 @dataclass(frozen=True)
 class Pack:
-    """The dense tiles; arguments of `pack_tiles`."""
+    """Pack the dense tiles; the arguments are those of `pack_tiles`."""
 
     name: ClassVar[str] = "pack"
     suffix: ClassVar[str] = ".tiles.zarr"
@@ -237,7 +237,7 @@ class Pack:
     fill: float | None = None
 
     def check(self) -> None:
-        """Raise SlideArgumentError if an argument is wrong for every slide."""
+        """Raise SlideArgumentError for arguments that no slide accepts."""
         self._plan(_any_slide())
         checked_detector(self.detector)
         check_top_k(self.top_k)
@@ -246,17 +246,17 @@ class Pack:
         return plan_pack(slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge)
 
     def estimate(self, slide: Slide) -> Estimate:
-        """Return an upper bound; nothing is read."""
+        """Return an upper bound without reading pixels."""
         image, grid = self._plan(slide)
         count = grid.rows * grid.cols
         return estimate_tiles(min(count, self.top_k or count), grid, image, slide)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return the reductions of the blank map; the tiles are few, and read once."""
+        """Return the reductions of the blank map; packed tiles are read only once."""
         return (1,) if self._plan(slide)[0] is slide else ()
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
-        """Return the lazy object to write, and its counts."""
+        """Return the lazy object to write and its counts."""
         image, grid = self._plan(slide)
         options = {one.name: getattr(self, one.name) for one in fields(self)}
         detector = checked_detector(options.pop("detector"))
@@ -268,7 +268,7 @@ class Pack:
         return pack, {"tiles": len(pack)}
 
     def write(self, obj: Any, target: Target) -> None:
-        """Write what `build` returned."""
+        """Write the object that `build` returned."""
         write_to(obj, target)
 
 
@@ -284,7 +284,7 @@ def _any_slide() -> Slide:
 
 
 STEPS: dict[str, type[Any]] = {step.name: step for step in (Mask, Resize, Cutoff, Pack)}
-"""In the order in which they run."""
+"""Step classes by name, in the order in which they run."""
 
 
 def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
@@ -303,7 +303,7 @@ def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tup
         wrong = sorted(set(arguments) - known)
         if wrong:
             raise SlideArgumentError(
-                f"step {name} has no {wrong[0]!r}; it has {', '.join(sorted(known))}"
+                f"step {name} has no argument {wrong[0]!r}; use {', '.join(sorted(known))}"
             )
     if not given:
         raise SlideArgumentError(f"no step is given; use {', '.join(STEPS)}")

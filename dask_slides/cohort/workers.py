@@ -1,4 +1,4 @@
-"""Work on whole slides in the threads, processes or cluster of the active scheduler."""
+"""Process slides on the threads, processes or cluster of the active scheduler."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from dask_slides.runtime.threads import local_threads, setting
 AHEAD = 2
 """Slides in flight per thread, so that no thread waits for the next slide."""
 STOP_SECONDS = 10.0
-"""Seconds to wait for a cluster at the end: work stops at its next block."""
+"""Seconds to wait at the end for a cluster, whose work stops at its next block."""
 LOOK_SECONDS = 5.0
 """Seconds between checks that the scheduler can be reached."""
-LOST = "the scheduler was lost; finished slides are not done again: connect and run the same again"
+LOST = "the scheduler was lost; reconnect and repeat the run, which skips finished slides"
 KILLED = (
-    "every process that worked on it was killed: out of memory, or a codec crashed on a tile; "
+    "every process that worked on it was killed: it ran out of memory or a codec crashed; "
     "give workers fewer threads or more memory, or repair the slide"
 )
 
 
 def _end_with_parent() -> None:
-    """Ignore Ctrl-C, which every process of a terminal gets; end when the parent process does."""
+    """Ignore Ctrl-C, which a terminal sends to every process, and end with the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -50,7 +50,7 @@ def _end_with_parent() -> None:
 
 
 def threads() -> int:
-    """Return how many threads or processes the active scheduler has now."""
+    """Return the current number of threads or processes of the active scheduler."""
     client = active_client()
     if client is None:
         return local_threads()
@@ -62,8 +62,8 @@ def threads() -> int:
 
 def _executor(client: Any) -> Executor:
     if client is not None:
-        made: Executor = client.get_executor(pure=False)
-        return made
+        executor: Executor = client.get_executor(pure=False)
+        return executor
     if str(setting("scheduler")).lower() in ("processes", "multiprocessing"):
         from dask.multiprocessing import get_context
 
@@ -72,20 +72,20 @@ def _executor(client: Any) -> Executor:
 
 
 def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
-    """Return how the work ended; None if its process was killed, by this slide or another one."""
+    """Return the outcome; None if the process was killed, by this slide or another one."""
     if future.cancelled():
         raise ClusterLostError(LOST)
     error = future.exception()
     if error is None:
         return future.result()
-    # KilledWorker by name: distributed is not imported unless it is used
+    # KilledWorker is compared by name, to import distributed only if it is used
     if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":
         return None
     return failure(job.name, error)
 
 
 class Pool:
-    """Work on whole slides, and continue when one of them kills its process."""
+    """Process slides in parallel, and continue when one of them kills its process."""
 
     def __init__(self, window: int | None) -> None:
         self._window = window
@@ -99,7 +99,7 @@ class Pool:
         return len(self._in_flight) < (self._window or max(1, AHEAD * threads()))
 
     def outcomes(self, jobs: Iterable[SlideJob]) -> Iterator[Outcome]:
-        """Yield how each slide ended; slides that all workers share are done one at a time."""
+        """Yield the outcome of each slide; slides that all workers share run one at a time."""
         for job in jobs:
             if not job.whole:
                 yield from self._completed(all)
@@ -121,8 +121,8 @@ class Pool:
         self._in_flight[future] = job
         return future
 
-    def _completed(self, many: Callable[[Iterable[Any]], bool]) -> Iterator[Outcome]:
-        """Yield outcomes once any or all slides in flight have ended."""
+    def _completed(self, condition: Callable[[Iterable[Any]], bool]) -> Iterator[Outcome]:
+        """Yield outcomes until any or all slides in flight have ended."""
         suspects = []
         while self._in_flight:
             for future in self._ended():
@@ -132,9 +132,9 @@ class Pool:
                     suspects.append(job)
                 else:
                     yield outcome
-            if many is any and not suspects:
+            if condition is any and not suspects:
                 return
-        # one of them killed the process of the others: run each alone to find it
+        # one suspect killed the process of the others; run each alone to find it
         if suspects:
             self.close()
         for job in suspects:
@@ -149,17 +149,17 @@ class Pool:
             yield outcome
 
     def _ended(self) -> set[Future[Outcome]]:
-        """Return the slides that have ended; none if none does within `LOOK_SECONDS`."""
+        """Wait up to `LOOK_SECONDS` for slides to end, and return them."""
         done, _ = wait(self._in_flight, LOOK_SECONDS, return_when=FIRST_COMPLETED)
         if not done and self._client is not None and self._client.status == "closed":
             raise ClusterLostError(LOST)
         return done
 
     def close(self) -> None:
-        """Wait for the slides in flight, and cancel those that have not begun."""
+        """Wait for the slides in flight, and cancel those that have not started."""
         executor, self._executor = self._executor, None
         if isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor):
             executor.shutdown(wait=True, cancel_futures=True)
-        elif executor is not None:  # a cluster, which may be lost
+        elif executor is not None:  # the scheduler may be lost
             wait(self._in_flight, STOP_SECONDS)
             executor.shutdown(wait=False)

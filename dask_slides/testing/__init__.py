@@ -1,1 +1,1 @@
-"""A slide to try things on."""
+"""Sample slides for tests and examples."""

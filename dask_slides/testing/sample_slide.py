@@ -1,4 +1,4 @@
-"""A whole-slide image to try things on, drawn offline from one bundled histology picture."""
+"""Write a sample whole-slide image, drawn from a histology picture that scikit-image includes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CODECS: dict[str, dict[str, Any]] = {
     "jpeg2000": {"level": 40},
     "webp": {"level": 80, "lossless": False},
 }
-"""The compressions, with the quality of those that lose something."""
-MOST_TILES = 4_000_000
+"""Options of each compression: the quality of the lossy ones."""
+MAX_TILES = 4_000_000
 THREADS = 2
 BATCH_BYTES = 2**25
-"""Pixels that are drawn before they are encoded."""
+"""Bytes of tiles that are drawn at once before they are encoded."""
 
 
 def sample_slide(
@@ -54,7 +54,7 @@ def sample_slide(
     path : str or os.PathLike
         The file to write. It appears only when it is complete.
     shape : tuple of int
-        Rows and columns. The picture is the same at every size.
+        Rows and columns. The scene is the same at every size.
     tile : int
         Side of the tiles in pixels, a multiple of 16 from 16 to 4096.
     compression : str or None
@@ -62,9 +62,9 @@ def sample_slide(
     pyramid : bool
         Whether to add levels of 1/4, 1/16 ... as SubIFDs, down to a longest side of 1024.
     mpp : float
-        Micrometres per pixel, kept in the resolution tags.
+        Micrometres per pixel, written to the resolution tags.
     seed : int
-        Another seed draws other islands of tissue.
+        Seed that determines the islands of tissue.
     overwrite : bool
         Whether to replace an existing file.
 
@@ -80,7 +80,7 @@ def sample_slide(
     SlideNotFoundError
         If the folder to write to does not exist.
     OutputExistsError
-        If the path is taken and `overwrite` is false.
+        If the path exists and `overwrite` is false.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def sample_slide(
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{name}: the folder {folder} does not exist; create it first")
     if os.path.isdir(name) or (os.path.lexists(name) and not overwrite):
-        raise OutputExistsError(f"{name}: the path is taken; pass overwrite=True or another path")
+        raise OutputExistsError(f"{name}: exists already; pass overwrite=True or another path")
     scene = draw_scene((int(shape[0]), int(shape[1])), seed)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
@@ -116,24 +116,24 @@ def _check(path: str, shape: Any, tile: Any, codec: Any, mpp: Any, seed: Any) ->
         and len(shape) == 2
         and all(isinstance(n, whole) and n >= 1 for n in shape)
     ):
-        wrong = f"shape {shape!r} is not two whole numbers from 1; give (rows, columns)"
+        wrong = f"shape {shape!r} is not two whole numbers of 1 or more; give (rows, columns)"
     elif not (isinstance(tile, whole) and 16 <= tile <= 4096 and tile % 16 == 0):
-        wrong = f"tile {tile!r} is not a multiple of 16 from 16 to 4096; take 256 or 512"
-    elif -(-shape[0] // tile) * -(-shape[1] // tile) > MOST_TILES:
-        wrong = f"shape {shape!r} has over {MOST_TILES:,} tiles of {tile}; take larger tiles"
+        wrong = f"tile {tile!r} is not a multiple of 16 from 16 to 4096; use 256 or 512"
+    elif -(-shape[0] // tile) * -(-shape[1] // tile) > MAX_TILES:
+        wrong = f"shape {shape!r} has over {MAX_TILES:,} tiles of {tile}; use larger tiles"
     elif codec not in CODECS:
-        wrong = f"unknown compression {codec!r}; take one of {', '.join(CODECS)}"
+        wrong = f"unknown compression {codec!r}; use one of {', '.join(CODECS)}"
     elif not (isinstance(mpp, (int, float)) and 0 < mpp < math.inf):
-        wrong = f"mpp {mpp!r} is not a positive number; take 0.25, micrometres per pixel"
+        wrong = f"mpp {mpp!r} is not a positive number; give micrometres per pixel, such as 0.25"
     elif not (isinstance(seed, whole) and seed >= 0):
-        wrong = f"seed {seed!r} is not a whole number from 0; take 0"
+        wrong = f"seed {seed!r} is not a whole number of 0 or more; use 0"
     else:
         return
     raise SlideArgumentError(f"{path}: {wrong}")
 
 
 def _write(path: str, scene: Scene, tile: int, codec: str, pyramid: bool, mpp: float) -> None:
-    """Write the levels one by one; each is reduced to the next while its tiles are drawn."""
+    """Write the levels one by one, and compute the next level while the tiles are drawn."""
     from tifffile import TiffWriter
 
     sizes = [scene.shape]
@@ -141,7 +141,7 @@ def _write(path: str, scene: Scene, tile: int, codec: str, pyramid: bool, mpp: f
         sizes.append((-(-sizes[-1][0] // 4), -(-sizes[-1][1] // 4)))
     read = scene.tile
     with ExitStack() as stack:
-        # With a name of x.ome.tif tifffile would add OME-XML, which has a random identifier.
+        # For x.ome.tif tifffile would add OME-XML, which contains a random identifier.
         writer = stack.enter_context(TiffWriter(path, bigtiff=True, ome=False))
         for n, size in enumerate(sizes):
             smaller = None
@@ -177,7 +177,7 @@ def _tiles(
     side: int,
     smaller: Array | None,
 ) -> Iterator[Array]:
-    """Yield the tiles of a level row by row, and fill `smaller`, which is a quarter as wide."""
+    """Yield the tiles of a level row by row, and fill `smaller`, the level of 1/4 its size."""
     from PIL import Image
 
     def tile(at: tuple[int, int]) -> Array:
@@ -194,7 +194,7 @@ def _tiles(
 
 
 def _cut(image: Array, top: int, left: int, side: int) -> Array:
-    """Return a square of an image, with the last pixels repeated where the image ends."""
+    """Return a square of an image; repeat the last pixels beyond its edge."""
     pixels = image[top : top + side, left : left + side]
     rest = ((0, side - pixels.shape[0]), (0, side - pixels.shape[1]), (0, 0))
     return np.pad(pixels, rest, mode="edge")

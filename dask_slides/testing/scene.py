@@ -1,7 +1,7 @@
-"""The picture that `sample_slide` writes: islands of stained tissue on glass, a pen mark, a fold.
+"""Draw the scene that `sample_slide` writes: islands of stained tissue, a pen mark and a fold.
 
-It uses integers, and floats that are only added, multiplied, divided and compared: these give
-the same pixels on every machine.
+The code uses only integers, and floats that are added, multiplied, divided and compared, so that
+the pixels are the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from dask_slides.core.types import Array
 
 RASTER = 512
-"""Side of the maps of the tissue, which are the same for slides of all sizes."""
+"""Side of the tissue maps, which are the same for slides of all sizes."""
 PERIOD = 2048
 """Pixels after which the textures repeat."""
 PATCHES, PATCH = 300, 320
-"""Number and diameter of the patches of the histology picture that a texture is made of."""
+"""Number and diameter of the patches of the histology picture that form a texture."""
 SOFT, RAGGED = 12, 48
-"""Pixels over which an outline fades, and by which cells shift it; less on small slides."""
+"""Pixels over which an outline fades and by which cells shift it; fewer on small slides."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Stroke:
     half: float
     """Half of its width in the middle."""
     ink: tuple[int, int, int]
-    """How much of each colour it lets through, of 256."""
+    """Transmission of each colour, from 0 to 256."""
 
     def draw(self, pixels: Array, y: Array, x: Array) -> Array:
         """Return `pixels`, whose centres are at `y` and `x`, with the stroke on them."""
@@ -53,19 +53,19 @@ class Stroke:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """All that the pixels of a slide depend on."""
+    """The data from which the pixels of a slide are drawn."""
 
     shape: tuple[int, int]
     outlines: Array
-    """How far inside the islands, the stained part and the violet part each point lies, as a
-    fraction of the slide's side: (3, RASTER, RASTER)."""
+    """Distance of each point inside the outlines of the islands, the stained and the violet part,
+    as a fraction of the slide's side: (3, RASTER, RASTER)."""
     textures: tuple[Array, ...]
     """Glass, faint, brown and violet tissue: (PERIOD, PERIOD, 3)."""
     pen: Stroke
     fold: Stroke
 
     def tile(self, top: int, left: int, side: int) -> Array:
-        """Return the pixels of a square of the slide; it may reach beyond the slide's end."""
+        """Return the pixels of a square, which may extend beyond the edge of the slide."""
         pixels = np.arange(side) + 0.5
         y, x = (top + pixels) / self.shape[0], (left + pixels) / self.shape[1]
         glass, faint, brown, violet = (_window(one, top, left, side) for one in self.textures)
@@ -76,7 +76,7 @@ class Scene:
         return self.pen.draw(glass, y, x)
 
     def _cover(self, n: int, top: int, left: int, y: Array, x: Array) -> Array | int:
-        """Return how much of what is inside outline `n` shows, from 0 to 128."""
+        """Return the opacity, from 0 to 128, of the area inside outline `n`."""
         side = min(self.shape)
         ragged, soft = min(RAGGED, side / 200), min(SOFT, side / 400)
         y, x = (np.clip(v * RASTER - 0.5, 0, RASTER - 1.001) for v in (y, x))
@@ -85,7 +85,7 @@ class Scene:
         if depth.min() > ragged + soft or depth.max() < -ragged - soft:
             return 128 if depth.min() > 0 else 0
         depth = _interpolate(depth, y - rows.start, x - columns.start)
-        # Each outline is shifted by other cells.
+        # Each outline is shifted by different cells.
         cells = _window(self.textures[2], top + 600 * n, left, len(y))[..., 1]
         depth += (cells.astype(np.float32) - 128) * np.float32(ragged / 128)
         cover: Array = np.clip(depth * np.float32(128 / soft) + 64, 0, 128).astype(np.int16)
@@ -110,20 +110,20 @@ def draw_scene(shape: tuple[int, int], seed: int) -> Scene:
     pen = Stroke(y - height / 2, x - width / 2, 1.4 * height, -0.08, -0.04, 0.01, (40, 130, 150))
     (y, x), height = centres[1], radii[1, 0]
     fold = Stroke(y - 0.7 * height, x, 1.4 * height, 0.05, -0.03, 0.007, (130, 100, 120))
-    # The islands fall by about 11 per side of the slide at their outline.
+    # At their outline the values of the islands fall by about 11 per side of the slide.
     outlines = np.array([island, stained, violet], np.float32) / np.float32(11)
     return Scene(shape, outlines, _textures(), pen, fold)
 
 
 @lru_cache(maxsize=1)
 def _textures() -> tuple[Array, ...]:
-    """Return the textures, made of the histology picture of scikit-image."""
+    """Return the textures, made from the histology picture of scikit-image."""
     from PIL import Image
 
     with files("skimage").joinpath("data/ihc.png").open("rb") as file:
         picture = np.asarray(Image.open(file).convert("RGB"))
     rng = np.random.default_rng(0)
-    # Squares of brightness are tissue of twice the optical density.
+    # Squaring the brightness doubles the optical density.
     brown = np.minimum(_patchwork(picture, rng).astype(np.uint16) ** 2 // 240, 255)
     violet = np.dstack([brown[..., :1], np.sort(brown[..., 1:], axis=-1)])
     faint = np.array([150, 136, 152], np.uint16) + violet * 3 // 8
@@ -133,7 +133,7 @@ def _textures() -> tuple[Array, ...]:
 
 def _patchwork(picture: Array, rng: np.random.Generator) -> Array:
     """Return round patches of `picture`, turned at random, that repeat without a seam."""
-    # A mirrored picture has no seam. No patch reaches over the edge, so move it half-way.
+    # The mirrored picture has no seams. Patches never cross the edge, so shift it half-way.
     rest = PERIOD - len(picture)
     whole = np.pad(picture, ((0, rest), (0, rest), (0, 0)), mode="symmetric")
     away = (2 * np.arange(PATCH) - PATCH + 1) ** 2
@@ -150,7 +150,7 @@ def _patchwork(picture: Array, rng: np.random.Generator) -> Array:
 
 
 def _noise(rng: np.random.Generator, waves: int) -> Array:
-    """Return smooth noise from -1 to 1 over the raster: `waves` bumps along a side, and finer."""
+    """Return smooth noise from -1 to 1: `waves` bumps along a side of the raster, and finer."""
     total, weight = np.zeros((RASTER, RASTER)), 0.5
     while waves <= RASTER // 8:
         at = np.arange(RASTER) * waves / RASTER
@@ -163,18 +163,18 @@ def _noise(rng: np.random.Generator, waves: int) -> Array:
 
 
 def _interpolate(values: Array, y: Array, x: Array) -> Array:
-    """Return `values` at the crossings of rows `y` and columns `x`, linear in between."""
+    """Interpolate `values` linearly at rows `y` and columns `x`."""
     for at in (x, y):
         low = at.astype(int)
         part = (at - low).astype(values.dtype)[:, None]
-        # One axis, then the other: the second transpose restores the order.
+        # One axis after the other; the second transpose restores the order.
         values = values.T
         values = values[low] * (1 - part) + values[low + 1] * part
     return values
 
 
 def _window(texture: Array, top: int, left: int, side: int) -> Array:
-    """Return a square of a texture that repeats without end."""
+    """Return a square of a texture that repeats in both directions."""
     top, left = top % PERIOD, left % PERIOD
     if max(top, left) + side <= PERIOD:
         return texture[top : top + side, left : left + side]
@@ -183,10 +183,10 @@ def _window(texture: Array, top: int, left: int, side: int) -> Array:
 
 
 def _blend(under: Array, over: Array, cover: Array | int) -> Array:
-    """Return `under`, of which `over` hides `cover` / 128."""
+    """Blend `over` onto `under` with the opacity `cover` / 128."""
     if isinstance(cover, int):
         return over if cover else under
-    # In place, and with the cover repeated for each channel: several times faster.
+    # Working in place and repeating the cover for each channel is several times faster.
     mixed = over.astype(np.int16)
     mixed -= under
     mixed *= np.repeat(cover, 3).reshape(mixed.shape)

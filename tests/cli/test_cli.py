@@ -1,4 +1,4 @@
-"""The command line as a user runs it: results, exit codes, one line for an error."""
+"""The command line as a user runs it: results, exit codes and error messages."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from dask_slides.writers import packs
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a slide: noise in the middle of white glass."""
+    """Return a folder with a slide of noise in the middle of white glass."""
     folder = tmp_path_factory.mktemp("cli")
     pixels = np.full((600, 800, 3), 240, np.uint8)
     rng = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(folder, monkeypatch):
-    """Run a command in `folder`."""
+    """Return a function that runs a command in `folder`."""
     monkeypatch.chdir(folder)
     return lambda *words: CliRunner().invoke(main, [str(word) for word in words])
 
@@ -53,7 +53,7 @@ def test_info_prints_shape_levels_and_mpp(run):
     assert "0.5" in run("info", "slide.tif", "--slide-mpp", 0.5).stdout
 
 
-def test_resize_writes_what_the_function_gives(run, folder):
+def test_resize_writes_the_result_of_the_function(run, folder):
     result = run("resize", "slide.tif", "r.ome.zarr", "--downsample", 4, "--gap", "none")
     assert result.exit_code == 0, result.stderr
     expected = ds.resize(folder / "slide.tif", downsample=4, gap=None).data.compute()
@@ -107,7 +107,7 @@ def test_pack_and_crops_write_packs(run, folder):
         (["sample", "s.tif", "--compression", "zip"], 2, "'deflate'"),
     ],
 )
-def test_an_error_is_one_line_and_leaves_nothing(run, folder, words, code, message):
+def test_an_error_is_one_line_and_leaves_no_files(run, folder, words, code, message):
     before = sorted(os.listdir(folder))
     result = run(*words)
     assert result.exit_code == code, result.stderr
@@ -132,7 +132,7 @@ def test_every_default_is_in_the_help(module):
         assert f"[default: {default}" in text
 
 
-def test_an_empty_pack_is_a_result_and_says_why(run, folder):
+def test_an_empty_pack_is_written_with_a_note(run, folder):
     result = run("pack", "glass.tif", "empty.tiles.zarr", "--tile-size", 64)
     assert result.exit_code == 0
     assert "note: glass.tif: every tile is blank" in result.stderr
@@ -161,7 +161,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(run, folder, words, output
     assert sorted(os.listdir(folder)) == before
 
 
-def test_progress_is_plain_lines_without_a_terminal(run):
+def test_without_a_terminal_progress_is_plain_lines(run):
     words = ["mask", "slide.tif", "progress.ome.zarr", "--tile-size", 100, "--overwrite"]
     last = run(*words).stderr.splitlines()[-1]
     assert last.startswith("blank map: ") and "megapixels/s" in last
@@ -183,7 +183,7 @@ def test_all_schedulers_write_the_same(run, folder, cluster_address):
 
 @pytest.fixture(scope="module")
 def cluster_address():
-    """The address of a cluster of two processes."""
+    """Start a cluster of two processes and return its address."""
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
     ) as running:
@@ -207,7 +207,7 @@ def test_a_wrong_scheduler_file_is_refused(run, folder, text):
     assert result.stderr == "dask-slides: --scheduler no.json: is not a scheduler file\n"
 
 
-def test_doctor_tries_codecs():
+def test_doctor_tests_codecs():
     result = CliRunner().invoke(main, ["doctor", "--json"])
     findings = {one["what"]: one for one in json.loads(result.stdout)}
     assert result.exit_code == 0
@@ -246,7 +246,7 @@ def test_demo_leaves_pictures_and_stores_that_open(tmp_path):
     facts = json.loads(result.stdout)
     for name in ("thumbnail", "blank-map", "resized", "cutoff", "pack", "crops", "overview"):
         with Image.open(folder / f"{name}.png") as picture:
-            assert len(picture.convert("RGB").getcolors(2**24)) > 100  # something is drawn
+            assert len(picture.convert("RGB").getcolors(2**24)) > 100  # the picture is not blank
     assert ds.open_slide(folder / "cutoff.ome.zarr").shape == tuple(facts["cutoff"])
     assert len(ds.open_pack(folder / "dense.tiles.zarr")) == facts["dense_tiles"] > 0
     assert facts["gain"] > 1
@@ -269,16 +269,16 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_leaves_nothing(run, folder, monkeypatch):
+def test_an_interrupt_leaves_no_files(run, folder, monkeypatch):
     monkeypatch.setattr("dask_slides.readers.tiff.source.TiffSource.read_valid", interrupt)
     before = sorted(os.listdir(folder))
     result = run("resize", "slide.tif", "i.ome.zarr", "--downsample", 2)
     assert result.exit_code == 130
-    assert "interrupted; nothing half-written is left" in result.stderr
+    assert "interrupted; no partial output is left" in result.stderr
     assert sorted(os.listdir(folder)) == before
 
 
-def test_resume_continues_what_was_interrupted(run, folder, monkeypatch):
+def test_resume_continues_an_interrupted_command(run, folder, monkeypatch):
     words = ["pack", "slide.tif", "resumed.tiles.zarr", "--ratio", 0.05, "--resume"]
     record_task = packs.record_task
 
@@ -316,7 +316,7 @@ def test_verify_finds_damage(run, folder):
 
 
 def odd_strips(path, tables):
-    """Write a file of two strips with more or fewer tables, for which tifffile logs an error."""
+    """Write an image of two strips with tables of `tables` strips, which tifffile logs."""
     strips = [np.full((16, 48, 3), value, np.uint8) for value in (10, 20, 30)][:tables]
     path.write_bytes(tiff(tags_of((32, 48, 3), 1, 16), [part.tobytes() for part in strips]))
 

@@ -23,7 +23,7 @@ def run(*words):
     return CliRunner().invoke(main, words)
 
 
-def test_options_reach_their_steps(slides, tmp_path, sync):
+def test_options_are_passed_to_their_steps(slides, tmp_path, sync):
     job = tmp_path / "job"
     result = run(
         slides / "*.tif", "-o", job, "--downsample", 2, "--mask-tile-size", 64,
@@ -57,7 +57,7 @@ def test_limits_and_on_bad_tile_apply_to_every_slide(slides, tmp_path, sync):
     assert estimate.startswith("slides   2: 2 done, 0 cannot be read\n")
 
 
-def test_a_failed_slide_is_exit_code_3(slides, tmp_path):
+def test_the_exit_code_is_3_if_a_slide_fails(slides, tmp_path):
     bad = tmp_path / "bad.tif"
     bad.write_bytes(b"II*\0")
     job = tmp_path / "job"
@@ -71,7 +71,7 @@ def test_a_failed_slide_is_exit_code_3(slides, tmp_path):
     assert run(slides, "-o", job, "--steps", "mask").exit_code == 0
 
 
-def test_filled_tiles_are_exit_code_3(tmp_path):
+def test_the_exit_code_is_3_if_tiles_are_filled(tmp_path):
     slides = work.slide_files(tmp_path / "s", 2)
     data = bytearray((slides / "s0001.tif").read_bytes())
     data[2000:30000] = bytes(28000)  # tiles, not tags
@@ -86,7 +86,7 @@ def test_filled_tiles_are_exit_code_3(tmp_path):
         assert work.table(job)["s0001"]["status"] == "done"
 
 
-def test_fail_fast_leaves_the_other_slides(tmp_path):
+def test_fail_fast_stops_after_the_first_failure(tmp_path):
     slides = work.slide_files(tmp_path / "s", 2)
     (slides / "a.tif").write_bytes(b"II*\0")
     result = run(slides, "-o", tmp_path / "job", "--steps", "mask", "--fail-fast")
@@ -94,7 +94,7 @@ def test_fail_fast_leaves_the_other_slides(tmp_path):
     assert result.stdout.endswith("job: 0 done, 1 failed, 2 left\n")
 
 
-def test_a_dry_run_prints_what_is_left(slides, tmp_path):
+def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
     words = [slides, "-o", tmp_path / "job", "--steps", "resize", "--downsample", 2]
     result = run(*words, "--dry-run", "--json")
     facts = json.loads(result.stdout)
@@ -126,7 +126,7 @@ def test_a_dry_run_prints_what_is_left(slides, tmp_path):
         ([], 2, "SLIDES"),
     ],
 )
-def test_wrong_use_leaves_nothing(slides, tmp_path, words, code, message):
+def test_wrong_use_leaves_no_files(slides, tmp_path, words, code, message):
     words = [slides if word == "SLIDES" else word for word in words]
     for extra in ([], ["--dry-run"]):
         result = run(*words, "-o", tmp_path / "job", *extra)

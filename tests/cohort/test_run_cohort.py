@@ -1,4 +1,4 @@
-"""Runs over many slides: results, resumption, and failures of single slides."""
+"""Runs over many slides: results, resumed runs, and failures of single slides."""
 
 import logging
 import multiprocessing
@@ -38,7 +38,7 @@ def slides(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(slides, tmp_path_factory):
-    """A finished job, done in one thread."""
+    """Return a finished job that ran in one thread."""
     job = tmp_path_factory.mktemp("done") / "job"
     with dask.config.set(scheduler="sync"):
         result = ds.run_cohort(slides, job=job, steps=work.STEPS)
@@ -46,7 +46,7 @@ def done(slides, tmp_path_factory):
     return job
 
 
-def test_each_store_is_what_the_functions_give(slides, done, sync):
+def test_stores_equal_the_results_of_the_functions(slides, done, sync):
     for path in sorted(slides.iterdir()):
         name, row = path.stem, work.table(done)[path.stem]
         made = {step: done / name / f"{name}.{SUFFIXES[step]}" for step in SUFFIXES}
@@ -72,7 +72,7 @@ def test_each_store_is_what_the_functions_give(slides, done, sync):
 
 @pytest.fixture
 def processes():
-    """Two processes, made quickly from one that has imported everything."""
+    """Use two processes, which fork quickly from one with all imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dask_slides", "dask.array", "zarr", "tifffile", "imagecodecs"])
     settings = {"scheduler": "processes", "num_workers": 2}
@@ -81,24 +81,24 @@ def processes():
 
 
 @pytest.mark.parametrize("whole_below", [250, 0.01], ids=["whole", "by region"])
-def test_threads_make_the_same(slides, done, tmp_path, threads, whole_below):
+def test_threads_give_the_same_stores(slides, done, tmp_path, threads, whole_below):
     ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS, whole_below=whole_below)
-    same(tmp_path / "job", done)
+    check_equal(tmp_path / "job", done)
 
 
-def test_processes_make_the_same(slides, done, tmp_path, processes):
+def test_processes_give_the_same_stores(slides, done, tmp_path, processes):
     ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS)
-    same(tmp_path / "job", done)
+    check_equal(tmp_path / "job", done)
 
 
 @pytest.mark.parametrize("whole_below", [250, 0.01], ids=["whole", "by region"])
-def test_a_cluster_makes_the_same(slides, done, tmp_path, client, whole_below):
+def test_a_cluster_gives_the_same_stores(slides, done, tmp_path, client, whole_below):
     ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS, whole_below=whole_below)
-    same(tmp_path / "job", done)
+    check_equal(tmp_path / "job", done)
     assert not client.futures
 
 
-def same(job, expected):
+def check_equal(job, expected):
     assert work.contents(job) == work.contents(expected) != {}
     for name, row in work.table(job).items():
         assert row | {"seconds": ""} == work.table(expected)[name] | {"seconds": ""}
@@ -112,7 +112,7 @@ def test_a_second_run_does_nothing(slides, done, sync):
     assert set(work.statuses(done).values()) == {"done"}
 
 
-def test_a_deleted_store_is_made_again(slides, done, tmp_path, sync):
+def test_a_deleted_store_is_written_again(slides, done, tmp_path, sync):
     job = shutil.copytree(done, tmp_path / "job")
     before = work.stores(job)
     shutil.rmtree(job / "s0001" / "s0001.cutoff.ome.zarr")
@@ -120,7 +120,7 @@ def test_a_deleted_store_is_made_again(slides, done, tmp_path, sync):
     after = work.stores(job)
     changed = {path for path in after if before[path] != after[path]}
     assert changed == {"s0001/s0001.cutoff.ome.zarr"}
-    same(job, done)
+    check_equal(job, done)
 
 
 def test_steps_and_slides_can_be_added(slides, tmp_path, sync):
@@ -172,16 +172,16 @@ def test_an_old_store_that_is_being_replaced_is_not_done(tmp_path, sync):
     slides, job = work.slide_files(tmp_path / "s", 1), tmp_path / "job"
     ds.run_cohort(slides, job=job, steps={"resize": {"downsample": 2}})
     other = {"resize": {"downsample": 4}}
-    failing_to_publish(slides, job, other, overwrite=True)
+    run_that_fails_to_publish(slides, job, other, overwrite=True)
     store = job / "s0000" / "s0000.resize.ome.zarr"
     assert ds.open_slide(store).shape == (160, 160, 3)
     assert ds.run_cohort(slides, job=job, steps=other, overwrite=True).done == 1
     assert ds.open_slide(store).shape == (80, 80, 3)
 
 
-def test_an_unfinished_store_of_other_arguments_is_given_up(tmp_path, sync):
+def test_an_unfinished_store_of_other_arguments_is_discarded(tmp_path, sync):
     slides, job = work.slide_files(tmp_path / "s", 1), tmp_path / "job"
-    failing_to_publish(slides, job, {"resize": {"downsample": 2}})
+    run_that_fails_to_publish(slides, job, {"resize": {"downsample": 2}})
     assert len(list(job.rglob("*.partial"))) == 1
     assert ds.run_cohort(slides, job=job, steps={"resize": {"downsample": 4}}).done == 1
     assert ds.open_slide(job / "s0000" / "s0000.resize.ome.zarr").shape == (80, 80, 3)
@@ -190,12 +190,12 @@ def test_an_unfinished_store_of_other_arguments_is_given_up(tmp_path, sync):
 
 def test_an_unfinished_store_is_resumed_with_2_or_2_0(tmp_path, sync):
     slides, job = work.slide_files(tmp_path / "s", 1), tmp_path / "job"
-    failing_to_publish(slides, job, {"resize": {"downsample": 2.0}})
+    run_that_fails_to_publish(slides, job, {"resize": {"downsample": 2.0}})
     assert ds.run_cohort(slides, job=job, steps={"resize": {"downsample": 2}}).done == 1
     assert not list(job.rglob("*.partial"))
 
 
-def failing_to_publish(slides, job, steps, **options):
+def run_that_fails_to_publish(slides, job, steps, **options):
     with pytest.MonkeyPatch.context() as patch:
         name = "dask_slides.writers.store.local_folder.LocalFolder.publish"
         patch.setattr(name, lambda *_: 1 / 0)
@@ -249,7 +249,7 @@ def test_corrupt_tiles_are_filled_on_request(mixed, tmp_path, threads):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Six slides, of which the second and the fourth cannot be read whole."""
+    """Write six slides, of which the second and the fourth are damaged."""
     folder = work.slide_files(tmp_path / "mixed", 6)
     (folder / "s0001.tif").write_bytes(b"II*\0 and no more")
     data = bytearray((folder / "s0003.tif").read_bytes())
@@ -258,7 +258,7 @@ def mixed(tmp_path):
     return folder
 
 
-def test_a_bad_slide_stops_no_other_one(mixed, tmp_path, threads, caplog):
+def test_a_bad_slide_does_not_stop_the_others(mixed, tmp_path, threads, caplog):
     job = tmp_path / "job"
     with caplog.at_level(logging.INFO, "dask_slides.cohort"):
         result = ds.run_cohort(mixed, job=job, steps=work.STEPS)
@@ -290,7 +290,7 @@ def test_without_keep_going_the_first_failure_ends_the_run(mixed, tmp_path, sync
     assert list(work.statuses(tmp_path / "job").values())[:3] == ["done", "failed", "todo"]
 
 
-def test_a_limit_counts_the_slides_that_are_worked_on(slides, tmp_path, sync):
+def test_a_limit_counts_only_processed_slides(slides, tmp_path, sync):
     for expected in (2, 3, 3):
         result = ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"], limit=2)
         assert result.done == expected
@@ -306,7 +306,7 @@ def test_the_window_limits_the_slides_in_flight(slides, tmp_path, threads):
         slide = ds.open_slide(slides / "s0000.tif")
         identity = identify(slide.path)
         for number in range(12):
-            # this one waits for room until it is sent
+            # at most three slides are in flight, including this one
             assert sent - ended <= 3
             sent += 1
             step = work.Killing()
@@ -358,7 +358,7 @@ def check_killer_is_named(slides, tmp_path):
     assert os.getpid() not in {one.counts.get("killing_pid") for one in found.values()}
 
 
-def test_work_of_a_run_that_has_ended_stops(slides, tmp_path):
+def test_work_stops_after_its_run_has_ended(slides, tmp_path):
     job = SlideJob(str(tmp_path), SlideEntry("x", name="x"), ds.open_slide(slides / "s0000.tif"),
                    identify(str(slides / "s0000.tif")), (work.Killing(),), "1")  # fmt: skip
     with dask.config.set(scheduler="threads", num_workers=1):
@@ -402,31 +402,31 @@ def test_a_slide_that_is_still_being_written_is_tried_again(
 def test_a_folder_without_a_job_is_refused(slides, tmp_path, sync):
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "process_list.csv").write_text("mine")
-    with pytest.raises(ds.errors.OutputExistsError, match="not the folder of a run"):
+    with pytest.raises(ds.errors.OutputExistsError, match="not a job folder"):
         ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"])
     assert [one.name for one in (tmp_path / "job").iterdir()] == ["process_list.csv"]
     assert (tmp_path / "job" / "process_list.csv").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "message"),
     [
         ([], "no step"),
         (["mask", "polish"], "'polish' is not known"),
-        ({"mask": {"kernel": "area"}}, "mask has no 'kernel'"),
+        ({"mask": {"kernel": "area"}}, "mask has no argument 'kernel'"),
         ({"mask": {"ome_zarr": "9"}}, "0.5"),
         ({"resize": {"downsample": 0}}, "downsample"),
         ({"cutoff": {"tile_size": 0}}, "tile_size"),
         ({"pack": {"top_k": 0}}, "top_k"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_written(slides, tmp_path, steps, said):
-    with pytest.raises(ds.errors.SlideArgumentError, match=said):
+def test_wrong_arguments_are_refused_before_anything_is_written(slides, tmp_path, steps, message):
+    with pytest.raises(ds.errors.SlideArgumentError, match=message):
         ds.run_cohort(slides, job=tmp_path / "job", steps=steps)
     assert not (tmp_path / "job").exists()
 
 
-def test_a_job_is_a_folder(slides):
+def test_a_job_at_a_url_is_refused(slides):
     with pytest.raises(ds.errors.SlideArgumentError, match="written to a folder"):
         ds.run_cohort(slides, job="s3://bucket/job", steps=["mask"])
 
@@ -462,7 +462,7 @@ def test_a_name_of_another_slide_of_the_job_is_refused(slides, tmp_path, sync):
         ds.run_cohort(tmp_path / "list.csv", job=tmp_path / "job", steps=["mask"])
 
 
-def test_slides_with_the_same_file_name_keep_their_names(slides, tmp_path, sync):
+def test_slides_with_the_same_file_name_keep_their_folders(slides, tmp_path, sync):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(slides / "s0000.tif", tmp_path / folder / "x.tif")
@@ -481,16 +481,16 @@ def test_the_blank_map_of_mask_cutoff_and_pack_is_read_once(slides, tmp_path, sy
         ds.run_cohort(slides / "s0000.tif", job=tmp_path / "-".join(steps), steps=steps)
         return sum(region.area for region in reads)
 
-    cells = {"tile_size": 64, "detector": ds.Contrast(0.2)}
-    alone = pixels({"mask": cells})
+    options = {"tile_size": 64, "detector": ds.Contrast(0.2)}
+    alone = pixels({"mask": options})
     assert alone == 320 * 320
-    pack = pixels({"pack": cells})
-    cutoff = pixels({"cutoff": cells | {"shape": (64, 64)}})
-    every = pixels({"mask": cells, "cutoff": cells | {"shape": (64, 64)}, "pack": cells})
+    pack = pixels({"pack": options})
+    cutoff = pixels({"cutoff": options | {"shape": (64, 64)}})
+    every = pixels({"mask": options, "cutoff": options | {"shape": (64, 64)}, "pack": options})
     assert every == cutoff + pack - alone
 
 
-def test_a_run_packs_the_tiles_that_pack_tiles_packs(slides, sync, tmp_path):
+def test_a_run_packs_the_same_tiles_as_pack_tiles(slides, sync, tmp_path):
     path, detector = slides / "s0001.tif", ds.Otsu()
     steps = {"mask": {"tile_size": 48}, "pack": {"tile_size": 48, "detector": detector}}
     ds.run_cohort(path, job=tmp_path / "job", steps=steps)
@@ -500,7 +500,7 @@ def test_a_run_packs_the_tiles_that_pack_tiles_packs(slides, sync, tmp_path):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
 
 
-def test_a_store_is_a_slide(tmp_path, sync):
+def test_a_store_can_be_the_slide(tmp_path, sync):
     store = tmp_path / "x.ome.zarr"
     ds.write(ds.from_dask(da.full((200, 300, 3), 9, dtype="uint8")), store)
     assert ds.run_cohort(store, job=tmp_path / "job", steps={"resize": {"downsample": 2}}).done == 1

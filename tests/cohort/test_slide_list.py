@@ -1,4 +1,4 @@
-"""The list of slides of a run, and the names of their folders."""
+"""The list of slides of a run and the names of their folders."""
 
 import os
 
@@ -63,7 +63,7 @@ def test_an_existing_path_with_brackets_is_not_a_pattern(folder):
     assert listed(folder, "a/[x].svs") == ["a/[x].svs"]
 
 
-def test_a_list_may_have_addresses(folder):
+def test_a_list_may_contain_urls(folder):
     assert read_list("s3://bucket/x.svs") == [SlideEntry("s3://bucket/x.svs")]
 
 
@@ -81,7 +81,11 @@ def test_a_table_gives_mpp_and_names(folder):
         ("slide\nx.svs\n", ds.errors.SlideFormatError, "no column path"),
         ("path,mpp\nx.svs,far\n", ds.errors.SlideFormatError, "line 2.*'far'"),
         ("path,mpp\n,1\n", ds.errors.SlideFormatError, "line 2.*no path"),
-        ("path,name\nx.svs,../up\n", ds.errors.SlideArgumentError, "line 2.*not a safe name"),
+        (
+            "path,name\nx.svs,../up\n",
+            ds.errors.SlideArgumentError,
+            "line 2.*not a valid folder name",
+        ),
         ("path,name\nx.svs,A\ny.tif,a\n", ds.errors.SlideArgumentError, "in case only"),
         ("path,mpp\nx.svs,1\nx.svs,2\n", ds.errors.SlideArgumentError, "listed twice"),
         ("path\n\udcff\n", ds.errors.SlideFormatError, "UTF-8"),
@@ -111,7 +115,7 @@ def test_paths_and_patterns_without_a_slide_are_refused(folder, slides):
         ("/a/.svs", ".svs"),
     ],
 )
-def test_a_stem_is_the_file_name_without_its_format(path, expected):
+def test_a_stem_is_the_file_name_without_suffix(path, expected):
     assert stem(path) == expected
 
 
@@ -127,7 +131,7 @@ def test_a_stem_is_the_file_name_without_its_format(path, expected):
         ("", "slide"),
     ],
 )
-def test_names_are_safe(text, expected):
+def test_safe_names(text, expected):
     assert safe_name(text) == expected
 
 
@@ -152,7 +156,7 @@ def test_a_safe_name_is_a_valid_folder_on_every_system(text):
 
 
 @given(PATHS, st.randoms())
-def test_names_are_distinct_in_any_order(paths, random):
+def test_names_are_distinct_and_independent_of_the_order(paths, random):
     names = names_for(paths, {}, {})
     assert set(names) == set(paths)
     assert len({name.casefold() for name in names.values()}) == len(paths)

@@ -1,4 +1,4 @@
-"""Slides of which tiles are absent or corrupt, and which of their pixels that leaves."""
+"""Write slides with absent or corrupt tiles, and compute which pixels these affect."""
 
 import numpy as np
 import tifffile
@@ -21,11 +21,11 @@ KINDS = {
     "uint16": {"tile": (TILE, TILE), "compression": "zlib", "photometric": "minisblack"},
     "float": {"tile": (TILE, TILE), "compression": "zlib", "photometric": "minisblack"},
 }  # fmt: skip
-"""How slides are stored: a unit of storage is a tile, or a strip of 24 rows."""
+"""Layouts of slides. A unit of storage is a tile or a strip of 24 rows."""
 
 
 def picture(kind, shape, seed=0):
-    """Return an image (y, x, c) of glass and tissue that `kind` stores."""
+    """Return an image (y, x, c) of glass and tissue that suits `kind`."""
     height, width = shape
     colours = smooth(height, width, seed)
     rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def picture(kind, shape, seed=0):
 
 
 def written(path, kind, image, **options):
-    """Write `image` and return its pixels as an undamaged file gives them."""
+    """Write `image`, and return the pixels as read from the undamaged file."""
     stored = image[..., 0] if image.shape[2] == 1 else image
     if kind == "planar":
         stored = image.transpose(2, 0, 1)
@@ -54,7 +54,7 @@ def written(path, kind, image, **options):
 
 
 def spoil(path, absent=(), corrupt=(), page=0):
-    """Take tiles of a file away and overwrite others, by number; return where those begin."""
+    """Remove the tiles `absent` and overwrite `corrupt`, by number; return the offsets of those."""
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         one = tiff.pages[page]
         offsets, counts = list(one.dataoffsets), list(one.databytecounts)

@@ -1,4 +1,4 @@
-"""Functions that the processes of the cohort tests run; they import this module."""
+"""Functions of the cohort tests; the processes of the tests import this module."""
 
 import csv
 import os
@@ -25,7 +25,7 @@ STEPS = {
 
 
 def slide_file(path, seed, side=320):
-    """Write a slide: noise on glass, at another place for each seed."""
+    """Write a slide of noise on glass, at a position that depends on the seed."""
     rng = np.random.default_rng(seed)
     image = np.full((side, side, 3), 238, np.uint8)
     top, left = rng.integers(0, side // 3, 2)
@@ -43,7 +43,7 @@ def slide_files(folder, count):
 
 
 def run_with_journal(folder, job, journal, scheduler="threads"):
-    """Run a cohort; every store that gets its name is a line of `journal`."""
+    """Run a cohort; append a line to `journal` for each published store."""
     publish = LocalFolder.publish
 
     def published(self, *args):
@@ -67,7 +67,7 @@ def statuses(job):
 
 
 def stores(job):
-    """Return the identity of each store by path: another one when the store is written again."""
+    """Return an identity of each store by path, which changes when the store is rewritten."""
     found = {}
     for path in Path(job).glob("*/*.zarr"):
         status = (path / "zarr.json").stat()
@@ -76,13 +76,13 @@ def stores(job):
 
 
 def contents(folder):
-    """Return the bytes of every chunk of every store, by name."""
+    """Return the bytes of all chunks of all stores by path."""
     files = Path(folder).glob("**/*.zarr/**/c/**/*")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
 def run_until(step, folder, job):
-    """Run a cohort in one thread; be killed before the `step`th operation on the disk."""
+    """Run a cohort in one thread; kill this process before the `step`th disk operation."""
 
     def run(kind, source, out):
         with dask.config.set(scheduler="sync"):
@@ -109,7 +109,9 @@ class Killing:
         return None, {"pid": os.getpid()}
 
     def write(self, obj, target):
-        os.makedirs(target.path, exist_ok=True)  # the killer may have killed it after its write
+        os.makedirs(
+            target.path, exist_ok=True
+        )  # it exists if the process was killed after the write
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Damaged TIFFs by name, made here from sound ones: what is wrong, where, and what must come of it.
+"""Damaged TIFFs, made from undamaged ones, each with its expected outcome.
 
-An outcome is an error and what its message says, or one of three others: "right", the
-undamaged pixels; "fill", an absent tile among them; "hash", damage that no part of the file
-tells of, which a checksum finds and nothing else.
+An outcome is an error class with a part of its message, or one of three words: "right" for the
+undamaged pixels; "fill" for the same with an absent tile; "hash" for damage that only a checksum
+of the file detects.
 """
 
 import functools
@@ -30,7 +30,7 @@ TEXT = "a scanner's description " * 8
 
 
 def picture(side=SIDE):
-    """Return RGB that no codec makes small, and of which no two tiles are alike."""
+    """Return RGB that compresses badly and in which all tiles differ."""
     y, x = np.mgrid[:side, :side]
     waves = np.stack([y * 2, x * 2, (y + x) % 256], axis=-1)
     return (waves + np.random.default_rng(1).integers(0, 40, waves.shape)).astype(np.uint8)
@@ -59,11 +59,11 @@ class File(Tiff):
         self.inline = 12 if big else 8
 
     def get(self, at, form):
-        """Return the number at a byte."""
+        """Return the number at an offset."""
         return self.number(self.data, at, form)
 
     def set(self, at, form, value):
-        """Write a number at a byte."""
+        """Write a number at an offset."""
         self.put(self.data, at, form, value)
 
     def kind(self, code, value):
@@ -75,7 +75,7 @@ class File(Tiff):
         self.set(self.at[code] + 4, self.word, value)
 
     def table(self, code):
-        """Return where the values of a tag lie, and of what form they are."""
+        """Return the offset, the format and the number of the values of a tag."""
         at = self.at[code]
         form = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}[self.get(at + 2, "H")]
         many = self.get(at + 4, self.word)
@@ -93,14 +93,14 @@ class File(Tiff):
         return new
 
     def tile(self, number):
-        """Return where a tile lies."""
+        """Return the bytes of a tile as a slice of the file."""
         offset = self.value(324, index=number)
         return slice(offset, offset + self.value(325, index=number))
 
     def replace(self, number, stream):
-        """Put another stream in the place of a tile, at the end of the file."""
+        """Replace the stream of a tile by another one, at the end of the file."""
         self.value(324, len(self.data), number)
-        # byte counts may be of 16 bits, which no stream here may need more than
+        # byte counts may have 16 bits only, so check that the stream is short enough
         self.value(325, len(stream), number)
         assert self.value(325, index=number) == len(stream)
         self.data += stream
@@ -110,9 +110,9 @@ KINDS = {}
 
 
 def kind(outcomes, codecs=CODECS, places=None):
-    """Register a way to damage a file, with what must come of it.
+    """Register a function that damages a file, with the expected outcomes.
 
-    `outcomes` are those of "CODEC PLACE", "CODEC", "* PLACE" or "*", the first that is there.
+    The keys of `outcomes` are "CODEC PLACE", "CODEC", "* PLACE" or "*"; the first match counts.
     """
 
     def register(damage):
@@ -129,7 +129,7 @@ LIMIT, KIND, TILE_ERROR = "SlideLimitError: ", "SlideUnsupportedError: ", "TileD
 
 
 def each(*names):
-    """Register for every tile of `PLACES`."""
+    """Return options of `kind` to damage each tile of `PLACES`."""
     return {"places": tuple(PLACES)} | ({"codecs": names} if names else {})
 
 
@@ -180,7 +180,7 @@ def counts_table_beyond_the_end(file):
     file.count(325, 9 + len(file.data))
 
 
-# ---------------------------------------------------------------- what is declared
+# ---------------------------------------------------------------- declared values
 
 
 @kind(FORMAT + "no image")
@@ -401,7 +401,7 @@ def description_huge(file):
     file.count(270, 2**25)
 
 
-# ---------------------------------------------------------------- the file as a whole
+# ---------------------------------------------------------------- the whole file
 
 
 @kind(FORMAT + "not an image")
@@ -439,7 +439,7 @@ def byte_order_broken(file):
     file.data[:2] = b"MM"
 
 
-# ---------------------------------------------------------------- one tile: its place
+# ---------------------------------------------------------------- offset and byte count of one tile
 
 
 @kind("fill", **each())
@@ -492,7 +492,7 @@ def another_tile(file, number):
         file.value(code, file.value(code, index=(number + 1) % 9), number)
 
 
-# ---------------------------------------------------------------- one tile: its bytes
+# ---------------------------------------------------------------- bytes of one tile
 
 
 RAW_SIZE = FORMAT + "does not fit its pixels"
@@ -579,7 +579,7 @@ def encoded(codec, pixels):
 
 @functools.cache
 def bombs(codec):
-    """Return a stream of a few kilobytes that would fill the memory."""
+    """Return a stream of a few kilobytes that decodes to far more memory."""
     if codec in ("jpeg", "jpeg2000"):
         stream = bytearray(encoded(codec, picture(32)))
         if codec == "jpeg":
@@ -592,7 +592,7 @@ def bombs(codec):
     return encoded(codec, zeros)
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- cases
 
 
 @dataclass(frozen=True)
@@ -606,20 +606,20 @@ class Case:
 
     @property
     def name(self):
-        """What it is called."""
+        """The name of the case."""
         parts = [self.kind, self.codec, "big" if self.big else "classic", self.place]
         return "-".join(part for part in parts if part)
 
     @property
     def outcome(self):
-        """What must come of it."""
+        """The expected outcome."""
         outcomes = KINDS[self.kind][1]
         keys = (f"{self.codec} {self.place}", self.codec, f"* {self.place}", "*")
         return next(outcomes[key] for key in keys if key in outcomes)
 
     @property
     def tile(self):
-        """The number of the tile, None if it is not of one."""
+        """The number of the damaged tile, or None."""
         return None if self.place is None else PLACES[self.place]
 
     def data(self):

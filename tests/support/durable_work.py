@@ -1,6 +1,6 @@
-"""Stores of a small slide, and processes that are killed while they write them.
+"""Write stores of a small slide, in processes that are killed while they write.
 
-Importable, as the processes import it.
+The processes import this module.
 """
 
 import os
@@ -18,7 +18,7 @@ KINDS = ("image", "pack", "cutoff")
 
 
 def slide_file(path, side=1500):
-    """Write a slide whose pyramid has two stages; tissue in a part of it."""
+    """Write a slide with some tissue, whose pyramid is built in two stages."""
     rng = np.random.default_rng(3)
     image = np.full((side, side, 3), 236, np.uint8)
     image[300:1200, 200:1100] = rng.integers(60, 220, (900, 900, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ def slide_file(path, side=1500):
 
 
 def made(kind, path):
-    """Return the object that is written."""
+    """Return the object of a kind to write."""
     if kind == "pack":
         return ds.pack_tiles(path, tile_size=128, detector=ds.Contrast(0.05))
     if kind == "cutoff":
@@ -51,7 +51,7 @@ def write_threaded(source, out):
 
 
 def is_hidden(name):
-    """Return whether a file is one of a writer: it begins with a dot, and is not Zarr's."""
+    """Return whether a file is temporary: its name begins with a dot and is not one of Zarr."""
     return name.startswith(".") and not name.startswith(".z")
 
 
@@ -65,7 +65,7 @@ def contents(folder):
 
 
 def undisturbed(source, folder, kinds=KINDS):
-    """Return, for each kind, the files of a store that nothing happened to."""
+    """Return the files of an undisturbed store of each kind."""
     found = {}
     for kind in kinds:
         write(kind, source, folder / f"{kind}.zarr")
@@ -74,7 +74,7 @@ def undisturbed(source, folder, kinds=KINDS):
 
 
 def killing_at(step):
-    """Return a decorator; the `step`th call of all functions it wraps kills this process."""
+    """Return a decorator that kills this process at the `step`th call of all its functions."""
     count = 0
 
     def counted(function):
@@ -91,7 +91,7 @@ def killing_at(step):
 
 
 def write_until(step, environment, kind, source, out, options):
-    """Write, and be killed just before the `step`th change of the disk or the bucket."""
+    """Write; kill this process just before the `step`th change of the disk or bucket."""
     os.environ.update(environment)
     import obstore
 
@@ -105,7 +105,7 @@ def write_until(step, environment, kind, source, out, options):
 
 
 def race(environment, barrier, kind, source, out, results):
-    """Write at the same time as another process, and report how it ended."""
+    """Write at the same time as another process, and report the result."""
     os.environ.update(environment)
     obj = made(kind, source)
     barrier.wait()

@@ -1,4 +1,4 @@
-"""Slides that kill or delay the process that reads them, and a command held up in a read."""
+"""Slides that kill or delay the process that reads them, and commands that wait in a read."""
 
 import ctypes
 import dataclasses
@@ -19,14 +19,14 @@ from dask_slides.readers.tiff.source import TiffSource
 
 @dataclasses.dataclass(frozen=True)
 class Faulty(Source):
-    """A source with a `fault` for whoever reads one of `places` while the file `switch` exists."""
+    """A source that triggers `fault` in reads of `places` while the file `switch` exists."""
 
     parent: Any
     places: tuple[tuple[int, int], ...]
     fault: str
     switch: str
     pace: float = 0.0
-    """Least seconds per read."""
+    """Minimum seconds per read."""
 
     @property
     def path(self):
@@ -54,9 +54,9 @@ class Faulty(Source):
 
 
 def _out_of_memory():
-    held = []
+    arrays = []
     while True:  # until the nanny kills this process
-        held.append(np.ones(2**21))
+        arrays.append(np.ones(2**21))
         time.sleep(0.002)
 
 
@@ -72,14 +72,14 @@ FAULTS = {
 
 
 def faulty(path, places, fault, switch):
-    """Return the slide at `path` with a fault at `places`, (y, x), while `switch` exists."""
+    """Return the slide at `path` with a fault at `places` (y, x) while `switch` exists."""
     slide = ds.open_slide(path)
     source = Faulty(slide.source, tuple(places), fault, str(switch))
     return dataclasses.replace(slide, source=source)
 
 
 def slow(path, seconds):
-    """Return the slide at `path`, each read of which takes `seconds`."""
+    """Return the slide at `path` with reads that take at least `seconds`."""
     slide = ds.open_slide(path)
     source = Faulty(slide.source, (), "", "", seconds)
     return dataclasses.replace(slide, source=source)
@@ -94,11 +94,11 @@ def wait_until(condition, seconds=180):
 
 
 def held_up(folder, work):
-    """Do `work` while reads of slides wait for a file "go", and say when one waits."""
+    """Call `work`; let reads wait for the file "go", and create "reading" when one waits."""
     read = TiffSource.read_valid
 
     def waiting(self, level, region):
-        if region.y >= 512:  # the first ones are done before
+        if region.y >= 512:  # earlier reads do not wait
             (folder / "reading").touch()
             while not (folder / "go").exists():
                 time.sleep(0.01)

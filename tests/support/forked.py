@@ -1,6 +1,6 @@
-"""Programs of test_fork_safety.py: fork from a process that has read, as PyTorch's loaders do.
+"""Programs of test_fork_safety.py, which fork after a read, as data loaders of PyTorch do.
 
-The test process does not fork itself, because it has threads, which Python warns about.
+The test process does not fork itself, because Python warns about forking with threads.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from dask_slides.writers.store.local_folder import locked
 CHILDREN, READS = 4, 40
 SIZE = 2**21
 
-warnings.simplefilter("ignore", DeprecationWarning)  # about forking with threads
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns about forking with threads
 forked = multiprocessing.get_context("fork")
 
 
@@ -107,7 +107,7 @@ def forked_in_a_task(path):
 
 
 def processes_share_no_memory():
-    """Fork with free memory in the pool, fill it in the child, and look at it in the parent."""
+    """Fork with free memory in the pool, fill it in the child, and check it in the parent."""
     first = POOL.array((SIZE,), np.uint8)
     first[:] = 0
     del first
@@ -154,7 +154,7 @@ def a_child_keeps_no_lock_of_a_write(folder):
     with locked(hidden, "a"):
         child = os.fork()
         if not child:
-            os.close(turn)  # so that it ends with its parent
+            os.close(turn)  # so that the child ends with its parent
             os.read(go, 1)
             os._exit(0)
         try:
@@ -169,7 +169,7 @@ def a_child_keeps_no_lock_of_a_write(folder):
 
 
 def a_child_leaves_the_lock_to_its_parent(folder):
-    """Fork during a write, and end the write in the child; the parent keeps the lock."""
+    """Fork during a write and end the write in the child; the parent keeps the lock."""
     hidden = os.path.join(folder, ".a.partial")
     with suppress(SystemExit), locked(hidden, "a"):
         child = os.fork()
@@ -181,7 +181,7 @@ def a_child_leaves_the_lock_to_its_parent(folder):
 
 
 def raised(slide):
-    """Return the class and message of the error of a read."""
+    """Read, and return the class and message of the error."""
     try:
         slide.read(0, 0, 10, 10)
     except ds.SlideError as error:

@@ -1,4 +1,4 @@
-"""Mutants of small files through opening and reading: only our own errors may come out.
+"""Open and read mutants of small files, which may raise only errors of dask_slides.
 
     python tests/support/fuzz.py --kind tiff --executions 100000
 
@@ -25,7 +25,7 @@ from dask_slides.cli import main as command
 
 
 def small_tiffs(folder):
-    """Return the bytes of small TIFFs of every layout and codec that is read."""
+    """Return the bytes of small TIFFs with all supported layouts and codecs."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :56]
     rgb = np.stack([y * 4, x * 4, y + x], axis=-1).astype(np.uint8)
@@ -77,7 +77,7 @@ def small_tiffs(folder):
 
 
 class Findings:
-    """The mutants that raised other errors than ours."""
+    """The mutants that raised other errors than those of dask_slides."""
 
     def __init__(self, out):
         self.out = out
@@ -92,7 +92,7 @@ class Findings:
 
 
 def try_one(read, findings, name, data):
-    """Call `read`; any other error than ours of one line is a finding."""
+    """Call `read`; any error except a SlideError of one line is a finding."""
     try:
         read()
     except ds.SlideError as error:
@@ -113,7 +113,7 @@ class Tiffs:
 
     def read(self, name, label, data, in_full):
         """Open the image and read a little of it; with `in_full` also resize it."""
-        # each has a name of its own, as open files are told apart by name, size and time
+        # each mutant needs its own name, as open files are identified by name, size and time
         path = self.folder / f"mutant-{label}{'.svs' if name == 'aperio' else '.tif'}"
         path.write_bytes(data)
         try:
@@ -158,7 +158,7 @@ class Stores:
     def read(self, place, label, data, in_full):
         """Verify a copy of the store, print its facts, and open it."""
         store, file = place
-        # each has a name of its own, as cached stores are told apart by their path
+        # each mutant needs its own name, as cached stores are identified by their path
         copy = self.folder / f"{label}-{store.name}"
         shutil.copytree(store, copy)
         (copy / file.relative_to(store)).write_bytes(data)

@@ -1,4 +1,4 @@
-"""JPEG streams made code by code, as no encoder here writes them."""
+"""JPEG streams, built code by code, that no installed encoder writes."""
 
 import struct
 
@@ -14,26 +14,26 @@ def segment(marker, body):
 def tables(differences=16):
     """Return the segments of quantisation by 8 and of two Huffman tables.
 
-    Codes are what they stand for: sizes of differences in 5 bits, run and size in 8.
+    Each code equals its symbol: 5 bits for sizes of differences, 8 bits for run and size.
     """
     quantisation = segment(b"\xff\xdb", bytes([0] + [8] * 64))
     return quantisation + huffman_table(0, 5, differences) + huffman_table(16, 8, 255)
 
 
 def huffman_table(kind, length, count):
-    """Return a Huffman table of so many codes of one length."""
+    """Return a Huffman table of `count` codes of one length."""
     counts = [count if n == length else 0 for n in range(1, 17)]
     return segment(DHT, bytes([kind, *counts, *range(count)]))
 
 
 def number(value):
-    """Return the size of a number, and its bits."""
+    """Return the size and the bits of a number."""
     size = abs(value).bit_length()
     return size, f"{value if value >= 0 else value + 2**size - 1:0{size}b}" if size else ""
 
 
 def block(difference=0, coefficients=None):
-    """Return the bits of a block, its `coefficients` by place."""
+    """Return the bits of a block; `coefficients` are given by position."""
     size, value = number(difference)
     bits, last = f"{size:05b}{value}", 0
     for place, coefficient in sorted((coefficients or {}).items()):
@@ -45,13 +45,13 @@ def block(difference=0, coefficients=None):
 
 
 def packed(bits):
-    """Return bits as bytes, the last one filled, and stuffed."""
+    """Return bits as bytes, padded and with byte stuffing."""
     whole = bits + "1" * (-len(bits) % 8)
     return int(whole or "0", 2).to_bytes(len(whole) // 8).replace(b"\xff", b"\xff\0")
 
 
 def scan(units, components=(0,), restart=0, spectrum=(0, 63, 0)):
-    """Return a scan of `units`, each the bits of one."""
+    """Return a scan; each of `units` is the bits of one coded unit."""
     head = bytes([len(components), *(byte for one in components for byte in (one, 0)), *spectrum])
     step = restart or max(1, len(units))
     parts = [packed("".join(units[at : at + step])) for at in range(0, len(units), step)]

@@ -1,4 +1,4 @@
-"""Mutations of TIFFs and JSON that know their structure; a seed always gives the same."""
+"""Structure-aware mutations of TIFFs and JSON; the same seed gives the same mutation."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 
 
 class Tiff:
-    """The directories of a valid TIFF: where its entries, tables and tiles lie."""
+    """The offsets of entries, tables and tiles of a valid TIFF."""
 
     def __init__(self, data):
         self.order = "<" if data[:2] == b"II" else ">"
@@ -122,7 +122,7 @@ def _bytes(rng, tiff, data):
         data[at : at + length] = rng.randbytes(length)
     elif kind == 2:
         data[at : offset + count] = bytes(offset + count - at)
-    else:  # the head of a stream, which says how large it is
+    else:  # the head of a stream, which declares its size
         at = offset + rng.randrange(min(count, 60))
         data[at] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
 
@@ -149,7 +149,7 @@ def mutated_tiff(seed, original):
             how = rng.choice(HOW)
             try:
                 how(rng, tiff, data)
-            except IndexError:  # of a file that was cut before
+            except IndexError:  # an earlier mutation has cut the file
                 break
     return bytes(data)
 

@@ -1,4 +1,4 @@
-"""Slides as Hamamatsu writes them: one JPEG with restart markers; nothing here is under test."""
+"""Write slides as Hamamatsu does, as one JPEG with restart markers, without dask_slides."""
 
 import io
 
@@ -40,7 +40,7 @@ def ndpi(path, pixels, across=2, grey=False, subsampling=0):
 
 
 def begin_of_scan(data):
-    """Return where the coded pixels of a JPEG begin."""
+    """Return the offset of the coded pixels of a JPEG."""
     at = 2
     while data[at + 1] != 0xDA:
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

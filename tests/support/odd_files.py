@@ -1,4 +1,4 @@
-"""What must come of each of the 110 odd TIFFs: who decodes it rightly, or which error."""
+"""The expected result of each of 110 odd TIFFs: a correct decoder, or an error."""
 
 ODD_FILES = {
     "12bit.cropped.tif": "pillow",

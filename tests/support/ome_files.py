@@ -1,4 +1,4 @@
-"""OME-XML of several planes, which may lie in several files; nothing here is under test."""
+"""Write OME-XML of several planes in one or several files, without dask_slides."""
 
 import numpy as np
 from rw_fixtures import smooth
@@ -7,7 +7,7 @@ SHAPE = (150, 200)
 
 
 def planes_of(count=3):
-    """Return (c, y, x): pictures that are not alike."""
+    """Return `count` different images (c, y, x)."""
     return np.stack([smooth(*SHAPE, seed)[..., seed % 3] for seed in range(count)])
 
 

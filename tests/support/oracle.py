@@ -1,4 +1,4 @@
-"""The slow, obvious truth: whole arrays, plain numpy and Pillow, nothing of the package."""
+"""Reference results from slow, simple code on whole arrays, without dask_slides."""
 
 import math
 
@@ -17,9 +17,9 @@ PILLOW = {
 def pillow_resize(image, shape, kernel="lanczos"):
     """Resize 8-bit `image` (y, x, c) as a whole, one channel after the other.
 
-    Columns first, then rows. Up to 12 Pillow does so by itself; 13 starts with the rows where
-    that is less work, and rounding and clipping between the passes then shows. An axis at a
-    time gives one result with every version.
+    Resize columns first, then rows. Pillow 13 starts with the rows where that is less work, which
+    changes the rounding between the passes. One axis at a time gives the same result with every
+    version.
     """
 
     def one(channel):
@@ -66,7 +66,7 @@ def weight_matrix(n_in, n_out, kernel):
 
 
 def nearest_resize(image, shape):
-    """Take the pixel under the centre of each output pixel; for ratios without ties."""
+    """Take the pixel at the centre of each output pixel; valid for ratios without ties."""
     rows = [int((i + 0.5) * image.shape[0] / shape[0]) for i in range(shape[0])]
     columns = [int((j + 0.5) * image.shape[1] / shape[1]) for j in range(shape[1])]
     return image[rows][:, columns]
@@ -75,8 +75,8 @@ def nearest_resize(image, shape):
 def dense_resize(image, shape, kernel):
     """Resize any `image` (y, x, c) in float64 by dense matrices; columns first, then rows.
 
-    Whole numbers are rounded between the passes, as Pillow does it. The result is float64
-    and, for whole numbers, rounded. A NaN spreads to what its weight is not zero for.
+    Integers are rounded between the passes, as in Pillow. The result is float64, and rounded for
+    integers. A NaN spreads to all output pixels in which its weight is not zero.
     """
     columns = weight_matrix(image.shape[1], shape[1], kernel)
     rows = weight_matrix(image.shape[0], shape[0], kernel)
@@ -123,14 +123,14 @@ def area_pyramid(image, count):
 
 
 def cells(image, tile):
-    """Yield (row, col, pixels) of a grid of `tile` (h, w), what is left at the edges too."""
+    """Yield (row, col, pixels) of a grid of `tile` (h, w), including partial tiles at the edges."""
     for row, top in enumerate(range(0, image.shape[0], tile[0])):
         for col, left in enumerate(range(0, image.shape[1], tile[1])):
             yield row, col, image[top : top + tile[0], left : left + tile[1]]
 
 
 def per_cell(image, tile, judge):
-    """Return (rows, cols) of `judge` of the pixels of each cell."""
+    """Return the results of `judge` for the pixels of each cell as (rows, cols)."""
     found = {(row, col): judge(pixels) for row, col, pixels in cells(image, tile)}
     rows, cols = (1 + max(key[axis] for key in found) for axis in (0, 1))
     return np.array([[found[row, col] for col in range(cols)] for row in range(rows)])

@@ -1,4 +1,4 @@
-"""TIFFs put together byte by byte: what no library writes; nothing here is under test."""
+"""Write TIFFs byte by byte, as no library writes them, without dask_slides."""
 
 import struct
 
@@ -43,14 +43,14 @@ def write_tiff(path, size, pieces, tags=(), order="<"):
             values += data + b"\0" * (len(data) % 2)
         else:
             entries += data.ljust(4, b"\0")
-    mark = b"II*\0" if order == "<" else b"MM\0*"
+    magic = b"II*\0" if order == "<" else b"MM\0*"
     first = struct.pack(order + "I", 8) + struct.pack(order + "H", len(found))
-    path.write_bytes(mark + first + entries + b"\0" * 4 + values + b"".join(pieces))
+    path.write_bytes(magic + first + entries + b"\0" * 4 + values + b"".join(pieces))
     return path
 
 
 def packed(rows, bits):
-    """Return rows of whole numbers bit by bit, the first one highest, each row whole bytes."""
+    """Pack rows of integers into bits, most significant first, each row padded to bytes."""
     out = b""
     for row in rows:
         number = 0

@@ -25,7 +25,7 @@ def block(kind, word):
 
 
 def changed(text, changes):
-    """Return a block with words replaced; each of them occurs in it."""
+    """Return a block with words replaced; each word must occur in it."""
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)

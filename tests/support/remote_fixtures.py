@@ -1,4 +1,4 @@
-"""A bucket with a proxy in front of it, and targets of writes in folders and buckets."""
+"""Fixtures: a bucket behind a proxy, and targets of writes in folders and buckets."""
 
 import itertools
 from contextlib import ExitStack
@@ -36,7 +36,7 @@ class Bucket:
         return f"s3://{servers.BUCKET}/{key}"
 
     def contents(self, prefix):
-        """Return name and bytes of every object below `prefix`, the hidden ones too."""
+        """Return names and bytes of all objects below `prefix`, including hidden ones."""
         found = {}
         pages = self.client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=servers.BUCKET, Prefix=f"{prefix}/"):
@@ -59,7 +59,7 @@ def served_bucket():
 
 @pytest.fixture
 def bucket(served_bucket, monkeypatch):
-    """The bucket with counters at zero, without faults, and with short waits before retries."""
+    """Return the bucket without counts and faults, and with short waits before retries."""
     for name, value in served_bucket.environment.items():
         monkeypatch.setenv(name, value)
     quick(monkeypatch)
@@ -95,7 +95,7 @@ class FolderTarget:
         return durable_work.contents(self.path)
 
     def hidden(self):
-        """Return the names of everything else that a write has left."""
+        """Return the names of temporary files that a write has left."""
         left = [one.name for one in Path(self.path).parent.iterdir() if one.name != "a.zarr"]
         own = (one.name for one in Path(self.path).glob(".*"))
         return left + [name for name in own if durable_work.is_hidden(name)]
@@ -128,7 +128,7 @@ class BucketTarget:
         return {name: found[name] for name in found if not durable_work.is_hidden(name)}
 
     def hidden(self):
-        """Return the names of everything else that a write has left."""
+        """Return the names of temporary files that a write has left."""
         own = filter(durable_work.is_hidden, self.bucket.contents(self.name))
         return [*self.bucket.contents(f".{self.name}.partial"), *own]
 
@@ -150,7 +150,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(params=["folder", "bucket"])
 def new_target(request, tmp_path):
-    """A function that returns a free path, or a free address in a bucket."""
+    """Return a function that returns a free path or a free address in a bucket."""
     if request.param == "folder":
         return lambda: FolderTarget(tmp_path / f"target{next(_numbers)}")
     bucket = request.getfixturevalue("bucket")
@@ -159,5 +159,5 @@ def new_target(request, tmp_path):
 
 @pytest.fixture
 def target(new_target):
-    """A free path, or a free address in a bucket."""
+    """Return a free path or a free address in a bucket."""
     return new_target()

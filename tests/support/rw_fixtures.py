@@ -1,4 +1,4 @@
-"""Files to read and write, made by tifffile and numpy alone; nothing here is under test."""
+"""Write test files with tifffile and numpy, without dask_slides."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ _DATA = os.environ.get("DASK_SLIDES_TEST_DATA", "")
 
 
 def data_folder(name):
-    """Return `name` ("slides", "odd-tiffs") of the test data, or None where there is none."""
+    """Return `name` ("slides", "odd-tiffs") of the test data, or None if it does not exist."""
     if not _DATA:
         return None
     for folder in (Path(_DATA) / name, Path(_DATA).parent / name):
@@ -29,7 +29,7 @@ def real(name):
 
 
 def noise(*shape, dtype="uint8", seed=0, top=None):
-    """Return random samples over the range of an integer dtype; floats lie in [0, 1)."""
+    """Return random samples over the range of an integer dtype, or floats in [0, 1)."""
     rng = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "f":
         return rng.random(shape).astype(dtype)
@@ -38,14 +38,14 @@ def noise(*shape, dtype="uint8", seed=0, top=None):
 
 
 def smooth(height, width, seed=0):
-    """Return an RGB picture that lossy codecs keep well."""
+    """Return a smooth RGB image, which lossy codecs change little."""
     y, x = np.mgrid[:height, :width] / 40.0
     waves = [np.sin(y + k + seed) * np.cos(x * (k + 1) / 2) for k in range(3)]
     return np.rint(128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
 def tissue(height, width, cell=64, seed=0):
-    """Return an RGB picture whose cells are, half of them, flat glass and noise."""
+    """Return an RGB image of cells, half of them flat glass and half noise."""
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     cells = rng.random((-(-height // cell), -(-width // cell))) < 0.5
@@ -55,7 +55,7 @@ def tissue(height, width, cell=64, seed=0):
 
 
 def sparse_tiff(path, shape=(102_400, 102_400), tile=512, channels=3, **options):
-    """Write a TIFF of which no tile is there: a few bytes a tile, of any size."""
+    """Write a TIFF whose tiles are all absent, which takes a few bytes per tile."""
     count = -(-shape[0] // tile) * -(-shape[1] // tile)
     options = {"compression": "jpeg", "photometric": "ycbcr"} | options
     tifffile.imwrite(
@@ -84,7 +84,7 @@ def segments(path, page=0):
 
 
 def change_file(path, how):
-    """Change the time of a file alone, its size, or remove it."""
+    """Change only the time of a file, or its size, or remove it."""
     status = path.stat()
     if how == "time":
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
@@ -96,7 +96,7 @@ def change_file(path, how):
 
 
 def bytes_read():
-    """Return the bytes that this process has asked the system for so far."""
+    """Return the bytes that this process has requested from the system so far."""
     try:
         text = Path("/proc/self/io").read_text()
     except OSError:

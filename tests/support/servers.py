@@ -1,4 +1,4 @@
-"""Servers on this machine: an S3-compatible one, a web server, and a proxy that injects faults.
+"""Local servers: an S3-compatible store, a web server, and a proxy that injects faults.
 
 Requests and bytes are counted, and faults are chosen by a seeded random generator.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 FAULTS = ("500", "503", "reset", "reset after", "short", "stall")
-"""With `reset after` the server does what is requested, and the answer is lost."""
+"""With `reset after` the server carries out the request, but the answer is lost."""
 _HOP = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -45,7 +45,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request, client_address):
-        """Ignore clients that are gone."""
+        """Ignore clients that have disconnected."""
 
 
 @contextmanager
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 def web_server(folder, ranges=True, head=None, tags=True):
     """Serve the files of `folder`, also as buckets of their names; yield address and traffic.
 
-    `head` is a status with which HEAD is answered; without `tags` no ETag is sent.
+    `head` is the status of answers to HEAD; without `tags` no ETag is sent.
     """
     traffic = Traffic()
 
@@ -102,7 +102,7 @@ def web_server(folder, ranges=True, head=None, tags=True):
                 first, _, last = span.removeprefix("bytes=").partition("-")
                 if first:
                     start, stop = int(first), min(stop, int(last) + 1 if last else stop)
-                else:  # so many from the end
+                else:  # the number of bytes from the end
                     start = max(0, stop - int(last))
             wrong = self.headers.get("If-Match", tag) != tag
             self.send_response(412 if wrong else 206 if span else 200)
@@ -118,7 +118,7 @@ def web_server(folder, ranges=True, head=None, tags=True):
             if self.command == "HEAD":
                 traffic.add("HEAD", self.path, span, 0)
                 return
-            traffic.add("GET", self.path, span, stop - start)  # before the client goes on
+            traffic.add("GET", self.path, span, stop - start)  # before the client continues
             with open(path, "rb") as file:
                 file.seek(start)
                 self.wfile.write(file.read(stop - start))
@@ -129,7 +129,7 @@ def web_server(folder, ranges=True, head=None, tags=True):
 
 @dataclass
 class Faults:
-    """Which requests fail: each with a chance, until `limit` of them did."""
+    """The faults to inject: each request fails with probability `chance`, up to `limit` times."""
 
     chance: float = 0.0
     kinds: tuple = FAULTS
@@ -140,7 +140,7 @@ class Faults:
         self.random = random.Random(self.seed)
 
     def start(self, chance, kinds=FAULTS, limit=10**9, seed=0):
-        """Let requests fail from now on."""
+        """Start to inject faults."""
         self.random = random.Random(seed)
         self.chance, self.kinds, self.limit = chance, kinds, limit
 
@@ -158,7 +158,7 @@ class Faults:
 
 @contextmanager
 def proxy(upstream, faults=None):
-    """Pass requests on to `upstream`, and let some fail; yield address, traffic, faults."""
+    """Forward requests to `upstream` and let some fail; yield address, traffic, faults."""
     traffic, faults = Traffic(), faults or Faults()
     host = upstream.removeprefix("http://")
     quiet = threading.Event()  # set at the end, for requests that stall
@@ -170,7 +170,7 @@ def proxy(upstream, faults=None):
                 if name.lower() not in _HOP:
                     self.send_header(name, value)
             length = {name.lower(): value for name, value in headers}.get("content-length", 0)
-            # HEAD gives the length of a body that is not sent
+            # HEAD reports the length of a body that is not sent
             self.send_header("Content-Length", length if self.command == "HEAD" else len(body))
             self.end_headers()
             if self.command != "HEAD":
@@ -252,7 +252,7 @@ def bucket_server():
 
 
 def environment(address):
-    """Return the variables by which a process reaches the buckets at `address`."""
+    """Return the environment variables for the buckets at `address`."""
     return {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "testing",

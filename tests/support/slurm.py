@@ -1,6 +1,6 @@
-"""A SLURM for tests: its only node is this machine, and only this user can use it.
+"""Run SLURM for tests: its only node is this machine, and only this user can use it.
 
-It authenticates with a key of its own (munge), and only this machine can reach it.
+It authenticates with its own munge key and listens on this machine only.
 """
 
 import ipaddress
@@ -17,9 +17,9 @@ from fault_work import wait_until
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo", "squeue",
              "srun", "setpriv")  # fmt: skip
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-"""Daemons are in folders that the PATH of ordinary users lacks."""
+"""PATH with the folders of daemons, which ordinary users do not have in theirs."""
 
-# The node claims more cores and memory than this machine, so that the recipes run as written. Jobs
+# The node declares more cores and memory than it has, so that the recipes run unchanged. Jobs
 # are not limited to what they request, because that needs control groups.
 _CONFIG = """\
 ClusterName=tests
@@ -50,10 +50,10 @@ PartitionName=normal Nodes=one Default=YES MaxTime=INFINITE
 
 
 def lacking():
-    """Return why it cannot run on this machine, or an empty string."""
+    """Return why SLURM cannot run on this machine, or an empty string."""
     missing = [one for one in _PROGRAMS if not shutil.which(one, path=_PATH)]
     if missing:
-        return f"SLURM is not here: {', '.join(missing)}"
+        return f"SLURM is not installed: {', '.join(missing)}"
     _, _, under = _named()
     if under and subprocess.run([*under, "true"], capture_output=True, check=False).returncode:
         return "others can reach the address of this machine's name, at which SLURM would listen"
@@ -109,7 +109,7 @@ def running(folder):
     ]]  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("SLURM_CONF", str(conf))
-        # --force: the folder is not open to all users
+        # --force, because the folder is private
         stack.enter_context(_daemon(folder, "munged", "--foreground", "--force", *munge))
         wait_until((folder / "munge.socket").exists, 20)
         control = stack.enter_context(_daemon(folder, "slurmctld", "-D", under=under))

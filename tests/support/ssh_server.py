@@ -1,4 +1,4 @@
-"""An SSH server for tests: runs what it is asked to, on this machine, for whoever has a key.
+"""An SSH server for tests, which runs any command on this machine for clients with any key.
 
 python tests/support/ssh_server.py PORT_FILE
 """
@@ -14,11 +14,11 @@ import asyncssh
 from asyncssh.connection import SSHConnection
 
 IGNORE = 2
-"""SSH_MSG_IGNORE, which paramiko fills with bytes that are no string: OpenSSH does not mind."""
+"""SSH_MSG_IGNORE, which paramiko fills with invalid bytes that OpenSSH accepts."""
 
 
 class Server(asyncssh.SSHServer):
-    """Lets everybody in who has any key: it listens on 127.0.0.1 for the time of a test."""
+    """Accept any key, as the server only listens on 127.0.0.1 during a test."""
 
     def public_key_auth_supported(self):
         return True
@@ -28,7 +28,7 @@ class Server(asyncssh.SSHServer):
 
 
 async def run(process):
-    """Run a command until it ends, or the client goes away."""
+    """Run a command until it ends or the client disconnects."""
     child = await asyncio.create_subprocess_shell(
         process.command,
         stdin=asyncio.subprocess.DEVNULL,

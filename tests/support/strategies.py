@@ -1,4 +1,4 @@
-"""Random shapes, images, tile sizes, ratios and chunkings."""
+"""Hypothesis strategies for shapes, images, tile sizes, ratios and chunks."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ sixteenths = st.integers(0, 16 * 10_000).map(lambda k: k / 16)
 
 
 def pixels(seed, shape, dtype):
-    """Return noise with flat parts, over the whole range of `dtype`; the same for a seed."""
+    """Return seeded noise with flat parts, over the whole range of `dtype`."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
@@ -38,7 +38,7 @@ def images(draw, dtype="uint8", shapes=shapes, channels=channels):
 
 @st.composite
 def lengths(draw, size):
-    """Return chunk lengths of any kind that add up to `size`."""
+    """Return arbitrary chunk lengths that add up to `size`."""
     cuts = draw(st.sets(st.integers(1, max(1, size - 1)), max_size=4)) if size > 1 else set()
     edges = [0, *sorted(cuts), size]
     return tuple(b - a for a, b in pairwise(edges))

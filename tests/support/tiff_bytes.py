@@ -1,4 +1,4 @@
-"""TIFFs byte by byte, and LZW code by code: what no library writes."""
+"""TIFFs built byte by byte and LZW built code by code, as no library writes them."""
 
 import struct
 
@@ -62,7 +62,7 @@ def padded(part):
 
 
 def lzw_codes(data):
-    """Return the codes of LZW as (code, width), read as section 13 of TIFF 6.0 says."""
+    """Return the LZW codes as (code, width), read as in section 13 of TIFF 6.0."""
     bits = "".join(f"{byte:08b}" for byte in bytes(data))
     codes, at, width, new = [], 0, 9, 258
     while not codes or codes[-1][0] != 257:
@@ -90,12 +90,12 @@ def pixels_of(path):
 
 
 def coded(samples=3):
-    """Return pixels (40, 48, c) that no codec makes small."""
+    """Return pixels (40, 48, c) that compress badly."""
     return smooth(40, 48)[..., :samples] // 2 + noise(40, 48, samples) // 4
 
 
 def strips(path, code, pixels, encode, **tags):
-    """Write `pixels` in strips that `encode` makes."""
+    """Write `pixels` in strips that `encode` encodes."""
     parts = [np.ascontiguousarray(pixels[y : y + ROWS]) for y in range(0, len(pixels), ROWS)]
     whole = tags_of(pixels.shape, code, ROWS, **tags)
     path.write_bytes(tiff(whole, [bytes(encode(part)) for part in parts]))

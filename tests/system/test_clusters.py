@@ -1,4 +1,4 @@
-"""Clusters of the command line, and the recipes of docs/clusters.md."""
+"""Clusters of the command line and the recipes of docs/clusters.md."""
 
 import ast
 import importlib.util
@@ -34,7 +34,7 @@ def source(tmp_path_factory):
 
 
 def test_other_machines_cannot_reach_a_local_cluster():
-    """Every port of every process listens on 127.0.0.1, including dashboards."""
+    """All ports of all processes listen on 127.0.0.1, including dashboards."""
     import psutil
 
     before = {one.laddr for one in psutil.Process().net_connections("inet")}
@@ -48,7 +48,7 @@ def test_other_machines_cannot_reach_a_local_cluster():
 
 
 def test_a_command_names_the_block_that_kills_processes(tmp_path, source, monkeypatch):
-    """The local cluster restarts processes; all other blocks are done, and the exit code is 3."""
+    """The local cluster restarts processes, finishes all other blocks and exits with 3."""
     switch = tmp_path / "switch"
     switch.touch()
     slide = fault_work.faulty(source, [(700, 1100)], "killed", switch)
@@ -84,7 +84,7 @@ def test_a_plan_respects_the_memory_option(tmp_path, source, words, code, messag
 
 
 def test_tls(tmp_path, source):
-    """A scheduler and a worker with TLS; a client without a certificate is refused."""
+    """Run a scheduler and a worker with TLS; a client without a certificate is refused."""
     from distributed.security import Security
 
     made = Security.temporary().get_tls_config_for_role("client")
@@ -138,7 +138,7 @@ def free_port():
 
 @pytest.mark.slow
 def test_the_recipe_for_ssh(tmp_path, source):
-    """`dask ssh` itself, over a real SSH connection: two hosts that are this machine."""
+    """Run `dask ssh` over a real SSH connection; both hosts are this machine."""
     asyncssh = pytest.importorskip("asyncssh")
     words = block("sh", "dask ssh").split("\n", 1)[0].split()
     assert words[:4] == ["dask", "ssh", "--hostfile", "hosts.txt"]
@@ -172,7 +172,7 @@ def test_the_recipe_for_ssh(tmp_path, source):
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
     finally:
-        for one in reversed(processes):  # the server ends what it started when a client leaves
+        for one in reversed(processes):  # the server ends its processes when a client disconnects
             one.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 one.wait(20)
@@ -189,14 +189,14 @@ def answers(port):
 
 
 def test_the_recipe_for_slurm_makes_the_job_script(tmp_path):
-    """Without a SLURM; test_slurm.py runs the recipe."""
+    """Check the job script without SLURM; test_slurm.py runs the recipe."""
     (call,) = [
         node
         for node in ast.walk(ast.parse(block("python", "SLURMCluster")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "SLURMCluster"
     ]
     options = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
-    del options["interface"]  # of the user's network
+    del options["interface"]  # depends on the network of the user
     options["scheduler_options"]["host"] = "127.0.0.1"
     options["shared_temp_directory"] = str(tmp_path)
     with slurm_cluster() as made:
@@ -242,14 +242,16 @@ def test_the_manifest_for_kubernetes_is_consistent():
     assert {one["targetPort"] for one in spec["scheduler"]["service"]["ports"]} <= ports
     mounted = {one["name"] for one in worker["volumeMounts"]}
     assert mounted == {one["name"] for one in spec["worker"]["spec"]["volumes"]}
-    assert worker["resources"]["requests"] == worker["resources"]["limits"]  # never evicted for it
+    assert (
+        worker["resources"]["requests"] == worker["resources"]["limits"]
+    )  # Kubernetes does not evict it
     limit = dask.utils.parse_bytes(worker["args"][worker["args"].index("--memory-limit") + 1])
     assert limit <= dask.utils.parse_bytes(worker["resources"]["limits"]["memory"] + "B")
 
 
 @pytest.fixture(scope="module")
 def operator():
-    """The folder of the operator for Kubernetes; nothing of it is imported."""
+    """Return the folder of the Dask operator for Kubernetes, without importing it."""
     found = importlib.util.find_spec("dask_kubernetes")
     if found is None:
         pytest.skip("dask-kubernetes is not installed; .ci/run has its files")
@@ -257,7 +259,7 @@ def operator():
 
 
 def closed(schema):
-    """Return a schema of Kubernetes in which unknown fields are errors; Kubernetes drops them."""
+    """Make unknown fields errors in a schema of Kubernetes, which ignores them."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -318,7 +320,7 @@ def test_the_settings_for_long_runs_are_those_of_local_clusters():
                 for k, v in flat(one, f"{name}.{key}" if name else key).items()}  # fmt: skip
 
     assert flat(settings) == LOW_OVERHEAD
-    for key, value in LOW_OVERHEAD.items():  # Dask ignores names that it does not know
+    for key, value in LOW_OVERHEAD.items():  # Dask ignores unknown names
         assert type(dask.config.get(key)) is type(value), key
 
 

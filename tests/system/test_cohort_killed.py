@@ -1,4 +1,4 @@
-"""Runs over many slides that are killed or interrupted continue, and do nothing twice."""
+"""Killed or interrupted runs over many slides continue and repeat no finished work."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import pytest
 import dask_slides as ds
 
 WAIT = 120
-"""Seconds after which something is broken."""
+"""Seconds after which a test fails."""
 
 
 def wait_for(condition, process):
@@ -33,12 +33,12 @@ def lines(path):
 
 
 def children(pid):
-    """Return the processes that `pid` has started."""
+    """Return the child processes of `pid`."""
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def killed(folder, job, journal, count, scheduler):
-    """Run a cohort in a process, and kill it once `count` more stores are done."""
+    """Run a cohort in a process, and kill it after `count` more stores are done."""
     words = [sys.executable, work.__file__, folder, job, journal, scheduler]
     process = subprocess.Popen([str(word) for word in words], start_new_session=True)
     before = len(work.stores(job))
@@ -53,14 +53,14 @@ def killed(folder, job, journal, count, scheduler):
 
 
 def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
-    """Kill a run at random `kills` times and let it end: every store is made once."""
+    """Kill a run at `kills` random moments, then let it end; each store is written once."""
     folder, job = work.slide_files(tmp_path / "s", slides), tmp_path / "job"
     journal = tmp_path / "journal"
     chance = random.Random(slides)
     known = {}
     for _ in range(kills):
         killed(folder, job, journal, chance.randrange(1, 3 * slides // kills), scheduler)
-        assert len(work.table(job)) == slides  # the list is whole at any moment
+        assert len(work.table(job)) == slides  # the list is complete at any moment
         now = work.stores(job)
         assert known.items() <= now.items()
         known = now
@@ -70,10 +70,10 @@ def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
     assert known.items() <= work.stores(job).items()
     assert len(work.stores(job)) == 4 * slides
     assert work.statuses(job) == {f"s{n:04}": "done" for n in range(slides)}
-    if scheduler == "threads":  # other processes do not write the journal
+    if scheduler == "threads":  # worker processes do not write the journal
         made = Counter(lines(journal))
         assert set(made.values()) == {1}
-        assert 4 * slides - len(made) <= 2 * kills  # killed between the store and its line
+        assert 4 * slides - len(made) <= 2 * kills  # a kill may come between a store and its line
     for store in job.glob("*/*.zarr"):
         ds.verify(store)
     left = [path for path in job.rglob("*.partial*")]

@@ -1,6 +1,6 @@
-"""Writers that are killed at any step or race: a store is old, new or absent, and can be resumed.
+"""Writers that are killed at any step, or that race, on a disk and in a bucket.
 
-On a disk and in a bucket.
+The store is old, new or absent afterwards, and can be resumed.
 """
 
 import itertools
@@ -22,14 +22,14 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(source, tmp_path_factory):
-    """For each kind, the files of a store that nothing happened to."""
+    """Return the files of an undisturbed store of each kind."""
     return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
 
 
 def is_survived(processes, step, kind, source, target, expected, overwrite):
-    """Kill a write at its `step`th change, and resume it; return whether it had so many.
+    """Kill a write at its `step`th change, and resume it; return whether it has that many changes.
 
-    After the kill the target is the old store, the new one, or nothing that opens.
+    After the kill the target is the old store, the new one, or does not open.
     """
     if overwrite:
         work.write("cutoff", source, target.path)
@@ -57,7 +57,7 @@ def is_store(path):
 
 
 SAMPLED = [("image", False, 2, 31), ("pack", False, 4, 11), ("pack", True, 7, 17)]
-"""Kind, overwrite, first step, distance to the next one."""
+"""Kind, overwrite, first step, increment."""
 
 
 @pytest.mark.parametrize(("kind", "overwrite", "first", "distance"), SAMPLED)

@@ -1,4 +1,4 @@
-"""Clusters that fail: tasks that end their worker, a scheduler that is lost, many kills."""
+"""Clusters that fail: tasks that kill their worker, and workers that are killed."""
 
 import os
 import random
@@ -33,7 +33,7 @@ def expected(source, tmp_path_factory):
 
 @contextmanager
 def cluster_of(workers, failures=0, **options):
-    """A cluster of processes that gives a task up when more than `failures` workers ended in it."""
+    """Start a cluster of processes that gives up a task after it killed `failures` + 1 workers."""
     with (
         dask.config.set(
             {
@@ -45,7 +45,7 @@ def cluster_of(workers, failures=0, **options):
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address="127.0.0.1:0",  # None is port 8787
+            dashboard_address="127.0.0.1:0",  # None would use port 8787
             host="127.0.0.1",
             silence_logs=50,
             **options,
@@ -57,7 +57,7 @@ def cluster_of(workers, failures=0, **options):
 
 
 def journal(folder):
-    """Return how many tasks are recorded in what is hidden in `folder`."""
+    """Count the tasks in the journals of hidden stores in `folder`."""
     return len([one for one in folder.glob(".*.partial/.journal/*.json")])
 
 
@@ -75,7 +75,9 @@ def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, so
         assert error.value.blocks == ((2, 1),)  # along x, and y
         assert isinstance(error.value, RuntimeError)
         assert not out.exists()
-        assert journal(out.parent) == 9 - 1  # without being asked for, as it is no fault of theirs
+        assert (
+            journal(out.parent) == 9 - 1
+        )  # recorded without resume=True, as the other tasks succeeded
         switch.unlink()
         ds.write(slide, out, resume=True)
     ds.verify(out)
@@ -116,7 +118,7 @@ def test_a_task_that_takes_all_memory_is_named(tmp_path, source):
 
 @pytest.mark.slow
 def test_a_process_of_a_pool_that_ends(tmp_path, source):
-    """Dask's own processes are no cluster: none is started again."""
+    """The process pool of Dask does not restart processes."""
     switch = tmp_path / "switch"
     switch.touch()
     slide = fault_work.faulty(source, [(10, 10)], "killed", switch)
@@ -129,7 +131,7 @@ def test_a_process_of_a_pool_that_ends(tmp_path, source):
     ds.verify(tmp_path / "a.zarr")
 
 
-def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
+def test_the_slide_changes_while_per_cluster_reads_it(tmp_path):
     slide = work.slide_file(tmp_path / "s.tif", side=3000)  # many blocks are left after the first
 
     def replaced(done, total):
@@ -145,10 +147,10 @@ def test_the_slide_changes_while_a_cluster_reads_it(tmp_path):
 
 
 def _kill_workers(cluster, chance, stop, killed, count):
-    """Kill `count` workers, one after another, as the system does when memory is short.
+    """Kill `count` workers one after another, as the system does when memory is low.
 
-    At a random moment after all of them are there again: faster than they start, nothing
-    would ever be done, and dask gives those up that end while they start.
+    Each kill comes at a random moment after all workers have started again. Faster kills would
+    leave no time for tasks, and Dask gives up workers that end while they start.
     """
     left, limit = count, time.monotonic() + 60
     while left and time.monotonic() < limit and not stop.wait(chance.uniform(0.05, 0.8)):
@@ -161,16 +163,16 @@ def _kill_workers(cluster, chance, stop, killed, count):
             left, limit = left - 1, time.monotonic() + 60
 
 
-def kills(tmp_path, source, expected, count, a_cluster=10):
-    """Write again and again while workers are killed; return how many were, and the writes.
+def kills(tmp_path, source, expected, count, per_cluster=10):
+    """Write repeatedly while workers are killed; return the numbers of kills and of writes.
 
-    There is a new cluster every few kills.
+    Start a new cluster every `per_cluster` kills.
     """
     seed = int(os.environ.get("DASK_SLIDES_SEED", "1"))
     print(f"DASK_SLIDES_SEED={seed}")
     chance, killed, writes = random.Random(seed), [], 0
     while len(killed) < count:
-        stop, some = threading.Event(), min(a_cluster, count - len(killed))
+        stop, some = threading.Event(), min(per_cluster, count - len(killed))
         with cluster_of(3, failures=100) as cluster:
             thread = threading.Thread(
                 target=_kill_workers, args=(cluster, chance, stop, killed, some)
@@ -198,7 +200,7 @@ def test_killed_workers(tmp_path, source, expected):
 
 @pytest.mark.slow
 def test_a_hundred_killed_workers(tmp_path, source, expected):
-    """DASK_SLIDES_KILLS of them; each store equals one that nothing happened to."""
+    """Kill DASK_SLIDES_KILLS workers; each store equals an undisturbed one."""
     count = int(os.environ.get("DASK_SLIDES_KILLS", "100"))
     killed, writes = kills(tmp_path, source, expected["image"], count)
     print(f"{killed} workers were killed in {writes} writes")

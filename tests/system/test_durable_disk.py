@@ -1,4 +1,4 @@
-"""Disks that are full, too small or read-only: real ones, mounted for the test."""
+"""Disks that are full, too small or read-only; real disks are mounted for the tests."""
 
 import errno
 import json
@@ -21,7 +21,9 @@ import dask_slides as ds
 
 NOBODY = 65534
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts are those of Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the mount commands are those of Linux"
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def mounted(*words):
 def disk():
     """Return a function that mounts a disk with options such as ``size=100k``.
 
-    Not below the folders of pytest, which other users cannot enter.
+    It is not below the folders of pytest, which other users cannot enter.
     """
     folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
     folder.chmod(0o755)
@@ -75,7 +77,7 @@ def write_on(folder, kind, source, **options):
 
 @pytest.mark.parametrize("twentieth", [0, 1, 4, 8, 12, 16, 17, 18, 19])
 def test_a_disk_that_is_too_small(disk, source, expected, twentieth):
-    """After room is made the store is resumed."""
+    """The store can be resumed after space is freed."""
     kind = KINDS[twentieth % len(KINDS)]
     whole = sum(map(len, expected[kind].values()))
     folder = disk(f"size={max(8192, whole * twentieth // 20)}")
@@ -95,7 +97,7 @@ def test_a_disk_that_is_too_small(disk, source, expected, twentieth):
     ds.verify(folder / "a.zarr")
 
 
-def test_an_old_store_stays_where_the_new_one_finds_no_room(disk, source, expected):
+def test_an_old_store_remains_if_the_disk_is_full(disk, source, expected):
     whole = sum(map(len, expected["image"].values()))
     folder = disk(f"size={4 * whole}")
     write_on(folder, "pack", source)
@@ -107,7 +109,7 @@ def test_an_old_store_stays_where_the_new_one_finds_no_room(disk, source, expect
     assert os.listdir(folder) == ["a.zarr"]
 
 
-def test_a_disk_without_names_for_more_files(disk, source, expected):
+def test_a_disk_without_free_inodes(disk, source, expected):
     folder = disk("size=64m,nr_inodes=40")
     with pytest.raises(ds.errors.OutputFullError, match="0 more files"):
         write_on(folder, "image", source, resume=True)
@@ -117,7 +119,7 @@ def test_a_disk_without_names_for_more_files(disk, source, expected):
     assert contents(folder / "a.zarr") == expected["image"]
 
 
-def test_too_little_room_is_a_warning(disk, source):
+def test_too_little_space_is_a_warning(disk, source):
     folder = disk("size=300k")
     with (
         pytest.warns(ds.errors.OutputRoomWarning, match=r"up to .* before compression.* are free"),
@@ -145,7 +147,7 @@ def test_a_disk_that_becomes_read_only(disk, source, expected):
 
 @pytest.fixture
 def as_child():
-    """Return a function that runs another one in a process of its own."""
+    """Return a function that runs another one in a separate process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dask_slides", "dask.array", "zarr", "tifffile"])
 
@@ -161,7 +163,7 @@ def as_child():
 
 
 def limited(size, source, out, results):
-    """Write with a limit to the size of a file, as `ulimit -f` sets it."""
+    """Write with a limit for the file size, as set by `ulimit -f`."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     results.put(ended(source, out))
 
@@ -169,8 +171,8 @@ def limited(size, source, out, results):
 def as_nobody(source, out, results):
     """Write as a user who is not root.
 
-    Another slide is written before: modules are imported at their first use, and nobody may be
-    kept out of the environment that they are in.
+    First write another slide, because modules are imported at their first use and the other user
+    may not have access to the environment.
     """
     with tempfile.TemporaryDirectory() as folder:
         slide = work.slide_file(Path(folder) / "t.tif")
@@ -190,7 +192,7 @@ def ended(source, out):
 
 
 @pytest.mark.parametrize("size", [200, 20_000])
-def test_a_limit_to_the_size_of_a_file(tmp_path, source, expected, as_child, size):
+def test_a_limit_of_the_file_size(tmp_path, source, expected, as_child, size):
     out = tmp_path / "a.zarr"
     kind, text = as_child(limited, size, source, out)
     assert kind == "OutputFullError"
@@ -201,9 +203,9 @@ def test_a_limit_to_the_size_of_a_file(tmp_path, source, expected, as_child, siz
     assert os.listdir(tmp_path) == ["a.zarr"]
 
 
-def test_a_folder_of_somebody_else(disk, source, as_child):
+def test_a_folder_of_another_user(disk, source, as_child):
     if os.geteuid():
-        pytest.skip("only root can become somebody else")
+        pytest.skip("only root can change the user")
     folder = disk("size=64m,mode=0755")
     slide = folder / "s.tif"
     slide.write_bytes(source.read_bytes())
@@ -219,10 +221,10 @@ def test_a_folder_of_somebody_else(disk, source, as_child):
     assert as_child(as_nobody, slide, ours / "a.zarr") == ("written", "")
 
 
-def test_a_slide_of_somebody_else_is_no_fault_of_the_output(disk, source, as_child):
-    """What may not be read is not said to be what may not be written."""
+def test_a_slide_of_another_user(disk, source, as_child):
+    """A slide without read permission is not reported as a problem of the output."""
     if os.geteuid():
-        pytest.skip("only root can become somebody else")
+        pytest.skip("only root can change the user")
     folder = disk("size=64m,mode=0777")
     slide = folder / "s.tif"
     slide.write_bytes(source.read_bytes())
@@ -241,10 +243,10 @@ def test_a_slide_of_somebody_else_is_no_fault_of_the_output(disk, source, as_chi
     ],
 )
 @pytest.mark.parametrize("call", [1, 9])
-def test_any_call_may_find_no_room(
+def test_the_disk_may_be_full_at_any_flush(
     tmp_path, source, expected, monkeypatch, number, kind, word, call
 ):
-    """A quota is not to be had in a test: the error of the system for it, at any flush."""
+    """Raise the error of an exceeded quota at any flush, as tests cannot set a quota."""
     flush, count = os.fsync, 0
 
     def failing(handle):
@@ -292,7 +294,7 @@ def test_recorded_files_are_flushed_first(tmp_path, source, monkeypatch, kind):
 
 
 def refusing(monkeypatch, number, *, folders):
-    """Let every flush of a folder, or of a file, be answered with an error."""
+    """Let every flush of a folder or of a file fail."""
     flush, refused = os.fsync, []
 
     def fsync(handle):
@@ -312,9 +314,7 @@ FOLDERS = ["EINVAL", "EBADF", "EACCES"]
     ("name", "folders"),
     [*((name, True) for name in FOLDERS), *((name, False) for name in ("EINVAL", "ENOSYS"))],
 )
-def test_a_file_system_that_cannot_flush_is_written_to(
-    tmp_path, source, expected, monkeypatch, name, folders
-):
+def test_a_file_system_that_cannot_flush(tmp_path, source, expected, monkeypatch, name, folders):
     refused = refusing(monkeypatch, getattr(errno, name), folders=folders)
     work.write("image", source, tmp_path / "a.zarr")
     assert refused

@@ -1,4 +1,4 @@
-"""Three hosts that are network namespaces: the link of one is cut in the midst of a write."""
+"""Three network namespaces as hosts; the link of one is cut during a write."""
 
 import contextlib
 import itertools
@@ -61,7 +61,7 @@ class Hosts:
         return process
 
     def link(self, number, state):
-        """Cut the link of a host, or mend it: the end of it at the bridge."""
+        """Set the link of a host up or down, at the bridge."""
         ip("link", "set", f"{self.names[number]}b", state)
 
 
@@ -70,7 +70,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def hosts():
-    # names of their own: the system takes its time to remove the links of a host that is gone
+    # unique names, as the system removes the links of a deleted namespace with a delay
     own = f"ds{os.getpid() % 10000}{next(numbers)}"
     made = Hosts([f"{own}{n}" for n in "xyz"], f"{own}br")
     try:
@@ -107,7 +107,7 @@ def hosts():
 
 @pytest.mark.parametrize("seconds", [1, 10, 60])
 def test_a_link_of_a_worker_is_cut(tmp_path, hosts, seconds):
-    """The run ends well, or with the clear error; then resuming gives the bytes of another."""
+    """The run succeeds or raises a clear error; resuming then gives the same bytes."""
     source = work.slide_file(tmp_path / "s.tif")
     work.write("image", source, tmp_path / "expected.zarr")
     expected = contents(tmp_path / "expected.zarr")
@@ -120,7 +120,7 @@ def test_a_link_of_a_worker_is_cut(tmp_path, hosts, seconds):
     for number in (1, 2):
         hosts.run(number, "-m", "distributed.cli.dask_worker", address, "--nthreads", 1,
                   "--host", f"10.87.0.{number + 1}", "--no-dashboard", **quiet)  # fmt: skip
-    # so slow that the link is mended while it runs: nine tasks, and two workers
+    # slow enough that the link is restored during the run of nine tasks on two workers
     pace = max(1.0, seconds / 4)
     client = hosts.run(0, "-c", CLIENT, out, source, address, pace,
                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # fmt: skip
@@ -131,7 +131,7 @@ def test_a_link_of_a_worker_is_cut(tmp_path, hosts, seconds):
     wait_until(lambda: tasks() >= 1 or client.poll() is not None)
     assert client.poll() is None
     hosts.link(1, "down")
-    time.sleep(seconds)  # what is tested
+    time.sleep(seconds)  # the time without a link
     hosts.link(1, "up")
     said = client.communicate(timeout=300)[0]
     print(json.dumps({"cut": seconds, "exit": client.returncode, "said": said}))

@@ -1,4 +1,4 @@
-"""Real processes that are interrupted, terminated, or lose their scheduler."""
+"""Processes that are interrupted, are terminated, or lose their scheduler."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def expected(source, tmp_path_factory):
 
 
 def started(folder, *words):
-    """Start a command whose reading waits; return it once it waits, in a group of its own."""
+    """Start a command in its own process group; return it once a read waits."""
     command = [sys.executable, str(SUPPORT / "fault_work.py"), str(folder), *map(str, words)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -38,7 +38,7 @@ def started(folder, *words):
 
 
 def ended(process, folder, number, group):
-    """Send a signal, let the reads go on, and return the exit code and what was said."""
+    """Send a signal, let the reads continue, and return the exit code and the output."""
     if group:
         os.killpg(process.pid, number)
     else:
@@ -56,9 +56,7 @@ def ended(process, folder, number, group):
     ],
 )
 @pytest.mark.parametrize("resume", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_command_that_is_told_to_end(
-    tmp_path, source, expected, number, group, code, word, resume
-):
+def test_a_signal_ends_a_command(tmp_path, source, expected, number, group, code, word, resume):
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
     words = ["resize", source, out, "--downsample", 1, "-q", "--workers", 2]
@@ -66,14 +64,14 @@ def test_a_command_that_is_told_to_end(
     process = started(tmp_path, *words)
     assert ended(process, tmp_path, number, group) == (code, [
         f"dask-slides: {word}; "
-        + ("what is done is kept for --resume" if resume else "nothing half-written is left")
+        + ("finished work is kept for --resume" if resume else "no partial output is left")
     ])  # fmt: skip
     left = os.listdir(out.parent)
     assert len(left) == resume
     assert all(name.startswith(".a.zarr.") for name in left)
     if resume:
         done = list(out.parent.glob(".*/.journal/*.json"))
-        assert done  # what was under way is done too
+        assert done  # tasks that were running are finished too
         work.write("image", source, out, resume=True)
         assert contents(out) == expected["image"]
         assert os.listdir(out.parent) == ["a.zarr"]
@@ -88,17 +86,17 @@ fault_work.held_up(fault_work.Path(sys.argv[1]), lambda: work.write_threaded(*sy
 
 
 @pytest.mark.parametrize(
-    ("before", "number", "code", "kept"),
+    ("before", "number", "code", "partial"),
     [
-        ("", signal.SIGINT, -signal.SIGINT, False),  # KeyboardInterrupt, as Python has it
-        ("", signal.SIGTERM, -signal.SIGTERM, True),  # the system ends it where it is
+        ("", signal.SIGINT, -signal.SIGINT, False),  # Python raises KeyboardInterrupt
+        ("", signal.SIGTERM, -signal.SIGTERM, True),  # the system ends the process at once
         ("signal.signal(15, lambda *_: sys.exit(9))", signal.SIGTERM, 9, False),
     ],
 )
-def test_a_program_that_writes_is_told_to_end(
-    tmp_path, source, expected, before, number, code, kept
+def test_a_signal_ends_a_program_that_writes(
+    tmp_path, source, expected, before, number, code, partial
 ):
-    """A library takes no signal for itself: what a program makes of one is what happens."""
+    """The library handles no signals, so the handlers of the program decide."""
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
     program = PROGRAM.format(before=before)
@@ -109,13 +107,13 @@ def test_a_program_that_writes_is_told_to_end(
     wait_until(lambda: (tmp_path / "reading").exists() or process.poll() is not None)
     assert ended(process, tmp_path, number, False)[0] == code
     assert not out.exists()
-    assert len(os.listdir(out.parent)) == kept
+    assert len(os.listdir(out.parent)) == partial
     work.write("image", source, out, resume=True)
     assert contents(out) == expected["image"]
     assert os.listdir(out.parent) == ["a.zarr"]
 
 
-def test_importing_takes_no_signal():
+def test_importing_installs_no_signal_handler():
     code = (
         "import signal\nbefore = [signal.getsignal(n) for n in (2, 15)]\n"
         "import dask_slides, dask_slides.cli.main, dask_slides.writers.write\n"
@@ -125,7 +123,7 @@ def test_importing_takes_no_signal():
 
 
 def scheduler_in(folder, port=0, name="scheduler.json"):
-    """Start a scheduler and two workers as processes of their own; return them, scheduler first."""
+    """Start a scheduler and two workers as processes; return them, scheduler first."""
     pytest.importorskip("distributed")
     where = folder / name
     common = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": SUPPORT}
@@ -140,8 +138,8 @@ def scheduler_in(folder, port=0, name="scheduler.json"):
     return processes, where
 
 
-def test_a_scheduler_that_is_killed(tmp_path, source, expected):
-    """The error comes from a client that lost it, and the next cluster does what is missing."""
+def test_a_killed_scheduler(tmp_path, source, expected):
+    """The client raises an error, and the next cluster finishes the store."""
     distributed = pytest.importorskip("distributed")
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
@@ -199,7 +197,7 @@ def test_a_command_whose_scheduler_is_killed(tmp_path, source):
         for one in processes:
             one.kill()
             one.wait()
-    if run.returncode:  # it may have been done before
+    if run.returncode:  # unless it was done before the kill
         assert run.returncode == 1
         assert "Traceback" not in "\n".join(said), "\n".join(said)
         assert "the scheduler was lost" in said[-1]

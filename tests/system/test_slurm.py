@@ -1,4 +1,4 @@
-"""The recipes for SLURM of docs/clusters.md, on a real SLURM whose one node is this machine."""
+"""The recipes for SLURM of docs/clusters.md, on a real SLURM whose only node is this machine."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ from dask_slides.cli.main import main
 signal.set_wakeup_fd(os.open({folder!r} + "/signals", os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK))
 fault_work.held_up(fault_work.Path({folder!r}), main)
 """
-"""A dask-slides whose reads wait for a file "go"; it writes the signal it gets to "signals"."""
+"""A dask-slides command whose reads wait for the file "go"; it writes signals to "signals"."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +55,7 @@ def expected(source, tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of jobs and their output; jobs import what tests do."""
+    """Return the folder of jobs and their output; jobs can import the support modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
     (tmp_path / "out").mkdir()
@@ -63,7 +63,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run_recipe(source, folder, jobs):
-    """Run the recipe in Python with the paths and the network of this test."""
+    """Run the Python recipe with the paths and the network of this test."""
     code = changed(block("python", "SLURMCluster"), {
         '"ib0"': '"lo"',
         "/shared/me": str(folder),
@@ -77,7 +77,7 @@ def run_recipe(source, folder, jobs):
 
 
 def in_queue():
-    """Return the jobs that wait, run or end."""
+    """Return the jobs that are waiting, running or ending."""
     return slurm.ask("squeue", "-h", "-o", "%A").split()
 
 
@@ -94,7 +94,7 @@ def listening():
 
 
 def test_the_recipe_in_python(folder, source, expected, monkeypatch):
-    """Two jobs write; no dashboard is open to other machines, and everything else is TLS."""
+    """Write with two jobs; no dashboard is reachable, and all other connections use TLS."""
     write, addresses, protocols = ds.write, set(), set()
 
     def once_all_are_there(*args, **options):
@@ -115,8 +115,8 @@ def test_the_recipe_in_python(folder, source, expected, monkeypatch):
 
 
 def test_the_only_job_of_a_worker_is_cancelled(folder, source, expected, monkeypatch):
-    """Another job is queued in its place, and does what is missing."""
-    slide = fault_work.slow(source, 0.5)  # seven more tasks: the job is gone before they are done
+    """Another job replaces it and finishes the work."""
+    slide = fault_work.slow(source, 0.5)  # the job ends before its seven other tasks
     write, jobs = ds.write, []
 
     def cancel(done, total):
@@ -129,9 +129,9 @@ def test_the_only_job_of_a_worker_is_cancelled(folder, source, expected, monkeyp
     monkeypatch.setattr(ds, "resize", lambda *_, downsample: slide)
     monkeypatch.setattr(ds, "write", lambda *args, **more: write(*args, progress=cancel, **more))
     settings = {
-        # by default 15 s: as long as dask waits for a worker that may come back
+        # 15 s by default: the time that Dask waits for a lost worker
         "distributed.deploy.lost-worker-timeout": "1s",
-        # by default never: a test has to end
+        # unlimited by default, but a test must end
         "distributed.scheduler.no-workers-timeout": "2m",
     }
     with dask.config.set(settings):
@@ -163,7 +163,7 @@ def submitted(folder):
 
 
 def release(folder):
-    """Let reads go on once the command got SIGTERM."""
+    """Let reads continue after the command received SIGTERM."""
     wait_until(lambda: (folder / "signals").read_bytes() == bytes([signal.SIGTERM]))
     (folder / "go").touch()
 
@@ -171,17 +171,17 @@ def release(folder):
 def test_a_job_that_runs_out_of_time_continues(folder, source, expected):
     job = queued(source, folder)
     wait_until((folder / "reading").exists)
-    # now the end is so near that SLURM, which checks twice a minute, sends SIGTERM
+    # the time limit is so close that SLURM, which checks twice per minute, sends SIGTERM
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")
     release(folder)
     wait_until(lambda: slurm.shown(job)["JobState"] == "PENDING")
-    assert slurm.shown(job)["Restarts"] == "1"  # by the script, after exit code 143
+    assert slurm.shown(job)["Restarts"] == "1"  # the script requeues the job after exit code 143
     said = (folder / f"slurm-{job}.out").read_text()
-    assert "dask-slides: terminated; what is done is kept for --resume\n" in said
+    assert "dask-slides: terminated; finished work is kept for --resume\n" in said
     assert "Exited with exit code 143\n" in said
     assert journal(folder)
     assert not (folder / "out" / "a.zarr").exists()
-    # a little later, because the credential of that second is revoked
+    # start later, because the credential of the same second is revoked
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=240", "StartTime=now+3")
     wait_until(lambda: slurm.shown(job)["JobState"] == "COMPLETED")
     assert contents(folder / "out" / "a.zarr") == expected

@@ -77,7 +77,7 @@ def test_any_shape(tmp_path, shape, tile):
         assert page.tags["XResolution"].value == (20000, 1)
 
 
-def test_levels_are_means_of_the_level_before(tmp_path):
+def test_levels_are_means_of_the_previous_level(tmp_path):
     path = sample_slide(
         tmp_path / "a.tif", shape=(1104, 4400), tile=96, compression="zstd", pyramid=True
     )
@@ -96,8 +96,8 @@ def test_levels_are_means_of_the_level_before(tmp_path):
     [{"shape": (0, 5)}, {"shape": (5.0, 5)}, {"shape": 5}, {"shape": (10**6, 10**6)},
      {"tile": 100}, {"compression": "gif"}, {"mpp": 0}, {"seed": -1}],
 )  # fmt: skip
-def test_wrong_arguments(tmp_path, wrong):
-    with pytest.raises(SlideArgumentError, match=r"x\.tif: .+; (take|give) "):
+def test_wrong_arguments_are_refused(tmp_path, wrong):
+    with pytest.raises(SlideArgumentError, match=r"x\.tif: .+; (use|give) "):
         sample_slide(tmp_path / "x.tif", **{"shape": (64, 64), **wrong})
     assert not os.listdir(tmp_path)
 
@@ -114,7 +114,7 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
         sample_slide(tmp_path / "no" / "x.tif", shape=(64, 64))
 
 
-def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch):
+def test_a_failure_leaves_no_files(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space")
 
