@@ -137,7 +137,7 @@ OF_LAB = box(b"colr", b"\2\0\0" + b"\0" * 16 + b"Lab " + b"\0" * 108)
         (jp2(PLAIN, colour(14)), "colour space number 14"),
         (jp2(stream(noise(9, 9, top=1), bitspersample=1), colour(0)), "colour space number 0"),
         (jp2(PLAIN, OF_LAB), "colour space Lab"),
-        (jp2(PLAIN, colour(17), definition((0, 0, 1), (1, 1, 0), (2, 1, 0))), "alpha twice"),
+        (jp2(PLAIN, colour(17), definition((0, 0, 1), (1, 1, 0), (2, 1, 0))), "two alpha channels"),
         (jp2(PLAIN, colour(16), definition((2, 1, 1))), "alpha of one colour"),
         (jp2(stream(noise(9, 9, 3), bitspersample=5), colour(18)), "5 bits in sycc"),
         (jp2(PLAIN, definition((7, 1, 0))), "defines channels it does not hold"),

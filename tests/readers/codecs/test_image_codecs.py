@@ -32,7 +32,7 @@ def test_lerc_compressed_in_an_unknown_way_or_too_large_is_refused(tmp_path):
     blob = imagecodecs.lerc_encode(np.zeros((16, 16), np.uint8))
     for packing, stream, reason in (
         (1, zlib.compress(blob), None),
-        (7, zlib.compress(blob), "unknown way 7"),
+        (7, zlib.compress(blob), "unknown compression 7"),
         (1, zlib.compress(bytes(2**22)), "cannot be decoded"),
         (2, imagecodecs.zstd_encode(bytes(2**22)), "cannot be decoded"),
         (1, zlib.compress(blob)[:-9], "cannot be decoded"),

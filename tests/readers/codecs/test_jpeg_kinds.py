@@ -224,7 +224,7 @@ def test_header_and_end_are_checked(tmp_path, kind):
         ("header", stream[:20] + stream[start:], (height, width, count), bits, "JPEG stream has"),
         ("size", stream, (height + 1, width, count), bits, "where the page says"),
         ("samples", stream, (height, width, 3), bits, "components where the page says"),
-        ("bits", stream, (height, width, count), 20 - bits, "bits a sample where the page says"),
+        ("bits", stream, (height, width, count), 20 - bits, "bits per sample where the page says"),
     ):
         slide = slide_of(tmp_path / f"{name}.tif", data, shape, deep)
         with pytest.raises(ds.errors.TileDecodeError, match=reason) as error:
