@@ -13,7 +13,7 @@ from dask_slides.readers.codecs.tile_sizes import FrameCheck, samples_of, tile_b
 _LERC = 34887
 _WEBP = frozenset({50001, 34927})
 _PACKED_LERC = {1: 8, 2: 50000}
-"""Compression tag, deflate or zstd, of the second codec of LERC, by its number in LercParameters."""
+"""Compression tag of the second codec of LERC streams, by its number in LercParameters."""
 
 
 class ImageDecoder(PageDecoder):

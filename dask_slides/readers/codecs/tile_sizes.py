@@ -170,7 +170,7 @@ class ByteCounts:
         return self._sizes.valid(number)[0] * self.row
 
     def fitting(self, number: int, length: int) -> int | None:
-        """Return how many of `length` bytes belong to tile `number`; None if none of its sizes fits.
+        """Return how many of `length` bytes belong to tile `number`; None if no size fits.
 
         Padding behind a tile is ignored, as in libtiff, unless it is too long.
         """

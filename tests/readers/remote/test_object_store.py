@@ -1,4 +1,4 @@
-"""Slides in buckets and on web servers: the same pixels, few requests, no byte too many."""
+"""Slides in buckets and on web servers: the same pixels, few requests, no superfluous bytes."""
 
 import pickle
 import subprocess
@@ -90,7 +90,7 @@ def test_a_slide_of_40000_tiles_opens_in_few_requests(bucket, tmp_path):
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory):
-    """A slide whose tiles are large, as noise is: 200 KB each, 3 MB a row."""
+    """Return a slide of noise, whose tiles are large: 200 KB each, 3 MB per row."""
     path = tmp_path_factory.mktemp("slides") / "heavy.tif"
     options = {"compression": "zlib", "compressionargs": {"level": 1}, "photometric": "rgb"}
     tifffile.imwrite(path, noise(4096, 4096, 3), tile=(256, 256), **options)
@@ -136,7 +136,7 @@ def test_a_resize_fetches_each_tile_once_in_large_requests(
 def test_only_the_tiles_of_a_crop_are_fetched(bucket, heavy):
     path, tiles = heavy
     slide = ds.open_slide(bucket.put(path, "heavy.tif"))
-    slide.read(0, 0, 10, 10)  # the decoder is proven
+    slide.read(0, 0, 10, 10)  # tests simplejpeg on a tile
     bucket.traffic.requests.clear()
     slide.read(1024, 1024, 512, 512)
     assert len(bucket.traffic.requests) == 2  # two rows of two tiles
