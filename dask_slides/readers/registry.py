@@ -21,12 +21,12 @@ _PLAIN = "convert it to PNG or TIFF"
 UNREAD: dict[str, tuple[str, str]] = {
     ".vsi": (
         "holds previews of an Olympus or Evident slide, whose pixels lie in the folder _{stem}_ "
-        "beside it",
+        "next to it",
         f"{_BIOFORMATS}, or copy a .vsi that has no such folder to a name that ends in .tif",
     ),
     ".ets": ("holds tiles of an Olympus or Evident slide (.vsi)", f"{_BIOFORMATS}, from the .vsi"),
     ".mrxs": (
-        "is the preview of a MIRAX slide, whose pixels lie in the folder {stem} beside it",
+        "is the preview of a MIRAX slide, whose pixels lie in the folder {stem} next to it",
         f"{_BIOFORMATS}, or {_OPENSLIDE[11:]}",
     ),
     ".ndpis": ("is a list of .ndpi files", "open those that it names"),

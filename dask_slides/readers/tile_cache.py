@@ -101,7 +101,7 @@ class TileCache:
         """Use another `limit` in this thread, where memory must not grow.
 
         `sides` says whether the regions on the left and on the right are read soon. Tiles that
-        only a later one needs are dropped first.
+        are needed only by a region that is not read soon are dropped first.
         """
         self._thread.limit, self._thread.sides = limit, sides
         try:

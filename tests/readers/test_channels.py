@@ -180,9 +180,9 @@ def test_channels_are_written_and_read_again(tmp_path):
                 Channel("z", None, (5.0, 9.0))]  # fmt: skip
     cut = ds.cutoff_resize(slide, downsample=2, tile_size=64)
     assert cut.image.shape == (96, 128, 3)
-    for image, what in ((ds.resize(slide, downsample=2), None), (cut.image, cut)):
+    for image, cutoff in ((ds.resize(slide, downsample=2), None), (cut.image, cut)):
         assert list(image.channels) == expected
-        out = ds.write(what or image, tmp_path / "a.ome.zarr", overwrite=True)
+        out = ds.write(cutoff or image, tmp_path / "a.ome.zarr", overwrite=True)
         shown = omero_of(out)["channels"]
         assert [one["label"] for one in shown] == ["x", "y", "z"]
         assert [(one["window"]["start"], one["window"]["end"]) for one in shown] == [

@@ -317,12 +317,12 @@ def long_chunks(metadata):
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [2**30, 64, 64]
 
 
-def many_chunks_a_shard(metadata):
+def many_chunks_per_shard(metadata):
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [2**20, 2**20]
     metadata["codecs"][0]["configuration"]["chunk_shape"] = [1, 1]
 
 
-@pytest.mark.parametrize("change", [large_chunks, long_chunks, many_chunks_a_shard])
+@pytest.mark.parametrize("change", [large_chunks, long_chunks, many_chunks_per_shard])
 def test_a_store_that_declares_huge_chunks_is_refused(tmp_path, change):
     path = tmp_path / "a.zarr"
     ome_zarr(path, noise(64, 64), zarr.codecs.ZstdCodec(), 3, shards=(64, 64))

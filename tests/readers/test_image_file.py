@@ -365,7 +365,7 @@ def of_kind(marker, bits=8, count=3):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (of_kind(0xC9), "arithmetic"),
         (of_kind(0xCA), "arithmetic"),
@@ -380,10 +380,10 @@ def of_kind(marker, bits=8, count=3):
         (of_kind(0xC0, count=5), "5 components"),
     ],
 )  # fmt: skip
-def test_unsupported_kinds_of_jpeg_are_refused_by_name(tmp_path, data, said):
+def test_unsupported_kinds_of_jpeg_are_refused_by_name(tmp_path, data, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
-    with pytest.raises(ds.errors.SlideUnsupportedError, match=f"is a JPEG .*{said}") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=f"is a JPEG .*{reason}") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
@@ -432,7 +432,7 @@ def test_reasons_do_not_quote_errors_of_python(tmp_path, data, kind):
     path.write_bytes(data)
     with pytest.raises(kind) as error:
         pixels_of(path)
-    said = one_line(error).replace(str(path), "")
+    reason = one_line(error).replace(str(path), "")
     for word in (
         "b'",
         "int()",
@@ -443,7 +443,7 @@ def test_reasons_do_not_quote_errors_of_python(tmp_path, data, kind):
         "object",
         "string to float",
     ):
-        assert word not in said
+        assert word not in reason
 
 
 @pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
@@ -492,8 +492,8 @@ def test_files_that_hold_only_a_preview_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.vsi", RGB, photometric="rgb")
     Image.fromarray(RGB).save(tmp_path / "b.MRXS", "JPEG")
     (tmp_path / "c.ndpis").write_text("[NanoZoomer Digital Pathology Image Set]\n")
-    for name, said in (("a.vsi", "_a_ beside"), ("b.MRXS", "b beside"), ("c.ndpis", "a list")):
-        with pytest.raises(ds.errors.SlideUnsupportedError, match=said) as error:
+    for name, reason in (("a.vsi", "_a_ next"), ("b.MRXS", "b next"), ("c.ndpis", "a list")):
+        with pytest.raises(ds.errors.SlideUnsupportedError, match=reason) as error:
             ds.open_slide(tmp_path / name)
         assert name in one_line(error)
 

@@ -98,8 +98,8 @@ def ome(path, pixels, **options):
     """Write IMAGE with metadata of images: name, size, attributes and children of Pixels."""
     images = "".join(
         f'<Image ID="Image:{n}" Name="{name}"><Pixels ID="Pixels:{n}" DimensionOrder="XYCZT" '
-        f'Type="uint8" SizeX="{size[1]}" SizeY="{size[0]}" SizeC="1" SizeZ="1" SizeT="1" {attributes}>'
-        f"{inner}</Pixels></Image>"
+        f'Type="uint8" SizeX="{size[1]}" SizeY="{size[0]}" SizeC="1" SizeZ="1" SizeT="1" '
+        f"{attributes}>{inner}</Pixels></Image>"
         for n, (name, size, attributes, inner) in enumerate(pixels)
     )
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

@@ -314,7 +314,7 @@ STUDIO = (16, 235, 128, 240, 128, 240)
 
 
 def blocks_of(ycc, high, wide):
-    """Return luma and chroma (h, w, 3) as TIFF stores them: the luma of a block, then its chroma."""
+    """Return luma and chroma (h, w, 3) as TIFF stores them: luma of a block, then its chroma."""
     height, width = ycc.shape[:2]
     padded = np.pad(ycc, [(0, -height % high), (0, -width % wide), (0, 0)], mode="edge")
     out = bytearray()
@@ -395,7 +395,7 @@ def test_libtiff_reads_the_same_colours(tmp_path):
         532: fractions(STUDIO),
     }
     path = write_tiff(tmp_path / "a.tif", (40, 32), [blocks_of(ycc, 2, 2)], tags)
-    # libtiff rounds luma and chroma down after it scales them
+    # libtiff truncates luma and chroma to integers after it scales them
     by_libtiff = imagecodecs.tiff_decode(path.read_bytes(), asrgb=True)[..., :3]
     assert np.abs(pixels_of(path).astype(int) - by_libtiff).max() <= 3
 
@@ -554,7 +554,7 @@ def test_other_missing_byte_counts_are_refused(tmp_path, compressed):
         pieces = [zlib.compress(bytes(600))]
         tags = {259: (3, [8]), 279: None}
     path = write_tiff(tmp_path / "a.tif", (20, 30), pieces, tags)
-    assert "byte counts are missing" in refused(path, ds.errors.SlideFormatError)
+    assert "lacks the byte counts" in refused(path, ds.errors.SlideFormatError)
 
 
 @pytest.mark.parametrize("tags", [{278: (4, [0])}, {322: (3, [32])}], ids=["rows", "tiles"])

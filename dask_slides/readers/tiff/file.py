@@ -198,7 +198,7 @@ def tiff_file(path: str, file: Any = None) -> Any:
 
 
 def _end_pages(tiff: Any) -> None:
-    """Drop what follows the last page if the file ends before the pointer to a next page.
+    """End the list of pages if the file ends before the pointer to a next page.
 
     tifffile would read the last bytes of the directory as that pointer.
     """

@@ -1,7 +1,7 @@
 """LZW, deflate, PackBits and others: streams may end in any way behind the last byte needed.
 
-The files are made here, byte by byte where no library writes them. GDAL, and libvips with
-fail_on="warning", read the sound ones alike.
+Files that no library writes are built byte by byte. GDAL, and libvips with fail_on="warning", read
+the same pixels from those that are not damaged.
 """
 
 import zlib

@@ -93,7 +93,7 @@ def test_streams_with_other_samples_than_the_page_are_refused(tmp_path, code, na
     ids=repr,
 )  # fmt: skip
 def test_reasons_do_not_quote_errors_of_python(tmp_path, monkeypatch, error):
-    """The errors of a library for a damaged file describe the code of the library."""
+    """A library may report an error about its own code for a damaged file."""
     path = tmp_path / "a.tif"
     pixels = coded()
     strips(path, 34712, pixels, imagecodecs.jpeg2k_encode)

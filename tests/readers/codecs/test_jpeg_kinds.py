@@ -1,6 +1,6 @@
-"""JPEG that only imagecodecs decodes: lossless, 12 bits, two components; right or refused.
+"""JPEG that only imagecodecs decodes (lossless, 12 bits, two components) is read right or refused.
 
-The streams are made code by code, so that the right samples follow from the standard (ITU-T T.81)
+The streams are built code by code, so the expected samples follow from the standard (ITU-T T.81)
 and not from a decoder.
 """
 
@@ -91,7 +91,7 @@ COLOUR = noise(4, 8, 3)
         ),
     ],
 )  # fmt: skip
-def test_lossless_that_libjpeg_decodes_wrong_is_refused(tmp_path, stream, photometric, reason):
+def test_lossless_that_would_be_decoded_wrong_is_refused(tmp_path, stream, photometric, reason):
     shape = COLOUR.shape if photometric else (2, 4, 1)
     slide = slide_of(tmp_path / "a.tif", stream, shape, 8, photometric)
     with pytest.raises(ds.errors.TileDecodeError, match=reason) as error:

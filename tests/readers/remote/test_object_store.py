@@ -152,17 +152,17 @@ def test_requests_are_repeated_after_every_kind_of_fault(bucket, tissue_tiff, ki
     assert bucket.traffic.injected[kind] >= 1
 
 
-@pytest.mark.parametrize(("kind", "said"), [("500", "answers 500"), ("reset", "breaks off")])
+@pytest.mark.parametrize(("kind", "reason"), [("500", "answers 500"), ("reset", "breaks off")])
 def test_a_server_that_never_answers_is_given_up(
     bucket,
     tissue_tiff,
     kind,
-    said,
+    reason,
 ):
     slide = ds.open_slide(bucket.put(tissue_tiff, "down.tif"))
     bucket.traffic.requests.clear()
     bucket.faults.start(1.0, (kind,))
-    with pytest.raises(ds.errors.RemoteError, match=said) as error:
+    with pytest.raises(ds.errors.RemoteError, match=reason) as error:
         slide.read(0, 0, 20, 20)
     assert isinstance(error.value, ConnectionError)
     assert slide.path in one_line(error)
@@ -203,10 +203,10 @@ def test_no_secret_is_stored_or_shown(bucket, tissue_tiff):
     slide = ds.open_slide(bucket.put(tissue_tiff, "secret.tif"))
     small = ds.resize(slide, downsample=2)
     url = ds.write(small, "s3://slides/secret.ome.zarr")
-    said = [repr(slide), repr(slide.source), slide._repr_html_(), *map(repr, slide.details)]
-    said += [pickle.dumps(small.data).decode("latin1"), pickle.dumps(slide).decode("latin1")]
+    shown = [repr(slide), repr(slide.source), slide._repr_html_(), *map(repr, slide.details)]
+    shown += [pickle.dumps(small.data).decode("latin1"), pickle.dumps(slide).decode("latin1")]
     stored = bucket.contents("secret.ome.zarr").values()
-    for text in [*said, *(data.decode("latin1") for data in stored)]:
+    for text in [*shown, *(data.decode("latin1") for data in stored)]:
         assert servers.SECRET not in text
         assert bucket.address.removeprefix("http://") not in text
     assert url == "s3://slides/secret.ome.zarr"

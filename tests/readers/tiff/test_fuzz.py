@@ -1,4 +1,4 @@
-"""A short run of the fuzzer with fixed seeds; `python tests/support/fuzz.py` is a long one."""
+"""Run the fuzzer briefly with fixed seeds; `python tests/support/fuzz.py` runs longer."""
 
 import json
 import logging

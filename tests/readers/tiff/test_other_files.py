@@ -1,4 +1,4 @@
-"""Other files that a TIFF names are not opened; an image that needs them is refused."""
+"""Other files that a TIFF names are not opened, and images that need them are refused."""
 
 import json
 import os

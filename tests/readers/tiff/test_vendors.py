@@ -1,7 +1,7 @@
 """Files with the layouts of four scanner vendors: the slide, its levels, its mpp.
 
-Only the tags and the XML that tell the vendor are imitated; there is no free small file of
-these formats.
+The files imitate only the tags and the XML that identify the vendor: there are no small, free files
+of these formats.
 """
 
 import logging
