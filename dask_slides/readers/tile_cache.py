@@ -86,7 +86,7 @@ def _shared(
 
 
 class TileCache:
-    """Tiles by key. Beyond the limit the least recently used ones are dropped. Thread-safe."""
+    """Tiles by key. Beyond the limit the least recently used is dropped. Threads may share it."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit

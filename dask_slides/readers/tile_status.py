@@ -168,7 +168,7 @@ def decode_error(
     return TileDecodeError(
         f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
         f"{region.stop_x}{at} cannot be decoded ({reason}); the file may be damaged, "
-        "fetch it again or export it anew",
+        "fetch it again or export it again",
         level,
         region.y,
         region.x,

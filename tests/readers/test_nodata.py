@@ -44,17 +44,17 @@ def with_mask(path, levels, masks, **options):
 def band(shape, thickness=20):
     """Return a mask of a slanted band of pixels and a single pixel."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    marks = abs(y - x - 11) < thickness
-    marks[-3, 4] = True
-    return marks
+    mask = abs(y - x - 11) < thickness
+    mask[-3, 4] = True
+    return mask
 
 
 def _within(n_in, n_out, support):
     """Return which inputs (n_out, n_in) lie within the support of each output, or one beyond."""
     ratio = n_in / n_out
     centre = (np.arange(n_out) + 0.5) * ratio
-    away = abs(np.arange(n_in) + 0.5 - centre[:, None])
-    return (away <= support * max(ratio, 1) + 1).astype(int)
+    distance = abs(np.arange(n_in) + 0.5 - centre[:, None])
+    return (distance <= support * max(ratio, 1) + 1).astype(int)
 
 
 def elevation(shape, dtype="float32", seed=0):

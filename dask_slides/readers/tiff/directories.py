@@ -108,7 +108,7 @@ class _Walk:
             if offset in chained:
                 raise SlideFormatError(
                     f"{self.path}: the list of images is a loop: the directory at byte {offset:,} "
-                    "is in it twice; export the slide anew"
+                    "is in it twice; export the slide again"
                 )
             if len(self.found) >= self.limits.pages:
                 raise SlideLimitError(
@@ -150,7 +150,7 @@ class _Walk:
         for code, kind, count, value in entries.tolist():
             if code in _NUMBERS:
                 if code in counts:
-                    raise SlideFormatError(f"{where} has tag {code} twice; export the slide anew")
+                    raise SlideFormatError(f"{where} has tag {code} twice; export the slide again")
                 if kind not in _INTEGERS or not count:
                     raise SlideFormatError(
                         f"{where} has tag {code} of type {kind} with {count:,} values, not "

@@ -183,7 +183,7 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     known = page.jpegheader is not None or (expected == 1 and page.compression == 1)
     if counts and not known and not counts.keys() & {279, 325}:
         raise SlideFormatError(
-            f"{where} lacks the byte counts of its {expected} tiles or strips; save it anew"
+            f"{where} lacks the byte counts of its {expected} tiles or strips; save it again"
         )
     lengths = [counts[code] for code in _TABLES if code in counts]
     found = [len(one.dataoffsets), len(one.databytecounts)]

@@ -117,7 +117,7 @@ class TiledPage:
         self._page = page
         self._fill = fill
         self._tile = tile_size(page)
-        # strips are read at their whole width, so fewer of them are needed again
+        # strips are read at their whole width, so no region on the left or right needs them again
         self._cache_full = cache_full and page.is_tiled
         self._status = status
         self._across = -(-page.imagewidth // self._tile[1])
