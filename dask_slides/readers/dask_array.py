@@ -1,4 +1,4 @@
-"""A dask array as a source, and the blocks of it that a task is given."""
+"""A dask array as a source, and the blocks of it that one task reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.runtime.scheduler import compute
 
 UNIT = 64
-"""Side of the tiles of blocks in memory: strips of any height can be read from them."""
+"""Tile side of a source of blocks in memory, from which regions of any size can be read."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class BlocksSource(Source):
     dtype: np.dtype[Any]
     rows: tuple[int, ...]
     columns: tuple[int, ...]
-    """Where blocks begin, and the end."""
+    """First row or column of each block, and the end of the image."""
     blocks: Mapping[tuple[int, int], Array] | None = None
-    """Blocks (h, w, c) by row and column; None in a graph, before there are any."""
+    """Blocks (h, w, c) by row and column; None in the graph, before they are computed."""
 
     def _indices(self, rows: Span, columns: Span) -> list[tuple[int, int]]:
         across = _overlapping(self.columns, *columns)
@@ -46,7 +46,7 @@ class BlocksSource(Source):
         return list(dict.fromkeys(pairs))
 
     def nbytes(self, rows: list[Span], columns: list[Span]) -> int:
-        """Return the bytes of those blocks."""
+        """Return the size in bytes of the blocks that `touched` returns."""
         sizes = (
             (self.rows[i + 1] - self.rows[i]) * (self.columns[j + 1] - self.columns[j])
             for i, j in self.touched(rows, columns)
@@ -71,7 +71,7 @@ class BlocksSource(Source):
 
 
 def _joined(spans: list[Span]) -> list[Span]:
-    """Join neighbours among `spans` without a whole unit between them: they are read together."""
+    """Join neighbouring `spans` with less than one tile between them: they are read together."""
     out = spans[:1]
     for start, stop in spans[1:]:
         first, last = out[-1]
@@ -83,7 +83,7 @@ def _joined(spans: list[Span]) -> list[Span]:
 
 
 def _overlapping(edges: tuple[int, ...], start: int, stop: int) -> range:
-    """Return the numbers of the pieces between `edges` that overlap [start, stop)."""
+    """Return the indices of the intervals between `edges` that overlap [start, stop)."""
     return range(bisect_right(edges, start) - 1, bisect_left(edges, min(stop, edges[-1])))
 
 
@@ -108,7 +108,7 @@ class ArraySource(EqualByFields, Source):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the array."""
-        # numpy has two types of 64 bits that are equal, and Zarr knows one of them
+        # numpy has two equal 64-bit integer types, and Zarr accepts only one of them
         result: np.dtype[Any] = np.dtype(self.array.dtype.str)
         return result
 
@@ -117,7 +117,7 @@ class ArraySource(EqualByFields, Source):
         return compute(self.array[region.slices()], "read")
 
     def without_blocks(self) -> BlocksSource:
-        """Return what a task reads from, before it has blocks; small to pickle."""
+        """Return the source of a task without its blocks, which is small to pickle."""
         rows, columns = (bounds(chunks) for chunks in self.array.chunks[:2])
         level = Level(self.array.shape[:2], (1.0, 1.0), (UNIT, UNIT))
         return BlocksSource(self.name, (level,), self.channels, self.dtype, rows, columns)

@@ -12,11 +12,11 @@ from dask_slides.readers.codecs.colour import rgb_of_cmyk
 
 _SAMPLES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "RGBA": (4, "uint8"), "LA": (2, "uint8"),
             "F": (1, "float32"), "CMYK": (3, "uint8")}  # fmt: skip
-"""Channels and dtype of the modes of Pillow that are read."""
+"""Channels and dtype of each Pillow mode that is read."""
 
 
 class Decode(Protocol):
-    """Decodes an open file to samples (h, w, channels); frozen and picklable."""
+    """A frozen, picklable decoder of an open file to samples (h, w, channels)."""
 
     @property
     def channels(self) -> int:
@@ -35,10 +35,10 @@ class Decode(Protocol):
 
 @dataclass(frozen=True)
 class PillowDecode:
-    """Decodes by Pillow what it reads as it is stored."""
+    """Decode a file with Pillow."""
 
     mode: str
-    """The mode of Pillow that the image is converted to."""
+    """The Pillow mode that the image is converted to."""
 
     @property
     def channels(self) -> int:
@@ -57,13 +57,13 @@ class PillowDecode:
         with Image.open(_WholeFile(file)) as image:
             pixels = np.asarray(image if image.mode == self.mode else image.convert(self.mode))
         if self.mode == "CMYK":
-            # Pillow inverts what JPEG files store, as Photoshop does: these are inks
+            # Pillow assumes inverted inks, as Photoshop stores them, and inverts them back
             pixels = rgb_of_cmyk(pixels)
         return pixels
 
 
 class _WholeFile:
-    """An open file whose end is an error, even if Pillow is set to read truncated files."""
+    """An open file that raises at its end, even if Pillow is set to read truncated files."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -82,7 +82,7 @@ class _WholeFile:
 
 @dataclass(frozen=True)
 class PngDecode:
-    """Decodes a PNG by imagecodecs, with its transparent colour as alpha."""
+    """Decode a PNG with imagecodecs; its transparent colour becomes alpha."""
 
     channels: int
     bits: int
@@ -101,7 +101,7 @@ class PngDecode:
 
 
 def upright(pixels: Array, orientation: int) -> Array:
-    """Return stored pixels (h, w, c) upright; `orientation` is that of EXIF, 1 to 8."""
+    """Return stored pixels (h, w, c) upright; `orientation` is the EXIF value, 1 to 8."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

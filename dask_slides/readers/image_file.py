@@ -34,21 +34,21 @@ from dask_slides.readers.tile_status import TileStatus, decode_error, fill_for
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
 MAX_PIXELS = 2**28
-"""Largest raster file that is read, as every worker holds all of it."""
+"""Most pixels of a raster file that is read: every worker holds the whole image in memory."""
 
 _FORMATS = frozenset({"BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
-"""Formats of Pillow that are read: of others it cuts samples to 8 bits or reads a preview only."""
-_NAMES = {"TIFF": "a TIFF with such a header", "MPEG": "video (MPEG)"}
+"""Formats that are read with Pillow. It cuts others to 8 bits, or reads only their preview."""
+_NAMES = {"TIFF": "a TIFF with this header", "MPEG": "video (MPEG)"}
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "CMYK", "YCbCr": "RGB",
           "RGBA": "RGBA", "LA": "LA", "PA": "RGBA", "F": "F"}  # fmt: skip
-"""Mode of Pillow that images of each mode are converted to."""
+"""Pillow mode that images of each mode are converted to."""
 _TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
-"""The same for images of which one colour is transparent."""
+"""The same for images with a transparent colour."""
 
 
 @dataclass(frozen=True)
 class ImageFileSource(Source):
-    """A raster file. Each process decodes it once and keeps the last file decoded."""
+    """A raster file. Each process decodes it once and caches the file that it decoded last."""
 
     path: str
     identity: Identity
@@ -57,7 +57,7 @@ class ImageFileSource(Source):
     decode: Decode
     conversion: Conversion
     orientation: int = 1
-    """Orientation of EXIF: how the stored image is turned when it is shown."""
+    """EXIF orientation of the stored image, 1 to 8."""
     on_bad_tile: str = "raise"
 
     @property
@@ -72,7 +72,7 @@ class ImageFileSource(Source):
 
     @property
     def channels(self) -> int:
-        """Grey is 1, colour 3."""
+        """1 for grey, 3 for colour."""
         return self.conversion.channels(self.decode.channels)
 
     @property
@@ -87,7 +87,7 @@ class ImageFileSource(Source):
         try:
             if self.on_bad_tile == "raise":
                 return self._part(region)
-            return _units(self).read_masked(region, self._part, self.channels, self.fill)
+            return _tile_status(self).read_masked(region, self._part, self.channels, self.fill)
         except Exception as error:
             failure = decode_error(self.path, level, region, error)
         raise failure
@@ -97,16 +97,16 @@ class ImageFileSource(Source):
 
     @property
     def fill(self) -> Any:
-        """Value of pixels that are masked."""
+        """The value that masked pixels show."""
         return self.dtype.type(self.conversion.fill)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return `region` if the image is corrupt and corrupt tiles are masked."""
         if self.on_bad_tile == "raise":
             return ()
-        for part in _units(self).undecoded(region):
+        for part in _tile_status(self).undecoded(region):
             self.read(level, part)
-        return _units(self).holes(region)
+        return _tile_status(self).holes(region)
 
 
 _lock = fork_safe_lock()
@@ -119,7 +119,7 @@ def unwarned() -> Iterator[None]:
     """Ignore the warnings of Pillow about its limit of pixels and about damaged tags.
 
     All threads of a process share the warning filters, so the first thread saves them and the
-    last one restores them. Warnings of other packages are shown meanwhile.
+    last one restores them. Warnings of other packages are still shown.
     """
     with _lock:
         _inside.append(warnings.catch_warnings())
@@ -136,7 +136,7 @@ def unwarned() -> Iterator[None]:
 
 
 @lru_cache(maxsize=16)
-def _units(source: ImageFileSource) -> TileStatus:
+def _tile_status(source: ImageFileSource) -> TileStatus:
     return TileStatus(0, source.shape, source.shape)
 
 
@@ -176,10 +176,10 @@ def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[st
     except Exception as error:  # each format raises errors of its own
         if is_memory_error(error):
             raise memory_error(path, reason_of(error)) from None
-        said = reason_of(error)
-        if re.search("unsupported|not supported", said, re.IGNORECASE):
+        reason = reason_of(error)
+        if re.search("unsupported|not supported", reason, re.IGNORECASE):
             raise _unsupported(path, error) from None
-        raise SlideFormatError(f"{path}: cannot be opened ({said}); check the file") from None
+        raise SlideFormatError(f"{path}: cannot be opened ({reason}); check the file") from None
     _check_size(path, kind, *size)
     stored = 3 if alpha is None else 4
     fill = fill_for(path, fill, np.dtype(decode.dtype), colour=decode.channels == stored)
@@ -196,10 +196,10 @@ def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[st
 
 def _check_size(path: str, kind: str, height: int, width: int) -> None:
     if height < 1 or width < 1:
-        raise SlideFormatError(f"{path}: a {kind} without pixels; check the file")
+        raise SlideFormatError(f"{path}: is a {kind} without pixels; check the file")
     if height * width > MAX_PIXELS:
         raise SlideUnsupportedError(
-            f"{path}: a {kind} of over {MAX_PIXELS:,} pixels would be read whole; "
+            f"{path}: is a {kind} of over {MAX_PIXELS:,} pixels, which would be read whole; "
             "convert it to a tiled TIFF first (libvips: vips tiffsave --tile)"
         )
 
@@ -232,9 +232,9 @@ def _header(path: str, file: Any) -> Header:
         tile: Any = image.tile[0] if image.tile else None
         deep = kind == "PPM" and _is_deep(tile)
         if kind not in _FORMATS or deep:
-            what = "PGM or PPM of more than 8 bits" if deep else _NAMES.get(kind, kind)
+            name = "PGM or PPM of more than 8 bits" if deep else _NAMES.get(kind, kind)
             raise SlideUnsupportedError(
-                f"{path}: {what} is not read; convert it to a TIFF or PNG first"
+                f"{path}: {name} is not read; convert it to a TIFF or PNG first"
             )
         _check_size(path, kind, *shape)
         decode: Decode
@@ -254,7 +254,7 @@ def _header(path: str, file: Any) -> Header:
 
 
 def _check_jpeg(path: str, file: Any) -> None:
-    """Refuse kinds of JPEG that Pillow does not know or takes for damaged."""
+    """Refuse kinds of JPEG that Pillow does not support or reports as damaged."""
     file.seek(0)
     try:
         frame = jpeg_frame(file.read(2**20))
@@ -266,7 +266,7 @@ def _check_jpeg(path: str, file: Any) -> None:
     elif frame.samples not in (1, 3, 4):
         kind = f"of {frame.samples} components"
     elif frame.marker > 0xC8:
-        kind = "of arithmetic codes"
+        kind = "with arithmetic coding"
     elif frame.marker > 0xC3:
         kind = "of several resolutions (hierarchical)"
     if kind:
@@ -274,7 +274,7 @@ def _check_jpeg(path: str, file: Any) -> None:
 
 
 def _is_deep(tile: Any) -> bool:
-    """Return whether a PGM or PPM has more than 8 bits, which Pillow spreads or cuts off."""
+    """Return whether a PGM or PPM has more than 8 bits, which Pillow rescales or cuts off."""
     return tile.args == "I;16B" or (isinstance(tile.args, tuple) and tile.args[-1] > 255)
 
 
@@ -288,7 +288,7 @@ def _pillow_decode(path: str, kind: str, image: Any) -> PillowDecode:
 
 
 def _images(image: Any) -> int:
-    """Return how many images the file holds."""
+    """Return the number of images in the file."""
     try:
         return int(getattr(image, "n_frames", 1))
     except (OSError, EOFError, ValueError, SyntaxError):
@@ -296,11 +296,11 @@ def _images(image: Any) -> int:
 
 
 def _orientation(kind: str, image: Any) -> int:
-    """Return the orientation of EXIF, 1 to 8."""
+    """Return the EXIF orientation, 1 to 8."""
     from PIL import Image
 
     try:
-        # of a PNG Pillow would decode the pixels first, as tags may follow them
+        # tags of a PNG may follow its pixels, so its own getexif() would decode them first
         tags = Image.Image.getexif(image) if kind == "PNG" else image.getexif()
         value = tags.get(274, 1)
     except SlideError:

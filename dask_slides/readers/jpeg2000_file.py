@@ -1,7 +1,7 @@
-"""JPEG 2000 files: the samples exactly as stored, and what the boxes say of the channels.
+"""Read JPEG 2000 files: the stored samples, and the meaning of the channels from the boxes.
 
-The stream is decoded without its boxes, so that no library applies a colour space or an order of
-channels on its own, or spreads samples over 8 or 16 bits.
+The stream is decoded without its boxes, so that no library converts colours, reorders channels or
+scales samples to 8 or 16 bits on its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STREAM = b"\xff\x4f\xff\x51"
 _MAX_HEADER = 2**26
 """Largest header box that is read, in bytes; a colour profile has a few megabytes."""
 _SPACES = {12: "cmyk", 16: "rgb", 17: "grey", 18: "sycc", 21: "rgb"}
-"""Colour spaces by number. Profiles are not applied, so that ROMM-RGB (21) is RGB like others."""
+"""Colour spaces by number. Profiles are not applied, so ROMM-RGB (21) is read as RGB."""
 _PROFILES = {b"GRAY": "grey", b"RGB ": "rgb", b"CMYK": "cmyk"}
 """Colour spaces by the signature in ICC profiles."""
 _COLOURS = {"cmyk": 4, "rgb": 3, "sycc": 3}
@@ -36,11 +36,11 @@ Alpha = Literal["straight", "premultiplied"]
 
 @dataclass(frozen=True)
 class Jpeg2000:
-    """How the stream at `start` of a file becomes samples (h, w, channels), alpha last."""
+    """The decoder of the stream at `start` of a file to samples (h, w, channels), alpha last."""
 
     start: int = 0
     length: int = -1
-    """Bytes of the stream; -1 up to the end of the file."""
+    """Bytes of the stream; -1 means up to the end of the file."""
     images: int = 1
     """Streams in the file, of which the first is read."""
     shape: tuple[int, int] = (0, 0)
@@ -67,8 +67,8 @@ class Jpeg2000:
     def __call__(self, file: Any) -> Array:
         """Decode the stream of an open file.
 
-        Colours of luma and chroma (sYCC) differ by at most 1 from the exact ones, as other
-        readers round them differently.
+        RGB converted from luma and chroma (sYCC) may differ by 1 from that of other readers,
+        which round differently.
         """
         import imagecodecs
 
@@ -123,17 +123,17 @@ def open_jpeg2000(path: str, file: Any) -> Jpeg2000:
         found = replace(found, start=streams[0][0], length=streams[0][1], images=len(streams))
     file.seek(found.start)
     try:
-        return _described(path, _sized(path, file.read(2**16), found), header)
+        return _with_header(path, _with_size(path, file.read(2**16), found), header)
     except (struct.error, IndexError):
         raise _damaged(path, "its header is cut off") from None
 
 
-def _damaged(path: str, what: str) -> SlideFormatError:
-    return SlideFormatError(f"{path}: is not a whole JPEG 2000 file ({what}); fetch it again")
+def _damaged(path: str, reason: str) -> SlideFormatError:
+    return SlideFormatError(f"{path}: is not a whole JPEG 2000 file ({reason}); fetch it again")
 
 
 def _boxes(path: str, file: Any) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, beginning and length (-1: to the end) of the contents of each box."""
+    """Yield name, start and length of the contents of each box; -1 means up to the end."""
     at = 0
     while True:
         file.seek(at)
@@ -147,14 +147,14 @@ def _boxes(path: str, file: Any) -> Iterator[tuple[bytes, int, int]]:
             yield head[4:8], at + begin, -1
             return
         if length < begin:
-            # what follows the stream is no part of the picture
+            # bytes behind the last box do not belong to the image
             return
         yield head[4:8], at + begin, length - begin
         at += length
 
 
-def _sized(path: str, head: bytes, found: Jpeg2000) -> Jpeg2000:
-    """Add what the size segment of the stream says."""
+def _with_size(path: str, head: bytes, found: Jpeg2000) -> Jpeg2000:
+    """Add shape, components and bits from the size segment of the stream."""
     if head[:4] != STREAM:
         raise _damaged(path, "its stream has no beginning")
     right, bottom, left, top = struct.unpack(">4I", head[8:24])
@@ -164,10 +164,10 @@ def _sized(path: str, head: bytes, found: Jpeg2000) -> Jpeg2000:
         raise _damaged(path, "it declares no pixels")
     depths, steps = {bits for bits, _, _ in parts}, {(across, down) for _, across, down in parts}
     if len(steps) > 1 or steps != {(1, 1)}:
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 of components of several sizes; {_CURE}")
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 with components of several sizes; {_CURE}")
     if len(depths) > 1:
-        told = ", ".join(str((bits & 127) + 1) for bits, _, _ in parts)
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 of components of {told} bits; {_CURE}")
+        each = ", ".join(str((bits & 127) + 1) for bits, _, _ in parts)
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 with components of {each} bits; {_CURE}")
     bits = depths.pop()
     return replace(
         found,
@@ -179,12 +179,12 @@ def _sized(path: str, head: bytes, found: Jpeg2000) -> Jpeg2000:
     )
 
 
-def _described(path: str, found: Jpeg2000, header: list[tuple[bytes, bytes]]) -> Jpeg2000:
-    """Add what the boxes of the header say; refuse what is not read."""
-    boxes = dict(reversed(header))  # the first of a name counts
+def _with_header(path: str, found: Jpeg2000, header: list[tuple[bytes, bytes]]) -> Jpeg2000:
+    """Add colour space and channel order from the header boxes; refuse unsupported ones."""
+    boxes = dict(reversed(header))  # the first box of each name counts
     spaces = [_space(content) for name, content in header if name == b"colr"]
     space = next((one for one in spaces if one in _SPACES.values()), "")
-    # OpenJPEG writes 0 for an unknown one; of one bit it means that 0 is white
+    # OpenJPEG writes 0 for an unknown colour space; with one bit it means that 0 is white
     if spaces[:1] == ["number 0"] and found.bits > 1:
         spaces = []
     if not space and any(spaces):
@@ -196,7 +196,7 @@ def _described(path: str, found: Jpeg2000, header: list[tuple[bytes, bytes]]) ->
         space = ""  # it has fewer channels than its colour space
     bits, converted = found.bits, space in ("sycc", "cmyk")
     if bits > 32:
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 of {bits} bits a sample; {_CURE}")
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 of {bits} bits per sample; {_CURE}")
     if found.signed and (converted or found.alpha is not None):
         raise SlideUnsupportedError(f"{path}: JPEG 2000 of signed colours; {_CURE}")
     if converted and bits not in ((8,) if space == "sycc" else (8, 16)):
@@ -205,7 +205,7 @@ def _described(path: str, found: Jpeg2000, header: list[tuple[bytes, bytes]]) ->
 
 
 def _space(box: bytes) -> str:
-    """Return the colour space of a box, empty if the box does not say one."""
+    """Return the colour space of a box, empty if the box does not name one."""
     if box[0] == 1:
         (number,) = struct.unpack(">I", box[3:7])
         return _SPACES.get(number, f"number {number}")
@@ -233,7 +233,7 @@ def _with_order(path: str, found: Jpeg2000, box: bytes) -> Jpeg2000:
         elif kind in (1, 2):
             raise SlideUnsupportedError(f"{path}: JPEG 2000 with alpha of one colour; {_CURE}")
     if len(alpha) > 1:
-        raise SlideUnsupportedError(f"{path}: JPEG 2000 with alpha twice; {_CURE}")
+        raise SlideUnsupportedError(f"{path}: JPEG 2000 with two alpha channels; {_CURE}")
     last = len(found.order) + 1
     shown = [channel for channel in found.order if channel not in alpha]
     order = (*sorted(shown, key=lambda channel: colours.get(channel, last)), *alpha)

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5 as a source."""
+"""Read OME-Zarr 0.4 and 0.5."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class OmeZarrSource(Source):
     """The value that masked pixels show."""
     on_bad_tile: str = "raise"
     recorded_holes: tuple[MissingRegion, ...] = ()
-    """Missing regions that the attributes of our own stores list, in pixels of level 0."""
+    """Missing regions that the attributes of a dask_slides store list, in pixels of level 0."""
     plane: Plane = FIRST_PLANE
-    """Which plane is read."""
+    """The plane that is read."""
     nodata: int | float | None = None
-    """The number that means no value, in our own stores."""
+    """The value of pixels without a value; only stores of dask_slides declare one."""
 
     @property
     def name(self) -> str:
@@ -115,12 +115,12 @@ class OmeZarrSource(Source):
         index = {"y": rows, "x": columns, "c": slice(None)}
         where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
         stored = _arrays(self)[level][where]
-        kept = [axis for axis in self.axes if axis in index]
-        pixels = np.asarray(stored, self.dtype)  # of the byte order of this machine
-        if "c" not in kept:
-            kept.append("c")
+        axes = [axis for axis in self.axes if axis in index]
+        pixels = np.asarray(stored, self.dtype)  # in native byte order
+        if "c" not in axes:
+            axes.append("c")
             pixels = pixels[..., None]
-        return pixels.transpose([kept.index(axis) for axis in "yxc"])
+        return pixels.transpose([axes.index(axis) for axis in "yxc"])
 
     @property
     def fill(self) -> Any:
@@ -130,7 +130,7 @@ class OmeZarrSource(Source):
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` that are masked or listed as missing in the attributes.
 
-        A missing chunk is no hole: Zarr leaves out chunks of nothing but the fill value.
+        A chunk that is not stored is not missing: Zarr omits chunks that hold only the fill value.
         """
         found = missing_within(
             self.recorded_holes, region, round(max(self.levels[level].downsample))
@@ -155,10 +155,10 @@ def _arrays(source: OmeZarrSource) -> list[Any]:
 
 
 def marker_of(path: str) -> str | None:
-    """Return the metadata file of the root of the store at `path`; None if there is none."""
-    there = exists if is_remote(path) else os.path.exists
+    """Return the metadata file at the root of the store at `path`; None if there is none."""
+    is_file = exists if is_remote(path) else os.path.exists
     names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup"))
-    return next((name for name in names if there(name)), None)
+    return next((name for name in names if is_file(name)), None)
 
 
 def open_ome_zarr(
@@ -172,7 +172,7 @@ def open_ome_zarr(
         raise
     except Exception as error:  # metadata can be anything, and Zarr has many errors
         raise SlideFormatError(
-            f"{path}: no multiscales metadata that can be read ({error!r}); "
+            f"{path}: the multiscales metadata cannot be read ({error!r}); "
             "give an OME-Zarr 0.4 or 0.5 image"
         ) from None
     source = opened.source
@@ -195,7 +195,7 @@ def _open(
     limits: Limits,
     choice: ImageSelection,
 ) -> Opened:
-    """Return the image of one multiscale; any error of the metadata may come out."""
+    """Return the image of one multiscale. Invalid metadata may raise any error."""
     ome = attributes.get("ome", attributes)
     multiscale = ome["multiscales"][scales]
     names = [str(dataset["path"]) for dataset in multiscale["datasets"]]
@@ -249,8 +249,8 @@ def check_chunks(path: str, array: Any, limits: Limits) -> None:
         )
 
 
-def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limits) -> None:
-    """Refuse levels beyond `limits`; `pixel` are the bytes of a pixel."""
+def _check_limits(path: str, levels: tuple[Level, ...], pixel_bytes: int, limits: Limits) -> None:
+    """Refuse levels beyond `limits`."""
     for number, level in enumerate(levels):
         (height, width), (rows, columns) = level.shape, level.tile
         if min(height, width, rows, columns) < 1:
@@ -258,7 +258,7 @@ def _check_limits(path: str, levels: tuple[Level, ...], pixel: int, limits: Limi
                 f"{path}: level {number} has {height} x {width} px in chunks of {rows} x "
                 f"{columns}; the store is damaged, fetch it again"
             )
-        if height * width > limits.pixels or rows * columns * pixel > limits.tile_bytes:
+        if height * width > limits.pixels or rows * columns * pixel_bytes > limits.tile_bytes:
             raise SlideLimitError(
                 f"{path}: level {number} declares {height:,} x {width:,} px in chunks of {rows:,} "
                 f"x {columns:,}; if that is right, open it with limits=Limits(...)"
@@ -270,15 +270,15 @@ def _image_group(
 ) -> tuple[str, Any, Mapping[str, Any], int, tuple[str, ...], int]:
     """Return the group of the chosen image, by default the first.
 
-    Its path, the group, its attributes, the number of its multiscale; then the names of all images
-    if there are several, and the number of the chosen one.
+    The result is the path of the group, the group, its attributes and the number of the
+    multiscale; then the names of all images if there are several, and the number of the image.
     """
     try:
         group = open_group(path)
         attributes = group.attrs.asdict()
         scales = len(attributes.get("ome", attributes).get("multiscales", ()))
         if "bioformats2raw.layout" in attributes.get("ome", attributes):
-            paths = _collected(path, group)
+            paths = _image_paths(path, group)
             names = unique_names([_name_at(one) for one in paths])
             number = image_index(path, names, choice.image) or 0
             path, scales = paths[number], 0
@@ -290,23 +290,23 @@ def _image_group(
         return path, group, attributes, scales, names if len(names) > 1 else (), number
     except (RemoteError, RemoteAccessError, SlideArgumentError):
         raise
-    except Exception as error:  # Zarr has no one class for "this is not a group"
+    except Exception as error:  # Zarr raises errors of several classes if this is not a group
         kind = type(error).__name__
-    # raised here, as Zarr's error cannot be unpickled, and workers open slides too
+    # outside of the `except` block: Zarr's error would be the context, and cannot be unpickled
     raise SlideFormatError(
-        f"{path}: a folder that is not an OME-Zarr image ({kind}); "
+        f"{path}: is a folder that is not an OME-Zarr image ({kind}); "
         "give the folder that holds zarr.json or .zattrs"
     )
 
 
-def _collected(path: str, group: Any) -> list[str]:
+def _image_paths(path: str, group: Any) -> list[str]:
     """Return the paths of the images in the layout of bioformats2raw."""
     try:
         attributes = group["OME"].attrs.asdict()
         names = [str(name) for name in attributes.get("ome", attributes)["series"]]
     except (KeyError, TypeError):  # without a list the images are numbered
         names = []
-    # other names could lead out of the store
+    # other names could be paths outside of the store
     names = [name for name in names if re.fullmatch(r"\w[\w.-]*", name)]
     if names:
         return [f"{path}/{name}" for name in names]
@@ -380,7 +380,7 @@ def _mpp(multiscale: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, 
 
 
 def _channels(attributes: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
-    """Return the channels in `omero`; () if there are none, or another number of them."""
+    """Return the channels in `omero`; () unless it describes `count` channels."""
     omero = attributes.get("omero")
     channels = omero.get("channels") if isinstance(omero, Mapping) else None
     if not isinstance(channels, list) or len(channels) != count:

@@ -13,14 +13,14 @@ from dask_slides.core.types import Array
 
 @dataclass(frozen=True)
 class Orientation:
-    """Swap rows and columns, or not, and then mirror along y or x, or not."""
+    """An optional swap of rows and columns, followed by optional mirroring along y and x."""
 
     swaps: bool = False
     mirrors_y: bool = False
     mirrors_x: bool = False
 
     def sides(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Return a (y, x) pair of the stored image as that of the upright one."""
+        """Return a (y, x) pair of the stored image in the order of the upright one."""
         return (pair[1], pair[0]) if self.swaps else pair
 
     def stored(self, region: Region, shape: tuple[int, int]) -> Region:

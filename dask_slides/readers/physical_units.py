@@ -29,7 +29,7 @@ for _symbol, (_prefix, _power) in _METRES.items():
 
 
 def number_above_zero(value: Any) -> float | None:
-    """Return a positive number from a number or text, which may have a decimal comma; else None."""
+    """Return a number or text as a positive number, else None; text may have a decimal comma."""
     text = str(value).strip()
     if not _NUMBER.fullmatch(text):
         return None
@@ -38,10 +38,10 @@ def number_above_zero(value: Any) -> float | None:
 
 
 def micrometres(unit: Any) -> float | None:
-    """Return how many micrometres a unit of length is, by its name in OME, UDUNITS or ImageJ."""
+    """Return the micrometres in a unit of length, by its name in OME, UDUNITS or ImageJ."""
     if not isinstance(unit, str):
         return None
-    # ImageJ escapes what is not ASCII; Unicode has two micro signs and two angstrom signs
+    # ImageJ escapes other than ASCII letters; Unicode has two micro and two angstrom signs
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit.strip())
     text = text.replace("\u03bc", "\u00b5").replace("\u212b", "\u00c5")
     if len(text) > 3:  # case matters in symbols (Mm, mm), not in words

@@ -1,4 +1,4 @@
-"""Choose the reader of a path. A new reader is one line in `READERS`."""
+"""Choose the reader of a path. To add a reader, add a line to `READERS`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PLAIN = "convert it to PNG or TIFF"
 UNREAD: dict[str, tuple[str, str]] = {
     ".vsi": (
         "holds previews of an Olympus or Evident slide, whose pixels lie in the folder _{stem}_ "
-        "beside it",
+        "next to it",
         f"{_BIOFORMATS}, or copy a .vsi that has no such folder to a name that ends in .tif",
     ),
     ".ets": ("holds tiles of an Olympus or Evident slide (.vsi)", f"{_BIOFORMATS}, from the .vsi"),
     ".mrxs": (
-        "is the preview of a MIRAX slide, whose pixels lie in the folder {stem} beside it",
+        "is the preview of a MIRAX slide, whose pixels lie in the folder {stem} next to it",
         f"{_BIOFORMATS}, or {_OPENSLIDE[11:]}",
     ),
     ".ndpis": ("is a list of .ndpi files", "open those that it names"),
@@ -49,7 +49,7 @@ UNREAD: dict[str, tuple[str, str]] = {
     ".heic": ("is a HEIF file", _PLAIN),
     ".heif": ("is a HEIF file", _PLAIN),
 }
-"""By suffix, formats of slides that are not read: what the file is, and the cure."""
+"""Formats that are not read, by suffix: a description of the file and the advice to users."""
 
 _SIGNATURES = {
     b"ZISRAWFILE": ".czi",
@@ -59,7 +59,7 @@ _SIGNATURES = {
     b"\0\0\0\x0cJXL \r\n\x87\n": ".jxl",
     b"\xff\x0a": ".jxl",
 }
-"""First bytes of some of them, whatever the suffix."""
+"""First bytes of some of these formats, which are refused under any suffix."""
 
 _SIGNATURE_BYTES = 132
 """Bytes at the start of a file that show its format; DICOM needs all of them."""
@@ -91,7 +91,7 @@ READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
 )
 """Tests of a path and its first bytes (None for a folder), each with its reader.
 
-The first test that is true decides."""
+The first test that returns True decides."""
 
 
 def open_source(
@@ -104,7 +104,7 @@ def open_source(
     first = _first_bytes_remote(path) if is_remote(path) else _first_bytes(path)
     if first is not None:
         _check_readable(path, first)
-    reader = next(reader for takes, reader in READERS if takes(path, first))
+    reader = next(reader for matches, reader in READERS if matches(path, first))
     return reader(path, fill, limits, choice)
 
 
@@ -118,8 +118,8 @@ def _check_readable(path: str, first: bytes) -> None:
         )
         kind = ".dcm" if first[128:132] == b"DICM" else kind
     if kind is not None:
-        what, cure = UNREAD[kind]
-        raise SlideUnsupportedError(f"{path}: {what.format(stem=stem)}; {cure}")
+        description, advice = UNREAD[kind]
+        raise SlideUnsupportedError(f"{path}: {description.format(stem=stem)}; {advice}")
 
 
 def _first_bytes(path: str) -> bytes | None:

@@ -11,7 +11,7 @@ import numpy as np
 from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
 
 _MOST_NAMES = 12
-"""Images that a message lists, at most."""
+"""Most images that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class ImageSelection:
             value = getattr(self, name)
             if not _is_integer(value) or value < 0:
                 raise SlideArgumentError(
-                    f"{name}={value!r} is not a plane; give a number from 0 up"
+                    f"{name}={value!r} is not the number of a plane; give an integer from 0 up"
                 )
         if not (self.image is None or isinstance(self.image, str) or _is_integer(self.image)):
             raise SlideArgumentError(
                 f"image={self.image!r} is not an image; give a name or a number"
             )
         if self.axes is not None and not isinstance(self.axes, str):
-            raise SlideArgumentError(f"axes={self.axes!r} names no axes; give letters, as 'CYX'")
+            raise SlideArgumentError(f"axes={self.axes!r} is not text; give letters, as 'CYX'")
 
     def check_single_plane(self, path: str) -> None:
-        """Raise SlideArgumentError if another image or plane is chosen than the only one."""
+        """Raise SlideArgumentError unless the first image and plane are chosen."""
         image_index(path, ("0",), self.image)
         if self.axes is not None:
             raise SlideArgumentError(f"{path}: axes={self.axes!r}: it has no stacked planes")
@@ -51,11 +51,11 @@ class Plane:
     """The plane of an image that is read."""
 
     axes: str = "YX"
-    """A letter for each stored axis: all of Y, X, S and C is read, and one index of Z and T."""
+    """One letter per stored axis. Y, X, S and C are read whole, Z and T at one index."""
     z: int = 0
     t: int = 0
     page: int | None = None
-    """The page of a stack that the file does not explain, read as an image of its own."""
+    """The page to read as an image of its own, from a stack along an unnamed axis."""
 
     def index(self, axis: str) -> int:
         """Return the index to read along an axis."""
@@ -64,7 +64,7 @@ class Plane:
         return {"Z": self.z, "T": self.t}.get(axis.upper(), self.page or 0)
 
     def check(self, path: str, shape: Sequence[int]) -> dict[str, str]:
-        """Raise if there is no such plane; return the properties that name the other planes."""
+        """Raise if the plane does not exist; return the properties that count all planes."""
         properties = {}
         for axis, length in zip(self.axes, shape, strict=True):
             name, number = axis.lower(), self.index(axis)
@@ -78,7 +78,7 @@ class Plane:
             if axis not in "YXSCZT" and length > 1 and self.page is None:
                 raise SlideUnsupportedError(
                     f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
-                    f"or T; say what they are: {examples_of_axes(self.axes, shape)}"
+                    f"or T; name the axis: {examples_of_axes(self.axes, shape)}"
                 )
         for name in "zt":
             if self.index(name) and name.upper() not in self.axes:
@@ -128,15 +128,15 @@ def _planes(count: int) -> str:
 
 def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
     """Return `axes` arguments that would fit an image of `stored` axes."""
-    kept = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
+    axes = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
     found = []
     for letters in ("CZT", "ZTC", "TCZ"):
-        free = iter([letter for letter in letters if letter not in kept])
-        named = [axis if axis in "YXSCZT" else next(free, "?") for axis in kept]
+        free = iter([letter for letter in letters if letter not in axes])
+        named = [axis if axis in "YXSCZT" else next(free, "?") for axis in axes]
         found.append(f"axes={''.join(named)!r}")
     return (
         " or ".join(dict.fromkeys(one for one in found if "?" not in one))
-        or "save each as a file of its own"
+        or "save each plane as a file of its own"
     )
 
 
@@ -162,8 +162,8 @@ def image_index(path: str, names: Sequence[str], image: int | str | None) -> int
         return number
     listed = ", ".join(f"{n} {name!r}" for n, name in enumerate(names[:_MOST_NAMES]))
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    cure = f"give a number or a name: {listed}{more}" if len(names) > 1 else "it has one image"
-    raise SlideArgumentError(f"{path}: image={image!r} is not there; {cure}")
+    advice = f"give a number or a name: {listed}{more}" if len(names) > 1 else "it has one image"
+    raise SlideArgumentError(f"{path}: image={image!r} does not exist; {advice}")
 
 
 def _is_integer(value: Any) -> bool:

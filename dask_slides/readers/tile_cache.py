@@ -1,4 +1,4 @@
-"""Decoded tiles that a neighbouring region will read again, so that each is decoded once.
+"""Cache decoded tiles that a neighbouring region will read again.
 
 A task of a resize reads a margin around its block, and tiles are decoded whole: without this cache
 blocks of 8 x 8 tiles decode 10 x 10. Only tiles near an edge that cuts a tile are cached, each
@@ -26,12 +26,12 @@ LIMIT = 2**26
 
 
 class Reuse(NamedTuple):
-    """How often a tile is expected to be read again."""
+    """The number of times that a tile is expected to be read again."""
 
     times: int
     """Number of further regions that need it."""
     late: bool = False
-    """Whether none of them is read soon: such tiles are dropped first."""
+    """Whether none of these regions is read soon; such tiles are dropped first."""
 
 
 NO_REUSE = Reuse(0)
@@ -44,7 +44,7 @@ class SharedTiles:
     rows: frozenset[int] = frozenset()
     columns: frozenset[int] = frozenset()
     late: frozenset[int] = frozenset()
-    """Those columns whose neighbouring region is not read soon."""
+    """The shared columns whose neighbouring region is not read soon."""
 
     @classmethod
     def of(
@@ -55,7 +55,7 @@ class SharedTiles:
         factor: int,
         soon: tuple[bool, bool],
     ) -> SharedTiles:
-        """Find them for a `region` of a page of this `size` and `tile`, reduced by `factor`.
+        """Find the shared tiles of `region` on a page of `size` and `tile`, reduced by `factor`.
 
         `soon` says whether the regions on the left and on the right are read soon.
         """
@@ -86,7 +86,7 @@ def _shared(
 
 
 class TileCache:
-    """Tiles by key; beyond the limit the least recently used is dropped. Threads share it."""
+    """Tiles by key. Beyond the limit the least recently used is dropped. Threads may share it."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -101,7 +101,7 @@ class TileCache:
         """Use another `limit` in this thread, where memory must not grow.
 
         `sides` says whether the regions on the left and on the right are read soon. Tiles that
-        only a later one needs are dropped first.
+        are needed only by a region that is not read soon are dropped first.
         """
         self._thread.limit, self._thread.sides = limit, sides
         try:
@@ -121,7 +121,7 @@ class TileCache:
         return self._bytes
 
     def take(self, key: Hashable) -> Array | None:
-        """Return a tile, or None; drop it when it was taken as often as expected."""
+        """Return a tile or None. Drop the tile once it was taken as often as expected."""
         with self._lock:
             return self._take(key)
 
@@ -144,7 +144,7 @@ class TileCache:
         copy = POOL.array(tile.shape, tile.dtype)
         copy[...] = tile
         with self._lock:
-            if key in self._tiles:  # another thread decoded it too, and one of its readers is here
+            if key in self._tiles:  # another thread cached it; this thread is one of its readers
                 self._take(key)
                 return
             self._tiles[key] = copy, reuse.times

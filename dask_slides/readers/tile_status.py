@@ -1,7 +1,7 @@
-"""Which tiles, strips or chunks of a level are absent or corrupt, as far as this process knows.
+"""Track which tiles, strips or chunks of a level are absent or corrupt.
 
-The tables of the file say which tiles are absent. A corrupt tile is found when it is decoded, and
-remembered: asking for the bad tiles of pixels that were read decodes nothing again.
+The tables of the file say which tiles are absent. A process finds a corrupt tile when it decodes
+it, and remembers it: listing the bad tiles of a region that was read decodes nothing again.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ class TileStatus:
             slice(region.x // width, -(-region.stop_x // width)),
         )
 
-    def _place(self, row: int, column: int, rows: int = 1, columns: int = 1) -> Region:
-        """Return the pixels of a rectangle of tiles."""
+    def _region(self, row: int, column: int, rows: int = 1, columns: int = 1) -> Region:
+        """Return the region that a rectangle of tiles covers."""
         height, width = self._tile
-        place = Region(row * height, column * width, rows * height, columns * width)
-        return place.intersect(self._image)
+        region = Region(row * height, column * width, rows * height, columns * width)
+        return region.intersect(self._image)
 
     def tiles(self, region: Region) -> Iterator[tuple[Region, int | None]]:
         """Yield the tiles that `region` touches, and the offset of each in the file."""
         rows, columns = self._span(region)
         for row in range(rows.start, rows.stop):
             for column in range(columns.start, columns.stop):
-                yield self._place(row, column), self._offset(row, column)
+                yield self._region(row, column), self._offset(row, column)
 
     def undecoded(self, region: Region) -> list[Region]:
         """Return the tiles of `region` that were not decoded in this process."""
         rows, columns = self._span(region)
         found = np.argwhere(~self._decoded[rows, columns]).tolist()
-        return [self._place(rows.start + row, columns.start + column) for row, column in found]
+        return [self._region(rows.start + row, columns.start + column) for row, column in found]
 
     def holes(self, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` whose tiles are known to hold no pixels."""
@@ -79,21 +79,22 @@ class TileStatus:
         rows, columns = self._span(region)
         absent = self._bad[rows, columns].copy()
         tiles = []
-        for (row, column), reason in sorted(self._reasons.items()):  # in any order of decoding
+        # sorted, so that the result does not depend on the order of decoding
+        for (row, column), reason in sorted(self._reasons.items()):
             if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
                 absent[row - rows.start, column - columns.start] = False
                 offset = self._offset(row, column)
-                tiles.append(self._bad_tile(self._place(row, column), CORRUPT, reason, offset))
+                tiles.append(self._bad_tile(self._region(row, column), CORRUPT, reason, offset))
         # joined into rectangles: a slide may have millions of absent tiles
         for one in rectangles(absent):
-            place = self._place(rows.start + one.y, columns.start + one.x, one.height, one.width)
-            tiles.append(self._bad_tile(place, ABSENT, "the file does not hold it"))
+            joined = self._region(rows.start + one.y, columns.start + one.x, one.height, one.width)
+            tiles.append(self._bad_tile(joined, ABSENT, "the file does not hold it"))
         return tuple(MissingRegion(tile.region.intersect(region), tile) for tile in tiles)
 
     def _bad_tile(
-        self, place: Region, status: str, reason: str, offset: int | None = None
+        self, region: Region, status: str, reason: str, offset: int | None = None
     ) -> BadTile:
-        at = (place.y, place.x, place.height, place.width)
+        at = (region.y, region.x, region.height, region.width)
         return BadTile(self._level, *at, status, reason, offset)
 
     def all_missing(self, region: Region) -> bool:
@@ -108,19 +109,19 @@ class TileStatus:
         self._decoded[self._span(region)] = True
 
     def mark_corrupt(self, region: Region, error: Exception) -> None:
-        """Remember that the tile of `region` is corrupt; raise an `error` that is no damage."""
+        """Remember that the tile of `region` is corrupt; raise `error` if it is not damage."""
         if not is_damage(error):
             raise error
         row, column = (span.start for span in self._span(region))
         self._reasons[row, column] = reason_of(error)
         self._bad[row, column] = True
         self._any_bad = True
-        self._decoded[row, column] = True  # last: another thread then looks whether it is bad
+        self._decoded[row, column] = True  # last: other threads check it before `_bad`
 
     def read_masked(
         self, region: Region, read: Callable[[Region], Array], channels: int, fill: np.generic
     ) -> Array:
-        """Return what `read` gives for `region`, (h, w, channels), and `fill` in corrupt tiles."""
+        """Return the pixels (h, w, channels) that `read` returns, with `fill` in corrupt tiles."""
         try:
             pixels = read(region)
         except Exception as error:
@@ -141,7 +142,7 @@ class TileStatus:
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether `error` says that bytes are wrong, not that they could not be read."""
+    """Return whether `error` means that data are damaged, not that reading them failed."""
     if isinstance(error, SlideError):
         return isinstance(error, TileDecodeError)
     from_system = isinstance(error, OSError) and error.errno is not None
@@ -152,11 +153,11 @@ def is_damage(error: Exception) -> bool:
 def decode_error(
     name: str, level: int, region: Region, error: Exception, offset: int | None = None
 ) -> Exception:
-    """Return the error to raise for an `error` of a codec: a TileDecodeError that names pixels.
+    """Return the error to raise for an `error` of a codec: a TileDecodeError with the region.
 
-    A SlideError is returned as it is. Raise the result outside of the `except` block: an error of
-    a codec often cannot be pickled, and would travel with it as its context. `offset` is that of
-    the bytes in the file if `region` is one tile.
+    A SlideError is returned as it is. Raise the result outside of the `except` block: errors of
+    codecs often cannot be pickled, and would be pickled with it as its context. `offset` is the
+    position of the tile in the file, if `region` is one tile.
     """
     if isinstance(error, SlideError):
         return error
@@ -167,7 +168,7 @@ def decode_error(
     return TileDecodeError(
         f"{name}: level {level}, rows {region.y} to {region.stop_y}, columns {region.x} to "
         f"{region.stop_x}{at} cannot be decoded ({reason}); the file may be damaged, "
-        "fetch it again or export it anew",
+        "fetch it again or export it again",
         level,
         region.y,
         region.x,
@@ -178,9 +179,9 @@ def decode_error(
 def fill_for(
     name: str, fill: Any, dtype: np.dtype[Any], *, colour: bool, nodata: Any = None
 ) -> Any:
-    """Return the value that pixels without a value show; refuse a `fill` that is not of `dtype`.
+    """Return the fill of pixels without a value; refuse a `fill` that is no value of `dtype`.
 
-    By default it is the `nodata` value of the file, else white for `colour` and 0 for others.
+    By default it is the `nodata` value of the file, else white for colour and 0 for others.
     """
     limits = None if dtype.kind == "f" else np.iinfo(dtype)
     if fill is None:
@@ -217,7 +218,7 @@ def parse_nodata(text: str, dtype: np.dtype[Any]) -> int | float | None:
 
 
 def is_nodata(samples: Array, nodata: float) -> Array:
-    """Return which pixels (h, w) have the `nodata` value in all samples (h, w, c), as in GDAL."""
+    """Return which pixels (h, w) have the `nodata` value in all samples, as GDAL defines it."""
     found = np.isnan(samples) if np.isnan(nodata) else samples == nodata
     return np.asarray(found.all(axis=-1))
 

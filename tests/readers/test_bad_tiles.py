@@ -43,7 +43,7 @@ def tile_count(kind):
 
 @st.composite
 def damage(draw, kinds=tuple(KINDS)):
-    """Return a way to store a slide, and which of its tiles are absent and corrupt."""
+    """Return a kind of slide, and the numbers of its absent and corrupt tiles."""
     kind = draw(st.sampled_from(kinds))
     numbers = st.integers(0, tile_count(kind) - 1)
     absent = draw(st.sets(numbers, max_size=4))
@@ -51,7 +51,7 @@ def damage(draw, kinds=tuple(KINDS)):
 
 
 def damaged_slide(folder, kind, absent, corrupt, shape=SHAPE, **options):
-    """Return the path of a damaged slide, its undamaged pixels and which of them are lost."""
+    """Return the path of a damaged slide, its undamaged pixels and the mask of lost pixels."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{kind}-{len(os.listdir(folder))}.tif"
     pixels = written(path, kind, picture(kind, shape), **options)
@@ -65,8 +65,8 @@ def filled(pixels, mask, fill=255):
 
 @settings(max_examples=15)
 @given(damage(), st.sampled_from([255, 7]), st.data())
-def test_bad_tiles_read_as_the_fill_and_all_others_as_they_are(tmp_path, how, fill, data):
-    path, pixels, mask = damaged_slide(tmp_path / "a", *how)
+def test_bad_tiles_read_as_the_fill_and_all_others_as_they_are(tmp_path, case, fill, data):
+    path, pixels, mask = damaged_slide(tmp_path / "a", *case)
     slide = ds.open_slide(path, fill=fill, on_bad_tile="mask")
     expected = filled(pixels, mask, fill)
     chunks = data.draw(chunkings(SHAPE))
@@ -79,8 +79,8 @@ def test_bad_tiles_read_as_the_fill_and_all_others_as_they_are(tmp_path, how, fi
 
 @settings(max_examples=12)
 @given(damage())
-def test_bad_tiles_are_listed_with_position_and_status(tmp_path, how):
-    kind, absent, corrupt = how
+def test_bad_tiles_are_listed_with_position_and_status(tmp_path, case):
+    kind, absent, corrupt = case
     path, *_ = damaged_slide(tmp_path / "a", kind, absent, ())
     offsets = spoil(path, corrupt=corrupt)
     where = places(kind, SHAPE)
@@ -233,8 +233,8 @@ def cells_of(array, tile):
 
 @settings(max_examples=12)
 @given(damage(), st.tuples(st.integers(20, 150), st.integers(20, 150)), st.data())
-def test_statistics_count_only_pixels_of_good_tiles(tmp_path, how, tile, data):
-    path, pixels, mask = damaged_slide(tmp_path / "a", *how)
+def test_statistics_count_only_pixels_of_good_tiles(tmp_path, case, tile, data):
+    path, pixels, mask = damaged_slide(tmp_path / "a", *case)
     slide = ds.open_slide(path, on_bad_tile="mask")
     detector = ds.Contrast(0.2) if data.draw(st.booleans()) else ds.Saturation() | ds.Contrast(0.2)
     lazy = ds.blank_map(slide, tile_size=tile, detector=detector)
@@ -262,7 +262,7 @@ def test_statistics_count_only_pixels_of_good_tiles(tmp_path, how, tile, data):
 
 
 def test_a_pooled_threshold_comes_from_good_tiles_only(tmp_path):
-    # a slide of which one half is absent has the threshold of the other half
+    # one half is absent: the threshold is that of the other half
     path, pixels, mask = damaged_slide(
         tmp_path / "a", "deflate", range(14, 35), (), shape=(320, 448)
     )
@@ -289,7 +289,7 @@ def test_absent_tiles_are_unknown_and_not_blank_by_default(tmp_path):
 
 
 def touched(mask, shape, kernel):
-    """Return which pixels of a resize have a weight on a pixel of `mask`."""
+    """Return which pixels of a resized image depend on a pixel of `mask`."""
     rows, columns = (
         np.abs(oracle.weight_matrix(n, m, kernel)) > 1e-9
         for n, m in zip(mask.shape, shape, strict=True)
@@ -298,7 +298,7 @@ def touched(mask, shape, kernel):
 
 
 def footprint(slide, shape):
-    """Return which pixels a slide says that it shows the fill for."""
+    """Return which pixels show the fill, according to the slide."""
     mask = np.zeros(shape, bool)
     for hole in slide.source.holes(0, Region(0, 0, *shape)):
         mask[hole.region.slices()] = True
@@ -313,9 +313,9 @@ def footprint(slide, shape):
     st.data(),
 )
 def test_a_resized_pixel_is_that_of_the_undamaged_slide_or_the_fill(
-    tmp_path, how, downsample, kernel, data
+    tmp_path, case, downsample, kernel, data
 ):
-    kind, *numbers = how
+    kind, *numbers = case
     path, pixels, mask = damaged_slide(tmp_path / "a", kind, *numbers)
     slide = ds.open_slide(path, on_bad_tile="mask", fill=3)
     small = ds.resize(slide, downsample=downsample, kernel=kernel)
@@ -327,7 +327,7 @@ def test_a_resized_pixel_is_that_of_the_undamaged_slide_or_the_fill(
     if kernel != "nearest":
         needed = touched(mask, shape, kernel)
         assert not (needed & ~lost).any()
-        # a tap of no weight may count, no more
+        # only pixels of weight 0 may count in addition
         grown = np.pad(needed, 2)
         near = np.lib.stride_tricks.sliding_window_view(grown, (5, 5)).any(axis=(2, 3))
         assert not (lost & ~near).any()
@@ -352,8 +352,8 @@ def test_a_reduced_decode_fills_the_same_tiles(tmp_path, kind, factor):
 
 @settings(max_examples=15)
 @given(damage(COLOUR), st.integers(30, 90))
-def test_a_cut_does_not_drop_bad_tiles(tmp_path, how, side):
-    path, pixels, mask = damaged_slide(tmp_path / "a", *how)
+def test_a_cut_does_not_drop_bad_tiles(tmp_path, case, side):
+    path, pixels, mask = damaged_slide(tmp_path / "a", *case)
     slide = ds.open_slide(path, on_bad_tile="mask")
     cut = ds.cutoff_resize(slide, downsample=1, tile_size=side)
     glass = oracle.contrast_blank(filled(pixels, mask), (side, side), 0.05)
@@ -361,17 +361,17 @@ def test_a_cut_does_not_drop_bad_tiles(tmp_path, how, side):
     if blank.all():
         return
     expected = oracle.cut(filled(pixels, mask), blank, (side, side))
-    kept = oracle.cut(mask[..., None], blank, (side, side))[..., 0]
-    assert kept.sum() == mask.sum()
+    lost = oracle.cut(mask[..., None], blank, (side, side))[..., 0]
+    assert lost.sum() == mask.sum()
     np.testing.assert_array_equal(cut.image.data.compute(), expected)
-    np.testing.assert_array_equal(footprint(cut.image, kept.shape), kept)
+    np.testing.assert_array_equal(footprint(cut.image, lost.shape), lost)
 
 
 @settings(max_examples=10)
 @given(damage(COLOUR), st.integers(30, 80), st.sampled_from(["drop", "pad", "shift"]))
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
-def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, how, size, edge):
-    path, pixels, mask = damaged_slide(tmp_path / "a", *how)
+def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, case, size, edge):
+    path, pixels, mask = damaged_slide(tmp_path / "a", *case)
     slide = ds.open_slide(path, on_bad_tile="mask")
     pack = ds.pack_tiles(slide, tile_size=size, detector=ds.Contrast(0.05), edge=edge)
     good = ds.pack_tiles(
@@ -396,8 +396,8 @@ def test_packs_leave_out_tiles_that_touch_bad_ones(tmp_path, how, size, edge):
 @settings(max_examples=10)
 @given(damage(("deflate", "jpeg", "palette")), st.integers(0, 9))
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
-def test_no_crop_touches_a_bad_tile(tmp_path, how, seed):
-    path, pixels, mask = damaged_slide(tmp_path / "a", *how)
+def test_no_crop_touches_a_bad_tile(tmp_path, case, seed):
+    path, pixels, mask = damaged_slide(tmp_path / "a", *case)
     slide = ds.open_slide(path, on_bad_tile="mask")
     crops = ds.random_crops(slide, n=12, size=40, seed=seed, detector=ds.Contrast(0.05))
     tiles = crops.tiles.compute()
@@ -474,7 +474,7 @@ def levels_of(path):
 
 
 def lost_at(mask, level):
-    """Return which pixels of a level are means of a lost pixel."""
+    """Return which pixels of a level are means that include a lost pixel."""
     side = 2**level
     padded = np.pad(mask, [(0, -n % side) for n in mask.shape])
     blocks = padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side)
@@ -565,18 +565,18 @@ def test_invalid_holes_in_a_store_are_refused(tmp_path):
 
 
 PRESENT = {(0, 0), (3, 6), (40, 90), (99, 0)}
-"""Of 100 x 100 tiles."""
+"""The tiles that the file holds, of 100 x 100."""
 
 
 @pytest.fixture(params=["uint8", "uint16"])
 def sparse(request, tmp_path):
-    """A slide of 1,600 x 1,600 px of which four tiles are there, and its pixels."""
+    """Return a slide of 1,600 x 1,600 px with four present tiles, and its pixels."""
     dtype = np.dtype(request.param)
     pixels = np.full((1600, 1600, 3), np.iinfo(dtype).max, dtype)
     rng = np.random.default_rng(3)
     for row, column in PRESENT:
-        place = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
-        pixels[place] = rng.integers(0, 200, (16, 16, 3))
+        where = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
+        pixels[where] = rng.integers(0, 200, (16, 16, 3))
     parts = (
         pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
         if (row, column) in PRESENT
@@ -619,7 +619,7 @@ def test_the_cost_of_absent_tiles_does_not_grow_with_their_number(sparse, monkey
     assert np.array_equal(slide.data.compute(), pixels)
     small = ds.resize(slide, downsample=4, kernel="nearest").data.compute()
     assert np.array_equal(small[:, :40], pixels[2::4, 2:160:4])
-    # a few for each task, not one for each tile
+    # a few per task, not one per tile
     assert len(created) < 500
 
 

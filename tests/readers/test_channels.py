@@ -1,4 +1,4 @@
-"""Names, colours and windows of channels: read from each format, kept, and written."""
+"""Names, colours and windows of channels are read from each format, and written."""
 
 import json
 import logging
@@ -72,9 +72,9 @@ def test_channels_without_a_name_are_numbered(tmp_path):
 
 def test_channels_written_by_tifffile(tmp_path):
     path = tmp_path / "a.ome.tif"
-    told = {"Name": ["a", "b", "c"], "Color": [signed("FF0000"), signed("00FF00"), 255]}
+    metadata = {"Name": ["a", "b", "c"], "Color": [signed("FF0000"), signed("00FF00"), 255]}
     stack = np.stack([STACK, STACK])  # of each channel two planes
-    tifffile.imwrite(path, stack, metadata={"axes": "ZCYX", "Channel": told}, ome=True)
+    tifffile.imwrite(path, stack, metadata={"axes": "ZCYX", "Channel": metadata}, ome=True)
     expected = [Channel("a", "FF0000"), Channel("b", "00FF00"), Channel("c", "000000")]
     assert channels_of(path, z=1) == expected
 
@@ -83,8 +83,8 @@ def test_each_image_has_its_own_channels(tmp_path):
     path = tmp_path / "a.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as tiff:
         for name in "ab":
-            told = {"Name": [f"{name}{n}" for n in range(3)]}
-            tiff.write(STACK, metadata={"axes": "CYX", "Name": name, "Channel": told})
+            metadata = {"Name": [f"{name}{n}" for n in range(3)]}
+            tiff.write(STACK, metadata={"axes": "CYX", "Name": name, "Channel": metadata})
     for number, name in enumerate("ab"):
         found = [one.name for one in channels_of(path, image=number)]
         assert found == [f"{name}{n}" for n in range(3)]
@@ -94,7 +94,7 @@ def test_each_image_has_its_own_channels(tmp_path):
 
 
 def qpi(path, pages, bright=False):
-    """Write a QPTIFF; `pages` are what the XML of each channel says."""
+    """Write a QPTIFF; `pages` hold the XML of each channel."""
     head = "<PerkinElmer-QPI-ImageDescription><ImageType>FullResolution</ImageType>{}"
     texts = [f"{head.format(page)}</PerkinElmer-QPI-ImageDescription>" for page in pages]
     options = {"metadata": None, "tile": (64, 64), "software": "PerkinElmer-QPI"}
@@ -135,16 +135,16 @@ def test_colours_and_windows_of_imagej(tmp_path):
     ramp = np.arange(256, dtype=np.uint8)
     none = np.zeros(256, np.uint8)
     tables = [np.stack(one) for one in ([none, none, ramp], [ramp, ramp // 2, none], [none] * 3)]
-    told = {"axes": "CYX", "mode": "composite", "LUTs": tables, "Labels": ["x", "y", "z"],
+    metadata = {"axes": "CYX", "mode": "composite", "LUTs": tables, "Labels": ["x", "y", "z"],
             "Ranges": (10.0, 500.0, 0.0, 900.0, 7.0, 7.0)}  # fmt: skip
-    tifffile.imwrite(path, STACK, imagej=True, metadata=told)
+    tifffile.imwrite(path, STACK, imagej=True, metadata=metadata)
     expected = [Channel("x", "0000FF", (10.0, 500.0)), Channel("y", "FF7F00", (0.0, 900.0)),
                 Channel("z")]  # fmt: skip
     assert channels_of(path) == expected
     tifffile.imwrite(path, STACK[0], imagej=True, metadata={"min": 20.0, "max": 4000.0})
     assert channels_of(path) == [Channel("0", None, (20.0, 4000.0))]
-    told = {"min": "low", "LUTs": 3, "Ranges": 5, "Labels": 7}
-    text = "ImageJ=1.53t\n" + "".join(f"{key}={value}\n" for key, value in told.items())
+    metadata = {"min": "low", "LUTs": 3, "Ranges": 5, "Labels": 7}
+    text = "ImageJ=1.53t\n" + "".join(f"{key}={value}\n" for key, value in metadata.items())
     tifffile.imwrite(path, STACK[0], description=text, metadata=None)
     assert channels_of(path) == [Channel("0")]
 
@@ -165,24 +165,24 @@ def test_default_channels(tmp_path):
     assert channels_of(path, axes="CYX") == [Channel(str(n)) for n in range(3)]
 
 
-# ---------------------------------------------------------------- kept and written
+# ---------------------------------------------------------------- writing
 
 
-def test_channels_are_kept_and_written_and_read_again(tmp_path):
+def test_channels_are_written_and_read_again(tmp_path):
     pixels, glass = np.array(STACK), 60_000
     pixels[:, :64] = glass
     path = tmp_path / "a.tif"
     ranges = (0.0, 500.0, 100.0, 70_000.0, 5.0, 9.0)
-    told = {"axes": "CYX", "mode": "composite", "Ranges": ranges, "Labels": ["x", "y", "z"]}
-    tifffile.imwrite(path, pixels, imagej=True, metadata=told)
+    metadata = {"axes": "CYX", "mode": "composite", "Ranges": ranges, "Labels": ["x", "y", "z"]}
+    tifffile.imwrite(path, pixels, imagej=True, metadata=metadata)
     slide = ds.open_slide(path)
     expected = [Channel("x", None, (0.0, 500.0)), Channel("y", None, (100.0, 70_000.0)),
                 Channel("z", None, (5.0, 9.0))]  # fmt: skip
     cut = ds.cutoff_resize(slide, downsample=2, tile_size=64)
     assert cut.image.shape == (96, 128, 3)
-    for image, what in ((ds.resize(slide, downsample=2), None), (cut.image, cut)):
+    for image, cutoff in ((ds.resize(slide, downsample=2), None), (cut.image, cut)):
         assert list(image.channels) == expected
-        out = ds.write(what or image, tmp_path / "a.ome.zarr", overwrite=True)
+        out = ds.write(cutoff or image, tmp_path / "a.ome.zarr", overwrite=True)
         shown = omero_of(out)["channels"]
         assert [one["label"] for one in shown] == ["x", "y", "z"]
         assert [(one["window"]["start"], one["window"]["end"]) for one in shown] == [
@@ -198,8 +198,8 @@ def test_channels_are_kept_and_written_and_read_again(tmp_path):
 
 def test_a_colour_of_one_channel_is_written(tmp_path):
     path = tmp_path / "a.ome.tif"
-    told = {"Name": ["DAPI"], "Color": [signed("0000FF")]}
-    tifffile.imwrite(path, STACK[0], metadata={"axes": "YX", "Channel": told})
+    metadata = {"Name": ["DAPI"], "Color": [signed("0000FF")]}
+    tifffile.imwrite(path, STACK[0], metadata={"axes": "YX", "Channel": metadata})
     omero = omero_of(ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr"))
     assert (omero["channels"][0]["label"], omero["channels"][0]["color"]) == ("DAPI", "0000FF")
     assert omero["rdefs"]["model"] == "color"
@@ -228,17 +228,21 @@ def test_omero_of_a_store(tmp_path, version):
 
 def test_info_prints_names_in_the_file(tmp_path):
     path = ome(tmp_path / "a.ome.tif", ["DAPI", "CD8", "PD-L1"], [None] * 3)
-    told = CliRunner().invoke(main, ["info", str(path)])
-    assert "channels DAPI, CD8, PD-L1" in told.stdout
-    told = CliRunner().invoke(main, ["info", str(path), "--json"])
-    assert [one["name"] for one in json.loads(told.stdout)["channels"]] == ["DAPI", "CD8", "PD-L1"]
+    result = CliRunner().invoke(main, ["info", str(path)])
+    assert "channels DAPI, CD8, PD-L1" in result.stdout
+    result = CliRunner().invoke(main, ["info", str(path), "--json"])
+    assert [one["name"] for one in json.loads(result.stdout)["channels"]] == [
+        "DAPI",
+        "CD8",
+        "PD-L1",
+    ]
     tifffile.imwrite(path, noise(30, 30, 3), photometric="rgb", ome=True)
     assert "channels" not in CliRunner().invoke(main, ["info", str(path)]).stdout
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Silence the log of tifffile about tags of vendors that it does not know."""
+    """Silence the warnings of tifffile about unknown vendor tags."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""The corpus harness of benchmarks/ tells apart what it is there to find."""
+"""The corpus harness of benchmarks/ distinguishes all kinds of failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def endings(tmp_path_factory):
-    """Return how processes of each kind end, and the verdicts on two files."""
+    """Return the endings of processes of each kind, and the verdicts on two files."""
     folder = tmp_path_factory.mktemp("corpus")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "right.tif")
@@ -66,7 +66,7 @@ def endings(tmp_path_factory):
         ("greedy", "bare error", "MemoryError: "),
     ],
 )
-def test_a_process_of_its_own_tells_how_it_ended(endings, fake, ended, word):
+def test_the_ending_of_a_subprocess_is_reported(endings, fake, ended, word):
     assert endings[fake] == [ended, word]
     if ended != "done":
         assert judged(ended, word, {}) == (ended, word)
@@ -111,24 +111,24 @@ def test_verdicts(verdict, ours, words):
 
 
 def test_pixels_are_compared_with_another_reader(tmp_path):
-    """Pillow says so of a file and of ours: equal, one sample off, or turned."""
+    """Pillow compares a file with our pixels: equal, one sample off, or transposed."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
     path = str(tmp_path / "image.png")
     Image.fromarray(pixels).save(path)
 
-    def told(ours):
+    def verdict(ours):
         saved = str(tmp_path / "ours.npz")
         np.savez(saved, ours=ours, skip=np.zeros(ours.shape[:2], bool), fill=np.asarray(255))
         return told_by("Pillow", path, saved)
 
-    assert told(pixels) == "equal"
+    assert verdict(pixels) == "equal"
     off = pixels.copy()
     off[7, 3, 1] ^= 1
-    assert told(off).startswith("0.1% differ, at (7, 3, 1)")
-    assert told(pixels.transpose(1, 0, 2)) == "20 x 30 px and not 30 x 20"
+    assert verdict(off).startswith("0.1% differ, at (7, 3, 1)")
+    assert verdict(pixels.transpose(1, 0, 2)) == "20 x 30 px and not 30 x 20"
     assert told_by("Pillow", path, None) == "read"
     Path(path).write_bytes(b"nothing")
-    assert told(pixels).startswith("cannot: ")
+    assert verdict(pixels).startswith("cannot: ")
 
 
 def test_alpha_is_composited_and_lossy_pixels_may_be_near():
@@ -139,7 +139,7 @@ def test_alpha_is_composited_and_lossy_pixels_may_be_near():
     assert compared(np.full_like(pixels, 150), clear, half, 255, near=0) != "equal"
     unknown = Picture(pixels, np.full((16, 16), np.nan))
     assert compared(np.zeros_like(pixels), clear, unknown, 255, near=0) == "equal"
-    skipped = ~clear  # absent tiles, which others read as what they like
+    skipped = ~clear  # absent tiles, which other readers fill differently
     assert compared(np.zeros_like(pixels), skipped, Picture(pixels), 255, near=0) == "equal"
     chroma = pixels.copy()
     chroma[::2, :, 0] += 40
@@ -151,7 +151,7 @@ def test_alpha_is_composited_and_lossy_pixels_may_be_near():
     assert compared(pixels + 2, clear, Picture(pixels), 255, near=1) != "equal"
 
 
-def test_what_looks_like_an_image_is_found(tmp_path):
+def test_images_are_found_by_suffix_or_first_bytes(tmp_path):
     (tmp_path / "store.zarr").mkdir()
     for name, data in {
         "a.txt": b"text", "b.TIF": b"", "c": b"\x89PNG\r\n\x1a\n", "store.zarr/d.png": b"",

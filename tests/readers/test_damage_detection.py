@@ -1,4 +1,4 @@
-"""What a file declares and what its streams say, held against each other and against limits."""
+"""Damaged files: headers of streams are checked against the tags of their page and the limits."""
 
 import json
 import struct
@@ -142,10 +142,10 @@ def test_strict_decoding_equals_tifffile(tmp_path, codec, planar):
         pytest.skip("not written in planes")
     path = tmp_path / "a.tif"
     data = smooth(61, 47).transpose(2, 0, 1) if planar else smooth(61, 47)
-    how = {"planarconfig": "separate"} if planar else {}
+    tags = {"planarconfig": "separate"} if planar else {}
     if planar and codec == "jpeg":
-        how |= {"photometric": "minisblack", "extrasamples": [0, 0]}
-    tifffile.imwrite(path, np.ascontiguousarray(data), **({"photometric": "rgb"} | how),
+        tags |= {"photometric": "minisblack", "extrasamples": [0, 0]}
+    tifffile.imwrite(path, np.ascontiguousarray(data), **({"photometric": "rgb"} | tags),
                      tile=(32, 32), compression=codec)  # fmt: skip
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
@@ -166,7 +166,7 @@ STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}
 
 @pytest.mark.parametrize("layout", STRIPS)
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"photometric": "rgb"},
         {"photometric": "rgb", "subsampling": (2, 2)},
@@ -175,23 +175,24 @@ STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}
     ],
     ids=["ycbcr", "subsampled", "rgb", "grey"],
 )
-def test_jpeg_is_decoded_by_simplejpeg_once_it_is_proven(tmp_path, layout, how, monkeypatch):
-    """By simplejpeg, once it has made the pixels of imagecodecs of a tile that is not grey."""
+def test_jpeg_is_decoded_by_simplejpeg_once_it_matches_imagecodecs(
+    tmp_path, layout, options, monkeypatch
+):
     data = smooth(160, 120)
-    data[:32] = data[:32, :, :1]  # grey tells nothing about colours
-    if how["photometric"] == "minisblack":
+    data[:32] = data[:32, :, :1]  # grey tiles do not show the colour space
+    if options["photometric"] == "minisblack":
         data = np.ascontiguousarray(data[..., 0])
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, data, compression="jpeg", **STRIPS[layout], **how)
+    tifffile.imwrite(path, data, compression="jpeg", **STRIPS[layout], **options)
     np.testing.assert_array_equal(
         ds.open_slide(path).read(0, 0, *data.shape[:2]).squeeze(), tifffile.imread(path)
     )
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
-        decode, strict, asked, number = page.decode, strict_decode(page), [], 0
+        decode, strict, decoded, number = page.decode, strict_decode(page), [], 0
         real = imagecodecs.jpeg8_decode
         monkeypatch.setattr(
-            imagecodecs, "jpeg8_decode", lambda *a, **k: asked.append(number) or real(*a, **k)
+            imagecodecs, "jpeg8_decode", lambda *a, **k: decoded.append(number) or real(*a, **k)
         )
         for number, (offset, count) in enumerate(segments(path)):
             tiff.filehandle.seek(offset)
@@ -200,7 +201,7 @@ def test_jpeg_is_decoded_by_simplejpeg_once_it_is_proven(tmp_path, layout, how, 
             with monkeypatch.context() as patch:
                 patch.setattr(imagecodecs, "jpeg8_decode", real)
                 np.testing.assert_array_equal(found, decode(stored, number)[0])
-    assert asked == ([0, 1, 2] if layout == "strips" and data.ndim == 3 else [0])
+    assert decoded == ([0, 1, 2] if layout == "strips" and data.ndim == 3 else [0])
     stored = bytearray(path.read_bytes())
     stored[offset + count // 2 : offset + count - 2] = bytes(count - 2 - count // 2)
     path.write_bytes(stored)
@@ -209,7 +210,7 @@ def test_jpeg_is_decoded_by_simplejpeg_once_it_is_proven(tmp_path, layout, how, 
 
 
 LAYOUTS = {"tiles": {"tile": (64, 64)}, "strips": {"rowsperstrip": 32}}
-WAYS = {
+OPERATIONS = {
     "read": lambda slide: slide.read(10, 20, 240, 290),
     "resize": lambda slide: ds.resize(slide, downsample=8).data.compute(),
     "blank map": lambda slide: ds.blank_map(slide, tile_size=100).compute(),
@@ -219,10 +220,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("codec", ["jpeg", "zlib"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_error_names_the_tile_and_its_place(tmp_path, layout, codec, way):
+def test_an_error_names_the_tile_and_its_position(tmp_path, layout, codec, operation):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, smooth(256, 320), photometric="rgb", compression=codec,
                      **LAYOUTS[layout])  # fmt: skip
@@ -230,17 +231,17 @@ def test_an_error_names_the_tile_and_its_place(tmp_path, layout, codec, way):
         page = tiff.pages[0]
         number = 7 if layout == "tiles" else 4
         offset, count = page.dataoffsets[number], page.databytecounts[number]
-    place = (64, 128, 64, 64) if layout == "tiles" else (128, 0, 32, 320)
+    region = (64, 128, 64, 64) if layout == "tiles" else (128, 0, 32, 320)
     stored = bytearray(path.read_bytes())
     stored[offset + count // 2 : offset + count] = bytes(count - count // 2)
     path.write_bytes(stored)
     with pytest.raises(ds.errors.TileDecodeError) as error:
-        WAYS[way](ds.open_slide(path))
-    y, x, height, width = place
+        OPERATIONS[operation](ds.open_slide(path))
+    y, x, height, width = region
     assert (error.value.level, error.value.y, error.value.x) == (0, y, x)
     assert error.value.offset == offset
-    told = f"rows {y} to {y + height}, columns {x} to {x + width}, at byte {offset},"
-    assert told in str(error.value)
+    position = f"rows {y} to {y + height}, columns {x} to {x + width}, at byte {offset},"
+    assert position in str(error.value)
     one_line(error)
 
 
@@ -280,7 +281,7 @@ def ome_zarr(path, pixels, codec, zarr_format, **options):
 
 @pytest.mark.parametrize("kind", CHUNKED)
 def test_a_chunk_of_another_size_is_named(tmp_path, kind):
-    """One that decodes to 1 MB where its array says 4 kB, by its header or not."""
+    """Write a chunk that decodes to 1 MB in an array of chunks of 4 kB."""
     zarr_format, codec = CHUNKED[kind]
     path = tmp_path / "a.zarr"
     pixels = noise(128, 128)
@@ -312,16 +313,16 @@ def large_chunks(metadata):
 
 
 def long_chunks(metadata):
-    """The tile is small, and its chunk goes on along an axis of one plane."""
+    """The tile is small, but its chunk is long along an axis of one plane."""
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [2**30, 64, 64]
 
 
-def many_chunks_a_shard(metadata):
+def many_chunks_per_shard(metadata):
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [2**20, 2**20]
     metadata["codecs"][0]["configuration"]["chunk_shape"] = [1, 1]
 
 
-@pytest.mark.parametrize("change", [large_chunks, long_chunks, many_chunks_a_shard])
+@pytest.mark.parametrize("change", [large_chunks, long_chunks, many_chunks_per_shard])
 def test_a_store_that_declares_huge_chunks_is_refused(tmp_path, change):
     path = tmp_path / "a.zarr"
     ome_zarr(path, noise(64, 64), zarr.codecs.ZstdCodec(), 3, shards=(64, 64))

@@ -1,4 +1,4 @@
-"""Raster files: the pixels of Pillow, decoded once a process."""
+"""Raster files have the pixels of Pillow, and are decoded once per process."""
 
 import io
 import os
@@ -46,7 +46,7 @@ LOSSLESS = {
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept():
+def _empty_cache():
     image_file._pixels.cache_clear()
     yield
     image_file._pixels.cache_clear()
@@ -59,7 +59,7 @@ def test_lossless_files(tmp_path, name):
     image.save(path)
     slide = ds.open_slide(path)
     found = slide.data.compute(scheduler="sync")
-    if name == "grey.gif":  # Pillow keeps grey GIFs as grey
+    if name == "grey.gif":  # Pillow reads grey GIFs as grey
         found = np.broadcast_to(found, expected.shape)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(slide.read(5, 7, 11, 13), found[5:16, 7:20])
@@ -103,7 +103,7 @@ def test_transparent_pixels_show_the_fill(tmp_path, fill):
     assert (found[:10] == fill).all()
 
 
-def test_a_file_is_decoded_once_a_process(tmp_path, monkeypatch):
+def test_a_file_is_decoded_once_per_process(tmp_path, monkeypatch):
     path = tmp_path / "a.bmp"
     Image.fromarray(RGB).save(path)
     slide = ds.open_slide(path)
@@ -140,7 +140,7 @@ def test_pixels_shared_by_tasks_cannot_be_written_to(tmp_path):
     np.testing.assert_array_equal(slide.read(0, 0, 37, 53), RGB)
 
 
-def test_too_large_is_refused_without_decoding(tmp_path):
+def test_a_file_that_is_too_large_is_refused_without_decoding(tmp_path):
     path = tmp_path / "a.png"
     data = io.BytesIO()
     Image.fromarray(GREY).save(data, "PNG")
@@ -154,7 +154,7 @@ def test_too_large_is_refused_without_decoding(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"hello", b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"], ids=repr)
-def test_files_that_are_no_image(tmp_path, content):
+def test_files_that_are_not_images(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(ds.errors.SlideFormatError) as error:
@@ -204,7 +204,7 @@ def png(rows, width, bits, colour, *chunks, after=b""):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_16_bits_of_a_png_are_kept(tmp_path, count):
+def test_a_png_of_16_bits(tmp_path, count):
     path = tmp_path / "a.png"
     stored = noise(37, 53, count, dtype="uint16")
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[count]
@@ -281,7 +281,7 @@ def test_a_transparent_colour_of_a_gif_shows_the_fill(tmp_path):
 
 @pytest.mark.parametrize("adobe", [True, False])
 def test_cmyk_jpeg(tmp_path, adobe):
-    """Files store the opposite of inks, whether an APP14 segment says that Adobe wrote them."""
+    """Files store inverted inks, with or without an APP14 segment of Adobe."""
     path = tmp_path / "a.jpg"
     inks = np.zeros((64, 64, 4), np.uint8)
     inks[:32, :, 0], inks[:, 32:, 3] = 200, 100
@@ -324,14 +324,14 @@ GIVEN = {"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F"}
 
 @pytest.mark.parametrize("kind", SAVED)
 def test_every_format_is_right_or_refused(tmp_path, kind):
-    """Whatever Pillow writes is read as Pillow reads it, and if not, it is said why."""
+    """Every file that Pillow writes is read as Pillow reads it, or refused with a reason."""
     rgb = Image.fromarray(noise(64, 64, 3))
     for mode in sorted(GIVEN):
         image = rgb.convert(mode) if mode != "I;16" else Image.fromarray(noise(64, 64, dtype="u2"))
         path = tmp_path / "a"
         try:
             image.save(path, kind)
-        except Exception:  # this mode is not for this format
+        except Exception:  # Pillow cannot write this mode in this format
             continue
         try:
             found = pixels_of(path)
@@ -341,7 +341,7 @@ def test_every_format_is_right_or_refused(tmp_path, kind):
             continue
         with Image.open(path) as stored:
             clear = stored.has_transparency_data
-            stored.load()  # it may turn out to be of another mode
+            stored.load()  # which may change the mode
             expected = stored.convert("RGBA") if clear else stored
             grey = stored.mode in ("1", "L", "LA", "I;16", "I;16B", "I", "F")
             if not clear:
@@ -357,7 +357,7 @@ FRAME = JPEG.index(b"\xff\xc0")
 
 
 def of_kind(marker, bits=8, count=3):
-    """A JPEG whose frame header says that it is of another kind."""
+    """Return a JPEG whose frame header declares another kind."""
     parts = (JPEG[FRAME + 10 : FRAME + 19] * 2)[: 3 * count]
     size = struct.pack(">HB", 8 + 3 * count, bits) + JPEG[FRAME + 5 : FRAME + 9]
     head = bytes((0xFF, marker)) + size + bytes([count]) + parts
@@ -365,7 +365,7 @@ def of_kind(marker, bits=8, count=3):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (of_kind(0xC9), "arithmetic"),
         (of_kind(0xCA), "arithmetic"),
@@ -380,10 +380,10 @@ def of_kind(marker, bits=8, count=3):
         (of_kind(0xC0, count=5), "5 components"),
     ],
 )  # fmt: skip
-def test_unsupported_kinds_of_jpeg_are_refused_by_name(tmp_path, data, said):
+def test_unsupported_kinds_of_jpeg_are_refused_by_name(tmp_path, data, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
-    with pytest.raises(ds.errors.SlideUnsupportedError, match=f"is a JPEG .*{said}") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=f"is a JPEG .*{reason}") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
 
@@ -427,12 +427,12 @@ BMP = (
         (BMP + struct.pack("<3I", 15, 240, 3840) + b"\0" * 134, ds.errors.SlideUnsupportedError),
     ],
 )
-def test_errors_of_python_are_not_shown_as_reasons(tmp_path, data, kind):
+def test_reasons_do_not_quote_errors_of_python(tmp_path, data, kind):
     path = tmp_path / "a"
     path.write_bytes(data)
     with pytest.raises(kind) as error:
         pixels_of(path)
-    said = one_line(error).replace(str(path), "")
+    reason = one_line(error).replace(str(path), "")
     for word in (
         "b'",
         "int()",
@@ -443,7 +443,7 @@ def test_errors_of_python_are_not_shown_as_reasons(tmp_path, data, kind):
         "object",
         "string to float",
     ):
-        assert word not in said
+        assert word not in reason
 
 
 @pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
@@ -492,15 +492,15 @@ def test_files_that_hold_only_a_preview_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.vsi", RGB, photometric="rgb")
     Image.fromarray(RGB).save(tmp_path / "b.MRXS", "JPEG")
     (tmp_path / "c.ndpis").write_text("[NanoZoomer Digital Pathology Image Set]\n")
-    for name, said in (("a.vsi", "_a_ beside"), ("b.MRXS", "b beside"), ("c.ndpis", "a list")):
-        with pytest.raises(ds.errors.SlideUnsupportedError, match=said) as error:
+    for name, reason in (("a.vsi", "_a_ next"), ("b.MRXS", "b next"), ("c.ndpis", "a list")):
+        with pytest.raises(ds.errors.SlideUnsupportedError, match=reason) as error:
             ds.open_slide(tmp_path / name)
         assert name in one_line(error)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM"])
 def test_damaged_files_are_right_or_named_in_the_error(tmp_path, kind):
-    """Damaged headers and bodies: right, or an error of ours that names the file."""
+    """Damaged files are read right, or raise an error of dask_slides that names the file."""
     path = tmp_path / "a"
     Image.fromarray(noise(48, 48, 3)).save(path, kind)
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Several images in one file, and several planes of one image: listed, and each can be reached."""
+"""Files with several images, and images with several planes."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def test_images_are_listed_and_chosen_by_name_or_number(tmp_path):
     images = named(path, ["left", "right", "Macro"], [(60, 70), (60, 80), (200, 90)])
     slide = ds.open_slide(path)
     assert slide.images == ("left", "right", "Macro")
-    assert slide.shape == (60, 80, 3)  # the largest that is the slide, as ever
+    assert slide.shape == (60, 80, 3)  # the largest image that is not a label
     assert slide.properties["image"] == "right"
     for number, (name, image) in enumerate(zip(slide.images, images, strict=True)):
         for choice in (name, number, str(number), np.int64(number)):
@@ -105,7 +105,7 @@ def test_pages_that_were_written_one_by_one_are_images_or_a_stack(tmp_path):
     with tifffile.TiffWriter(path) as tiff:
         for page in PAGES:
             tiff.write(page, compression="zlib")
-    assert ds.open_slide(path).images == tuple("01234")  # tifffile tells that they are apart
+    assert ds.open_slide(path).images == tuple("01234")  # tifffile reads them as separate images
     for number, page in enumerate(PAGES):
         for choice in ({"image": number}, {"axes": "ZYX", "z": number}):
             slide = pickle.loads(pickle.dumps(ds.open_slide(path, **choice)))
@@ -142,10 +142,10 @@ def test_an_image_that_the_file_lacks_is_refused(tmp_path, image):
 def test_the_command_line_lists_images_and_chooses(tmp_path):
     path = tmp_path / "a.ome.tif"
     named(path, ["left", "right\u202e"], [(60, 70), (60, 80)])
-    told = info(path).stdout
-    assert "image 0  left" in told
-    assert "image 1  right" in told
-    assert "\u202e" not in told  # printed as a space: it turns a line of a terminal around
+    output = info(path).stdout
+    assert "image 0  left" in output
+    assert "image 1  right" in output
+    assert "\u202e" not in output  # printed as a space, as it reverses text in a terminal
     assert json.loads(info(path, "--json").stdout)["images"][0] == "left"
     for choice in ("left", 0):
         assert json.loads(info(path, "--image", choice, "--json").stdout)["shape"] == [60, 70, 3]
@@ -158,7 +158,7 @@ def test_the_command_line_lists_images_and_chooses(tmp_path):
 
 
 def fiji(path, order="<"):
-    """Write the stack as Fiji does: one directory, the planes one after the other."""
+    """Write the stack like Fiji: one directory, followed by the planes."""
     text = f"ImageJ=1.53t\nimages={T * Z * C}\nchannels={C}\nslices={Z}\nframes={T}\n"
     tifffile.imwrite(
         path, STACK[0, 0, 0], byteorder=order, metadata=None,
@@ -187,10 +187,10 @@ STACKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", STACKS)
-def test_planes_of_a_stack(tmp_path, how):
-    path = tmp_path / ("a.ome.tif" if how.startswith("ome") else "a.tif")
-    STACKS[how](path)
+@pytest.mark.parametrize("layout", STACKS)
+def test_planes_of_a_stack(tmp_path, layout):
+    path = tmp_path / ("a.ome.tif" if layout.startswith("ome") else "a.tif")
+    STACKS[layout](path)
     for t, z in itertools.product(range(T), range(Z)):
         slide = pickle.loads(pickle.dumps(ds.open_slide(path, z=z, t=t)))
         expected = STACK[t, z].transpose(1, 2, 0)
@@ -203,7 +203,7 @@ def test_planes_of_a_stack(tmp_path, how):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"z": 4}, "z=4.*4 planes along z.*z=0 to 3"),
         ({"t": 2}, "t=2.*2 planes along t.*t=0 to 1"),
@@ -218,10 +218,10 @@ def test_planes_of_a_stack(tmp_path, how):
         ({"axes": 5}, "axes=5"),
     ],
 )
-def test_planes_and_axes_that_the_file_lacks_are_refused(tmp_path, options, told):
+def test_planes_and_axes_that_the_file_lacks_are_refused(tmp_path, options, message):
     path = tmp_path / "a.ome.tif"
     STACKS["ome"](path)
-    with pytest.raises(ds.errors.SlideArgumentError, match=told) as error:
+    with pytest.raises(ds.errors.SlideArgumentError, match=message) as error:
         ds.open_slide(path, **options)
     one_line(error)
 
@@ -309,9 +309,9 @@ def test_the_command_line_chooses_planes_and_axes(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PAGES, photometric="minisblack")
     assert info(path).exit_code == 1
-    told = info(path, "--axes", "ZYX", "--z", 2)
-    assert told.exit_code == 0
-    assert "z: 5 planes, 2 is read" in told.stdout
+    result = info(path, "--axes", "ZYX", "--z", 2)
+    assert result.exit_code == 0
+    assert "z: 5 planes, 2 is read" in result.stdout
     assert json.loads(info(path, "--axes", "CYX", "--json").stdout)["shape"] == [60, 70, 5]
     words = ["resize", str(path), str(tmp_path / "r.ome.zarr"), "--axes", "TYX", "--t", "3"]
     assert CliRunner().invoke(main, [*words, "--downsample", "1"]).exit_code == 0
@@ -335,7 +335,7 @@ def test_a_file_of_one_plane_refuses_other_choices(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
-def test_images_and_planes_of_a_file_elsewhere(bucket, tmp_path):
+def test_images_and_planes_of_a_remote_file(bucket, tmp_path):
     path = tmp_path / "a.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as tiff:
         tiff.write(PAGES, metadata={"axes": "ZYX", "Name": "stack"}, **TILES)
@@ -359,13 +359,13 @@ def test_images_and_planes_of_a_file_elsewhere(bucket, tmp_path):
 
 
 def zarr_image(path, stored, axes, name=None, **more):
-    """Write levels of an image; `axes` are names, or what the metadata say of them."""
+    """Write levels of an image; `axes` are names, or the metadata of axes."""
     group = zarr.create_group(path)
     for number, one in enumerate(stored):
         group.create_array(str(number), data=one, chunks=tuple(min(n, 32) for n in one.shape))
-    told = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
+    described = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
     datasets = [{"path": str(number)} for number in range(len(stored))]
-    image = {"axes": told, "datasets": datasets} | ({} if name is None else {"name": name})
+    image = {"axes": described, "datasets": datasets} | ({} if name is None else {"name": name})
     group.attrs.update({"ome": {"version": "0.5", "multiscales": [image], **more}})
     return path
 

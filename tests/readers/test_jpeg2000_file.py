@@ -1,4 +1,4 @@
-"""JPEG 2000 files: the stored integers, and what the boxes say of the channels."""
+"""JPEG 2000 files: the stored samples, and the meaning of channels from the boxes."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ import dask_slides as ds
 
 
 def stream(pixels, **options):
-    """A stream without boxes, whose components are stored as they are."""
+    """Return a stream without boxes, whose components are stored without a transform."""
     return imagecodecs.jpeg2k_encode(
         pixels, level=0, reversible=True, codecformat="j2k", mct=False, **options
     )
@@ -28,7 +28,7 @@ def colour(space):
 
 
 def definition(*channels):
-    """A box of (channel, type, colour) triples."""
+    """Return a box of (channel, type, colour) triples."""
     parts = (struct.pack(">3H", *one) for one in channels)
     return box(b"cdef", struct.pack(">H", len(channels)) + b"".join(parts))
 
@@ -107,8 +107,8 @@ def test_alpha_of_12_bits(opened, kind, of):
     data = jp2(stream(stored, bitspersample=12), colour(17), definition((0, 0, 1), (1, kind, of)))
     found = pixels_of(opened(data, fill=1000))
     alpha = stored[..., 1] / 4095
-    kept = stored[..., 0] * alpha if kind == 1 else stored[..., 0]
-    assert np.abs(found[..., 0] - (kept + (1 - alpha) * 1000)).max() <= 1
+    expected = stored[..., 0] * alpha if kind == 1 else stored[..., 0]
+    assert np.abs(found[..., 0] - (expected + (1 - alpha) * 1000)).max() <= 1
     assert (found.shape, found.dtype) == ((37, 53, 1), "uint16")
 
 
@@ -137,7 +137,7 @@ OF_LAB = box(b"colr", b"\2\0\0" + b"\0" * 16 + b"Lab " + b"\0" * 108)
         (jp2(PLAIN, colour(14)), "colour space number 14"),
         (jp2(stream(noise(9, 9, top=1), bitspersample=1), colour(0)), "colour space number 0"),
         (jp2(PLAIN, OF_LAB), "colour space Lab"),
-        (jp2(PLAIN, colour(17), definition((0, 0, 1), (1, 1, 0), (2, 1, 0))), "alpha twice"),
+        (jp2(PLAIN, colour(17), definition((0, 0, 1), (1, 1, 0), (2, 1, 0))), "two alpha channels"),
         (jp2(PLAIN, colour(16), definition((2, 1, 1))), "alpha of one colour"),
         (jp2(stream(noise(9, 9, 3), bitspersample=5), colour(18)), "5 bits in sycc"),
         (jp2(PLAIN, definition((7, 1, 0))), "defines channels it does not hold"),

@@ -27,7 +27,7 @@ def with_nodata(path, image, text, **layout):
 
 
 def with_mask(path, levels, masks, **options):
-    """Write `levels`, each followed by its mask, as GDAL writes overviews and internal masks."""
+    """Write `levels`, each followed by its mask, like the internal masks and overviews of GDAL."""
     with tifffile.TiffWriter(path) as tiff:
         for number, (image, mask) in enumerate(zip(levels, masks, strict=True)):
             first = int(number > 0)
@@ -42,19 +42,19 @@ def with_mask(path, levels, masks, **options):
 
 
 def band(shape, thickness=20):
-    """Mark a slanted band of pixels, and one pixel alone."""
+    """Return a mask of a slanted band of pixels and a single pixel."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    marks = abs(y - x - 11) < thickness
-    marks[-3, 4] = True
-    return marks
+    mask = abs(y - x - 11) < thickness
+    mask[-3, 4] = True
+    return mask
 
 
 def _within(n_in, n_out, support):
-    """Return which inputs lie within the support of each output, and one more, (n_out, n_in)."""
+    """Return which inputs (n_out, n_in) lie within the support of each output, or one beyond."""
     ratio = n_in / n_out
     centre = (np.arange(n_out) + 0.5) * ratio
-    away = abs(np.arange(n_in) + 0.5 - centre[:, None])
-    return (away <= support * max(ratio, 1) + 1).astype(int)
+    distance = abs(np.arange(n_in) + 0.5 - centre[:, None])
+    return (distance <= support * max(ratio, 1) + 1).astype(int)
 
 
 def elevation(shape, dtype="float32", seed=0):
@@ -78,7 +78,7 @@ def elevation(shape, dtype="float32", seed=0):
     ],
 )
 @pytest.mark.parametrize("fill", [None, 7])
-def test_nodata_shows_the_fill_and_is_in_no_statistic(
+def test_nodata_shows_the_fill_and_is_not_in_statistics(
     tmp_path, layout, compression, dtype, text, value, fill
 ):
     image = np.clip(elevation((100, 130)), 1, 250).astype(dtype)
@@ -142,7 +142,7 @@ def test_a_resized_pixel_that_needs_nodata_is_the_fill(
     marked = np.where(gaps, np.nan, image.astype(np.float64))[..., None]
     needs = np.isnan(oracle.dense_resize(marked, shape, kernel)[..., 0])
     assert (found[needs] == 0).all()
-    # a tap may have no weight: at the rim of the kernel, or where it crosses 0
+    # the weight may be 0 at the edge of the kernel, or where the kernel crosses 0
     rows, columns = (_within(gaps.shape[i], shape[i], SUPPORT[kernel]) for i in (0, 1))
     near = rows @ gaps.astype(int) @ columns.T > 0
     plain = oracle.dense_resize(image[..., None], shape, kernel)[..., 0]
@@ -210,9 +210,9 @@ def test_the_frame_of_nodata_is_cut_off(tmp_path):
     cut = ds.cutoff_resize(path, downsample=1, tile_size=64)
     np.testing.assert_array_equal(cut.image.data.compute()[..., 0], image[128:384, 64:384])
     small = ds.cutoff_resize(path, downsample=4, tile_size=64, kernel="area").image
-    kept = small.data.compute()[..., 0]
+    found = small.data.compute()[..., 0]
     touched = oracle.per_cell(gaps[128:384, 64:384], (4, 4), np.any)
-    np.testing.assert_array_equal(kept == -9999, touched)
+    np.testing.assert_array_equal(found == -9999, touched)
     crops = ds.random_crops(small, n=10, size=8, seed=0, detector=ds.Contrast(0.01))
     assert (crops.tiles.compute() != -9999).all()
 

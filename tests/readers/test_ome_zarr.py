@@ -1,4 +1,4 @@
-"""OME-Zarr written by hand with zarr: every order of axes, units, levels; and what is refused."""
+"""OME-Zarr stores with every order of axes, units and levels, and stores that are refused."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def test_levels(tmp_path, version):
     path = write_store(tmp_path / "a.zarr", version, "cyx", images)
     slide = ds.open_slide(path)
     assert [level.shape for level in slide.levels] == [(101, 67), (51, 34), (25, 16)]
-    # 101 / 51 and 67 / 16 are not whole, but 2 and 4 explain the sizes
+    # 101 / 51 and 67 / 16 are not integers, but factors of 2 and 4 explain the sizes
     assert [level.downsample for level in slide.levels] == [(1, 1), (2, 2), (4, 4)]
     for number, image in enumerate(images):
         np.testing.assert_array_equal(slide.to_dask(level=number).compute(), image)
@@ -163,7 +163,7 @@ BROKEN = {
     "no multiscales": lambda a: a["ome"].pop("multiscales"),
     "no images": lambda a: a["ome"].update(multiscales=[]),
     "no datasets": lambda a: a["ome"]["multiscales"][0].update(datasets=[]),
-    "a level that is not there": lambda a: a["ome"]["multiscales"][0]["datasets"][0].update(
+    "a level that does not exist": lambda a: a["ome"]["multiscales"][0]["datasets"][0].update(
         path="9"
     ),
     "too few axes": lambda a: a["ome"]["multiscales"][0]["axes"].pop(),
@@ -222,7 +222,7 @@ def test_a_store_that_was_rewritten(tmp_path, version, before):
 
 @dataclass(frozen=True)
 class OtherPipeline(CodecPipeline):
-    """A codec pipeline with the interface that Zarr asks of one, and nothing more."""
+    """A codec pipeline with only the methods that Zarr requires."""
 
     inner: BatchedCodecPipeline
 

@@ -1,4 +1,4 @@
-"""TIFFs stored mirrored or on their side are read upright, and so are their bad tiles."""
+"""TIFFs that are stored mirrored or rotated are read upright, and so are their bad tiles."""
 
 import pickle
 
@@ -124,7 +124,7 @@ def test_levels_of_different_orientations_are_refused(tmp_path):
         tiff.write(noise(200, 200, 3), subifds=1, **options, extratags=[(274, 3, 1, 6, True)])
         tiff.write(noise(100, 100, 3), subfiletype=1, **options)
     with pytest.raises(
-        ds.errors.SlideUnsupportedError, match="level 1 is of another orientation"
+        ds.errors.SlideUnsupportedError, match="level 1 has another orientation"
     ) as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
@@ -144,7 +144,7 @@ def test_levels_of_different_colours_are_refused(tmp_path):
 
 
 def holed(path, orientation):
-    """Write 3 x 2 tiles as they are stored, of which (0, 1) is absent and (2, 0) damaged."""
+    """Write 3 x 2 tiles as they are stored; (0, 1) is absent and (2, 0) is damaged."""
     stored = noise(48, 32)
     tifffile.imwrite(path, stored, tile=(16, 16), compression="zlib", **tagged(orientation))
     spans = segments(path)
@@ -159,7 +159,7 @@ def holed(path, orientation):
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_absent_and_damaged_tiles_have_upright_places(tmp_path, orientation):
+def test_bad_tiles_have_upright_positions(tmp_path, orientation):
     path = tmp_path / "a.tif"
     stored = holed(path, orientation)
     marks = np.zeros((48, 32), np.uint8)

@@ -1,4 +1,4 @@
-"""Micrometres per pixel from the metadata: of the image that is read, in any unit, or None."""
+"""Micrometres per pixel are read from the metadata of the image, in any unit of length."""
 
 import logging
 
@@ -17,7 +17,7 @@ INCH = 25_400.0
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Silence the log of tifffile about tags of vendors that it does not know."""
+    """Silence the warnings of tifffile about unknown vendor tags."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)
@@ -95,12 +95,12 @@ def test_each_image_of_ome_tiff_has_its_own_size(tmp_path, names, shapes):
 
 
 def ome(path, pixels, **options):
-    """Write IMAGE with metadata of images (name, attributes of Pixels, what is in it)."""
+    """Write IMAGE with metadata of images: name, size, attributes and children of Pixels."""
     images = "".join(
         f'<Image ID="Image:{n}" Name="{name}"><Pixels ID="Pixels:{n}" DimensionOrder="XYCZT" '
-        f'Type="uint8" SizeX="{size[1]}" SizeY="{size[0]}" SizeC="1" SizeZ="1" SizeT="1" {told}>'
-        f"{inner}</Pixels></Image>"
-        for n, (name, size, told, inner) in enumerate(pixels)
+        f'Type="uint8" SizeX="{size[1]}" SizeY="{size[0]}" SizeC="1" SizeZ="1" SizeT="1" '
+        f"{attributes}>{inner}</Pixels></Image>"
+        for n, (name, size, attributes, inner) in enumerate(pixels)
     )
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     text = f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}">{images}</OME>'
@@ -120,8 +120,8 @@ def test_an_image_without_data_is_ignored(tmp_path):
 
 @pytest.mark.parametrize("number", ["0,25", "unknown", "-1", "nan", "INF", "0", "", "0.5 um"])
 def test_sizes_of_ome_tiff_that_are_no_numbers(tmp_path, number):
-    told = f'PhysicalSizeX="{number}" PhysicalSizeY="{number}"'
-    slide = ds.open_slide(ome(tmp_path / "a.ome.tif", [("a", (64, 96), told, DATA)]))
+    attributes = f'PhysicalSizeX="{number}" PhysicalSizeY="{number}"'
+    slide = ds.open_slide(ome(tmp_path / "a.ome.tif", [("a", (64, 96), attributes, DATA)]))
     assert slide.mpp == (0.25 if number == "0,25" else None)
 
 
@@ -216,8 +216,8 @@ def assert_opens(path, mpp):
 @pytest.mark.parametrize(("text", "mpp"), ODD)
 def test_aperio(tmp_path, text, mpp):
     path = tmp_path / "a.svs"
-    told = f"Aperio Image Library v11\r\n256x256 [0,0 256x256] |AppMag = 20|MPP = {text}"
-    tifffile.imwrite(path, COLOUR, description=told, **TILED)
+    text_of_page = f"Aperio Image Library v11\r\n256x256 [0,0 256x256] |AppMag = 20|MPP = {text}"
+    tifffile.imwrite(path, COLOUR, description=text_of_page, **TILED)
     assert "svs" in ds.open_slide(path).properties["format"]
     assert_opens(path, mpp)
 
@@ -241,12 +241,12 @@ def test_philips(tmp_path, text, mpp):
         tiff.write(macro, photometric="rgb", metadata=None, description="Macro")
     assert_opens(path, None if mpp is None else mpp * 1000)
     assert len(ds.open_slide(path).levels) == 2 or mpp is not None
-    if mpp is None:  # tifffile does without what Philips says
+    if mpp is None:  # tifffile reads it without the Philips metadata
         return
     assert "philips" in ds.open_slide(path).properties["format"]
     beside = ds.open_slide(path, image="Macro")
     np.testing.assert_array_equal(beside.data.compute(), macro)
-    assert beside.mpp is None  # what is told is of the scan
+    assert beside.mpp is None  # the metadata describe only the scan
 
 
 @pytest.mark.parametrize(("text", "mpp"), ODD)

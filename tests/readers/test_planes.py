@@ -1,4 +1,4 @@
-"""Channels in pages of their own, which are decoded as the first of them says."""
+"""Channels in separate pages, which are decoded with the tags of the first page."""
 
 import imagecodecs
 import numpy as np
@@ -14,16 +14,16 @@ QUALITIES = (95, 40, 15)
 
 
 def one_file_xml(shape=SHAPE):
-    """Return metadata of three planes, which are the pages of the file."""
+    """Return the metadata of three planes, one per page of the file."""
     return xml_of(image_of([(ifd, "", "") for ifd in range(3)], shape))
 
 
 def in_one_file(path, planes, options):
     with tifffile.TiffWriter(path) as tiff:
-        for number, (plane, how) in enumerate(zip(planes, options, strict=True)):
+        for number, (plane, tags) in enumerate(zip(planes, options, strict=True)):
             text = one_file_xml(plane.shape) if number == 0 else None
-            how = {"photometric": "minisblack", "metadata": None} | how
-            tiff.write(plane, description=text, **how)
+            tags = {"photometric": "minisblack", "metadata": None} | tags
+            tiff.write(plane, description=text, **tags)
     return path
 
 
@@ -49,9 +49,9 @@ def test_planes_of_one_file(tmp_path, options, height):
 
 
 @pytest.mark.parametrize("change", [{"predictor": True}, {"extratags": [(274, 3, 1, 3, True)]}])
-def test_planes_that_are_stored_in_another_way_are_refused(tmp_path, change):
-    how = {"tile": (TILE, TILE), "compression": "zlib"}
-    path = in_one_file(tmp_path / "a.ome.tif", planes_of(), [how, how, how | change])
+def test_planes_that_are_stored_differently_are_refused(tmp_path, change):
+    tags = {"tile": (TILE, TILE), "compression": "zlib"}
+    path = in_one_file(tmp_path / "a.ome.tif", planes_of(), [tags, tags, tags | change])
     with pytest.raises(ds.errors.SlideUnsupportedError, match="plane 2") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
@@ -59,9 +59,9 @@ def test_planes_that_are_stored_in_another_way_are_refused(tmp_path, change):
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_planes_are_turned_upright(tmp_path, orientation):
-    how = {"tile": (TILE, TILE), "extratags": [(274, 3, 1, orientation, True)]}
+    tags = {"tile": (TILE, TILE), "extratags": [(274, 3, 1, orientation, True)]}
     planes = planes_of()
-    path = in_one_file(tmp_path / "a.ome.tif", planes, [how] * 3)
+    path = in_one_file(tmp_path / "a.ome.tif", planes, [tags] * 3)
     turns = {3: 2, 6: -1}[orientation]
     expected = np.rot90(planes.transpose(1, 2, 0), turns)
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
@@ -81,7 +81,7 @@ def abbreviated(stream):
 
 
 def write_with_tables(tiff, plane, quality, **options):
-    """Write a plane whose JPEG tables lie apart from its tiles."""
+    """Write a plane whose JPEG tables are stored apart from its tiles."""
     padded = np.pad(plane, [(0, -side % TILE) for side in plane.shape], mode="edge")
     tiles = [
         np.ascontiguousarray(padded[y : y + TILE, x : x + TILE])

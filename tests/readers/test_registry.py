@@ -1,4 +1,4 @@
-"""Which reader opens a file, and the property that names how its pixels are read."""
+"""The reader of a file, and the property that names it."""
 
 import numpy as np
 import pytest

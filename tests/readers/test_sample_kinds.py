@@ -1,4 +1,4 @@
-"""What TIFF samples mean: alpha, packed bits, palettes, YCbCr without JPEG, CMYK, odd tags."""
+"""Kinds of TIFF samples: alpha, packed bits, palettes, YCbCr without JPEG, CMYK, odd tags."""
 
 import zlib
 from fractions import Fraction
@@ -45,7 +45,7 @@ OPAQUE = {
     "float32": 1,
     "float64": 1,
 }
-"""The alpha of an opaque pixel: up to 32 bits what GDAL writes, of floats 1 and all above."""
+"""The alpha of an opaque pixel: the values of GDAL up to 32 bits, and 1 or more for floats."""
 
 
 def write_alpha(path, stored, kind="unassalpha", **options):
@@ -158,11 +158,11 @@ def test_channels_before_alpha_are_composited_too(tmp_path, planar):
 # ---------------------------------------------------------------- bits
 
 REFUSED = [(bits, order) for bits in (3, 5, 6, 7) for order in "<>"] + [(24, ">")]
-"""Grey of 3 to 7 bits does not scale to 255 exactly; writers disagree on the order of 24 bits."""
+"""Grey of 3 to 7 bits does not scale to 255 exactly; writers store 24 bits in either order."""
 
 
 def in_order(values, bits, order):
-    """Return rows of whole numbers as a TIFF keeps them; 24 bits are bytes, highest first."""
+    """Return rows of integers as a TIFF stores them; 24 bits are three bytes, highest first."""
     if bits in (8, 16, 32, 64):
         return np.array(values, f"{order}u{bits // 8}").tobytes()
     return packed(values, bits)
@@ -314,7 +314,7 @@ STUDIO = (16, 235, 128, 240, 128, 240)
 
 
 def blocks_of(ycc, high, wide):
-    """Return luma and chroma (h, w, 3) as TIFF keeps them: of a block its luma, then its chroma."""
+    """Return luma and chroma (h, w, 3) as TIFF stores them: luma of a block, then its chroma."""
     height, width = ycc.shape[:2]
     padded = np.pad(ycc, [(0, -height % high), (0, -width % wide), (0, 0)], mode="edge")
     out = bytearray()
@@ -326,7 +326,7 @@ def blocks_of(ycc, high, wide):
 
 
 def rgb_of(ycc, high, wide, shares, reference):
-    """Return the colours, by the formulas of TIFF 6.0, section 21."""
+    """Return the RGB colours by the formulas of TIFF 6.0, section 21."""
     shared = ycc[::high, ::wide, 1:].repeat(high, axis=0).repeat(wide, axis=1)
     luma = ycc[..., 0].astype(float)
     blue, red = (shared[: len(ycc), : ycc.shape[1], i].astype(float) for i in (0, 1))
@@ -395,7 +395,7 @@ def test_libtiff_reads_the_same_colours(tmp_path):
         532: fractions(STUDIO),
     }
     path = write_tiff(tmp_path / "a.tif", (40, 32), [blocks_of(ycc, 2, 2)], tags)
-    # libtiff cuts luma and chroma to whole numbers once they are spread
+    # libtiff truncates luma and chroma to integers after it scales them
     by_libtiff = imagecodecs.tiff_decode(path.read_bytes(), asrgb=True)[..., :3]
     assert np.abs(pixels_of(path).astype(int) - by_libtiff).max() <= 3
 
@@ -554,7 +554,7 @@ def test_other_missing_byte_counts_are_refused(tmp_path, compressed):
         pieces = [zlib.compress(bytes(600))]
         tags = {259: (3, [8]), 279: None}
     path = write_tiff(tmp_path / "a.tif", (20, 30), pieces, tags)
-    assert "byte counts are missing" in refused(path, ds.errors.SlideFormatError)
+    assert "lacks the byte counts" in refused(path, ds.errors.SlideFormatError)
 
 
 @pytest.mark.parametrize("tags", [{278: (4, [0])}, {322: (3, [32])}], ids=["rows", "tiles"])

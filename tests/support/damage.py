@@ -165,7 +165,7 @@ def no_offsets(file):
     file.set(file.at[324], "H", 60000)
 
 
-@kind(FORMAT + "does not tell how many bytes")
+@kind(FORMAT + "lacks the byte counts")
 def no_byte_counts(file):
     file.set(file.at[325], "H", 60001)
 

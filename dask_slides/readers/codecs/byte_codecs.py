@@ -1,7 +1,7 @@
-"""Codecs that compress bytes, whatever they stand for: LZW, deflate, PackBits, LZMA, zstd.
+"""Codecs that compress bytes: LZW, deflate, PackBits, LZMA, zstd.
 
-libtiff reads no further than the last byte that a tile needs. So a stream may end behind it in
-any way, but a stream that ends before it, or holds as much as another tile, is refused.
+libtiff stops at the last byte that a tile needs, so a stream may end in any way behind it. A
+stream that ends before it, or that is too long for the tile, is refused.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ BYTES = frozenset({LZW, 8, PACKBITS, 32946, 34925, 34926, 50000, 50013})
 
 _DEFLATE = frozenset({8, 32946})
 _CONTINUATIONS = (b"\0\0", b"\xff\xff", b"\x55\x55", b"\xaa\xaa")
-"""Bytes that are put behind LZW without an end code; they must not change a byte of the tile."""
+"""Bytes that are appended to LZW without an end code: no byte of the tile may depend on them."""
 _MOST_UNUSED = 8
-"""Bytes that may follow those that a tile needs in LZW without an end code."""
+"""Most bytes that may follow those that a tile needs in LZW without an end code."""
 
 
 class ByteDecoder(PageDecoder):
-    """Decode streams to as many bytes as a tile has."""
+    """Decode streams to the bytes of a tile."""
 
     def __init__(self, page: Any) -> None:
         import tifffile
@@ -48,10 +48,10 @@ class ByteDecoder(PageDecoder):
         if self._bits_reversed:
             data = imagecodecs.bitorder_decode(data)
         try:
-            # the end is checked first: without it imagecodecs makes up the rest of a code
+            # the end is checked first: without it imagecodecs invents the rest of a code
             if self._lzw and not _has_lzw_end(data):
                 raise RuntimeError("it has no end")
-            # into an array of our own: codecs copy bytes shorter than what they allocate
+            # codecs copy results that are shorter than an array that they allocate themselves
             found = self._decompress(data, out=np.empty(self._capacity, np.uint8))
         except RuntimeError as error:
             found = self._without_end(bytes(data), number, error)
@@ -68,7 +68,7 @@ class ByteDecoder(PageDecoder):
         return self._decompress(data, out=np.empty(capacity, np.uint8))
 
     def _without_end(self, data: bytes, number: int, error: RuntimeError) -> Any:
-        """Return what a stream holds that does not end as it should, if a tile needs no more."""
+        """Return the bytes of a stream with a wrong end, if the tile needs no more than these."""
         needed = self._sizes.needed(number)
         found = None
         if self._lzw:
@@ -80,7 +80,7 @@ class ByteDecoder(PageDecoder):
             stream = zlib.decompressobj()
             with suppress(zlib.error):
                 found = stream.decompress(data, self._capacity)
-                # a stream with an end has a wrong checksum; more bytes are those of another image
+                # at its end the checksum was wrong; more bytes than needed are of another image
                 if stream.eof or len(found) not in (needed, self._sizes.full):
                     found = None
         if found is None:
@@ -90,7 +90,7 @@ class ByteDecoder(PageDecoder):
         return found
 
     def _lzw_without_end(self, data: bytes, needed: int) -> Any:
-        """Return the `needed` bytes; None if they are not all in `data`, or much more is."""
+        """Return the `needed` bytes; None if `data` holds fewer, or many more."""
         found = self._in_whole_codes(data, needed)
         if found is None:
             return None
@@ -98,7 +98,7 @@ class ByteDecoder(PageDecoder):
             ended = len(self._decoded(data + _CONTINUATIONS[0], self._capacity))
         except RuntimeError:
             ended = 0
-        # more codes than a few are those of another image, or of what was damaged before
+        # more than a few further codes are of another image, or follow damage
         if ended not in (needed, self._sizes.full) and (
             data.endswith(b"\0\0") or self._in_whole_codes(data[:-_MOST_UNUSED], needed) is not None
         ):
@@ -106,7 +106,7 @@ class ByteDecoder(PageDecoder):
         return found
 
     def _in_whole_codes(self, data: bytes, length: int) -> Any:
-        """Return the first `length` bytes that LZW holds; None if a code of them is cut off."""
+        """Return the first `length` bytes of LZW; None if one of their codes is cut off."""
         try:
             found, *others = (self._decoded(data + more, length) for more in _CONTINUATIONS)
         except RuntimeError:
@@ -128,17 +128,17 @@ def _packbits_end(data: bytes, length: int) -> int:
     at = done = 0
     while done < length and at < len(data):
         head = data[at]
-        if head != 128:  # which stands for nothing
+        if head != 128:  # a no-operation
             done += head + 1 if head < 128 else 257 - head
         at += 2 + head if head < 128 else 1 + (head > 128)
     return at
 
 
 class SubsampledDecoder(PageDecoder):
-    """Decode luma and chroma in blocks, whose pixels share one sample of either chroma."""
+    """Decode YCbCr in blocks of pixels that share one sample of each chroma."""
 
     def __init__(self, page: Any) -> None:
-        # the blocks are resolved here
+        # `unpacked` returns chroma for each pixel
         super().__init__(page, photometric=2, subsampling=(1, 1))
         self._sizes = TileSizes(page)
         self._bytes = ByteDecoder(page) if page.compression != 1 else None
@@ -154,7 +154,7 @@ class SubsampledDecoder(PageDecoder):
         sizes = {tile_bytes(self._page, *size): size for size in self._sizes.allowed(number)}
         fitting = [nbytes for nbytes in sizes if nbytes <= len(data)]
         if not fitting:
-            raise ValueError(f"tile {number} holds {len(data)} bytes, less than its pixels take")
+            raise ValueError(f"tile {number} holds {len(data)} bytes, fewer than its pixels need")
         nbytes = max(fitting)
         height, width = sizes[nbytes]
         high, wide = block_of(self._page)

@@ -15,7 +15,7 @@ FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 
 @dataclass(frozen=True)
 class Conversion:
-    """Converts (h, w, stored channels) to (h, w, channels) of grey or RGB."""
+    """The conversion of stored samples (h, w, stored channels) to grey or RGB (h, w, channels)."""
 
     palette: bytes | None = None
     """RGB triples; the stored samples are indices into it."""
@@ -28,36 +28,36 @@ class Conversion:
     luma: tuple[float, ...] = BT601
     """Shares of red, green and blue in the luma."""
     reference: tuple[float, ...] = FULL_RANGE
-    """Black and white of luma, zero and top of either chroma."""
+    """Black and white of the luma, then zero and maximum of each chroma."""
     cmyk: bool = False
     """Whether the samples are the four inks."""
     alpha: Literal["straight", "premultiplied"] | None = None
     """Whether the last channel is alpha, to be composited on `fill`."""
     opaque: int | None = None
-    """The alpha of an opaque pixel, where the dtype does not tell it."""
+    """The alpha of an opaque pixel, if it is not that of the dtype."""
     fill: float = 255
 
     @property
     def plain(self) -> bool:
-        """Whether stored samples are the pixels, so that means of them are means of pixels."""
+        """Whether the stored samples are the pixels, so that stored samples can be averaged."""
         return self == Conversion(fill=self.fill)
 
     @property
     def mixes(self) -> bool:
-        """Whether no stored number gives the same number in all channels of a pixel."""
+        """Whether no stored number is converted to the same number in all channels."""
         return self.palette is not None or self.ycbcr or self.cmyk or self.scale is not None
 
     def channels(self, stored: int) -> int:
-        """Return the number of channels that `stored` ones are converted to."""
+        """Return the number of channels after conversion from `stored` channels."""
         if self.palette is not None:
             return 3
         return stored - 1 if self.alpha or self.cmyk else stored
 
     def dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the dtype that the `stored` one is converted to."""
+        """Return the dtype after conversion from `stored`."""
         if self.palette is not None or stored == np.bool_:
             return np.dtype(np.uint8)
-        # of the two equal 64-bit types of numpy Zarr knows one
+        # numpy has two equal 64-bit integer types, and Zarr accepts only one of them
         return np.dtype(stored.newbyteorder("=").str)
 
     def __call__(self, stored: Array) -> Array:
@@ -106,7 +106,7 @@ def _rgb_of_ycbcr(stored: Array, shares: tuple[float, ...], reference: tuple[flo
 
 
 def rgb_of_cmyk(stored: Array) -> Array:
-    """Return the RGB of CMYK samples (h, w, 4) of an unsigned type, where 0 is no ink.
+    """Convert CMYK samples (h, w, 4) of an unsigned type, where 0 is no ink, to RGB.
 
     Each colour is (top - ink) * (top - black) / top, rounded, as in Pillow, libvips and GDAL
     without a colour profile.
@@ -134,7 +134,7 @@ def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> A
     colour, alpha = stored[..., :-1], np.clip(stored[..., -1:], 0, opaque)
     if dtype.kind == "f":
         below = dtype.type(fill)
-        with np.errstate(invalid="ignore", over="ignore"):  # hidden pixels may hold anything
+        with np.errstate(invalid="ignore", over="ignore"):  # transparent pixels may hold any number
             mixed = (colour * alpha if straight else colour) + (1 - alpha) * below
         # NaN and infinity times 0 are not 0
         mixed[alpha[..., 0] == 0] = below

@@ -1,10 +1,10 @@
-"""CCITT (fax) strips by libtiff, which reports codes that it does not know.
+"""Decode CCITT (fax) strips with libtiff, which reports invalid codes.
 
-The CCITT decoder of imagecodecs stops at such a code and leaves the rest of the strip white. So
+The CCITT decoder of imagecodecs stops at an invalid code and leaves the rest white. So
 each strip is wrapped in a TIFF file and decoded by the libtiff of imagecodecs. libtiff continues
 after a bad row and warns of it, and imagecodecs passes warnings to its logger. While a strip is
-decoded that logger lets warnings through, whatever its level. A filter keeps them, and drops the
-records of others that its level would have dropped.
+decoded, that logger accepts warnings whatever its level. A filter collects them, and drops the
+records of other threads that the original level would have dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dask_slides.runtime.fork_safety import fork_safe_lock
 FAX = frozenset({2, 3, 4})
 """Compression tags of CCITT."""
 _OPTIONS = {3: 292, 4: 293}
-"""By compression, the tag that says which of its forms is used (T4Options, T6Options)."""
+"""By compression, the tag of its options (T4Options, T6Options)."""
 _UNSORTED = "tags are not sorted"
 _thread = threading.local()
 _logger = logging.getLogger("imagecodecs")
@@ -37,7 +37,7 @@ _levels: list[int] = []
 
 
 def _filter(record: logging.LogRecord) -> bool:
-    """Keep the messages of a strip that this thread decodes; log all others as before."""
+    """Collect the messages of a strip that this thread decodes; log all others as before."""
     messages: list[str] | None = getattr(_thread, "messages", None)
     if messages is not None:
         messages.append(record.getMessage())
@@ -53,7 +53,7 @@ def _level_above() -> int:
 
 @contextmanager
 def _messages() -> Iterator[list[str]]:
-    """Collect what this thread logs, also if the level of the root logger is ERROR."""
+    """Collect the messages that this thread logs, even if the level of the root logger is ERROR."""
     _logger.addFilter(_filter)  # adding it again does nothing
     with _lock:
         _levels.append(_logger.level)
@@ -93,12 +93,12 @@ def _decode_fax(page: Any, data: Data, height: int, width: int) -> NDArray[np.bo
     tags = {
         256: width,
         257: height,
-        258: 1,  # bit a sample
+        258: 1,  # bits per sample
         259: code,
         262: 1,
         266: int(page.fillorder),
         273: 0,
-        277: 1,  # sample a pixel
+        277: 1,  # samples per pixel
         278: height,
         279: len(data),
     }

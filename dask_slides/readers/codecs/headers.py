@@ -23,22 +23,22 @@ SEQUENTIAL_OR_PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC2})
 LOSSLESS = 0xC3
 """Frames with Huffman codes: of a DCT, or of differences between samples."""
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDB)})
-"""Markers without a segment, which do not lie before a frame header."""
+"""Markers without a segment; none of them may precede a frame header."""
 _RESTARTS = frozenset(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
 _MOST_SCANS = 64
-"""Most scans of a progressive JPEG: each is a pass over the tile, and needs only ten bytes."""
+"""Most scans of a progressive JPEG: each costs a pass over the tile, but only ten bytes."""
 _ZEROS = bytes(32)
 """No encoder ends a stream with so many zeros."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the header of a stream declares."""
+    """The size and kind of image that the header of a stream declares."""
 
     height: int
     width: int
     samples: int | None = None
-    """None if the format does not say before it is decoded."""
+    """Samples per pixel; None if they are known only after decoding."""
     bits: int | None = None
     end: int = 0
     """Bytes of the stream up to the end of its frame header; JPEG only."""
@@ -81,8 +81,8 @@ def jpeg_frame(data: Data) -> Frame:
 def has_end(data: Data) -> bool:
     """Return whether a JPEG stream has an end marker behind its last scan.
 
-    libjpeg fills what is missing of a stream with grey. Bytes behind the marker are padding. An
-    end marker before the scan belongs to something else, such as a thumbnail.
+    libjpeg fills missing data with grey. Bytes behind the marker are padding. An end marker before
+    the scan belongs to another image, such as a thumbnail.
     """
     if data[-2:] == END:
         return True
@@ -93,8 +93,8 @@ def has_end(data: Data) -> bool:
 def between_restarts(header: bytes, data: Data) -> bytes:
     """Return one restart interval of a JPEG as a stream of its own.
 
-    NDPI stores one JPEG, and where each of its restart intervals begins. `header` is that of the
-    JPEG with the size of one interval. An interval without its restart marker gets no end.
+    NDPI stores one JPEG and the offset of each of its restart intervals. `header` is the header of
+    the JPEG with the size of one interval. An interval without its restart marker gets no end.
     """
     part = bytes(data)
     if part[-2:] in _RESTARTS:

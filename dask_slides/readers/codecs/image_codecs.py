@@ -13,20 +13,20 @@ from dask_slides.readers.codecs.tile_sizes import FrameCheck, samples_of, tile_b
 _LERC = 34887
 _WEBP = frozenset({50001, 34927})
 _PACKED_LERC = {1: 8, 2: 50000}
-"""By what LERC streams are compressed once more: its compression tag, deflate or zstd."""
+"""Compression tag of the second codec of LERC streams, by its number in LercParameters."""
 
 
 class ImageDecoder(PageDecoder):
-    """Decode streams of which the header and the decoded samples fit the page."""
+    """Decode streams; raise if the header or the decoded samples do not fit the page."""
 
     def __init__(self, page: Any) -> None:
         self._samples = samples_of(page)
         super().__init__(page, **tags_of_samples(page, self._samples))
         self._check = FrameCheck(page)
-        # LERC can be compressed once more, as the second of its parameters says
+        # the second of LercParameters says whether LERC is compressed once more
         _, self._packed = (*(page.tags.valueof(50674) or ()), 0, 0)[:2]
         self._packed *= int(page.compression) == _LERC
-        # a LERC stream has some bytes beside the samples
+        # a LERC stream has some bytes in addition to the samples
         self._capacity = 2 * tile_bytes(page, *tile_size(page)) + 2**12
 
     def unpacked(self, data: Any, number: int) -> Any:
@@ -42,14 +42,14 @@ class ImageDecoder(PageDecoder):
 
         code = int(self._page.compression)
         if code in _WEBP and self._samples == 4:
-            # an alpha channel of 255 alone may be left out
+            # encoders may omit an alpha channel that is 255 everywhere
             pixels: Array = imagecodecs.webp_decode(data, hasalpha=True)
         else:
             pixels = tifffile.TIFF.DECOMPRESSORS[code](data)
         return pixels
 
     def _as_bytes(self, pixels: Array, number: int, size: tuple[int, int]) -> memoryview:
-        """Return the bytes of decoded `pixels`, if they are what the page says."""
+        """Return the bytes of decoded `pixels`; raise if they do not fit the page."""
         page, shape = self._page, (*size, self._samples)
         if pixels.ndim == 2:
             pixels = pixels[..., None]
@@ -64,9 +64,9 @@ class ImageDecoder(PageDecoder):
         import tifffile
 
         if self._packed not in _PACKED_LERC:
-            raise ValueError(f"tile {number} is LERC packed in the unknown way {self._packed}")
+            raise ValueError(f"tile {number} is LERC with unknown compression {self._packed}")
         decompress = tifffile.TIFF.DECOMPRESSORS[_PACKED_LERC[self._packed]]
         found = decompress(data, out=np.empty(self._capacity, np.uint8))
         if len(found) == self._capacity:
-            raise ValueError(f"the LERC stream of tile {number} holds more than a tile can take")
+            raise ValueError(f"the LERC stream of tile {number} is longer than its tile")
         return bytes(found)

@@ -1,9 +1,9 @@
-"""JPEG tiles by libjpeg-turbo, at full size or reduced to 1/2, 1/4 and 1/8.
+"""Decode JPEG tiles with libjpeg-turbo, at full size or reduced to 1/2, 1/4 and 1/8.
 
 libjpeg-turbo reduces in the DCT domain (the scaled inverse DCT of the IJG): it transforms fewer
 coefficients instead of decoding pixels only to average them. A tile whose sides are multiples of
-16 is decoded to exactly 1/2, 1/4 or 1/8 of it, so that a page of such tiles has smaller levels
-that nobody stored.
+16 is decoded to exactly 1/2, 1/4 or 1/8 of its size, so a page of such tiles can be read at these
+levels although the file does not store them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from dask_slides.runtime.buffer_pool import POOL
 FACTORS = (2, 4, 8)
 """Reductions that libjpeg-turbo offers."""
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
-"""An APP14 segment that says that three components are red, green and blue."""
-_MOST_OFF = 2.0
+"""An APP14 segment that declares three components to be red, green and blue."""
+_MAX_MEAN_DIFFERENCE = 2.0
 """Grey levels that the mean of a reduced tile may differ from the mean of the full one."""
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _SAMPLINGS = frozenset(
@@ -45,22 +45,22 @@ _SAMPLINGS = frozenset(
 
 
 class SimpleJpeg:
-    """Decode by simplejpeg the streams that it is safe for. Nothing else calls simplejpeg.
+    """Decode with simplejpeg the streams that it decodes safely. Threads may share it.
 
-    simplejpeg allocates an array of the size that it asks for. libjpeg-turbo decodes lossless
-    frames at full size whatever it is asked for, and then writes beyond the array. Threads may
-    share it.
+    simplejpeg allocates an array of the reduced size that it requests. libjpeg-turbo ignores the
+    request for lossless frames, decodes them at full size, and writes beyond the array. So nothing
+    else calls simplejpeg.
     """
 
     def __init__(self, header: bytes, samples: int) -> None:
-        """Decode streams of `samples` a pixel that begin with `header` in place of SOI."""
+        """Decode streams of `samples` per pixel, with `header` in place of their SOI marker."""
         self._header = header
         self._samples = samples
-        # most streams of a page begin alike
+        # most streams of a page begin with the same bytes, which are checked once
         self._checked = b""
 
     def __call__(self, data: Data, **options: Any) -> Array | None:
-        """Return the samples (h, w, s); None if the stream is of another kind."""
+        """Return the samples (h, w, s); None if the stream is of an unsafe kind."""
         import simplejpeg
 
         stream = b"".join((self._header, memoryview(data)[2:])) if self._header else data
@@ -82,19 +82,19 @@ class SimpleJpeg:
 class JpegDecoder(ImageDecoder):
     """Decode the JPEG tiles or strips of one page. Threads may share it.
 
-    imagecodecs decodes all that tifffile does, but damaged streams too. simplejpeg is faster,
-    raises for most damage and decodes reduced, but knows fewer kinds of JPEG, and is not told
-    the colour space. It decodes the tiles of a page alone once it has made the same samples of
-    one of them as imagecodecs.
+    imagecodecs decodes every JPEG that tifffile decodes, but also damaged ones. simplejpeg is
+    faster, raises for most damage and decodes reduced, but supports fewer kinds of JPEG, and takes
+    the colour space from the stream alone. Only when both return the same samples for one tile
+    does simplejpeg decode the other tiles of the page.
     """
 
     def __init__(self, page: Any) -> None:
         super().__init__(page)
         self._colours = _colour_spaces(page, self._samples)
         self._size = tile_size(page)
-        # planes are decoded by the page of the first of them, and may have other tables
+        # by their tables: all planes are decoded with the page of the first one
         self._simple: dict[bytes | None, SimpleJpeg | None] = {}
-        self._proven: set[bytes | None] = set()
+        self._verified: set[bytes | None] = set()
         self._buffers = threading.local()
 
     def __call__(
@@ -119,37 +119,37 @@ class JpegDecoder(ImageDecoder):
     def _pixels(self, stream: Data, tables: bytes | None) -> Array:
         """Return the samples (h, w) or (h, w, s) of a stream."""
         simple = self._simplejpeg(tables)
-        # this raises if the stream is damaged
+        # simplejpeg raises if the stream is damaged
         pixels = None if simple is None else simple(stream)
-        if pixels is not None and tables in self._proven:
+        if pixels is not None and tables in self._verified:
             return pixels
         expected = self._by_imagecodecs(stream, tables)
         if pixels is not None and not _is_grey(pixels) and _is_equal(pixels, expected):
-            self._proven.add(tables)
+            self._verified.add(tables)
         return expected
 
     def _simplejpeg(self, tables: bytes | None) -> SimpleJpeg | None:
-        """Return what decodes streams with these tables; None if simplejpeg has no such samples."""
+        """Return the decoder for streams with `tables`; None if it does not support the page."""
         if tables not in self._simple:
-            simple = self._page.bitspersample == 8 and self._samples in _COLOURS
+            is_supported = self._page.bitspersample == 8 and self._samples in _COLOURS
             header = _header(tables, is_rgb=self._colours[0] is not None)
-            self._simple[tables] = SimpleJpeg(header, self._samples) if simple else None
+            self._simple[tables] = SimpleJpeg(header, self._samples) if is_supported else None
         return self._simple[tables]
 
     def _by_imagecodecs(self, stream: Data, tables: bytes | None) -> Array:
         import imagecodecs
 
-        # jpeg_decode would turn to ljpeg_decode for what libjpeg refuses, and get other samples
+        # where libjpeg raises, jpeg_decode would return other samples from ljpeg_decode
         colours, out_colours = self._colours
         pixels: Array = imagecodecs.jpeg8_decode(
             bytes(stream), tables=tables, colorspace=colours, outcolorspace=out_colours
         )
         return pixels
 
-    def prove(self, number: int, data: Data, whole: bool) -> bool:
-        """Return whether `tile` may be used: simplejpeg makes the same samples of this tile.
+    def matches_imagecodecs(self, number: int, data: Data, whole: bool) -> bool:
+        """Return whether simplejpeg decodes a tile to the same samples, so that `tile` is right.
 
-        A `whole` one, which has no padding, must have the right mean at 1/2 too.
+        A `whole` tile, which has no padding, must also have the right mean at 1/2.
         """
         tables = self._page.jpegtables
         self._check(number, data)
@@ -158,17 +158,18 @@ class JpegDecoder(ImageDecoder):
         pixels = None if simple is None else simple(data)
         if pixels is None or not _is_equal(pixels, expected):
             return False
-        self._proven.add(tables)
+        self._verified.add(tables)
         if not whole:
             return True
         reduced = self.tile(number, data, FACTORS[0])
         return reduced is not None and _is_near(reduced, box_mean(pixels, FACTORS[0]))
 
     def tile(self, number: int, data: Data, factor: int = 1) -> Array | None:
-        """Return the samples (h / factor, w / factor, s) of a tile of a page that is proven.
+        """Return the samples (h / factor, w / factor, s) of a tile.
 
-        None if its stream is of another size or kind. The next call in the same thread overwrites
-        the array: a new one for each tile costs a third of the decode in page faults.
+        Call it only after `matches_imagecodecs`. Return None if the stream is of another size or
+        kind. The next call in the same thread overwrites the array: the page faults of a new array
+        per tile would cost a third of the decode.
         """
         height, width = self._size
         if self._check(number, data) != self._size:
@@ -196,10 +197,10 @@ class JpegDecoder(ImageDecoder):
 
 
 def _header(tables: bytes | None, is_rgb: bool) -> bytes:
-    """Return what streams begin with in place of SOI; empty for SOI alone.
+    """Return the bytes that replace the SOI marker of streams; empty if nothing is added.
 
-    Tables may lie apart, and libjpeg takes three components without a marker for YCbCr, which
-    those of Aperio are not.
+    The tables may be stored apart from the streams. libjpeg decodes three components without a
+    colour marker as YCbCr, but Aperio stores RGB, so RGB streams get a marker.
     """
     tables = (tables or b"")[len(START) :].removesuffix(END)
     return START + _ADOBE_RGB * is_rgb + tables if is_rgb or tables else b""
@@ -208,7 +209,7 @@ def _header(tables: bytes | None, is_rgb: bool) -> bytes:
 def _colour_spaces(page: Any, samples: int) -> tuple[int | None, int | None]:
     """Return the colour spaces of a stream and of its samples as tifffile chooses them.
 
-    They are numbers of the photometric tag; None is what libjpeg finds in the stream.
+    They are numbers of the photometric tag. None lets libjpeg read it from the stream.
     """
     if samples == 1 or page.extrasamples:
         return None, None
@@ -223,11 +224,11 @@ def _is_equal(pixels: Array, others: Array) -> bool:
 
 
 def _is_near(reduced: Array, mean: Array) -> bool:
-    return abs(float(reduced.mean()) - float(mean.mean())) <= _MOST_OFF
+    return abs(float(reduced.mean()) - float(mean.mean())) <= _MAX_MEAN_DIFFERENCE
 
 
 def _is_grey(pixels: Array) -> bool:
-    """Return whether all pixels are grey, which tells nothing about the colour space."""
+    """Return whether all pixels are grey, so that they do not show the colour space."""
     return pixels.shape[2] == 3 and all(
         np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in (1, 2)
     )
@@ -246,17 +247,17 @@ def is_jpeg(page: Any) -> bool:
 def coarseness(stream: bytes) -> int:
     """Return how many times coarser than its luma the colour of a reduced decode is.
 
-    libjpeg reads a colour component that has half the samples along both axes at twice the
-    scale, so that nothing is lost. One that has half along a single axis (4:2:2) it reduces
-    like the luma and then enlarges: the reduced image has colours of twice the width.
-    `stream` is the beginning of one, up to the frame header (SOF); 1 for one component.
+    libjpeg decodes a colour component with half the samples along both axes at twice the scale,
+    so that nothing is lost. It reduces a component with half the samples along one axis (4:2:2)
+    like the luma and then enlarges it: its samples are twice as wide as those of the luma.
+    `stream` needs to reach up to the frame header (SOF). The result for one component is 1.
     """
     try:
         factors = [(factor >> 4, factor & 15) for factor in jpeg_frame(stream).sampling]
     except ValueError:
         factors = []
     if not factors or not all(map(all, factors)):
-        return 2  # unknown: the value that does no harm
+        return 2  # unknown: the safe value
     wide, high = (max(one) for one in zip(*factors, strict=True))
     ratios = [(wide / across, high / down) for across, down in factors]
     return int(max(max(ratio) / min(ratio) for ratio in ratios))

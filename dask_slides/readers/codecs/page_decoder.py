@@ -1,4 +1,4 @@
-"""What the decoders of all codecs share: they give tifffile the samples of a tile."""
+"""The base class of all decoders: they decompress tiles, and tifffile unpacks the samples."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dask_slides.readers.codecs.headers import Data
 
 
 class PageDecoder:
-    """Decode the tiles of one page like tifffile's `page.decode`, but raise where that guesses.
+    """Decode the tiles of one page like tifffile's `page.decode`, but raise instead of guessing.
 
-    A codec makes bytes of a stream; tifffile unpacks, orders and pads the samples in them.
+    A codec decompresses a stream to bytes; tifffile unpacks, orders and pads the samples in them.
     """
 
     def __init__(self, page: Any, **tags: Any) -> None:
-        """Decode tiles of `page`; `tags` are those that do not hold for the decoded bytes."""
+        """Decode tiles of `page`; `tags` replace those that do not describe the decoded bytes."""
         self._page = page
         self._unpack_samples = uncompressed_decode(page, **tags)
 
@@ -42,7 +42,7 @@ class PageDecoder:
 
 
 def uncompressed_decode(page: Any, **tags: Any) -> Any:
-    """Return the `decode` of an uncompressed page that is like `page` but for `tags`."""
+    """Return the `decode` of a page like `page`, but uncompressed and with other `tags`."""
     import tifffile
 
     other = copy.copy(page)
@@ -54,7 +54,7 @@ def uncompressed_decode(page: Any, **tags: Any) -> Any:
 
 
 def tags_of_samples(page: Any, samples: int) -> dict[str, Any]:
-    """Return the tags of a page of the decoded `samples` of `page`, whole numbers of bytes."""
+    """Return the tags that describe the decoded `samples` of `page`, which take whole bytes."""
     # the codec has already converted the colours
     return {
         "photometric": 2 if samples == 3 else 1,

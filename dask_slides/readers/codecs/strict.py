@@ -1,8 +1,8 @@
-"""Which decoder a page has: each of them raises where tifffile and its libraries guess.
+"""Choose the decoder of a page. All of them raise where tifffile and its libraries guess.
 
-tifffile and the libraries below it cut or pad a stream of another size, fill what is missing with
+tifffile and the libraries below it cut or pad streams of another size, fill missing data with
 grey and ignore warnings. So the header of each stream is compared with its page before it is
-decoded, and so is the size of what comes out.
+decoded, and the size of the decoded samples afterwards.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dask_slides.readers.codecs.jpeg import JpegDecoder
 from dask_slides.readers.codecs.tile_sizes import is_subsampled
 
 DECODED = BYTES | FAX | READ.keys() | {1}
-"""Compression tags that are read; other streams do not say their size before they are decoded."""
+"""Compression tags that are read. Other codecs show the size of a tile only after decoding."""
 
 
 def strict_decode(page: Any) -> Callable[..., Any]:
-    """Return a function like the `decode` of a page of tifffile that raises where that guesses."""
+    """Return a function like the `decode` of a tifffile page that raises instead of guessing."""
     compression = int(page.compression)
     if is_subsampled(page):
         return SubsampledDecoder(page)

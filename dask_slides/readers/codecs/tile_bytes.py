@@ -8,13 +8,13 @@ from typing import Any
 from dask_slides.readers.remote.byte_ranges import ByteFile, Data
 
 _LARGEST_GAP = 2**14
-"""Bytes between two tiles that are read and dropped to save a second read."""
+"""Largest gap between two tiles, in bytes, that is read along to save a second read."""
 _LONGEST_READ = 2**22
 """Most bytes of one read."""
 
 
 class TileByteReader:
-    """Reads the streams of one page by tile number. Threads may share it."""
+    """Read the streams of one page by tile number. Threads may share it."""
 
     def __init__(self, file: ByteFile, page: Any) -> None:
         self._file = file
@@ -42,7 +42,7 @@ class TileByteReader:
 
 
 def _groups(numbers: list[int], offsets: Any, counts: Any) -> list[list[int]]:
-    """Group tiles that lie close together in the file, so that one read brings all of a group."""
+    """Group tiles that lie close together in the file, to fetch each group in one read."""
     groups: list[list[int]] = []
     for number in numbers:
         if groups:

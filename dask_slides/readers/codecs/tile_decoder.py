@@ -1,7 +1,7 @@
 """Decode the tiles of one page at full size or reduced.
 
-Tiles of most JPEG pages are decoded at the size that is asked for, all others are averaged while
-they are in the cache.
+Most JPEG tiles are decoded directly at the reduced size. All other tiles are decoded at full size
+and averaged while they are in the CPU cache.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from dask_slides.readers.codecs.tile_sizes import TileSizes
 from dask_slides.readers.remote.byte_ranges import Data
 
 _FLAT_BYTES = 2**13
-"""Most bytes of a stream that may be of one colour. A scanner stores glass that it did not scan as
-one tile many times, and equal streams are equal pixels."""
+"""Longest stream, in bytes, that is checked for a single colour. Scanners store the same tile for
+all the glass that they did not scan. Equal streams have equal pixels and are decoded once."""
 _FLAT_TILES = 64
-"""Tiles of one colour that a page remembers."""
-_TRIED = 4
-"""Tiles that are tried as proof, as some of them may be damaged."""
+"""Most tiles of one colour that a page remembers."""
+_TEST_TILES = 4
+"""Most tiles that simplejpeg is tested on: some of them may be damaged."""
 
 
 class TileDecoder:
-    """Decode the tiles of one page. The next call may overwrite what a call returns.
+    """Decode the tiles of one page. A call may overwrite the array of the call before it.
 
     Threads may share it.
     """
@@ -44,12 +44,12 @@ class TileDecoder:
         self._across = -(-page.imagewidth // self._sizes.full[1])
         self._strict = strict_decode(page)
         self._jpeg: JpegDecoder | None = None
-        self._unproven = is_jpeg(page) and page.is_tiled
+        self._untested = is_jpeg(page) and page.is_tiled
         self._lock = threading.Lock()
         self._flat: dict[tuple[bytes, int], Array] = {}
 
     def __call__(self, number: int, data: Data, factor: int) -> Array | None:
-        """Return the samples (h / factor, w / factor, s) of tile `number`, which `data` holds."""
+        """Decode the stream `data` of tile `number` to samples (h / factor, w / factor, s)."""
         height, width = self._sizes.full
         key = None
         if len(data) <= _FLAT_BYTES and self._sizes.valid(number) == (height, width):
@@ -62,7 +62,7 @@ class TileDecoder:
             return tile
         if len(self._flat) >= _FLAT_TILES:
             self._flat.clear()
-        # one row: numpy copies and counts rows many times faster than pixels
+        # one row: numpy copies and compares rows many times faster than pixels
         self._flat[key] = row = tile[:1].copy()
         return np.broadcast_to(row, tile.shape)
 
@@ -98,19 +98,19 @@ class TileDecoder:
 
     @property
     def averages(self) -> bool:
-        """Whether a reduced tile is made of the full one."""
+        """Whether a reduced tile is averaged from the full one."""
         return self.simplejpeg() is None
 
     def reduced(self, number: int, tile: Array, factor: int) -> Array | None:
-        """Return the reduced tile of a full one; None if the codec reduces it while decoding."""
+        """Return a full tile reduced; None if the codec reduces it while decoding."""
         if self._is_scaled(number):
             return None
-        if tile.strides[0] == 0:  # of one colour, and none of it is padding
+        if tile.strides[0] == 0:  # a tile of one colour, without padding
             return tile[::factor, ::factor]
         return self._averaged(number, tile, factor)
 
     def _is_scaled(self, number: int) -> bool:
-        """Return whether the codec itself reduces a tile: one without padding."""
+        """Return whether the codec itself reduces a tile, as it does for tiles without padding."""
         return not self.averages and self._sizes.valid(number) == self._sizes.full
 
     def _averaged(self, number: int, tile: Array, factor: int) -> Array:
@@ -121,19 +121,19 @@ class TileDecoder:
         return box_mean(tile[:height, :width], factor, samples)
 
     def simplejpeg(self) -> JpegDecoder | None:
-        """Return the decoder of a page whose tiles simplejpeg is proven to decode; else None.
+        """Return the decoder with simplejpeg; None if it may not be used for this page.
 
-        The proof is the tile with the most bytes, so that the pixels do not depend on which tile
-        is asked for first.
+        simplejpeg is tested on the tile with the most bytes, so that the pixels do not depend on
+        which tile is read first.
         """
-        if self._unproven:
+        if self._untested:
             with self._lock:
-                if self._unproven:
-                    self._jpeg = self._proven()
-                    self._unproven = False
+                if self._untested:
+                    self._jpeg = self._tested_decoder()
+                    self._untested = False
         return self._jpeg
 
-    def _proven(self) -> JpegDecoder | None:
+    def _tested_decoder(self) -> JpegDecoder | None:
         decoder = self._strict
         assert isinstance(decoder, JpegDecoder)
         page = self._page
@@ -142,17 +142,17 @@ class TileDecoder:
         inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
         whole = bool(inside.any())
         counts[: inside.shape[0], : inside.shape[1]] *= 1 + whole * int(counts.max())
-        for number in np.argsort(counts, axis=None)[: -_TRIED - 1 : -1].tolist():
-            # a damaged tile proves nothing; reading it reports the damage
+        for number in np.argsort(counts, axis=None)[: -_TEST_TILES - 1 : -1].tolist():
+            # the test ignores a damaged tile; reading it reports the damage
             with suppress(Exception):
                 ((_, data),) = self._stored.fetch([number])
                 if data is not None:
-                    return decoder if decoder.prove(number, data, whole) else None
+                    return decoder if decoder.matches_imagecodecs(number, data, whole) else None
         return None
 
 
 def _is_flat(tile: Array) -> bool:
-    """Return whether all pixels of a tile (h, w, s) are the same; one row tells for most tiles."""
+    """Return whether all pixels of a tile (h, w, s) are the same."""
     height, width, _ = tile.shape
-    row: bytes = tile[0].tobytes()
+    row: bytes = tile[0].tobytes()  # for most tiles the first row decides
     return bool(row == tile[0, 0].tobytes() * width and tile.tobytes() == row * height)

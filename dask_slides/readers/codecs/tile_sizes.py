@@ -1,4 +1,4 @@
-"""How large the stored tiles of a page are: in pixels, in bytes and by the headers of streams."""
+"""Sizes of the stored tiles of a page: in pixels, in bytes and in the headers of streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tile_size(page: Any) -> tuple[int, int]:
 
 
 def samples_of(page: Any) -> int:
-    """Return the samples that a pixel has in one stored tile of a page of tifffile."""
+    """Return the samples per pixel in one stored tile of a page of tifffile."""
     return int(page.samplesperpixel) if page.planarconfig == 1 else 1
 
 
@@ -95,13 +95,13 @@ class FrameCheck:
         self._ycbcr = page.photometric == 6 and self._samples == 3
         self._jpeg = int(page.compression) in JPEG
         self._frame_of = READ[int(page.compression)]
-        # most streams of a page begin alike: that beginning is parsed once and then compared
+        # most streams of a page begin with the same bytes, which are parsed once and then compared
         self._checked = b""
 
     def __call__(self, number: int, data: Data) -> tuple[int, int]:
-        """Return height and width of the stream of tile `number`, if it fits the page.
+        """Return height and width of the stream of tile `number`.
 
-        Otherwise, or if its kind is not read, raise ValueError.
+        Raise ValueError if the stream does not fit the page, or if its kind is not read.
         """
         checked = self._checked
         if checked and data[: len(checked)] == checked:
@@ -129,17 +129,17 @@ class FrameCheck:
                 f"the stream of tile {number} has {frame.samples} components where the page "
                 f"says {self._samples}"
             )
-        # 12 bits in samples of 16 are the same numbers
+        # 12-bit numbers may lie in 16-bit samples
         if frame.bits is not None and (
             -(-frame.bits // 8) != -(-self._bits // 8) or self._bits < min(frame.bits, 8)
         ):
             raise ValueError(
-                f"the stream of tile {number} has {frame.bits} bits a sample where the page "
+                f"the stream of tile {number} has {frame.bits} bits per sample where the page "
                 f"says {self._bits}"
             )
 
     def _check_kind(self, number: int, frame: Frame) -> None:
-        """Refuse kinds of JPEG that libjpeg decodes to other samples than meant, or not at all."""
+        """Refuse kinds of JPEG that libjpeg decodes to wrong samples, or not at all."""
         kind = None
         if frame.marker not in SEQUENTIAL_OR_PROGRESSIVE | {LOSSLESS}:
             kind = "hierarchical or arithmetic JPEG"
@@ -166,13 +166,13 @@ class ByteCounts:
         self.padding = min(max(self.row, 2**12), self.full)
 
     def needed(self, number: int) -> int:
-        """Return how many bytes of tile `number` are needed for the pixels in the image."""
+        """Return the bytes of tile `number` that hold pixels of the image."""
         return self._sizes.valid(number)[0] * self.row
 
     def fitting(self, number: int, length: int) -> int | None:
-        """Return how many of `length` bytes are tile `number`; None if that is not a size of it.
+        """Return how many of `length` bytes belong to tile `number`; None if no size fits.
 
-        More bytes than a tile has are ignored, as in libtiff, unless they are too many.
+        Padding behind a tile is ignored, as in libtiff, unless it is too long.
         """
         if length == self.full:
             return length

@@ -1,4 +1,4 @@
-"""Files that are read by ranges of bytes, on this machine or on a server."""
+"""Read local and remote files by ranges of bytes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Data = bytes | memoryview
 Range = tuple[int, int]
 
 _AHEAD = 4
-"""Ranges of one call that are fetched at the same time, so that they wait together."""
+"""Ranges of one call that are fetched at the same time."""
 _REQUESTS = 32
-"""Ranges that a process fetches at the same time."""
+"""Ranges that a process fetches at the same time, over all calls."""
 _BLOCK = 2**18
-"""Bytes that a stream fetches at least: the tables of a TIFF lie close to each other."""
+"""Fewest bytes that a stream fetches at once: the tables of a TIFF lie close to each other."""
 _BLOCKS = 64
 """Blocks that a stream caches."""
 
@@ -52,7 +52,7 @@ class LocalFile:
         self._close = weakref.finalize(self, os.close, self._file)
 
     def ranges(self, wanted: list[Range]) -> Iterator[Data]:
-        """Yield the bytes of each range, which is read when the caller gets to it."""
+        """Yield the bytes of each range, which is read when the caller asks for it."""
         for start, stop in wanted:
             yield os.pread(self._file, stop - start, start)
 
@@ -65,7 +65,7 @@ class RemoteFile:
         self._facts = (identity.size, identity.mtime_ns, identity.version)
 
     def ranges(self, wanted: list[Range]) -> Iterator[Data]:
-        """Yield the bytes of each range, and fetch the next ones meanwhile."""
+        """Yield the bytes of each range while the next ones are fetched."""
         waiting = iter(wanted)
         if len(wanted) == 1:  # no thread needed
             yield self.range(*next(waiting))
@@ -116,14 +116,14 @@ class RangeStream(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to `offset` from the beginning, from here, or from the end."""
+        """Move to `offset` from the start, the current position or the end."""
         self._position = (
             offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         )
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read as many bytes as the buffer holds, fewer at the end of the file."""
+        """Fill the buffer, or less of it at the end of the file."""
         view = memoryview(buffer).cast("B")
         start, stop = self._position, min(self._position + len(view), self._size)
         if stop <= start:

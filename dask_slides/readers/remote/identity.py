@@ -1,4 +1,4 @@
-"""The version of a file that was opened, to notice that the file was replaced."""
+"""Identify the version of a file that was opened, to detect that the file was replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Identity:
 
 
 def identify(path: str) -> Identity:
-    """Return the identity of the file at a path or an address."""
+    """Return the identity of the file at `path`, which may be an address."""
     if is_remote(path):
         return Identity(*head(path))
     try:

@@ -1,6 +1,6 @@
-"""Objects at s3:// and http(s):// addresses, read by byte ranges.
+"""Read objects at s3:// and http(s):// addresses by byte ranges.
 
-obstore makes the requests, repeats those that fail and gives up servers that do not answer. This
+obstore makes requests, repeats failed ones and gives up on servers that do not answer. This
 module finds the store of an address and translates errors. Credentials come from the environment
 of the process that makes a request, never from an address, so nothing that is pickled, printed or
 written holds any.
@@ -36,19 +36,19 @@ SCHEMES = ("s3", "http", "https")
 RETRIES = 6
 """Times that obstore repeats a request."""
 WAITS = (0.1, 5.0)
-"""Seconds before the first of them, and at most; each wait doubles the one before."""
+"""Seconds before the first repetition, and at most. Each wait is twice as long as the last."""
 TIMEOUT = 30.0
-"""Seconds for one request; the largest are of 4 MB when reading, of a shard when writing."""
+"""Seconds for one request, which transfers up to 4 MB when reading and a shard when writing."""
 ATTEMPTS = 5
-"""Times that a request is made which obstore does not repeat if its answer breaks off: the list of
-a prefix, a copy, a deletion of many objects, the creation of a lock, and the content of an object
+"""Attempts at a request that obstore does not repeat if its answer breaks off: the list of a
+prefix, a copy, a deletion of many objects, the creation of a lock, and the content of an object
 without an ETag."""
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
 """Answers that do not change when a request is repeated."""
 
 
 def is_remote(path: str) -> bool:
-    """Return whether `path` is an address and not a path of this machine."""
+    """Return whether `path` is an address and not a local path."""
     return "://" in path
 
 
@@ -113,19 +113,19 @@ def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> 
 
 
 _forked = False
-"""Whether this process was forked from one that had made requests: their threads are missing."""
+"""Whether this process was forked after requests, whose threads a fork does not copy."""
 
 
-def _note_fork() -> None:
+def _record_fork() -> None:
     global _forked
     _forked = _forked or _store.cache_info().currsize > 0
 
 
-after_fork_in_child(_note_fork)
+after_fork_in_child(_record_fork)
 
 
 def call_store(url: str, request: Callable[[Any, str], Answer], attempts: int = 1) -> Answer:
-    """Return the result of `request`, called with store and key of `url`.
+    """Return the result of `request`, which is called with the store and the key of `url`.
 
     Give `attempts` for requests that obstore does not repeat itself; see `ATTEMPTS`.
     """
@@ -148,7 +148,7 @@ def remote_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, FileNotFoundError) as error:
-        # the message of obstore's error may quote what the server was sent
+        # the message of obstore's error may quote the request, which may hold credentials
         raise as_remote_error(url, error) from None
 
 
@@ -177,7 +177,7 @@ def as_remote_error(url: str, error: Exception) -> Exception:
 
 
 def _reason(text: str) -> str:
-    """Return why a request failed, without the text of the server, which may hold anything."""
+    """Return the reason of a failed request, without the text of the server."""
     status = re.search(r"status code: (\d{3})", text)
     if status is not None:
         return f"the server answers {status.group(1)}"
@@ -194,7 +194,7 @@ def head(url: str) -> tuple[int, int, str]:
 
         if url.startswith("s3:"):
             return obstore.head(store, key)
-        # many web servers do not support HEAD, or send less with it
+        # many web servers do not support HEAD, or send fewer headers with it
         return obstore.get(store, key, options={"range": (0, 1)}).meta
 
     return _facts(call_store(url, request))
@@ -206,7 +206,7 @@ def _facts(meta: Mapping[str, Any]) -> tuple[int, int, str]:
 
 
 def exists(url: str) -> bool:
-    """Return whether there is an object at `url`."""
+    """Return whether an object exists at `url`."""
     try:
         head(url)
     except SlideNotFoundError:
@@ -220,7 +220,7 @@ def fetch(url: str, start: int, stop: int, facts: tuple[int, int, str]) -> memor
     Raises SlideChangedError unless size, time and version of the object are `facts`.
     """
     options: GetOptions = {"range": (start, stop)}
-    has_tag = bool(facts[2]) and not facts[2].startswith("W/")  # a weak one never matches
+    has_tag = bool(facts[2]) and not facts[2].startswith("W/")  # a weak ETag never matches
     if has_tag:
         options["if_match"] = facts[2]
 
@@ -249,7 +249,7 @@ def fetch_whole(url: str) -> bytes:
 
 
 def list_objects(url: str) -> Iterator[tuple[str, int]]:
-    """Yield name below `url`, and size, of every object there."""
+    """Yield the name, relative to `url`, and the size of every object below it."""
 
     def request(store: Any, key: str) -> Any:
         import obstore
@@ -262,10 +262,10 @@ def list_objects(url: str) -> Iterator[tuple[str, int]]:
 
 
 def zarr_store(path: str) -> Any:
-    """Return what Zarr opens for reading the store at `path`, a folder or an address."""
+    """Return a read-only store for `zarr.open` at `path`, a folder or an address."""
     if not is_remote(path):
         return path
-    import zarr  # whole, before a part of it: another thread may be importing it
+    import zarr  # before a submodule of it, as another thread may be importing zarr
 
     from dask_slides.readers.remote.zarr_store import RemoteStore
 

@@ -1,4 +1,4 @@
-"""Zarr's store of remote objects, with errors of dask_slides."""
+"""A Zarr store of remote objects that raises the errors of dask_slides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dask_slides.readers.remote.object_store import remote_errors
 
 
 class RemoteStore(WrapperStore):  # type: ignore[misc]
-    """Reads objects, and translates errors of obstore."""
+    """Read objects, and translate errors of obstore."""
 
     def __init__(self, store: Any, url: str) -> None:
         super().__init__(ObjectStore(store, read_only=True))
@@ -25,11 +25,11 @@ class RemoteStore(WrapperStore):  # type: ignore[misc]
     async def get_partial_values(
         self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]
     ) -> Any:
-        """Return many ranges."""
+        """Return several byte ranges of objects."""
         with remote_errors(self._url):
             return await self._store.get_partial_values(prototype, key_ranges)
 
     async def exists(self, key: str) -> bool:
-        """Return whether there is an object."""
+        """Return whether the object exists."""
         with remote_errors(self._url):
             return bool(await self._store.exists(key))

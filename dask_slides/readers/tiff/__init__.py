@@ -1,1 +1,1 @@
-"""TIFF and the formats of scanners that are built on it."""
+"""Read TIFF and the scanner formats that are based on it."""

@@ -1,8 +1,8 @@
 """Check the structure of a TIFF before tifffile reads it; no pixel is read.
 
-tifffile gets something out of every file: it ends the list of pages where directories loop, leaves
-out values beyond the end of the file and cuts tables that are too long. The pixels would be wrong,
-so such files are refused here.
+tifffile also opens broken files: it ends the list of pages where directories loop, leaves out
+values beyond the end of the file and cuts tables that are too long. The pixels would be wrong, so
+such files are refused here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
           16: 8, 17: 8, 18: 8}  # fmt: skip
 """Bytes of a value, by its type."""
 _INTEGERS = frozenset({1, 3, 4, 9, 13, 16, 18})
-"""Integer types; 9 is signed, and some writers use it for 4."""
+"""Integer types. Some writers use 9, which is signed, in place of 4."""
 _NUMBERS = frozenset({254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 322,
                       323, 324, 325, 330, 338, 339})  # fmt: skip
-"""Tags with integers that describe the pixels and their place; each may occur once."""
+"""Tags with integers that describe the pixels and where they are stored; each may occur once."""
 _TEXTS = frozenset({270, 700})
 """Tags that hold XML in slides: description and XMP."""
 _SUB_DIRECTORIES = 330
@@ -107,8 +107,8 @@ class _Walk:
         while offset and (offset in chained or offset not in self.found):
             if offset in chained:
                 raise SlideFormatError(
-                    f"{self.path}: the directory at byte {offset:,} is twice in the list of "
-                    "images, a loop; export the slide anew"
+                    f"{self.path}: the list of images is a loop: the directory at byte {offset:,} "
+                    "is in it twice; export the slide again"
                 )
             if len(self.found) >= self.limits.pages:
                 raise SlideLimitError(
@@ -118,7 +118,7 @@ class _Walk:
             entries, following = self.directory(offset)
             chained.add(offset)
             self.found[offset] = self.checked(offset, entries)
-            yield from self.below(entries)
+            yield from self.sub_directories(entries)
             offset = following
 
     def directory(self, offset: int) -> tuple[NDArray[np.void], int]:
@@ -150,7 +150,7 @@ class _Walk:
         for code, kind, count, value in entries.tolist():
             if code in _NUMBERS:
                 if code in counts:
-                    raise SlideFormatError(f"{where} has tag {code} twice; export the slide anew")
+                    raise SlideFormatError(f"{where} has tag {code} twice; export the slide again")
                 if kind not in _INTEGERS or not count:
                     raise SlideFormatError(
                         f"{where} has tag {code} of type {kind} with {count:,} values, not "
@@ -170,15 +170,16 @@ class _Walk:
             if self.format.ndpi and self.size >= 2**32:
                 continue  # the high bits of the offset are stored elsewhere
             if code in _TEXTS:
-                self.no_doctype(where, code, self.read(start, nbytes, f"the value of tag {code}"))
+                text = self.read(start, nbytes, f"the value of tag {code}")
+                self.check_doctype(where, code, text)
             elif start + nbytes > self.size:
                 self.read(start, nbytes, f"the value of tag {code}")
             elif code in _NUMBERS:
                 self.reserved.append((start, start + nbytes))
         return counts
 
-    def no_doctype(self, where: str, code: int, text: bytes) -> None:
-        """Refuse XML that defines entities: they can name other files, or expand without limit."""
+    def check_doctype(self, where: str, code: int, text: bytes) -> None:
+        """Refuse XML with entities, which can name other files or expand without limit."""
         lowered = text.lower() if b"<!" in text else b""
         if b"<!doctype" in lowered or b"<!entity" in lowered:
             raise SlideFormatError(
@@ -186,7 +187,7 @@ class _Walk:
                 "do not trust the file"
             )
 
-    def below(self, entries: NDArray[np.void]) -> Iterator[int]:
+    def sub_directories(self, entries: NDArray[np.void]) -> Iterator[int]:
         """Yield the offsets of the sub-directories in `entries`."""
         for code, kind, count, value in entries.tolist():
             if code != _SUB_DIRECTORIES:
@@ -206,10 +207,10 @@ class _Walk:
 
 
 def check_structure(path: str, file: BinaryIO, size: int, limits: Limits) -> Structure:
-    """Return the structure of a TIFF of so many bytes.
+    """Return the structure of a TIFF of `size` bytes.
 
-    Raises SlideTruncatedError where something lies beyond the end at `size`, SlideFormatError
-    on loops and contradictions, SlideLimitError beyond `limits`.
+    Raises SlideTruncatedError if a part lies beyond the end of the file, SlideFormatError for
+    loops and contradictions, and SlideLimitError beyond `limits`.
     """
     file.seek(0)
     head = file.read(16)
@@ -223,7 +224,9 @@ def check_structure(path: str, file: BinaryIO, size: int, limits: Limits) -> Str
     layout = Format(order, big, ndpi)
     walk = _Walk(path, file, size, limits, layout, {}, [(0, 16 if big else 8)])
     if big and head[4:8] != struct.pack(order + "HH", 8, 0):
-        raise SlideFormatError(f"{path}: a BigTIFF whose offsets are not of 8 bytes; check it")
+        raise SlideFormatError(
+            f"{path}: a BigTIFF whose offsets do not have 8 bytes; check the file"
+        )
     at = 8 if big else 4
     (first,) = struct.unpack(
         layout.pointer, walk.read(at, struct.calcsize(layout.pointer), "the header")

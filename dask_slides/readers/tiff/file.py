@@ -45,13 +45,13 @@ from dask_slides.readers.tile_status import TileStatus
 from dask_slides.runtime.fork_safety import cleared_after_fork
 
 _MOST_TAGS = 4096
-"""Tags of a directory that tifffile reads, at most."""
+"""Most tags per directory that tifffile reads."""
 OPEN_FILES = 16
 """Files that one process keeps open."""
 
 
 class StoredArray:
-    """An image in tifffile's Zarr store, or mapped from the file; it reads like a TiledPage."""
+    """An image in tifffile's Zarr store, or mapped from the file. It is read like a TiledPage."""
 
     def __init__(self, array: Any, axes: str, plane: Plane) -> None:
         """Read one `plane` of an array of `axes`."""
@@ -61,7 +61,7 @@ class StoredArray:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether reading costs no decoding."""
+        """Whether the image is mapped from the file, so that reading it decodes nothing."""
         return isinstance(self._array, np.memmap)
 
     def read(self, region: Region) -> Array:
@@ -78,7 +78,7 @@ class StoredArray:
 
 
 class TiffFile:
-    """An open file and the arrays of its levels; it is closed with its last user."""
+    """An open file and the arrays of its levels. It is closed when nothing refers to it."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class TiffFile:
         self._path = path
         self._identity = identity
         self._tiff = tiff_file(path)
-        if is_remote(path):  # all requests are for the version that is checked here
+        if is_remote(path):  # later requests fail unless they are for this version
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
         chosen = series_of(self._tiff, plane.axes)[series]
@@ -138,11 +138,11 @@ class TiffFile:
         this = series.levels[level]
         page = this.keyframe
         if is_mapped(this):
-            # one strip may be the whole image, and the Zarr store would read all of it
+            # a strip may hold the whole image, and the Zarr store would read all of it
             dtype = page.parent.byteorder + page.dtype.char
             mapped = np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
             return StoredArray(mapped, axes, plane)
-        # absent tiles are legal and read as the fill, not as black tissue
+        # absent tiles are legal, and read as the fill and not as black
         fill = page.dtype.type(0) if mask else _stored_fill(page, self._fill)
         if can_read_directly(this):
             file = byte_file(self._path, self._identity)
@@ -159,7 +159,7 @@ class TiffFile:
 
 
 opened = cleared_after_fork(lru_cache(maxsize=OPEN_FILES)(TiffFile))
-"""Return the open file: the same one for all threads."""
+"""Return the open file, which all threads share."""
 
 
 def _stored_fill(page: Any, fill: float) -> Any:
@@ -174,7 +174,7 @@ def _stored_fill(page: Any, fill: float) -> Any:
 
 
 def tiff_file(path: str, file: Any = None) -> Any:
-    """Open `path` with tifffile, and no other file that its metadata name.
+    """Open `path` with tifffile, but none of the files that its metadata name.
 
     A remote file is read through `file`, or a new stream.
     """
@@ -187,7 +187,7 @@ def tiff_file(path: str, file: Any = None) -> Any:
         tiff.is_mmstack = tiff.is_ndtiff = False
         _end_pages(tiff)
         if tiff.is_philips:
-            _mend_spacing(tiff)
+            _fix_spacing(tiff)
         return tiff
     except SlideError:
         raise
@@ -198,12 +198,12 @@ def tiff_file(path: str, file: Any = None) -> Any:
 
 
 def _end_pages(tiff: Any) -> None:
-    """End the list of pages with the file if the pointer behind the last page is missing.
+    """End the list of pages if the file ends before the pointer to a next page.
 
-    tifffile would take the last bytes of the directory for a pointer to one more page.
+    tifffile would read the last bytes of the directory as that pointer.
     """
     pages, file, form = tiff.pages, tiff.filehandle, tiff.tiff
-    if form.is_ndpi or not len(pages):  # tifffile has read all pages of an NDPI
+    if form.is_ndpi or not len(pages):  # tifffile already reads all pages of an NDPI
         return
     largest = form.tagnosize + _MOST_TAGS * form.tagsize
     for number, offset in enumerate(pages._offsets):
@@ -215,15 +215,15 @@ def _end_pages(tiff: Any) -> None:
                 return
 
 
-def _mend_spacing(tiff: Any) -> None:
+def _fix_spacing(tiff: Any) -> None:
     """Replace decimal commas in the pixel sizes of a Philips file, for tifffile."""
     page = tiff.pages.first
-    mended = re.sub(PHILIPS_SPACING, lambda found: found[0].replace(",", "."), page.description)
-    sizes = [size for pair in re.findall(PHILIPS_SPACING, mended) for size in pair]
+    fixed = re.sub(PHILIPS_SPACING, lambda found: found[0].replace(",", "."), page.description)
+    sizes = [size for pair in re.findall(PHILIPS_SPACING, fixed) for size in pair]
     if any(number_above_zero(size) is None for size in sizes):
-        tiff.is_philips = False  # tifffile would divide by them; it reads the pages without
+        tiff.is_philips = False  # tifffile would divide by them; it can read the pages without
     else:
-        page.description = mended
+        page.description = fixed
 
 
 def damaged(path: str, error: Exception) -> SlideError:

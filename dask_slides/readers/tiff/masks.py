@@ -1,4 +1,4 @@
-"""Find the pixels of a TIFF without a value: its nodata number and its mask."""
+"""Find the nodata value and the mask page of a TIFF."""
 
 from __future__ import annotations
 

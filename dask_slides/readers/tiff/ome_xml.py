@@ -1,4 +1,4 @@
-"""Read OME-XML: whether all planes lie in the file, the pixel size, the channels."""
+"""Read OME-XML: the files of the planes, the pixel size, the channels."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def children(element: Element, name: str) -> list[Element]:
 
 
 def check_single_file(path: str, tiff: Any) -> None:
-    """Refuse an OME-TIFF with planes in other files; none of those files is opened.
+    """Refuse an OME-TIFF with planes in other files, none of which is opened.
 
-    Metadata may also describe images that lie wholly in other files, such as the other wells of
-    a plate. They are left alone if the file has an image of its own.
+    The metadata may also describe images of which all planes are in other files, such as the other
+    wells of a plate. These images are ignored if the file has an image of its own.
     """
     root = root_of_xml(tiff.ome_metadata) if tiff.is_ome else None
     if root is None:
@@ -47,7 +47,7 @@ def check_single_file(path: str, tiff: Any) -> None:
     if others:
         listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise SlideUnsupportedError(
-            f"{path}: parts of this OME-TIFF lie in other files ({listed}), which are not opened; "
+            f"{path}: parts of this OME-TIFF are in other files ({listed}), which are not opened; "
             "convert it to OME-Zarr with bioformats2raw, or stack the arrays of the files and use "
             "from_dask"
         )
@@ -55,30 +55,30 @@ def check_single_file(path: str, tiff: Any) -> None:
 
 def _own_uuid(root: Element, filename: str) -> str | None:
     """Return the UUID of the opened file itself."""
-    every = [one for one in root.iter() if one.tag.endswith("UUID")]
-    named = (one.text for one in every if one.get("FileName") == filename)
+    elements = [one for one in root.iter() if one.tag.endswith("UUID")]
+    named = (one.text for one in elements if one.get("FileName") == filename)
     own = root.get("UUID") or next(named, None)
-    if own is None and len({one.text for one in every}) == 1:  # the file was renamed
-        own = every[0].text
+    if own is None and len({one.text for one in elements}) == 1:  # the file was renamed
+        own = elements[0].text
     return own
 
 
 def _files_of(image: Element, own: str | None, filename: str) -> set[str]:
-    """Return the names of the files that hold planes of `image`; "" is the opened file."""
+    """Return the names of the files that hold planes of `image`; "" means the opened file."""
     found = set()
     for one in image.iter():
         if one.tag.endswith("TiffData") and not len(one):
             found.add("")
         if one.tag.endswith("UUID"):
-            here = one.text == own or one.get("FileName") == filename
-            found.add("" if here else one.get("FileName") or str(one.text))
+            is_own = one.text == own or one.get("FileName") == filename
+            found.add("" if is_own else one.get("FileName") or str(one.text))
     return found or {""}
 
 
 def pixels_of(tiff: Any, series: Any) -> list[Element]:
     """Return the Pixels element that describes a series of tifffile.
 
-    If tifffile could not follow the metadata, return all elements of its size.
+    If tifffile did not follow the metadata, return all elements with the size of the series.
     """
     root = root_of_xml(tiff.ome_metadata)
     if root is None:
@@ -89,16 +89,16 @@ def pixels_of(tiff: Any, series: Any) -> list[Element]:
         for pixels in children(image, "Pixels")
     ]
     if series.kind == "ome":
-        start = 0  # tifffile leaves out images without data, and keeps the order
+        start = 0  # tifffile leaves out images without data, and does not change the order
         for one in tiff.series:
-            own = next((n for n in range(start, len(images)) if _is(one, *images[n])), None)
+            own = next((n for n in range(start, len(images)) if _matches(one, *images[n])), None)
             if one is series and own is not None:
                 return [images[own][1]]
             start = start if own is None else own + 1
     return [pixels for _, pixels in images if _of_size(pixels, series)]
 
 
-def _is(series: Any, name: str, pixels: Element) -> bool:
+def _matches(series: Any, name: str, pixels: Element) -> bool:
     return series.name in (name, name or "Baseline") and _of_size(pixels, series)
 
 
@@ -108,7 +108,7 @@ def _of_size(pixels: Element, series: Any) -> bool:
 
 
 def mpp_of_pixels(pixels: list[Element]) -> tuple[float, float] | None:
-    """Return micrometres per pixel (y, x) if all elements have the same."""
+    """Return micrometres per pixel (y, x), or None unless all elements agree."""
     found = {tuple(_micrometres(one, axis) for axis in "YX") for one in pixels}
     if len(found) != 1:
         return None

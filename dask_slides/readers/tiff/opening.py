@@ -1,4 +1,4 @@
-"""Open a TIFF: check its directories and tags, and make the source."""
+"""Open a TIFF: check its directories and tags, and create the source."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from dask_slides.readers.tile_status import fill_for
 _COLOUR = {2, 3, 5, 6}
 """Photometric tags of RGB, palettes, CMYK and YCbCr."""
 _LARGEST_STRIP = 2**26
-"""Bytes of a strip that may be fetched for one row: some writers make one strip of all rows."""
+"""Largest strip, in bytes, that is fetched from a server: some images are one large strip."""
 
 
 def open_tiff(
@@ -57,11 +57,11 @@ def open_tiff(
     limits: Limits,
     choice: ImageSelection = ImageSelection(),
 ) -> Opened:
-    """Read the tags of the file at `path`; no other file is opened."""
+    """Read the tags of the file at `path`. No other file is opened."""
     identity = identify(path)
     with stream(path) as file:
         structure = check_structure(path, file, identity.size, limits)
-        file.seek(0)  # tifffile starts where the stream is
+        file.seek(0)  # tifffile starts at the current position
         with tiff_file(path, file) as tiff:
             try:
                 return _open(path, identity, tiff, structure, fill, limits, choice)
@@ -108,7 +108,7 @@ def _reader_of(series: Any) -> str:
 
 
 def _check(path: str, number: int, level: Any, structure: Structure, limits: Limits) -> None:
-    """Refuse a level that would not be read right."""
+    """Refuse a level that cannot be read correctly."""
     where = f"{path}: level {number}"
     check_level(where, level)
     fit_tables(level)
@@ -119,8 +119,8 @@ def _check(path: str, number: int, level: Any, structure: Structure, limits: Lim
 
 
 @dataclass(frozen=True)
-class _Meaning:
-    """What the stored samples of all levels mean."""
+class _SampleFormat:
+    """The format of the stored samples of all levels."""
 
     axes: str
     channels: int
@@ -128,34 +128,37 @@ class _Meaning:
     conversion: Conversion
 
 
-def _meaning(path: str, series: Any, axes: str) -> _Meaning:
+def _sample_format(path: str, series: Any, axes: str) -> _SampleFormat:
     sizes = dict(zip(axes, series.shape, strict=True))
     if {"C", "S"} <= set(sizes):
-        raise SlideUnsupportedError(f"{path}: channels of colour images; save them one by one")
+        raise SlideUnsupportedError(
+            f"{path}: has several colour images as channels; save each as a file of its own"
+        )
     channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
     orientation = ORIENTATIONS[orientation_of(path, series.keyframe)]
-    return _Meaning(axes, channels, orientation, conversion_of(path, series.keyframe, channels, 0))
+    conversion = conversion_of(path, series.keyframe, channels, 0)
+    return _SampleFormat(axes, channels, orientation, conversion)
 
 
-def _level(path: str, number: int, series: Any, meaning: _Meaning) -> Level:
-    """Return what is known of level `number`; refuse one that means something else."""
+def _level(path: str, number: int, series: Any, samples: _SampleFormat) -> Level:
+    """Return the size of level `number`; refuse a level with another sample format."""
     level = series.levels[number]
     largest = max(level.keyframe.databytecounts)
     if is_remote(path) and largest > _LARGEST_STRIP:
         raise SlideUnsupportedError(
-            f"{path}: level {number} lies in strips of {largest / 1e6:,.0f} MB, which can only "
-            "be fetched whole; fetch the file first, or save it in tiles"
+            f"{path}: level {number} has strips of {largest / 1e6:,.0f} MB, which can only "
+            "be fetched whole; download the file first, or save it in tiles"
         )
-    conversion = conversion_of(path, level.keyframe, meaning.channels, 0)
+    conversion = conversion_of(path, level.keyframe, samples.channels, 0)
     orientation = ORIENTATIONS[orientation_of(path, level.keyframe)]
-    if (conversion, orientation) != (meaning.conversion, meaning.orientation):
+    if (conversion, orientation) != (samples.conversion, samples.orientation):
         raise SlideUnsupportedError(
-            f"{path}: level {number} is of another orientation, colour space, palette or "
+            f"{path}: level {number} has another orientation, colour space, palette or "
             "alpha than level 0; save it without that level"
         )
     full, stored = (
         (size["Y"], size["X"])
-        for size in (dict(zip(meaning.axes, one.shape, strict=True)) for one in (series, level))
+        for size in (dict(zip(samples.axes, one.shape, strict=True)) for one in (series, level))
     )
     downsample = (snapped_factor(full[0], stored[0]), snapped_factor(full[1], stored[1]))
     sides = orientation.sides
@@ -171,20 +174,20 @@ def _source(
     fill: float | None,
     mask: tuple[int, int] | None,
 ) -> TiffSource:
-    meaning = _meaning(path, series, axes)
-    conversion, orientation = meaning.conversion, meaning.orientation
+    samples = _sample_format(path, series, axes)
+    conversion, orientation = samples.conversion, samples.orientation
     nodata = nodata_of(series.keyframe)
-    colours = conversion.channels(meaning.channels) == 3
-    colour = colours and int(series.keyframe.photometric) in _COLOUR
-    # palettes and inverted values are converted: their nodata value is no fill
+    has_three = conversion.channels(samples.channels) == 3
+    colour = has_three and int(series.keyframe.photometric) in _COLOUR
+    # palette indices and inverted values are converted, so nodata cannot be the fill
     default = None if conversion.mixes or conversion.invert else nodata
     fill = fill_for(path, fill, conversion.dtype(series.dtype), colour=colour, nodata=default)
-    levels = [_level(path, number, series, meaning) for number in range(len(series.levels))]
+    levels = [_level(path, number, series, samples) for number in range(len(series.levels))]
     if mask is not None:  # levels without a mask of their own would show masked pixels
         levels = levels[: mask[1]]
     stored = series.levels[: len(levels)]
     conversion = replace(conversion, fill=fill)
-    # a mirrored image has its partial means at the other end
+    # in a mirrored image the means of fewer pixels would be at the wrong end
     plain = conversion.plain and orientation == UPRIGHT and nodata is None and mask is None
     reductions = tuple(reductions_of(level) if plain else () for level in stored)
     return TiffSource(
@@ -192,7 +195,7 @@ def _source(
         identity,
         index,
         tuple(levels),
-        meaning.channels,
+        samples.channels,
         series.dtype,
         conversion,
         reductions,

@@ -1,4 +1,4 @@
-"""Check the tags of a page: whether it can be read, and what its samples mean."""
+"""Check that a page can be read, and find the conversion of its samples."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def check_level(where: str, level: Any) -> None:
         )
     if bits > 24 and page.compression in _JPEG2000:
         raise SlideUnsupportedError(
-            f"{where} has JPEG 2000 of {bits} bits, of which its decoder keeps 24; convert it to "
+            f"{where} has JPEG 2000 of {bits} bits, of which its decoder returns 24; convert it to "
             "another codec"
         )
     plain = page.compression in _PLAIN and page.dtype.kind == "u"
     if bits == 24 and plain and page.parent.byteorder == ">":
         raise SlideUnsupportedError(
-            f"{where} has integers of 24 bits in a big-endian file, whose bytes some programs "
-            "write in one order and some in the other; convert it to 32 bits"
+            f"{where} has integers of 24 bits in a big-endian file, whose byte order differs "
+            "between programs; convert it to 32 bits"
         )
     is_named = 262 in page.tags or page.samplesperpixel < 3 or page.compression in _PLAIN
     if not is_named or photometric_of(page) not in _PHOTOMETRIC:
@@ -80,8 +80,8 @@ def check_level(where: str, level: Any) -> None:
         )
     if page.compression in FAX and (page.bitspersample, samples_of(page)) != (1, 1):
         raise SlideUnsupportedError(
-            f"{where} is CCITT of {samples_of(page)} samples of {page.bitspersample} bits, where "
-            "one bit a pixel is read; convert it to another codec"
+            f"{where} is CCITT with {samples_of(page)} samples of {page.bitspersample} bits, but "
+            "only one bit per pixel is read; convert it to another codec"
         )
     orientation_of(where, page)
     if page.compression in _PLAIN | _NEVER_PREDICTED and page.predictor != 1:
@@ -91,7 +91,7 @@ def check_level(where: str, level: Any) -> None:
     if int(page.compression) not in DECODED:
         name = getattr(page.compression, "name", page.compression)
         raise SlideUnsupportedError(
-            f"{where} is compressed as {name}, whose tiles do not tell their size beforehand; "
+            f"{where} is compressed as {name}, which shows the size of a tile only after decoding; "
             "convert it to a tiled JPEG or JPEG 2000 TIFF"
         )
 
@@ -103,7 +103,7 @@ def _check_decode(where: str, page: Any) -> None:
         if not getattr(decode, "__name__", "").startswith("decode_raise"):
             return
         decode(None, 0)
-    except Exception as error:  # the reason, whatever class tifffile gives it
+    except Exception as error:  # tifffile raises many classes of errors here
         raise SlideUnsupportedError(
             f"{where} cannot be decoded ({reason_of_tags(error)}); "
             "convert it to a tiled JPEG or deflate TIFF"
@@ -111,7 +111,7 @@ def _check_decode(where: str, page: Any) -> None:
 
 
 def _check_predictor(where: str, page: Any) -> None:
-    """Refuse predictors that libtiff ignores, or that programs read in different ways."""
+    """Refuse predictors that libtiff ignores, or that programs apply differently."""
     packed = page.bitspersample not in (8, 16, 32, 64)
     of_floats = page.predictor in _OF_FLOATS and page.dtype.kind != "f"
     if page.compression in _NEVER_PREDICTED or packed or of_floats:
@@ -123,7 +123,7 @@ def _check_predictor(where: str, page: Any) -> None:
 
 
 def _check_luma(where: str, page: Any) -> None:
-    """Refuse YCbCr outside of JPEG that is not of 8 bits and three samples."""
+    """Refuse YCbCr outside of JPEG unless it has three samples of 8 bits."""
     plain = page.compression in _PLAIN and page.bitspersample == 8
     blocks = page.planarconfig == 1 and page.predictor == 1
     if not plain or page.samplesperpixel != 3 or (is_subsampled(page) and not blocks):
@@ -169,9 +169,9 @@ def check_declared(where: str, level: Any, limits: Limits) -> None:
 
 
 def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
-    """Refuse offsets and byte counts that cannot be those of `one`, a page like `page`.
+    """Refuse tables of offsets and byte counts that do not fit `one`, a page like `page`.
 
-    The number of entries comes from the structure of the `file`, as tifffile corrects tables.
+    The numbers of entries come from the structure of `file`, as tifffile corrects the tables.
     """
     if one is None:
         raise SlideFormatError(
@@ -179,19 +179,18 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
         )
     counts = file.tags.get(one.offset, {})
     expected = math.prod(page.chunked)
-    # libtiff computes the byte count of one uncompressed strip from its size
+    # as libtiff does, the byte count of a single uncompressed strip is computed from its size
     known = page.jpegheader is not None or (expected == 1 and page.compression == 1)
     if counts and not known and not counts.keys() & {279, 325}:
         raise SlideFormatError(
-            f"{where} does not tell how many bytes its {expected} tiles or strips have (byte "
-            "counts are missing); save it anew"
+            f"{where} lacks the byte counts of its {expected} tiles or strips; save it again"
         )
     lengths = [counts[code] for code in _TABLES if code in counts]
     found = [len(one.dataoffsets), len(one.databytecounts)]
-    # tifffile joins strips that follow each other; NDPI has a table of its own
+    # tifffile joins adjacent strips; NDPI has a table of its own
     merged = page.jpegheader is not None or (found == [1, 1] and page.is_contiguous)
     if lengths == [1, 1] and not any(one.dataoffsets) and not any(one.databytecounts):
-        merged = True  # a single 0: the file holds no tile
+        merged = True  # a single entry of 0 means that all tiles are absent
     # libtiff and GDAL ignore entries beyond the number of tiles
     enough = len(lengths) == 2 and min(lengths) >= expected
     if found != [expected] * 2 or (not merged and lengths and not enough):
@@ -203,18 +202,18 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     offsets, nbytes = np.array(one.dataoffsets, np.int64), np.array(one.databytecounts, np.int64)
     if (offsets < 0).any() or (nbytes < 0).any():
         raise SlideFormatError(f"{where} has tiles at negative offsets; fetch the file again")
-    there = np.flatnonzero((offsets > 0) & (nbytes > 0))
-    if not len(there):
+    present = np.flatnonzero((offsets > 0) & (nbytes > 0))
+    if not len(present):
         return
-    beyond = there[offsets[there] + nbytes[there] > file.size]
+    beyond = present[offsets[present] + nbytes[present] > file.size]
     if len(beyond):
         first = int(beyond[0])
         raise SlideTruncatedError(
             f"{where}: {len(beyond):,} of {expected:,} tiles lie beyond the end of the file, tile "
             f"{first} at byte {offsets[first]:,} first; the file was cut short, fetch it again"
         )
-    # the same tile may be named again and again, as for glass that was not scanned
-    order = there[np.argsort(offsets[there], kind="stable")]
+    # many entries may point to the same tile, as for glass that was not scanned
+    order = present[np.argsort(offsets[present], kind="stable")]
     starts, stops = offsets[order], offsets[order] + nbytes[order]
     same = (starts[1:] == starts[:-1]) & (stops[1:] == stops[:-1])
     overlap = np.flatnonzero((starts[1:] < stops[:-1]) & ~same)
@@ -242,19 +241,19 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
 def check_alike(where: str, level: Any) -> None:
     """Refuse pages that are not stored like the first one, whose tags are used for all."""
     for number, page in enumerate(level.pages):
-        if page is None or page.is_virtual:  # without tags of its own
+        if page is None or page.is_virtual:  # it has no tags of its own
             continue
         own, first = page.aspage(), level.keyframe
-        turned = orientation_of(where, own) != orientation_of(where, first)
-        if turned or own.hash != first.hash:
+        is_turned = orientation_of(where, own) != orientation_of(where, first)
+        if is_turned or own.hash != first.hash:
             raise SlideUnsupportedError(
-                f"{where}: plane {number} is not stored as the first one is (size, tiles, codec, "
-                "bits, colour space or orientation); save all of them alike"
+                f"{where}: plane {number} is stored differently from the first one (size, tiles, "
+                "codec, bits, colour space or orientation); save all planes alike"
             )
 
 
 def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversion:
-    """Return how the samples of a page are converted to grey or colour, or refuse it."""
+    """Return the conversion of a page's samples to grey or RGB; refuse unsupported samples."""
     photometric, bits = photometric_of(page), page.bitspersample
     # ExtraSamples: 0 is a plain channel, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
@@ -263,23 +262,23 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         if page.colormap is None:
             problem = "whose colours are missing"
         elif channels != 1:
-            problem = f"with {channels} samples a pixel"
+            problem = f"with {channels} samples per pixel"
         elif page.dtype.kind not in "bu" or bits > 16:
             problem = f"of {bits}-bit {page.dtype}"
         if problem:
-            raise SlideUnsupportedError(f"{path}: a palette {problem}; convert it to RGB")
+            raise SlideUnsupportedError(f"{path}: has a palette {problem}; convert it to RGB")
         table = np.asarray(page.colormap)
         table = table // 256 if table.max() > 255 else table  # some writers use 8-bit values
         full = np.zeros((2**bits, 3), np.uint8)
         full[: table.shape[1]] = table.T[: 2**bits]
         return Conversion(palette=full.tobytes(), fill=fill)
     if photometric == 5:
-        # InkSet is 2 for other inks than cyan, magenta, yellow and black
+        # InkSet 2 means other inks than cyan, magenta, yellow and black
         inks = channels == 4 and not kinds and page.tags.valueof(332, 1) == 1
         if not inks or page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
             raise SlideUnsupportedError(
-                f"{path}: {channels} inks of {bits}-bit {page.dtype}, where CMYK of 8 or 16 bits "
-                "without alpha is read; convert it to RGB"
+                f"{path}: has {channels} inks of {bits}-bit {page.dtype}, but only CMYK of 8 or 16 "
+                "bits without alpha is read; convert it to RGB"
             )
         return Conversion(cmyk=True, fill=fill)
     scale = None
@@ -293,18 +292,18 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
     alpha = {1: "premultiplied", 2: "straight"}.get(kinds[-1]) if kinds and channels > 1 else None
     if any(kinds[:-1]):
         raise SlideUnsupportedError(
-            f"{path}: alpha that is not the last sample, or several of them (ExtraSamples "
-            f"{kinds}); save it with one alpha, the last sample"
+            f"{path}: has several alpha samples, or alpha before other samples (ExtraSamples "
+            f"{kinds}); save it with one alpha as the last sample"
         )
     if alpha and page.dtype.kind in "iu" and bits not in (*range(1, 17), 32):
         raise SlideUnsupportedError(
-            f"{path}: alpha in {bits}-bit {page.dtype}, whose scale is unknown; save it in 8 or "
-            "16 bits, or without alpha"
+            f"{path}: has alpha in {bits}-bit {page.dtype}, whose scale is unknown; save it in 8 "
+            "or 16 bits, or without alpha"
         )
     plain = page.dtype.kind in "bu" and bits in (1, 2, 4, 8, 16, 32) and page.samplesperpixel == 1
     if photometric == 0 and not plain:
         raise SlideUnsupportedError(
-            f"{path}: {bits}-bit {page.dtype} where 0 is white, with further samples or an "
+            f"{path}: has {bits}-bit {page.dtype} where 0 is white, with further samples or an "
             "unknown black; save it with black at 0"
         )
     luma = photometric == 6 and int(page.compression) in _PLAIN
@@ -335,5 +334,5 @@ def _numbers(path: str, page: Any, code: int, default: tuple[float, ...]) -> tup
         if len(found) == len(default) and positive and ascending:
             return found
     raise SlideFormatError(
-        f"{path}: tag {code} holds {value!r:.60}, which are no coefficients; convert it to RGB"
+        f"{path}: tag {code} holds invalid coefficients ({value!r:.60}); convert it to RGB"
     )

@@ -1,8 +1,8 @@
-"""Reduced tiles in a temporary file: a blank map leaves them for the resize that follows.
+"""Cache reduced tiles of a blank map in a temporary file, for the resize that follows.
 
-A blank map decodes every tile in full. A resize of the same slide reads tiles reduced, which for
-every codec but JPEG means a full decode and its means: the same decode again. JPEG is decoded
-reduced, to other pixels than the means, so its tiles are not kept.
+A blank map decodes every tile at full size. A resize of the same slide reads tiles reduced. For
+every codec but JPEG it would repeat the full decode and average its pixels. JPEG tiles are not
+cached: they are decoded directly to a reduced size, with other pixels than the means.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dask_slides.readers.tiff.source import TiffSource
 from dask_slides.readers.tiff.tiled_page import TiledPage
 
 _FREE_SPACE = 2
-"""The cache is made where this many times its size is free: the outputs need space too."""
+"""The cache is created only where this many times its size is free, as outputs need space too."""
 
 
 class ReducedTileCache:
@@ -37,7 +37,7 @@ class ReducedTileCache:
     def __init__(self, folder: str, decoder: TileDecoder, count: int, sizes: dict[int, int]):
         """Create the file in `folder` for `count` tiles; `sizes` are bytes by reduction."""
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        # closed with the last reference: another thread may still read when the context ends
+        # closed with the last reference, as another thread may read after the context ends
         self._close = weakref.finalize(self, self._file.close)
         self._decoder = decoder
         self._sizes = sizes
@@ -46,7 +46,7 @@ class ReducedTileCache:
         self._starts = dict(zip(sizes, ends, strict=False))
 
     def put(self, number: int, factor: int, tile: Array) -> None:
-        """Write a tile that was decoded at `factor`; of a full one all reductions."""
+        """Write a tile that was decoded at `factor`; write all reductions of a full tile."""
         for wanted in tuple(self._written) if factor == 1 else (factor,):
             written = self._written.get(wanted)
             if written is not None and not written[number]:
@@ -86,12 +86,12 @@ class ReducedTileCache:
 def cached_reduced_tiles(source: Source, folder: str, reads: Sequence[int]) -> Iterator[None]:
     """Decode each tile of level 0 once for several reads of it in this process.
 
-    `reads` are the reductions at which level 0 will be read, 1 for in full. Nothing is cached for
-    JPEG and for sources without plain tiles, or where `folder` has not enough free space.
+    `reads` are the reductions at which level 0 will be read, 1 for full size. Nothing is cached
+    for JPEG, for sources without plain tiles, or if `folder` has too little free space.
     """
     wanted = {n for n in reads if n > 1 and (1 in reads or list(reads).count(n) > 1)}
     page = source.tiled_page() if isinstance(source, TiffSource) and wanted else None
-    if page is None or page.reduced_tiles is not None:  # another thread caches them already
+    if page is None or page.reduced_tiles is not None:  # another thread already caches them
         yield
         return
     page.reduced_tiles = _create(page, folder, sorted(wanted))

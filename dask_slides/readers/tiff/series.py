@@ -23,8 +23,8 @@ def chosen_series(
 ) -> tuple[int, int | None, str, tuple[str, ...]]:
     """Choose a series: return its index, the page if only one is read, its name, all names.
 
-    By default it is the largest image that is not a label, macro or the like. Stacked pages that
-    the file does not explain count as images of their own, to be chosen by `image`.
+    The default is the largest image that is not a label, a macro image or similar. Pages that are
+    stacked along an unnamed axis count as separate images, which `image` chooses.
     """
     areas, images = {}, []
     for index, series in enumerate(all_series):
@@ -35,8 +35,8 @@ def chosen_series(
         areas[index] = sizes["Y"] * sizes["X"]
         other = [n for axis, n in zip(series.axes, series.shape, strict=True)
                  if axis not in "YXSCZT" and n > 1]  # fmt: skip
-        apart = len(other) == 1 and choice.axes is None
-        images += [(index, page) for page in (range(other[0]) if apart else [None])]
+        is_separate = len(other) == 1 and choice.axes is None
+        images += [(index, page) for page in (range(other[0]) if is_separate else [None])]
     if not areas:
         raise SlideFormatError(f"{path}: the file holds no image; check the file")
     names = unique_names([all_series[index].name for index, _ in images])
@@ -48,23 +48,23 @@ def chosen_series(
         ]  # fmt: skip
         if not slides:
             raise SlideArgumentError(
-                f"{path}: its {len(images)} images are called {', '.join(names)}, and none is the "
-                "slide itself; choose one with image="
+                f"{path}: holds {len(images)} images ({', '.join(names)}), none of which is "
+                "the slide itself; choose one with image="
             )
         number = max(slides, key=lambda n: areas[images[n][0]])
         if images[number][1] is not None:
             of_it = [n for n, (index, _) in enumerate(images) if index == images[number][0]]
             series = all_series[images[number][0]]
             raise SlideUnsupportedError(
-                f"{path}: {len(of_it)} pages of one size, and the file does not say what they are; "
-                f"choose one with image={of_it[0]} to {of_it[-1]}, or say it: "
+                f"{path}: holds {len(of_it)} pages of one size along an unnamed axis; "
+                f"choose one with image={of_it[0]} to {of_it[-1]}, or name the axis: "
                 f"{examples_of_axes(series.axes, series.shape)}"
             )
     return (*images[number], names[number], names if len(names) > 1 else ())
 
 
 def series_of(tiff: Any, axes: str | None) -> list[Any]:
-    """Return the series of a file; its images are joined to a stack if `axes` says so."""
+    """Return the series of a file, joined to one stack if `axes` names an axis for it."""
     found: list[Any] = tiff.series
     kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
     pages = [page for one in found for page in one.pages]
@@ -79,7 +79,7 @@ def series_of(tiff: Any, axes: str | None) -> list[Any]:
         return found
     import tifffile
 
-    # the pages were written one by one, each as an image
+    # the pages were written one at a time, each as an image
     shape = (len(pages), *first.shape)
     return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
 
@@ -87,8 +87,8 @@ def series_of(tiff: Any, axes: str | None) -> list[Any]:
 def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
     """Return the pages of a series that hold `plane`, as a series, and its axes.
 
-    Only these pages are checked, and read as fast as a file of their own. If all planes lie in one
-    page, return the whole series: the plane is selected when pixels are read.
+    Only these pages are checked, and they are read as fast as a file of one plane. If one page
+    holds all planes, return the whole series: the plane is selected when pixels are read.
     """
     depth = series.keyframe.imagedepth
     if depth > 1:
@@ -104,7 +104,7 @@ def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
 
 
 def _with_one_channel_axis(axes: str, shape: tuple[int, ...]) -> str:
-    """Return `axes` with Q for C or S if there are both and one has length 1."""
+    """Return `axes` with Q in place of C or S if it has both and one of them has length 1."""
     sizes = dict(zip(axes, shape, strict=True))
     if {"C", "S"} <= set(sizes) and 1 in (sizes["C"], sizes["S"]):
         return axes.replace("C" if sizes["C"] == 1 else "S", "Q")
@@ -112,7 +112,7 @@ def _with_one_channel_axis(axes: str, shape: tuple[int, ...]) -> str:
 
 
 def _pages_of(path: str, level: Any, plane: Plane) -> Any:
-    """Return the pages of `plane` of one level as a level; None if they are not pages."""
+    """Return the pages of `plane` of one level as a level; None if planes are not whole pages."""
     import tifffile
 
     axes, shape = plane.axes, level.shape
@@ -138,18 +138,18 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
             )
         return None
     first = pages[0].aspage()  # other pages share the tags of the keyframe
-    # tifffile may have corrected these, as for LSM
+    # tifffile may have corrected the tables, as for LSM
     first.dataoffsets, first.databytecounts = pages[0].dataoffsets, pages[0].databytecounts
     pages[0] = first
-    kept = [
+    remaining = [
         (axis, n) for at, (axis, n) in enumerate(zip(axes, shape, strict=True))
         if not (at < stacked and (axis not in "YXSC" or n == 1))
     ]  # fmt: skip
     return tifffile.TiffPageSeries(
         pages,
-        tuple(n for _, n in kept),
+        tuple(n for _, n in remaining),
         level.dtype,
-        "".join(axis for axis, _ in kept),
+        "".join(axis for axis, _ in remaining),
         parent=level.parent,
         name=level.name,
         kind=level.kind,

@@ -1,7 +1,7 @@
-"""The levels of a TIFF as a source of pixels.
+"""Read the levels of a TIFF.
 
 Plain tiled pages are read directly (`tiled_page`), uncompressed images are mapped from the file,
-and all other layouts come through tifffile's Zarr store.
+and all other layouts are read through tifffile's Zarr store.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class TiffSource(Source):
     stored_dtype: np.dtype[Any]
     conversion: Conversion
     level_reductions: tuple[tuple[int, ...], ...]
-    """For each level, the factors it can be read reduced by."""
+    """For each level, the factors by which it can be read reduced."""
     level_coarseness: tuple[int, ...]
     """For each level, how many times coarser the colours of a reduced image are."""
     read_widths: tuple[int, ...]
-    """For each level, pixels along x to read at once; 0 if any number will do."""
+    """For each level, pixels along x to read at once; 0 means any number."""
     on_bad_tile: str = "raise"
     orientation: Orientation = UPRIGHT
     """How the stored image is turned upright; `levels` are those of the upright image."""
@@ -55,7 +55,7 @@ class TiffSource(Source):
     mask: int | None = None
     """The series that says which pixels have a value."""
     plane: Plane = FIRST_PLANE
-    """Which plane of the stored image is read."""
+    """The plane of the stored image that is read."""
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class TiffSource(Source):
 
     @property
     def channels(self) -> int:
-        """Samples per pixel after the conversion to plain grey or colour."""
+        """Samples per pixel after the conversion to grey or RGB."""
         return self.conversion.channels(self.stored_channels)
 
     @property
@@ -74,7 +74,7 @@ class TiffSource(Source):
 
     @property
     def fill(self) -> Any:
-        """The value that pixels without a value show."""
+        """The fill of pixels without a value."""
         return self.dtype.type(self.conversion.fill)
 
     @property
@@ -83,8 +83,8 @@ class TiffSource(Source):
         return self.nodata is not None or self.mask is not None
 
     def _open(self) -> TiffFile:
-        """Return the open file, after a check that it was not overwritten."""
-        if not is_remote(self.path):  # every request to a server checks it
+        """Check that the file was not overwritten, and return it open."""
+        if not is_remote(self.path):  # requests to a server check it themselves
             check_identity(self.path, self.identity)
         return opened(
             self.path,
@@ -125,7 +125,7 @@ class TiffSource(Source):
     def _pixels(
         self, file: TiffFile, level: int, around: Region, valid: Array | None, part: Region
     ) -> Array:
-        """Return the pixels of a part of `around`; mark in `valid` which have a value."""
+        """Return the pixels of a part of `around`; clear `valid` where they have no value."""
         if valid is not None:
             valid = valid[part.slices(around.y, around.x)]
         return self._converted(file, level, part, file.array(level).read(part), valid)
@@ -133,7 +133,7 @@ class TiffSource(Source):
     def _converted(
         self, file: TiffFile, level: int, region: Region, samples: Array, valid: Array | None
     ) -> Array:
-        """Return the pixels of stored `samples`; mark in `valid` (h, w) which have a value."""
+        """Convert stored `samples` to pixels; clear `valid` (h, w) where they have no value."""
         if valid is not None and self.nodata is not None:
             colours = samples[..., :-1] if self.conversion.alpha else samples
             valid &= ~is_nodata(colours, self.nodata)
@@ -151,7 +151,7 @@ class TiffSource(Source):
             return self.orientation.pixels(pixels), None
         if not pixels.flags.writeable:  # mapped from the file
             pixels = pixels.copy()
-        np.copyto(pixels, self.fill, where=~valid[..., None])  # slower with the mask as an index
+        np.copyto(pixels, self.fill, where=~valid[..., None])  # faster than indexing with a mask
         return self.orientation.pixels(pixels), self.orientation.pixels(valid)
 
     def _with_tile(self, failure: Exception, level: int, regions: list[Region]) -> Exception:
@@ -166,8 +166,8 @@ class TiffSource(Source):
                     try:
                         file.array(level).read(tile)
                     except Exception as error:
-                        place = self._upright(level, tile)
-                        return decode_error(self.path, level, place, error, offset)
+                        upright = self._upright(level, tile)
+                        return decode_error(self.path, level, upright, error, offset)
         return failure
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
@@ -191,12 +191,12 @@ class TiffSource(Source):
         return MissingRegion(self._upright(level, hole.region), tile)
 
     def lacks(self, level: int, region: Region) -> bool:
-        """Return whether it is known that no tile holds any of `region` of `level`."""
+        """Return whether all tiles of `region` of `level` are known to hold no pixels."""
         stored = self.orientation.stored(region, self.levels[level].shape)
         return self._open().tile_status(level).all_missing(stored)
 
     def reductions(self, level: int) -> tuple[int, ...]:
-        """Return the factors that `level` can be read reduced by."""
+        """Return the factors by which `level` can be read reduced."""
         return self.level_reductions[level]
 
     def read_width(self, level: int) -> int:
@@ -244,7 +244,7 @@ class TiffSource(Source):
         return None
 
     def _checked(self, level: int, regions: list[Region], items: Iterator[Item]) -> Iterator[Item]:
-        """Yield `items`, which are read of `regions`; an error names the tile."""
+        """Yield `items`, which are read from `regions`; raise errors that name the tile."""
         while True:
             try:
                 item = next(items, None)

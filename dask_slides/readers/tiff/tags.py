@@ -1,4 +1,4 @@
-"""Read the tags of a TIFF: format, scanner, micrometres per pixel, channels, tables of tiles."""
+"""Read TIFF tags: format, scanner, micrometres per pixel, channels, tables of tiles."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _MAPPED_ROWS = 64
 """Rows read at a time from an image that is mapped from the file."""
 
 MASK = 4
-"""Bit of NewSubfileType that marks a mask."""
+"""The bit of NewSubfileType that is set for a mask."""
 ASSOCIATED_IMAGES = {"label", "macro", "map", "overview", "thumbnail"}
-"""Names of images beside the slide itself, in small letters. A label may show a person's name."""
+"""Names of images beside the slide itself, in lower case. A label may show a person's name."""
 
 PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
 _VENTANA_SCAN = r'\bScanRes="([^"]*)"'
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}
-"""Micrometres of ResolutionUnit: inch and centimetre; millimetre, micrometre as tifffile has it."""
+"""Micrometres per ResolutionUnit: inch, centimetre, and tifffile's millimetre and micrometre."""
 _PLAUSIBLE_MPP = (0.01, 20.0)
-"""Resolution tags outside of this range are a printer's or a placeholder, not a microscope's."""
+"""Resolution tags outside of this range are placeholders or meant for a printer."""
 
 
 def reason_of_tags(error: Exception) -> str:
-    """Return in one line why tifffile does not read a file, in terms of its tags."""
+    """Return the reason why tifffile cannot read a file, in one line and in terms of tags."""
     if isinstance(error, TypeError):
         return "a tag holds several values where one is needed, as samples of different formats do"
     if isinstance(error, LookupError | AttributeError):
@@ -71,14 +71,14 @@ def fit_tables(level: Any) -> None:
 
 
 def is_mapped(level: Any) -> bool:
-    """Return whether a level lies uncompressed in one piece of the file, and can be mapped."""
+    """Return whether a level is stored uncompressed in one piece, so that it can be mapped."""
     page = level.keyframe
     complete = page.dataoffsets[0] and sum(page.databytecounts) >= page.nbytes
     return bool(complete and page.is_memmappable and len(level.pages) == 1)
 
 
 def photometric_of(page: Any) -> int:
-    """Return the photometric interpretation of a page; 0 is black if the page has no such tag."""
+    """Return the photometric tag of a page; without one, it is RGB or grey where 0 is black."""
     if 262 in page.tags or page.compression in (2, 3, 4):  # in fax 0 is white
         return int(page.photometric)
     return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
@@ -95,10 +95,10 @@ def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
-    """Return which tiles of a level are absent, and the offset of each: (rows, columns) each.
+    """Return which tiles of a level are absent, and their offsets, as arrays (rows, columns).
 
-    With several planes a tile is absent if that of one plane is. None for an image that is mapped
-    from the file.
+    A tile of several planes is absent if it is absent in one of them. Return None for an image
+    that is mapped from the file.
     """
     if is_mapped(level):
         return None
@@ -112,7 +112,7 @@ def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | No
 
 
 def properties_of(tiff: Any, series: Any) -> dict[str, str]:
-    """Return format, codec and the scanner's metadata as text."""
+    """Return the format, the codec and the scanner's metadata as text."""
     page = series.keyframe
     found = {
         "format": f"{'Big' if tiff.is_bigtiff else ''}TIFF ({series.kind})",
@@ -137,9 +137,9 @@ def _svs_metadata(page: Any) -> Mapping[str, Any]:
 
 
 def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel (y, x) if the file has plausible ones."""
+    """Return micrometres per pixel (y, x), or None if the file holds no plausible values."""
     page = series.keyframe
-    is_scan = series.name.lower() not in ASSOCIATED_IMAGES  # the metadata describe the scan
+    is_scan = series.name.lower() not in ASSOCIATED_IMAGES  # metadata describe only the scan
     if tiff.is_svs:
         value = number_above_zero(_svs_metadata(page).get("MPP"))
         return None if value is None else (value, value)
@@ -154,7 +154,7 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
     metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
     if unit := str(metadata.get("unit", "")).strip():
         x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
-        # inch and centimetre may come from a printer
+        # inch and centimetre may be meant for a printer
         explicit = not {x, y} & {_RESOLUTION_UNITS[2], _RESOLUTION_UNITS[3]}
     else:
         code = page.tags.valueof(296, 2)
@@ -173,7 +173,7 @@ def _mpp_of_tags(page: Any, x: float | None, y: float | None) -> tuple[float, fl
     for tag, unit in ((283, y), (282, x)):  # YResolution, XResolution
         value = page.tags.valueof(tag)
         parts = value if isinstance(value, tuple) else (value,)
-        if len(parts) == 2 and parts[1]:  # a fraction, as it should be
+        if len(parts) == 2 and parts[1]:  # a fraction, as TIFF requires
             parts = (parts[0] / parts[1],)
         per_unit = number_above_zero(parts[0]) if len(parts) == 1 else None
         if unit is None or per_unit is None:
@@ -205,7 +205,7 @@ def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel,
 
 
 def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
-    # the description may have keys of these names too, whose values are anything
+    # the description may have the same keys, with any values
     tables, ranges, labels = (
         value if isinstance(value := metadata.get(key), tuple | list) else ()
         for key in ("LUTs", "Ranges", "Labels")

@@ -1,8 +1,8 @@
 """Read a page of tiles or strips directly: read the bytes, decode, copy into the result.
 
-tifffile's Zarr store serves every layout, but reads under a lock and sends each tile through an
-event loop. Where a level is one page of tiles with all samples, as in most slides, reading a
-region is a loop over its tiles. Strips are tiles as wide as the page.
+tifffile's Zarr store reads every layout, but under a lock, and decodes each tile through an event
+loop. In most slides a level is one page of tiles with all samples. There a region is read in a
+simple loop over its tiles. Strips are tiles as wide as the page.
 
 A page of tiles can also be read reduced, as the means of 2 x 2, 4 x 4 or 8 x 8 pixels.
 """
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from dask_slides.readers.tiff.reduced_tile_cache import ReducedTileCache
 
 _JPEG_HEADER = 2048
-"""Bytes of a JPEG stream that hold its frame header."""
+"""Bytes at the start of a JPEG stream that contain its frame header."""
 _REQUEST_SIZE = 3 * 2**19
-"""Bytes to ask another machine for at once, so that the transfer takes longer than the wait."""
+"""Bytes per request to a server, so that the transfer takes longer than the latency."""
 _serial = itertools.count()
 
 
@@ -44,13 +44,13 @@ def can_read_directly(level: Any) -> bool:
         len(level.pages) == 1
         and page.tiledepth == page.imagedepth == 1
         and (page.planarconfig == 1 or page.samplesperpixel == 1)
-        and page.jpegheader is None  # NDPI: restart intervals of one stream, made into tiles
+        and page.jpegheader is None  # tiles of an NDPI are restart intervals of one stream
         and level.axes in ("YXS", "YX")
     )
 
 
 def reductions_of(level: Any) -> tuple[int, ...]:
-    """Return the reductions at which a level of tifffile can be read."""
+    """Return the factors by which a level of tifffile can be read reduced."""
     page = level.keyframe
     if (
         not (page.is_tiled and can_read_directly(level))
@@ -62,7 +62,7 @@ def reductions_of(level: Any) -> tuple[int, ...]:
 
 
 def coarseness_of(level: Any) -> int:
-    """Return how much coarser the colours of a reduced level are than its luma."""
+    """Return how many times coarser than its luma the colours of a reduced level are."""
     page = level.keyframe
     if not is_jpeg(page):
         return 1
@@ -80,10 +80,10 @@ def coarseness_of(level: Any) -> int:
 
 
 def read_width_of(level: Any, remote: bool) -> int:
-    """Return how many pixels along x of a level to read at once; 0 if any number will do.
+    """Return how many pixels along x of a level to read at once; 0 means any number.
 
-    Strips are decoded whole, so all of them. From another machine as many tiles as make a request
-    of a good size.
+    Strips are decoded whole, so it is their width. For a remote file it is the width of the tiles
+    that make a request of a good size.
     """
     page = level.keyframe
     if not page.is_tiled:
@@ -109,7 +109,7 @@ class TiledPage:
     ) -> None:
         """Read `page` of `file`; with `cache_full` its full-size tiles are cached too.
 
-        With `status` a tile that cannot be decoded is marked there and reads like an absent one.
+        With `status`, tiles that cannot be decoded are recorded there and read as the fill.
         """
         self._bytes = TileByteReader(file, page)
         self.decoder = TileDecoder(page, self._bytes)
@@ -117,7 +117,7 @@ class TiledPage:
         self._page = page
         self._fill = fill
         self._tile = tile_size(page)
-        # regions of strips lie above each other: their readers ask for the whole width at once
+        # strips are read at their whole width, so no region on the left or right needs them again
         self._cache_full = cache_full and page.is_tiled
         self._status = status
         self._across = -(-page.imagewidth // self._tile[1])
@@ -136,8 +136,8 @@ class TiledPage:
     def read(self, region: Region, factor: int = 1) -> Array:
         """Return the samples (h, w, s) of `region` of the page reduced by `factor`.
 
-        Tiles that its edges cut are cached for the regions beside it, if they are reduced or of a
-        level that is resized further.
+        Tiles at its edges are cached for neighbouring regions, if they are reduced or if full-size
+        tiles are cached too.
         """
         shape = (region.height, region.width, self._page.samplesperpixel)
         new = POOL.array if factor > 1 else np.empty
@@ -157,32 +157,32 @@ class TiledPage:
         return out
 
     def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
-        """Yield the part of each good tile in `region`; the next one overwrites the array."""
+        """Yield the part of each good tile in `region`. The next part overwrites the array."""
         rows, columns = self._spans(region, 1)
         for batch in self._batches(rows, columns, SharedTiles()):
             for number, tile in self._tiles(batch, 1):
                 if tile is not None:
                     row, column = divmod(number, self._across)
                     yield (
-                        self._place(number).intersect(region),
+                        self._region(number).intersect(region),
                         tile[rows[row][1], columns[column][1]],
                     )
 
     def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
-        """Yield what each tile holds of each of many regions; a tile is decoded once for all."""
+        """Yield the parts of `regions` in each tile. Each tile is decoded once for all regions."""
         wanted: dict[int, list[int]] = {}
         for index, region in enumerate(regions):
             rows, columns = self._spans(region, 1)
             for row, column in itertools.product(rows, columns):
                 wanted.setdefault(row * self._across + column, []).append(index)
         for number, tile in self._tiles(dict.fromkeys(sorted(wanted), NO_REUSE), 1):
-            place = self._place(number)
+            covered = self._region(number)
             for index in wanted[number]:
-                part = place.intersect(regions[index])
+                part = covered.intersect(regions[index])
                 yield (
                     index,
                     part,
-                    self._filled(part) if tile is None else tile[part.slices(place.y, place.x)],
+                    self._filled(part) if tile is None else tile[part.slices(covered.y, covered.x)],
                 )
 
     def _filled(self, part: Region) -> Array:
@@ -190,8 +190,8 @@ class TiledPage:
         shape = (part.height, part.width, self._page.samplesperpixel)
         return np.full(shape, self._fill, self._page.dtype)
 
-    def _place(self, number: int) -> Region:
-        """Return where a full-size tile lies on the page."""
+    def _region(self, number: int) -> Region:
+        """Return the region of a full-size tile on the page."""
         row, column = divmod(number, self._across)
         return Region(row * self._tile[0], column * self._tile[1], *self._tile)
 
@@ -206,9 +206,9 @@ class TiledPage:
     def _batches(
         self, rows: Spans, columns: Spans, shared: SharedTiles
     ) -> Iterator[dict[int, Reuse]]:
-        """Yield the tiles that the file holds and how often each is read again.
+        """Yield batches of the tiles that the file holds, and how often each is read again.
 
-        One batch is fetched at once: a row of tiles, or all strips.
+        A batch is fetched at once. It is a row of tiles, or all strips.
         """
         present = [row for row in rows if self._present[row, min(columns) : max(columns) + 1].any()]
         for some in [present] if self._across == 1 else [[row] for row in present]:
@@ -220,9 +220,9 @@ class TiledPage:
             }
 
     def _tiles(self, reuse: dict[int, Reuse], factor: int) -> Iterator[tuple[int, Array | None]]:
-        """Yield numbers and samples of tiles, None for corrupt ones that are masked.
+        """Yield numbers and samples of tiles; None for corrupt tiles that are masked.
 
-        The array may be overwritten by the next one. `reuse` says how often each is read again.
+        The next tile may overwrite the array. `reuse` tells how often each tile is read again.
         """
         missing = []
         cached = self.reduced_tiles
@@ -246,24 +246,24 @@ class TiledPage:
                 if reuse[number].times:
                     TILE_CACHE.put((self._serial, number, factor), tile, reuse[number])
                 if self._status is not None:
-                    self._status.mark_decoded(self._place(number))
+                    self._status.mark_decoded(self._region(number))
             yield number, tile
 
     def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
-        """Yield the bytes of tiles; None where the file holds none, or they are masked."""
+        """Yield the bytes of tiles; None for absent tiles and for corrupt ones that are masked."""
         if self._status is None:
             yield from self._bytes.fetch(numbers)
             return
-        left = dict.fromkeys(numbers)
-        together = self._bytes.fetch(numbers)
-        while left:
+        remaining = dict.fromkeys(numbers)
+        fetched = self._bytes.fetch(numbers)
+        while remaining:
             try:
-                number, data = next(together)
-            except Exception:  # one of them cannot be read: fetch them one by one
+                number, data = next(fetched)
+            except Exception:  # a tile cannot be read: fetch the remaining ones one at a time
                 break
-            del left[number]
+            del remaining[number]
             yield number, data
-        for number in left:
+        for number in remaining:
             try:
                 ((_, data),) = self._bytes.fetch([number])
             except Exception as error:
@@ -272,14 +272,14 @@ class TiledPage:
             yield number, data
 
     def _mark_corrupt(self, number: int, error: Exception) -> None:
-        """Remember that a tile is corrupt if those are masked, else raise `error`."""
+        """Record that a tile is corrupt if corrupt tiles are masked, else raise `error`."""
         if self._status is None:
             raise error
-        self._status.mark_corrupt(self._place(number), error)
+        self._status.mark_corrupt(self._region(number), error)
 
 
 Spans = dict[int, tuple[slice, slice]]
-"""Tiles along an axis by number: where each lies in a region, and which part of it does."""
+"""By tile number along an axis, the overlapping slices of the region and of the tile."""
 
 
 def _spans(size: int, start: int, stop: int) -> Spans:

@@ -1,7 +1,7 @@
 """LZW, deflate, PackBits and others: streams may end in any way behind the last byte needed.
 
-The files are made here, byte by byte where no library writes them. GDAL, and libvips with
-fail_on="warning", read the sound ones alike.
+Files that no library writes are built byte by byte. GDAL, and libvips with fail_on="warning", read
+the same pixels from those that are not damaged.
 """
 
 import zlib
@@ -33,7 +33,7 @@ BYTES = {
     "more", [b"x", b"\0\0\0", bytes(600), b"some other bytes", b"row of three strips " * 40]
 )  # fmt: skip
 def test_bytes_beyond_the_last_row_are_left_out(tmp_path, codec, more):
-    """They lie in the stream of each strip, as writers that fill whole words or sectors do."""
+    """Some writers pad the stream of each strip to whole words or disk sectors."""
     path = tmp_path / "a.tif"
     code, encode = BYTES[codec]
     pixels = coded()
@@ -74,7 +74,7 @@ def test_a_strip_that_lacks_bytes_is_refused(tmp_path, codec, less):
 @pytest.mark.parametrize("tile", [None, 16])
 @pytest.mark.parametrize("code", [8, 32946])
 def test_deflate_without_its_last_bytes_is_read_if_nothing_is_missing(tmp_path, code, tile):
-    """libtiff looks at no byte behind the last that it needs: not at the checksum, for one."""
+    """libtiff ignores bytes behind the last one that it needs, such as the checksum."""
     path = tmp_path / "a.tif"
     pixels = coded()
     height, width = (tile, tile) if tile else (ROWS, 48)
@@ -118,7 +118,7 @@ def test_deflate_of_a_wrong_checksum_is_refused(tmp_path, more):
 
 @pytest.mark.parametrize("less", [5, 8])
 def test_deflate_without_its_end_that_holds_more_than_the_tile_is_refused(tmp_path, less):
-    """Its bytes may be those of another image, or of a stream that was overwritten with zeros."""
+    """The bytes may belong to another image, or the stream was overwritten with zeros."""
     path = tmp_path / "a.tif"
     strips(path, 8, coded(), lambda part: zlib.compress(part.tobytes() + bytes(300))[:-less])
     with pytest.raises(ds.errors.TileDecodeError) as error:
@@ -139,7 +139,7 @@ def test_unsupported_codecs_are_named(tmp_path, code):
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), more=st.integers(-2, 3))
 def test_lzw_without_its_end_is_read_if_nothing_is_missing(tmp_path_factory, tile, seed, more):
-    """Whole codes, a few too many or some too few; no code for the end of the stream."""
+    """The stream has whole codes, a few too many or too few, and no end code."""
     path = tmp_path_factory.getbasetemp() / "lzw.tif"
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, rng.integers(2, 256), (32, 32, 1)).astype(np.uint8)
@@ -169,7 +169,7 @@ def test_lzw_cut_anywhere_is_read_only_if_nothing_is_missing(tmp_path_factory, s
     if there >= sum(width for _, width in codes[:-1]):
         try:
             np.testing.assert_array_equal(pixels_of(path), pixels)
-        except ds.errors.TileDecodeError:  # two bytes of zeros may be a hole of the file system
+        except ds.errors.TileDecodeError:  # two zero bytes may be lost data of the file system
             assert stream[:-less].endswith(b"\0\0")
     else:
         with pytest.raises(ds.errors.TileDecodeError, match=r"no end|holds"):
@@ -179,7 +179,7 @@ def test_lzw_cut_anywhere_is_read_only_if_nothing_is_missing(tmp_path_factory, s
 @pytest.mark.parametrize("code", [1, 5, 7, 8])
 @pytest.mark.parametrize("layout", [{"rows": 16}, {"tile": 16}], ids=str)
 def test_one_offset_of_0_means_that_all_tiles_are_absent(tmp_path, code, layout):
-    """libtiff reads zeros without a warning; here they are absent tiles of the fill."""
+    """libtiff reads zeros without a warning; dask_slides reads absent tiles as the fill."""
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(tags_of((40, 48, 3), code, **layout), [b""]))
     for tag in (324, 325) if "tile" in layout else (273, 279):
@@ -195,7 +195,7 @@ def test_one_offset_of_0_means_that_all_tiles_are_absent(tmp_path, code, layout)
 
 @pytest.mark.parametrize("code", [1, 32773, 34887])
 def test_a_predictor_of_a_codec_without_one_is_refused(tmp_path, code):
-    """libtiff does not look at it, tifffile applies it: two pictures."""
+    """libtiff ignores the predictor, but tifffile applies it."""
     path = tmp_path / "a.tif"
     pixels = coded()
     encode = dict(BYTES.values()).get(code, bytes)
@@ -218,7 +218,7 @@ def test_lzw_with_reversed_bits(tmp_path):
 
 
 def test_damaged_lzw_is_refused_or_of_the_right_size(tmp_path):
-    """No checksum tells a changed code from another; most changes make the stream too long."""
+    """LZW has no checksum, so a changed code may be valid; most make the stream too long."""
     path = tmp_path / "a.tif"
     pixels = coded()[:16]
     stream = imagecodecs.lzw_encode(pixels.tobytes())

@@ -1,4 +1,4 @@
-"""CCITT strips are what was written, and damage in them is an error."""
+"""CCITT strips have the pixels that were written, and damage raises an error."""
 
 import io
 import itertools
@@ -40,7 +40,7 @@ FAXES = {
 
 
 def fax_strips(path, pixels, kind, rows, change=bytes, tile=None, more=()):
-    """Write strips (or one tile column) that libtiff encodes, each of them as changed."""
+    """Write strips (or one tile column) that libtiff encodes, after changing each of them."""
     compression, info = FAXES[kind]
     pieces = []
     for y in range(0, len(pixels), rows):
@@ -131,7 +131,7 @@ def test_damaged_strips_are_refused_or_read_as_libtiff_reads_them(tmp_path_facto
 
 
 def test_strips_are_refused_if_the_logger_of_imagecodecs_is_disabled(tmp_path, monkeypatch):
-    """Only a record of that logger reports a damaged strip."""
+    """Damage is known only from records of that logger."""
     path = tmp_path / "a.tif"
     fax_strips(path, bilevel(40, 50), "group 4", 20)
     logger = logging.getLogger("imagecodecs")
@@ -206,7 +206,7 @@ def test_threads_restore_the_level_of_the_logger(tmp_path, caplog):
 def test_more_than_one_bit_per_pixel_is_refused(tmp_path, code, samples, bits):
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(tags_of((16, 16, samples), code, bits=bits), [b"\0\1" * 40]))
-    with pytest.raises(ds.errors.SlideUnsupportedError, match="one bit a pixel") as error:
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="one bit per pixel") as error:
         ds.open_slide(path)
     one_line(error)
     with pytest.raises(Exception), Image.open(path) as image:  # noqa: B017

@@ -1,4 +1,4 @@
-"""Streams that are images: their headers and samples must be what the page says."""
+"""Codecs of image streams: header and samples of a stream must fit the page."""
 
 import struct
 import zlib
@@ -26,13 +26,13 @@ def test_compressed_lerc(tmp_path, packing, dtype):
     np.testing.assert_array_equal(pixels_of(path)[..., 0], pixels)
 
 
-def test_lerc_compressed_in_an_unknown_way_or_too_large_is_refused(tmp_path):
+def test_lerc_of_unknown_compression_or_too_large_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     tags = tags_of((16, 16, 1), 34887)
     blob = imagecodecs.lerc_encode(np.zeros((16, 16), np.uint8))
     for packing, stream, reason in (
         (1, zlib.compress(blob), None),
-        (7, zlib.compress(blob), "unknown way 7"),
+        (7, zlib.compress(blob), "unknown compression 7"),
         (1, zlib.compress(bytes(2**22)), "cannot be decoded"),
         (2, imagecodecs.zstd_encode(bytes(2**22)), "cannot be decoded"),
         (1, zlib.compress(blob)[:-9], "cannot be decoded"),
@@ -68,7 +68,7 @@ ENCODED = {
     ],
 )
 def test_streams_with_other_samples_than_the_page_are_refused(tmp_path, code, name, tags):
-    """3 samples of 8 bits; strips of 12 rows are whole rows of 2 and 4 samples too."""
+    """Strips of 12 rows of 3 samples are also whole rows of 2 and of 4 samples."""
     path = tmp_path / "a.tif"
     pixels = coded()[:12]
     path.write_bytes(tiff(tags_of(pixels.shape, code), [ENCODED[code](pixels)]))
@@ -76,13 +76,13 @@ def test_streams_with_other_samples_than_the_page_are_refused(tmp_path, code, na
     if code != 7:
         np.testing.assert_array_equal(right, pixels)
     path.write_bytes(tiff(tags_of(pixels.shape, code) | tags, [ENCODED[code](pixels)]))
-    if name == "four samples" and code == 50001:  # libwebp leaves alpha out that is 255
+    if name == "four samples" and code == 50001:  # libwebp omits an alpha channel of 255
         np.testing.assert_array_equal(pixels_of(path)[..., :3], pixels)
         return
     if name == "a bit" and code == 50002:
-        pytest.skip("JPEG XL does not tell before it is decoded")
+        pytest.skip("JPEG XL shows it only after decoding")
     errors = (ds.errors.TileDecodeError, ds.errors.SlideUnsupportedError)
-    with pytest.raises(errors, match=r"where the page says|decoder keeps 24") as error:
+    with pytest.raises(errors, match=r"where the page says|decoder returns 24") as error:
         pixels_of(path)
     one_line(error)
 
@@ -92,8 +92,8 @@ def test_streams_with_other_samples_than_the_page_are_refused(tmp_path, code, na
               struct.error("unpack requires"), ZeroDivisionError("division by zero")],
     ids=repr,
 )  # fmt: skip
-def test_errors_of_python_are_not_shown_as_reasons(tmp_path, monkeypatch, error):
-    """A library that fails on a damaged file reports something about its own code."""
+def test_reasons_do_not_quote_errors_of_python(tmp_path, monkeypatch, error):
+    """A library may report an error about its own code for a damaged file."""
     path = tmp_path / "a.tif"
     pixels = coded()
     strips(path, 34712, pixels, imagecodecs.jpeg2k_encode)

@@ -1,4 +1,4 @@
-"""JPEG: simplejpeg gets only what it is safe for; strips and planes are held to their sizes."""
+"""JPEG: simplejpeg gets only streams that it decodes safely; sizes of strips are checked."""
 
 import io
 import itertools
@@ -30,17 +30,17 @@ for path in sys.argv[1:]:
 
 
 def lossless(path, samples, tile, beside):
-    """Write lossless JPEG and what it holds; with `beside` two of three tiles are baseline."""
+    """Write lossless JPEG and its pixels; with `beside` two of three tiles are baseline."""
     pixels = np.ascontiguousarray(smooth(512, 384)[..., :samples])
     colours = {"colorspace": "rgb", "outcolorspace": "rgb"} if samples == 3 else {}
     height, width = (tile, tile) if tile else (128, 384)
     pieces, expected = [], np.empty_like(pixels)
     for number, (y, x) in enumerate(np.ndindex(512 // height, 384 // width)):
-        place = np.s_[y * height : (y + 1) * height, x * width : (x + 1) * width]
-        part = np.ascontiguousarray(pixels[place].squeeze())
-        how = {} if beside and number % 3 != 1 else {"lossless": True}
-        pieces.append(imagecodecs.jpeg8_encode(part, 95, **colours, **how))
-        expected[place] = imagecodecs.jpeg8_decode(pieces[-1], **colours).reshape(
+        where = np.s_[y * height : (y + 1) * height, x * width : (x + 1) * width]
+        part = np.ascontiguousarray(pixels[where].squeeze())
+        options = {} if beside and number % 3 != 1 else {"lossless": True}
+        pieces.append(imagecodecs.jpeg8_encode(part, 95, **colours, **options))
+        expected[where] = imagecodecs.jpeg8_decode(pieces[-1], **colours).reshape(
             height, width, samples
         )
     path.write_bytes(tiff(tags_of(pixels.shape, 7, 128, tile), pieces))
@@ -49,7 +49,7 @@ def lossless(path, samples, tile, beside):
 
 
 def test_lossless_jpeg_of_8_bits(tmp_path):
-    """simplejpeg makes room for 1/8 of it, and libjpeg-turbo fills it with all: a crash."""
+    """simplejpeg would crash: libjpeg-turbo writes a full tile into an array of 1/8 of it."""
     paths = []
     for samples, tile, beside in itertools.product((1, 3), (None, 128), (False, True)):
         paths.append(tmp_path / f"{samples} {tile} {beside}.tif")
@@ -61,7 +61,7 @@ def test_lossless_jpeg_of_8_bits(tmp_path):
 
 
 def with_frame(stream, marker=None, bits=None, sampling=None):
-    """Return a baseline stream whose frame header says something else."""
+    """Return a baseline stream whose frame header declares another kind."""
     data, at = bytearray(stream), 2
     while data[at + 1] not in (0xC0, 0xC2):
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -72,17 +72,17 @@ def with_frame(stream, marker=None, bits=None, sampling=None):
     return bytes(data)
 
 
-def encoded(samples, **how):
+def encoded(samples, **options):
     file = io.BytesIO()
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[samples]
     pixels = noise(32, 48, samples).squeeze()
-    Image.fromarray(pixels, mode).save(file, "JPEG", **how)
+    Image.fromarray(pixels, mode).save(file, "JPEG", **options)
     return file.getvalue()
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The streams that simplejpeg is asked to decode."""
+    """Return the list of streams that simplejpeg decodes."""
     streams = []
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data, *a, **k: streams.append(data))
     return streams
@@ -99,9 +99,9 @@ def test_simplejpeg_gets_only_huffman_coded_dct_frames_of_8_bits(decoded):
         assert (len(decoded) > before) == (marker in (0xC0, 0xC1, 0xC2))
     decoded.clear()
     for samples in (1, 3, 4):
-        for asked in (1, 2, 3, 4):
-            SimpleJpeg(b"", asked)(encoded(samples))
-            assert len(decoded) == (samples == asked)
+        for declared in (1, 2, 3, 4):
+            SimpleJpeg(b"", declared)(encoded(samples))
+            assert len(decoded) == (samples == declared)
             decoded.clear()
     SimpleJpeg(b"", 3)(with_frame(stream, bits=12))
     for sampling in ((0x22, 0x22, 0x22), (0x22, 0x21, 0x11), (0x11, 0x22, 0x11),
@@ -116,7 +116,7 @@ def test_simplejpeg_gets_only_huffman_coded_dct_frames_of_8_bits(decoded):
 
 
 def test_the_frame_of_each_stream_is_checked(decoded):
-    """Not only the first one of a page; and what the tables of the page say counts too."""
+    """The check covers streams after the first one, and frames in the tables of the page."""
     stream, other = encoded(3), with_frame(encoded(3), 0xC3)
     decode = SimpleJpeg(b"", 3)
     for data in (stream, other, stream, memoryview(other)):
@@ -150,7 +150,7 @@ def test_jpeg_of_other_kinds_is_refused_by_name(tmp_path, marker):
 
 @pytest.mark.parametrize("rows", [16, 11, 8])
 def test_the_last_strip_may_have_more_rows_than_it_needs(tmp_path, rows):
-    """40 rows in strips of 16: the last one needs 8."""
+    """An image of 40 rows has strips of 16, so the last strip needs 8."""
     path = tmp_path / "a.tif"
     pixels = coded()
     streams = []
@@ -170,10 +170,10 @@ def test_the_last_strip_may_have_more_rows_than_it_needs(tmp_path, rows):
 def test_strips_of_other_heights_are_refused(tmp_path, rows):
     path = tmp_path / "a.tif"
     pixels = coded()
-    for place in (0, 2):  # too few and far too many are no last strip either
+    for number in (0, 2):  # the height of the last strip is checked too
         count = itertools.count()
-        strips(path, 7, pixels, lambda part, count=count, place=place: imagecodecs.jpeg8_encode(
-            pixels[:rows].copy() if next(count) == place else part, 95))  # fmt: skip
+        strips(path, 7, pixels, lambda part, count=count, number=number: imagecodecs.jpeg8_encode(
+            pixels[:rows].copy() if next(count) == number else part, 95))  # fmt: skip
         with pytest.raises(ds.errors.TileDecodeError, match="where the page says") as error:
             pixels_of(path)
         one_line(error)
@@ -181,18 +181,18 @@ def test_strips_of_other_heights_are_refused(tmp_path, rows):
 
 @pytest.mark.parametrize("layout", [{}, {"tile": 16}])
 def test_planes_with_photometric_rgb_are_grey(tmp_path, layout):
-    """As GDAL writes them with interleave=band: no JFIF header, one component, photometric RGB."""
+    """GDAL writes such planes with interleave=band: one component, no JFIF header."""
     path = tmp_path / "a.tif"
     pixels = coded()[:32]
     side = layout.get("tile", 48)
     pieces, expected = [], np.empty_like(pixels)
     for plane in range(3):
         for y, x in itertools.product(range(0, 32, 16), range(0, 48, side)):
-            place = np.s_[y : y + 16, x : x + side, plane]
-            piece = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels[place]), 95)
+            where = np.s_[y : y + 16, x : x + side, plane]
+            piece = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels[where]), 95)
             at = 4 + int.from_bytes(piece[4:6]) if piece[2:4] == b"\xff\xe0" else 2
             pieces.append(piece[:2] + piece[at:])
-            expected[place] = imagecodecs.jpeg8_decode(piece)
+            expected[where] = imagecodecs.jpeg8_decode(piece)
     tags = tags_of(pixels.shape, 7, 16, **layout) | {284: (3, [2])}
     path.write_bytes(tiff(tags, pieces))
     np.testing.assert_array_equal(pixels_of(path), expected)

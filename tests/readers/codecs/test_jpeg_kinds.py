@@ -1,6 +1,6 @@
-"""JPEG that only imagecodecs decodes: lossless, 12 bits, two components; right or refused.
+"""JPEG that only imagecodecs decodes (lossless, 12 bits, two components) is read right or refused.
 
-The streams are made code by code, so that the right samples follow from the standard (ITU-T T.81)
+The streams are built code by code, so the expected samples follow from the standard (ITU-T T.81)
 and not from a decoder.
 """
 
@@ -37,7 +37,7 @@ def read(slide):
 
 
 def predicted(samples, y, x, predictor, middle, first):
-    """Return what a sample is predicted to be; `first` is whether its row begins an interval."""
+    """Return the prediction of a sample; `first` tells whether its row begins an interval."""
     if x == 0:
         return middle if first else samples[y - 1, 0]
     left = samples[y, x - 1]
@@ -49,7 +49,7 @@ def predicted(samples, y, x, predictor, middle, first):
 
 
 def lossless(samples, bits, predictor, shift=0, rows=0, **header):
-    """Return a stream of `samples` (h, w, c), with a restart marker every so many rows."""
+    """Return a stream of `samples` (h, w, c), with a restart marker every `restart` rows."""
     samples = samples.astype(int) >> shift
     height, width, count = samples.shape
     units = []
@@ -84,14 +84,14 @@ COLOUR = noise(4, 8, 3)
         (lossless(COLOUR, 8, 1), 6, "lossless JPEG of YCbCr"),
         (lossless(COLOUR, 8, 1, factors=((2, 1), (1, 1), (1, 1))), 2, "subsampled components"),
         (
-            # imagecodecs.ljpeg_decode makes other samples of this one
+            # imagecodecs.ljpeg_decode returns other samples for this stream
             jpeg(2, 4, scan(["00000"] * 8, (0,), 3, (1, 0, 0)), frame=0xC3, bits=8,
                  given=tables(17), restart=3),
             None, "restart interval",
         ),
     ],
 )  # fmt: skip
-def test_lossless_that_would_be_other_samples_is_refused(tmp_path, stream, photometric, reason):
+def test_lossless_that_would_be_decoded_wrong_is_refused(tmp_path, stream, photometric, reason):
     shape = COLOUR.shape if photometric else (2, 4, 1)
     slide = slide_of(tmp_path / "a.tif", stream, shape, 8, photometric)
     with pytest.raises(ds.errors.TileDecodeError, match=reason) as error:
@@ -103,7 +103,7 @@ def test_lossless_that_would_be_other_samples_is_refused(tmp_path, stream, photo
 
 
 def samples_of(coefficients, bits, size, grid):
-    """Return the samples of quantised blocks, of which `grid` lie above and beside each other."""
+    """Return the samples of a `grid` of quantised blocks."""
     plane = np.zeros((grid[0], 8, grid[1], 8))
     for at, values in zip(np.ndindex(grid), coefficients, strict=True):
         square = np.zeros(64)
@@ -114,7 +114,7 @@ def samples_of(coefficients, bits, size, grid):
 
 
 def dct_stream(size, bits, count, *, apart=False, progressive=False, restart=0):
-    """Return a stream of random coefficients and its samples (h, w, c), not rounded."""
+    """Return a stream of random coefficients and its unrounded samples (h, w, c)."""
     rng = np.random.default_rng([*size, bits, count])
     grid = -(-size[0] // 8), -(-size[1] // 8)
     largest = 2 ** (bits - 4)
@@ -146,10 +146,10 @@ def dct_stream(size, bits, count, *, apart=False, progressive=False, restart=0):
 
 @pytest.mark.parametrize("bits", [8, 12])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-@pytest.mark.parametrize("how", [{}, {"apart": True}, {"progressive": True}], ids=str)
-def test_samples_of_a_dct(tmp_path, bits, count, how):
+@pytest.mark.parametrize("options", [{}, {"apart": True}, {"progressive": True}], ids=str)
+def test_samples_of_a_dct(tmp_path, bits, count, options):
     for size, restart in (((16, 24), 0), ((17, 33), 3), ((5, 9), 1)):
-        stream, expected = dct_stream(size, bits, count, restart=restart, **how)
+        stream, expected = dct_stream(size, bits, count, restart=restart, **options)
         slide = slide_of(tmp_path / f"{restart}.tif", stream, expected.shape, bits)
         assert np.abs(read(slide) - expected).max() <= 1
 
@@ -173,16 +173,16 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("args", [{"lossless": True}, {"level": 98}], ids=str)
 @pytest.mark.parametrize("bits", [8, 12])
-def test_pictures_that_tifffile_writes(tmp_path, layout, args, bits):
+def test_images_that_tifffile_writes(tmp_path, layout, args, bits):
     path, picture = tmp_path / "a.tif", smooth(150, 200)
     picture = picture if bits == 8 else picture.astype(np.uint16) * 16
-    how = {"photometric": "rgb"}
+    options = {"photometric": "rgb"}
     if layout == "planes":
-        how = {"photometric": "minisblack", "extrasamples": [0, 0]}
+        options = {"photometric": "minisblack", "extrasamples": [0, 0]}
     stored = np.ascontiguousarray(picture.transpose(2, 0, 1)) if layout == "planes" else picture
     tifffile.imwrite(
         path, stored, compression="jpeg", compressionargs={**args}, metadata=None,
-        **LAYOUTS[layout], **how,
+        **LAYOUTS[layout], **options,
     )  # fmt: skip
     slide = ds.open_slide(path)
     off = np.abs(slide.data.compute() - picture.astype(int))
@@ -193,7 +193,7 @@ def test_pictures_that_tifffile_writes(tmp_path, layout, args, bits):
 # ---------------------------------------------------------------- header and end
 
 
-def test_tables_that_lie_apart(tmp_path):
+def test_tables_that_are_stored_apart(tmp_path):
     whole, expected = dct_stream((16, 24), 12, 2)
     path = tmp_path / "a.tif"
     apart = b"\xff\xd8" + tables() + b"\xff\xd9"
@@ -214,7 +214,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("kind", STREAMS)
 def test_header_and_end_are_checked(tmp_path, kind):
-    """Damage between them is not detected: imagecodecs ignores the warnings of libjpeg."""
+    """Damage between header and end is not detected: imagecodecs ignores warnings of libjpeg."""
     bits, (height, width, count), stream = STREAMS[kind]
     assert read(slide_of(tmp_path / "a.tif", stream, (height, width, count), bits)).any()
     start = stream.index(b"\xff\xda")
@@ -224,7 +224,7 @@ def test_header_and_end_are_checked(tmp_path, kind):
         ("header", stream[:20] + stream[start:], (height, width, count), bits, "JPEG stream has"),
         ("size", stream, (height + 1, width, count), bits, "where the page says"),
         ("samples", stream, (height, width, 3), bits, "components where the page says"),
-        ("bits", stream, (height, width, count), 20 - bits, "bits a sample where the page says"),
+        ("bits", stream, (height, width, count), 20 - bits, "bits per sample where the page says"),
     ):
         slide = slide_of(tmp_path / f"{name}.tif", data, shape, deep)
         with pytest.raises(ds.errors.TileDecodeError, match=reason) as error:

@@ -1,4 +1,4 @@
-"""Slides in buckets and on web servers: the same pixels, few requests, no byte too many."""
+"""Slides in buckets and on web servers: the same pixels, few requests, no superfluous bytes."""
 
 import pickle
 import subprocess
@@ -90,7 +90,7 @@ def test_a_slide_of_40000_tiles_opens_in_few_requests(bucket, tmp_path):
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory):
-    """A slide whose tiles are large, as noise is: 200 KB each, 3 MB a row."""
+    """Return a slide of noise, whose tiles are large: 200 KB each, 3 MB per row."""
     path = tmp_path_factory.mktemp("slides") / "heavy.tif"
     options = {"compression": "zlib", "compressionargs": {"level": 1}, "photometric": "rgb"}
     tifffile.imwrite(path, noise(4096, 4096, 3), tile=(256, 256), **options)
@@ -136,7 +136,7 @@ def test_a_resize_fetches_each_tile_once_in_large_requests(
 def test_only_the_tiles_of_a_crop_are_fetched(bucket, heavy):
     path, tiles = heavy
     slide = ds.open_slide(bucket.put(path, "heavy.tif"))
-    slide.read(0, 0, 10, 10)  # the decoder is proven
+    slide.read(0, 0, 10, 10)  # tests simplejpeg on a tile
     bucket.traffic.requests.clear()
     slide.read(1024, 1024, 512, 512)
     assert len(bucket.traffic.requests) == 2  # two rows of two tiles
@@ -152,17 +152,17 @@ def test_requests_are_repeated_after_every_kind_of_fault(bucket, tissue_tiff, ki
     assert bucket.traffic.injected[kind] >= 1
 
 
-@pytest.mark.parametrize(("kind", "said"), [("500", "answers 500"), ("reset", "breaks off")])
+@pytest.mark.parametrize(("kind", "reason"), [("500", "answers 500"), ("reset", "breaks off")])
 def test_a_server_that_never_answers_is_given_up(
     bucket,
     tissue_tiff,
     kind,
-    said,
+    reason,
 ):
     slide = ds.open_slide(bucket.put(tissue_tiff, "down.tif"))
     bucket.traffic.requests.clear()
     bucket.faults.start(1.0, (kind,))
-    with pytest.raises(ds.errors.RemoteError, match=said) as error:
+    with pytest.raises(ds.errors.RemoteError, match=reason) as error:
         slide.read(0, 0, 20, 20)
     assert isinstance(error.value, ConnectionError)
     assert slide.path in one_line(error)
@@ -203,10 +203,10 @@ def test_no_secret_is_stored_or_shown(bucket, tissue_tiff):
     slide = ds.open_slide(bucket.put(tissue_tiff, "secret.tif"))
     small = ds.resize(slide, downsample=2)
     url = ds.write(small, "s3://slides/secret.ome.zarr")
-    said = [repr(slide), repr(slide.source), slide._repr_html_(), *map(repr, slide.details)]
-    said += [pickle.dumps(small.data).decode("latin1"), pickle.dumps(slide).decode("latin1")]
+    shown = [repr(slide), repr(slide.source), slide._repr_html_(), *map(repr, slide.details)]
+    shown += [pickle.dumps(small.data).decode("latin1"), pickle.dumps(slide).decode("latin1")]
     stored = bucket.contents("secret.ome.zarr").values()
-    for text in [*said, *(data.decode("latin1") for data in stored)]:
+    for text in [*shown, *(data.decode("latin1") for data in stored)]:
         assert servers.SECRET not in text
         assert bucket.address.removeprefix("http://") not in text
     assert url == "s3://slides/secret.ome.zarr"

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer with fixed seeds; `python tests/support/fuzz.py` is a long one."""
+"""Run the fuzzer briefly with fixed seeds; `python tests/support/fuzz.py` runs longer."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ FOUND = {
     "mpp of a mapping": ("store", 1958),
     "tiles of an impossible size": ("store", 4286),
 }
-"""Mutants that once raised other errors than ours."""
+"""Mutants that once raised errors of other packages."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def tracebacks(findings):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("kind", fuzz.KINDS)
-def test_mutants_are_read_or_raise_our_errors(tmp_path, findings, kind):
+def test_mutants_are_read_or_raise_errors_of_dask_slides(tmp_path, findings, kind):
     fuzz.fuzz(kind, tmp_path, range({"tiff": 300, "store": 60}[kind]), findings)
     assert not tracebacks(findings)
 
@@ -65,7 +65,7 @@ def test_the_mutator_finds_the_structure(tmp_path):
     assert len({mutated_json(seed, document) for seed in range(40)}) > 20
 
 
-def test_only_other_errors_than_ours_are_findings(findings):
+def test_only_errors_of_other_packages_are_findings(findings):
     def broken():
         raise ZeroDivisionError("not ours")
 

@@ -1,4 +1,4 @@
-"""NDPI: one JPEG of which each interval between restart markers is decoded as a tile."""
+"""NDPI: each interval between the restart markers of one JPEG is decoded as a tile."""
 
 import dask
 import numpy as np
@@ -37,7 +37,7 @@ def intervals(path):
 
 
 def decoded(path):
-    """Return what tifffile makes of the intervals, each by itself."""
+    """Return the intervals as tifffile decodes them, one at a time."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         out = np.zeros((page.imagelength, page.imagewidth, page.samplesperpixel), np.uint8)
@@ -54,7 +54,7 @@ def test_pixels_are_those_of_tifffile(tmp_path, variant):
     assert slide.properties["format"] == "TIFF (ndpi)"
 
 
-def test_intervals_are_decoded_by_simplejpeg_alone_once_it_is_proven(tmp_path, monkeypatch):
+def test_intervals_are_decoded_by_simplejpeg_once_it_matches_imagecodecs(tmp_path, monkeypatch):
     import imagecodecs
 
     calls = []
@@ -66,11 +66,11 @@ def test_intervals_are_decoded_by_simplejpeg_alone_once_it_is_proven(tmp_path, m
     slide = ds.open_slide(path)
     slide.data.compute()
     assert len(intervals(path)) == 24
-    assert 0 < len(calls) <= 8  # threads of one read may come to it together
+    assert 0 < len(calls) <= 8  # several threads may decode the first tiles at the same time
 
 
 def middle_zeroed(data):
-    """Leave the end, so that only libjpeg can tell."""
+    """The end marker is intact, so only libjpeg can detect the damage."""
     half = len(data) // 2
     return data[:half] + bytes(len(data) - half - 2) + data[-2:]
 
@@ -93,7 +93,7 @@ def test_damage_that_libjpeg_only_warns_of_is_an_error(tmp_path, damage, number)
     data = bytearray(path.read_bytes())
     data[offset : offset + count] = DAMAGES[damage](bytes(data[offset : offset + count]))
     path.write_bytes(data)
-    decoded(path)  # tifffile makes pixels of it
+    decoded(path)  # tifffile does not raise
     with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).data.compute()
     one_line(error)

@@ -1,4 +1,4 @@
-"""A TIFF may name other files: none is opened, and an image that needs them is refused."""
+"""Other files that a TIFF names are not opened, and images that need them are refused."""
 
 import json
 import os
@@ -31,7 +31,7 @@ for one in found:
 
 
 def opened_files(path):
-    """Return every file that a process of its own opens to read the slide."""
+    """Return every file that a subprocess opens to read the slide."""
     command = [sys.executable, "-c", WATCHED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -100,7 +100,7 @@ def test_a_plane_whose_page_is_missing_is_refused(tmp_path):
     one_line(error)
 
 
-def test_images_of_other_files_are_left_alone(tmp_path):
+def test_images_in_other_files_are_ignored(tmp_path):
     wells = [image_of([(0, f"{n}.ome.tif", uuid_of(n))]) for n in range(3)]
     slide = ds.open_slide(write(tmp_path / "1.ome.tif", xml_of(*wells, own=uuid_of(1))))
     np.testing.assert_array_equal(slide.data.compute(), planes_of(1).transpose(1, 2, 0))
@@ -108,7 +108,7 @@ def test_images_of_other_files_are_left_alone(tmp_path):
 
 
 def ndtiff(path, plane):
-    """Write a TIFF that says of itself that an index in its folder names its planes."""
+    """Write a TIFF whose tags refer to an index of planes in its folder."""
     summary = b"{}"
     head = struct.pack("<IIII", 483729, 2, 2355492, len(summary)) + summary
     first = 8 + len(head)

@@ -111,7 +111,7 @@ def test_other_codecs_are_reduced_to_the_means_exactly(tmp_path, name):
 
 
 def test_padding_of_tiles_beyond_the_image_is_not_averaged(tmp_path):
-    # tifffile pads the last tiles with zeros, which in YCbCr are no colour at all
+    # tifffile pads the last tiles with zeros, which are not a valid colour in YCbCr
     path = tmp_path / "padded.tif"
     image = np.full((300, 420, 3), 200, np.uint8)
     options = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}
@@ -143,7 +143,7 @@ def test_a_region_has_the_pixels_of_the_whole(flat, data):
     assert np.array_equal(found, expected[region.slices()])
 
 
-def test_a_real_slide_with_rgb_components_and_tables_apart(real_slide):
+def test_a_real_slide_with_rgb_components_and_separate_tables(real_slide):
     slide = ds.open_slide(real_slide)
     assert page_of(slide).decoder.simplejpeg() is not None
     full = slide.read(0, 0, *slide.shape[:2])
@@ -155,7 +155,7 @@ def test_a_real_slide_with_rgb_components_and_tables_apart(real_slide):
         assert np.abs(off).mean() < 2
 
 
-def test_a_decoder_that_is_off_by_a_bit_is_not_used(tmp_path, monkeypatch):
+def test_a_decoder_with_slightly_wrong_pixels_is_not_used(tmp_path, monkeypatch):
     import simplejpeg
 
     real = simplejpeg.decode_jpeg
@@ -176,7 +176,7 @@ def test_a_decoder_that_is_off_by_a_bit_is_not_used(tmp_path, monkeypatch):
 
 
 def test_jpeg_whose_photometric_tag_is_wrong_is_decoded_fast(tmp_path):
-    # photometric says RGB, and the stream holds YCbCr as tifffile's writer makes it
+    # the photometric tag is RGB, but tifffile's writer stores YCbCr in the stream
     slide = written(tmp_path, "from rgb", JPEGS)
     assert page_of(slide).decoder.simplejpeg() is not None
     image = picture("from rgb").astype(int)
@@ -208,7 +208,7 @@ def test_a_damaged_tile_raises(tmp_path, factor):
     tiff_file.opened.cache_clear()
 
 
-def test_only_plain_bytes_in_tiles_have_reductions(tmp_path):
+def test_only_plain_tiled_pages_of_8_bits_have_reductions(tmp_path):
     image = smooth(200, 200)
     kinds = {
         "strips": {"photometric": "rgb", "compression": "zlib"},
@@ -225,7 +225,7 @@ def test_only_plain_bytes_in_tiles_have_reductions(tmp_path):
         assert ds.open_slide(path).source.reductions(0) == (), name
 
 
-def test_the_cache_is_bounded_and_gives_a_tile_as_often_as_expected():
+def test_the_cache_is_bounded_and_returns_a_tile_as_often_as_expected():
     cache = TileCache(limit=1000)
     tile = np.arange(400, dtype=np.uint16).astype(np.uint8).reshape(20, 20, 1)
 
@@ -235,7 +235,7 @@ def test_the_cache_is_bounded_and_gives_a_tile_as_often_as_expected():
 
     cache.put("a", tile, Reuse(1))
     cache.put("b", tile, Reuse(2))
-    tile[...] = 0  # as the decoder does with its array
+    tile[...] = 0  # the decoder also overwrites its array
     assert has("a") and not has("a")
     assert cache.nbytes == 400
     tile[...] = np.arange(400).reshape(20, 20, 1) % 256
@@ -247,7 +247,7 @@ def test_the_cache_is_bounded_and_gives_a_tile_as_often_as_expected():
     assert has("d")
     assert cache.nbytes == 0
     cache.put("f", tile, Reuse(1))
-    cache.put("f", tile, Reuse(1))  # of two threads that missed it, none is left to come
+    cache.put("f", tile, Reuse(1))  # two threads missed it: both have read it now
     assert not has("f") and cache.nbytes == 0
     cache.clear()
     cache.put("g", tile, Reuse(1))
@@ -261,7 +261,9 @@ def test_the_cache_is_bounded_and_gives_a_tile_as_often_as_expected():
         cache.put("j", tile, Reuse(1, late=True))
         cache.put("k", tile, Reuse(1))
     assert cache.sides == (True, True)
-    assert has("i") and not has("j") and has("k")  # what is not needed soon goes first
+    assert (
+        has("i") and not has("j") and has("k")
+    )  # tiles that are not needed soon are dropped first
     assert cache.nbytes == 0
     cache.put("e", np.zeros(2000, np.uint8), Reuse(1))
     assert cache.take("e") is None and cache.nbytes == 0

@@ -1,4 +1,4 @@
-"""A blank map leaves its reduced tiles for the images that follow: fewer decodes, same pixels."""
+"""A resize reuses the reduced tiles of a blank map: fewer decodes, same pixels."""
 
 import errno
 import os
@@ -95,7 +95,7 @@ def test_the_cutoff_command_decodes_no_tile_twice(paths, tmp_path, monkeypatch, 
 
 
 def read_after_full(source, folder):
-    """Return level 0 at 1/4, after it was read in full with the cache on."""
+    """Return level 0 at 1/4 after a read at full size with the cache."""
     with cached_reduced_tiles(source, str(folder), (1, 4)):
         assert os.listdir(folder) == []  # the file has no name
         source.read(0, Region(0, 0, SIDE, SIDE))
@@ -108,7 +108,7 @@ def no_space(*_):
 
 @pytest.mark.parametrize("failing", [no_space, lambda handle, data, offset: len(data) - 1])
 @pytest.mark.parametrize("writes", [0, 20])
-def test_a_full_disk_costs_time_and_no_pixel(paths, tmp_path, monkeypatch, failing, writes):
+def test_a_full_disk_does_not_change_pixels(paths, tmp_path, monkeypatch, failing, writes):
     source = ds.open_slide(paths["zlib"]).source
     expected = source.read_reduced(0, 4, Region(0, 0, SIDE // 4, SIDE // 4))
     pwrite, left = os.pwrite, iter(range(writes))

@@ -1,4 +1,4 @@
-"""TIFF: every layout and codec against the array it was written from, or tifffile's own read."""
+"""TIFFs of every layout and codec have the pixels that were written, or those of tifffile."""
 
 import pickle
 import warnings
@@ -28,7 +28,7 @@ SIZES = [(61, 47), (64, 96), (1, 50), (50, 1)]
 
 
 def pixels_of(path, **options):
-    """Return all the pixels, and check that a window read alone is part of them."""
+    """Return all pixels, and check that a region has the same pixels if it is read alone."""
     slide = ds.open_slide(path, **options)
     whole = slide.data.compute(scheduler="sync")
     assert whole.shape == slide.shape
@@ -43,7 +43,7 @@ def pixels_of(path, **options):
 
 
 def composited(stored, fill, premultiplied=False):
-    """Return colour over `fill`, in plain floating point."""
+    """Return the colour composited over `fill`, in floating point."""
     top = float(np.iinfo(stored.dtype).max) if stored.dtype.kind == "u" else 1.0
     colour, alpha = stored[..., :-1].astype(np.float64), stored[..., -1:] / top
     mixed = (colour if premultiplied else colour * alpha) + (1 - alpha) * fill
@@ -150,12 +150,12 @@ def test_lossy_codecs_read_as_tifffile_reads_them(tmp_path, kind, tiled):
     tifffile.imwrite(path, stored, **({"compression": "jpeg"} | layout | JPEG[kind]))
     found = pixels_of(path)
     np.testing.assert_array_equal(found, tifffile.imread(path))
-    assert np.abs(found.astype(int) - stored).mean() < 4  # and it is the picture, in its colours
+    assert np.abs(found.astype(int) - stored).mean() < 4  # the image has the right colours
 
 
 @pytest.mark.parametrize("writer", ["Aperio Image Library v12", "Bio-Formats"])
 def test_aperio_ycbcr_jpeg2000(tmp_path, writer):
-    """Aperio's scanners store YCbCr as 33003 and call it RGB; of others it is RGB."""
+    """Aperio's scanners store YCbCr as 33003 with the tag of RGB; other writers store RGB."""
     path = tmp_path / "a.tif"
     ycc = np.stack([noise(61, 47, seed=k) for k in range(3)], axis=-1)
     args = {"reversible": True, "mct": False}
@@ -175,7 +175,7 @@ def test_aperio_ycbcr_jpeg2000(tmp_path, writer):
     assert np.abs(found - np.clip(expected, 0, 255)).max() <= 0.51
 
 
-# ---------------------------------------------------------------- meanings of samples
+# ---------------------------------------------------------------- kinds of samples
 
 
 @pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}, {"rowsperstrip": 7}], ids=str)
@@ -236,8 +236,10 @@ def test_unspecified_samples_are_channels(tmp_path, count):
     np.testing.assert_array_equal(pixels_of(path), stored)
 
 
-@pytest.mark.parametrize("how", ["planar rgb", "planar", "pages", "mapped", "imagej", "truncated"])
-def test_channels_first(tmp_path, how):
+@pytest.mark.parametrize(
+    "layout", ["planar rgb", "planar", "pages", "mapped", "imagej", "truncated"]
+)
+def test_channels_first(tmp_path, layout):
     path = tmp_path / "a.tif"
     stored = noise(3, 61, 47, dtype="uint16")
     axes = {"metadata": {"axes": "CYX"}, "photometric": "minisblack"}
@@ -254,7 +256,7 @@ def test_channels_first(tmp_path, how):
         "mapped": axes,
         "imagej": {"imagej": True, "metadata": {"axes": "CYX"}},
         "truncated": {**axes, "truncate": True},
-    }[how]
+    }[layout]
     tifffile.imwrite(path, stored, **options)
     np.testing.assert_array_equal(pixels_of(path), stored.transpose(1, 2, 0))
 
@@ -282,13 +284,13 @@ def test_inverted_grey(tmp_path, dtype, layout):
 # ---------------------------------------------------------------- levels, scale
 
 
-def write_pyramid(path, how, sizes=((200, 301), (100, 150), (50, 75))):
+def write_pyramid(path, layout, sizes=((200, 301), (100, 150), (50, 75))):
     levels = [smooth(*size, seed=k) for k, size in enumerate(sizes)]
     options = {"photometric": "rgb", "tile": (32, 32), "compression": "zlib"}
-    sub = how != "pages"
-    with tifffile.TiffWriter(path, bigtiff=True, ome=how == "ome") as writer:
+    sub = layout != "pages"
+    with tifffile.TiffWriter(path, bigtiff=True, ome=layout == "ome") as writer:
         first = {"subifds": len(levels) - 1} if sub else {}
-        if how == "ome":
+        if layout == "ome":
             first["metadata"] = {
                 "axes": "YXS",
                 "PhysicalSizeX": 0.5,
@@ -304,10 +306,10 @@ def write_pyramid(path, how, sizes=((200, 301), (100, 150), (50, 75))):
     return levels
 
 
-@pytest.mark.parametrize("how", ["subifds", "pages", "ome"])
-def test_pyramids(tmp_path, how):
-    path = tmp_path / ("a.ome.tif" if how == "ome" else "a.tif")
-    written = write_pyramid(path, how)
+@pytest.mark.parametrize("layout", ["subifds", "pages", "ome"])
+def test_pyramids(tmp_path, layout):
+    path = tmp_path / ("a.ome.tif" if layout == "ome" else "a.tif")
+    written = write_pyramid(path, layout)
     slide = ds.open_slide(path)
     assert [level.shape for level in slide.levels] == [(200, 301), (100, 150), (50, 75)]
     assert [level.downsample for level in slide.levels] == [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0)]
@@ -315,7 +317,7 @@ def test_pyramids(tmp_path, how):
         found = slide.to_dask(level=number).compute(scheduler="sync")
         np.testing.assert_array_equal(found, pixels)
     np.testing.assert_array_equal(slide.read(40, 80, 10, 12, level=1), written[1][20:30, 40:52])
-    assert slide.mpp_yx == ((0.25, 0.5) if how == "ome" else None)
+    assert slide.mpp_yx == ((0.25, 0.5) if layout == "ome" else None)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("µm", 1), ("nm", 1e-3), ("mm", 1e3)])
@@ -385,7 +387,7 @@ def test_damaged_tiles_raise(tmp_path, codec):
         ds.open_slide(path).data.compute(scheduler="sync")
     assert isinstance(error.value, OSError)
     message = one_line(error)
-    copy = pickle.loads(pickle.dumps(error.value))  # the codec's own error comes along
+    copy = pickle.loads(pickle.dumps(error.value))
     assert (type(copy), str(copy)) == (ds.errors.TileDecodeError, message)
 
 
@@ -464,7 +466,7 @@ def refused(path, kind, builtin, **options):
     return message
 
 
-def test_nothing_there(tmp_path):
+def test_a_path_that_does_not_exist(tmp_path):
     message = refused(tmp_path / "absent.svs", ds.errors.SlideNotFoundError, FileNotFoundError)
     assert "No such file" in message
     refused(tmp_path / "no folder" / "a.tif", ds.errors.SlideNotFoundError, FileNotFoundError)
@@ -640,7 +642,7 @@ def frames_of_pillow(path):
 
 
 def frames_of_tifffile(path):
-    """Yield what tifffile decodes, turned by hand into plain grey or colour."""
+    """Yield the tiles as tifffile decodes them, converted to grey or RGB."""
     with suppress(Exception), tifffile.TiffFile(path, _multifile=False) as tiff:
         for page in tiff.pages:
             stored = page.asarray()

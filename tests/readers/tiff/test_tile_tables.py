@@ -1,4 +1,4 @@
-"""Tables with more or fewer entries than tiles, and lists of pages without their end."""
+"""Tables with more or fewer entries than tiles, and lists of pages without an end."""
 
 import io
 import struct
@@ -62,7 +62,7 @@ def test_more_entries_than_tiles_are_ignored(tmp_path, layout, code, spare):
 
 @pytest.mark.parametrize("code", [1, 8], ids=["raw", "deflate"])
 @pytest.mark.parametrize("layout", ["strips", "tiles"])
-def test_an_absent_tile_beside_entries_to_spare(tmp_path, layout, code):
+def test_an_absent_tile_beside_unused_entries(tmp_path, layout, code):
     path = tmp_path / "a.tif"
     pieces = pieces_of(PIXELS, layout)
     encode = bytes if code == 1 else imagecodecs.zlib_encode
@@ -96,7 +96,7 @@ def test_too_few_entries_are_refused(tmp_path, layout, code):
 
 
 def directories(data):
-    """Return byte order, number format, and (place, tags) of each directory."""
+    """Return byte order, number format, and (offset, tags) of each directory."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     head, word = ("Q", "Q") if big else ("H", "I")
@@ -111,7 +111,7 @@ def directories(data):
 
 
 def ended(pages, **options):
-    """Return a file whose last directory is at its end, and how long a pointer in it is."""
+    """Return a file that ends with its last directory, and the size of its pointers."""
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream, **options) as writer:
         for page in pages:
@@ -135,7 +135,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_list_of_pages_may_end_with_the_file(tmp_path, form, count):
-    """The pointer to a next page is missing there, all of it or a part."""
+    """The pointer to a next page is missing or cut short."""
     pages = [noise(40, 48 + 16 * number, 3, seed=number) for number in range(count)]
     data, pointer = ended(pages, **FORMS[form])
     path = tmp_path / "a.tif"

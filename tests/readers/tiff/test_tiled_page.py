@@ -1,4 +1,4 @@
-"""Pages of tiles or strips read directly: the samples of the Zarr store, each decoded once."""
+"""Pages that are read directly have the samples of the Zarr store; tiles are decoded once."""
 
 import dask
 import numpy as np
@@ -26,7 +26,7 @@ KINDS = {
 }
 SHAPE = (300, 420, 3)
 TILES = {"tile": (64, 96)}
-"""They do not divide the image."""
+"""Tile sizes that do not divide the image."""
 LAYOUTS = {
     "tiles": TILES,
     "strips": {"rowsperstrip": 16},

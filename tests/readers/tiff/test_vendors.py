@@ -1,7 +1,7 @@
-"""Files made as the scanners of four vendors lay theirs out: the slide, its levels, its mpp.
+"""Files with the layouts of four scanner vendors: the slide, its levels, its mpp.
 
-Only the tags and the XML that tell the vendor are imitated; there is no free small file of
-these formats.
+The files imitate only the tags and the XML that identify the vendor: there are no small, free files
+of these formats.
 """
 
 import logging
@@ -25,14 +25,14 @@ def mean(factor):
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Silence the log of tifffile about tags of vendors that it does not know."""
+    """Silence the warnings of tifffile about unknown vendor tags."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)
 
 
 def assert_slide(path, kind, mpp):
-    """The slide is PIXELS, with a level of a quarter, not the macro image."""
+    """Check that the slide is PIXELS with a level at 1/4, and not the macro image."""
     slide = ds.open_slide(path)
     assert kind in slide.properties["format"]
     assert [level.shape for level in slide.levels] == [(512, 768), (128, 192)]
