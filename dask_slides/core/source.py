@@ -176,27 +176,27 @@ class DerivedSource(Source):
 
     @property
     def channels(self) -> int:
-        """As the parent."""
+        """The samples per pixel of the parent."""
         return self.parent.channels
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As the parent."""
+        """The dtype of the parent."""
         return self.parent.dtype
 
     @property
     def fill(self) -> Any:
-        """As the parent."""
+        """The fill of the parent."""
         return self.parent.fill
 
     @property
     def masked(self) -> bool:
-        """As the parent."""
+        """Whether single pixels of the parent may be missing."""
         return self.parent.masked
 
     @property
     def on_bad_tile(self) -> str | None:
-        """As the parent."""
+        """What happens on a corrupt tile of the parent."""
         return self.parent.on_bad_tile
 
     def lacks(self, level: int, region: Region) -> bool:

@@ -27,7 +27,7 @@ class CutSource(DerivedSource):
 
     @property
     def layer_name(self) -> str:
-        """Return "cutoff"."""
+        """The name of the graph layer, "cutoff"."""
         return "cutoff"
 
     def _scaled(self, number: int, factor: int = 1) -> tuple[Intervals, Intervals] | None:
@@ -55,7 +55,7 @@ class CutSource(DerivedSource):
 
     @property
     def operation(self) -> str:
-        """Return "cut off"."""
+        """The operation, "cut off"."""
         return "cut off"
 
     @property
@@ -131,7 +131,7 @@ class CutSource(DerivedSource):
         return tuple(f for f in self.parent.reductions(number) if self._scaled(number, f))
 
     def coarseness(self, level: int) -> int:
-        """As the parent."""
+        """Return the coarseness of the parent."""
         return self.parent.coarseness(self._cut_levels[level][0])
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:

@@ -125,7 +125,7 @@ class ResizedSource(DerivedSource):
 
     @property
     def layer_name(self) -> str:
-        """Return "resize", or "cutoff" for a cut-off at another scale."""
+        """The name of the graph layer: "resize", or "cutoff" for a cut-off at another scale."""
         return "cutoff" if self.parent.layer_name == "cutoff" else "resize"
 
     @property
@@ -157,7 +157,7 @@ class ResizedSource(DerivedSource):
 
     @property
     def operation(self) -> str:
-        """Describe the resize by its downsample, or by its size if y and x differ."""
+        """The operation with its downsample, or with its size if y and x differ."""
         y, x = (f"{factor:.3g}" for factor in self.placement.scale)
         how = f"by {y}" if y == x else f"to {self.shape[0]} x {self.shape[1]} px"
         return f"resized {how} with {self.kernel}"

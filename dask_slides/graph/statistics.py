@@ -20,7 +20,7 @@ from dask_slides.core.types import Array
 from dask_slides.graph.blocks import Block
 from dask_slides.graph.chunks import MAX_TASKS, read_unit, task_bytes, task_side
 from dask_slides.graph.resized import STRIP_PIXELS
-from dask_slides.numerics.histograms import BINS, byte_sums
+from dask_slides.numerics.histograms import BINS, Histograms, byte_sums
 from dask_slides.numerics.statistics import FIELDS, TOGETHER, add_records, record_length
 
 LARGE_CELL = 2**12
@@ -47,36 +47,25 @@ class StatsBlock:
 
     def __call__(self, source: Source, block_id: Block) -> Array:
         """Return the records of the block, (rows, cols, record), float64."""
-        row0, row1, col0, col1 = self._cells(block_id)
-        shape = (row1 - row0, col1 - col0)
         missing = self._areas(block_id)
-        nodata = np.zeros(shape, np.int64)
+        nodata = np.zeros_like(missing)
         large = math.prod(self.grid.tile) * source.channels >= LARGE_CELL
         if source.dtype == np.uint8 and "saturation" not in self.fields and large:
             samples = math.prod(self.grid.shape) * source.channels
-            sums = byte_sums(shape, bool(self.fields), samples)
+            sums = byte_sums(missing.shape, bool(self.fields), samples)
             for row, first, part, valid, empty in self._parts(source, block_id):
-                for number, pixels in enumerate(part):
-                    cell = row, first + number
-                    nodata[cell] += 0 if empty is None else np.count_nonzero(empty[number])
-                    counted = pixels if valid is None else pixels[valid[number]][None]
-                    missing[cell] -= counted.shape[0] * counted.shape[1]
-                    if counted.size:
-                        sums.add(cell, counted)
-            histograms = sums.counts()[..., : BINS * len(self.fields)]
-            return np.concatenate(
-                (sums.moments(), histograms, missing[..., None], nodata[..., None]),
-                axis=-1,
-                dtype=np.float64,
-            )
-        records = np.zeros((*shape, record_length(self.fields)))
-        for row, first, part, valid, empty in self._parts(source, block_id):
-            cells = row, slice(first, first + len(part))
-            if empty is not None:
-                nodata[cells] += np.count_nonzero(empty, axis=(1, 2))
-            add_records(records[cells], part, self.fields, valid)
-            area = part.shape[1] * part.shape[2]
-            missing[cells] -= area if valid is None else np.count_nonzero(valid, axis=(1, 2))
+                cells = row, slice(first, first + len(part))
+                _count_pixels(missing[cells], nodata[cells], part, valid, empty)
+                _add_bytes(sums, (row, first), part, valid)
+            records = np.zeros((*missing.shape, record_length(self.fields)))
+            records[..., :3] = sums.moments()
+            records[..., 3:-2] = sums.counts()[..., : BINS * len(self.fields)]
+        else:
+            records = np.zeros((*missing.shape, record_length(self.fields)))
+            for row, first, part, valid, empty in self._parts(source, block_id):
+                cells = row, slice(first, first + len(part))
+                _count_pixels(missing[cells], nodata[cells], part, valid, empty)
+                add_records(records[cells], part, self.fields, valid)
         records[..., -2], records[..., -1] = missing, nodata
         return records
 
@@ -127,6 +116,25 @@ class StatsBlock:
                             None if own_valid is None else _split(own_valid, count),
                             None if own_empty is None else _split(own_empty, count),
                         )
+
+
+def _count_pixels(
+    missing: Array, nodata: Array, part: Array, valid: Array | None, empty: Array | None
+) -> None:
+    """Subtract the valid pixels (n, h, w) of n cells from `missing`, and add those of nodata."""
+    area = part.shape[1] * part.shape[2]
+    missing -= area if valid is None else np.count_nonzero(valid, axis=(1, 2))
+    if empty is not None:
+        nodata += np.count_nonzero(empty, axis=(1, 2))
+
+
+def _add_bytes(sums: Histograms, first: tuple[int, int], part: Array, valid: Array | None) -> None:
+    """Add the pixels (n, h, w, c) of n cells from cell `first` on to `sums`, cell by cell."""
+    row, column = first
+    for number, pixels in enumerate(part):
+        counted = pixels if valid is None else pixels[valid[number]][None]
+        if counted.size:
+            sums.add((row, column + number), counted)
 
 
 def _any(mask: Array | None, default: bool) -> bool:

@@ -42,8 +42,9 @@ def active_client() -> Any | None:
 
 
 def _distributed() -> Any | None:
-    """Return the module distributed if it is imported; another thread may not have finished."""
+    """Return the module distributed if it is imported completely; None otherwise."""
     distributed = sys.modules.get("distributed")
+    # another thread may still be importing it
     return distributed if hasattr(distributed, "worker_client") else None
 
 

@@ -41,6 +41,8 @@ def _import() -> Any:
         import numba
 
         module = importlib.import_module(_MODULE)
-    except Exception:  # Numba is missing or does not fit numpy, which it reports in many ways
+    except (
+        Exception
+    ):  # Numba is missing, or raises any error because it does not support this NumPy
         return None
     return None if numba.config.DISABLE_JIT else module

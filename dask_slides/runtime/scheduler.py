@@ -138,7 +138,7 @@ def compute(
 
     On a cluster, a block that kills every worker which runs it does not stop the other blocks.
     When these are done, WorkerKilledError names it, with the text that `describe` returns for its
-    number. A lost cluster raises ClusterLostError.
+    number. If the cluster is lost, ClusterLostError is raised.
     """
     report = _report.get()
     if progress is None:

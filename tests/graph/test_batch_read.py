@@ -157,8 +157,8 @@ def test_pieces_of_a_cut_slide_share_strips(tmp_path, decodes, sync):
     cut = ds.cutoff_resize(path, downsample=1, tile_size=100).image
     assert cut.shape == (300, 320, 3)
     decodes.clear()
-    kept = np.concatenate((pixels[:, :100], pixels[:, 200:300], pixels[:, 400:]), axis=1)
-    assert np.array_equal(cut.read(0, 0, 300, 320), kept)
+    expected = np.concatenate((pixels[:, :100], pixels[:, 200:300], pixels[:, 400:]), axis=1)
+    assert np.array_equal(cut.read(0, 0, 300, 320), expected)
     assert dict(decodes) == dict.fromkeys(range(19), 1)
 
 
@@ -167,7 +167,7 @@ def test_a_blank_map_and_an_array_decode_strips_once(tmp_path, decodes, name):
     slide = ds.open_slide(written(tmp_path, name))
     once = dict.fromkeys(range(-(-300 // TIFFS[name]["rowsperstrip"])), 1)
     with dask.config.set(scheduler="sync"):
-        # cells of whole strips, many beside each other
+        # cells of whole strips, many per row
         ds.blank_map(slide, tile_size=32).compute()
         assert dict(decodes) == once
         decodes.clear()
@@ -212,9 +212,9 @@ sides = st.tuples(st.integers(1, 60), st.integers(1, 60))
     st.tuples(st.integers(1, 300), st.integers(1, 520)),
     st.integers(1, 40_000),
 )
-def test_regions_are_read_in_bounded_pieces_for_any_tile_size(places, tile, most):
+def test_regions_are_read_in_bounded_pieces_for_any_tile_size(rectangles, tile, most):
     image = Region(0, 0, *PIXELS.shape[:2])
-    regions = [Region(*corner, *side).intersect(image) for corner, side in places]
+    regions = [Region(*corner, *side).intersect(image) for corner, side in rectangles]
     source = Whole(tile)
     out = [np.zeros((r.height, r.width, 3), np.uint8) for r in regions]
     batch_read.read_each(source, 0, regions, out, most)

@@ -192,8 +192,8 @@ def test_a_cutoff_decodes_only_its_tiles_once_and_reduced(path, counting):
     with counting() as counts:
         cut = ds.cutoff_resize(path, downsample=10, blank_map=found)
         cut.image.data.compute()
-    kept = (SIDE // TILE - 2) ** 2
-    assert len(counts.decoded) == kept == len(counts.at(4))
+    remaining = (SIDE // TILE - 2) ** 2
+    assert len(counts.decoded) == remaining == len(counts.at(4))
     assert set(counts.decoded.values()) == {1}
 
 

@@ -108,7 +108,7 @@ def test_the_peak_stays_below_the_estimate(tmp_path, kind, compression):
     result = subprocess.run(args, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     grown, task = json.loads(result.stdout.splitlines()[-1])
-    print(f"{kind} of {compression}: {grown / 1e6:.0f} MB, planned {task / 1e6:.0f} MB a task")
+    print(f"{kind} of {compression}: {grown / 1e6:.0f} MB, estimated {task / 1e6:.0f} MB per task")
     assert grown <= 2 * task + LIMIT
 
 
