@@ -10,7 +10,7 @@ import re
 import struct
 from typing import Any
 
-_ACCIDENTAL = (
+_UNINTENDED = (
     LookupError,
     TypeError,
     AttributeError,
@@ -22,9 +22,9 @@ _ACCIDENTAL = (
 """Errors that a library does not raise on purpose. On a damaged file, their text is about code."""
 _NO_MEMORY = r"^out of memory error|^Insufficient memory"
 """How Pillow and libjpeg report that memory is exhausted."""
-_ENUM = r"<([A-Z]\w*)\.(\w+): -?\d+>"
+_ENUM_MEMBER = r"<([A-Z]\w*)\.(\w+): -?\d+>"
 """The repr of an enum member, which messages of tifffile contain."""
-_CODE = re.compile(
+_ABOUT_CODE = re.compile(
     r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|string to float"""
     "|^buffer is smaller|cannot reshape|could not be broadcast"
 )
@@ -165,10 +165,12 @@ class BlankSlideWarning(UserWarning):
 def reason_of(error: Exception) -> str:
     """Explain in one line, in words about the file, why it could not be read."""
     text = " ".join(str(error).split())
-    text = re.sub(_ENUM, lambda found: f"{found[1].lower()} {found[2]}", text)
+    text = re.sub(_ENUM_MEMBER, lambda found: f"{found[1].lower()} {found[2]}", text)
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    if not isinstance(error, SlideError) and (isinstance(error, _ACCIDENTAL) or _CODE.search(text)):
+    if not isinstance(error, SlideError) and (
+        isinstance(error, _UNINTENDED) or _ABOUT_CODE.search(text)
+    ):
         return "its metadata or data contradict each other"
     return text or type(error).__name__
 

@@ -82,7 +82,7 @@ def _bad_tiles_in(source: Source, level: int, regions: list[Region]) -> Array:
     return item
 
 
-def _run(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
+def _compute(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
     chunks = tuple((1,) * count for count in counts)
     blocks = compute(map_blocks(task, source, chunks, np.dtype(object), "bad-tiles"), label)
     return {tile for found in blocks.flat for tile in found}
@@ -95,7 +95,7 @@ def bad_tiles_of_level(source: Source, level: int, decodes: bool = False) -> tup
         return ()
     rows, columns = even_chunks(shape, default_chunks(source, level))
     task = CheckBlock(ReadBlock(level, bounds(rows), bounds(columns)), decodes)
-    return sorted_bad_tiles(_run(task, source, (len(rows), len(columns)), "look at tiles"))
+    return sorted_bad_tiles(_compute(task, source, (len(rows), len(columns)), "check tiles"))
 
 
 def bad_tiles_of_cells(
@@ -110,4 +110,4 @@ def bad_tiles_of_cells(
     bits = np.packbits(complete.reshape(-1)).tobytes()
     task = CellsBlock(grid, bounds(chunks[0]), bounds(chunks[1]), bits)
     counts = (len(chunks[0]), len(chunks[1]))
-    return sorted_bad_tiles(_run(task, source, counts, "name bad tiles"))
+    return sorted_bad_tiles(_compute(task, source, counts, "find bad tiles"))

@@ -94,7 +94,7 @@ class StatsBlock:
             if with_value is not None:
                 empty = ~with_value if valid is None else ~with_value & valid
                 valid = with_value if valid is None else with_value & valid
-            across = _runs(
+            across = _join_cells(
                 (col, max(piece.x, cell.x) - piece.x, min(piece.stop_x, cell.stop_x) - piece.x)
                 for col, cell in columns
                 if cell.x < piece.stop_x and cell.stop_x > piece.x
@@ -107,14 +107,14 @@ class StatsBlock:
                         part = down, slice(left, right)
                         own_valid = None if valid is None else valid[part]
                         own_empty = None if empty is None else empty[part]
-                        if not (_any(own_valid, True) or _any(own_empty, False)):
+                        if not (_has_any(own_valid, True) or _has_any(own_empty, False)):
                             continue
                         yield (
                             row,
                             col,
-                            _split(pixels[part], count),
-                            None if own_valid is None else _split(own_valid, count),
-                            None if own_empty is None else _split(own_empty, count),
+                            _split_cells(pixels[part], count),
+                            None if own_valid is None else _split_cells(own_valid, count),
+                            None if own_empty is None else _split_cells(own_empty, count),
                         )
 
 
@@ -137,11 +137,11 @@ def _add_bytes(sums: Histograms, first: tuple[int, int], part: Array, valid: Arr
             sums.add((row, column + number), counted)
 
 
-def _any(mask: Array | None, default: bool) -> bool:
+def _has_any(mask: Array | None, default: bool) -> bool:
     return default if mask is None else bool(mask.any())
 
 
-def _runs(cells: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int, int]]:
+def _join_cells(cells: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int, int]]:
     """Join adjacent cells (column, left, right) of the same width, and append their number."""
     runs: list[tuple[int, int, int, int]] = []
     for col, left, right in cells:
@@ -154,7 +154,7 @@ def _runs(cells: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int, in
     return runs
 
 
-def _split(pixels: Array, count: int) -> Array:
+def _split_cells(pixels: Array, count: int) -> Array:
     """Reshape `pixels` (h, n w, ...) of n cells to (n, h, w, ...)."""
     height, width, *rest = pixels.shape
     return pixels.reshape(height, count, width // count, *rest).swapaxes(0, 1)

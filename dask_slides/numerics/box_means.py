@@ -25,7 +25,7 @@ def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
     kernels = numba_kernels(samples * SAVED) if whole else None
     if kernels is not None and factor in (2, 4, 8):
         rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
-        kernels.box(rows, channels, factor, means.reshape(len(means), -1))
+        kernels.box_means(rows, channels, factor, means.reshape(len(means), -1))
         return means
     for top, bottom, box_height in _boxes(height, factor):
         for left, right, box_width in _boxes(width, factor):

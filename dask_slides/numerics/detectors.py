@@ -45,8 +45,8 @@ class Detector(Protocol):
         ...
 
 
-class _Judge:
-    """Base class: ``a | b`` is blank where one of them is, ``a & b`` where both are."""
+class _BaseDetector:
+    """Base class of detectors, which you can combine as ``a | b`` and ``a & b``."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     pooled: ClassVar[bool] = False
@@ -62,13 +62,13 @@ class _Judge:
         return AllOf((self, other))  # type: ignore[arg-type]
 
 
-def _share(value: float, name: str) -> None:
+def _check_share(value: float, name: str) -> None:
     if not (isinstance(value, int | float | np.floating) and 0 <= value <= 1):
         raise SlideArgumentError(f"{name}={value!r} is not a share; give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
-class Contrast(_Judge):
+class Contrast(_BaseDetector):
     """Blank where the standard deviation is at most `ratio` times the mean.
 
     This is the test of the original blank_tile_detector, on the coefficient of variation over all
@@ -100,7 +100,7 @@ class Contrast(_Judge):
         return np.asarray(stats.std <= self.ratio * np.abs(stats.mean))
 
 
-def _beyond(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+def _share_from(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
     """Return the share of bins [first, 256) in the histogram per tile; 0 if it is empty."""
     inside = np.arange(BINS) >= first[..., None]
     top = histogram.sum(axis=-1, where=inside)
@@ -118,7 +118,7 @@ def _field(stats: CellStats, name: str) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _Level(_Judge):
+class _Level(_BaseDetector):
     """Blank where at most `share` of the samples lie on the tissue side of the value `level`."""
 
     level: float
@@ -130,18 +130,18 @@ class _Level(_Judge):
         """Return True where a tile is blank."""
         width = 1.0 if stats.width is None else np.where(stats.width > 0, stats.width, 1.0)
         first = np.ceil(self.level / width - np.rint(stats.first / width))
-        bright = _beyond(_field(stats, "histogram"), first)
+        bright = _share_from(_field(stats, "histogram"), first)
         tissue = 1 - bright if self.background == "bright" else bright
         return np.asarray((tissue <= self.share) | (stats.count == 0))
 
 
-def _nothing(share: float, background: Background) -> _Level:
+def _all_blank(share: float, background: Background) -> _Level:
     """Return a detector for which all tiles are blank."""
     return _Level(-np.inf if background == "bright" else np.inf, share, background)
 
 
 @dataclass(frozen=True)
-class Brightness(_Judge):
+class Brightness(_BaseDetector):
     """Blank where at most `share` of the samples lie on the tissue side of `threshold`.
 
     A fixed threshold suits transmitted light; use ``background="dark"`` for fluorescence.
@@ -166,9 +166,9 @@ class Brightness(_Judge):
     pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _share(self.threshold, "threshold")
-        _share(self.share, "share")
-        _background(self.background)
+        _check_share(self.threshold, "threshold")
+        _check_share(self.share, "share")
+        _check_background(self.background)
 
     def fit(self, stats: CellStats) -> Detector:
         """Return the detector with the threshold of this slide."""
@@ -179,7 +179,7 @@ class Brightness(_Judge):
             low = float(stats.low[some].min(initial=np.inf))
             high = float(stats.high[some].max(initial=-np.inf))
             if low >= high:  # one value, or no samples
-                return _nothing(self.share, self.background)
+                return _all_blank(self.share, self.background)
             low = min(0.0, low)
         _, _, width = stats.pool()
         # in pooled bins, whose edges are also edges of the bins of every tile
@@ -187,17 +187,17 @@ class Brightness(_Judge):
         return _Level(float(np.ceil(level)) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a tile is blank, taking these tiles for the whole slide."""
+        """Return True where a tile is blank, if these are all tiles of the slide."""
         return self.fit(stats)(stats)
 
 
-def _background(value: str) -> None:
+def _check_background(value: str) -> None:
     if value not in ("bright", "dark"):
         raise SlideArgumentError(f"background={value!r} is not known; use 'bright' or 'dark'")
 
 
 @dataclass(frozen=True)
-class Otsu(_Judge):
+class Otsu(_BaseDetector):
     """Blank as with `Brightness`, with the threshold of Otsu for the histogram of the slide.
 
     The histogram is that of all samples of the slide, with 256 bins over the range that the slide
@@ -220,8 +220,8 @@ class Otsu(_Judge):
     pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _share(self.share, "share")
-        _background(self.background)
+        _check_share(self.share, "share")
+        _check_background(self.background)
 
     def fit(self, stats: CellStats) -> Detector:
         """Return the detector with the threshold of this slide."""
@@ -230,18 +230,18 @@ class Otsu(_Judge):
         _field(stats, "histogram")
         pooled, first, width = stats.pool()
         if np.count_nonzero(pooled) < 2:  # one value, or no samples
-            return _nothing(self.share, self.background)
+            return _all_blank(self.share, self.background)
         bins = np.rint(first / width) + np.arange(BINS)
         threshold = threshold_otsu(hist=(pooled, bins))
         return _Level((float(threshold) + 1) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a tile is blank, taking these tiles for the whole slide."""
+        """Return True where a tile is blank, if these are all tiles of the slide."""
         return self.fit(stats)(stats)
 
 
 @dataclass(frozen=True)
-class Saturation(_Judge):
+class Saturation(_BaseDetector):
     """Blank where at most `share` of the pixels have an HSV saturation above `threshold`.
 
     Stain is coloured, but glass and shadows of pens are grey. This is the test of CLAM (Lu et al.,
@@ -260,18 +260,18 @@ class Saturation(_Judge):
     needs: ClassVar[tuple[str, ...]] = ("saturation",)
 
     def __post_init__(self) -> None:
-        _share(self.threshold, "threshold")
-        _share(self.share, "share")
+        _check_share(self.threshold, "threshold")
+        _check_share(self.share, "share")
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
         first = np.floor(self.threshold * (BINS - 1) + 1e-9) + 1
-        coloured = _beyond(_field(stats, "saturation"), np.asarray(first))
+        coloured = _share_from(_field(stats, "saturation"), np.asarray(first))
         return np.asarray(coloured <= self.share)
 
 
 @dataclass(frozen=True)
-class _Group(_Judge):
+class _Group(_BaseDetector):
     detectors: tuple[Detector, ...]
 
     def __post_init__(self) -> None:
@@ -297,7 +297,7 @@ class _Group(_Judge):
 
 @dataclass(frozen=True)
 class AnyOf(_Group):
-    """Blank where at least one of the detectors is blank. The short form is ``a | b``."""
+    """Blank where at least one of the detectors returns True. The short form is ``a | b``."""
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
@@ -306,7 +306,7 @@ class AnyOf(_Group):
 
 @dataclass(frozen=True)
 class AllOf(_Group):
-    """Blank where all of the detectors are blank. The short form is ``a & b``."""
+    """Blank where all of the detectors return True. The short form is ``a & b``."""
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""

@@ -82,7 +82,7 @@ class _CompiledHistograms(Histograms):
         rows = pixels.reshape(len(pixels), -1)  # a view, if rows are contiguous
         whole = rows.shape[1] // 8 * 8
         words, rest = rows[:, :whole].view(np.uint64), rows[:, whole:]
-        self._compiled.count(words, rest, self._counts[cell])
+        self._compiled.count_bytes(words, rest, self._counts[cell])
 
 
 class _Sums(Histograms):

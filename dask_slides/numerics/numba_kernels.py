@@ -64,7 +64,7 @@ def moments(values: Any) -> tuple[Any, Any]:
 
 
 @compiled(types.void(_BYTES, types.int64, types.int64, _OUT))
-def box(pixels: Any, channels: int, factor: int, out: Any) -> None:
+def box_means(pixels: Any, channels: int, factor: int, out: Any) -> None:
     """Write the means of boxes of `factor` x `factor` of `pixels` (h, w c) to `out`.
 
     Means are rounded half up. `factor` is 2, 4 or 8, so that sums fit 16 bits. All boxes are whole.
@@ -109,7 +109,7 @@ _ACROSS = 512
 
 
 @compiled(types.void(_ROWS, _INDEX, _WEIGHTS, _OUT))
-def weigh(block: Any, first: Any, weights: Any, out: Any) -> None:
+def weighted_sums(block: Any, first: Any, weights: Any, out: Any) -> None:
     """Write to row i of `out` the sum of rows of `block` from ``first[i]``, times ``weights[i]``.
 
     Sums are rounded half up and clipped. Weights beyond the last row of `block` are not used. Each
@@ -169,7 +169,7 @@ def weigh(block: Any, first: Any, weights: Any, out: Any) -> None:
 
 
 @compiled(types.void(_WORDS, _OUT_WORDS))
-def turn(words: Any, out: Any) -> None:
+def transpose(words: Any, out: Any) -> None:
     """Transpose bytes (h, w) to (w, h), both multiples of 8, given as words of 8 bytes.
 
     Eight words, one per row, are an 8 x 8 matrix, which three steps of masks and shifts transpose
@@ -233,7 +233,7 @@ def _add(tables: Any, word: Any, times: Any) -> None:
 
 
 @compiled(types.void(_ANYWHERE, _BYTES, _COUNTS))
-def count(words: Any, rest: Any, counts: Any) -> None:
+def count_bytes(words: Any, rest: Any, counts: Any) -> None:
     """Add the histogram of the bytes of `words` and of the `rest` of their rows to `counts` (256).
 
     Three words hold 8 RGB pixels. On glass the same three words repeat, because JPEG stores little

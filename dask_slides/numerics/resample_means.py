@@ -97,8 +97,8 @@ def _bands(axis: Axis, start: int) -> tuple[_Band, ...]:
 def _batches(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
     """Yield the bands of outputs [start, stop), cut at both ends, a few at a time."""
     bands = [
-        _cut(axis, band, max(start, band.start), min(stop, band.stop))
-        for group in _starts(axis, start, stop)
+        _cut_band(axis, band, max(start, band.start), min(stop, band.stop))
+        for group in _group_starts(axis, start, stop)
         for band in _bands(axis, group)
         if band.start < stop and band.stop > start
     ]
@@ -106,13 +106,13 @@ def _batches(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
         yield bands[at : at + _BATCH]
 
 
-def _starts(axis: Axis, start: int, stop: int) -> range:
+def _group_starts(axis: Axis, start: int, stop: int) -> range:
     """Return where the groups start that contain outputs [start, stop)."""
     size = _group_size(axis)
     return range(start // size * size, stop, size)
 
 
-def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
+def _cut_band(axis: Axis, band: _Band, low: int, high: int) -> _Band:
     """Return the part of `band` with the outputs [low, high)."""
     if (low, high) == (band.start, band.stop):
         return band
@@ -139,10 +139,10 @@ def shrink(
         return
     half = _thread_buffer("half", width * channels, region.height, np.uint8)
     flat = block.reshape(height, width * channels)
-    _summed(flat, rows, region.y, region.stop_y, origin[0], half)
+    _resample(flat, rows, region.y, region.stop_y, origin[0], half)
     half = half.reshape(width, channels * region.height)
     planes = _thread_buffer("planes", channels * region.height, region.width, np.uint8)
-    _summed(half, columns, region.x, region.stop_x, origin[1], planes)
+    _resample(half, columns, region.x, region.stop_x, origin[1], planes)
     for channel, plane in enumerate(planes.reshape(channels, region.height, region.width)):
         out[..., channel] = plane  # all channels in one call would make the inner loop short
 
@@ -168,11 +168,11 @@ def _shrink_compiled(
     )
     half = _thread_buffer("half", tall, wide, np.uint8)
     flat = np.ascontiguousarray(block).reshape(height, width * channels)
-    _weighed(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
+    _resample_compiled(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
     transposed = _thread_buffer("transposed", wide, tall, np.uint8)
-    compiled.turn(half.view(np.uint64), transposed.view(np.uint64))
+    compiled.transpose(half.view(np.uint64), transposed.view(np.uint64))
     planes = _thread_buffer("planes", narrow, tall, np.uint8)
-    _weighed(
+    _resample_compiled(
         compiled,
         transposed[: width * channels].reshape(width, channels * tall),
         columns,
@@ -182,23 +182,23 @@ def _shrink_compiled(
         planes[: region.width * channels].reshape(region.width, channels * tall),
     )
     back = _thread_buffer("half", tall, narrow, np.uint8)
-    compiled.turn(planes.view(np.uint64), back.view(np.uint64))
+    compiled.transpose(planes.view(np.uint64), back.view(np.uint64))
     out[...] = back[: region.height, : region.width * channels].reshape(out.shape)
 
 
-def _weighed(
+def _resample_compiled(
     compiled: Any, block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array
 ) -> None:
     """Write outputs [start, stop) of the first axis of `block` to the rows of `out`."""
-    for at in _starts(axis, start, stop):
+    for at in _group_starts(axis, start, stop):
         first, weights = _weights(axis, at)
         low, high = max(start, at), min(stop, at + len(first))
         part = slice(low - at, high - at)
         into = out[low - start : high - start]
-        compiled.weigh(block, first[part] - origin, weights[part], into)
+        compiled.weighted_sums(block, first[part] - origin, weights[part], into)
 
 
-def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
+def _resample(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
     """Write outputs [start, stop) of the first axis of `block` (taps, n) to `out` (n, outputs)."""
     size = block.shape[1]
     for batch in _batches(axis, start, stop):
@@ -206,7 +206,7 @@ def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: A
         top, bottom = batch[0].start, batch[-1].stop
         cast = _thread_buffer("cast", high - low, _PITCH)
         sums = _thread_buffer("sums", _SAMPLES, bottom - top)
-        piece = _piece(max(band.matrix.size for band in batch))
+        piece = _samples_per_product(max(band.matrix.size for band in batch))
         for left in range(0, size, _SAMPLES):
             count = min(_SAMPLES, size - left)
             cast[:, :count] = block[low - origin : high - origin, left : left + count]
@@ -230,7 +230,7 @@ def buffer_bytes(axis: Axis) -> int:
     return 4 * ((high - low + int(axis.ratio) + 2) * _PITCH + outputs * _SAMPLES)
 
 
-def _piece(size: int) -> int:
+def _samples_per_product(size: int) -> int:
     """Return how many samples to multiply at a time with a matrix of `size` weights.
 
     Beyond GEMM_LIMIT, the BLAS would start its own threads. NumPy multiplies a stack of pieces in

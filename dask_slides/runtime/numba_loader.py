@@ -41,8 +41,6 @@ def _import() -> Any:
         import numba
 
         module = importlib.import_module(_MODULE)
-    except (
-        Exception
-    ):  # Numba is missing, or raises any error because it does not support this NumPy
+    except Exception:  # Numba is missing, or does not support this NumPy and raises any error
         return None
     return None if numba.config.DISABLE_JIT else module

@@ -148,7 +148,7 @@ def compute(
     client = None if _alone.get() else active_client()
     if client is not None:
         with seceded():
-            return _compute_remote(client, array, total, progress, describe or _number)
+            return _compute_remote(client, array, total, progress, describe or _block_text)
     filled = _FilledArray(array)
     count = _Count((array.name, filled.name), total, progress)
     with _local_options(count) as options:
@@ -263,7 +263,7 @@ def _passed_options() -> dict[str, Any]:
     }
 
 
-def _number(block: Block) -> str:
+def _block_text(block: Block) -> str:
     return f"block {block}"
 
 

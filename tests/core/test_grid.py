@@ -13,7 +13,7 @@ strides = st.tuples(st.integers(1, 45), st.integers(1, 45))
 
 
 def starts_by_hand(size, tile, stride, edge):
-    """Return where tiles begin along an axis, one after the other."""
+    """Return the starts of tiles along an axis, found one after the other."""
     at, found = 0, []
     while at + tile <= size:
         found.append(at)

@@ -55,10 +55,10 @@ def counted(count, values):
 
 
 @pytest.mark.parametrize("width", [0, 5, 8, 16, 24, 37, 48, 61, 125])
-def test_count(kernel, width):
+def test_count_bytes(kernel, width):
     values = noise((5, width + 3), 2)[:, 3:]
     expected = 2 * np.bincount(values.reshape(-1), minlength=256)
-    np.testing.assert_array_equal(counted(kernel("count"), values), expected)
+    np.testing.assert_array_equal(counted(kernel("count_bytes"), values), expected)
 
 
 @given(
@@ -72,30 +72,30 @@ def test_count_of_groups_that_repeat(runs, words, rest):
     line = [noise(8 * words, word) for word, times in runs for _ in range(times)]
     values = np.concatenate([*line, noise(rest, 9)])[None]
     expected = 2 * np.bincount(values[0], minlength=256)
-    np.testing.assert_array_equal(counted(kernels.count, values), expected)
+    np.testing.assert_array_equal(counted(kernels.count_bytes, values), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_box(kernel, channels, factor):
+def test_box_means(kernel, channels, factor):
     pixels = noise((16, 24, channels), factor)
     means = np.zeros((16 // factor, 24 // factor, channels), np.uint8)
-    kernel("box")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
+    kernel("box_means")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
     blocks = pixels.reshape(16 // factor, factor, 24 // factor, factor, channels)
     exact = blocks.astype(np.int64).sum(axis=(1, 3))
     np.testing.assert_array_equal(means, (2 * exact + factor**2) // (2 * factor**2))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 24), (16, 40)])
-def test_turn(kernel, shape):
+def test_transpose(kernel, shape):
     values = noise(shape, 3)
     out = np.zeros(shape[::-1], np.uint8)
-    kernel("turn")(values.view(np.uint64), out.view(np.uint64))
+    kernel("transpose")(values.view(np.uint64), out.view(np.uint64))
     np.testing.assert_array_equal(out, values.T)
 
 
 @pytest.mark.parametrize("width", [5, 600])
-def test_weigh(kernel, width):
+def test_weighted_sums(kernel, width):
     """Compare with integer sums, with weights that overshoot and taps beyond the end."""
     rng = np.random.default_rng(5)
     block = noise((20, width), 6)
@@ -103,7 +103,7 @@ def test_weigh(kernel, width):
     whole = rng.integers(-9000, 15000, (5, 7))
     whole[4, 4:] = 0  # rows 20 to 22 do not exist
     out = np.zeros((5, width), np.uint8)
-    kernel("weigh")(block, first, (whole * 2.0**-15).astype(np.float32), out)
+    kernel("weighted_sums")(block, first, (whole * 2.0**-15).astype(np.float32), out)
     padded = np.pad(block.astype(np.int64), ((0, 3), (0, 0)))
     sums = np.stack([w @ padded[f : f + 7] for f, w in zip(first, whole, strict=True)])
     np.testing.assert_array_equal(out, np.clip((sums + 2**14) >> 15, 0, 255))

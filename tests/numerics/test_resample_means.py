@@ -9,7 +9,7 @@ from strategies import images, pixels, seeds
 
 from dask_slides.core.geometry import Region
 from dask_slides.numerics.kernels import GEMM_LIMIT, KERNELS, Axis
-from dask_slides.numerics.resample_means import _bands, _piece, shrink
+from dask_slides.numerics.resample_means import _bands, _samples_per_product, shrink
 
 names = st.sampled_from(["area", "linear", "cubic", "lanczos"])
 
@@ -102,7 +102,7 @@ def test_sums_are_exact_in_float32(kernel, ratio, averaged):
 
 def test_products_are_too_small_for_threads_of_the_blas():
     for size in (1, 24 * 76, 24 * 200, 24 * 600):
-        assert _piece(size) * size <= max(GEMM_LIMIT, 16 * size)
+        assert _samples_per_product(size) * size <= max(GEMM_LIMIT, 16 * size)
 
 
 def test_the_tasks_of_an_image_share_its_weights(monkeypatch):
