@@ -169,7 +169,7 @@ async def coroutine(path):
 def test_threads_that_a_task_starts_do_not_block(client, path, expected, function):
     """Only the task could leave the pool of the worker, but it waits for these threads."""
     if function is threads_of_python and client.cluster.processes is False:
-        pytest.skip("such a thread looks like any other of the process that made the cluster")
+        pytest.skip("cannot recognize such a thread in the process of the cluster")
     in_a_task(client, blank_map, path)  # the worker has a client from now on
     assert (in_a_task(client, function, path) == expected[blank_map]).all()
 
