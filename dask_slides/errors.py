@@ -10,7 +10,7 @@ import re
 import struct
 from typing import Any
 
-_ACCIDENTAL = (
+_UNINTENDED = (
     LookupError,
     TypeError,
     AttributeError,
@@ -19,16 +19,16 @@ _ACCIDENTAL = (
     RecursionError,
     struct.error,
 )
-"""Errors that a library raises by accident over a damaged file: their text is about its code."""
+"""Errors that a library does not raise on purpose. On a damaged file, their text is about code."""
 _NO_MEMORY = r"^out of memory error|^Insufficient memory"
 """How Pillow and libjpeg report that memory is exhausted."""
-_ENUM = r"<([A-Z]\w*)\.(\w+): -?\d+>"
-"""How Python shows an enum member; messages of tifffile contain many."""
-_CODE = re.compile(
+_ENUM_MEMBER = r"<([A-Z]\w*)\.(\w+): -?\d+>"
+"""The repr of an enum member, which messages of tifffile contain."""
+_ABOUT_CODE = re.compile(
     r"""\bb['"]|with base 10|NoneType|<class |' object|values to unpack|string to float"""
     "|^buffer is smaller|cannot reshape|could not be broadcast"
 )
-"""Other signs that the text of an error is about code, not about the file."""
+"""Text that shows that a message is about code, not about the file."""
 
 
 class SlideError(Exception):
@@ -55,7 +55,7 @@ class SlideTruncatedError(SlideFormatError, EOFError):
 
 
 class SlideLimitError(SlideError, OverflowError):
-    """The file declares more than the `limits` it was opened with allow."""
+    """The file declares a size above the `limits` it was opened with."""
 
 
 class SlideUnsupportedError(SlideError, NotImplementedError):
@@ -67,7 +67,7 @@ class SlideArgumentError(SlideError, ValueError):
 
 
 class SlideMppError(SlideArgumentError):
-    """An argument needs the micrometres per pixel, and neither the file nor you give them."""
+    """An argument needs the micrometres per pixel, but neither the file nor you give them."""
 
 
 class SlideChangedError(SlideError, OSError):
@@ -75,7 +75,7 @@ class SlideChangedError(SlideError, OSError):
 
 
 class RemoteError(SlideError, ConnectionError):
-    """The server of a remote slide or store did not answer, or not correctly, after all retries."""
+    """The server of a remote slide or store failed to give a valid answer after all retries."""
 
 
 class RemoteAccessError(SlideError, PermissionError):
@@ -83,7 +83,7 @@ class RemoteAccessError(SlideError, PermissionError):
 
 
 class TileDecodeError(SlideError, OSError):
-    """A tile of the slide could not be read or decoded; the attributes say which, if known."""
+    """A tile of the slide could not be read or decoded. The attributes say which one, if known."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class TileDecodeError(SlideError, OSError):
         self.x = x
         """First column of the tile, in pixels of the level."""
         self.offset = offset
-        """Position of its bytes in the file."""
+        """Offset of its bytes in the file."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.level, self.y, self.x, self.offset)
@@ -112,10 +112,10 @@ class OutputExistsError(SlideError, FileExistsError):
 
 
 class SlideMemoryError(SlideError, RuntimeError):
-    """A task or array needs more memory than it may take, or no memory was left.
+    """A task or array needs more memory than is available.
 
-    Not a MemoryError: CPython recycles those from a free list, so that a class which is
-    also a subclass of another error is not safe.
+    Not a MemoryError: CPython reuses those from a free list, which is not safe for a class with
+    a second base.
     """
 
 
@@ -132,14 +132,14 @@ class OutputDeniedError(SlideError, PermissionError):
 
 
 class WorkerKilledError(SlideError, RuntimeError):
-    """Some tasks killed every worker that ran them; all other tasks are done."""
+    """Some tasks killed every worker that ran them. All other tasks are done."""
 
     blocks: tuple[tuple[int, ...], ...] = ()
-    """Block numbers of these tasks, for a write along x and y; empty if not known."""
+    """Block numbers of these tasks, of a write along x and y; empty if unknown."""
 
 
 class ClusterLostError(SlideError, ConnectionError):
-    """The scheduler of the cluster cannot be reached any more, or cancelled the work."""
+    """The connection to the cluster is lost, or the cluster cancelled the work."""
 
 
 class ResumeError(SlideError, ValueError):
@@ -151,11 +151,11 @@ class StoreDamagedError(SlideError, OSError):
 
 
 class BlankSlideError(SlideError, ValueError):
-    """Every tile of the slide is blank, so there is nothing to write."""
+    """Every tile of the slide is blank: there is nothing to write."""
 
 
 class OutputRoomWarning(UserWarning):
-    """The output may not fit: without compression it is larger than the free space of the disk."""
+    """The output may not fit: uncompressed, it is larger than the free space of the disk."""
 
 
 class BlankSlideWarning(UserWarning):
@@ -163,23 +163,25 @@ class BlankSlideWarning(UserWarning):
 
 
 def reason_of(error: Exception) -> str:
-    """Return in one line why something could not be read, in words about the file."""
+    """Explain in one line, in words about the file, why it could not be read."""
     text = " ".join(str(error).split())
-    text = re.sub(_ENUM, lambda found: f"{found[1].lower()} {found[2]}", text)
+    text = re.sub(_ENUM_MEMBER, lambda found: f"{found[1].lower()} {found[2]}", text)
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    if not isinstance(error, SlideError) and (isinstance(error, _ACCIDENTAL) or _CODE.search(text)):
+    if not isinstance(error, SlideError) and (
+        isinstance(error, _UNINTENDED) or _ABOUT_CODE.search(text)
+    ):
         return "its metadata or data contradict each other"
     return text or type(error).__name__
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Return whether `error` means that memory is exhausted; some libraries only say so in text."""
+    """Return whether `error` means that memory is exhausted, by its type or its text."""
     return isinstance(error, MemoryError) or bool(re.search(_NO_MEMORY, str(error)))
 
 
 def memory_error(what: str, reason: str) -> SlideMemoryError:
-    """Return the error that `what` cannot be read because no memory is left."""
+    """Return the error for `what`, which cannot be read because no memory is left."""
     return SlideMemoryError(
         f"{what}: no memory is left to read it ({reason}); give the process more memory or fewer "
         "threads"

@@ -1,4 +1,4 @@
-"""Tiles without pixels, absent or corrupt, and the regions of an image that miss them."""
+"""Absent and corrupt tiles, and the regions of an image that are missing because of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dask_slides.core.types import Array
 
 OK, BLANK, ABSENT, CORRUPT = "ok", "blank", "absent", "corrupt"
 STATUSES = (OK, BLANK, ABSENT, CORRUPT)
-"""States of tiles and of the shards of a store; only shards are blank."""
+"""Statuses of tiles and of shards. Only shards can be blank."""
 MODES = ("raise", "mask")
 """What to do with a tile that cannot be decoded."""
 MARK = "dask_slides"
-"""Attribute of the stores that we write; it also lists their missing regions."""
+"""Key of our attributes in a store. They also list the missing regions."""
 
 
 @dataclass(frozen=True)
 class BadTile:
-    """A tile of a slide that holds no pixels; absent neighbours are joined to one."""
+    """An absent or corrupt tile of a slide. Adjacent absent tiles are joined into one."""
 
     level: int
     y: int
@@ -33,34 +33,34 @@ class BadTile:
     height: int
     width: int
     status: str
-    """"absent": the file does not hold it, which is legal; "corrupt": it cannot be decoded."""
+    """"absent": not in the file, which is valid; "corrupt": it cannot be decoded."""
     reason: str
     offset: int | None = None
-    """Offset in the file; None if the tile is absent or the offset unknown."""
+    """Offset in the file; None if the tile is absent or the offset is unknown."""
 
     @property
     def region(self) -> Region:
-        """Its place in the level."""
+        """The region of the tile, in pixels of its level."""
         return Region(self.y, self.x, self.height, self.width)
 
     def __str__(self) -> str:
-        """Return one line."""
-        place = f"level {self.level}, y {self.y}, x {self.x}, {self.height} x {self.width} px"
+        """Describe the tile in one line."""
+        position = f"level {self.level}, y {self.y}, x {self.x}, {self.height} x {self.width} px"
         offset = "" if self.offset is None else f", offset {self.offset}"
-        return f"{place}{offset}: {self.status} ({self.reason})"
+        return f"{position}{offset}: {self.status} ({self.reason})"
 
 
 @dataclass(frozen=True)
 class MissingRegion:
-    """A region of an image that shows the fill, as a tile of the file holds no pixels."""
+    """A region of an image that shows the fill because a tile is absent or corrupt."""
 
     region: Region
-    """In pixels of the level that was asked for."""
+    """In pixels of the requested level."""
     tile: BadTile
 
 
 def sorted_bad_tiles(tiles: Iterable[BadTile]) -> tuple[BadTile, ...]:
-    """Return `tiles` without doubles, by level and place, absent neighbours joined."""
+    """Return `tiles` without duplicates, sorted, with adjacent absent tiles joined."""
     tiles = set(tiles)
     found = [tile for tile in tiles if tile.status != ABSENT]
     absent: dict[tuple[int, str], list[Region]] = {}
@@ -78,19 +78,19 @@ def bad_tiles_to_json(tiles: Iterable[BadTile]) -> list[dict[str, Any]]:
 
 
 def bad_tile_from_json(row: Any) -> BadTile:
-    """Return the tile of plain values; raise TypeError if they are no tile."""
+    """Return the tile that `row` describes; raise TypeError if the values are not valid."""
     tile = BadTile(**row)
     for number in (tile.level, tile.y, tile.x, tile.height, tile.width):
         require_type(number, int)
     require_type(tile.offset, int, type(None))
     require_type(tile.reason, str)
     if tile.status not in (ABSENT, CORRUPT):
-        raise TypeError(f"{tile.status!r:.60} where a status must be")
+        raise TypeError(f"{tile.status!r:.60} is not a status of a bad tile")
     return tile
 
 
 def missing_to_json(holes: Iterable[MissingRegion]) -> list[list[Any]]:
-    """Return `holes` as [y, x, height, width, status] each, neighbours joined."""
+    """Return each of `holes` as [y, x, height, width, status], with adjacent ones joined."""
     by_status: dict[str, list[Region]] = {}
     for hole in holes:
         by_status.setdefault(hole.tile.status, []).append(hole.region)
@@ -102,12 +102,12 @@ def missing_to_json(holes: Iterable[MissingRegion]) -> list[list[Any]]:
 
 
 def missing_from_json(rows: Iterable[Sequence[Any]]) -> tuple[MissingRegion, ...]:
-    """Return the holes in the attributes of a store."""
+    """Return the missing regions that the attributes of a store list."""
     holes = []
     for *numbers, status in rows:
         y, x, height, width = (int(n) for n in numbers)
         if status not in (ABSENT, CORRUPT):
-            raise ValueError(f"holes are absent or corrupt, not {status!r}")
+            raise ValueError(f"missing regions are absent or corrupt, not {status!r}")
         reason = f"written where the source was {status}"
         tile = BadTile(0, y, x, height, width, status, reason)
         holes.append(MissingRegion(tile.region, tile))
@@ -117,7 +117,7 @@ def missing_from_json(rows: Iterable[Sequence[Any]]) -> tuple[MissingRegion, ...
 def missing_within(
     holes: Iterable[MissingRegion], region: Region, factor: int = 1
 ) -> tuple[MissingRegion, ...]:
-    """Return the parts of `holes` in `region` of an image `factor` times smaller."""
+    """Return the parts of `holes` that lie in `region` of an image `factor` times smaller."""
     parts = (
         MissingRegion(shrunk(hole.region, factor).intersect(region), hole.tile) for hole in holes
     )
@@ -125,13 +125,13 @@ def missing_within(
 
 
 def status_of_region(holes: Iterable[MissingRegion], region: Region) -> str | None:
-    """Return the status of the worst hole that touches `region`; None if none does."""
+    """Return "corrupt" or "absent" if such a hole touches `region`; None if none does."""
     found = {hole.tile.status for hole in holes if hole.region.intersect(region).area}
     return next((status for status in (CORRUPT, ABSENT) if status in found), None)
 
 
 def present_mask(region: Region, holes: tuple[MissingRegion, ...]) -> Array | None:
-    """Return which pixels (h, w) of `region` lie in none of its `holes`; None without holes."""
+    """Return a mask (h, w) of the pixels of `region` outside `holes`; None without holes."""
     if not holes:
         return None
     present = np.ones((region.height, region.width), bool)

@@ -1,4 +1,4 @@
-"""The names of channels, and how viewers show them."""
+"""Names and display settings of channels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Channel:
     color: str | None = None
     """RRGGBB in hexadecimal; None if unknown."""
     window: tuple[float, float] | None = None
-    """The values shown as black and as the full colour; None if unknown."""
+    """The values that viewers show as black and as full colour; None if unknown."""
 
 
 def plain_channels(count: int, stacked: bool = False) -> tuple[Channel, ...]:
-    """Return default channels: red, green and blue for three, else numbers.
+    """Return the default channels: red, green and blue if there are three, else numbers.
 
-    Three `stacked` images of one channel each get numbers too.
+    If they are `stacked` images of one channel each, three get numbers too.
     """
     if count == 3 and not stacked:
         return (
@@ -37,7 +37,7 @@ def plain_channels(count: int, stacked: bool = False) -> tuple[Channel, ...]:
 def described(
     count: int, names: Sequence[Any] = (), colors: Sequence[Any] = (), windows: Sequence[Any] = ()
 ) -> tuple[Channel, ...]:
-    """Return `count` channels with the values of a file; invalid ones are left out."""
+    """Return `count` channels with the values of a file; invalid values are ignored."""
 
     def at(values: Sequence[Any], number: int) -> Any:
         return values[number] if number < len(values) else None
@@ -59,7 +59,7 @@ def _window(pair: Any) -> tuple[float, float] | None:
 
 
 def hex_color(red: int, green: int, blue: int) -> str | None:
-    """Return RRGGBB of three numbers; None if one is not a byte."""
+    """Return the colour as RRGGBB; None if a value is not in 0 to 255."""
     if not all(0 <= value <= 255 for value in (red, green, blue)):
         return None
     return f"{red:02X}{green:02X}{blue:02X}"

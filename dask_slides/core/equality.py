@@ -12,8 +12,8 @@ import numpy as np
 def equal(one: Any, other: Any) -> bool:
     """Return whether two values are equal.
 
-    NumPy arrays are equal if shape and all items are; dask arrays if their names are, as nothing
-    is computed.
+    NumPy arrays are equal if their shapes and all items are. Dask arrays are equal if their names
+    are; nothing is computed.
     """
     if isinstance(one, da.Array) or isinstance(other, da.Array):
         return isinstance(one, da.Array) and isinstance(other, da.Array) and one.name == other.name
@@ -28,10 +28,10 @@ class EqualByFields:
     """Base class of dataclasses (``eq=False``) whose ``==`` compares fields by `equal`."""
 
     __array_ufunc__: ClassVar[None] = None
-    """Makes ``array == value`` False too, not an array of booleans."""
+    """Makes ``array == value`` return False too, and not an array of booleans."""
 
     def __eq__(self, other: object) -> bool:
-        """Return whether `other` is of the same class and all fields are equal."""
+        """Return whether `other` has the same class and all fields are equal."""
         if type(other) is not type(self):
             return NotImplemented
         return all(

@@ -1,4 +1,4 @@
-"""Regions, sizes of levels and strips: arithmetic without pixels."""
+"""Regions, sizes of levels, and strips."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Region:
         return self.height * self.width
 
     def within(self, shape: tuple[int, int]) -> bool:
-        """Whether the region lies in an image of `shape` and holds at least one pixel."""
+        """Return whether the region is not empty and lies inside an image of `shape`."""
         return (
             self.y >= 0
             and self.x >= 0
@@ -46,14 +46,14 @@ class Region:
         )
 
     def intersect(self, other: Region) -> Region:
-        """Return the common part; height or width is 0 where there is none."""
+        """Return the common part. Its height or width is 0 if there is none."""
         y, x = max(self.y, other.y), max(self.x, other.x)
         height = max(0, min(self.stop_y, other.stop_y) - y)
         width = max(0, min(self.stop_x, other.stop_x) - x)
         return Region(y, x, height, width)
 
     def slices(self, origin_y: int = 0, origin_x: int = 0) -> tuple[slice, slice]:
-        """Index of the region in an array whose first pixel is (origin_y, origin_x)."""
+        """Return the index of the region in an array whose first pixel is (origin_y, origin_x)."""
         return (
             slice(self.y - origin_y, self.stop_y - origin_y),
             slice(self.x - origin_x, self.stop_x - origin_x),
@@ -62,33 +62,34 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an image lies on another one: pixel i starts at ``offset + scale * i`` there."""
+    """Position of an image on another one, where pixel i starts at ``offset + scale * i``."""
 
     scale: tuple[float, float] = (1.0, 1.0)
-    """Pixels of the other image for one of this, along y and x."""
+    """Pixels of the other image per pixel of this one, along y and x."""
     offset: tuple[float, float] = (0.0, 0.0)
     """Start of the first pixel, in pixels of the other image."""
 
-    def on(self, below: Placement) -> Placement:
-        """Return the placement on the image that `below` places the other one on."""
-        (y, x), (down, right) = self.scale, self.offset
-        (wide_y, wide_x), (top, left) = below.scale, below.offset
-        return Placement((y * wide_y, x * wide_x), (top + down * wide_y, left + right * wide_x))
+    def on(self, other: Placement) -> Placement:
+        """Return this placement followed by `other`, the one of the other image on a third."""
+        (y, x), (top, left) = self.scale, self.offset
+        (other_y, other_x), (other_top, other_left) = other.scale, other.offset
+        scale = (y * other_y, x * other_x)
+        return Placement(scale, (other_top + top * other_y, other_left + left * other_x))
 
 
 def level_size(size: int, downsample: float) -> int:
-    """Return the pixels along an axis of `size` after `downsample`: rounded half up, at least 1."""
+    """Return `size` divided by `downsample`, rounded half up, and at least 1."""
     return max(1, int(size / downsample + 0.5))
 
 
 def snapped_factor(full: int, size: int) -> float:
-    """Return how many full pixels one of a level's `size` covers.
+    """Return the downsample of a level of `size` pixels of an image of `full` pixels.
 
-    Pyramids halve and round, so the quotient of the sizes is slightly off. An integer factor that
-    gives the size is the true one.
+    Sizes of levels are rounded, so their quotient is slightly off. If an integer factor gives the
+    size, it is the downsample.
     """
     quotient = full / size
-    # several integers may give the size of a small level: prefer powers of two
+    # several integers may give the size of a small level; most pyramids use powers of two
     for factor in (2 ** round(math.log2(quotient)) if quotient >= 1 else 1, round(quotient)):
         if factor and abs(full / factor - size) < 1:
             return float(factor)
@@ -96,22 +97,22 @@ def snapped_factor(full: int, size: int) -> float:
 
 
 def reduced_size(size: int, factor: int) -> int:
-    """Return the number of means of `factor` pixels along an axis, a partial last one included."""
+    """Return `size` divided by `factor`, rounded up: a partial last pixel counts."""
     return -(-size // factor)
 
 
 def halved(size: int, times: int = 1) -> int:
-    """Return the pixels of an axis halved `times` times, a partial last pixel included."""
+    """Return `size` halved `times` times, each time rounded up."""
     return -(-size // (1 << times))
 
 
 def shrunk(region: Region, factor: int) -> Region:
-    """Return the pixels of an image `factor` times smaller that `region` touches."""
+    """Return the region that `region` touches in an image `factor` times smaller."""
     return tiles_of(region, (factor, factor))
 
 
 def tiles_of(region: Region, tile: tuple[int, int]) -> Region:
-    """Return which tiles of height and width `tile` the region touches: rows and columns."""
+    """Return the rows and columns of the tiles that `region` touches, as a region."""
     (height, width), y, x = tile, region.y // tile[0], region.x // tile[1]
     return Region(y, x, -(-region.stop_y // height) - y, -(-region.stop_x // width) - x)
 
@@ -123,12 +124,12 @@ def hull(regions: Sequence[Region]) -> Region:
     return Region(top, left, bottom - top, right - left)
 
 
-def rectangles(marks: NDArray[np.bool_]) -> list[Region]:
-    """Return rectangles that cover the True cells of `marks` (rows, cols) without overlap.
+def rectangles(mask: NDArray[np.bool_]) -> list[Region]:
+    """Return rectangles that cover the True cells of `mask` (rows, cols) without overlap.
 
-    Neighbours in a row are joined first, then equal rows below each other.
+    Adjacent cells of a row are joined first, then equal rows below each other.
     """
-    edges = np.diff(np.pad(marks.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
     stops = np.nonzero(edges == -1)[1]
     order = np.lexsort((rows, stops, starts))
@@ -142,24 +143,27 @@ def rectangles(marks: NDArray[np.bool_]) -> list[Region]:
 
 
 def joined(regions: Iterable[Region]) -> list[Region]:
-    """Return rectangles that cover the pixels of `regions`, however those were cut."""
+    """Return rectangles without overlap that cover the pixels of `regions`.
+
+    The result depends only on the pixels, not on how they are divided into regions.
+    """
     corners = np.array([(r.y, r.x, r.stop_y, r.stop_x) for r in regions], np.int64).reshape(-1, 4)
     ys, xs = np.unique(corners[:, 0::2]), np.unique(corners[:, 1::2])
-    marks = np.zeros((max(0, len(ys) - 1), max(0, len(xs) - 1)), bool)
+    mask = np.zeros((max(0, len(ys) - 1), max(0, len(xs) - 1)), bool)
     at = (np.searchsorted(ys, corners[:, 0::2]), np.searchsorted(xs, corners[:, 1::2]))
     for (top, bottom), (left, right) in zip(at[0].tolist(), at[1].tolist(), strict=True):
-        marks[top:bottom, left:right] = True
+        mask[top:bottom, left:right] = True
     out = []
-    for one in rectangles(marks):
+    for one in rectangles(mask):
         y, x = int(ys[one.y]), int(xs[one.x])
         out.append(Region(y, x, int(ys[one.stop_y]) - y, int(xs[one.stop_x]) - x))
     return out
 
 
 def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region]:
-    """Cut `region` into strips of at most `max_pixels`, at least one row of tiles each.
+    """Cut `region` into strips of at most `max_pixels`, or one row of tiles if that has more.
 
-    Cuts lie between rows of tiles, so no tile is decoded for two strips.
+    Cuts lie between rows of tiles, so that no tile is decoded for two strips.
     """
     rows = max(1, max_pixels // max(1, region.width) // tile_height) * tile_height
     start = region.y
@@ -170,7 +174,7 @@ def strips(region: Region, tile_height: int, max_pixels: int) -> Iterator[Region
 
 
 def bounds(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the starts of consecutive pieces of `sizes`, and the end: (0, s0, s0 + s1, ...)."""
+    """Return where consecutive pieces of `sizes` start, and the end: (0, s0, s0 + s1, ...)."""
     out = [0]
     for size in sizes:
         out.append(out[-1] + size)
@@ -178,6 +182,6 @@ def bounds(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def even_pieces(size: int, piece: int) -> tuple[int, ...]:
-    """Return the lengths of pieces of `piece` that cover `size`; the last one may be shorter."""
+    """Divide `size` into lengths of `piece`; the last one may be shorter."""
     count, rest = divmod(size, piece)
     return (piece,) * count + ((rest,) if rest else ())

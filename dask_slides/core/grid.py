@@ -1,4 +1,4 @@
-"""The grid of tiles over an image: the region of each, also at the edges."""
+"""Grids of tiles over an image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class TileGrid:
 
     ::
 
-        edge="pad"     |----|----|--··|    the last tile reaches over the edge of the image
-        edge="drop"    |----|----|         the rest of the image is in no tile
-        edge="shift"   |----|--|=|----|    the last tile is moved back until it fits
+        edge="pad"     |----|----|--··|    the last tile extends beyond the image
+        edge="drop"    |----|----|         the rest of the image has no tile
+        edge="shift"   |----|--|=|----|    the last tile is moved back to fit
     """
 
     shape: tuple[int, int]
@@ -32,7 +32,7 @@ class TileGrid:
     tile: tuple[int, int]
     """Height and width of a tile."""
     stride: tuple[int, int]
-    """Distance between tiles along y and x."""
+    """Distance between the starts of tiles, along y and x."""
     edge: Edge = "pad"
 
     @property
@@ -67,7 +67,7 @@ class TileGrid:
         return index * self.stride[axis]
 
     def has(self, tiles: TileGrid) -> bool:
-        """Return whether `tiles`, another grid of this image, are the first tiles of this one."""
+        """Return whether `tiles`, another grid, has the first rows and columns of this one."""
         return (self.shape, self.tile) == (tiles.shape, tiles.tile) and all(
             np.array_equal(self.starts(axis)[:count], tiles.starts(axis))
             for axis, count in enumerate((tiles.rows, tiles.cols))
@@ -100,7 +100,7 @@ def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
 
 
 def tiles_per_side(longest: float, ladder: tuple[int, int, int, int]) -> int:
-    """Return how many tiles per side the `ladder` has for an image whose side is `longest`."""
+    """Return the number of tiles per side from `ladder` for an image of the side `longest`."""
     if longest > 50_000:
         return ladder[0]
     if longest > 25_000:

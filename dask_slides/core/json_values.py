@@ -1,4 +1,4 @@
-"""Check the types of values in JSON files, which anybody may have changed."""
+"""Check the types of values that were read from JSON files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def require_type(value: Any, *kinds: type) -> Any:
-    """Return `value` if its type is one of `kinds`, not a subclass; else raise TypeError."""
+    """Return `value` if its type is exactly one of `kinds`; raise TypeError otherwise."""
     if type(value) not in kinds:
         raise TypeError(f"{value!r:.60} is not of type {kinds[0].__name__}")
     return value

@@ -1,4 +1,4 @@
-"""Limits of what a file may declare."""
+"""Limits on the sizes that a file declares."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may declare; more is refused on opening with SlideLimitError.
+    """The largest sizes that a file may declare; larger ones raise SlideLimitError on opening.
 
-    A few bytes can declare an image of any size. The defaults accept every slide that a scanner
-    writes, and bound the memory of a single decode by a quarter of a gigabyte.
+    A few bytes can declare an image of any size. The defaults accept the slides that scanners
+    write, and limit the memory of one decoded tile to 256 MiB.
     """
 
     pixels: int = 2**42
     """Pixels of a level: 2,097,152 x 2,097,152."""
     tile_bytes: int = 2**28
-    """Bytes of one decoded tile or strip; every thread holds one."""
+    """Bytes of one decoded tile or strip. Every thread may hold one."""
     channels: int = 2**9
     """Samples per pixel."""
     pages: int = 2**12
     """Image file directories of a TIFF."""
     description_bytes: int = 2**24
-    """Bytes of a text in a TIFF that is parsed: description or XMP."""
+    """Bytes of the texts in a TIFF that are parsed: description and XMP."""

@@ -1,4 +1,4 @@
-"""The base classes of sources of pixels, whatever their format."""
+"""Base classes of sources of pixels, in any format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Span = tuple[int, int]
 
 
 Piece = tuple[Region, Array, tuple[MissingRegion, ...], Array | None]
-"""A region, its pixels, the parts that no tile holds, and which pixels have a value."""
+"""A region, its pixels, its missing regions, and the mask of pixels with a value (None: all)."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class Level:
     shape: tuple[int, int]
     """Height and width in pixels of this level."""
     downsample: tuple[float, float]
-    """Pixels of level 0 for one of this level, along y and x."""
+    """Pixels of level 0 per pixel of this level, along y and x."""
     tile: tuple[int, int]
-    """Height and width of a tile, strip or chunk in the file: what one decode returns."""
+    """Height and width of a tile, strip or chunk in the file, which is decoded as a whole."""
 
 
 class Source(ABC):
-    """A picklable, frozen description of an image that any process can read from.
+    """A frozen, picklable description of an image, from which any process can read.
 
     A source holds no open file: `read` opens the file by path, in the process that calls it. A
     subclass defines `name`, `levels`, `channels` and `dtype` as fields or properties, and `read`.
     The other methods have defaults for sources that cannot do more.
     """
 
-    if TYPE_CHECKING:  # a property at runtime would be taken for the default of a dataclass field
+    if TYPE_CHECKING:  # at runtime, a dataclass would use a property as the default of a field
 
         @property
         def name(self) -> str:
@@ -50,7 +50,7 @@ class Source(ABC):
 
         @property
         def levels(self) -> tuple[Level, ...]:
-            """Resolutions, the full one first."""
+            """Resolutions, from full to smallest."""
 
         @property
         def channels(self) -> int:
@@ -66,91 +66,98 @@ class Source(ABC):
 
     @property
     def layer_name(self) -> str:
-        """What the layer of a graph that computes the pixels is called."""
+        """The name of the graph layer that computes the pixels."""
         return "read"
 
     @property
     def fill(self) -> Any:
-        """The value that missing pixels show, of the dtype; None if no pixel can be missing."""
+        """The value of missing pixels; None if no pixel can be missing."""
         return None
 
     @property
     def masked(self) -> bool:
-        """Whether single pixels may be missing: nodata, or left out by a mask."""
+        """Whether single pixels may be missing, because of nodata or a mask."""
         return False
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Return the pixels of `region` of `level`, and which of them (h, w) have a value.
+        """Return the pixels of `region` of `level`, and a mask (h, w) of those with a value.
 
-        The second is None if all of them have one. Pixels of absent and corrupt tiles count as
-        pixels with a value here; see `holes` for these.
+        The mask is None if all pixels have a value. It ignores absent and corrupt tiles; see
+        `holes` for them.
         """
         return self.read(level, region), None
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` of `level` that show the fill because their tile is bad.
 
-        Tiles that this process has read are not read again. If corrupt tiles are masked, tiles
-        that were not read yet are decoded.
+        Tiles that this process has read before are not read again. If corrupt tiles are masked,
+        all other tiles are decoded to find them.
         """
         return ()
 
     def lacks(self, level: int, region: Region) -> bool:
-        """Return whether it is known without a read that all tiles of `region` are bad."""
+        """Return whether all tiles of `region` are known to be bad, without reading any."""
         return False
 
     @property
     def on_bad_tile(self) -> str | None:
-        """How corrupt tiles are handled: "raise", "mask", or None for a source without tiles."""
+        """What happens on a corrupt tile: "raise" or "mask"; None for a source without tiles."""
         return None
 
     def reductions(self, level: int) -> tuple[int, ...]:
-        """Return the factors that `level` can be read reduced by, ascending.
+        """Return the factors by which `level` can be reduced while reading, ascending.
 
-        A reduced image has ``ceil(size / factor)`` pixels, each about the mean of `factor` x
-        `factor` pixels, or fewer at the edge. It does not depend on the region that is read, and
-        costs less than reading and averaging.
+        A side of a reduced image has ``ceil(size / factor)`` pixels. Each pixel is about the mean
+        of `factor` x `factor` pixels, or of fewer at the edge, whatever region is read. Reading it
+        costs less than reading and averaging all pixels.
         """
         return ()
 
     def coarseness(self, level: int) -> int:
-        """Return how many times coarser the colours of a reduced image are than its pixels."""
+        """Return how many pixels of a reduced image share one colour sample along an axis."""
         return 1
 
     def read_reduced(self, level: int, factor: int, region: Region) -> Array:
-        """Return `region`, in pixels of the reduced image, of `level` reduced by `factor`."""
+        """Return the pixels of `region` of `level` reduced by `factor`.
+
+        `region` is in pixels of the reduced image.
+        """
         raise NotImplementedError
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
-        """Return the region and the pixels of each tile in `region`; None without plain tiles.
+        """Yield the region and the pixels of each tile in `region`, without bad tiles.
 
-        Absent and corrupt tiles are left out. The next tile may overwrite the array of this one.
+        Return None if the source cannot iterate over tiles. The next tile may overwrite the array
+        of this one.
         """
         return None
 
     def gather(
         self, level: int, regions: list[Region]
     ) -> Iterator[tuple[int, Region, Array]] | None:
-        """Return the same for many regions, each tile decoded once: number, region and pixels."""
+        """Yield parts of many regions (index, part, pixels), decoding each tile once.
+
+        Return None if the source cannot do this.
+        """
         return None
 
     def read_width(self, level: int) -> int:
-        """Return the least width in pixels that a task should read at once; 0 if any will do."""
+        """Return the minimum width in pixels that a task should read; 0 if there is none."""
         return 0
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a reader returns for a file or store."""
+    """The result of a reader for a file or store."""
 
     source: Source
     mpp: tuple[float, float] | None
-    """Micrometres per pixel (y, x), if the file has them."""
+    """Micrometres per pixel (y, x); None if the file does not have them."""
     properties: dict[str, str]
     images: tuple[str, ...] = ()
-    """Names of the images, if there are several."""
+    """Names of the images if the file has several."""
     channels: tuple[Channel, ...] = ()
-    """What the file says about the channels of the source."""
+    """Names and display settings of the channels in the file."""
 
 
 class DerivedSource(Source):
@@ -169,42 +176,42 @@ class DerivedSource(Source):
 
     @property
     def channels(self) -> int:
-        """As the parent."""
+        """The samples per pixel of the parent."""
         return self.parent.channels
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As the parent."""
+        """The dtype of the parent."""
         return self.parent.dtype
 
     @property
     def fill(self) -> Any:
-        """As the parent."""
+        """The fill of the parent."""
         return self.parent.fill
 
     @property
     def masked(self) -> bool:
-        """As the parent."""
+        """Whether single pixels of the parent may be missing."""
         return self.parent.masked
 
     @property
     def on_bad_tile(self) -> str | None:
-        """As the parent."""
+        """What happens on a corrupt tile of the parent."""
         return self.parent.on_bad_tile
 
     def lacks(self, level: int, region: Region) -> bool:
-        """Return whether it is known that all tiles that `region` needs are bad."""
+        """Return whether all tiles that `region` needs are known to be bad."""
         return region.area > 0 and self.parent.lacks(*self.window(level, region))
 
     @property
     @abstractmethod
     def operation(self) -> str:
-        """What was done to the parent, in a few words for people, such as "cut off"."""
+        """The operation on the parent in a few words, such as "cut off"."""
 
     @property
     @abstractmethod
     def placement(self) -> Placement:
-        """Where level 0 lies on level 0 of the parent."""
+        """The placement of level 0 on level 0 of the parent."""
 
     @abstractmethod
     def window(self, level: int, region: Region) -> tuple[int, Region]:
@@ -213,14 +220,14 @@ class DerivedSource(Source):
     def spans(self, level: int, region: Region) -> tuple[int, list[Span], list[Span]]:
         """Return the level, the rows and the columns of the parent that `region` needs.
 
-        These are several ranges where the source leaves out what lies between them.
+        There are several ranges if the source skips rows or columns of the parent.
         """
         number, window = self.window(level, region)
         return number, [(window.y, window.stop_y)], [(window.x, window.stop_x)]
 
     @abstractmethod
     def working_bytes(self, level: int, region: Region) -> int:
-        """Return the peak bytes of reading `region`, its result included, without its reads."""
+        """Return the peak bytes of reading `region`, without those of reading the parent."""
 
     @abstractmethod
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
@@ -230,25 +237,24 @@ class DerivedSource(Source):
 def fill_holes(
     source: Source, holes: tuple[MissingRegion, ...], region: Region, pixels: Array
 ) -> None:
-    """Write the fill of `source` into the `holes` of `pixels`, which show `region`."""
+    """Write the fill of `source` into the `holes` of `pixels`, the pixels of `region`."""
     for hole in holes:
         pixels[hole.region.slices(region.y, region.x)] = source.fill
 
 
 def iter_pieces(source: Source, level: int, region: Region, max_pixels: int) -> Iterator[Piece]:
-    """Return `region` in pieces, each pixel once: tiles, or strips of at most `max_pixels`.
+    """Iterate over `region` in pieces that do not overlap: tiles, or strips.
 
-    With each piece come the parts of it that no tile holds, and which of its pixels have a value
-    (None for all). Bad tiles are left out, and so are strips without any other pixel. The next
-    piece may overwrite the array of this one.
+    Strips have at most `max_pixels`, or one row of tiles. Bad tiles are skipped, and so are strips
+    in which all tiles are known to be bad. The next piece may overwrite the array of this one.
     """
     tiles = source.tiles(level, region)
     if tiles is not None:
-        return map(_without_gaps, tiles)
+        return map(_piece_of_tile, tiles)
     return _iter_strips(source, level, region, max_pixels)
 
 
-def _without_gaps(tile: tuple[Region, Array]) -> Piece:
+def _piece_of_tile(tile: tuple[Region, Array]) -> Piece:
     return *tile, (), None
 
 
@@ -261,7 +267,7 @@ def _iter_strips(source: Source, level: int, region: Region, max_pixels: int) ->
 
 
 def root_of(source: Source) -> Source:
-    """Return the file, store or array at the bottom of a chain of derived sources."""
+    """Return the file, store or array at the end of a chain of derived sources."""
     while isinstance(source, DerivedSource):
         source = source.parent
     return source
@@ -269,11 +275,11 @@ def root_of(source: Source) -> Source:
 
 def placement_of(source: Source) -> Placement:
     """Return the placement of level 0 of `source` on level 0 of its root."""
-    place = Placement()
+    placement = Placement()
     while isinstance(source, DerivedSource):
-        place = place.on(source.placement)
+        placement = placement.on(source.placement)
         source = source.parent
-    return place
+    return placement
 
 
 def root_window(source: Source, level: int, region: Region) -> tuple[int, Region]:
@@ -285,7 +291,7 @@ def root_window(source: Source, level: int, region: Region) -> tuple[int, Region
 
 
 def root_spans(source: Source, level: int, region: Region) -> tuple[list[Span], list[Span]]:
-    """Return the rows and the columns of the root that `region` of `source` needs, as ranges."""
+    """Return the ranges of rows and of columns of the root that `region` of `source` needs."""
     rows, columns = [(region.y, region.stop_y)], [(region.x, region.stop_x)]
     while isinstance(source, DerivedSource):
         (top, bottom), (left, right) = rows[0], columns[0]
@@ -299,14 +305,14 @@ def root_spans(source: Source, level: int, region: Region) -> tuple[list[Span], 
 
 
 def replace_root(source: Source, root: Source) -> Source:
-    """Return the same chain of derived sources on top of another root."""
+    """Return `source` with another root under its chain of derived sources."""
     if isinstance(source, DerivedSource):
         return replace(source, parent=replace_root(source.parent, root))  # type: ignore[type-var]
     return root
 
 
 def provenance(source: Source, name: str) -> str:
-    """Return what was done to the image called `name`, such as "resized by 2 from a.svs"."""
+    """Describe the operations on the image `name`, such as "resized by 2 from a.svs"."""
     operations: list[str] = []
     while isinstance(source, DerivedSource):
         operations.insert(0, source.operation)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TileOrigins:
-    """Top left corners (y, x) of tiles, compressed: a grid of 40,000 takes a few kilobytes.
+    """Top left corners (y, x) of tiles, compressed.
 
-    Every task gets the whole list, so it has to be small.
+    Every task gets all of them, so they must be small: a grid of 40,000 takes a few kilobytes.
     """
 
     count: int
@@ -24,16 +24,16 @@ class TileOrigins:
     def of(cls, yx: NDArray[np.int64]) -> TileOrigins:
         """Compress positions (n, 2)."""
         steps = np.diff(yx, axis=0, prepend=np.zeros((1, 2), np.int64))
-        # by column and by byte of the numbers: the steps of a grid repeat
+        # sorted by column and by byte: the steps of a grid repeat, so this compresses well
         planes = np.ascontiguousarray(steps.T).astype("<i8").view(np.uint8).reshape(-1, 8).T
         return cls(len(yx), zlib.compress(planes.tobytes(), 6))
 
     def yx(self) -> NDArray[np.int64]:
-        """Return the positions (n, 2), int64, not to be written to."""
+        """Return the positions (n, 2), int64, read-only."""
         return _unpacked(self)
 
 
-@lru_cache(maxsize=4)  # not a field, so that the value stays small; tiles may be read one by one
+@lru_cache(maxsize=4)  # tiles may be read one by one; a field would be pickled
 def _unpacked(origins: TileOrigins) -> NDArray[np.int64]:
     planes = np.frombuffer(zlib.decompress(origins.packed), np.uint8).reshape(8, -1)
     steps = np.ascontiguousarray(planes.T).view("<i8").reshape(2, origins.count).T

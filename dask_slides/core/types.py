@@ -5,4 +5,4 @@ from typing import Any
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-"""An array of any shape and dtype; docstrings say which."""
+"""An array of any shape and dtype. Docstrings say which one."""

@@ -1,4 +1,4 @@
-"""Find the bad tiles of a slide: tasks look at blocks of it, and return the bad tiles in them."""
+"""Find the bad tiles of a slide, with one task per block."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dask_slides.runtime.scheduler import compute
 
 @dataclass(frozen=True)
 class CheckBlock:
-    """Finds the bad tiles of blocks of one level."""
+    """Find the bad tiles of blocks of one level."""
 
     blocks: ReadBlock
     decodes: bool
-    """Whether tiles are decoded that were not decoded before."""
+    """Whether to decode tiles that were not decoded before."""
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return the region of `block`."""
+        """Return the level and region of `block`."""
         return self.blocks.window(block)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
@@ -40,17 +40,17 @@ class CheckBlock:
 
 @dataclass(frozen=True)
 class CellsBlock:
-    """Finds the bad tiles of the cells of a grid that have missing pixels."""
+    """Find the bad tiles in the incomplete cells of a grid."""
 
     grid: TileGrid
     rows: tuple[int, ...]
     columns: tuple[int, ...]
-    """The cells at which blocks begin, and the end."""
+    """The cells at which blocks start, and the end."""
     complete: bytes
-    """One bit per cell of the grid: whether no pixel of it is missing."""
+    """One bit per cell of the grid: 1 if no pixel is missing."""
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return the region that the cells of `block` cover."""
+        """Return level 0 and the region that the cells of `block` cover."""
         i, j = block[:2]
         corners = (self.rows[i], self.rows[i + 1], self.columns[j], self.columns[j + 1])
         return 0, self.grid.span(*corners)
@@ -66,7 +66,7 @@ class CellsBlock:
         regions = []
         gaps = any(s > t for s, t in zip(self.grid.stride, self.grid.tile, strict=True))
         for cells in rectangles(own == 0):
-            # if cells do not touch, one by one: tiles between them do not count
+            # with gaps between cells, check them one by one, without the tiles in the gaps
             rows, columns = (cells.height, cells.width) if gaps else (1, 1)
             for i in np.array_split(np.arange(cells.y, cells.stop_y), rows):
                 for j in np.array_split(np.arange(cells.x, cells.stop_x), columns):
@@ -82,32 +82,32 @@ def _bad_tiles_in(source: Source, level: int, regions: list[Region]) -> Array:
     return item
 
 
-def _run(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
+def _compute(task: BlockTask, source: Source, counts: tuple[int, int], label: str) -> set[BadTile]:
     chunks = tuple((1,) * count for count in counts)
     blocks = compute(map_blocks(task, source, chunks, np.dtype(object), "bad-tiles"), label)
     return {tile for found in blocks.flat for tile in found}
 
 
 def bad_tiles_of_level(source: Source, level: int, decodes: bool = False) -> tuple[BadTile, ...]:
-    """Find the tiles of the file for which `level` of `source` shows the fill."""
+    """Find the bad tiles of `level` of `source`. With `decodes`, decode all tiles first."""
     shape = source.levels[level].shape
     if 0 in shape or source.on_bad_tile is None:
         return ()
     rows, columns = even_chunks(shape, default_chunks(source, level))
     task = CheckBlock(ReadBlock(level, bounds(rows), bounds(columns)), decodes)
-    return sorted_bad_tiles(_run(task, source, (len(rows), len(columns)), "look at tiles"))
+    return sorted_bad_tiles(_compute(task, source, (len(rows), len(columns)), "check tiles"))
 
 
 def bad_tiles_of_cells(
     source: Source, grid: TileGrid, chunks: tuple[tuple[int, ...], ...], complete: Array
 ) -> tuple[BadTile, ...]:
-    """Find the bad tiles of the cells that are not `complete`.
+    """Find the bad tiles in the cells of `grid` that are not `complete`.
 
-    `chunks` are the numbers of cells per task, along rows and columns.
+    `chunks` has the numbers of cells per task, along y and x.
     """
     if complete.all() or source.on_bad_tile is None:
         return ()
     bits = np.packbits(complete.reshape(-1)).tobytes()
     task = CellsBlock(grid, bounds(chunks[0]), bounds(chunks[1]), bits)
     counts = (len(chunks[0]), len(chunks[1]))
-    return sorted_bad_tiles(_run(task, source, counts, "name bad tiles"))
+    return sorted_bad_tiles(_compute(task, source, counts, "find bad tiles"))

@@ -1,4 +1,4 @@
-"""Read many regions of one source, decoding each tile once for all of them."""
+"""Read many regions of a source, and decode each tile only once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def read_each(
     out: Sequence[Array] | Array,
     max_pixels: int,
 ) -> None:
-    """Read `regions` into `out`, each into the top left of its own array (h, w, c).
+    """Read each of `regions` into the top left of its own array (h, w, c) of `out`.
 
-    Each tile of the source is decoded once for all regions. Beside `out`, memory holds at most
+    Each tile of the source is decoded only once. In addition to `out`, memory holds at most
     `max_pixels` at a time, or one tile if that is larger.
     """
     if len(regions) < 2:
@@ -31,15 +31,15 @@ def read_each(
     parts = source.gather(level, regions)
     for index, part, pixels in parts or _read_together(source, level, regions, max_pixels):
         out[index][part.slices(regions[index].y, regions[index].x)] = pixels
-        del pixels  # frees them before the next ones are read
+        del pixels  # free them before the next ones are read
 
 
 def _read_together(
     source: Source, level: int, regions: list[Region], max_pixels: int
 ) -> Iterator[tuple[int, Region, Array]]:
-    """Yield parts of `regions`: the number of the region, and the place and pixels of the part.
+    """Yield parts of `regions`: the index of the region, the part, and its pixels.
 
-    Regions are read together where that decodes less.
+    Regions are read together if that decodes fewer tiles.
     """
     if isinstance(source, DerivedSource):
         for group in _groups(source, level, regions, max_pixels):
@@ -63,7 +63,7 @@ def _read_together(
 
 
 def _bands(regions: list[Region], tile: tuple[int, int], max_pixels: int) -> Iterator[Region]:
-    """Yield rectangles of whole tiles that together hold all of `regions`, no tile twice.
+    """Yield rectangles of whole tiles that cover `regions` without overlap.
 
     Each has at most `max_pixels`, or is one tile.
     """
@@ -89,13 +89,13 @@ class _Group:
     numbers: tuple[int, ...]
     hull: Region
     area: int
-    """Sum of the pixels of the regions."""
+    """Total number of pixels of the regions."""
     cost: int
-    """Pixels that the root decodes for the hull, plus those it copies."""
+    """Pixels that the root decodes and copies for the hull."""
 
 
 def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) -> list[_Group]:
-    """Group neighbours among `regions` that cost the root less when they are read together."""
+    """Group consecutive `regions` that cost the root less if they are read together."""
 
     def group(numbers: tuple[int, ...], around: Region, area: int) -> _Group:
         number, window = root_window(source, level, around)
@@ -108,7 +108,7 @@ def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) 
         for one in groups:
             last = out[-1] if out else None
             around = hull([last.hull, one.hull]) if last else one.hull
-            # the pixels between them are computed for nothing
+            # pixels between the two are computed but not used
             if last and around.area <= min(max_pixels, 2 * (last.area + one.area)):
                 both = group(last.numbers + one.numbers, around, last.area + one.area)
                 if both.cost <= last.cost + one.cost:
@@ -119,6 +119,6 @@ def _groups(source: Source, level: int, regions: list[Region], max_pixels: int) 
 
     found: list[_Group] = []
     groups = [group((number,), region, region.area) for number, region in enumerate(regions)]
-    while len(groups) != len(found):  # tiles of a row are joined first, then rows
+    while len(groups) != len(found):  # the first passes join tiles of a row, later ones join rows
         found, groups = groups, join_neighbours(groups)
     return groups

@@ -1,4 +1,4 @@
-"""Dask arrays whose blocks go into one result, instead of being joined at the end."""
+"""Dask arrays that compute their blocks into one result, without joining them at the end."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dask_slides.runtime.threads import override_settings
 
 
 class BlockArray(da.Array):  # type: ignore[misc]
-    """A dask array whose `compute` copies each block into the result as soon as it is done.
+    """A dask array whose `compute` copies each finished block into the result.
 
-    Plain dask arrays hold all blocks until the last one is done and then join them, which takes
-    twice the memory of the result. Where tasks run in other processes, this is a plain dask array,
-    as is whatever dask makes of it.
+    A plain dask array holds all blocks until the last one is done and then joins them, which takes
+    twice the memory of the result. If tasks run in other processes, `compute` is that of a plain
+    dask array. Slices and other arrays derived from this one are plain dask arrays.
     """
 
     __slots__ = ()
 
     def compute(self, **kwargs: Any) -> Any:
-        """Return the array in memory; takes what ``compute`` of any dask array takes."""
+        """Compute the array. Takes the arguments of ``dask.array.Array.compute``."""
         with override_settings(kwargs):
             if computes_here():
                 return compute(self, self.name)
@@ -29,5 +29,5 @@ class BlockArray(da.Array):  # type: ignore[misc]
 
 
 def block_array(array: da.Array) -> BlockArray:
-    """Return `array` as one that `compute` fills block by block."""
+    """Convert `array` to a `BlockArray`."""
     return BlockArray(array.dask, array.name, array.chunks, meta=array._meta)

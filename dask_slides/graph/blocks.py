@@ -1,8 +1,8 @@
-"""Task graphs: each operation is one layer, with one task for each output block.
+"""Task graphs. Each operation is one layer, with one task per output block.
 
-Over a file the layer is a Blockwise one of a few kilobytes, whatever the size of the slide: its
-tasks know their block number and read their pixels by path. Over a dask array a task depends on
-the source blocks it needs, and on nothing else.
+Over a file, this is a Blockwise layer of a few kilobytes, whatever the size of the slide: each task
+gets its block number and reads its pixels by path. Over a dask array, a task depends only on the
+source blocks it needs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Block = tuple[int, ...]
 
 
 class BlockTask(Protocol):
-    """Computes output blocks. It is frozen and small, as every worker gets it."""
+    """A task that computes output blocks. It is frozen, and small because every worker gets it."""
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return the level and region of the source that `block` needs."""
         ...
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Compute a block. dask calls this with ``block_id=``."""
+        """Compute a block. Dask passes ``block_id``."""
         ...
 
 
@@ -46,7 +46,7 @@ def map_blocks(
     dtype: np.dtype[Any],
     label: str,
 ) -> da.Array:
-    """Return the dask array whose blocks `task` computes from `source`."""
+    """Return a dask array whose blocks `task` computes from `source`."""
     name = f"{label}-{tokenize(task, source)}"
     meta = np.empty((0,) * len(chunks), dtype)
     root = root_of(source)
@@ -54,7 +54,7 @@ def map_blocks(
         layer = _layer_over_array(task, source, root, chunks, dtype, name)
         graph = HighLevelGraph.from_collections(name, layer, dependencies=[root.array])
         return BlockArray(graph, name, chunks, meta=meta)
-    call = partial(task, source)  # dask adds the block_id
+    call = partial(task, source)  # Dask adds block_id
     return block_array(da.map_blocks(call, chunks=chunks, dtype=dtype, meta=meta, name=name))
 
 
@@ -84,30 +84,30 @@ def _layer_over_array(
 
 @dataclass(frozen=True)
 class _TaskOnBlocks:
-    """Calls `task` with a source that reads from the blocks of an array."""
+    """Call `task` with a source that reads from blocks of a dask array."""
 
     task: BlockTask
     source: Source
     root: BlocksSource
 
     def needed(self, block: Block) -> list[tuple[int, int]]:
-        """Return which blocks of the array `block` needs, in order."""
+        """Return the blocks of the array that `block` needs, in order."""
         return self.root.touched(*root_spans(self.source, *self.task.window(block)))
 
     def __call__(self, block: Block, *pixels: Array) -> Array:
-        """Compute `block` from the blocks that it needs."""
+        """Compute `block` from the pixels of the blocks it needs."""
         blocks = dict(zip(self.needed(block), pixels, strict=True))
         return self.task(replace_root(self.source, replace(self.root, blocks=blocks)), block)
 
 
 @dataclass(frozen=True)
 class ReadBlock:
-    """Reads blocks of pixels (y, x, c) of one level."""
+    """Read blocks of pixels (y, x, c) of one level."""
 
     level: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
-    """Where blocks begin, and the end."""
+    """Where blocks start, and the end."""
 
     def region(self, block: Block) -> Region:
         """Return the region of `block`."""
@@ -120,15 +120,15 @@ class ReadBlock:
         return self.level, self.region(block)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Read a block, as a contiguous array."""
+        """Read a block into a contiguous array."""
         pixels, _ = source.read_valid(*self.window(block_id))
         return np.ascontiguousarray(pixels)
 
 
 def image_blocks(source: Source, level: int, chunks: Any, label: str | None = None) -> da.Array:
-    """Return the pixels of `level` as a dask array (y, x, c); `label` is what its layer is called.
+    """Return the pixels of `level` as a dask array (y, x, c) whose layer is called `label`.
 
-    A dask array is returned as it is, unless `chunks` are given.
+    If the source is a dask array, return that array unless `chunks` are given.
     """
     if isinstance(source, ArraySource) and chunks is None:
         return source.array

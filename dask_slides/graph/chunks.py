@@ -1,4 +1,4 @@
-"""How an image is divided into tasks, and how much memory a task needs."""
+"""Divide images into tasks, and estimate the memory of a task."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ from dask_slides.graph.resized import ResizedSource
 from dask_slides.readers.dask_array import ArraySource
 
 MAX_TASKS = 1000
-"""Upper limit that an operation aims at, also for an image of 102,400 x 102,400 px."""
+"""Largest number of tasks that an operation aims at."""
 
 
 LARGEST_CHUNK = 2**26
-"""Most pixels of a chunk, which a task holds whole. Larger images get more tasks."""
+"""Largest chunk in pixels. Images too large for MAX_TASKS of these get more tasks."""
 
 
 CONCURRENT_TILES = 10
-"""Tiles that Zarr decodes at the same time in one read."""
+"""Number of tiles that Zarr decodes at a time in one read."""
 
 
 TASK_SIDE = 4096
-"""Side of the input of a task, in pixels, that chunks aim at."""
+"""Side of the input of a task in pixels that chunks aim at."""
 
 
 REDUCED_TASK_SIDE = 8192
-"""The same if tiles are decoded at a reduced size: margins then take a smaller share."""
+"""The same for reduced decoding, where larger blocks have relatively smaller margins."""
 
 
 SMALL_TASK_SIDE = 1280
-"""The least, so that a small image gives work to a few threads too."""
+"""The minimum, so that small images also give work to a few threads."""
 
 
 def normalized_chunks(
     chunks: Any, shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return `chunks` (one number, (y, x), or lengths) as lengths along y and x."""
+    """Convert `chunks` (one number, (y, x), or lengths) to lengths along y and x."""
     if isinstance(chunks, Sequence) and len(chunks) == 3:
         chunks = tuple(chunks)[:2]
     try:
         rows, columns = da.core.normalize_chunks(chunks, shape=shape, dtype=dtype)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise SlideArgumentError(
-            f"chunks={chunks!r} do not fit an image of {shape[0]} x {shape[1]}; "
+            f"chunks={chunks!r} do not fit an image of {shape[0]} x {shape[1]} px; "
             "give one number, (y, x), or the lengths along y and x"
         ) from error
     return rows, columns
 
 
 def default_chunks(source: Source, level: int) -> tuple[int, int]:
-    """Return chunk sides that give at most MAX_TASKS tasks of equal work."""
+    """Return a chunk size that gives at most MAX_TASKS tasks of about equal work."""
     shape = source.levels[level].shape
     target = task_side(shape, input_ratio(source), read_side(source))
     side = [_chunk_side(source, level, axis, target) for axis in (0, 1)]
     if source.levels[level].tile[1] >= shape[1]:  # the file has strips, not tiles
         side = [_chunk_side(source, level, 0, target**2 // shape[1]), shape[1]]
     wide = read_span(source, level)
-    if wide > side[1]:  # chunks become wider and lower, and keep their size
+    if wide > side[1]:  # chunks become wider and lower, with as many pixels
         tile = source.levels[level].tile[0]
         side = [min(side[0], max(1, TASK_SIDE**2 // wide // tile) * tile), min(wide, shape[1])]
     while True:
@@ -82,13 +82,13 @@ def default_chunks(source: Source, level: int) -> tuple[int, int]:
 def task_side(
     shape: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0), largest: int = TASK_SIDE
 ) -> int:
-    """Return the side of the input that a task aims at; less for small images."""
+    """Return the side of the input of a task to aim at, which is less for small images."""
     longest = max(shape[0] * ratio[0], shape[1] * ratio[1])
     return max(SMALL_TASK_SIDE, min(largest, int(longest / 4)))
 
 
 def read_side(source: Source) -> int:
-    """Return the side of the input that a task of `source` aims at if the image is large."""
+    """Return the side of the input of a task to aim at if the image is large."""
     while isinstance(source, DerivedSource):
         if isinstance(source, ResizedSource) and source.factor > 1:
             return REDUCED_TASK_SIDE
@@ -97,7 +97,7 @@ def read_side(source: Source) -> int:
 
 
 def _chunk_side(source: Source, level: int, axis: int, target: int) -> int:
-    """Return a chunk side of whole tiles that reads about `target` input pixels."""
+    """Return a chunk side of whole tiles for which about `target` input pixels are read."""
     size = source.levels[level].shape[axis]
     tile = source.levels[level].tile[axis]
     ratio = input_ratio(source)[axis]
@@ -105,7 +105,7 @@ def _chunk_side(source: Source, level: int, axis: int, target: int) -> int:
 
 
 def input_ratio(source: Source) -> tuple[float, float]:
-    """Return how many pixels of the root there are for one pixel of level 0, along y and x."""
+    """Return the pixels of the root per pixel of level 0, along y and x."""
     y = x = 1.0
     while isinstance(source, DerivedSource):
         _, window = source.window(0, Region(0, 0, *source.levels[0].shape))
@@ -116,7 +116,7 @@ def input_ratio(source: Source) -> tuple[float, float]:
 
 
 def read_span(source: Source, level: int) -> int:
-    """Return the least width that a read should have, in pixels of `level`; 0 if any will do."""
+    """Return the minimum width of a read, in pixels of `level`; 0 if there is none."""
     root = root_of(source)
     shape = source.levels[level].shape
     if 0 in shape:
@@ -126,7 +126,7 @@ def read_span(source: Source, level: int) -> int:
 
 
 def read_unit(source: Source) -> tuple[int, int]:
-    """Return the least height and width of a read, in pixels of level 0; 0 if any will do."""
+    """Return the minimum height and width of a read in pixels of level 0; 0 if there is none."""
     wide = read_span(source, 0)
     if not wide:
         return 0, 0
@@ -138,15 +138,16 @@ def read_unit(source: Source) -> tuple[int, int]:
 def even_chunks(
     shape: tuple[int, int], side: tuple[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return chunk lengths of `side` that cover `shape`."""
+    """Divide `shape` into chunks of `side`; return their lengths along y and x."""
     return even_pieces(shape[0], side[0]), even_pieces(shape[1], side[1])
 
 
 def task_bytes(source: Source, level: int, region: Region, whole: Region | None = None) -> int:
-    """Return the peak bytes of reading `region`: a sum over the chain, result included.
+    """Return the peak bytes of reading `region`, including the result.
 
-    Each derived source adds its own arrays and the largest single read of its parent. If a task
-    reads a `whole` region in parts, it holds all blocks of a dask array that the whole touches.
+    This is a sum over the chain of sources: each derived source adds its own arrays and its largest
+    read of its parent. If a task reads a `whole` region in parts from a dask array, it holds all
+    blocks that the whole region touches.
     """
     total, reduction = 0, 1
     root = root_of(source)
@@ -158,11 +159,11 @@ def task_bytes(source: Source, level: int, region: Region, whole: Region | None 
         total += source.working_bytes(level, region) // reduction
         level, region = source.largest_read(level, region)
         if isinstance(source, ResizedSource):
-            reduction *= source.factor**2  # all below is read at a reduced size
+            reduction *= source.factor**2  # its parents are read at a reduced size
         source = source.parent
     sample = source.channels * source.dtype.itemsize
     tile = source.levels[level].tile
-    # the pixels, the copy that their conversion may make, and the tiles being decoded
+    # the pixels, a copy if they are converted, and the tiles that are being decoded
     read = 2 * region.area // reduction
-    masks = 4 * region.area // reduction if source.masked else 0  # of the pixels that have a value
+    masks = 4 * region.area // reduction if source.masked else 0  # masks of valid pixels
     return total + (read + CONCURRENT_TILES * tile[0] * tile[1]) * sample + masks

@@ -1,4 +1,4 @@
-"""A resized image: any region of it is computed from the region of the parent that it needs."""
+"""Resized images, of which any region is computed from the pixels that it needs."""
 
 from __future__ import annotations
 
@@ -22,74 +22,74 @@ from dask_slides.numerics.kernels import ROWS, Axis, is_long, resample_columns, 
 from dask_slides.numerics.resample_means import buffer_bytes, shrink
 
 STRIP_PIXELS = 2**22
-"""Input pixels that are read at a time, whatever the size of a region."""
+"""Input pixels to read at a time, whatever the size of the region."""
 
 
 COARSE = 4
-"""From a level that is more than this many times smaller, aliasing shows: it must leave a quarter
-more to shrink. Measured from 1/8: 46 dB with 2.0 left, 50 dB with 2.5."""
+"""Levels with a larger downsample show aliasing, so they need a gap that is larger by a quarter.
+Measured at a downsample of 8: 46 dB with a gap of 2.0, and 50 dB with 2.5."""
 
 
 ROUNDED = 0.99
-"""Share of a gap that is enough. Output sizes are rounded to whole pixels: 4,096 px reduced to 410
-count as a tenth."""
+"""Share of the gap that is enough, because output sizes are rounded to whole pixels: 4,096 px
+resized to 410 px count as a downsample of 10."""
 
 
 def choose_level(levels: tuple[Level, ...], shape: tuple[int, int], gap: float | None) -> int:
-    """Return the smallest level that leaves at least `gap` to resample to `shape`.
+    """Return the smallest level from which resampling to `shape` shrinks by at least `gap`.
 
-    With ``gap=None`` it is always level 0. A gap leaves so much to the kernel that its own
-    antialiasing decides how the result looks.
+    With ``gap=None`` it is always level 0. With a sufficient gap, the antialiasing of the kernel
+    determines the quality of the result.
     """
     if gap is None:
         return 0
     best = 0
     for number, level in enumerate(levels):
-        left = min(n / m for n, m in zip(level.shape, shape, strict=True))
-        least = gap if max(level.downsample) <= COARSE else 1.25 * gap
-        if left >= ROUNDED * least and level.shape[0] < levels[best].shape[0]:
+        shrink_by = min(n / m for n, m in zip(level.shape, shape, strict=True))
+        needed = gap if max(level.downsample) <= COARSE else 1.25 * gap
+        if shrink_by >= ROUNDED * needed and level.shape[0] < levels[best].shape[0]:
             best = number
     return best
 
 
 SMALL_PIXELS = 2**20
-"""An image of up to this size is read in full: exact pixels cost only milliseconds more."""
+"""Smaller images are read without reduction: exact pixels take only milliseconds more."""
 
 
 def choose_factor(source: Source, level: int, shape: tuple[int, int], gap: float | None) -> int:
-    """Return the largest reduction of `level` that leaves at least `gap` to resample to `shape`.
+    """Return the largest reduction of `level` from which resampling shrinks by at least `gap`.
 
-    A stored level costs less than reduced decoding, so the level is chosen first. Of the
-    reductions the largest one costs least. A reduction by more than 2 must leave a quarter more:
-    measured at 1/4, 48 dB with 2.0 left and 51 dB with 2.5. If its colours are twice as coarse
-    (JPEG 4:2:2), it must leave twice as much: 46 dB with 2.5 left, 54 dB with 5.
+    A stored level costs less than reduced decoding, so the level is chosen first. The largest
+    reduction costs least. A reduction by more than 2 needs a gap that is larger by a quarter:
+    measured at 4, 48 dB with a gap of 2.0, and 51 dB with 2.5. If its colours are twice as coarse
+    (JPEG 4:2:2), it needs twice the gap: 46 dB with 2.5, and 54 dB with 5.
     """
     if gap is None:
         return 1
-    this = source.levels[level]
-    if math.prod(this.shape) <= SMALL_PIXELS:
+    stored = source.levels[level]
+    if math.prod(stored.shape) <= SMALL_PIXELS:
         return 1
-    left = min(n / m for n, m in zip(this.shape, shape, strict=True))
+    shrink_by = min(n / m for n, m in zip(stored.shape, shape, strict=True))
     best = 1
     for factor in source.reductions(level):
-        least = gap if factor * max(this.downsample) <= 2 else 1.25 * gap
-        if left / factor >= ROUNDED * least * source.coarseness(level):
+        needed = gap if factor * max(stored.downsample) <= 2 else 1.25 * gap
+        if shrink_by / factor >= ROUNDED * needed * source.coarseness(level):
             best = max(best, factor)
     return best
 
 
 class MissingMask:
-    """Marks the pixels without a value in the window that a region is resampled from."""
+    """A mask of the pixels without a value in the window from which a region is resampled."""
 
     def __init__(self, window: Region) -> None:
         self._window = window
         self._mask: Array | None = None
 
     def add(self, strip: Region, pixels: Array, valid: Array) -> Array:
-        """Mark the pixels of `strip` that are not `valid`; return its pixels with zeros there.
+        """Add the pixels of `strip` that are not `valid`; return its pixels with zeros there.
 
-        A nodata value can be NaN or the largest number of its dtype. Pixels resampled from it
-        are replaced later, but must not overflow.
+        A nodata value can be NaN or the largest value of its dtype. Pixels resampled from it are
+        replaced by the fill later, but they must not overflow.
         """
         if self._mask is None:
             self._mask = np.zeros((self._window.height, self._window.width), bool)
@@ -97,17 +97,17 @@ class MissingMask:
         return np.where(valid[..., None], pixels, pixels.dtype.type(0))
 
     def needed_by(self, axes: tuple[Axis, Axis], region: Region) -> Array | None:
-        """Return which pixels (h, w) of `region` need a missing pixel; None if none does."""
+        """Return a mask (h, w) of the pixels of `region` that need a missing one; None if empty."""
         if self._mask is None or not self._mask.any():
             return None
         rows, columns = axes
         mask = _any_between(self._mask, rows.taps(region.y, region.stop_y), self._window.y)
-        turned = _any_between(mask.T, columns.taps(region.x, region.stop_x), self._window.x)
-        return np.ascontiguousarray(turned.T)
+        transposed = _any_between(mask.T, columns.taps(region.x, region.stop_x), self._window.x)
+        return np.ascontiguousarray(transposed.T)
 
 
 def _any_between(mask: Array, taps: tuple[Array, Array], origin: int) -> Array:
-    """Return whether any of the rows [first, last) of `mask` is set, for each pair of `taps`."""
+    """Return, per pair of `taps`, whether a row [first, last) of `mask` is True in each column."""
     sums = np.zeros((len(mask) + 1, mask.shape[1]), np.int32)
     np.cumsum(mask, axis=0, out=sums[1:])
     first, last = taps
@@ -116,7 +116,7 @@ def _any_between(mask: Array, taps: tuple[Array, Array], origin: int) -> Array:
 
 @dataclass(frozen=True)
 class ResizedSource(DerivedSource):
-    """`parent` resampled to `shape`. A region has the pixels of a resize of the whole image."""
+    """The image `parent` resampled to `shape`. All regions agree with a resize of the whole."""
 
     parent: Source
     shape: tuple[int, int]
@@ -125,12 +125,12 @@ class ResizedSource(DerivedSource):
 
     @property
     def layer_name(self) -> str:
-        """A resize, or a cut-off at another scale."""
+        """The name of the graph layer: "resize", or "cutoff" for a cut-off at another scale."""
         return "cutoff" if self.parent.layer_name == "cutoff" else "resize"
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """One level. Its tiles of 64 px are nominal, as nothing is stored."""
+        """One level. It is not stored, so its tile size of 64 px is arbitrary."""
         return (Level(self.shape, (1.0, 1.0), (64, 64)),)
 
     @cached_property
@@ -140,14 +140,14 @@ class ResizedSource(DerivedSource):
 
     @cached_property
     def factor(self) -> int:
-        """The factor by which that level is reduced while reading."""
-        if self.kernel == "nearest":  # it needs stored pixels, not means
+        """The factor by which this level is reduced while reading."""
+        if self.kernel == "nearest":  # needs stored pixels, not means
             return 1
         return choose_factor(self.parent, self.from_level, self.shape, self.gap)
 
     @cached_property
     def exact(self) -> bool:
-        """Whether the result equals a resize of level 0 to the bit."""
+        """Whether the result equals a resize of level 0 bit for bit."""
         level = self.parent.levels[self.from_level]
         return self.factor == 1 and max(level.downsample) <= 1
 
@@ -157,20 +157,20 @@ class ResizedSource(DerivedSource):
 
     @property
     def operation(self) -> str:
-        """By how much the parent was resized, or to which size if its shape changes."""
+        """The operation with its downsample, or with its size if y and x differ."""
         y, x = (f"{factor:.3g}" for factor in self.placement.scale)
         how = f"by {y}" if y == x else f"to {self.shape[0]} x {self.shape[1]} px"
         return f"resized {how} with {self.kernel}"
 
     @property
     def placement(self) -> Placement:
-        """The whole parent, at another size."""
+        """The placement on the parent, which this image covers."""
         height, width = self.parent.levels[0].shape
         return Placement((height / self.shape[0], width / self.shape[1]))
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
-        """How the rows and columns that are read become those of this image."""
+        """The resampling of the rows and of the columns of the level, after its reduction."""
         full, level = self.parent.levels[0], self.parent.levels[self.from_level]
         factor = self.factor
         rows, columns = (
@@ -186,14 +186,14 @@ class ResizedSource(DerivedSource):
         return rows, columns
 
     def window(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return the level and region of the parent that `region` needs, halo included."""
+        """Return the level and region of the parent that `region` needs, with its halo."""
         window, factor = self._window(region), self.factor
         whole = Region(*(n * factor for n in (window.y, window.x, window.height, window.width)))
         height, width = self.parent.levels[self.from_level].shape
         return self.from_level, whole.intersect(Region(0, 0, height, width))
 
     def _window(self, region: Region) -> Region:
-        """Return the same region, in pixels of the reduced level."""
+        """Return the input that `region` needs, in pixels of the reduced level."""
         rows, columns = self.axes
         top, bottom = rows.window(region.y, region.stop_y)
         left, right = columns.window(region.x, region.stop_x)
@@ -204,7 +204,7 @@ class ResizedSource(DerivedSource):
         return self.read_valid(level, region)[0]
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Resample `region`; return its pixels, and which of them need no missing pixel."""
+        """Resample `region`; return its pixels, and a mask of those that need no missing pixel."""
         if self.lacks(level, region):
             shape = (region.height, region.width, self.channels)
             return np.full(shape, self.fill, self.dtype), None
@@ -219,7 +219,7 @@ class ResizedSource(DerivedSource):
         return out, ~invalid
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the pixels of `region` that need any pixel of a hole: they show the fill."""
+        """Return the parts of `region` that need pixels of a hole of the parent."""
         found = self.parent.holes(*self.window(level, region))
         if not found:
             return ()
@@ -230,12 +230,12 @@ class ResizedSource(DerivedSource):
             top, bottom = rows.outputs_of(region.y, region.stop_y, read.y, read.stop_y)
             left, right = columns.outputs_of(region.x, region.stop_x, read.x, read.stop_x)
             if top < bottom and left < right:
-                place = Region(top, left, bottom - top, right - left)
-                holes.append(MissingRegion(place, hole.tile))
+                missing = Region(top, left, bottom - top, right - left)
+                holes.append(MissingRegion(missing, hole.tile))
         return tuple(holes)
 
     def _columns_first(self, region: Region, missing: MissingMask | None) -> Array:
-        """Resample columns while reading, then rows: the order of a whole-image resize."""
+        """Resample columns while reading, then rows, in the order of a whole-image resize."""
         rows, columns = self.axes
         window = self._window(region)
         read = self._strip_reader(missing)
@@ -274,7 +274,7 @@ class ResizedSource(DerivedSource):
         return list(strips(window, tile, STRIP_PIXELS))
 
     def _strip_reader(self, missing: MissingMask | None) -> Callable[[Region], Array]:
-        """Return what reads a strip of the level; pixels without a value are added to `missing`."""
+        """Return a function that reads a strip, and adds pixels without a value to `missing`."""
         if self.factor > 1:
             return partial(self.parent.read_reduced, self.from_level, self.factor)
         if missing is None:
@@ -288,7 +288,7 @@ class ResizedSource(DerivedSource):
 
     def working_bytes(self, level: int, region: Region) -> int:
         """Return the bytes of the intermediate columns, the buffers of a pass, and the result."""
-        # the mask of missing pixels, and its sums
+        # plus the mask of missing pixels, and its sums
         return self._pixel_bytes(region) + 6 * self.masked * self._window(region).area
 
     def _pixel_bytes(self, region: Region) -> int:
@@ -304,7 +304,7 @@ class ResizedSource(DerivedSource):
         if self.dtype == np.uint8:
             columns = ROWS * (strip.width + 2 * region.width) * wide
             rows = int(min(window.height, taps) * region.width * wide)
-        else:  # a transposed float64 copy, and the product with two copies while it is rounded
+        else:  # a transposed float64 copy, and the product with two copies for rounding
             if is_long(self.dtype):  # two halves of 32 bits
                 wide *= 3
             columns = strip.area * wide + 3 * strip.height * region.width * wide
@@ -312,18 +312,18 @@ class ResizedSource(DerivedSource):
         return middle + result + max(columns, rows)
 
     def _fast_bytes(self, region: Region, strip: Region, sample: int) -> int:
-        """Return the bytes of the rows that are held, both passes of a strip, and the result."""
+        """Return the bytes of the rows in memory, both passes over a strip, and the result."""
         vertical, horizontal = self.axes
         first, last = vertical.taps(region.y, region.stop_y)
         held = (strip.height + int((last - first).max())) * strip.width
         done = min(region.height, int(strip.height / vertical.ratio) + 2)
         passes = done * (strip.width + region.width) * sample
-        # the compiled loops transpose each pass instead, and need hardly any buffer for sums
+        # the compiled loops transpose each pass instead, and need only small buffers for sums
         buffers = max(passes, buffer_bytes(vertical), buffer_bytes(horizontal))
         return (region.area + held) * sample + passes + buffers
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return the tallest strip that the window is read in."""
+        """Return the level and the tallest strip that is read."""
         strip, factor = self._largest_strip(self._window(region)), self.factor
         whole = Region(*(n * factor for n in (strip.y, strip.x, strip.height, strip.width)))
         height, width = self.parent.levels[self.from_level].shape

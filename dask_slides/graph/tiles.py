@@ -1,4 +1,4 @@
-"""Tiles at any positions of an image: the task that reads a block of them, and its plan."""
+"""Read tiles at any positions of an image, in blocks."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from dask_slides.readers.dask_array import ArraySource
 Selection = slice | NDArray[np.int64]
 
 TASK_BYTES = 2**26
-"""Bytes of tiles that a task aims at."""
+"""Bytes of tiles per task to aim at."""
 MIN_TASKS = 64
-"""Tasks that a pack has at least, if it has so many tiles."""
+"""Minimum number of tasks of a pack, if it has as many tiles."""
 FEW_TASKS = 8
-"""The same if a read decodes much more than the tile, which tasks of neighbours would repeat."""
+"""The same if a read decodes much more than a tile, which neighbouring tasks would repeat."""
 LARGE_READ = 4
-"""Pixels decoded per pixel of a tile that count as much more: tiles in the file of more than twice
+"""Decoded pixels per pixel of a tile that count as much more: tiles in the file of more than twice
 the side, or strips."""
 
 
 @dataclass(frozen=True)
 class TileBlock:
-    """Reads blocks of tiles of one size, which lie at `origins` of an image."""
+    """Read blocks of tiles of one size at `origins` of an image."""
 
     origins: TileOrigins
     tile: tuple[int, int]
     starts: tuple[int, ...]
-    """The tiles at which blocks begin, and the end."""
+    """The tiles at which blocks start, and the end."""
     fill: float
     """Value of pixels beyond the image."""
 
@@ -53,7 +53,7 @@ class TileBlock:
         ]
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return the region of level 0 that holds the tiles of `block`."""
+        """Return level 0 and the smallest region that holds the tiles of `block`."""
         yx = self.origins.yx()[self.starts[block[0]] : self.starts[block[0] + 1]]
         (top, left), (bottom, right) = np.sort(yx, axis=0)[[0, -1]]
         height, width = bottom - top + self.tile[0], right - left + self.tile[1]
@@ -70,7 +70,7 @@ class TileBlock:
         return out
 
     def read(self, source: Source, selection: Selection, out: Sequence[Array] | Array) -> None:
-        """Read each selected tile into its array (h, w, c); the fill stands beyond the image."""
+        """Read each selected tile into its array (h, w, c), with the fill beyond the image."""
         regions = self.regions(source, selection)
         for tile, region in zip(out, regions, strict=True):
             if (region.height, region.width) != self.tile:
@@ -79,7 +79,7 @@ class TileBlock:
 
 
 def _max_pixels(count: int, tile: tuple[int, int]) -> int:
-    """Return how many pixels to read at a time for `count` tiles: no more than they have."""
+    """Return how many pixels to read at a time for `count` tiles, at most all of them."""
     return min(STRIP_PIXELS, count * tile[0] * tile[1])
 
 
@@ -93,20 +93,20 @@ def reading_bytes(source: Source, tile: tuple[int, int], count: int) -> int:
 
 
 class TileReader(Protocol):
-    """Reads tiles in a worker, from a slide or from a store."""
+    """Read tiles in a worker, from a slide or from a store."""
 
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop), (n, h, w, c)."""
         ...
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
-        """Read the tiles of these ascending numbers, each into its array (h, w, c)."""
+        """Read the tiles with these ascending `numbers`, each into its array (h, w, c)."""
         ...
 
 
 @dataclass(frozen=True)
 class SlideTileReader:
-    """Reads tiles of a slide."""
+    """Read tiles of a slide."""
 
     task: TileBlock
     source: Source
@@ -116,7 +116,7 @@ class SlideTileReader:
         return self.task.tiles(self.source, start, stop)
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array]) -> None:
-        """Read the tiles of these numbers, each into its array."""
+        """Read the tiles with these `numbers`, each into its array."""
         self.task.read(self.source, numbers, out)
 
 
@@ -127,9 +127,9 @@ def plan_tile_blocks(
     fill: float,
     tasks: int = MIN_TASKS,
 ) -> tuple[TileBlock, tuple[int, ...]]:
-    """Return the task for tiles at `yx`, and how many of them each block has.
+    """Return the task for tiles at `yx`, and the number of tiles per block.
 
-    There are at least `tasks` blocks, if there are so many tiles.
+    There are at least `tasks` blocks if there are as many tiles.
     """
     nbytes = tile[0] * tile[1] * source.channels * source.dtype.itemsize
     if isinstance(root_of(source), ArraySource):
@@ -138,9 +138,9 @@ def plan_tile_blocks(
     count = max(1, TASK_BYTES // nbytes, -(-len(yx) // MAX_TASKS))
     unit = source.levels[0].tile if not isinstance(source, DerivedSource) else read_unit(source)
     decoded = math.prod(max(1.0, u / t) for u, t in zip(unit, tile, strict=True))
-    if decoded > LARGE_READ:  # tasks of neighbours would decode the same
-        units = len(np.unique(yx // np.maximum(1, np.array(unit, np.int64)), axis=0))
-        tasks = max(1, min(tasks, FEW_TASKS, units))
+    if decoded > LARGE_READ:  # neighbouring tasks would decode the same pixels
+        reads = len(np.unique(yx // np.maximum(1, np.array(unit, np.int64)), axis=0))
+        tasks = max(1, min(tasks, FEW_TASKS, reads))
     count = min(count, max(1, -(-len(yx) // tasks)))
     lengths = even_pieces(len(yx), count)
     return TileBlock(TileOrigins.of(yx), tile, bounds(lengths), fill), lengths
@@ -149,7 +149,7 @@ def plan_tile_blocks(
 def _lengths_over_array(
     source: Source, yx: NDArray[np.int64], tile: tuple[int, int], most: int
 ) -> tuple[int, ...]:
-    """Return how many tiles each task takes: at most `most`, which touch the same blocks."""
+    """Return the number of tiles per task: at most `most`, which touch the same blocks."""
     root = root_of(source)
     assert isinstance(root, ArraySource)
     blocks = root.without_blocks()

@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: resampling, statistics, histograms, detectors."""
+"""Functions from arrays to arrays: resampling, statistics, histograms, detectors."""

@@ -1,4 +1,4 @@
-"""Levels of a pyramid: means of blocks of level 0, each rounded once."""
+"""Compute the levels of a pyramid as area means of level 0."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def area_levels(
 ) -> Iterator[tuple[Array, Array]]:
     """Yield the area means of an image of `dtype` and their sums, for each of the levels `numbers`.
 
-    `sums` (h, w, c) are those of the level before `numbers`: level 0 itself, or the last sums
-    yielded. `covered` says for how many pixels of level 0 each of its rows and columns stands. Sums
-    are exact (see `sum_dtype`), so every level is rounded only once, half up. The last row or
-    column is the mean of the pixels that exist.
+    `sums` (h, w, c) are those of the level before `numbers`: level 0 itself, or the last yielded
+    sums. `covered` has the number of pixels of level 0 per row and per column of this level. Sums
+    are exact (see `sum_dtype`), so that every level is rounded only once, half up. A partial last
+    row or column is the mean of the pixels in the image.
     """
     rows, columns = covered
     for number in numbers:
@@ -37,9 +37,9 @@ def area_levels(
 def sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
     """Return the smallest dtype that holds the sum of 4**halvings samples exactly.
 
-    If 64 bits are too few, a complex number holds the sums of the upper and of the lower 32 bits:
-    enough for 10 halvings of integers of 64 bits, and 20 of others. Sums of float64 could overflow:
-    they are divided by 4**halvings.
+    If 64 bits are too few, a complex number holds the sums of the upper and of the lower 32 bits,
+    which is enough for 10 halvings of 64-bit integers, and for 20 of other integers. Sums of
+    float64 could overflow, so they are divided by 4**halvings.
     """
     if dtype.kind == "f":
         return np.dtype(np.float64)
@@ -52,7 +52,7 @@ def sum_dtype(dtype: np.dtype[Any], halvings: int) -> np.dtype[Any]:
 
 
 def _halved(sums: Array, axis: int, dtype: np.dtype[Any] | None = None) -> Array:
-    """Add pairs of neighbours along `axis`; a last one without a partner stays as it is."""
+    """Add adjacent pairs along `axis`. The last one of an odd number is not changed."""
     even = (slice(None),) * axis + (slice(0, None, 2),)
     odd = (slice(None),) * axis + (slice(1, None, 2),)
     out = sums[even].astype(dtype or sums.dtype)
@@ -61,6 +61,7 @@ def _halved(sums: Array, axis: int, dtype: np.dtype[Any] | None = None) -> Array
 
 
 def _mean(sums: Array, rows: Array, columns: Array, dtype: np.dtype[Any], halvings: int) -> Array:
+    """Divide `sums` by the pixels of level 0 that `rows` and `columns` cover."""
     count = rows[:, None, None] * columns[None, :, None]
     if dtype.kind == "f":
         if dtype == np.float64:
@@ -75,7 +76,7 @@ def _mean(sums: Array, rows: Array, columns: Array, dtype: np.dtype[Any], halvin
 
 
 def _long_mean(sums: Array, count: Array, dtype: np.dtype[Any]) -> Array:
-    """Divide sums of two times 32 bits by long division, 16 bits at a time."""
+    """Divide sums of upper and lower 32 bits by long division, 16 bits at a time."""
     high, low = sums.real.astype(np.int64), sums.imag.astype(np.int64) + count // 2
     quotient, rest = np.divmod(high, count)
     found = quotient.astype(dtype)

@@ -1,4 +1,4 @@
-"""Means of boxes of pixels: how tiles are reduced that no codec reduces."""
+"""Reduce tiles by means of boxes of pixels, if their codec cannot reduce them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dask_slides.core.types import Array
 from dask_slides.runtime.numba_loader import numba_kernels
 
 SAVED = 0.2e-9
-"""Seconds per sample that the Numba kernel is faster."""
+"""Seconds per sample that the Numba kernel saves."""
 
 
 def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
-    """Return the means of `factor` x `factor` pixels of bytes (h, w, c), each rounded once.
+    """Return the rounded means of boxes of `factor` x `factor` of `pixels` (h, w, c), uint8.
 
-    Boxes that the last row and column cut are averaged over the pixels they have. `samples` is
-    the number of samples of the whole image of which `pixels` are a part.
+    Boxes that the edges cut are averaged over their pixels inside. `samples` is the number of
+    samples of the whole image, of which `pixels` are a part.
     """
     height, width, channels = pixels.shape
     means = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
@@ -25,7 +25,7 @@ def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
     kernels = numba_kernels(samples * SAVED) if whole else None
     if kernels is not None and factor in (2, 4, 8):
         rows = np.ascontiguousarray(pixels).reshape(height, width * channels)
-        kernels.box(rows, channels, factor, means.reshape(len(means), -1))
+        kernels.box_means(rows, channels, factor, means.reshape(len(means), -1))
         return means
     for top, bottom, box_height in _boxes(height, factor):
         for left, right, box_width in _boxes(width, factor):
@@ -35,7 +35,7 @@ def box_mean(pixels: Array, factor: int, samples: int = 0) -> Array:
 
 
 def _boxes(size: int, factor: int) -> Iterator[tuple[int, int, int]]:
-    """Yield start, stop and length of the boxes along an axis: the whole ones, then the rest."""
+    """Yield the start and stop of all whole boxes along an axis and their length, then the rest."""
     rest = size % factor
     if size > rest:
         yield 0, size - rest, factor
@@ -44,7 +44,7 @@ def _boxes(size: int, factor: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _means(pixels: Array, box_height: int, box_width: int, means: Array) -> None:
-    """Write the means of whole boxes to `means`: add up rows first, then columns."""
+    """Write the means of whole boxes to `means`, adding rows first, then columns."""
     height, width, channels = pixels.shape
     sums = pixels[::box_height].astype(np.uint16)
     for row in range(1, box_height):

@@ -1,6 +1,6 @@
-"""Moments, ranges and histograms of many cells at a time, of any dtype.
+"""Compute moments, ranges and histograms of many cells at a time, of any dtype.
 
-Cells lie along the first axis of the arrays. The module `statistics` describes the records.
+The first axis of the arrays is that of the cells. The module `statistics` describes the records.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from dask_slides.numerics.histograms import BINS, bytes_counted, moments_of
 
 
 def add_bytes(
-    records: Array, parts: list[tuple[Array, Array | None]], places: dict[str, slice]
+    records: Array, parts: list[tuple[Array, Array | None]], positions: dict[str, slice]
 ) -> None:
-    """Add bytes to the records of their cells; `parts` are pieces of the rows."""
-    for part, seen in parts:
-        histogram = _counted(*_flat(part, seen))
+    """Add uint8 samples to the records of their cells; `parts` are strips (pixels, valid)."""
+    for part, valid in parts:
+        histogram = _counted(*_flat(part, valid))
         records[:, :3] += moments_of(histogram)
-        if "histogram" in places:
-            records[:, places["histogram"]] += histogram
-    if "range" in places:
-        records[:, places["range"]] = 0.0, BINS - 1.0, 1.0
+        if "histogram" in positions:
+            records[:, positions["histogram"]] += histogram
+    if "range" in positions:
+        records[:, positions["range"]] = 0.0, BINS - 1.0, 1.0
 
 
 def add_samples(
-    records: Array, parts: list[tuple[Array, Array | None]], places: dict[str, slice]
+    records: Array, parts: list[tuple[Array, Array | None]], positions: dict[str, slice]
 ) -> None:
-    """Add samples of other dtypes, row by row, so that the sums do not depend on the strips."""
+    """Add samples of other dtypes row by row, so that sums do not depend on the strips."""
     samples = [_flat(*part) for part in parts]
     low, high = _extremes(samples)
     some = low <= high
-    if "range" in places:
-        extent = records[:, places["range"]]
+    if "range" in positions:
+        extent = records[:, positions["range"]]
         before = extent[:, 2] > 0
         low = np.where(before, np.minimum(low, extent[:, 0]), low)
         high = np.where(before, np.maximum(high, extent[:, 1]), high)
         some |= before
         low, high = np.where(some, low, 0.0), np.where(some, high, 0.0)
         width = np.where(some, width_of(low, high, samples[0][0].dtype.kind != "f"), 0.0)
-        if "histogram" in places:
-            counts = records[:, places["histogram"]]
+        if "histogram" in positions:
+            counts = records[:, positions["histogram"]]
             moved = before & ((extent[:, 0] != low) | (extent[:, 2] != width))
             if moved.any():
                 counts[moved] = rebinned(
@@ -55,7 +55,7 @@ def add_samples(
                 )
         extent[:] = np.column_stack((low, high, width))
     for flat, valid in samples:
-        if "histogram" in places:
+        if "histogram" in positions:
             counts += _counted(_bins(flat, valid, low, width), valid)
         values = flat.astype(np.float64)
         if valid is not None:
@@ -69,10 +69,10 @@ def add_samples(
             records[:, :3] = np.add.accumulate(lines, axis=2)[..., -1].T
 
 
-def _flat(pixels: Array, seen: Array | None) -> tuple[Array, Array | None]:
-    """Return the samples (n, h, w c) of `pixels`, and which of them are valid; None for all."""
+def _flat(pixels: Array, valid_pixels: Array | None) -> tuple[Array, Array | None]:
+    """Return the samples (n, h, w c) of `pixels`, and a mask of valid ones (None: all)."""
     flat = pixels.reshape(*pixels.shape[:2], -1)
-    valid = None if seen is None else np.repeat(seen, pixels.shape[3], axis=2)
+    valid = None if valid_pixels is None else np.repeat(valid_pixels, pixels.shape[3], axis=2)
     if flat.dtype.kind == "f":
         finite = np.isfinite(flat)
         if not finite.all():
@@ -81,7 +81,7 @@ def _flat(pixels: Array, seen: Array | None) -> tuple[Array, Array | None]:
 
 
 def _extremes(samples: list[tuple[Array, Array | None]]) -> tuple[Array, Array]:
-    """Return the smallest and the largest sample of each cell; (inf, -inf) if it has none."""
+    """Return the smallest and the largest sample per cell; (inf, -inf) for a cell without any."""
     dtype = samples[0][0].dtype
     info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     least = [
@@ -97,11 +97,10 @@ def _extremes(samples: list[tuple[Array, Array | None]]) -> tuple[Array, Array]:
 
 
 def width_of(low: Array, high: Array, whole: bool) -> Array:
-    """Return the smallest power of two of which 256 aligned bins hold `low` to `high`.
+    """Return the smallest power of two for which 256 aligned bins cover `low` to `high`.
 
-    The finest width is the precision of float64 at the largest sample, or 1 for integers. The bins
-    of a part are never wider than those of the whole, and each lies in one bin of the whole, so
-    that histograms of parts can be added exactly.
+    The finest width is the precision of float64 at the largest sample, or 1 for integers. Each bin
+    of a part lies within one bin of the whole, so that histograms of parts can be added exactly.
     """
     top = np.maximum(np.abs(low), np.abs(high))
     finest = np.where(top > 0, np.maximum(np.frexp(top)[1] - 53, -1074), -1074)
@@ -114,14 +113,14 @@ def width_of(low: Array, high: Array, whole: bool) -> Array:
 
 
 def index_of(low: Array, width: Array) -> Array:
-    """Return the number of the bin that holds `low`, where bin 0 begins at 0."""
+    """Return the number of the bin that contains `low`, where bin 0 starts at 0."""
     return np.asarray(np.floor(low / np.where(width > 0, width, 1.0)))
 
 
 def rebinned(counts: Array, first: Array, width: Array, to_first: Array, to_width: Array) -> Array:
-    """Return histograms (n, 256) in bins of the same width or wider, without loss.
+    """Return histograms (n, 256) in bins of `to_width`, which is at least `width`.
 
-    `first` and `to_first` are numbers of bins, as `index_of` returns them.
+    `first` and `to_first` are the numbers of the first bins, as `index_of` returns them.
     """
     bins = (first[:, None] + np.arange(BINS)) * np.reshape(width / to_width, (-1, 1))
     np.floor(bins, out=bins)
@@ -133,11 +132,11 @@ def rebinned(counts: Array, first: Array, width: Array, to_first: Array, to_widt
 
 
 def _bins(flat: Array, valid: Array | None, low: Array, width: Array) -> NDArray[np.uint8]:
-    """Return the bin of each sample (n, h, m); any bin for samples that are not valid."""
+    """Return the bin of each sample (n, h, m); the bins of invalid samples are arbitrary."""
     scale = np.where(width > 0, width, 1.0)[:, None, None]
     first = index_of(low, width)[:, None, None]
     if flat.dtype.kind != "f" and flat.dtype.itemsize <= 4:
-        # differences are below 256, so 8 bits of both sides are enough
+        # bins are below 256, so 8 bits of both terms are enough
         shift = (np.frexp(scale)[1] - 1).astype(flat.dtype)
         bins: NDArray[np.uint8] = np.right_shift(flat, shift).astype(np.uint8)
         bins -= first.astype(np.int64).astype(np.uint8)
@@ -154,14 +153,14 @@ def _counted(bins: NDArray[np.uint8], valid: Array | None) -> Array:
     """Return the histograms (n, 256) of `bins` (n, h, m)."""
     if len(bins) == 1 and valid is None:
         return bytes_counted(bins[0, :, :, None])[None]
-    # one call for all cells
-    places = bins.astype(np.intp)
-    places += BINS * np.arange(len(bins))[:, None, None]
-    chosen = places.reshape(-1) if valid is None else places[valid]
-    return np.bincount(chosen, minlength=BINS * len(bins)).reshape(-1, BINS)
+    # all cells in one call: the bins of cell i start at 256 * i
+    numbers = bins.astype(np.intp)
+    numbers += BINS * np.arange(len(bins))[:, None, None]
+    counted = numbers.reshape(-1) if valid is None else numbers[valid]
+    return np.bincount(counted, minlength=BINS * len(bins)).reshape(-1, BINS)
 
 
-def saturation_of(pixels: Array, seen: Array | None) -> Array:
+def saturation_of(pixels: Array, valid: Array | None) -> Array:
     """Return the histograms (n, 256) of the saturation of RGB `pixels` (n, h, w, 3)."""
     red, green, blue = (pixels[..., i] for i in range(3))
     high = np.maximum(np.maximum(red, green), blue).astype(np.float64)
@@ -169,5 +168,4 @@ def saturation_of(pixels: Array, seen: Array | None) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(high > 0, (high - low) / high, 0.0)
     share = np.nan_to_num(np.clip(np.rint(share * (BINS - 1)), 0, BINS - 1))
-    bins = share.astype(np.uint8)
-    return _counted(bins, seen)
+    return _counted(share.astype(np.uint8), valid)

@@ -1,8 +1,8 @@
-"""Blank or not: pure functions from the statistics of tiles to booleans.
+"""Detectors decide from the statistics of tiles which of them are blank.
 
-A detector is a frozen value with three things: `needs`, the fields of the statistics it
-looks at; `pooled`, whether it must see all tiles before it can judge one; and the call. A
-pooled detector has `fit`, which looks at all tiles once and returns a detector that is not.
+A detector is a frozen value that you call with statistics. `needs` lists the fields of the
+statistics that it uses. `pooled` says whether it needs the statistics of all tiles to judge one:
+then `fit` returns a detector for these statistics that does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Background = Literal["bright", "dark"]
 
 @runtime_checkable
 class Detector(Protocol):
-    """What `blank_map` and every other operation accepts as a detector."""
+    """The protocol of detectors that `blank_map` and all other operations accept."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -33,7 +33,7 @@ class Detector(Protocol):
 
     @property
     def pooled(self) -> bool:
-        """Whether one tile can only be judged after looking at all."""
+        """Whether judging one tile needs the statistics of all."""
         ...
 
     def fit(self, stats: CellStats) -> Detector:
@@ -41,12 +41,12 @@ class Detector(Protocol):
         ...
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a tile is blank; shape of the statistics."""
+        """Return a mask (rows, cols) that is True where a tile is blank."""
         ...
 
 
-class _Judge:
-    """What detectors share: `a | b` is blank where either says so, `a & b` where both do."""
+class _BaseDetector:
+    """Base class of detectors, which you can combine as ``a | b`` and ``a & b``."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     pooled: ClassVar[bool] = False
@@ -62,23 +62,23 @@ class _Judge:
         return AllOf((self, other))  # type: ignore[arg-type]
 
 
-def _share(value: float, name: str) -> None:
+def _check_share(value: float, name: str) -> None:
     if not (isinstance(value, int | float | np.floating) and 0 <= value <= 1):
         raise SlideArgumentError(f"{name}={value!r} is not a share; give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
-class Contrast(_Judge):
+class Contrast(_BaseDetector):
     """Blank where the standard deviation is at most `ratio` times the mean.
 
-    The coefficient of variation over all colour samples of a tile, the test of the original
-    blank_tile_detector: 0.05 drops only empty glass, 0.35 leaves only dense tissue. Of signed
-    data the absolute value of the mean counts: a tile of one value is blank whatever the value is.
+    This is the test of the original blank_tile_detector, on the coefficient of variation over all
+    colour samples of a tile. A ratio of 0.05 drops only empty glass; 0.35 leaves only dense tissue.
+    For signed data the absolute mean is used, so that a tile of one value is always blank.
 
     Parameters
     ----------
     ratio : float
-        Greatest standard deviation of a blank tile, as a share of its absolute mean.
+        Largest standard deviation of a blank tile, relative to its absolute mean.
 
     Examples
     --------
@@ -100,8 +100,8 @@ class Contrast(_Judge):
         return np.asarray(stats.std <= self.ratio * np.abs(stats.mean))
 
 
-def _beyond(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
-    """Return the share of each tile's histogram in bins [first, 256); 0 for empty tiles."""
+def _share_from(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+    """Return the share of bins [first, 256) in the histogram per tile; 0 if it is empty."""
     inside = np.arange(BINS) >= first[..., None]
     top = histogram.sum(axis=-1, where=inside)
     return np.asarray(top / np.maximum(histogram.sum(axis=-1), 1))
@@ -112,14 +112,14 @@ def _field(stats: CellStats, name: str) -> NDArray[Any]:
     if found is None:
         raise SlideArgumentError(
             f"the statistics hold no {name}, which this detector needs; "
-            "make the blank map with it from the start"
+            "make the blank map with this detector"
         )
     return np.asarray(found)
 
 
 @dataclass(frozen=True)
-class _Level(_Judge):
-    """Blank where at most `share` of the samples lie on the tissue side of a value of theirs."""
+class _Level(_BaseDetector):
+    """Blank where at most `share` of the samples lie on the tissue side of the value `level`."""
 
     level: float
     share: float
@@ -130,33 +130,33 @@ class _Level(_Judge):
         """Return True where a tile is blank."""
         width = 1.0 if stats.width is None else np.where(stats.width > 0, stats.width, 1.0)
         first = np.ceil(self.level / width - np.rint(stats.first / width))
-        bright = _beyond(_field(stats, "histogram"), first)
+        bright = _share_from(_field(stats, "histogram"), first)
         tissue = 1 - bright if self.background == "bright" else bright
         return np.asarray((tissue <= self.share) | (stats.count == 0))
 
 
-def _nothing(share: float, background: Background) -> _Level:
-    """Return the detector under which all tiles are blank."""
+def _all_blank(share: float, background: Background) -> _Level:
+    """Return a detector for which all tiles are blank."""
     return _Level(-np.inf if background == "bright" else np.inf, share, background)
 
 
 @dataclass(frozen=True)
-class Brightness(_Judge):
+class Brightness(_BaseDetector):
     """Blank where at most `share` of the samples lie on the tissue side of `threshold`.
 
-    The fixed threshold of transmitted light viewers; `background="dark"` for fluorescence.
+    A fixed threshold suits transmitted light; use ``background="dark"`` for fluorescence.
 
     Parameters
     ----------
     threshold : float
-        Level between tissue and background, as a share of the range: of uint8 0 to 255. Other
-        dtypes hold 12 bits, 0 to 1, degrees or metres: their range is the one that the slide uses,
-        from 0, or from its smallest sample if that is below 0, to its largest. A slide of one
-        value is blank.
+        Value between tissue and background, as a share of the range of samples. The range of
+        uint8 is 0 to 255. Of other dtypes it is the range that the slide uses: from 0, or from
+        its smallest sample if that is negative, to its largest sample. A slide of one value is
+        blank.
     share : float
-        Greatest share of tissue samples in a blank tile.
+        Largest share of tissue samples in a blank tile.
     background : {"bright", "dark"}
-        Which side of the threshold is blank.
+        The blank side of the threshold.
     """
 
     threshold: float = 0.86
@@ -166,51 +166,52 @@ class Brightness(_Judge):
     pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _share(self.threshold, "threshold")
-        _share(self.share, "share")
-        _background(self.background)
+        _check_share(self.threshold, "threshold")
+        _check_share(self.share, "share")
+        _check_background(self.background)
 
     def fit(self, stats: CellStats) -> Detector:
-        """Return the detector with the level of this slide."""
+        """Return the detector with the threshold of this slide."""
         _field(stats, "histogram")
         low, high = 0.0, float(BINS)
         if stats.low is not None and stats.high is not None and stats.width is not None:
             some = stats.width > 0
             low = float(stats.low[some].min(initial=np.inf))
             high = float(stats.high[some].max(initial=-np.inf))
-            if low >= high:  # one value, or none: there is no range
-                return _nothing(self.share, self.background)
+            if low >= high:  # one value, or no samples
+                return _all_blank(self.share, self.background)
             low = min(0.0, low)
         _, _, width = stats.pool()
-        # where bins of every tile begin: they are as wide or narrower
+        # in pooled bins, whose edges are also edges of the bins of every tile
         level = (low * (1 - self.threshold) + high * self.threshold) / width
         return _Level(float(np.ceil(level)) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a tile is blank, taking these tiles for the whole slide."""
+        """Return True where a tile is blank, if these are all tiles of the slide."""
         return self.fit(stats)(stats)
 
 
-def _background(value: str) -> None:
+def _check_background(value: str) -> None:
     if value not in ("bright", "dark"):
         raise SlideArgumentError(f"background={value!r} is not known; use 'bright' or 'dark'")
 
 
 @dataclass(frozen=True)
-class Otsu(_Judge):
-    """Like `Brightness`, with the threshold that splits the slide's own histogram best.
+class Otsu(_BaseDetector):
+    """Blank as with `Brightness`, with the threshold of Otsu for the histogram of the slide.
 
-    The histogram has 256 bins over the range that the slide uses (`CellStats.pool`).
+    The histogram is that of all samples of the slide, with 256 bins over the range that the slide
+    uses (`CellStats.pool`).
 
     N. Otsu, A threshold selection method from gray-level histograms, IEEE Transactions on
-    Systems, Man, and Cybernetics 9(1), 1979, on the histogram of all samples of the slide.
+    Systems, Man, and Cybernetics 9(1), 1979.
 
     Parameters
     ----------
     share : float
-        Greatest share of tissue samples in a blank tile.
+        Largest share of tissue samples in a blank tile.
     background : {"bright", "dark"}
-        Which side of the threshold is blank.
+        The blank side of the threshold.
     """
 
     share: float = 0.02
@@ -219,8 +220,8 @@ class Otsu(_Judge):
     pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _share(self.share, "share")
-        _background(self.background)
+        _check_share(self.share, "share")
+        _check_background(self.background)
 
     def fit(self, stats: CellStats) -> Detector:
         """Return the detector with the threshold of this slide."""
@@ -228,30 +229,30 @@ class Otsu(_Judge):
 
         _field(stats, "histogram")
         pooled, first, width = stats.pool()
-        if np.count_nonzero(pooled) < 2:  # one grey level, or none: nothing to split
-            return _nothing(self.share, self.background)
+        if np.count_nonzero(pooled) < 2:  # one value, or no samples
+            return _all_blank(self.share, self.background)
         bins = np.rint(first / width) + np.arange(BINS)
         threshold = threshold_otsu(hist=(pooled, bins))
         return _Level((float(threshold) + 1) * width, self.share, self.background)
 
     def __call__(self, stats: CellStats) -> Mask:
-        """Return True where a tile is blank, taking these tiles for the whole slide."""
+        """Return True where a tile is blank, if these are all tiles of the slide."""
         return self.fit(stats)(stats)
 
 
 @dataclass(frozen=True)
-class Saturation(_Judge):
+class Saturation(_BaseDetector):
     """Blank where at most `share` of the pixels have an HSV saturation above `threshold`.
 
-    The test of CLAM (Lu et al., Nature Biomedical Engineering 5, 2021), which takes 8 of 255
-    for its threshold: stain is coloured, glass and pen shadows are grey. Only for RGB.
+    Stain is coloured, but glass and shadows of pens are grey. This is the test of CLAM (Lu et al.,
+    Nature Biomedical Engineering 5, 2021), whose threshold is 8 of 255. It needs RGB images.
 
     Parameters
     ----------
     threshold : float
-        Greatest saturation of background, 0 to 1.
+        Largest saturation of the background, 0 to 1.
     share : float
-        Greatest share of coloured pixels in a blank tile.
+        Largest share of coloured pixels in a blank tile.
     """
 
     threshold: float = 8 / 255
@@ -259,44 +260,44 @@ class Saturation(_Judge):
     needs: ClassVar[tuple[str, ...]] = ("saturation",)
 
     def __post_init__(self) -> None:
-        _share(self.threshold, "threshold")
-        _share(self.share, "share")
+        _check_share(self.threshold, "threshold")
+        _check_share(self.share, "share")
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
         first = np.floor(self.threshold * (BINS - 1) + 1e-9) + 1
-        coloured = _beyond(_field(stats, "saturation"), np.asarray(first))
+        coloured = _share_from(_field(stats, "saturation"), np.asarray(first))
         return np.asarray(coloured <= self.share)
 
 
 @dataclass(frozen=True)
-class _Group(_Judge):
+class _Group(_BaseDetector):
     detectors: tuple[Detector, ...]
 
     def __post_init__(self) -> None:
         if not self.detectors:
-            raise SlideArgumentError(f"{type(self).__name__} of no detectors; give at least one")
+            raise SlideArgumentError(f"{type(self).__name__} has no detectors; give at least one")
         for one in self.detectors:
             _require_detector(one)
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What any of the detectors needs."""
+        """The fields that any of the detectors needs."""
         return tuple(dict.fromkeys(name for one in self.detectors for name in one.needs))
 
     @property
     def pooled(self) -> bool:  # type: ignore[override]
-        """Whether any of the detectors is."""
+        """Whether any of the detectors is pooled."""
         return any(one.pooled for one in self.detectors)
 
     def fit(self, stats: CellStats) -> Any:
-        """Return the group of the detectors, each fitted."""
+        """Return a group of the fitted detectors."""
         return type(self)(tuple(one.fit(stats) for one in self.detectors))
 
 
 @dataclass(frozen=True)
 class AnyOf(_Group):
-    """Blank where any of the detectors says so: the union. Also written ``a | b``."""
+    """Blank where at least one of the detectors returns True. The short form is ``a | b``."""
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
@@ -305,7 +306,7 @@ class AnyOf(_Group):
 
 @dataclass(frozen=True)
 class AllOf(_Group):
-    """Blank where all of the detectors say so: the intersection. Also written ``a & b``."""
+    """Blank where all of the detectors return True. The short form is ``a & b``."""
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
@@ -318,11 +319,11 @@ DETECTORS: dict[str, Any] = {
     "brightness": Brightness,
     "saturation": Saturation,
 }
-"""Detectors by the name the command line uses; a new one is one line here."""
+"""Detectors by their names on the command line. Add new detectors here."""
 
 
 def checked_detector(detector: Any) -> Detector:
-    """Return `detector` if it is one, else raise SlideArgumentError."""
+    """Return `detector`, or the one with that name; raise SlideArgumentError if there is none."""
     if isinstance(detector, str) and detector in DETECTORS:
         return DETECTORS[detector]()  # type: ignore[no-any-return]
     _require_detector(detector)

@@ -1,4 +1,4 @@
-"""Count bytes cell by cell, with Pillow's histogram or the compiled loops."""
+"""Count bytes cell by cell, with the histogram of Pillow or with compiled loops."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ BINS = 256
 SAVED = 0.45e-9
 """Seconds that the compiled loops save per sample."""
 _MANY = 2**18
-"""Samples from which four independent tables save more time than it costs to hand them over."""
+"""Samples from which it is faster to count four bands of an image than one."""
 
 
 def bytes_counted(pixels: Array) -> Array:
-    """Return how often each value occurs in `pixels` (h, w, c), uint8; int64."""
+    """Return the histogram (256,), int64, of `pixels` (h, w, c), uint8."""
     height, width, channels = pixels.shape
     if pixels.strides[0] == 0:  # one row repeated, as in a tile of one colour
         one: Array = np.bincount(pixels[0].reshape(-1), minlength=BINS) * height
         return one
     if pixels.flags.c_contiguous or pixels.strides[1:] != (channels, 1) or height == 1:
         return _rows_counted(np.ascontiguousarray(pixels), width * channels)
-    # part of wider rows, in place: Pillow expects the last row to have their full length
+    # a part of wider rows, without a copy: Pillow expects a full last row, so count it separately
     return _rows_counted(pixels[:-1], pixels.strides[0]) + bytes_counted(pixels[-1:])
 
 
 def _rows_counted(pixels: Array, pitch: int) -> Array:
-    """Count rows that begin `pitch` bytes apart, in C: ten times faster than sums in numpy."""
+    """Count rows that start `pitch` bytes apart, with Pillow, ten times faster than with NumPy."""
     from PIL import Image
 
     height, width, channels = pixels.shape
@@ -43,24 +43,24 @@ def _rows_counted(pixels: Array, pitch: int) -> Array:
 
 
 def moments_of(histogram: Array) -> Array:
-    """Return count, sum and sum of squares of histograms (..., bins) of whole numbers."""
+    """Return the count, sum and sum of squares (..., 3) of histograms (..., bins) of integers."""
     values = np.arange(histogram.shape[-1], dtype=np.float64)
     counts = histogram.astype(np.float64)
     return np.stack((counts.sum(axis=-1), counts @ values, counts @ values**2), axis=-1)
 
 
 class Histograms:
-    """Histograms of the cells of a block, which Pillow counts piece by piece."""
+    """Histograms of the cells of a block, counted by Pillow piece by piece."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._counts = np.zeros((*shape, BINS), np.int64)
 
     def add(self, cell: tuple[int, int], pixels: Array) -> None:
-        """Count `pixels` (h, w, c), uint8, of `cell`."""
+        """Add `pixels` (h, w, c), uint8, to the counts of `cell`."""
         self._counts[cell] += bytes_counted(pixels)
 
     def moments(self) -> Array:
-        """Return count, sum and sum of squares (rows, cols, 3), float64."""
+        """Return the count, sum and sum of squares per cell, (rows, cols, 3), float64."""
         return moments_of(self.counts())
 
     def counts(self) -> Array:
@@ -69,7 +69,7 @@ class Histograms:
 
 
 class _CompiledHistograms(Histograms):
-    """The same, counted by the compiled loop."""
+    """Histograms counted by the compiled loop."""
 
     def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
         super().__init__(shape)
@@ -82,11 +82,11 @@ class _CompiledHistograms(Histograms):
         rows = pixels.reshape(len(pixels), -1)  # a view, if rows are contiguous
         whole = rows.shape[1] // 8 * 8
         words, rest = rows[:, :whole].view(np.uint64), rows[:, whole:]
-        self._compiled.count(words, rest, self._counts[cell])
+        self._compiled.count_bytes(words, rest, self._counts[cell])
 
 
 class _Sums(Histograms):
-    """Sums only, if histograms are not needed."""
+    """Count, sum and sum of squares without histograms, by the compiled loop."""
 
     def __init__(self, shape: tuple[int, int], compiled: Any) -> None:
         self._counts = np.zeros((*shape, 3), np.int64)
@@ -109,7 +109,7 @@ class _Sums(Histograms):
 
 
 def byte_sums(shape: tuple[int, int], histogram: bool, samples: int) -> Histograms:
-    """Return a counter for `shape` cells of an image of so many `samples`."""
+    """Return a counter for cells (rows, cols) of an image with this number of `samples`."""
     compiled = numba_kernels(samples * SAVED)
     if compiled is None:
         return Histograms(shape)

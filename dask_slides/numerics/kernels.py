@@ -1,15 +1,15 @@
-"""Resampling kernels: antialiased, exact in phase, with the same result for any chunking.
+"""Antialiased resampling kernels, with the same result for any chunking.
 
 The weights follow the convention of Pillow and of "Filtered image rescaling" (Schumacher,
-Graphics Gems III): output pixel i covers the input interval around ``(i + 0.5) * n_in / n_out``,
-and the kernel is widened by that ratio when shrinking. They are computed from the coordinates of
-the whole image, so a window with its halo gives the pixels of the whole image.
+Graphics Gems III). The centre of output pixel i is at ``(i + 0.5) * n_in / n_out`` in the input,
+and the kernel is widened by that ratio when shrinking. Weights are computed from the coordinates of
+the whole image, so that a window with its halo gives the pixels of the whole image.
 
-The weights of 8-bit images are whole numbers of 22 fraction bits, as in Pillow, held in float64.
-Every product and sum stays below 2**53, so a BLAS product is exact in any order: a pass gives the
-pixels of Pillow to the bit, whatever the chunking, the BLAS or the machine. Other dtypes use a
-sparse product in float64, whose order of summation is fixed. float64 cannot hold integers of 64
-bits: these are resampled as one of their pixels plus the differences to it.
+Weights of 8-bit images are integers with 22 fraction bits, as in Pillow, stored in float64. All
+products and sums stay below 2**53, so a BLAS product is exact in any order: a pass gives the pixels
+of Pillow bit for bit, with any chunking, BLAS and machine. Other dtypes use a sparse product in
+float64, whose order of summation is fixed. float64 cannot represent all 64-bit integers, so these
+are resampled as one of their pixels plus differences.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dask_slides.errors import SlideArgumentError
 _BITS = 22
 """Fraction bits of a weight, as in Pillow."""
 ROWS = 32
-"""Rows cast to float64 at a time, so that a block stays in the L2 cache."""
+"""Rows to cast to float64 at a time, so that a block stays in the L2 cache."""
 _TRANSPOSED = 128
-"""Rows transposed at a time, so that a cache line read for one column still serves the next."""
+"""Rows to transpose at a time, so that a cache line still holds the next column when needed."""
 GEMM_LIMIT = 250_000
-"""Multiply-adds of one matrix product. From 262,144 on OpenBLAS starts its own threads, which would
-compete with those of the scheduler."""
+"""Maximum multiply-adds of one matrix product. From 262,144, OpenBLAS starts its own threads, which
+would compete with those of the scheduler."""
 
 
 def _box(x: Array) -> Array:
@@ -56,7 +56,7 @@ def _lanczos3(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A resampling kernel: its name, half width in output pixels, and function."""
+    """A resampling kernel: name, half width in output pixels, and weight function."""
 
     name: str
     support: float
@@ -67,7 +67,7 @@ KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
         Kernel("nearest", 0.0, _box),
-        Kernel("area", 0.5, _box),  # mean of the pixels covered
+        Kernel("area", 0.5, _box),  # mean of the covered pixels
         Kernel("linear", 1.0, _triangle),
         Kernel("cubic", 2.0, _keys),  # Keys 1981, a = -0.5
         Kernel("lanczos", 3.0, _lanczos3),  # Duchon 1979, three lobes
@@ -76,7 +76,7 @@ KERNELS: dict[str, Kernel] = {
 
 
 def kernel_named(name: str) -> Kernel:
-    """Return the kernel called `name`, or raise SlideArgumentError that lists the names."""
+    """Return the kernel called `name`; raise SlideArgumentError if there is none."""
     try:
         return KERNELS[name]
     except (KeyError, TypeError):
@@ -86,25 +86,25 @@ def kernel_named(name: str) -> Kernel:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a resize of the whole image: `n_in` pixels to `n_out` with `kernel`."""
+    """One axis of a resize of the whole image, from `n_in` to `n_out` pixels with `kernel`."""
 
     n_in: int
     n_out: int
     kernel: str
     ratio: float
-    """Input pixels per output pixel: n_in / n_out, unless a level ends a part of a pixel early."""
+    """Input pixels per output pixel: n_in / n_out, unless the size of a level was rounded."""
     averaged: float = 1.0
-    """Pixels of level 0 that an input pixel is the mean of; above 1 for a stored level."""
+    """Pixels of level 0 per input pixel, of which it is the mean; 1 for level 0 itself."""
 
     @property
     def sharpening(self) -> float:
         """Weight of a neighbour in the filter that undoes the averaging of the input.
 
-        The mean of f pixels passes a wave of v cycles a pixel by 1 - (pi f v)^2 (1 - 1/f^2) / 6
-        for low v, and (-a, 1 + 2 a, -a) on the averaged pixels by 1 + 4 a (pi f v)^2: with
-        a = (1 - 1/f^2) / 24 their product is flat to the second order. Without it, the finest
-        details would lose a tenth of their contrast at a shrink by 2. The area kernel is a mean
-        itself, and exact on whole pixels.
+        For low frequencies v, in cycles per pixel, the mean of f pixels multiplies the amplitude
+        by 1 - (pi f v)^2 (1 - 1/f^2) / 6, and the filter (-a, 1 + 2 a, -a) on the averaged pixels
+        by 1 + 4 a (pi f v)^2. With a = (1 - 1/f^2) / 24 their product is 1 to the second order.
+        Without the filter, the finest details lose a tenth of their contrast when an image shrinks
+        by 2. The area kernel is itself a mean and needs no filter.
         """
         if self.averaged <= 1 or self.kernel in ("nearest", "area"):
             return 0.0
@@ -116,30 +116,30 @@ class Axis:
         return self.n_in == self.n_out and self.ratio == 1.0
 
     def taps(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Return the first input pixel of outputs [start, stop), and the one past their last."""
+        """Return the first input pixel per output in [start, stop), and the one past the last."""
         centre = (np.arange(start, stop) + 0.5) * self.ratio
         kernel = kernel_named(self.kernel)
         if self.identity:
             return np.arange(start, stop), np.arange(start, stop) + 1
         if kernel.name == "nearest":
-            # added up step by step, as in Pillow: if a centre falls between two pixels, the
-            # last bit of the sum decides
+            # added up step by step, as in Pillow: the last bit of the sum decides if a centre falls
+            # between two pixels
             steps = np.full(stop, self.ratio)
             steps[0] = self.ratio * 0.5
             first = np.minimum(np.add.accumulate(steps)[start:].astype(np.int64), self.n_in - 1)
             return first, first + 1
         reach = kernel.support * max(self.ratio, 1.0) + (1 if self.sharpening else 0)
-        # a stored level may end a part of a pixel before the image does
+        # the size of a stored level is rounded, so it may end before the image does
         first = np.clip((centre - reach + 0.5).astype(np.int64), 0, self.n_in - 1)
         last = np.minimum((centre + reach + 0.5).astype(np.int64), self.n_in)
         return first, np.maximum(last, first + 1)
 
     def window(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the range of input pixels that outputs [start, stop) need."""
+        """Return the range of input pixels that outputs in [start, stop) need."""
         return _window(self, start, stop)
 
     def outputs_of(self, start: int, stop: int, low: int, high: int) -> tuple[int, int]:
-        """Return the range of those outputs in [start, stop) that need an input of [low, high)."""
+        """Return the range of outputs in [start, stop) that need an input in [low, high)."""
         first, last = self.taps(start, stop)
         return (
             start + int(np.searchsorted(last, low, side="right")),
@@ -147,7 +147,7 @@ class Axis:
         )
 
     def weights(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Return the first input pixel (n,) and the weights (n, taps), zero past the last tap."""
+        """Return the first input pixels (n,) and the weights (n, taps), 0 past the last tap."""
         first, last = self.taps(start, stop)
         index = first[:, None] + np.arange(int((last - first).max()))
         if self.identity or self.kernel == "nearest":
@@ -161,7 +161,7 @@ class Axis:
             beside = kernel((offset - 1) / widen) + kernel((offset + 1) / widen)
             weight = (1 + 2 * a) * weight - a * beside
         weight[index >= last[:, None]] = 0.0
-        # added up tap by tap, as the order of a plain sum depends on the width of the window
+        # added up tap by tap, because the order of np.sum depends on the number of taps
         return first, weight / np.add.accumulate(weight, axis=1)[:, -1:]
 
 
@@ -175,7 +175,7 @@ def _window(axis: Axis, start: int, stop: int) -> tuple[int, int]:
 def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
     """Resample the columns of `strip` (h, w, c), whose first column is input `origin`.
 
-    Returns (h, stop - start, c). Integers are rounded, as Pillow does between its two passes.
+    Return (h, stop - start, c). Integers are rounded, as in Pillow between its two passes.
     """
     if axis.identity:
         return strip[:, start - origin : stop - origin]
@@ -193,7 +193,7 @@ def resample_columns(strip: Array, axis: Axis, start: int, stop: int, origin: in
     sums = np.empty((channels, ROWS, stop - start))
     for top in range(0, height, ROWS):
         rows = min(ROWS, height - top)
-        # in planes: the same matrix serves each channel
+        # one plane per channel, as all channels use the same matrix
         planes[:, :rows] = strip[top : top + rows].transpose(2, 0, 1)
         for band in bands:
             low = band.first - origin
@@ -223,18 +223,18 @@ def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) 
     for band in _bands(axis, start, stop):
         low = band.first - origin
         window = flat[low : low + len(band.matrix)].astype(np.float64)
-        turned = np.ascontiguousarray(band.matrix.T)
+        transposed = np.ascontiguousarray(band.matrix.T)
         columns = max(1, GEMM_LIMIT // band.matrix.size)
         for left in range(0, width * channels, columns):
             out[band.start - start : band.stop - start, left : left + columns] = _rounded(
-                turned @ window[:, left : left + columns]
+                transposed @ window[:, left : left + columns]
             )
     return out.reshape(stop - start, width, channels)
 
 
 @dataclass(frozen=True)
 class _Band:
-    """Outputs [start, stop) as one product with a (taps, outputs) matrix of whole numbers."""
+    """Outputs [start, stop), as a product with an integer matrix (taps, outputs)."""
 
     start: int
     stop: int
@@ -258,14 +258,14 @@ def _bands(axis: Axis, start: int, stop: int, outputs: int = 16) -> Iterator[_Ba
 
 
 def _rounded(product: Array) -> Array:
-    """Round numbers of _BITS fraction bits half up to bytes, clipped; `product` is overwritten."""
+    """Round integers with _BITS fraction bits half up to uint8, clipped; overwrite `product`."""
     product += 2.0 ** (_BITS - 1)
     product *= 2.0**-_BITS  # exact: a power of two
     return np.clip(product, 0, 255, out=product).astype(np.uint8)
 
 
 def _transposed(strip: Array) -> Array:
-    """Return `strip` (h, w, c) as float64 (w, h, c)."""
+    """Transpose `strip` (h, w, c) to float64 (w, h, c)."""
     height, width, channels = strip.shape
     out = np.empty((width, height, channels))
     for top in range(0, height, _TRANSPOSED):
@@ -276,7 +276,7 @@ def _transposed(strip: Array) -> Array:
 def _sparse_rows(
     block: Array, dtype: np.dtype[Any], axis: Axis, start: int, stop: int, origin: int
 ) -> Array:
-    """Resample rows of float64 by a sparse matrix, to another dtype."""
+    """Resample rows of float64 with a sparse matrix, and convert the result to `dtype`."""
     first, weight = axis.weights(start, stop)
     matrix = _sparse(first - origin, weight, len(block))
     flat = block.reshape(len(block), -1)
@@ -291,7 +291,7 @@ def _sparse_rows(
 
 
 def _sparse(first: Array, weight: Array, size: int) -> Any:
-    """Return the matrix whose rows hold `weight` (n, taps) from column `first` (n,) on."""
+    """Return a matrix whose rows hold `weight` (n, taps), from the columns `first` (n,) on."""
     from scipy.sparse import csr_array
 
     count, taps = weight.shape
@@ -302,12 +302,12 @@ def _sparse(first: Array, weight: Array, size: int) -> Any:
 
 
 def is_long(dtype: np.dtype[Any]) -> bool:
-    """Return whether float64 does not hold all values of `dtype`."""
+    """Return whether `dtype` is a 64-bit integer, which float64 cannot represent exactly."""
     return dtype.kind in "iu" and dtype.itemsize == 8
 
 
 def limbs(values: Array) -> tuple[Array, Array]:
-    """Return the upper and the lower 32 bits of integers of 64, as int64."""
+    """Split 64-bit integers into their upper and lower 32 bits, as int64."""
     high = (values >> values.dtype.type(32)).astype(np.int64)
     return high, (values & values.dtype.type(2**32 - 1)).astype(np.int64)
 
@@ -315,13 +315,13 @@ def limbs(values: Array) -> tuple[Array, Array]:
 def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> Array:
     """Resample rows of int64 or uint64.
 
-    An output is the pixel with its largest weight, plus the weighted sum of the differences from
-    each pixel to the next. So a flat image stays flat, and only bits of the differences beyond the
-    53rd are lost.
+    An output is the main pixel, the one with the largest weight, plus a weighted sum of the
+    differences between adjacent pixels. A flat image stays flat, and differences have a precision
+    of 53 bits.
     """
     first, weight = axis.weights(start, stop)
     main = weight.argmax(axis=1)
-    # a difference has the weight of all pixels beyond it, seen from the main one
+    # the weight of a difference is that of all pixels beyond it, away from the main pixel
     after = np.add.accumulate(weight[:, ::-1], axis=1)[:, ::-1][:, 1:]
     before = np.add.accumulate(weight, axis=1)[:, :-1]
     steps = np.where(np.arange(weight.shape[1] - 1) >= main[:, None], after, -before)
@@ -332,7 +332,7 @@ def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> 
     del differences
     at = first - origin + main
     high, low = high[at], low[at]
-    parity = low & 1  # halves are rounded to even, as in other dtypes
+    parity = low & 1  # round halves to even, as in other dtypes
     change = np.rint(change + parity) - parity
     upper = np.floor(change * 2.0**-32)
     low += (change - upper * 2.0**32).astype(np.int64)
@@ -347,7 +347,7 @@ def _long_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) -> 
 
 
 def to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Return float `values` as `dtype`, clipped; integers, of up to 32 bits, are rounded."""
+    """Convert float `values` to `dtype`, clipped; round to integers of up to 32 bits."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         return np.clip(np.rint(values), info.min, info.max).astype(dtype)

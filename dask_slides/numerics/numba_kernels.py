@@ -1,7 +1,7 @@
-"""Loops over bytes compiled by Numba: sums, histograms, box means, weighted sums, transposing.
+"""Loops over bytes compiled by Numba: sums, histograms, box means, weighted sums, transposition.
 
-Each gives the same bits as numpy and Pillow do in `histograms`, `resample_means` and `box_means`,
-without holding Python's lock. `dask_slides.runtime.numba_loader` imports this for large jobs.
+They give the same bits as NumPy and Pillow in `histograms`, `resample_means` and `box_means`, and
+do not hold Python's lock. `dask_slides.runtime.numba_loader` imports this module for large jobs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _INDEX = types.Array(types.int64, 1, "C", readonly=True)
 _WEIGHTS = types.Array(types.float32, 2, "C", readonly=True)
 
 _PIECE = 2**15
-"""Bytes whose squares sum up in 32 bits."""
+"""Bytes whose sum of squares fits 32 bits."""
 
 
 def compiled(*signatures: Any) -> Callable[[Any], Any]:
-    """Compile a function for `signatures` at once, and cache the machine code on disk."""
-    # contracting products and sums changes nothing, because all of them are exact
+    """Compile a function for `signatures` now, and cache the machine code on disk."""
+    # all products and sums are exact, so contracting them does not change the result
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
     def compile_now(function: Any) -> Any:
         try:
             return njit([*signatures], cache=True, **options)(function)
-        except RuntimeError:  # no directory for the cache can be written
+        except RuntimeError:  # no cache directory is writable
             return njit([*signatures], **options)(function)
 
     return compile_now
@@ -64,10 +64,10 @@ def moments(values: Any) -> tuple[Any, Any]:
 
 
 @compiled(types.void(_BYTES, types.int64, types.int64, _OUT))
-def box(pixels: Any, channels: int, factor: int, out: Any) -> None:
-    """Put the means of `factor` x `factor` whole pixels of `pixels` (h, w c) into `out`.
+def box_means(pixels: Any, channels: int, factor: int, out: Any) -> None:
+    """Write the means of boxes of `factor` x `factor` of `pixels` (h, w c) to `out`.
 
-    Rounded half up. `factor` is 2, 4 or 8; sums of 64 bytes fit 16 bits.
+    Means are rounded half up. `factor` is 2, 4 or 8, so that sums fit 16 bits. All boxes are whole.
     """
     width = out.shape[1] // channels
     size = width * factor * channels
@@ -83,7 +83,7 @@ def box(pixels: Any, channels: int, factor: int, out: Any) -> None:
             for i in range(size):
                 sums[i] += more[i]
         into = out[row]
-        if channels == 3:  # the usual one without a loop innermost
+        if channels == 3:  # the usual case, without an inner loop over channels
             for x in range(width):
                 at = x * factor * 3
                 red, green, blue = half, half, half
@@ -105,15 +105,15 @@ def box(pixels: Any, channels: int, factor: int, out: Any) -> None:
 
 
 _ACROSS = 512
-"""Samples of a row that are summed at a time: the rows in use stay in the second-level cache."""
+"""Samples of a row to sum at a time, so that the rows in use stay in the L2 cache."""
 
 
 @compiled(types.void(_ROWS, _INDEX, _WEIGHTS, _OUT))
-def weigh(block: Any, first: Any, weights: Any, out: Any) -> None:
-    """Put into row i of `out` the sum of rows ``first[i]`` on of `block`, with ``weights[i]``.
+def weighted_sums(block: Any, first: Any, weights: Any, out: Any) -> None:
+    """Write to row i of `out` the sum of rows of `block` from ``first[i]``, times ``weights[i]``.
 
-    Rounded half up and kept in range. Weights of rows beyond `block` are not used. Rows are
-    cast once, into a ring that holds as many as an output needs.
+    Sums are rounded half up and clipped. Weights beyond the last row of `block` are not used. Each
+    row is cast once, into a ring buffer that holds the rows of one output.
     """
     height, width = block.shape
     count = weights.shape[1]
@@ -139,7 +139,7 @@ def weigh(block: Any, first: Any, weights: Any, out: Any) -> None:
             for i in range(size):
                 part[i] = np.float32(0.5)
             tap = 0
-            while tap + 4 <= stop - start:  # four at a time: sums are loaded and stored less
+            while tap + 4 <= stop - start:  # four at a time, to load and store sums less often
                 at = start + tap
                 a, b, c, d = (
                     weights[row, tap],
@@ -169,11 +169,11 @@ def weigh(block: Any, first: Any, weights: Any, out: Any) -> None:
 
 
 @compiled(types.void(_WORDS, _OUT_WORDS))
-def turn(words: Any, out: Any) -> None:
+def transpose(words: Any, out: Any) -> None:
     """Transpose bytes (h, w) to (w, h), both multiples of 8, given as words of 8 bytes.
 
-    A word of each of eight rows is an 8 x 8 matrix, which three steps of masks and shifts
-    transpose (Warren, Hacker's Delight, 7-3): little-endian machines only.
+    Eight words, one per row, are an 8 x 8 matrix, which three steps of masks and shifts transpose
+    (Warren, Hacker's Delight, 7-3). This needs a little-endian machine.
     """
     bytes_mask, shorts_mask = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
     words_mask = np.uint64(0x00000000FFFFFFFF)
@@ -220,7 +220,7 @@ _ANYWHERE = types.Array(types.uint64, 2, "A", readonly=True, aligned=False)
 
 @inlined
 def _add(tables: Any, word: Any, times: Any) -> None:
-    """Add the 8 bytes of `word` to a table each: none waits for the addition before it."""
+    """Count the 8 bytes of `word` in a table each, so that no addition waits for another."""
     byte = np.uint64(255)
     tables[0, word & byte] += times
     tables[1, word >> np.uint64(8) & byte] += times
@@ -233,13 +233,13 @@ def _add(tables: Any, word: Any, times: Any) -> None:
 
 
 @compiled(types.void(_ANYWHERE, _BYTES, _COUNTS))
-def count(words: Any, rest: Any, counts: Any) -> None:
-    """Add to `counts` (256) how often each byte stands in rows of `words` and in their `rest`.
+def count_bytes(words: Any, rest: Any, counts: Any) -> None:
+    """Add the histogram of the bytes of `words` and of the `rest` of their rows to `counts` (256).
 
-    Three words are a row of 8 pixels of 3 channels, or of more of fewer. Of glass they come
-    over and over, as JPEG keeps little but the mean of a block: they are added once a run.
+    Three words hold 8 RGB pixels. On glass the same three words repeat, because JPEG stores little
+    more than the mean of a block. Such a run is counted in one step.
     """
-    tables = np.zeros((8, 256), np.uint32)  # they stay in the first-level cache
+    tables = np.zeros((8, 256), np.uint32)  # fit the L1 cache
     one = np.uint32(1)
     for row in range(words.shape[0]):
         line = words[row]

@@ -1,11 +1,11 @@
-"""Fast resampling of images that are averages already: the last part of a shrink, by 2 to 5.
+"""Fast resampling of images that are already averaged: the last part of a shrink, by 2 to 5.
 
-An image from a stored level or a reduced decode is close to the resize of level 0, not equal to
-it, so its weights need not be those of Pillow to the bit. Here weights are whole numbers of 15
-bits, and all their sums over bytes stay below 2**24. float32 holds them exactly, in whatever order
-a BLAS adds, so the pixels do not depend on the chunking or the machine. With half the bytes of
-float64, and with rows first, where the product is widest, this is several times faster than
-`kernels`. For 8-bit images only.
+A resize of a stored level or of a reduced decode is close to the resize of level 0, but not equal,
+so the weights need not be those of Pillow bit for bit. Here they are integers of 15 bits, and all
+their sums over bytes stay below 2**24. float32 represents these exactly in any order of summation,
+so the pixels do not depend on the chunking or the machine. float32 takes half the bytes of float64,
+and resampling rows first makes products wide, so this is several times faster than `kernels`. It is
+for 8-bit images only.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ from dask_slides.runtime.numba_loader import numba_kernels
 
 _BITS = 15
 _BAND = 24
-"""Outputs of one matrix; bands begin at multiples of it, the same for every region."""
+"""Outputs of one matrix. Bands start at multiples of it, the same for every region."""
 _GROUP_WEIGHTS = 2**14
-"""Weights that are computed and cached together, a group of outputs."""
+"""Maximum weights of a group of outputs, which are computed and cached together."""
 _CACHED_WEIGHTS = 64
-"""Groups of outputs whose weights are cached: 4 MB, which the tasks of an image share."""
+"""Groups of outputs whose weights are cached, 4 MB, for all tasks of an image."""
 _CACHED_BANDS = 16
-"""Groups whose matrices are cached; they are four times larger: 4 MB."""
+"""Groups whose matrices are cached. These are four times larger than weights: 4 MB."""
 _BATCH = 4
-"""Bands that are cast, multiplied and rounded at a time."""
+"""Bands to cast, multiply and round at a time."""
 _SAMPLES = 6144
-"""Samples cast and rounded at a time, in buffers of a few megabytes per thread. Two threads lose
-time when they hand over Python's lock in short calls."""
+"""Samples to cast and round at a time, in buffers of a few megabytes per thread. In shorter calls,
+threads would lose time waiting for Python's lock."""
 SAVED = 3e-9
 """Seconds that the compiled loops save per sample of the block."""
 _PITCH = _SAMPLES + 16
-"""Samples between rows. Rows 4,096 bytes apart would share one set of lines of the L1 cache."""
+"""Samples from row to row of a buffer. Rows 4,096 bytes apart would compete for the same lines of
+the L1 cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Band:
-    """Outputs [start, stop): samples from `first` on, multiplied by a matrix (taps, outputs)."""
+    """Outputs [start, stop): the samples from `first` times a matrix (taps, outputs)."""
 
     start: int
     stop: int
@@ -55,13 +56,13 @@ class _Band:
 
     @property
     def last(self) -> int:
-        """The sample past the last one that is needed."""
+        """The sample past the last one needed."""
         return self.first + len(self.matrix)
 
 
 @lru_cache(maxsize=_CACHED_WEIGHTS)
 def _group_size(axis: Axis) -> int:
-    """Return how many outputs are a group, whose weights are computed together: whole bands."""
+    """Return the number of outputs of a group, which has whole bands."""
     low, high = axis.window(0, 1)
     return max(1, _GROUP_WEIGHTS // (2 * (high - low)) // _BAND) * _BAND
 
@@ -71,9 +72,9 @@ def _weights(axis: Axis, start: int) -> tuple[Array, Array]:
     """Return the first sample and the weights of each output of the group at `start`."""
     first, weight = axis.weights(start, min(start + _group_size(axis), axis.n_out))
     whole = np.rint(weight * 2.0**_BITS)
-    # weights must add up to 1, so that a flat image stays flat: the largest one is adjusted
-    short = 2.0**_BITS - whole.sum(axis=1)
-    whole[np.arange(len(whole)), np.abs(whole).argmax(axis=1)] += short
+    # adjust the largest weight so that they add up to 1, and a flat image stays flat
+    missing = 2.0**_BITS - whole.sum(axis=1)
+    whole[np.arange(len(whole)), np.abs(whole).argmax(axis=1)] += missing
     return first.astype(np.int64), (whole * 2.0**-_BITS).astype(np.float32)
 
 
@@ -94,10 +95,10 @@ def _bands(axis: Axis, start: int) -> tuple[_Band, ...]:
 
 
 def _batches(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
-    """Yield the bands of outputs [start, stop), cut to them, a few at a time."""
+    """Yield the bands of outputs [start, stop), cut at both ends, a few at a time."""
     bands = [
-        _cut(axis, band, max(start, band.start), min(stop, band.stop))
-        for group in _starts(axis, start, stop)
+        _cut_band(axis, band, max(start, band.start), min(stop, band.stop))
+        for group in _group_starts(axis, start, stop)
         for band in _bands(axis, group)
         if band.start < stop and band.stop > start
     ]
@@ -105,13 +106,14 @@ def _batches(axis: Axis, start: int, stop: int) -> Iterator[list[_Band]]:
         yield bands[at : at + _BATCH]
 
 
-def _starts(axis: Axis, start: int, stop: int) -> range:
-    """Return where the groups begin that hold outputs [start, stop)."""
+def _group_starts(axis: Axis, start: int, stop: int) -> range:
+    """Return where the groups start that contain outputs [start, stop)."""
     size = _group_size(axis)
     return range(start // size * size, stop, size)
 
 
-def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
+def _cut_band(axis: Axis, band: _Band, low: int, high: int) -> _Band:
+    """Return the part of `band` with the outputs [low, high)."""
     if (low, high) == (band.start, band.stop):
         return band
     first, last = axis.window(low, high)
@@ -123,10 +125,10 @@ def _cut(axis: Axis, band: _Band, low: int, high: int) -> _Band:
 def shrink(
     block: Array, rows: Axis, columns: Axis, region: Region, origin: tuple[int, int], out: Array
 ) -> None:
-    """Resample `block` (h, w, c), uint8, whose first pixel is input `origin`: `region`, into `out`.
+    """Resample `region` into `out` from `block` (h, w, c), uint8, which starts at input `origin`.
 
-    Each pass sums up the first axis of its input and makes it the last axis of its result, so
-    that both work along memory::
+    Each pass resamples the first axis of its input and makes it the last axis of its result, so
+    that both passes access memory in order::
 
         (h, w c) -> (w c, height) = (w, c height) -> (c height, width) = (c, height, width)
     """
@@ -137,12 +139,12 @@ def shrink(
         return
     half = _thread_buffer("half", width * channels, region.height, np.uint8)
     flat = block.reshape(height, width * channels)
-    _summed(flat, rows, region.y, region.stop_y, origin[0], half)
+    _resample(flat, rows, region.y, region.stop_y, origin[0], half)
     half = half.reshape(width, channels * region.height)
     planes = _thread_buffer("planes", channels * region.height, region.width, np.uint8)
-    _summed(half, columns, region.x, region.stop_x, origin[1], planes)
+    _resample(half, columns, region.x, region.stop_x, origin[1], planes)
     for channel, plane in enumerate(planes.reshape(channels, region.height, region.width)):
-        out[..., channel] = plane  # numpy would loop over the channels innermost
+        out[..., channel] = plane  # all channels in one call would make the inner loop short
 
 
 def _shrink_compiled(
@@ -153,9 +155,9 @@ def _shrink_compiled(
     origin: tuple[int, int],
     out: Array,
 ) -> None:
-    """Do the same with the compiled loops, and transpose between the passes and after them.
+    """Resample as `shrink` does with the compiled loops, transposing after each pass.
 
-    Sides are padded to whole words of 8 bytes, whose content is not used::
+    Sides are padded to whole words of 8 bytes, and the padding is not used::
 
         (h, w c) -> (height, w c) -> (w, c height) -> (width, c height) -> (height, width, c)
     """
@@ -166,13 +168,13 @@ def _shrink_compiled(
     )
     half = _thread_buffer("half", tall, wide, np.uint8)
     flat = np.ascontiguousarray(block).reshape(height, width * channels)
-    _weighed(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
-    turned = _thread_buffer("turned", wide, tall, np.uint8)
-    compiled.turn(half.view(np.uint64), turned.view(np.uint64))
+    _resample_compiled(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
+    transposed = _thread_buffer("transposed", wide, tall, np.uint8)
+    compiled.transpose(half.view(np.uint64), transposed.view(np.uint64))
     planes = _thread_buffer("planes", narrow, tall, np.uint8)
-    _weighed(
+    _resample_compiled(
         compiled,
-        turned[: width * channels].reshape(width, channels * tall),
+        transposed[: width * channels].reshape(width, channels * tall),
         columns,
         region.x,
         region.stop_x,
@@ -180,23 +182,23 @@ def _shrink_compiled(
         planes[: region.width * channels].reshape(region.width, channels * tall),
     )
     back = _thread_buffer("half", tall, narrow, np.uint8)
-    compiled.turn(planes.view(np.uint64), back.view(np.uint64))
+    compiled.transpose(planes.view(np.uint64), back.view(np.uint64))
     out[...] = back[: region.height, : region.width * channels].reshape(out.shape)
 
 
-def _weighed(
+def _resample_compiled(
     compiled: Any, block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array
 ) -> None:
-    """Write outputs [start, stop) of the first axis of `block` into the rows of `out`."""
-    for at in _starts(axis, start, stop):
+    """Write outputs [start, stop) of the first axis of `block` to the rows of `out`."""
+    for at in _group_starts(axis, start, stop):
         first, weights = _weights(axis, at)
         low, high = max(start, at), min(stop, at + len(first))
         part = slice(low - at, high - at)
         into = out[low - start : high - start]
-        compiled.weigh(block, first[part] - origin, weights[part], into)
+        compiled.weighted_sums(block, first[part] - origin, weights[part], into)
 
 
-def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
+def _resample(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
     """Write outputs [start, stop) of the first axis of `block` (taps, n) to `out` (n, outputs)."""
     size = block.shape[1]
     for batch in _batches(axis, start, stop):
@@ -204,11 +206,11 @@ def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: A
         top, bottom = batch[0].start, batch[-1].stop
         cast = _thread_buffer("cast", high - low, _PITCH)
         sums = _thread_buffer("sums", _SAMPLES, bottom - top)
-        piece = _piece(max(band.matrix.size for band in batch))
+        piece = _samples_per_product(max(band.matrix.size for band in batch))
         for left in range(0, size, _SAMPLES):
             count = min(_SAMPLES, size - left)
             cast[:, :count] = block[low - origin : high - origin, left : left + count]
-            # the last piece may go beyond `count`; those sums are not used
+            # the last piece may extend beyond `count`; these sums are not used
             pieces = -(-count // piece)
             taps = cast[:, : pieces * piece].reshape(high - low, pieces, piece)
             into = sums[: pieces * piece].reshape(pieces, piece, bottom - top)
@@ -222,17 +224,17 @@ def _summed(block: Array, axis: Axis, start: int, stop: int, origin: int, out: A
 
 
 def buffer_bytes(axis: Axis) -> int:
-    """Return the bytes of the buffers in which a thread sums up along `axis`."""
+    """Return the bytes of the buffers of a thread for sums along `axis`."""
     outputs = min(axis.n_out, _BATCH * _BAND)
     low, high = axis.window(0, outputs)
     return 4 * ((high - low + int(axis.ratio) + 2) * _PITCH + outputs * _SAMPLES)
 
 
-def _piece(size: int) -> int:
-    """Return how many samples are multiplied with a matrix of `size` at a time.
+def _samples_per_product(size: int) -> int:
+    """Return how many samples to multiply at a time with a matrix of `size` weights.
 
-    Beyond GEMM_LIMIT the BLAS would start its own threads. numpy multiplies a stack of pieces in
-    one call, as short calls make threads wait for Python's lock.
+    Beyond GEMM_LIMIT, the BLAS would start its own threads. NumPy multiplies a stack of pieces in
+    one call, because threads would wait for Python's lock in short calls.
     """
     return next((n for n in (256, 128, 64, 32) if n * size <= GEMM_LIMIT), 16)
 
@@ -241,26 +243,25 @@ _buffers = threading.local()
 
 
 def _thread_buffer(name: str, rows: int, columns: int, dtype: Any = np.float32) -> Array:
-    """Return an array of this thread, which the next call with the same name overwrites.
+    """Return an array of this thread, which the next call with the same name reuses.
 
-    New arrays for each batch would cost as much in page faults as the products in arithmetic, and
-    large arrays that come and go in several threads fragment the heap.
+    Page faults of new arrays for each batch would take as long as the products, and large arrays
+    that several threads allocate and free fragment the heap.
     """
     buffers: dict[str, Array] = _buffers.__dict__
     if name not in buffers or buffers[name].size < rows * columns:
-        # from the pool: schedulers start new threads for every call
+        # from the pool, because schedulers start new threads for every call
         buffers[name] = POOL.array((rows * columns,), dtype)
-        buffers[name][:] = 0  # unused sums of leftovers would warn
+        buffers[name][:] = 0  # sums of uninitialized samples would warn
     return buffers[name][: rows * columns].reshape(rows, columns)
 
 
 def _rounded(sums: Array) -> Array:
-    """Round half up and keep in range; `sums` are overwritten."""
+    """Round half up and clip to 0 to 255; overwrite `sums`."""
     sums += np.float32(0.5)
-    # truncation rounds up below zero, but those values are clipped anyway
+    # truncation rounds negative values up, but these are clipped
     rows, columns = sums.shape
-    whole = _thread_buffer(
-        "whole", rows, columns, np.int16
-    )  # integers clip three times faster than floats
+    # clipping integers is three times faster than clipping floats
+    whole = _thread_buffer("whole", rows, columns, np.int16)
     whole[...] = sums
     return np.clip(whole, 0, 255, out=whole)

@@ -1,8 +1,7 @@
-"""Statistics of grid cells: one small record of whole numbers for each cell.
+"""Statistics of grid cells, with one small record per cell. All detectors use only these.
 
-Counts and sums are whole numbers held in float64, exact up to 2**53, and beyond that they are
-added row by row: they do not depend on the order in which a cell is read. Every detector decides
-from them alone.
+Counts and sums are stored in float64. Integers are exact up to 2**53. Beyond that, and for floats,
+sums are added row by row, so that they do not depend on the strips in which a cell is read.
 """
 
 from __future__ import annotations
@@ -26,27 +25,27 @@ from dask_slides.numerics.cell_samples import (
 from dask_slides.numerics.histograms import BINS
 
 FIELDS = ("histogram", "saturation", "range")
-"""What a record can hold beyond count, sum and sum of squares."""
+"""Optional fields of a record, in addition to count, sum and sum of squares."""
 
 
 LENGTHS = {"histogram": BINS, "saturation": BINS, "range": 3}
-"""How many numbers each of them is."""
+"""Number of values per field."""
 
 
 COUNTS = ("missing", "nodata")
-"""What every record ends with."""
+"""The last values of every record."""
 
 
 TOGETHER = 2**16
-"""Samples that are looked at together: what they are turned into stays in the cache."""
+"""Samples to process at a time, so that intermediate arrays stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class CellStats(EqualByFields):
-    """Statistics of the colour samples of each tile of a grid; arrays of shape (rows, cols).
+    """Statistics of the colour samples per tile of a grid, as arrays (rows, cols).
 
-    Alpha does not count, as it is composited when the slide is read. In float images only finite
-    samples count.
+    Alpha is not counted, because it is composited when the slide is read. Of float images, only
+    finite samples are counted.
 
     Examples
     --------
@@ -58,43 +57,43 @@ class CellStats(EqualByFields):
     """
 
     count: Array
-    """Samples: pixels times channels."""
+    """Number of samples: pixels times channels."""
     total: Array
     """Sum of the samples."""
     squares: Array
     """Sum of their squares."""
     histogram: Array | None = None
-    """(rows, cols, 256): samples by brightness. Bin i of a tile counts those from
-    ``first + i * width`` on and below ``first + (i + 1) * width``: of uint8 each value has a bin,
-    of other dtypes the bins of a tile cover its own samples."""
+    """Histogram of the samples (rows, cols, 256). Bin i of a tile counts samples from
+    ``first + i * width`` up to but not including ``first + (i + 1) * width``. For uint8 each value
+    has a bin; for other dtypes the bins of a tile cover the range of its samples."""
     saturation: Array | None = None
-    """(rows, cols, 256): pixels by HSV saturation in 256 steps; zero for images not RGB."""
+    """Histogram of the HSV saturation of pixels (rows, cols, 256); zero if the image is not RGB."""
     missing: Array | None = None
-    """Pixels without a value: of absent and corrupt tiles of the file, nodata and masked ones. They
-    are in none of the others. None is 0."""
+    """Number of pixels without a value: those of absent and corrupt tiles, nodata and masked ones.
+    No other field counts them. None means 0."""
     nodata: Array | None = None
-    """Those of the missing pixels that are nodata or masked. None is 0."""
+    """Number of missing pixels that are nodata or masked. None means 0."""
     low: Array | None = None
-    """Smallest sample, None for uint8. It, `high` and `width` are 0 for a tile without samples."""
+    """Smallest sample; None for uint8. For a tile without samples, it, `high` and `width` are 0."""
     high: Array | None = None
-    """Largest sample, None for uint8."""
+    """Largest sample; None for uint8."""
     width: Array | None = None
-    """Width of a bin of the histogram, None for uint8, where it is 1: the smallest power of two
-    with which 256 bins, the first of which begins at a multiple of it, hold the samples. It is 1 or
-    more for integers."""
+    """Width of a bin of the histogram; None for uint8, where it is 1. It is the smallest power of
+    two for which 256 bins that start at a multiple of it cover the samples, and at least 1 for
+    integers."""
 
     @property
     def first(self) -> Array:
-        """Where the first bin of each tile's histogram begins."""
+        """The start of the first bin of the histogram of each tile."""
         if self.low is None or self.width is None:
             return np.zeros(self.count.shape)
         with np.errstate(over="ignore"):
             return np.asarray(np.nan_to_num(index_of(self.low, self.width) * self.width))
 
     def pool(self) -> tuple[Array, float, float]:
-        """Return the histogram of all tiles (256,), where its first bin begins, and a bin's width.
+        """Return the histogram of all tiles (256,), the start of its first bin, and the bin width.
 
-        It is the histogram that one tile of all samples would have.
+        This is the histogram of one tile with all samples.
         """
         if self.histogram is None:
             raise ValueError("the statistics hold no histogram")
@@ -115,19 +114,19 @@ class CellStats(EqualByFields):
 
     @property
     def whole(self) -> Array:
-        """(rows, cols) bool: whether every pixel of a tile has a value."""
+        """A mask (rows, cols) of tiles in which every pixel has a value."""
         return np.ones(self.count.shape, bool) if self.missing is None else self.missing == 0
 
     @property
     def known(self) -> Array:
-        """(rows, cols) bool: whether no tile of the file that it touches is absent or corrupt."""
+        """A mask (rows, cols) of tiles without pixels of absent or corrupt tiles of the file."""
         if self.missing is None:
             return np.ones(self.count.shape, bool)
         return np.asarray(self.missing == (0 if self.nodata is None else self.nodata))
 
     @property
     def mean(self) -> Array:
-        """Mean sample; 0 for a tile without samples."""
+        """Mean of the samples; 0 for a tile without samples."""
         mean = self.total / np.maximum(self.count, 1)
         if self.low is not None and self.high is not None:
             mean = np.clip(mean, self.low, self.high)  # sums may be rounded
@@ -135,7 +134,7 @@ class CellStats(EqualByFields):
 
     @property
     def std(self) -> Array:
-        """Population standard deviation of the samples; 0 where all of them are the same."""
+        """Population standard deviation of the samples; 0 if all of them are equal."""
         with np.errstate(over="ignore", invalid="ignore"):  # of squares beyond float64
             variance = self.squares / np.maximum(self.count, 1) - self.mean**2
         std = np.sqrt(np.maximum(np.nan_to_num(variance, nan=np.inf, posinf=np.inf), 0.0))
@@ -144,7 +143,7 @@ class CellStats(EqualByFields):
         return np.asarray(std)
 
     def packed(self) -> Array:
-        """Return one float64 array (rows, cols, 3 + the length of each field + 2)."""
+        """Return the records of all tiles as one float64 array (rows, cols, record)."""
         none = np.zeros(self.count.shape)
         missing = none if self.missing is None else self.missing
         nodata = none if self.nodata is None else self.nodata
@@ -161,14 +160,14 @@ def record_length(fields: tuple[str, ...]) -> int:
 
 
 def fields_of(names: Collection[str], dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """Return the fields `names` in order, and what other dtypes than uint8 need beside them."""
+    """Return the fields `names` in order, and "range" if the dtype is not uint8."""
     return tuple(
         name for name in FIELDS if name in names or (name == "range" and dtype != np.uint8)
     )
 
 
-def _places(fields: tuple[str, ...]) -> dict[str, slice]:
-    """Return where each of the fields lies in a record."""
+def _positions(fields: tuple[str, ...]) -> dict[str, slice]:
+    """Return the position of each of the `fields` in a record."""
     found, at = {}, 3
     for name in FIELDS:
         if name in fields:
@@ -177,8 +176,8 @@ def _places(fields: tuple[str, ...]) -> dict[str, slice]:
 
 
 def unpacked(records: Array, fields: tuple[str, ...]) -> CellStats:
-    """Return the statistics that `packed` made an array of."""
-    parts = {name: records[..., place] for name, place in _places(fields).items()}
+    """Return the statistics of packed `records`, the reverse of `CellStats.packed`."""
+    parts = {name: records[..., position] for name, position in _positions(fields).items()}
     if "range" in parts:
         parts |= zip(("low", "high", "width"), np.moveaxis(parts.pop("range"), -1, 0), strict=True)
     if records.shape[-1] == record_length(fields):
@@ -194,7 +193,7 @@ def record_of(
 ) -> Array:
     """Return the packed record of `pixels` (h, w, c), added to that of the rows `above`.
 
-    `seen` (h, w) bool leaves out the pixels without a value, and counts them; None is all.
+    `seen` is a mask (h, w) of the pixels with a value; the others count as missing. None means all.
     """
     record: Array = np.zeros(record_length(fields)) if above is None else above.copy()
     add_records(record[None], pixels[None], fields, None if seen is None else seen[None])
@@ -205,15 +204,15 @@ def record_of(
 def add_records(
     records: Array, pixels: Array, fields: tuple[str, ...], seen: Array | None = None
 ) -> None:
-    """Add what lies below, `pixels` (n, h, w, c), to the packed `records` (n, record) of n cells.
+    """Add the next rows, `pixels` (n, h, w, c), to the packed `records` (n, record) of n cells.
 
-    `seen` (n, h, w) bool leaves out the pixels without a value; None is all. In place; what is
-    missing is not counted.
+    `seen` is a mask (n, h, w) of the pixels with a value; None means all. The records are changed
+    in place. Missing pixels are not counted.
     """
     count, height, width, channels = pixels.shape
     cells = max(1, TOGETHER // (height * width * channels))
     rows = max(1, TOGETHER // (width * channels))
-    places = _places(fields)
+    positions = _positions(fields)
     for first in range(0, count, cells):
         some = slice(first, first + cells)
         parts = [
@@ -223,10 +222,12 @@ def add_records(
             )
             for top in range(0, height, rows)
         ]
-        if pixels.dtype == np.uint8:  # they are counted where they lie
-            add_bytes(records[some], parts if seen is not None else [(pixels[some], None)], places)
+        if pixels.dtype == np.uint8:  # counted without a copy
+            add_bytes(
+                records[some], parts if seen is not None else [(pixels[some], None)], positions
+            )
         else:
-            add_samples(records[some], parts, places)
-        if "saturation" in places and channels == 3:
+            add_samples(records[some], parts, positions)
+        if "saturation" in positions and channels == 3:
             for part, visible in parts:
-                records[some, places["saturation"]] += saturation_of(part, visible)
+                records[some, positions["saturation"]] += saturation_of(part, visible)

@@ -1,7 +1,6 @@
 """An HTML page of pictures and facts in one file, which loads nothing and runs no script.
 
-Its content security policy (W3C CSP 3) makes the browser enforce that, should a text ever not be
-escaped.
+Its content security policy (W3C CSP 3) makes browsers enforce this even if a text is not escaped.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ POLICY = (
     f"default-src 'none'; img-src data:; style-src 'sha256-{_DIGEST}'; base-uri 'none'; "
     "form-action 'none'"
 )
-"""Allows pictures inside the page and the style with this digest, and nothing else."""
+"""Allows only embedded pictures and the style with this digest."""
 
 
 def page(title: str, facts: Mapping[str, str], pictures: Sequence[tuple[str, bytes]]) -> str:
-    """Return the page that shows `facts` and `pictures` (caption, PNG); all text is escaped."""
+    """Return a page with `facts` and `pictures` (caption, PNG). All text is escaped."""
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n"
         for name, value in facts.items()

@@ -1,4 +1,4 @@
-"""Draw results: HTML for notebooks, PNG bytes, matplotlib axes.
+"""Draw arrays as PNG, as HTML for notebooks, and on matplotlib axes.
 
 The functions take arrays and plain values, not slides.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from dask_slides.core.types import Array
 
 CHEAP_PIXELS = 4_000_000
-"""Largest level that is read for the picture in a notebook."""
+"""Pixels of the largest level that a notebook reads for a picture."""
 
 
 def bytes_text(count: float) -> str:
@@ -57,7 +57,7 @@ def shrunk(pixels: Array, max_size: int) -> Array:
 
 
 def png(pixels: Array) -> bytes:
-    """Return `pixels` (y, x, 3), 8-bit, as a PNG file."""
+    """Return 8-bit RGB `pixels` (y, x, 3) as the bytes of a PNG file."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -66,9 +66,9 @@ def png(pixels: Array) -> bytes:
 
 
 def grid_picture(blank: Array, picture: Array | None = None, side: int = 512) -> Array:
-    """Draw a blank map (rows, cols): a grid in which blank tiles are shaded.
+    """Draw a blank map (rows, cols) as a grid in which blank tiles are shaded.
 
-    It is drawn over `picture` (y, x, 3), 8-bit, or else over white (blank) and violet tiles.
+    It is drawn over the 8-bit `picture` (y, x, 3), or else over white (blank) and violet tiles.
     """
     from PIL import Image, ImageDraw
 
@@ -91,7 +91,7 @@ def grid_picture(blank: Array, picture: Array | None = None, side: int = 512) ->
 
 
 def contact_sheet(tiles: Sequence[Array], columns: int = 8, side: int = 128) -> Array:
-    """Arrange `tiles` (h, w, c) in rows of `columns`, each at most `side` pixels large."""
+    """Arrange `tiles` (h, w, c) in rows of `columns`, each shrunk to at most `side` pixels."""
     rows = -(-len(tiles) // columns) or 1
     sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
     for number, tile in enumerate(tiles):
@@ -115,13 +115,13 @@ def side_by_side(pictures: Sequence[Array], height: int) -> Array:
 
 
 def image_html(text: str, data: bytes) -> str:
-    """Return an HTML element that contains a PNG; `text`, its description, is escaped."""
+    """Return an HTML image with the PNG `data`. Its description `text` is escaped."""
     encoded = base64.b64encode(data).decode()
     return f"<img alt='{escape(text, quote=True)}' src='data:image/png;base64,{encoded}'>"
 
 
 def facts_html(title: str, facts: Mapping[str, str], picture: Array | None) -> str:
-    """Return an HTML table of `facts` beside `picture`; all text is escaped."""
+    """Return an HTML table of `facts` beside `picture`. All text is escaped."""
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(key)}</th>"
         f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
@@ -146,7 +146,7 @@ def axes_or_new(ax: Any) -> Any:
 
 
 def plot_image(pixels: Array, size: tuple[int, int], title: str, ax: Any = None) -> Any:
-    """Draw `pixels` on axes with the coordinates of an image of `size` (y, x)."""
+    """Draw `pixels` on axes that have the coordinates of an image of `size` (y, x)."""
     ax = axes_or_new(ax)
     ax.imshow(rgb(pixels), extent=(0, size[1], size[0], 0), interpolation="nearest")
     ax.set(title=title, xlabel="x (px of level 0)", ylabel="y (px of level 0)")

@@ -1,1 +1,1 @@
-"""The process and the scheduler: computing graphs, clients, memory, threads, forks."""
+"""Computing graphs on the active scheduler; clients, memory, threads and forks."""

@@ -1,9 +1,9 @@
 """A pool of memory for large temporary arrays.
 
-With the heap of the C library, large arrays that several threads allocate and free fragment it,
-and a process grows to several times the memory in use. Fresh memory of the system avoids that,
-but clearing its pages takes longer than a copy into it. So the pool gets memory from the system
-and uses it again.
+If several threads allocate and free large arrays, they fragment the heap of the C library, and the
+process grows to several times the memory in use. Memory from the operating system avoids that, but
+clearing its pages takes longer than a copy into them. So the pool gets memory from the operating
+system and reuses it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dask_slides.core.types import Array
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
 LIMIT = 2**26
-"""Most bytes of free memory in the pool; more is given back to the system."""
+"""Maximum bytes of free memory in the pool. More is returned to the operating system."""
 
 Memory = tuple[mmap.mmap, int, int]
-"""Pages, their address and their size."""
+"""Pages, their address, and their size in bytes."""
 
 
 class _Buffer:
-    """The base of an array; returns the memory to the pool when no view is left."""
+    """The base of an array, which returns its memory to the pool when the last view is gone."""
 
     def __init__(
         self, pool: BufferPool, memory: Memory, shape: tuple[int, ...], dtype: Any
@@ -47,7 +47,7 @@ class _Buffer:
 
 
 class BufferPool:
-    """Allocate arrays; all threads share the pool."""
+    """A pool from which all threads allocate arrays."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -67,11 +67,11 @@ class BufferPool:
         return np.asarray(_Buffer(self, memory, shape, dtype))
 
     def _reuse(self, size: int) -> Memory | None:
-        """Return the smallest free memory that fits and is at most twice as large."""
+        """Return the smallest free memory of at least `size` and at most twice as many bytes."""
         for fits in sorted(other for other in list(self._free) if size <= other <= 2 * size):
             try:
                 return self._free[fits].pop()
-            except IndexError:  # no memory of this size is free
+            except IndexError:  # none of this size is free
                 continue
         return None
 
@@ -85,17 +85,17 @@ class BufferPool:
         return pages, address, size
 
     def release(self, memory: Memory) -> None:
-        """Keep `memory` for the next array, or drop it if the pool is full."""
-        # without the lock: the garbage collector may call this in a thread that holds it
+        """Put `memory` back into the pool, or drop it if the pool is full."""
+        # without the lock, as the garbage collector may call this in a thread that holds it
         size = memory[2]
         if self.nbytes + size <= self._limit:
             self._free[size].append(memory)
 
 
 def _private(size: int) -> mmap.mmap:
-    """Return fresh pages that a forked child does not share.
+    """Return new pages that a forked child does not share.
 
-    Use huge pages if the system has them: they are cleared several times faster.
+    These are huge pages if available, because they are cleared several times faster.
     """
     if sys.platform == "win32":  # no fork there
         return mmap.mmap(-1, size)
@@ -106,7 +106,7 @@ def _private(size: int) -> mmap.mmap:
 
 
 def _rounded_up(size: int) -> int:
-    """Return one of eight sizes between two powers of two, so that similar arrays share memory."""
+    """Round up to one of eight sizes per power of two, so that similar arrays share memory."""
     step = max(mmap.PAGESIZE, 2 ** (size.bit_length() - 4))
     return int(-(-size // step) * step)
 

@@ -1,4 +1,4 @@
-"""The distributed client that a thread uses, and leaving the thread pool of a worker."""
+"""Find the distributed client of a thread, and leave the thread pool of a worker."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dask_slides.runtime.threads import setting
 
 
 def active_client() -> Any | None:
-    """Return the distributed client that Dask would use, or None.
+    """Return the distributed client that Dask would use; None without one.
 
     Raises
     ------
     SlideArgumentError
-        The client is asynchronous, and calls that wait for a result cannot use it.
+        The client is asynchronous, so that a call cannot wait for its result.
     """
     distributed = _distributed()
-    if distributed is None:  # then nobody has made a client
+    if distributed is None:  # without it there is no client
         return None
     chosen = setting("scheduler")
     if isinstance(chosen, distributed.Client):
@@ -42,22 +42,23 @@ def active_client() -> Any | None:
 
 
 def _distributed() -> Any | None:
-    """Return distributed if its import is complete, which another thread may have begun."""
+    """Return the module distributed if it is imported completely; None otherwise."""
     distributed = sys.modules.get("distributed")
+    # another thread may still be importing it
     return distributed if hasattr(distributed, "worker_client") else None
 
 
 def names_distributed(scheduler: Any) -> bool:
-    """Return whether `scheduler` is a name of the distributed scheduler."""
+    """Return whether `scheduler` is one of the names of the distributed scheduler."""
     return isinstance(scheduler, str) and scheduler.lower() in ("dask.distributed", "distributed")
 
 
 def must_not_use_client() -> bool:
-    """Return whether waiting for the client that Dask finds for this thread could block for ever.
+    """Return whether waiting for the client that Dask finds for this thread could block forever.
 
-    So it is in a thread or coroutine that a task of a worker started: it cannot leave the worker's
-    thread pool while it waits, and the task waits for it. So it is in a forked child with the
-    client of its parent, because the child does not have the threads of that client.
+    This is the case in a thread or coroutine that a task of a worker started: it cannot leave the
+    thread pool of the worker while it waits, and the task waits for it. It is also the case in a
+    forked child with the client of its parent, because the child lacks the threads of that client.
     """
     distributed = _distributed()
     if distributed is None:
@@ -73,14 +74,14 @@ def must_not_use_client() -> bool:
     try:
         distributed.get_worker()
     except ValueError:
-        # the client of a worker: this is the thread of a task, or one that a task started
+        # a task started this thread if its client is that of a worker
         return client is not None and client.id.startswith("Client-worker-")
     return True
 
 
 _forked = False
 _client_of_parent: Any = None
-"""In a forked child, the client that its parent had, if any."""
+"""In a forked child, the client of its parent; None without one."""
 
 
 def _remember_client_of_parent() -> None:
@@ -99,14 +100,14 @@ after_fork_in_child(_remember_client_of_parent)
 def seceded() -> Iterator[None]:
     """Leave the thread pool of a worker inside the block, as Dask's own compute does.
 
-    Otherwise a task that waits for other tasks would keep the thread that they need.
+    Otherwise a task that waits for other tasks would occupy the thread that they need.
     """
     distributed = _distributed()
     if distributed is None or not hasattr(distributed.worker.thread_state, "key"):
         yield
         return
     left = False
-    with suppress(KeyError):  # this thread has left already
+    with suppress(KeyError):  # this thread has left it already
         distributed.secede()
         left = True
     try:

@@ -1,8 +1,8 @@
 """Make locks, caches and open files safe in a forked child process.
 
-PyTorch's loaders, among others, fork on Linux. A child gets a copy of everything but the threads:
-locks that another thread held stay locked, thread pools do no work, and an open file shares its
-read position with the parent.
+PyTorch's data loaders, among others, fork on Linux. A child gets a copy of everything except the
+threads. Locks that another thread held stay locked, thread pools do no work, and open files share
+their position with the parent.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ class _Cache(Protocol):
 
 
 _handles: set[int] = set()
-"""Files that a child closes."""
+"""Open files that a child closes."""
 
 Cached = TypeVar("Cached", bound=_Cache)
 
 
 def after_fork_in_child(call: Callable[[], Any]) -> None:
-    """Call `call` first in every forked child."""
+    """Call `call` in every forked child, before its other code."""
     if sys.platform != "win32":  # no fork there
         os.register_at_fork(after_in_child=call)
 
 
 def cleared_after_fork(cache: Cached) -> Cached:
-    """Return `cache`; a child empties it, to open its own files and start its own threads."""
+    """Return `cache`, which a child clears, so that it opens its own files and threads."""
     after_fork_in_child(cache.cache_clear)
     return cache
 
 
 def closed_after_fork(handle: int) -> int:
-    """Return the open file `handle`; a child closes it, because it would keep the file's lock.
+    """Return the open file `handle`, which a child closes, because it would hold the file's lock.
 
-    Close it with `close`.
+    Use `close` to close it.
     """
     _handles.add(handle)
     return handle
 
 
 def close(handle: int) -> None:
-    """Unlock and close a file from `closed_after_fork`, if this process opened it."""
+    """Unlock and close a file from `closed_after_fork` if this process opened it."""
     if handle in _handles:
         _handles.remove(handle)
         with suppress(ImportError, OSError):
@@ -59,7 +59,7 @@ def close(handle: int) -> None:
 
 
 def _close_all() -> None:
-    """Close the files in a child; the parent keeps their locks."""
+    """Close the files in a child. The parent still holds their locks."""
     while _handles:
         os.close(_handles.pop())
 

@@ -1,6 +1,6 @@
-"""A local cluster and the log levels of libraries, for the command line.
+"""A local cluster, and the log messages of libraries, for the command line.
 
-Both change state that all threads of a process share, so nothing else uses this module.
+Both change state that all threads of a process share, so no other code uses this module.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ TIMEOUTS = {
     "distributed.deploy.lost-worker-timeout": "10m",
     "distributed.scheduler.no-workers-timeout": "2m",
 }
-"""Settings of a local cluster. By default Dask gives up a worker that takes more than 15 s to
-restart, and then waits for ever."""
+"""Settings of a local cluster. By default, Dask abandons a worker that takes more than 15 s to
+restart, and then waits forever."""
 LOW_OVERHEAD = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "2s",
@@ -30,16 +30,16 @@ LOW_OVERHEAD = {
     "distributed.admin.low-level-log-length": 50,
     "distributed.diagnostics.computations.max-history": 5,
 }
-"""Settings of a local cluster. With Dask's defaults, monitoring and profiling took a fifth of the
-time of a resize on two cores, and the scheduler's logs grew for hours."""
+"""Settings of a local cluster. With Dask's defaults, monitoring and profiling took 20 % of the time
+of a resize on two cores, and the scheduler's logs grew for hours."""
 
 
 @contextmanager
 def local_cluster(workers: int, memory: int | None, log_level: int) -> Iterator[None]:
     """Compute on `workers` processes of this machine, which other machines cannot reach.
 
-    A process that ends is started again. `memory` is the limit for all of them together, by
-    default that of the machine or container; log messages below `log_level` are not shown.
+    A process that ends is restarted. `memory` limits all of them together; the default is the
+    memory of the machine or container. Log messages below `log_level` are not shown.
     """
     from distributed import Client, LocalCluster
 
@@ -66,7 +66,7 @@ _NULL_HANDLER = logging.NullHandler()
 
 
 def silence_library_logs() -> None:
-    """Do not show log messages of tifffile and imagecodecs: our errors say what is wrong."""
+    """Hide log messages of tifffile and imagecodecs, which our errors repeat."""
     for name in _LIBRARIES:
         logger = logging.getLogger(name)
         logger.addHandler(_NULL_HANDLER)
@@ -75,7 +75,7 @@ def silence_library_logs() -> None:
 
 @contextmanager
 def library_logs_silenced() -> Iterator[None]:
-    """Do not show log messages of tifffile and imagecodecs inside the block."""
+    """Hide log messages of tifffile and imagecodecs inside the block."""
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
     before = [logger.propagate for logger in loggers]
     silence_library_logs()
@@ -89,7 +89,7 @@ def library_logs_silenced() -> Iterator[None]:
 
 @contextmanager
 def distributed_logs_above(level: int) -> Iterator[None]:
-    """Do not show log messages of distributed below `level`: we raise the errors they are about."""
+    """Hide log messages of distributed below `level`; we raise errors instead."""
     from distributed.utils import silence_logging_cmgr
 
     with silence_logging_cmgr(level):
@@ -97,7 +97,7 @@ def distributed_logs_above(level: int) -> Iterator[None]:
 
 
 def _quiet_worker_plugin() -> Any:
-    """Return a plugin: workers ignore Ctrl-C, which the main process handles, and print no logs."""
+    """Return a plugin with which workers hide logs and leave Ctrl-C to the main process."""
     from distributed import WorkerPlugin
 
     class QuietWorker(WorkerPlugin):  # type: ignore[misc]

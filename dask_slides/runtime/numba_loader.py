@@ -1,4 +1,4 @@
-"""Load the Numba kernels where a job is large enough to gain from them."""
+"""Load the Numba kernels for jobs that are large enough to gain from them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import threading
 from typing import Any
 
 LOADING = 1.5
-"""Seconds of one core that importing Numba and its cached kernels takes, rounded up.
+"""Seconds to import Numba and its cached kernels on one core, rounded up.
 
-It takes 110 MB of memory too, which a small job should not need.
+They also take 110 MB of memory, which a small job should not need.
 """
 
 _MODULE = "dask_slides.numerics.numba_kernels"
 _lock = threading.Lock()
 _loaded: list[Any] = []
-"""The module once an import was tried: None if it cannot be used."""
+"""The module, or None if it cannot be used; empty before the first import."""
 
 
 def numba_kernels(seconds: float) -> Any:
-    """Return `dask_slides.numerics.numba_kernels`, or None if numpy and Pillow are to be used.
+    """Return `dask_slides.numerics.numba_kernels`, or None to use NumPy and Pillow instead.
 
-    Both give the same bits. `seconds` is what the whole job, not this call, would save.
+    Both give the same bits. `seconds` is the time that the whole job, not this call, would save.
     """
-    # while one thread imports the module the others go on without it
+    # while one thread imports the module, the others continue without it
     if not _loaded and seconds >= LOADING and _lock.acquire(blocking=False):
         try:
             if not _loaded:
@@ -41,6 +41,6 @@ def _import() -> Any:
         import numba
 
         module = importlib.import_module(_MODULE)
-    except Exception:  # Numba is missing or does not fit numpy, which it reports in many ways
+    except Exception:  # Numba is missing, or does not support this NumPy and raises any error
         return None
     return None if numba.config.DISABLE_JIT else module

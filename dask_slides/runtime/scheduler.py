@@ -43,21 +43,21 @@ from dask_slides.runtime.threads import (
 )
 
 MEMORY = "dask-slides.memory"
-"""Key in the configuration of dask: bytes that all threads or processes may use together."""
+"""Key in Dask's configuration: bytes that all threads or processes may use together."""
 BATCH_SECONDS = 0.5
-"""Blocks of a cluster that finish within this time are fetched at once: one by one, the messages
-were a quarter of the work that a scheduler did for a task."""
+"""Blocks that finish on a cluster within this time are fetched together. Fetched one by one, they
+cost the scheduler a quarter of its time per task."""
 NAMED_BLOCKS = 3
-"""Blocks that an error message names at most; its attribute `blocks` holds all numbers."""
+"""Maximum number of blocks that an error message names; the attribute `blocks` has all."""
 ENOUGH = 2**30
-"""Bytes that every machine is taken to have: if all threads need less, its limit is not asked for,
-because importing distributed for it takes longer than a small job."""
+"""Bytes that we assume every machine has. If all threads together need less, we do not look up the
+limit, because that imports distributed, which takes longer than a small job."""
 
 Block = tuple[int, ...]
 Progress = Callable[[int, int], None]
-"""Called with the number of blocks done, and of all blocks."""
+"""Called with the numbers of finished and of all blocks."""
 Report = Callable[[str, int, int], None]
-"""Called with a label, the number of blocks done, and of all blocks."""
+"""Called with a label, and the numbers of finished and of all blocks."""
 
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
@@ -77,7 +77,7 @@ def report_progress_to(report: Report) -> Iterator[None]:
 def compute_in_this_thread() -> Iterator[None]:
     """Compute in the calling thread inside the block, whatever scheduler is active.
 
-    For work that runs in a task itself, when many such tasks keep the workers busy.
+    Use this inside tasks if other tasks of this kind keep all workers busy.
     """
     token = _alone.set(True)
     try:
@@ -87,14 +87,14 @@ def compute_in_this_thread() -> Iterator[None]:
 
 
 def memory_per_thread(needed: int) -> int | None:
-    """Return the bytes that the active scheduler has for a task; None if that is not limited.
+    """Return the bytes that the active scheduler has per task; None if there is no limit.
 
-    On a cluster this is the memory limit of a worker for each of its threads, of the worker with
-    the least. Else it is ``dask-slides.memory`` of Dask's configuration (such as "8GB"), or what
-    `distributed` finds for this machine or container, for each thread or process. If a task
-    needs so little that `needed` bytes per thread fit any machine, return None.
+    On a cluster this is the smallest memory limit per thread of all workers. Otherwise it is
+    ``dask-slides.memory`` of Dask's configuration (such as "8GB"), or the memory of this machine or
+    container, divided by the number of threads or processes. Return None if `needed` bytes per
+    thread fit any machine.
     """
-    if _alone.get():  # who gave the work to this thread has looked
+    if _alone.get():  # checked before the work was given to this thread
         return None
     client = active_client()
     if client is not None:
@@ -133,22 +133,22 @@ def compute(
 ) -> NDArray[Any]:
     """Compute `array` on the active scheduler, calling `progress` after each block.
 
-    Blocks are written into one array as they are done, so that memory holds the result once; only
-    a scheduler of processes on this machine joins them at the end.
+    Finished blocks are written into one array, so that memory holds the result only once. Only a
+    scheduler of processes on this machine joins them at the end.
 
-    On a cluster a block that ends every worker it is given to is set aside, and all others are
-    computed; then WorkerKilledError names it by what `describe` returns for its number. A lost
-    cluster raises ClusterLostError.
+    On a cluster, a block that kills every worker which runs it does not stop the other blocks.
+    When these are done, WorkerKilledError names it, with the text that `describe` returns for its
+    number. If the cluster is lost, ClusterLostError is raised.
     """
     report = _report.get()
     if progress is None:
         progress = _ignore_progress if report is None else partial(report, label)
     total = int(array.npartitions)
-    progress(0, total)  # starts the clock
+    progress(0, total)  # the start of the time that progress bars show
     client = None if _alone.get() else active_client()
     if client is not None:
         with seceded():
-            return _compute_remote(client, array, total, progress, describe or _number)
+            return _compute_remote(client, array, total, progress, describe or _block_text)
     filled = _FilledArray(array)
     count = _Count((array.name, filled.name), total, progress)
     with _local_options(count) as options:
@@ -160,8 +160,8 @@ def compute(
                 result = np.asarray(array.compute(**options))
         except BrokenExecutor as error:
             raise WorkerKilledError(
-                f"{label}: a process of the pool ended in a task: out of memory, or a tile "
-                "that its codec crashes on; use a cluster, which tells which and does the others"
+                f"{label}: a process of the pool ended in a task: it was out of memory, or a tile "
+                "crashed its codec; use a cluster, which names the task and does all others"
             ) from error
     if count.done < total:  # dask renames the key of an array of one block
         progress(total, total)
@@ -169,7 +169,7 @@ def compute(
 
 
 def computes_here() -> bool:
-    """Return whether tasks would run in this process: in its threads, or in the calling one."""
+    """Return whether tasks would run in threads of this process."""
     try:
         if active_client() is not None:
             return False
@@ -179,20 +179,20 @@ def computes_here() -> bool:
 
 
 class _FilledArray:
-    """An array in memory that the tasks of this process write their blocks into."""
+    """An array in memory into which the blocks of a dask array are written."""
 
     def __init__(self, array: da.Array) -> None:
-        self.name = f"{array.name}-fill"  # begins alike, as dashboards and callbacks show it
+        self.name = f"{array.name}-fill"  # dashboards and callbacks show its beginning
         self._array = array
         self._starts = [bounds(lengths) for lengths in array.chunks]
 
     @cached_property
     def result(self) -> NDArray[Any]:
-        """The array; what no task has written yet is undefined."""
+        """The array. Blocks that are not written yet are undefined."""
         return np.empty(self._array.shape, self._array.dtype)
 
     def lazy(self) -> da.Array:
-        """Return an array of one value for each block, whose tasks write the blocks."""
+        """Return a dask array with one value per block, whose tasks write the blocks."""
         return self._array.map_blocks(
             self.write,
             chunks=tuple((1,) * count for count in self._array.numblocks),
@@ -202,7 +202,7 @@ class _FilledArray:
         )
 
     def write(self, block: NDArray[Any], block_id: Block) -> NDArray[np.bool_]:
-        """Write `block` where it belongs."""
+        """Write `block` at its position."""
         edges = zip(self._starts, block_id, strict=True)
         self.result[tuple(slice(starts[n], starts[n + 1]) for starts, n in edges)] = block
         return np.ones((1,) * block.ndim, np.bool_)
@@ -220,7 +220,7 @@ def _shares_memory(options: dict[str, Any]) -> bool:
 def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
     """Yield the arguments of ``array.compute`` for a scheduler of this machine.
 
-    Arguments are for one call alone; dask's configuration and callbacks hold for all threads.
+    Arguments apply to one call, but Dask's configuration and callbacks to all threads.
     """
     if _alone.get():
         yield {"scheduler": dask.get, "callbacks": [count._callback]}
@@ -228,7 +228,7 @@ def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
     get = _local_scheduler()
     options = _passed_options() | {"scheduler": get}
     if get in named_schedulers.values() or isinstance(setting("scheduler"), Executor):
-        # a scheduler of the user may take no callbacks; active callbacks of the user stay active
+        # schedulers of the user may take no callbacks; the user's own callbacks stay active
         options["callbacks"] = [*Callback.active, count._callback]
     if get is not threaded.get or setting("pool"):
         yield options
@@ -240,8 +240,8 @@ def _local_options(count: _Count) -> Iterator[dict[str, Any]]:
 def _local_scheduler() -> Any:
     """Return the function of the scheduler in use.
 
-    For a scheduler given by name, dask would import distributed to look for a client, which takes
-    longer than a small job. If nobody imported it, there is no client.
+    Dask would import distributed to look up a scheduler by name, which takes longer than a small
+    job.
     """
     chosen = setting("scheduler")
     if chosen is None or (names_distributed(chosen) and must_not_use_client()):
@@ -255,7 +255,7 @@ def _local_scheduler() -> Any:
 
 
 def _passed_options() -> dict[str, Any]:
-    """Return the options of this call that are meant for the scheduler."""
+    """Return the options of this call that the scheduler takes."""
     return {
         name: value
         for name, value in overridden_settings().items()
@@ -263,7 +263,7 @@ def _passed_options() -> dict[str, Any]:
     }
 
 
-def _number(block: Block) -> str:
+def _block_text(block: Block) -> str:
     return f"block {block}"
 
 
@@ -273,10 +273,10 @@ def _ignore_progress(done: int, total: int) -> None:
 
 @contextmanager
 def _own_threads() -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of threads, all of which have ended when the block ends.
+    """Yield a pool of threads; all of them have ended when the block ends.
 
-    In dask's own pool, tasks go on after another one failed or the user interrupted: they would
-    write into a store that was removed meanwhile.
+    In Dask's own pool, tasks continue after another task failed or the user interrupted. They could
+    then write into a store that was removed.
     """
     threads: list[threading.Thread] = []
     pool = ThreadPoolExecutor(
@@ -286,7 +286,7 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        for thread in threads:  # the pool does not know a thread whose start was interrupted
+        for thread in threads:  # the pool does not list a thread if its start was interrupted
             thread.join()
 
 
@@ -300,7 +300,7 @@ def _compute_remote(
     waiting: dict[Any, Any] = {}
 
     def fetch(futures: list[Any]) -> list[Any]:
-        """Copy blocks, as a worker that ends loses them; return those that were given up."""
+        """Copy blocks before their worker can lose them; return those that Dask gave up."""
         blocks = client.gather({future.key: future for future in futures}, errors="skip")
         given_up = []
         for future in futures:
@@ -311,7 +311,7 @@ def _compute_remote(
                     given_up.append(future)
                     continue
             filled.write(blocks.pop(future.key), future.key[1:])
-            del waiting[future.key]  # and so the block on its worker
+            del waiting[future.key]  # its worker can now free the block
             progress(total - len(waiting), total)
         return given_up
 
@@ -321,13 +321,13 @@ def _compute_remote(
         del lazy
         arriving = as_completed(list(waiting.values()), loop=client.loop)
         given_up = [one for batch in _batches(arriving) for one in fetch(batch)]
-        for future in given_up:  # alone: dask blames every task that a worker had
+        for future in given_up:  # one at a time, as Dask blames every task that a worker had
             client.retry([future])
             fetch([future])
         if waiting:
             raise _killed_error(waiting, describe)
     except BaseException as error:
-        with suppress(Exception):  # lost meanwhile: then there is nothing to cancel
+        with suppress(Exception):  # a lost cluster has nothing to cancel
             client.cancel(list(waiting.values()))
         if _is_lost(client, error):
             raise _lost_error(client) from error
@@ -338,7 +338,7 @@ def _compute_remote(
 def _batches(arriving: Any) -> Iterator[list[Any]]:
     """Yield futures as they finish, in batches of those that finish soon after each other.
 
-    The first ones come alone: nobody waits for a batch at the beginning.
+    The first batches are short, so that progress shows early.
     """
     start = 0.0
     for first in arriving:
@@ -352,7 +352,7 @@ def _batches(arriving: Any) -> Iterator[list[Any]]:
 
 
 def _is_lost(client: Any, error: BaseException) -> bool:
-    """Return whether `error` means that the cluster is gone, or has no worker left."""
+    """Return whether `error` means that the cluster is lost or has no workers."""
     from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
     if isinstance(error, CancelledError | NoValidWorkerError | NoWorkerError):
@@ -366,9 +366,9 @@ def _killed_error(keys: Iterable[Any], describe: Callable[[Block], str]) -> Work
     named = "; ".join(describe(block) for block in blocks[:NAMED_BLOCKS])
     more = f" and {len(blocks) - NAMED_BLOCKS:,} more" if len(blocks) > NAMED_BLOCKS else ""
     error = WorkerKilledError(
-        f"{named}{more}: every worker ended in it, and all the rest is done: out of "
-        "memory, or a tile that its codec crashes on; give each worker fewer threads or more "
-        "memory, or repair the slide, then resume"
+        f"{named}{more}: every worker ended in it, because it was out of memory or a tile crashed "
+        "its codec; all other blocks are done; give each worker fewer threads or more memory, or "
+        "repair the slide, then resume"
     )
     error.blocks = tuple(blocks)
     return error
@@ -377,13 +377,13 @@ def _killed_error(keys: Iterable[Any], describe: Callable[[Block], str]) -> Work
 def _lost_error(client: Any) -> ClusterLostError:
     address = getattr(client.scheduler, "address", None) or "the scheduler"
     return ClusterLostError(
-        f"{address}: the scheduler was lost, or has no worker any more; see that they run, "
+        f"{address}: the scheduler was lost, or has no workers left; check that they run, "
         "connect again, then resume"
     )
 
 
 class _Count(Callback):  # type: ignore[misc]
-    """Counts the finished blocks of one array on a scheduler of this machine."""
+    """Count the finished blocks of one array on a scheduler of this machine."""
 
     def __init__(self, names: tuple[str, ...], total: int, progress: Progress) -> None:
         super().__init__()

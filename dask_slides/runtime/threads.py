@@ -1,4 +1,4 @@
-"""Settings of one call, and work that threads of this process share without a graph."""
+"""Settings that apply to one call, and work in threads without a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 PARTS_PER_THREAD = 4
-"""Small enough parts that all threads end at about the same time."""
+"""Enough parts that all threads end at about the same time."""
 
 
 _overrides: ContextVar[Mapping[str, Any]] = ContextVar("overrides", default=MappingProxyType({}))
@@ -25,7 +25,7 @@ _overrides: ContextVar[Mapping[str, Any]] = ContextVar("overrides", default=Mapp
 
 @contextmanager
 def override_settings(options: Mapping[str, Any]) -> Iterator[None]:
-    """Override dask's configuration by `options` inside the block, in this thread only.
+    """Override Dask's configuration by `options` inside the block, in this thread only.
 
     ``dask.config.set`` would change it for all threads of the process.
     """
@@ -42,12 +42,12 @@ def overridden_settings() -> dict[str, Any]:
 
 
 def setting(name: str) -> Any:
-    """Return an overridden option, else the one of dask's configuration; None if not set."""
+    """Return an overridden option, or else that of Dask's configuration; None if not set."""
     return _overrides.get().get(name) or dask.config.get(name, None)
 
 
 def configured_threads() -> int:
-    """Return how many threads or processes a scheduler of this machine may use."""
+    """Return the number of threads or processes that a scheduler of this machine may use."""
     return int(setting("num_workers") or CPU_COUNT)
 
 
@@ -60,13 +60,13 @@ def is_synchronous() -> bool:
 
 
 def local_threads() -> int:
-    """Return how many threads or processes of this machine the scheduler in use takes."""
+    """Return the number of threads or processes of this machine that the scheduler uses."""
     return 1 if is_synchronous() else configured_threads()
 
 
 def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:
     """Call `call` with parts of `numbers`, in order, in threads of this process."""
-    # inside a task or a worker of a data loader, others do the same work beside this one
+    # tasks and workers of a data loader already run in parallel
     alone = threading.current_thread() is threading.main_thread() and parent_process() is None
     threads = local_threads() if alone else 1
     parts = np.array_split(numbers, PARTS_PER_THREAD * threads if threads > 1 else 1)
@@ -76,4 +76,4 @@ def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.in
             call(part)
         return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(call, parts))  # if a call raises, parts that did not begin are dropped
+        list(pool.map(call, parts))  # after an error, parts that have not started are dropped

@@ -30,19 +30,19 @@ def painted(region, side=20):
 
 
 @given(regions, regions)
-def test_intersect_is_the_common_pixels(one, two):
+def test_intersect_returns_the_common_pixels(one, two):
     assert np.array_equal(painted(one.intersect(two)), painted(one) & painted(two))
 
 
 @given(regions)
-def test_slices_and_area_name_the_pixels_of_the_region(region):
+def test_slices_and_area(region):
     canvas = np.zeros((20, 20), bool)
     canvas[region.slices()] = True
     assert np.array_equal(canvas, painted(region))
     assert region.area == painted(region).sum()
 
 
-def test_slices_count_from_the_origin_given():
+def test_slices_from_an_origin():
     image = np.arange(400).reshape(20, 20)
     region = Region(7, 9, 3, 4)
     assert np.array_equal(image[5:, 6:][region.slices(5, 6)], image[7:10, 9:13])
@@ -61,32 +61,32 @@ def test_slices_count_from_the_origin_given():
         (Region(3, 3, 5, 0), False),
     ],
 )
-def test_within_wants_at_least_one_pixel_and_none_outside(region, inside):
+def test_within(region, inside):
     assert region.within((10, 12)) is inside
 
 
 @given(st.integers(1, 200_000), st.integers(1, 16_000))
-def test_level_size_rounds_half_up_and_never_to_nothing(size, sixteenths):
+def test_level_size_rounds_half_up_and_is_at_least_1(size, sixteenths):
     exact = Fraction(size * 16, sixteenths)
     assert level_size(size, sixteenths / 16) == max(1, int(exact + Fraction(1, 2)))
 
 
 @given(st.integers(2, 200_000), st.integers(1, 9))
-def test_snapped_factor_finds_the_whole_factor_of_a_pyramid(size, halvings):
+def test_snapped_factor_finds_the_integer_factor_of_a_pyramid(size, halvings):
     floor, ceiling = size, size
     for _ in range(halvings):
         floor, ceiling = max(1, floor // 2), -(-ceiling // 2)
     for level in {floor, ceiling}:
-        if level > 2 * 2**halvings:  # else two whole factors explain the size
+        if level > 2 * 2**halvings:  # smaller sizes fit two integer factors
             assert snapped_factor(size, level) == 2**halvings
 
 
-def test_snapped_factor_keeps_a_factor_that_is_not_whole():
+def test_snapped_factor_of_a_factor_that_is_not_an_integer():
     assert snapped_factor(1000, 400) == 2.5
 
 
 @given(st.integers(1, 10_000), st.integers(0, 12))
-def test_halved_keeps_a_partial_last_pixel(size, times):
+def test_halved_rounds_up(size, times):
     expected = size
     for _ in range(times):
         expected = expected // 2 + expected % 2
@@ -98,7 +98,7 @@ def test_halved_keeps_a_partial_last_pixel(size, times):
     st.integers(1, 16),
     st.integers(1, 400),
 )
-def test_strips_cover_the_region_once_cut_between_tiles_within_the_limit(region, tile, limit):
+def test_strips_cover_the_region_and_end_between_tiles(region, tile, limit):
     found = list(strips(region, tile, limit))
     at = region.y
     for strip in found:
@@ -111,30 +111,30 @@ def test_strips_cover_the_region_once_cut_between_tiles_within_the_limit(region,
 
 
 @given(st.lists(st.integers(1, 50), max_size=6).map(tuple))
-def test_bounds_are_the_running_sums(sizes):
+def test_bounds_are_cumulative_sums(sizes):
     assert bounds(sizes) == tuple(np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist())
 
 
 @given(st.integers(0, 500), st.integers(1, 60))
-def test_even_pieces_cover_the_size_with_one_shorter_last(size, piece):
+def test_even_pieces_cover_the_size(size, piece):
     pieces = even_pieces(size, piece)
     assert sum(pieces) == size
     assert all(length == piece for length in pieces[:-1])
     assert not pieces or 0 < pieces[-1] <= piece
 
 
-places = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 6)] * 2)
+rectangles = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 6)] * 2)
 
 
-@given(st.lists(places, max_size=8), st.lists(places, max_size=8))
-def test_joined_regions_are_the_same_pixels_once_however_they_were_cut(some, more):
+@given(st.lists(rectangles, max_size=8), st.lists(rectangles, max_size=8))
+def test_joined_regions_depend_only_on_the_pixels(some, more):
     def painted(regions):
         out = np.zeros((20, 20), int)
         for one in regions:
             out[one.slices()] += 1
         return out
 
-    regions = [Region(*place) for place in some + more]
+    regions = [Region(*numbers) for numbers in some + more]
     found = joined(regions)
     assert np.array_equal(painted(found), painted(regions) > 0)
     pieces = [Region(r.y + i, r.x, 1, r.width) for r in regions for i in range(r.height)]

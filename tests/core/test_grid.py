@@ -13,7 +13,7 @@ strides = st.tuples(st.integers(1, 45), st.integers(1, 45))
 
 
 def starts_by_hand(size, tile, stride, edge):
-    """Return where tiles begin along an axis, one after the other."""
+    """Return the starts of tiles along an axis, found one after the other."""
     at, found = 0, []
     while at + tile <= size:
         found.append(at)
@@ -27,7 +27,7 @@ def starts_by_hand(size, tile, stride, edge):
 
 
 @given(shapes, tiles, strides, st.sampled_from(EDGES))
-def test_starts_are_those_of_walking_along_the_axis(shape, tile, stride, edge):
+def test_starts(shape, tile, stride, edge):
     grid = TileGrid(shape, tile, stride, edge)
     for axis in (0, 1):
         expected = starts_by_hand(shape[axis], tile[axis], stride[axis], edge)
@@ -37,7 +37,7 @@ def test_starts_are_those_of_walking_along_the_axis(shape, tile, stride, edge):
 
 
 @given(shapes, tiles, st.sampled_from(["pad", "shift"]))
-def test_no_pixel_is_left_out_but_by_drop(shape, tile, edge):
+def test_only_drop_leaves_out_pixels(shape, tile, edge):
     grid = TileGrid(shape, tile, tile, edge)
     seen = np.zeros(shape, int)
     for row in range(grid.rows):
@@ -51,7 +51,7 @@ def test_no_pixel_is_left_out_but_by_drop(shape, tile, edge):
 
 
 @given(shapes, tiles)
-def test_drop_takes_whole_tiles_only(shape, tile):
+def test_drop_has_only_whole_tiles(shape, tile):
     grid = TileGrid(shape, tile, tile, "drop")
     for row in range(grid.rows):
         for col in range(grid.cols):
@@ -61,7 +61,7 @@ def test_drop_takes_whole_tiles_only(shape, tile):
 
 
 @given(shapes, tiles, strides, st.sampled_from(["pad", "shift"]))
-def test_span_holds_its_tiles_and_no_more(shape, tile, stride, edge):
+def test_span_is_the_smallest_region_of_its_tiles(shape, tile, stride, edge):
     grid = TileGrid(shape, tile, stride, edge)
     rows, cols = (0, grid.rows), (grid.cols // 2, grid.cols)
     regions = [grid.region(r, c) for r in range(*rows) for c in range(*cols)]
@@ -91,11 +91,11 @@ def test_ladders_of_tiles_per_side():
     ("size", "pair"),
     [(5, (5, 5)), ((3, 4), (3, 4)), ([3, 4], (3, 4)), (np.int64(7), (7, 7))],
 )
-def test_a_size_is_a_number_or_a_pair(size, pair):
+def test_tile_pair(size, pair):
     assert tile_pair(size) == pair
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "ab", (1, 2, 3), (1, 0), (1, None), None])
-def test_a_wrong_size_is_an_error_that_names_the_argument(size):
+def test_an_invalid_size_is_an_error_that_names_the_argument(size):
     with pytest.raises(SlideArgumentError, match=r"stride=.* is not a size; give whole pixels"):
         tile_pair(size, "stride")

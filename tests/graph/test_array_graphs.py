@@ -1,4 +1,4 @@
-"""Operations over a dask array: one layer, tasks that need the source blocks they read."""
+"""An operation on a dask array has one layer, whose tasks need only the blocks they read."""
 
 import tracemalloc
 from dataclasses import replace
@@ -20,7 +20,7 @@ from dask_slides.graph.chunks import default_chunks, task_bytes
 
 
 def recorded(image, chunks, computed):
-    """Return `image` as an array of map_blocks that adds the blocks it computes to a list."""
+    """Return `image` as a dask array that adds the numbers of computed blocks to `computed`."""
 
     def block(part, block_id):
         computed.append(block_id[:2])
@@ -66,7 +66,7 @@ def test_data_of_an_array_is_the_array():
     assert ds.from_dask(array).to_dask(chunks=20).chunks == ((20, 10), (20, 20), (3,))
 
 
-def test_layers_are_named_for_what_they_do(tmp_path):
+def test_layers_have_the_names_of_operations(tmp_path):
     file = ds.open_slide(sparse_tiff(tmp_path / "a.tif", shape=(2048, 2048)))
     tissue = np.zeros((8, 8), bool)
     tissue[2:5, 3] = True
@@ -87,7 +87,7 @@ def test_layers_are_named_for_what_they_do(tmp_path):
 
 @st.composite
 def chunked(draw):
-    """Draw an image and the same as a dask array of any chunks, empty ones too."""
+    """Draw an image, and the same as a dask array with any chunks, also empty ones."""
     image = draw(images())
     rows, columns = draw(chunkings(image.shape))
     rows = (*rows, 0) if draw(st.booleans()) else rows
@@ -95,7 +95,7 @@ def chunked(draw):
 
 
 @given(chunked(), st.integers(3, 30), st.floats(0.5, 6), seeds)
-def test_chunks_of_the_source_change_no_byte(pair, tile, ratio, seed):
+def test_results_do_not_depend_on_the_chunks_of_the_source(pair, tile, ratio, seed):
     whole, array = (ds.from_dask(one) for one in pair)
     found = ds.blank_map(whole, tile_size=tile).compute()
     blank = np.random.default_rng(seed).random(found.shape) < 0.5
@@ -147,7 +147,7 @@ def test_tiles_of_the_same_source_blocks_are_one_task():
 
 @pytest.mark.parametrize("chunk", [150, 512, 2000])
 @pytest.mark.parametrize("downsample", [1, 3.3])
-def test_a_task_takes_no_more_memory_than_promised(chunk, downsample):
+def test_a_task_takes_no_more_memory_than_estimated(chunk, downsample):
     source = da.full((2000, 2000, 3), 7, dtype="uint16", chunks=(chunk, chunk, 3))
     small = ds.resize(source.map_blocks(np.array), downsample=downsample)
     sides = default_chunks(small.source, 0)

@@ -1,4 +1,4 @@
-"""Many regions read at once: each unit of storage is decoded once for all of a task."""
+"""Tasks that read many regions decode each tile, strip or chunk only once."""
 
 from collections import Counter
 
@@ -58,7 +58,7 @@ def stored(folder, chunks):
 
 @pytest.fixture
 def decodes(monkeypatch):
-    """How often each unit of a file is decoded, by number; of a store, each chunk is fetched."""
+    """Count the decodes of each tile or strip of a file, or the reads of each chunk of a store."""
     tiff_file.opened.cache_clear()
     counts = Counter()
     once, strict, get = TileDecoder._tile, tiff_file.strict_decode, zarr.storage.LocalStore.get
@@ -93,7 +93,7 @@ def slices(yx, tile):
 
 
 @pytest.mark.parametrize("name", [*TIFFS, "chunks"])
-def test_a_task_of_a_pack_decodes_each_unit_once(tmp_path, decodes, sync, name):
+def test_a_task_of_a_pack_decodes_each_tile_once(tmp_path, decodes, sync, name):
     path = stored(tmp_path, (1, 200, 200)) if name == "chunks" else written(tmp_path, name)
     pack = ds.pack_tiles(path, tile_size=32, stride=24, detector=EVERYTHING)
     assert len(pack) == 12 * 21
@@ -108,7 +108,7 @@ def test_a_task_of_a_pack_decodes_each_unit_once(tmp_path, decodes, sync, name):
 
 
 @pytest.mark.parametrize("name", ["strips", "planes", "chunks"])
-def test_only_units_that_a_tile_touches_are_decoded(tmp_path, decodes, sync, name):
+def test_only_strips_that_a_tile_touches_are_decoded(tmp_path, decodes, sync, name):
     path = stored(tmp_path, (3, 50, 50)) if name == "chunks" else written(tmp_path, name)
     reader = ds.pack_tiles(path, tile_size=20, detector=EVERYTHING).reader
     decodes.clear()
@@ -140,7 +140,7 @@ def test_a_pack_of_a_resized_slide_decodes_a_row_of_tiles_at_once(tmp_path, deco
     assert np.array_equal(found, [small[:25, x : x + 25] for x in range(0, 250, 25)])
 
 
-def test_crops_share_what_is_decoded_for_them(tmp_path, decodes, sync):
+def test_crops_share_decoded_strips(tmp_path, decodes, sync):
     crops = ds.random_crops(written(tmp_path, "strips"), n=200, size=16, detector=EVERYTHING)
     for number in range(crops.tiles.numblocks[0]):
         decodes.clear()
@@ -157,8 +157,8 @@ def test_pieces_of_a_cut_slide_share_strips(tmp_path, decodes, sync):
     cut = ds.cutoff_resize(path, downsample=1, tile_size=100).image
     assert cut.shape == (300, 320, 3)
     decodes.clear()
-    kept = np.concatenate((pixels[:, :100], pixels[:, 200:300], pixels[:, 400:]), axis=1)
-    assert np.array_equal(cut.read(0, 0, 300, 320), kept)
+    expected = np.concatenate((pixels[:, :100], pixels[:, 200:300], pixels[:, 400:]), axis=1)
+    assert np.array_equal(cut.read(0, 0, 300, 320), expected)
     assert dict(decodes) == dict.fromkeys(range(19), 1)
 
 
@@ -167,7 +167,7 @@ def test_a_blank_map_and_an_array_decode_strips_once(tmp_path, decodes, name):
     slide = ds.open_slide(written(tmp_path, name))
     once = dict.fromkeys(range(-(-300 // TIFFS[name]["rowsperstrip"])), 1)
     with dask.config.set(scheduler="sync"):
-        # cells of whole strips, many beside each other
+        # cells of whole strips, many per row
         ds.blank_map(slide, tile_size=32).compute()
         assert dict(decodes) == once
         decodes.clear()
@@ -175,7 +175,7 @@ def test_a_blank_map_and_an_array_decode_strips_once(tmp_path, decodes, name):
         assert dict(decodes) == once
 
 
-def test_what_lies_in_the_file_as_in_memory_is_read_region_by_region(tmp_path, monkeypatch, sync):
+def test_memory_mapped_files_are_read_region_by_region(tmp_path, monkeypatch, sync):
     path = tmp_path / "mapped.tif"
     tifffile.imwrite(path, PIXELS, photometric="rgb", rowsperstrip=300)
     pack = ds.pack_tiles(path, tile_size=20, detector=EVERYTHING)
@@ -189,7 +189,7 @@ def test_what_lies_in_the_file_as_in_memory_is_read_region_by_region(tmp_path, m
 
 
 class Whole(Source):
-    """A source of PIXELS in units of any size, which remembers what was read."""
+    """A source of PIXELS in tiles of any size, which records the regions that are read."""
 
     name, channels, dtype = "whole", 3, np.dtype(np.uint8)
 
@@ -212,9 +212,9 @@ sides = st.tuples(st.integers(1, 60), st.integers(1, 60))
     st.tuples(st.integers(1, 300), st.integers(1, 520)),
     st.integers(1, 40_000),
 )
-def test_regions_of_any_units_are_read_in_bounded_pieces(places, tile, most):
+def test_regions_are_read_in_bounded_pieces_for_any_tile_size(rectangles, tile, most):
     image = Region(0, 0, *PIXELS.shape[:2])
-    regions = [Region(*corner, *side).intersect(image) for corner, side in places]
+    regions = [Region(*corner, *side).intersect(image) for corner, side in rectangles]
     source = Whole(tile)
     out = [np.zeros((r.height, r.width, 3), np.uint8) for r in regions]
     batch_read.read_each(source, 0, regions, out, most)

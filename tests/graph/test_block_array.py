@@ -1,4 +1,4 @@
-"""Dask arrays that are computed into one result, without joining blocks."""
+"""Dask arrays compute their blocks into one result, without joining them."""
 
 import tracemalloc
 
@@ -30,7 +30,7 @@ def test_a_client_computes_it_as_a_plain_array(client):
     np.testing.assert_array_equal(client.persist(array).compute(), expected)
 
 
-def test_blocks_are_not_kept_until_the_end():
+def test_finished_blocks_are_freed():
     array = block_array(da.ones((64, 2**18), chunks=(1, -1), dtype=np.uint8))
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Graphs: few tasks, a few kilobytes, one layer, each pixel read once, memory as foretold."""
+"""Graphs have few tasks, one layer and a few kilobytes; tasks read each pixel once."""
 
 import os
 import pickle
@@ -52,7 +52,7 @@ def check(array, layers=1):
 
 @pytest.fixture(scope="module")
 def atlas_map(atlas):
-    """A map of the atlas with tissue in the middle, made of numbers alone."""
+    """Return a blank map of the atlas with tissue in the middle, without reading pixels."""
     lazy = ds.blank_map(atlas, tile_size=512)
     rows, columns = lazy.shape
     statistics = np.zeros(lazy.statistics.shape)
@@ -116,7 +116,7 @@ def test_tiles_of_the_atlas(atlas, order, downsample):
     assert pack.tiles.shape == (len(yx), 512, 512, 3)
     check(pack.tiles)
     np.testing.assert_array_equal(np.stack([pack.y, pack.x], axis=1), yx * downsample)
-    # and of writing them
+    # tasks that write them
     written = shard_tasks(pack, "/nowhere/tiles", 40)
     check(written)
 
@@ -136,7 +136,7 @@ def test_writing_the_atlas(atlas, atlas_map):
 
 
 def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
-    """One after another: the scheduler has half as many tasks, and a task the memory of one."""
+    """One after the other: there are half as many tasks, each with the memory for one shard."""
     tenth = ds.resize(atlas, downsample=10)
     usual = plan_slide(tenth, None)
     assert (usual.stages[0].blocks_per_read, usual.stages[0].reads_per_task) == (1, 2)
@@ -161,10 +161,7 @@ def test_planning_reads_nothing(atlas, atlas_map):
     assert bytes_read() - before < 10_000
 
 
-# ---------------------------------------------------------------- slides travel
-
-
-def test_slides_are_small_to_send(atlas, atlas_map, tmp_path):
+def test_pickled_slides_are_small(atlas, atlas_map, tmp_path):
     cut = ds.cutoff_resize(atlas, downsample=3, blank_map=atlas_map).image
     for slide in (atlas, ds.resize(atlas, downsample=10), cut, ds.resize(cut, downsample=2)):
         data = pickle.dumps(slide)
@@ -176,14 +173,14 @@ def test_slides_are_small_to_send(atlas, atlas_map, tmp_path):
     assert (pickle.loads(pickle.dumps(cut)).read(0, 0, 3, 3) == 255).all()
 
 
-def test_tokens_follow_the_file(tmp_path):
+def test_tokens_change_with_the_file(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(64, 64))
     os.utime(path, ns=(5, 5))
     first, again = ds.open_slide(path), ds.open_slide(path)
     assert first.data.name == again.data.name
     assert tokenize(first) == tokenize(again)
-    os.utime(path, ns=(6, 6))  # as large, another time
+    os.utime(path, ns=(6, 6))  # same size, another time
     changed = ds.open_slide(path)
     assert changed.data.name != first.data.name
     assert tokenize(changed) != tokenize(first)
@@ -191,7 +188,7 @@ def test_tokens_follow_the_file(tmp_path):
     assert other.data.name != changed.data.name
 
 
-def test_names_tell_operations_apart(atlas):
+def test_different_operations_have_different_names(atlas):
     names = {
         ds.resize(atlas, downsample=10).data.name,
         ds.resize(atlas, downsample=10, kernel="area").data.name,
@@ -204,9 +201,6 @@ def test_names_tell_operations_apart(atlas):
     }
     assert len(names) == 8
     assert ds.resize(atlas, downsample=10).data.name in names
-
-
-# ---------------------------------------------------------------- reads are counted
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +228,7 @@ def test_pixels_are_read_once(slide, reads):
     assert (times_read(reads) == 1).all()
 
 
-def test_many_detectors_read_once(slide, reads):
+def test_more_detectors_read_nothing(slide, reads):
     found = ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
     del reads[:]
     for ratio in np.linspace(0, 1, 20):
@@ -251,7 +245,7 @@ def test_writing_reads_each_pixel_once(slide, reads, tmp_path):
     assert (count == 2).all()  # the map, and the image with all its levels
 
 
-def test_a_resize_reads_its_halo_twice_at_the_most(slide, reads):
+def test_a_resize_reads_its_halos_at_most_twice(slide, reads):
     for chunks in (None, 64):
         del reads[:]
         ds.resize(slide, downsample=5).to_dask(chunks=chunks).compute(scheduler="sync")
@@ -260,7 +254,7 @@ def test_a_resize_reads_its_halo_twice_at_the_most(slide, reads):
         assert count.mean() < (1.6 if chunks is None else 2.5)
 
 
-def test_a_cutoff_reads_what_it_keeps_and_no_more(slide, reads):
+def test_a_cutoff_reads_only_its_pixels(slide, reads):
     found = ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
     blank = found.blank.copy()
     blank[3:6] = True
@@ -276,14 +270,11 @@ def test_a_cutoff_reads_what_it_keeps_and_no_more(slide, reads):
     assert count.max() == 1
 
 
-def test_a_pack_reads_its_tiles_and_no_more(slide, reads):
+def test_a_pack_reads_only_its_tiles(slide, reads):
     pack = ds.pack_tiles(slide, tile_size=64)
     del reads[:]
     pack.tiles.compute(scheduler="sync")
     assert sum(region.area for region in reads) == len(pack) * 64 * 64
-
-
-# ---------------------------------------------------------------- memory is foretold
 
 
 @pytest.fixture(scope="module", params=["uint8", "uint16", "float32"])
@@ -316,7 +307,7 @@ MEMORY = {
 
 
 @pytest.mark.parametrize("kind", MEMORY)
-def test_a_task_takes_no_more_than_foretold(deep, kind):
+def test_a_task_takes_no_more_memory_than_estimated(deep, kind):
     made = MEMORY[kind](deep)
     source = made.source
     height, width = (min(n, s) for n, s in zip(made.shape, default_chunks(source, 0), strict=False))
@@ -329,5 +320,5 @@ def test_a_task_takes_no_more_than_foretold(deep, kind):
     finally:
         tracemalloc.stop()
     assert result.shape == (height, width, 3)
-    foretold = task_bytes(source, 0, Region(0, 0, height, width))
-    assert peak <= foretold + 200_000  # of Python
+    estimate = task_bytes(source, 0, Region(0, 0, height, width))
+    assert peak <= estimate + 200_000  # for Python objects

@@ -1,7 +1,7 @@
-"""What each operation costs, counted: tiles decoded, bytes read, files opened, tasks, arrays.
+"""Count decoded tiles, read bytes, opened files, tasks and allocated arrays per operation.
 
-Time is measured in benchmarks/. These figures are exact on one thread, so that somebody who
-decodes a tile twice, opens a file for each tile or allocates an array for each is told here.
+benchmarks/ measures times. Counts are exact on one thread, so these tests fail if a tile is decoded
+twice, or if a file is opened or an array allocated per tile.
 """
 
 import os
@@ -26,13 +26,13 @@ from dask_slides.writers import pyramid
 SIDE, TILE = 4096, 256
 TILES = (SIDE // TILE) ** 2
 LARGE = 2**17
-"""Bytes from which on an array counts."""
+"""Bytes from which an array is counted."""
 
 
 @dataclass
 class Counts:
     decoded: Counter = field(default_factory=Counter)
-    """Decodes by (tile number, factor)."""
+    """Number of decodes by (tile number, factor)."""
     nbytes: int = 0
     reads: int = 0
     opened: int = 0
@@ -56,7 +56,7 @@ def file_bytes(path):
 
 @pytest.fixture
 def counting(monkeypatch):
-    """Count what happens inside of a block, on one thread and with no file open before."""
+    """Count inside a block, on one thread, with no file open before."""
 
     @contextmanager
     def block():
@@ -102,7 +102,7 @@ def check(counts, factor, expected, file_bytes, arrays):
     assert set(counts.decoded) == {(number, factor) for number in found}
     assert len(found) == expected
     assert set(found.values()) <= {1}
-    assert counts.nbytes <= 1.02 * file_bytes  # one tile more, to prove the decoder on
+    assert counts.nbytes <= 1.02 * file_bytes  # one more tile, to check the decoder
     assert counts.opened == 2  # for its metadata, and for its pixels
     assert counts.arrays <= arrays
 
@@ -116,11 +116,11 @@ def test_a_resize_decodes_each_tile_once_and_reduced(path, counting, file_bytes)
     assert counts.reads <= 90
 
 
-def test_a_resize_of_level_0_decodes_its_margins_again_and_no_more(path, counting):
+def test_a_resize_of_level_0_decodes_only_its_margins_again(path, counting):
     with counting() as counts:
         ds.resize(path, downsample=10, gap=None).data.compute()
     found = counts.at(1)
-    # 16 blocks; full-size tiles of their margins are too large to be kept
+    # 16 blocks, whose margins are too large for the cache at full size
     assert len(found) == TILES == len(counts.decoded)
     assert sum(found.values()) == 484
     assert max(found.values()) <= 4
@@ -133,23 +133,23 @@ def test_how_far_a_resize_is_reduced(path, downsample, factor):
     assert ds.resize(path, downsample=downsample, kernel="nearest").source.factor == 1
 
 
-def test_writing_a_resize_decodes_each_tile_once_and_leaves_none(path, counting, tmp_path):
+def test_writing_a_resize_decodes_each_tile_once_and_clears_the_cache(path, counting, tmp_path):
     with counting() as counts:
         ds.write(ds.resize(path, downsample=4), tmp_path / "small.ome.zarr")
     found = counts.at(2)
     assert len(found) == TILES == len(counts.decoded)
-    # 4 blocks of 8 x 8 tiles, and one more on two sides: what is kept suffices for these
+    # 4 blocks of 8 x 8 tiles, and one more on two sides, which fit the cache
     assert sum(found.values()) == TILES
     assert TILE_CACHE.nbytes == 0
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
-def test_a_write_keeps_the_tiles_of_the_next_block_below_or_above(
+def test_a_write_caches_the_tiles_of_the_next_block_below_or_above(
     path, counting, tmp_path, monkeypatch, scheduler
 ):
-    """Where not all fit: only blocks beside each other decode again what both of them need."""
+    """If not all shared tiles fit the cache, only blocks side by side decode some again."""
     reduced = (TILE // 2) ** 2 * 3
-    between = 2 * (SIDE // 2 // TILE + 1)  # tiles of two rows: what two blocks share
+    between = 2 * (SIDE // 2 // TILE + 1)  # two rows of tiles, which two blocks share
     monkeypatch.setattr(pyramid, "CACHE_BYTES", (between + 4) * reduced)
     with counting() as counts, dask.config.set(scheduler=scheduler, num_workers=1):
         ds.write(ds.resize(path, downsample=4), tmp_path / "small.ome.zarr")
@@ -164,7 +164,7 @@ def test_a_blank_map_decodes_each_tile_once_and_copies_none(path, counting, file
         found = ds.blank_map(path, tile_size=512)
         assert found.statistics.npartitions == 16
         found.compute()
-    check(counts, 1, TILES, file_bytes, arrays=3)  # what is decoded into, and to prove it
+    check(counts, 1, TILES, file_bytes, arrays=3)  # for decoding and for checking the decoder
     assert counts.reads <= 65
 
 
@@ -178,7 +178,7 @@ def test_arrays_of_a_blank_map_share_one_decode_of_each_tile(path, counting, det
 
 
 def map_with_a_gap(path, tile):
-    """Return a blank map, made of numbers alone, whose second row and column are blank."""
+    """Return a blank map whose second row and column are blank, without reading pixels."""
     lazy = ds.blank_map(path, tile_size=tile)
     statistics = np.zeros(lazy.statistics.shape)
     statistics[..., 0], statistics[..., 1], statistics[..., 2] = 1, 100, 3 * 100.0**2
@@ -187,18 +187,18 @@ def map_with_a_gap(path, tile):
     return lazy.with_statistics(statistics)
 
 
-def test_a_cutoff_decodes_the_tiles_of_what_it_keeps_each_once_and_reduced(path, counting):
+def test_a_cutoff_decodes_only_its_tiles_once_and_reduced(path, counting):
     found = map_with_a_gap(path, 2 * TILE)
     with counting() as counts:
         cut = ds.cutoff_resize(path, downsample=10, blank_map=found)
         cut.image.data.compute()
-    kept = (SIDE // TILE - 2) ** 2
-    assert len(counts.decoded) == kept == len(counts.at(4))
+    remaining = (SIDE // TILE - 2) ** 2
+    assert len(counts.decoded) == remaining == len(counts.at(4))
     assert set(counts.decoded.values()) == {1}
 
 
 @pytest.mark.parametrize(("tile", "factor"), [(500, 4), (510, 2), (501, 1)])
-def test_a_cut_is_reduced_as_far_as_it_falls_between_pixels(path, tile, factor):
+def test_a_cut_is_reduced_if_it_divides_no_pixel(path, tile, factor):
     cut = ds.cutoff_resize(path, downsample=10, blank_map=map_with_a_gap(path, tile))
     assert cut.rows.length < SIDE
     assert cut.image.source.factor == factor
@@ -213,7 +213,7 @@ def test_a_cut_of_a_reduced_image_is_the_reduced_cut(path):
     assert np.array_equal(found, expected)
 
 
-def test_a_pack_reads_the_dense_tiles_once_more_and_no_other(path, counting):
+def test_a_pack_decodes_only_the_dense_tiles_again(path, counting):
     with counting() as counts:
         pack = ds.pack_tiles(path, tile_size=TILE)
         judged = counts.decoded.copy()
@@ -243,7 +243,7 @@ def test_crops_of_a_task_decode_each_tile_once(path, counting):
     with counting() as counts:
         crops.tiles.compute()
     assert sum(counts.decoded.values()) == sum(needed)
-    # tasks are bands of the slide: they share what lies between two of them and no more
+    # each task is a band of the slide, so only adjacent tasks share tiles
     assert sum(needed) <= 1.5 * len(counts.decoded)
 
 
@@ -264,7 +264,7 @@ def test_a_graph_opens_the_file_once_and_reads_no_tile(path, counting):
     assert (counts.opened, counts.reads, counts.arrays) == (1, 0, 0)
 
 
-def test_a_tile_of_one_colour_is_decoded_once_however_often_it_stands_there(tmp_path, monkeypatch):
+def test_equal_tiles_of_one_colour_are_decoded_once(tmp_path, monkeypatch):
     image = np.full((1024, 1024, 3), 240, np.uint8)
     image[256:512, 256:512] = np.random.default_rng(0).integers(0, 255, (256, 256, 3))
     image[600:, 600:] = 10
@@ -277,7 +277,7 @@ def test_a_tile_of_one_colour_is_decoded_once_however_often_it_stands_there(tmp_
     with dask.config.set(scheduler="sync"):
         slide = ds.open_slide(path)
         assert np.array_equal(slide.data.compute(), image)
-        # 4 of noise, 7 at the corner of the dark part, one of each colour
+        # 4 of noise, 7 at the edges of the dark part, and one per colour
         assert len(decoded) == 4 + 7 + 2
         found = ds.blank_map(slide, tile_size=100).compute()
     assert len(decoded) == 2 * (4 + 7) + 2
@@ -293,7 +293,7 @@ QUALITY = [(4, 2), (5.5, 2), (8, 2), (10, 4), (16.5, 4), (20, 8), (33.2, 8)]
 
 
 @pytest.mark.parametrize(("downsample", "factor"), QUALITY)
-def test_reduced_decoding_costs_no_quality_that_shows(path, downsample, factor):
+def test_reduced_decoding_loses_no_visible_quality(path, downsample, factor):
     slide = ds.open_slide(path)
     small = ds.resize(slide, downsample=downsample)
     assert small.source.factor == factor
@@ -302,7 +302,7 @@ def test_reduced_decoding_costs_no_quality_that_shows(path, downsample, factor):
 
 
 @pytest.mark.parametrize("downsample", [4, 5.5, 8, 10, 16.5, 20, 33.2])
-def test_reduced_decoding_of_a_real_slide_costs_no_quality_that_shows(real_slide, downsample):
+def test_reduced_decoding_of_a_real_slide_loses_no_visible_quality(real_slide, downsample):
     slide = ds.open_slide(real_slide)
     small = ds.resize(slide, downsample=downsample)
     assert small.source.factor > 1

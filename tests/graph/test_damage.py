@@ -1,4 +1,4 @@
-"""Every named damage gives the right pixels or the error that names it, never other pixels."""
+"""Damaged files give the right pixels or an error that names the damage, never wrong pixels."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ CASES = damage.cases()
 
 @pytest.fixture(scope="module")
 def undamaged():
-    """Return the pixels of each sound file, as tifffile decodes them."""
+    """Return the pixels of each undamaged file, as tifffile decodes them."""
     return {
         codec: tifffile.imread(io.BytesIO(damage.sound(codec, False))) for codec in damage.CODECS
     }
@@ -34,7 +34,7 @@ def read(path, **options):
     return ds.open_slide(path, **options).read(0, 0, damage.SIDE, damage.SIDE)
 
 
-def test_there_are_as_many_as_promised():
+def test_there_are_400_cases():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names) >= 400
     assert len(damage.KINDS) >= 40
@@ -43,7 +43,7 @@ def test_there_are_as_many_as_promised():
 
 @pytest.mark.parametrize("big", [False, True], ids=["classic", "big"])
 @pytest.mark.parametrize("codec", damage.CODECS)
-def test_what_is_not_damaged_is_read(tmp_path, undamaged, codec, big):
+def test_undamaged_files_are_read(tmp_path, undamaged, codec, big):
     path = tmp_path / "a.tif"
     path.write_bytes(damage.sound(codec, big))
     case = damage.Case("empty", codec, big, None)
@@ -76,20 +76,20 @@ def test_damage(folder, undamaged, case):
     copy = pickle.loads(pickle.dumps(error.value))
     assert (type(copy), str(copy)) == (type(error.value), message)
     if name == "TileDecodeError" and case.tile is not None:
-        place = tuple(n * damage.TILE for n in divmod(case.tile, 3))
-        assert (error.value.y, error.value.x) == place
-        # what is around the damaged tile can still be read
+        position = tuple(n * damage.TILE for n in divmod(case.tile, 3))
+        assert (error.value.y, error.value.x) == position
+        # other tiles can still be read
         other = ds.open_slide(path).read(0, 64, 32, 32)
         np.testing.assert_array_equal(other, right[:32, 64:96])
 
 
-def test_a_tile_error_says_where(tmp_path):
+def test_an_error_has_the_position_of_the_tile(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(damage.Case("zeros", "jpeg", False, "middle").data())
     with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).read(32, 40, 20, 10)
     found = pickle.loads(pickle.dumps(error.value))
-    assert (found.level, found.y, found.x) == (0, 32, 32)  # the tile, not what was read of it
+    assert (found.level, found.y, found.x) == (0, 32, 32)  # the tile, not the region that was read
     with tifffile.TiffFile(path) as tiff:
         assert found.offset == tiff.pages[0].dataoffsets[4]
 

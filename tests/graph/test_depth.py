@@ -1,4 +1,4 @@
-"""How many functions of the package a pixel goes through, from the entry to the codec."""
+"""The call depth inside the package stays small, from an entry point to the codec."""
 
 import sys
 from pathlib import Path
@@ -30,9 +30,9 @@ def slide(tmp_path_factory):
 
 
 def frames(task_only):
-    """Return the functions of the package that are running, the outermost first.
+    """Return the running functions of the package, from the outermost to the innermost.
 
-    With `task_only` those that dask called in a task.
+    With `task_only`, return only those that Dask called in a task.
     """
     found, frame = [], sys._getframe(2)
     while frame:

@@ -23,7 +23,7 @@ def blank_of(image, tile, detector, chunks="auto"):
 
 
 def faint(seed, shape, dtype):
-    """Return an image whose cells have contrasts from none to much."""
+    """Return an image whose cells have contrasts from zero to strong."""
     rng = np.random.default_rng(seed)
     top = np.iinfo(dtype).max
     spread = np.linspace(0, 1, shape[1])[None, :, None]
@@ -32,7 +32,7 @@ def faint(seed, shape, dtype):
 
 
 @given(seeds, shapes, st.sampled_from([1, 3, 4]), tiles, ratios, st.sampled_from(["u1", "u2"]))
-def test_contrast_is_std_against_ratio_times_mean(seed, shape, channels, tile, ratio, dtype):
+def test_contrast_compares_std_with_ratio_times_mean(seed, shape, channels, tile, ratio, dtype):
     image = faint(seed, (*shape, channels), np.dtype(dtype))
     image[: shape[0] // 3] = 0
     expected = oracle.contrast_blank(image, tile, ratio)
@@ -52,7 +52,7 @@ def test_contrast_of_noise_with_flat_parts(image, tile, ratio):
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 254, 255])
-def test_a_flat_cell_is_blank_under_any_ratio(value):
+def test_a_flat_cell_is_blank_with_any_ratio(value):
     image = np.full((41, 33, 3), value, np.uint8)
     assert blank_of(image, 17, ds.Contrast(0)).all()
 
@@ -93,7 +93,7 @@ def test_otsu_of_a_slide_splits_glass_from_tissue(tissue):
 
 @given(images(channels=st.just(3)), tiles, st.integers(0, 254), st.integers(0, 99))
 def test_brightness_counts_samples_beyond_its_threshold(image, tile, level, percent):
-    share = percent / 100 + 0.0037  # between the shares that small cells can have
+    share = percent / 100 + 0.0037  # no cell has exactly this share
     bright = ds.Brightness(level / 256, share)
     dark = ds.Brightness(level / 256, share, "dark")
     below = oracle.per_cell(image, tile, lambda p: (p < level).mean())
@@ -103,7 +103,7 @@ def test_brightness_counts_samples_beyond_its_threshold(image, tile, level, perc
 
 
 def sensor(seed, dtype, low, high):
-    """Return dim noise with a bright part, all of it from `low` to `high` of `dtype`."""
+    """Return dim noise with a bright part, with values from `low` to `high`."""
     rng = np.random.default_rng(seed)
     share = rng.normal(0.1, 0.02, (60, 80)).clip(0, 1)
     share[15:45, 20:60] = rng.uniform(0.3, 1, (30, 40))
@@ -123,19 +123,19 @@ IN_USE = [
     ("float32", 0, 255),
     ("float64", -96, -30),
 ]
-"""Ranges that sensors use of their dtypes: full, 12 bits, counts, metres, decibels."""
+"""Ranges of values of sensors: full, 12 bits, counts, metres, decibels."""
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), IN_USE)
 @pytest.mark.parametrize("background", ["bright", "dark"])
-def test_otsu_splits_the_range_that_is_in_use(dtype, low, high, background):
+def test_otsu_splits_the_range_in_use(dtype, low, high, background):
     image = sensor(3, dtype, low, high)
     found = blank_of(image, 10, ds.Otsu(background=background), chunks=(20, 30, 1))
     if background == "dark":
         bright = np.zeros((60, 80), bool)
         bright[15:45, 20:60] = True
         assert np.array_equal(found, oracle.per_cell(bright, (10, 10), lambda p: p.mean() <= 0.02))
-    threshold = threshold_otsu(image.astype(float).ravel())  # of integers it bins each number
+    threshold = threshold_otsu(image.astype(float).ravel())  # integers would get one bin per value
     fitted = ds.blank_map(image, tile_size=10, detector=ds.Otsu()).compute()
     level = fitted.detector.fit(fitted.stats).level
     assert abs(level - threshold) <= 0.05 * (high - low)
@@ -144,7 +144,7 @@ def test_otsu_splits_the_range_that_is_in_use(dtype, low, high, background):
 @pytest.mark.parametrize(("dtype", "low", "high"), IN_USE)
 @pytest.mark.parametrize("background", ["bright", "dark"])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.55, 1.0])
-def test_brightness_is_a_share_of_the_range_that_is_in_use(dtype, low, high, background, threshold):
+def test_brightness_is_a_share_of_the_range_in_use(dtype, low, high, background, threshold):
     image = sensor(4, dtype, low, high)
     values = image.astype(np.float64)
     base = min(0.0, values.min())
@@ -173,7 +173,7 @@ def test_brightness_and_otsu_of_16_bits_are_those_of_their_upper_8(
     seed, shape, tile, level, background
 ):
     image = pixels(seed, (*shape, 3), "uint16")
-    image[0, 0, :2] = 0, 65535  # all of the range is in use
+    image[0, 0, :2] = 0, 65535  # the whole range is in use
     eight = (image >> 8).astype(np.uint8)
     for detector in (ds.Brightness(level / 256, 0.1, background), ds.Otsu(0.3, background)):
         assert np.array_equal(blank_of(image, tile, detector), blank_of(eight, tile, detector))
@@ -181,7 +181,7 @@ def test_brightness_and_otsu_of_16_bits_are_those_of_their_upper_8(
 
 @pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "float32", "float64"])
 @pytest.mark.parametrize("value", [-9999, -1, 0, 0.1, 12345.678, -3.4e38, -1.797e308])
-def test_a_cell_of_one_signed_value_is_blank_under_any_ratio(dtype, value):
+def test_a_cell_of_one_signed_value_is_blank_with_any_ratio(dtype, value):
     info = np.finfo(dtype) if dtype[0] == "f" else np.iinfo(dtype)
     flat = np.full((1000, 30, 1), max(float(info.min), value)).astype(dtype)
     for detector in (ds.Contrast(0), ds.Contrast(), ds.Otsu(), ds.Brightness(background="dark")):
@@ -191,7 +191,7 @@ def test_a_cell_of_one_signed_value_is_blank_under_any_ratio(dtype, value):
     assert not blank_of(busy, (500, 30), ds.Contrast(0.35)).any()
 
 
-def test_contrast_of_signed_data_is_that_of_its_absolute_mean():
+def test_contrast_of_signed_data_uses_the_absolute_mean():
     image = part = np.array([[-19, -21]], np.int16).repeat(8, axis=0).repeat(4, axis=1)
     assert part.std() == 0.05 * abs(part.mean())
     assert blank_of(image, 8, ds.Contrast(0.05)).all()
@@ -208,7 +208,7 @@ def test_saturation_is_that_of_hsv(seed, shape, tile, threshold):
     image = rng.integers(0, 256, (*shape, 1)) + rng.integers(-20, 20, (*shape, 3))
     image = np.clip(image, 0, 255).astype(np.uint8)
     values = saturation_of(image)
-    image[abs(values - threshold - 0.5) < 1e-6] = 0  # rounded up or down: by the last bit
+    image[abs(values - threshold - 0.5) < 1e-6] = 0  # the last bit would decide the rounding
     found = blank_of(image, tile, ds.Saturation(threshold / 255, 0.1003))
     expected = oracle.per_cell(
         image, tile, lambda p: (np.rint(saturation_of(p)) > threshold).mean() <= 0.1003
@@ -223,7 +223,7 @@ def test_saturation_of_black_and_of_pure_colours():
         assert blank_of(image, 8, ds.Saturation()).all() == expected
 
 
-def test_saturation_takes_grey_images_for_blank():
+def test_grey_images_have_no_saturation():
     assert blank_of(pixels(1, (20, 20, 1), "uint8"), 10, ds.Saturation()).all()
 
 
@@ -237,13 +237,13 @@ def test_unions_and_intersections_are_those_of_the_masks(image, tile):
     assert np.array_equal(nested, (masks[0] | masks[1]) & masks[2])
 
 
-def test_groups_need_and_pool_what_any_of_them_does():
+def test_groups_combine_needs_and_pooled():
     group = ds.Contrast() | (ds.Saturation() & ds.Otsu())
     assert set(group.needs) == {"histogram", "saturation"}
     assert group.pooled and not (ds.Contrast() | ds.Saturation()).pooled
 
 
-def test_a_fitted_detector_keeps_the_threshold_of_the_slide(tissue):
+def test_a_fitted_detector_has_the_threshold_of_the_slide(tissue):
     found = ds.blank_map(
         ds.from_dask(tissue), tile_size=30, detector=ds.Otsu() | ds.Contrast()
     ).compute()
@@ -253,12 +253,12 @@ def test_a_fitted_detector_keeps_the_threshold_of_the_slide(tissue):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_detector_goes_by_its_name_too(name):
+def test_a_detector_by_name(name):
     detector = checked_detector(name)
     assert isinstance(detector, Detector) and type(detector) is DETECTORS[name]
 
 
-def test_a_detector_of_ones_own_needs_no_base_class():
+def test_a_custom_detector_needs_no_base_class():
     class EveryOther:
         needs = ()
         pooled = False
@@ -275,7 +275,7 @@ def test_a_detector_of_ones_own_needs_no_base_class():
 
 
 @pytest.mark.parametrize("wrong", [None, 0.05, "otsus", ds.Contrast])
-def test_what_is_no_detector_is_told_with_the_cure(wrong):
+def test_other_values_are_refused_with_a_solution(wrong):
     with pytest.raises(
         ds.errors.SlideArgumentError, match=r"is not a detector; use Contrast\(0.05\)"
     ):
@@ -303,7 +303,7 @@ def test_what_is_no_detector_is_told_with_the_cure(wrong):
         lambda: ds.AllOf(()),
     ],
 )
-def test_wrong_values_are_told_in_one_line_with_the_cure(make):
-    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as told:
+def test_invalid_values_are_refused_in_one_line_with_a_solution(make):
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as error:
         make()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

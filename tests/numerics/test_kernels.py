@@ -26,7 +26,7 @@ def axis_of(n_in, n_out, kernel):
 
 
 def by_hand(image, shape, kernel):
-    """Resample a whole image with the two passes of the package."""
+    """Resample a whole image with the two passes."""
     height, width = image.shape[:2]
     middle = resample_columns(image, axis_of(width, shape[1], kernel), 0, shape[1], 0)
     return resample_rows(middle, axis_of(height, shape[0], kernel), 0, shape[0], 0)
@@ -53,7 +53,7 @@ def test_weights_are_the_dense_matrix(seed, n_in, n_out, kernel):
 
 
 @given(seeds, st.integers(1, 900), st.integers(1, 90), kernels, dtypes)
-def test_a_window_with_its_halo_gives_the_bits_of_the_whole(seed, n_in, n_out, kernel, dtype):
+def test_a_window_with_its_halo_gives_the_pixels_of_the_whole(seed, n_in, n_out, kernel, dtype):
     rng = np.random.default_rng(seed)
     image = pixels(seed, (n_in, 3, 2), dtype)
     axis = axis_of(n_in, n_out, kernel)
@@ -72,12 +72,12 @@ def test_a_window_with_its_halo_gives_the_bits_of_the_whole(seed, n_in, n_out, k
 
 @pytest.mark.parametrize("kernel", ["area", "linear", "cubic", "lanczos"])
 @pytest.mark.parametrize("shape", [(9, 7), (97, 151), (61, 1), (700, 800)])
-def test_eight_bits_are_pillow_to_the_bit_above_the_size_of_one_product(kernel, shape):
+def test_eight_bits_equal_pillow_above_the_size_of_one_product(kernel, shape):
     image = pixels(3, (650, 730, 3), "uint8")
     assert np.array_equal(by_hand(image, shape, kernel), oracle.pillow_resize(image, shape, kernel))
 
 
-def test_a_kernel_that_overshoots_is_kept_in_range():
+def test_overshoot_is_clipped():
     image = np.zeros((40, 40, 1), np.uint8)
     image[:, 20:] = 255
     wide = by_hand(image.astype(np.float64), (40, 90), "lanczos")
@@ -86,13 +86,13 @@ def test_a_kernel_that_overshoots_is_kept_in_range():
     assert np.array_equal(found, oracle.pillow_resize(image, (40, 90), "lanczos"))
 
 
-def test_one_window_of_one_pixel_stays_inside_the_axis():
+def test_a_window_of_one_pixel_stays_inside_the_axis():
     for kernel in KERNELS:
         axis = axis_of(1, 7, kernel)
         assert axis.window(0, 7) == (0, 1)
 
 
-def test_a_level_that_ends_before_the_image_does_is_not_read_past():
+def test_a_level_that_ends_before_the_image_is_not_read_past_its_end():
     axis = Axis(n_in=333, n_out=100, kernel="lanczos", ratio=1001 / 100 / 3)
     first, last = axis.taps(0, 100)
     assert last.max() == 333 and (first < last).all()
@@ -104,7 +104,7 @@ def test_identity_changes_nothing():
         assert np.array_equal(by_hand(image, (13, 11), kernel), image)
 
 
-def test_rounding_to_whole_numbers_is_kept_in_range():
+def test_rounding_to_integers_is_clipped():
     values = np.array([-5.0, -0.4, 0.6, 254.6, 300.0])
     assert to_dtype(values, np.dtype("uint8")).tolist() == [0, 0, 1, 255, 255]
     assert to_dtype(values, np.dtype("int8")).tolist() == [-5, 0, 1, 127, 127]
@@ -112,7 +112,7 @@ def test_rounding_to_whole_numbers_is_kept_in_range():
 
 
 def long_pixels(seed, shape, dtype):
-    """Return integers of 64 bits from anywhere in their range, near its ends, or alike."""
+    """Return 64-bit integers from their whole range, near its ends, or similar ones."""
     rng = np.random.default_rng(seed)
     info = np.iinfo(dtype)
     spread = 2 ** int(rng.integers(1, 64))
@@ -122,7 +122,7 @@ def long_pixels(seed, shape, dtype):
 
 
 @given(seeds, long, st.integers(1, 40), st.integers(1, 50), kernels)
-def test_resampled_integers_of_64_bits_are_those_of_python(seed, dtype, n_in, n_out, kernel):
+def test_resampled_integers_of_64_bits_equal_those_of_python(seed, dtype, n_in, n_out, kernel):
     image = long_pixels(seed, (n_in, 2, 1), dtype)
     axis = axis_of(n_in, n_out, kernel)
     found = resample_rows(image, axis, 0, n_out, 0)
@@ -149,7 +149,7 @@ def test_a_flat_image_of_64_bits_stays_flat(kernel, seed, dtype, shape):
     assert (by_hand(image, shape, kernel) == image[0, 0, 0]).all()
 
 
-def test_halves_of_64_bits_go_to_the_even_number_as_others_do():
+def test_halves_of_64_bits_round_to_even_as_other_dtypes():
     image = np.array([0, 1, 1, 2, 2, 3, 3, 4, -1, 0, -2, -1], np.int64)[:, None, None]
     axis = axis_of(12, 6, "area")
     found = resample_rows(image, axis, 0, 6, 0)
@@ -176,7 +176,7 @@ def test_finite_floats_stay_finite(kernel, dtype):
 
 
 def levels_of(image, count):
-    """Return the levels that area_levels makes of a whole image."""
+    """Return the levels of a whole image from area_levels."""
     ones = tuple(np.ones(n, np.int64) for n in image.shape[:2])
     return [mean for mean, _ in area_levels(image, ones, image.dtype, range(1, count + 1))]
 
@@ -206,7 +206,7 @@ def test_area_levels_of_signed_integers_and_floats():
 
 
 @given(seeds, long | st.sampled_from(["uint32", "int32"]), st.integers(1, 40), st.integers(1, 40))
-def test_area_levels_of_64_bits_are_those_of_python(seed, dtype, height, width):
+def test_area_levels_of_64_bits_equal_those_of_python(seed, dtype, height, width):
     image = long_pixels(seed, (height, width, 2), "int64").astype(dtype)
     if dtype in ("int64", "uint64"):
         image = long_pixels(seed, image.shape, dtype)
@@ -239,13 +239,13 @@ def test_area_levels_of_floats_near_the_limits_stay_finite():
 
 
 @pytest.mark.parametrize("name", ["bicubic", "", None, 3, ["lanczos"]])
-def test_an_unknown_kernel_is_told_with_the_names_there_are(name):
+def test_an_unknown_kernel_is_an_error_that_lists_the_names(name):
     with pytest.raises(SlideArgumentError, match="use one of nearest, area, linear, cubic, lanc"):
         kernel_named(name)
 
 
 def test_weights_of_floats_do_not_depend_on_the_width_of_the_window():
-    # a plain sum of 71 and of 72 taps adds them up in another order
+    # np.sum adds 71 and 72 taps in different orders
     axis = axis_of(893, 75, "lanczos")
     whole, part = axis.weights(0, 75)[1], axis.weights(68, 71)[1]
     taps = min(whole.shape[1], part.shape[1])

@@ -18,7 +18,7 @@ from dask_slides.runtime import numba_loader
 
 @pytest.fixture(params=["compiled", "python"])
 def kernel(request):
-    """A kernel by name: compiled, or the Python function that it was compiled from."""
+    """Return a function that finds a kernel by name: compiled, or its Python source."""
     if request.param == "compiled":
         return lambda name: getattr(kernels, name)
     return lambda name: getattr(kernels, name).py_func
@@ -26,7 +26,7 @@ def kernel(request):
 
 @pytest.fixture(autouse=True)
 def not_loaded(monkeypatch):
-    """As in a new process, whatever a test before this one did; undone after the test."""
+    """Start without loaded kernels, as in a new process, and restore them after the test."""
     monkeypatch.setattr(numba_loader, "_loaded", [])
 
 
@@ -42,7 +42,7 @@ def test_moments(kernel, shape):
 
 
 def test_moments_of_the_largest_row():
-    """65,536 white samples: the squares of two pieces, of which each nearly fills 32 bits."""
+    """65,536 white samples are two pieces, of which the squares nearly fill 32 bits."""
     values = np.full((1, 2**16), 255, np.uint8)
     assert kernels.moments(values) == (255 * 2**16, 255**2 * 2**16)
 
@@ -55,10 +55,10 @@ def counted(count, values):
 
 
 @pytest.mark.parametrize("width", [0, 5, 8, 16, 24, 37, 48, 61, 125])
-def test_count(kernel, width):
+def test_count_bytes(kernel, width):
     values = noise((5, width + 3), 2)[:, 3:]
     expected = 2 * np.bincount(values.reshape(-1), minlength=256)
-    np.testing.assert_array_equal(counted(kernel("count"), values), expected)
+    np.testing.assert_array_equal(counted(kernel("count_bytes"), values), expected)
 
 
 @given(
@@ -67,43 +67,43 @@ def test_count(kernel, width):
     rest=st.integers(0, 9),
 )
 @settings(deadline=None)
-def test_count_of_groups_that_come_over_and_over(runs, words, rest):
-    """As in glass: the same 24 bytes, or groups of another length, in which words repeat."""
+def test_count_of_groups_that_repeat(runs, words, rest):
+    """On glass the same 24 bytes repeat. Groups of other lengths share words."""
     line = [noise(8 * words, word) for word, times in runs for _ in range(times)]
     values = np.concatenate([*line, noise(rest, 9)])[None]
     expected = 2 * np.bincount(values[0], minlength=256)
-    np.testing.assert_array_equal(counted(kernels.count, values), expected)
+    np.testing.assert_array_equal(counted(kernels.count_bytes, values), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_box(kernel, channels, factor):
+def test_box_means(kernel, channels, factor):
     pixels = noise((16, 24, channels), factor)
     means = np.zeros((16 // factor, 24 // factor, channels), np.uint8)
-    kernel("box")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
+    kernel("box_means")(pixels.reshape(16, -1), channels, factor, means.reshape(len(means), -1))
     blocks = pixels.reshape(16 // factor, factor, 24 // factor, factor, channels)
     exact = blocks.astype(np.int64).sum(axis=(1, 3))
     np.testing.assert_array_equal(means, (2 * exact + factor**2) // (2 * factor**2))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 24), (16, 40)])
-def test_turn(kernel, shape):
+def test_transpose(kernel, shape):
     values = noise(shape, 3)
     out = np.zeros(shape[::-1], np.uint8)
-    kernel("turn")(values.view(np.uint64), out.view(np.uint64))
+    kernel("transpose")(values.view(np.uint64), out.view(np.uint64))
     np.testing.assert_array_equal(out, values.T)
 
 
 @pytest.mark.parametrize("width", [5, 600])
-def test_weigh(kernel, width):
-    """Against sums of whole numbers; weights that overshoot, and taps beyond the end."""
+def test_weighted_sums(kernel, width):
+    """Compare with integer sums, with weights that overshoot and taps beyond the end."""
     rng = np.random.default_rng(5)
     block = noise((20, width), 6)
     first = np.array([0, 2, 2, 9, 16], np.int64)
     whole = rng.integers(-9000, 15000, (5, 7))
-    whole[4, 4:] = 0  # rows 20 to 22 are not there
+    whole[4, 4:] = 0  # rows 20 to 22 do not exist
     out = np.zeros((5, width), np.uint8)
-    kernel("weigh")(block, first, (whole * 2.0**-15).astype(np.float32), out)
+    kernel("weighted_sums")(block, first, (whole * 2.0**-15).astype(np.float32), out)
     padded = np.pad(block.astype(np.int64), ((0, 3), (0, 0)))
     sums = np.stack([w @ padded[f : f + 7] for f, w in zip(first, whole, strict=True)])
     np.testing.assert_array_equal(out, np.clip((sums + 2**14) >> 15, 0, 255))
@@ -148,7 +148,7 @@ def test_box_mean_is_the_same_bits(factor, monkeypatch):
 
 @pytest.mark.parametrize("histogram", [True, False])
 def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
-    """Pieces of three cells by turns: whole arrays, parts of wider ones, rows that repeat."""
+    """Pieces of three cells alternate: whole arrays, parts of wider ones, and repeated rows."""
     wide = noise((40, 60, 3), 9)
     parts = [wide, wide[3:20, 5:31], np.broadcast_to(wide[:1], (7, 60, 3)), wide[:, :, ::-1]]
     plain = histograms.byte_sums((1, 3), histogram, 0)
@@ -185,11 +185,11 @@ def test_a_small_job_loads_nothing(monkeypatch):
     assert numba_loader.numba_kernels(0.9 * numba_loader.LOADING) is None
 
 
-def test_a_large_job_loads_them_once(monkeypatch):
+def test_a_large_job_loads_the_kernels_once(monkeypatch):
     assert numba_loader.numba_kernels(10) is kernels
     monkeypatch.setattr(numba_loader, "_import", lambda: pytest.fail("loaded twice"))
     assert numba_loader.numba_kernels(10) is kernels
-    assert numba_loader.numba_kernels(0) is kernels  # what is loaded costs nothing
+    assert numba_loader.numba_kernels(0) is kernels  # already loaded
 
 
 def test_without_numba(monkeypatch):
@@ -200,14 +200,14 @@ def test_without_numba(monkeypatch):
     assert numba_loader.numba_kernels(10) is None
 
 
-def test_numba_switched_off(monkeypatch):
+def test_with_numba_disabled(monkeypatch):
     import numba
 
     monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
     assert numba_loader.numba_kernels(10) is None
 
 
-def test_while_another_thread_loads_them():
+def test_while_another_thread_loads_the_kernels():
     with numba_loader._lock:
         assert numba_loader.numba_kernels(10) is None
     assert numba_loader.numba_kernels(10) is kernels

@@ -1,4 +1,4 @@
-"""The fast kernel for what is averaged already: near the dense matrices, exact in any order."""
+"""The fast resampling of averaged images is close to dense matrices and exact in any order."""
 
 import numpy as np
 import oracle
@@ -9,7 +9,7 @@ from strategies import images, pixels, seeds
 
 from dask_slides.core.geometry import Region
 from dask_slides.numerics.kernels import GEMM_LIMIT, KERNELS, Axis
-from dask_slides.numerics.resample_means import _bands, _piece, shrink
+from dask_slides.numerics.resample_means import _bands, _samples_per_product, shrink
 
 names = st.sampled_from(["area", "linear", "cubic", "lanczos"])
 
@@ -19,7 +19,7 @@ def axis(n_in, n_out, kernel, averaged=1.0):
 
 
 def shrunk(image, rows, columns, region=None):
-    """Return `region` of the result from the window that it needs, as a reader hands it over."""
+    """Return `region` of the result, resampled from the window that it needs."""
     region = region or Region(0, 0, rows.n_out, columns.n_out)
     top, bottom = rows.window(region.y, region.stop_y)
     left, right = columns.window(region.x, region.stop_x)
@@ -30,19 +30,19 @@ def shrunk(image, rows, columns, region=None):
 
 
 def rows_then_columns(image, shape, kernel):
-    """Return the same by dense matrices in float64, rounded between the passes."""
-    turned = oracle.dense_resize(image.transpose(1, 0, 2), shape[::-1], kernel)
-    return turned.transpose(1, 0, 2)
+    """Resample with dense matrices in float64, rounded between the passes."""
+    columns = oracle.dense_resize(image.transpose(1, 0, 2), shape[::-1], kernel)
+    return columns.transpose(1, 0, 2)
 
 
 def off(found, exact, taps):
-    """Return how far `found` is from `exact`, beyond what rounding it and 15 bits explain."""
-    weights = taps * 255 * 2.0**-15  # each is off by half a step, and the largest by all of them
+    """Return the error of `found` beyond that of rounding and of weights of 15 bits."""
+    weights = taps * 255 * 2.0**-15  # half a step each, and the sum of these for the largest
     return np.abs(found - np.clip(exact, 0, 255)).max() - 0.5 - weights
 
 
 @given(images(), st.integers(1, 60), names)
-def test_a_pass_is_the_dense_matrix_but_for_15_bits(image, size, kernel):
+def test_a_pass_equals_the_dense_matrix_up_to_15_bits(image, size, kernel):
     height, width = image.shape[:2]
     matrix = oracle.weight_matrix(height, size, kernel)
     if height != size:
@@ -70,7 +70,7 @@ def test_a_region_has_the_pixels_of_the_whole(seed, kernel, ratio, averaged, dat
     assert np.array_equal(shrunk(image, rows, columns, region), whole[region.slices()])
 
 
-def test_wide_images_are_done_in_several_groups_and_pieces():
+def test_wide_images_need_several_groups_and_pieces():
     image = pixels(3, (700, 1100, 3), "uint8")
     rows, columns = axis(700, 280, "lanczos"), axis(1100, 440, "lanczos")
     expected = rows_then_columns(image, (280, 440), "lanczos")
@@ -80,7 +80,7 @@ def test_wide_images_are_done_in_several_groups_and_pieces():
 
 
 @given(st.integers(0, 255), names, st.integers(2, 300), st.integers(1, 300))
-def test_flat_stays_flat(value, kernel, n_in, n_out):
+def test_a_flat_image_stays_flat(value, kernel, n_in, n_out):
     image = np.full((n_in, 5, 3), value, np.uint8)
     found = shrunk(image, axis(n_in, n_out, kernel, 4.0), axis(5, 5, kernel, 4.0))
     assert (found == value).all()
@@ -89,24 +89,24 @@ def test_flat_stays_flat(value, kernel, n_in, n_out):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("ratio", [1.0, 1.25, 2.0, 2.5, 3.99, 16.0])
 @pytest.mark.parametrize("averaged", [1.0, 2.0, 64.0])
-def test_no_sum_leaves_the_whole_numbers_of_float32(kernel, ratio, averaged):
+def test_sums_are_exact_in_float32(kernel, ratio, averaged):
     n_out = 300
     one = Axis(round(n_out * ratio), n_out, kernel, ratio, averaged)
     for band in _bands(one, 0):
         steps = band.matrix.astype(np.float64) * 2**15
         assert np.array_equal(steps, np.rint(steps))
-        # the largest partial sum of any order: all of one sign
+        # the largest partial sum in any order adds all terms of one sign
         assert 255 * np.abs(steps).sum(axis=0).max() + 2**14 < 2**24
         assert np.allclose(band.matrix.sum(axis=0), 1, rtol=0, atol=0)
 
 
-def test_no_product_is_large_enough_for_threads_of_the_blas():
+def test_products_are_too_small_for_threads_of_the_blas():
     for size in (1, 24 * 76, 24 * 200, 24 * 600):
-        assert _piece(size) * size <= max(GEMM_LIMIT, 16 * size)
+        assert _samples_per_product(size) * size <= max(GEMM_LIMIT, 16 * size)
 
 
 def test_the_tasks_of_an_image_share_its_weights(monkeypatch):
-    """Each output has its weights computed once, and not once for each block of its row."""
+    """Weights of an output are computed once, not once per block."""
     computed = []
 
     def weights(self, start, stop):

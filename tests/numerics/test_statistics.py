@@ -34,7 +34,7 @@ def map_of(image, tile, fields=FIELDS, chunks="auto"):
 
 
 def whole(function):
-    """Return a judge that gives a whole number, summed exactly."""
+    """Return `function` with an exact integer result."""
     return lambda p: int(function(p.astype(object)).sum())
 
 
@@ -45,14 +45,14 @@ def test_counts_and_sums_are_exact_in_every_cell(seed, shape, tile, dtype, chann
     assert np.array_equal(stats.count, oracle.per_cell(image, tile, lambda p: p.size))
     assert np.array_equal(stats.total, oracle.per_cell(image, tile, whole(lambda p: p)))
     squares = oracle.per_cell(image, tile, whole(lambda p: p * p))
-    if dtype == "uint32":  # above 2**53 a square itself is rounded
+    if dtype == "uint32":  # squares above 2**53 are rounded
         assert np.allclose(stats.squares, squares.astype(float), rtol=1e-12)
     else:
         assert np.array_equal(stats.squares, squares)
 
 
 def bins_by_hand(samples, whole):
-    """Return counts, first and width of the finest aligned bins that hold `samples`, in Python."""
+    """Return counts, first and width of the finest aligned bins for `samples`, in Python."""
     values = [Fraction(v) for v in samples.reshape(-1).tolist()]
     low, high = min(values), max(values)
     top = float(max(abs(low), abs(high)))
@@ -68,7 +68,7 @@ def bins_by_hand(samples, whole):
 
 
 def part_of_range(seed, shape, dtype):
-    """Return noise over a part of the range of `dtype`, as cameras and other sensors give it."""
+    """Return noise over a part of the range of `dtype`, as from cameras and other sensors."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
@@ -85,7 +85,7 @@ sensors = st.sampled_from(["int8", "uint16", "int16", "uint32", "int32", "float3
 
 
 @given(seeds, shapes, tiles, sensors, st.sampled_from([1, 3]))
-def test_bins_are_the_finest_aligned_ones_that_hold_a_cell(seed, shape, tile, dtype, channels):
+def test_bins_are_the_finest_aligned_ones_for_a_cell(seed, shape, tile, dtype, channels):
     image = part_of_range(seed, (*shape, channels), dtype)
     stats = map_of(image, tile, ("histogram",)).stats
     for row, col, cell in oracle.cells(image, tile):
@@ -96,7 +96,7 @@ def test_bins_are_the_finest_aligned_ones_that_hold_a_cell(seed, shape, tile, dt
 
 
 @given(seeds, shapes, tiles, sensors)
-def test_the_cells_of_a_slide_have_the_histogram_of_the_slide(seed, shape, tile, dtype):
+def test_pooled_histograms_equal_the_histogram_of_the_slide(seed, shape, tile, dtype):
     image = part_of_range(seed, (*shape, 2), dtype)
     counts, first, width = map_of(image, tile, ("histogram",)).stats.pool()
     assert (counts.tolist(), first, width) == bins_by_hand(image, image.dtype.kind != "f")
@@ -112,7 +112,7 @@ def test_histograms_of_bytes_count_each_value(seed, shape, tile):
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64"])
-def test_histograms_of_64_bits_hold_samples_of_53(dtype):
+def test_histograms_of_64_bits_have_53_bits_of_precision(dtype):
     info = np.iinfo(dtype)
     image = np.array([[info.min, info.max], [info.max, info.max - 1]], dtype)[..., None]
     stats = map_of(image, (2, 2)).stats
@@ -135,14 +135,14 @@ def test_extremes_of_float64_are_counted_without_a_warning():
 
 
 @given(images(), tiles)
-def test_mean_and_std_are_those_of_numpy(image, tile):
+def test_mean_and_std_equal_those_of_numpy(image, tile):
     stats = map_of(image, tile).stats
     assert np.allclose(stats.mean, oracle.per_cell(image, tile, np.mean), rtol=1e-12)
     expected = oracle.per_cell(image, tile, lambda p: p.std(dtype=np.float64))
     assert np.allclose(stats.std, expected, rtol=1e-9, atol=1e-6)
 
 
-def test_of_floats_only_finite_samples_count():
+def test_only_finite_floats_are_counted():
     image = pixels(3, (30, 40, 3), "float32")
     image[3:9, 5:30] = np.nan
     image[20, 20] = np.inf
@@ -160,7 +160,7 @@ def test_of_floats_only_finite_samples_count():
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "int16", "int64"])
 @given(data=st.data())
-def test_rows_read_in_strips_of_any_height_give_the_same_bits(dtype, data):
+def test_records_do_not_depend_on_strips(dtype, data):
     image = data.draw(images(dtype=dtype, channels=st.just(3)))
     if dtype != "uint8" and data.draw(st.booleans()):
         image = part_of_range(data.draw(seeds), image.shape, dtype)
@@ -173,7 +173,7 @@ def test_rows_read_in_strips_of_any_height_give_the_same_bits(dtype, data):
 
 
 @given(seeds, sensors | st.just("uint8"), st.integers(1, 6), st.booleans())
-def test_cells_side_by_side_have_the_records_they_have_alone(seed, dtype, count, holes):
+def test_adjacent_cells_have_the_same_records_as_single_cells(seed, dtype, count, holes):
     rng = np.random.default_rng(seed)
     image = pixels(seed, (count, 9, 7, 3), dtype)
     seen = rng.random((count, 9, 7)) < 0.5 if holes else None
@@ -186,13 +186,13 @@ def test_cells_side_by_side_have_the_records_they_have_alone(seed, dtype, count,
         valid = image[number] if seen is None else image[number][seen[number]][:, None]
         alone = record_of(valid, FIELDS) if valid.size else np.zeros(record_length(FIELDS))
         if valid.size or dtype != "uint8":
-            assert np.allclose(record[:3], alone[:3], rtol=1e-12)  # rows of other lengths
+            assert np.allclose(record[:3], alone[:3], rtol=1e-12)  # rows have other lengths
             exact = 0 if dtype in ("uint8", "int8", "uint16", "int16") else 3
             assert np.array_equal(record[exact:], alone[exact:])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
-def test_the_chunks_of_the_array_change_no_bit(dtype, monkeypatch):
+def test_statistics_do_not_depend_on_chunks(dtype, monkeypatch):
     image = pixels(11, (230, 90, 3), dtype)
     found = map_of(image, (77, 40), chunks=-1)
     monkeypatch.setattr("dask_slides.graph.statistics.STRIP_PIXELS", 1)
@@ -213,7 +213,7 @@ def test_overlapping_tiles_each_have_their_own_pixels():
             assert stats.count[row, col] == tile.size
 
 
-def test_packing_and_unpacking_keep_the_fields():
+def test_packing_and_unpacking():
     rng = np.random.default_rng(0)
     extent = dict(zip(("low", "high", "width"), rng.random((3, 2, 4)), strict=True))
     stats = CellStats(*rng.random((3, 2, 4)), *rng.random((2, 2, 4, 256)), **extent)

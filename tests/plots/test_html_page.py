@@ -1,4 +1,4 @@
-"""The HTML page of the demo: its text is escaped, and its policy allows no script."""
+"""HTML pages have escaped text, and a policy that allows no script."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ RED = pictures.png(np.full((20, 30, 3), (255, 0, 0), np.uint8))
 
 
 class Parsed(HTMLParser):
-    """The tags of a page with their attributes, and the text in each kind of tag."""
+    """The tags of a page with their attributes, and the text by tag."""
 
     def __init__(self, text):
         super().__init__()
@@ -74,7 +74,7 @@ def test_the_policy_allows_only_the_style_and_pictures():
         "form-action": ["'none'"],
     }
     order = [tag for tag, _ in parsed.tags]
-    assert order.index("meta") < order.index("style")  # it applies to what follows
+    assert order.index("meta") < order.index("style")  # a policy applies to what follows it
     (image,) = parsed.all("img")
     data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
     assert Image.open(io.BytesIO(data)).getpixel((3, 3)) == (255, 0, 0)
@@ -94,6 +94,6 @@ def test_the_page_of_the_demo(tmp_path):
     for data in pictures:
         with Image.open(io.BytesIO(data)) as picture:
             assert max(picture.size) <= 640
-            assert len(picture.convert("RGB").getcolors(2**24)) > 100  # something is drawn
+            assert len(picture.convert("RGB").getcolors(2**24)) > 100  # not empty
     for name in re.findall(r"\((\S+\.(?:zarr|tif))\)", text):
         assert (folder / name).exists()

@@ -13,7 +13,7 @@ import tifffile
 import dask_slides as ds
 
 SECONDS = 120
-"""After so long a call counts as blocked."""
+"""A call that takes longer counts as blocked."""
 
 
 def blank_map(path):
@@ -88,7 +88,7 @@ def path(tissue, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(path):
-    """The results outside of a task, in one thread."""
+    """Return the results outside of a task, in one thread."""
     with dask.config.set(scheduler="sync"):
         found = {function: function(path) for function in WHOLE}
         return found | {function: make(path) for function, make in WRITTEN.items()}
@@ -115,7 +115,7 @@ def in_a_task(client, function, *arguments):
 
 
 @pytest.mark.parametrize("function", [*WHOLE, *WRITTEN], ids=lambda one: one.__name__)
-def test_an_operation_in_a_task_gives_the_same(client, path, expected, function):
+def test_an_operation_in_a_task_gives_the_same_result(client, path, expected, function):
     assert np.array_equal(in_a_task(client, function, path), expected[function])
 
 
@@ -145,7 +145,7 @@ def failing(path):
 
 
 def test_a_thread_rejoins_the_pool_after_a_failure(client, path, expected):
-    for _ in range(3):  # more than there are threads
+    for _ in range(3):  # more than the threads
         with pytest.raises(ZeroDivisionError):
             in_a_task(client, failing, path)
     assert np.array_equal(in_a_task(client, blank_map, path), expected[blank_map])
@@ -167,9 +167,9 @@ async def coroutine(path):
 
 @pytest.mark.parametrize("function", [threads_of_dask, threads_of_python, coroutine])
 def test_threads_that_a_task_starts_do_not_block(client, path, expected, function):
-    """They cannot leave the pool of the worker in place of the task that waits for them."""
+    """Only the task could leave the pool of the worker, but it waits for these threads."""
     if function is threads_of_python and client.cluster.processes is False:
-        pytest.skip("such a thread looks like any other of the process that made the cluster")
+        pytest.skip("cannot recognize such a thread in the process of the cluster")
     in_a_task(client, blank_map, path)  # the worker has a client from now on
     assert (in_a_task(client, function, path) == expected[blank_map]).all()
 
@@ -188,14 +188,14 @@ def test_an_asynchronous_client_is_refused(path):
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
-def test_tasks_of_local_schedulers_give_the_same(path, expected, scheduler):
+def test_tasks_of_local_schedulers_give_the_same_result(path, expected, scheduler):
     lazy = [dask.delayed(function)(path) for function in WHOLE]
     results = dask.compute(*lazy, scheduler=scheduler, num_workers=2)
     for found, function in zip(results, WHOLE, strict=True):
         assert np.array_equal(found, expected[function])
 
 
-def test_a_client_may_be_given_to_compute(client, path, expected):
+def test_compute_accepts_a_client(client, path, expected):
     before = tasks_done(client)
     found = ds.blank_map(path, tile_size=64).compute(scheduler=client)
     assert np.array_equal(found.blank, expected[blank_map])

@@ -29,7 +29,7 @@ def test_the_configuration_takes_precedence():
         assert scheduler.memory_per_thread(1) == 4_000_000_000
 
 
-def test_small_tasks_do_not_ask_for_the_limit(monkeypatch):
+def test_small_tasks_do_not_look_up_the_limit(monkeypatch):
     monkeypatch.setattr(scheduler, "memory_limit", lambda: 1 / 0)
     assert scheduler.memory_per_thread(scheduler.ENOUGH // 2) is None
 

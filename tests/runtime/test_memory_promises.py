@@ -1,4 +1,4 @@
-"""The peak memory of fresh processes: it stays below the plan, and does not grow with the slide."""
+"""The peak memory of new processes stays below the estimate and does not grow with the slide."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ import zarr.codecs
 import dask_slides as ds
 from dask_slides.runtime.numba_loader import numba_kernels
 
-numba_kernels(10)  # imported for large slides; what counts is beyond imports
+numba_kernels(10)  # used for large slides; memory of imports is not measured
 
 def resident(what):
     # not ru_maxrss, which a new process inherits from the one that started it
@@ -90,7 +90,7 @@ print(resident("VmHWM") - before - found.nbytes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_computing_holds_the_result_once():
+def test_computing_holds_the_result_only_once():
     result = subprocess.run([sys.executable, "-c", COMPUTED], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 60e6  # of a result of 300 MB, in blocks of 3 MB
@@ -98,8 +98,8 @@ def test_computing_holds_the_result_once():
 
 @pytest.mark.parametrize("compression", ["jpeg", pytest.param("lzw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["resize", "whole", "blank map", "pack"])
-def test_the_peak_stays_under_the_plan(tmp_path, kind, compression):
-    """Two tasks of a small slide, and the memory that a process keeps for the next ones."""
+def test_the_peak_stays_below_the_estimate(tmp_path, kind, compression):
+    """The peak is that of two tasks, plus the free memory of the pool."""
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not report the peak of a process")
     path = tmp_path / "s.tif"
@@ -108,7 +108,7 @@ def test_the_peak_stays_under_the_plan(tmp_path, kind, compression):
     result = subprocess.run(args, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     grown, task = json.loads(result.stdout.splitlines()[-1])
-    print(f"{kind} of {compression}: {grown / 1e6:.0f} MB, planned {task / 1e6:.0f} MB a task")
+    print(f"{kind} of {compression}: {grown / 1e6:.0f} MB, estimated {task / 1e6:.0f} MB per task")
     assert grown <= 2 * task + LIMIT
 
 
@@ -130,14 +130,14 @@ def peaks(tmp_path_factory):
     for side in (20_480, 61_440):
         path = folder / f"{side}.tif"
         ds.sample_slide(path, shape=(side, side), tile=512)
-        # the middle of three: which moments of two threads coincide is up to chance
+        # the median of three, as the peaks of two threads coincide by chance
         found[side] = median(growth(path, folder / f"{side}.{run}.zarr") for run in range(3))
         path.unlink()
     return found
 
 
 @pytest.mark.slow
-def test_memory_has_a_ceiling(peaks):
+def test_memory_has_a_limit(peaks):
     assert max(peaks.values()) < 500e6, peaks
 
 
@@ -164,7 +164,7 @@ for slide in slides:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_process_without_memory_does_not_call_a_slide_damaged(tmp_path):
-    """What it has does not hold the one strip, or the one picture, of 144 MB."""
+    """The only strip, or the whole picture, has 144 MB, which does not fit."""
     small, *paths = (str(tmp_path / name) for name in ("s.png", "a.png", "a.tif"))
     image = Image.fromarray(np.zeros((6900, 6900, 3), np.uint8))
     image.crop((0, 0, 64, 64)).save(small)

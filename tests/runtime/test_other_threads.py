@@ -1,4 +1,4 @@
-"""Computing changes nothing that other threads of the process can see."""
+"""Computing does not change state that other threads of the process share."""
 
 import copy
 import logging
@@ -24,11 +24,11 @@ from dask_slides.runtime.scheduler import compute
 from dask_slides.writers.write import write_to
 
 SECONDS = 60
-"""After so long a test counts as blocked."""
+"""A test that takes longer counts as blocked."""
 
 
 def state():
-    """Return the state that all threads share and a library could change."""
+    """Return state that all threads share and that a library could change."""
     loggers = [logging.getLogger(name) for name in (None, "dask_slides.cohort", "distributed")]
     return copy.deepcopy(
         {
@@ -44,7 +44,7 @@ def state():
 
 @pytest.fixture
 def seen(tissue):
-    """A slide, and a list of the state as its tasks see it."""
+    """Return a slide, and a list of the states that its tasks see."""
     states = []
 
     def look(block):
@@ -123,7 +123,7 @@ def test_concurrent_cohorts_log_to_their_own_files(tmp_path, monkeypatch):
 
 
 def test_other_computations_continue_when_ours_ends():
-    """Another thread begins to compute while our pool exists, and goes on when it is gone."""
+    """Another thread starts to compute while our pool exists, and continues without it."""
     began, ended = threading.Event(), threading.Event()
     results = []
 
@@ -206,7 +206,7 @@ def test_progress_counts_the_blocks_of_one_thread():
 
 
 class Names(Callback):
-    """Names of the tasks that ended."""
+    """Record the names of finished tasks."""
 
     def __init__(self):
         super().__init__()
@@ -278,7 +278,7 @@ def test_an_unknown_scheduler_is_refused(scheduler):
 
 
 def test_concurrent_filters_for_warnings_of_pillow_leave_other_warnings():
-    """The first filter is the first one to be removed."""
+    """The filter that was added first is removed first."""
     before = list(warnings.filters)
     first, second = image_file.unwarned(), image_file.unwarned()
     first.__enter__()
@@ -305,7 +305,7 @@ class Watch:
             found.append((threading.current_thread(), name))
             other.set() if threading.current_thread() is second else begun.set()
             if threading.current_thread() is first and len(found) == 10:
-                other.wait(2)  # gives the other thread a chance
+                other.wait(2)  # let the other thread run
 
 sys.meta_path.insert(0, Watch())
 pack = ds.pack_tiles(ds.from_dask(np.arange(4096, dtype="u1").reshape(64, 64)), tile_size=16)
@@ -324,7 +324,7 @@ print(len([name for thread, name in found if thread is second]), len(ds.open_pac
 
 
 def test_one_thread_at_a_time_imports_zarr(tmp_path):
-    """Its modules import each other: two threads that begin with different ones both fail."""
+    """Its modules import each other, so two threads that start with different ones both fail."""
     words = [sys.executable, "-c", FIRST, tmp_path / "a.tiles.zarr"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     assert done.stdout.split() == ["0", "16"], done.stderr

@@ -12,11 +12,11 @@ import dask_slides as ds
 from dask_slides.runtime.scheduler import compute
 
 CHUNKS = 111
-"""Many blocks, none of them in line with the tiles of the file or of the grid."""
+"""Many blocks, not aligned with the tiles of the file or of the grid."""
 
 
 def results(slide):
-    """Return name -> array of every operation on `slide`, in small blocks."""
+    """Return the arrays of all operations on `slide` by name, in small blocks."""
     found = ds.blank_map(slide, tile_size=37).compute()
     small = ds.resize(slide, downsample=2.3)
     cut = ds.cutoff_resize(slide, downsample=1.7, tile_size=30)
@@ -56,7 +56,7 @@ def slide(request, tissue, tissue_tiff):
 
 @pytest.fixture(scope="module")
 def alone(slide):
-    """The results of one thread."""
+    """Return the results of one thread."""
     with dask.config.set(scheduler="sync"):
         return results(slide)
 
@@ -67,7 +67,7 @@ def assert_same(found, expected):
         assert np.array_equal(found[name], array), name
 
 
-def test_one_thread_gives_the_truth(alone, slide, tissue):
+def test_one_thread_gives_the_results_of_the_oracle(alone, slide, tissue):
     assert len(alone["pack"]) and len(alone["crops"]) == 6
     if slide.dtype != np.uint8:
         assert np.array_equal(alone["level 0"], as_floats(tissue))
@@ -92,7 +92,7 @@ def test_threads_give_the_same_bytes(alone, slide, workers):
 
 @pytest.fixture(scope="module")
 def pool():
-    """Two processes for all tests: dask starts its own for every computation."""
+    """Start two processes for all tests; Dask would start new ones per computation."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
         yield executor
 
@@ -106,7 +106,7 @@ def test_a_cluster_gives_the_same_bytes(alone, slide, client):
     assert_same(results(slide), alone)
 
 
-def test_a_cluster_gives_the_errors_of_this_machine(client, tmp_path, tissue):
+def test_a_cluster_raises_the_same_errors(client, tmp_path, tissue):
     import tifffile
 
     path = tmp_path / "gone.tif"
@@ -131,12 +131,12 @@ def test_blocks_of_a_cluster_are_fetched_together(client, monkeypatch):
     seen = []
     assert np.array_equal(compute(array, "count", lambda *done: seen.append(done)), range(40))
     assert sum(fetched) == 40
-    assert len(fetched) <= 20  # it takes milliseconds, and seconds on the slowest machine
+    assert len(fetched) <= 20  # a few, even on slow machines
     assert seen == [(n, 40) for n in range(41)]
 
 
 def test_an_interrupt_while_a_thread_starts_waits_for_its_task(monkeypatch):
-    """Ctrl-C may come while the main thread starts one: its pool then knows nothing of it."""
+    """If Ctrl-C arrives while the main thread starts a thread, the pool does not list it."""
     began, go, done = threading.Event(), threading.Event(), []
     start, shutdown = threading.Thread.start, ThreadPoolExecutor.shutdown
 
