@@ -21,14 +21,14 @@ from dask_slides.plots import pictures
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 SNAP = 2.0**20
-"""Points are rounded to 1/SNAP of a pixel, so that scaling there and back is exact."""
+"""Points are rounded to 1/SNAP of a pixel, so that `to_source` inverts `from_source` exactly."""
 
 
 @dataclass(frozen=True, repr=False)
 class Cutoff:
-    """A slide without its entirely blank rows and columns, and coordinates to and from the source.
+    """A slide without its entirely blank rows and columns.
 
-    The source is the slide that was cut.
+    It converts coordinates to and from its source, the slide that was cut.
     """
 
     image: Slide
@@ -44,7 +44,7 @@ class Cutoff:
 
     @property
     def factors(self) -> tuple[float, float]:
-        """Source pixels for one of the image, along y and x."""
+        """Source pixels per image pixel, along y and x."""
         height, width = self.image.shape[:2]
         if not height * width:
             return 1.0, 1.0
@@ -52,7 +52,7 @@ class Cutoff:
 
     @property
     def gain(self) -> float:
-        """How many times the cut raises the resolution, at the same longest side."""
+        """Factor by which the cut raises the resolution, for the same longest side."""
         longest = max(self.rows.length, self.columns.length)
         return max(self.source_shape) / longest if longest else 1.0
 
@@ -154,15 +154,15 @@ def cutoff_resize(
     """Cut off the rows and columns of the grid that are entirely blank, then resize the rest.
 
     The scale applies after the cut, so that you get a higher resolution for the same image size.
-    The blank map is computed at once; the image stays lazy.
+    The blank map is computed immediately; the image stays lazy.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
     downsample, mpp, max_size, shape, kernel, gap
-        As in `resize`, applied to the cut image. Without a scale, the size of the whole slide
-        decides.
+        As in `resize`, applied to the cut image. Without a scale, the scale follows from the size
+        of the whole slide.
     tile_size, detector
         As in `blank_map`.
     blank_map : BlankMap, optional
@@ -216,7 +216,7 @@ def cutoff_resize(
     full = slide.shape[:2]
     if blank.all():
         warnings.warn(
-            f"{slide.name}: every tile is blank under {blank_map.detector}; nothing is left",
+            f"{slide.name}: every tile is blank under {blank_map.detector}; the image is empty",
             BlankSlideWarning,
             stacklevel=2,
         )

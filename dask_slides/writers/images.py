@@ -1,4 +1,4 @@
-"""Slides and cut-offs to OME-Zarr: a pyramid in one pass, one or more whole shards per task."""
+"""Write slides and cut-offs as OME-Zarr: a pyramid in one pass, whole shards per task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from dask_slides.writers.store.transaction import Target, Transaction, facts_of,
 
 @dataclass(frozen=True)
 class ImageJob:
-    """An image to write, and what goes with it."""
+    """An image to write, with its plan, tissue label, blank map and attributes."""
 
     slide: Slide
     version: str
@@ -54,7 +54,7 @@ class ImageJob:
     blank_map: BlankMap | None
     """The blank map that is stored beside the image."""
     facts: Mapping[str, Any]
-    """Attributes of dask_slides: the kind of the store, and where it comes from."""
+    """Attributes of dask_slides: the kind and the source of the store."""
 
     @property
     def zarr_format(self) -> int:
@@ -62,7 +62,7 @@ class ImageJob:
         return 2 if self.version == "0.4" else 3
 
     def key(self) -> dict[str, Any]:
-        """Return what an unfinished store must agree in to be resumed."""
+        """Return the facts that must be equal to resume an unfinished store."""
         slide = self.slide
         key = facts_of(slide.source, "source") | facts_of(self.plan, "plan")
         key |= facts_of(self.label, "label") | {"kind": "image", "dask_slides": __version__}
@@ -87,8 +87,8 @@ def task_bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     side = plan.stages[0].side
     block = Region(0, 0, min(side, height), min(side * plan.stages[0].blocks_per_read, width))
     pixels = block.area * channels * slide.dtype.itemsize
-    # sums of twice the width on a quarter of the pixels, a half of it between the axes;
-    # then the channels apart, and the encoded shard
+    # pyramid: sums take twice the bytes for a quarter of the pixels, and half of the pixels are
+    # summed along one axis before; then encoding: a copy with separate channels, and the shard
     pyramid, planes, encoded = pixels, pixels, pixels
     return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
 
@@ -99,9 +99,10 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
 
 
 def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan of the largest usual shards that fit `available` bytes, or of the smallest.
+    """Return the plan with the largest shards whose tasks fit into `available` bytes.
 
-    The shards of a store depend on memory only where it is short. Its pixels never do.
+    If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
+    never the pixels.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
@@ -121,7 +122,7 @@ def write_slide(
     blank_map: BlankMap | None,
     progress: Progress | None,
 ) -> str:
-    """Write a slide, and the tissue label if there is a blank map of its source."""
+    """Write a slide, and its tissue label if a blank map of its source is given."""
     facts = {"kind": "image", "source": slide.name}
     label = None
     if blank_map is not None:
@@ -134,13 +135,13 @@ def write_slide(
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
-    """Write a cut-off: its image, tissue label and blank map, and where they are in the source."""
+    """Write a cut-off: image, tissue label, blank map, and its rows and columns of the source."""
     facts = {
         "kind": "cutoff",
         "source": cut.image.name,
         "source_shape": list(cut.source_shape),
-        "rows": [list(run) for run in zip(cut.rows.starts, cut.rows.stops, strict=True)],
-        "columns": [list(run) for run in zip(cut.columns.starts, cut.columns.stops, strict=True)],
+        "rows": [list(pair) for pair in zip(cut.rows.starts, cut.rows.stops, strict=True)],
+        "columns": [list(pair) for pair in zip(cut.columns.starts, cut.columns.stops, strict=True)],
         "factors": list(cut.factors),
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
@@ -200,7 +201,7 @@ def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
 
 
 def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
-    """Return the bad tiles and the pixels that show the fill for them; empty without any."""
+    """Return the bad tiles and the regions that show the fill for them; empty without any."""
     missing, tiles = journal.holes()
     if blank_map is not None:
         tiles += blank_map.bad_tiles
@@ -210,13 +211,13 @@ def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
 
 
 def _nodata(source: Source) -> dict[str, str]:
-    """Return the nodata value as text, which holds any number; empty without one."""
+    """Return the nodata value as text, as JSON cannot hold every number; empty without one."""
     root = root_of(source)
     nodata = getattr(root, "nodata", None)
     if nodata is None:
         return {}
-    shown = np.asarray(nodata, source.dtype)
-    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, shown, equal_nan=True) else {}
+    value = np.asarray(nodata, source.dtype)
+    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, value, equal_nan=True) else {}
 
 
 def _create(unfinished: Transaction, job: ImageJob) -> None:
@@ -260,7 +261,7 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
 
 
 def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
-    """Compute the stages one after another: each reads what the one before has written."""
+    """Compute the stages one after another; each reads the sums of the previous one."""
     done, plan = 0, job.plan
     for stage in plan.stages:
         source = _stage_source(job, stage, journal)
@@ -275,7 +276,7 @@ def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) 
 
 
 def _stage_source(job: ImageJob, stage: Stage, journal: Journal) -> Source:
-    """Return what a stage reads: the slide, or the sums that the stage before has written."""
+    """Return the source that a stage reads: the slide, or the sums of the previous stage."""
     slide = job.slide
     if not stage.halvings:
         return slide.source
@@ -298,5 +299,5 @@ def _describe(name: str, task: WriteBlock, block: Block) -> str:
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    """Return `progress` for one stage: it counts the blocks of all stages."""
+    """Return the progress of one stage as progress of all stages."""
     return lambda done, _: progress(before + done, total)

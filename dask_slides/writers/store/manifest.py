@@ -1,8 +1,8 @@
-"""What is known of each file of a store: its size, its checksum, what its pixels are.
+"""The journal and the manifest of a store: size, checksum and status of each file.
 
 A task writes whole shards, flushes them, and then writes one small record to the journal of the
-store. If a run is killed, the same call finds the records of the tasks that were finished. In
-the end the records become the manifest, which proves the store complete and unchanged.
+store. If a run is killed, the same call finds the records of the finished tasks. In the end the
+records become the manifest, which shows later whether the store is complete and unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dask_slides.core.bad_tiles import (
 from dask_slides.writers.store.location import JOURNAL, ROOT, Data, Location, location_of
 
 MANIFEST = "manifest.json"
-"""In the folder of the first array: Zarr would warn of it in the folder of a group."""
+"""Name of the manifest. It lies in the folder of the first array, as Zarr warns of unknown files in
+the folder of a group."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def record_task(
     `holes` are missing regions of the image, in pixels of level 0.
     """
     location, records = location_of(store), list(records)
-    location.flush(one.file for one in records)  # first: recorded files are not written again
+    location.flush(
+        one.file for one in records
+    )  # before the record: recorded files are not written again
     done: dict[str, Any] = {"pixels": pixels, "files": [asdict(one) for one in records]}
     if holes := tuple(holes):
         done["holes"] = missing_to_json(holes)
@@ -70,7 +73,7 @@ def record_task(
 
 
 def pixels_of_task(store: str, task: str) -> int | None:
-    """Return how many pixels `task` wrote, now or before it was resumed; None if it did not."""
+    """Return how many pixels `task` wrote, in this run or an earlier one; None if unfinished."""
     try:
         return int(json.loads(location_of(store).read(f"{JOURNAL}/{task}.json"))["pixels"])
     except FileNotFoundError:
@@ -93,7 +96,7 @@ class Journal:
         return [self._read[name] for name in names]
 
     def holes(self) -> tuple[tuple[MissingRegion, ...], tuple[BadTile, ...]]:
-        """Return the missing regions of what the tasks wrote, and the bad tiles behind them."""
+        """Return the missing regions of the image, and the bad tiles that cause them."""
         rows: list[list[Any]] = []
         tiles: list[BadTile] = []
         for done in self.done():
@@ -110,12 +113,12 @@ def is_store_file(file: str) -> bool:
 def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict[str, Any]:
     """Write the manifest of a store from the records of its tasks; return its path and checksum.
 
-    `first` is the array in whose folder it lies, `shards` says how many shards each array has.
+    It lies in the folder of the array `first`. `shards` is the number of shards of each array.
     Other files, such as metadata and small arrays, are recorded here.
     """
     location, path = journal.location, f"{first}/{MANIFEST}"
     sizes = dict(location.files())
-    temporary = {file for file in sizes if file.endswith(".partial")}  # of killed processes
+    temporary = {file for file in sizes if file.endswith(".partial")}  # left by killed processes
     location.remove(temporary)
     present = {file for file in sizes if is_store_file(file)} - temporary - {path}
     recorded = (Record(**one) for done in journal.done() for one in done["files"])

@@ -1,4 +1,4 @@
-"""Comparing a finished store with its manifest; the store may come from anybody."""
+"""Compare a finished store with its manifest. The store may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dask_slides.writers.store.manifest import Record, is_store_file
 
 @dataclass(frozen=True)
 class Verified:
-    """What a store was proven to hold."""
+    """The result of `verify` for a complete and unchanged store."""
 
     path: str
     files: int
@@ -38,7 +38,7 @@ class Verified:
 
 
 def verify(path: Any) -> Verified:
-    """Prove that a store is complete and unchanged: every file is read.
+    """Check that a store is complete and unchanged. Every file is read.
 
     Parameters
     ----------
@@ -48,17 +48,16 @@ def verify(path: Any) -> Verified:
     Returns
     -------
     Verified
-        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok, blank, absent and
-        corrupt.
+        With ``.files``, ``.nbytes``, and ``.statuses``, the number of shards per status.
 
     Raises
     ------
     SlideNotFoundError
         There is nothing at the path.
     SlideFormatError
-        It is not a store of dask_slides, or one without a manifest.
+        The path is not a store of dask_slides, or the store has no manifest.
     StoreDamagedError
-        A file is missing, was added, or is not as it was written.
+        A file is missing, was added or has changed.
     """
     target = absolute_path(path)
     if not is_remote(target) and not os.path.exists(target):
@@ -95,7 +94,7 @@ def _damaged(path: str, wrong: list[str]) -> StoreDamagedError:
 
 
 def _checked(location: Location, file: str, sha256: Any) -> bytes:
-    """Return the bytes of `file` if it has this checksum."""
+    """Return the bytes of `file`; raise StoreDamagedError unless it has this checksum."""
     try:
         data = location.read(file)
     except (RemoteError, RemoteAccessError):
@@ -110,7 +109,7 @@ def _checked(location: Location, file: str, sha256: Any) -> bytes:
 def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
     """Return how many shards of the store at `path` have each status, as its manifest says.
 
-    `own` are the attributes by which it is known. Raises SlideFormatError if its manifest cannot
+    `own` is the dask_slides attribute of the store. Raises SlideFormatError if the manifest cannot
     be read.
     """
     if own.get("manifest") is None:
@@ -135,7 +134,7 @@ def _records(data: bytes) -> list[Record]:
 
 
 def _path_in(manifest: Any) -> str:
-    """Return the path of a manifest that the root of a store names; ValueError if invalid."""
+    """Return the path of a manifest; ValueError if it is invalid."""
     path = manifest.get("path") if isinstance(manifest, dict) else None
     if not _is_inside(path):
         raise ValueError("a path outside the store")
@@ -153,7 +152,7 @@ def _differences(location: Location, records: list[Record], manifest: str) -> li
     known = {one.file for one in records} | {manifest}
     present = {file for file, _ in location.files() if is_store_file(file)}
     wrong = [f"{file} was added" for file in sorted(present - known)]
-    with ThreadPoolExecutor() as pool:  # hashing releases the lock of Python
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         found = pool.map(lambda one: _difference(location, one), records)
         return wrong + [one for one in found if one is not None]
 
@@ -161,7 +160,7 @@ def _differences(location: Location, records: list[Record], manifest: str) -> li
 def _difference(location: Location, expected: Record) -> str | None:
     try:
         size, digest = location.measure(expected.file)
-    except (RemoteError, RemoteAccessError):  # no proof of damage
+    except (RemoteError, RemoteAccessError):  # a failing server does not mean damage
         raise
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
