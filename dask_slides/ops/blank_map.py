@@ -33,7 +33,7 @@ SMALL_GRID = 4096
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlankMap(EqualByFields):
-    """Which tiles of a slide's grid are blank, and the statistics that decide it.
+    """The blank tiles of a slide, and the statistics that a detector decides by.
 
     `blank_map` returns a lazy one; `compute` returns the same in memory.
     """
@@ -127,9 +127,7 @@ class BlankMap(EqualByFields):
             found = self.with_statistics(
                 compute(self.statistics, "blank map", None, self._describe_block)
             )
-            if isinstance(
-                self.blank, np.ndarray
-            ):  # set by the caller, so the detector does not decide
+            if isinstance(self.blank, np.ndarray):  # set by the caller, so it is not replaced
                 found = replace(found, blank=self.blank)
             if self.source is None:
                 return found

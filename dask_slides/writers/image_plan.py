@@ -37,7 +37,7 @@ class LevelPlan:
 class Stage:
     """Tasks that read blocks of one image and write them as shards of several levels.
 
-    The first stage reads the slide; a later one reads the last level of the stage before.
+    The first stage reads the slide; a later one reads the last level of the previous stage.
     Each task writes whole shards of all its levels, so no two tasks write the same shard.
     """
 
@@ -103,7 +103,7 @@ def plan_image(
         Least width in pixels to read at once, as long as this is at most `largest`**2 pixels.
     aim
         Side of the area that a task should read, in pixels of the file. A task reads several
-        blocks, one after another, to get there.
+        blocks, one after another, to reach it.
     """
     longest = max(shape)
     count = 1

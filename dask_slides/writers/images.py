@@ -87,8 +87,8 @@ def task_bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     side = plan.stages[0].side
     block = Region(0, 0, min(side, height), min(side * plan.stages[0].blocks_per_read, width))
     pixels = block.area * channels * slide.dtype.itemsize
-    # pyramid: sums take twice the bytes for a quarter of the pixels, and half of the pixels are
-    # summed along one axis before; then encoding: a copy with separate channels, and the shard
+    # pyramid: sums take twice the bytes per sample; those along one axis are half as many as the
+    # pixels, those along both a quarter; encoding: a copy with separate channels, and the shard
     pyramid, planes, encoded = pixels, pixels, pixels
     return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
 

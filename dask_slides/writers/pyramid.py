@@ -48,7 +48,7 @@ class StoredSums(Source):
     shown: Any
     """Value of pixels without data."""
     has_mask: bool
-    """Whether a last channel says which pixels have no value."""
+    """Whether the last channel is a mask of pixels without a value."""
 
     @property
     def fill(self) -> Any:

@@ -62,7 +62,7 @@ def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
 def with_manifest(
     attributes: Mapping[str, Any], manifest: Mapping[str, Any], recorded: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the attributes of a root group with the checksums of the manifest and themselves."""
+    """Return the attributes of a root group with the manifest's checksum and their own."""
     own = {**attributes[MARK], **recorded, "manifest": dict(manifest)}
     result: dict[str, Any] = json.loads(json.dumps({**attributes, MARK: own}))
     result[MARK]["manifest"]["root"] = root_digest(result)

@@ -206,7 +206,7 @@ class Bucket(Location):
             list(pool.map(copy, files))
 
     def must_keep(self, staging: Bucket) -> bool:
-        """Return whether `staging` is finished, or the store that it replaces is deleted already."""
+        """Return whether `staging` is finished, or the old store was already deleted."""
         return self._has(*ROOT) if staging == self else self._has(KEY)
 
 

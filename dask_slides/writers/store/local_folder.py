@@ -244,7 +244,7 @@ def _is_same(handle: int, path: str) -> bool:
 
 
 def write_whole(path: str, data: Data, flush: bool = True) -> None:
-    """Write a file that appears under its name when it is complete, and flushed if `flush`."""
+    """Write a file that appears under its name only when it is complete; flush it if `flush`."""
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
         with open(partial, "wb") as stream:
@@ -252,9 +252,8 @@ def write_whole(path: str, data: Data, flush: bool = True) -> None:
             stream.flush()
             if flush:
                 _flush(stream.fileno())
-            elif hasattr(
-                os, "posix_fadvise"
-            ):  # starts to write to the disk, so that a later flush is short
+            elif hasattr(os, "posix_fadvise"):
+                # starts to write to the disk, so that a later flush is short
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         os.replace(partial, path)
     except BaseException:

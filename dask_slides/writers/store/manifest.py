@@ -62,10 +62,9 @@ def record_task(
     `holes` are missing regions of the image, in pixels of level 0.
     """
     location, records = location_of(store), list(records)
-    location.flush(
-        one.file for one in records
-    )  # before the record: recorded files are not written again
-    done: dict[str, Any] = {"pixels": pixels, "files": [asdict(one) for one in records]}
+    # before the record is written, as files with a record are not written again
+    location.flush(record.file for record in records)
+    done: dict[str, Any] = {"pixels": pixels, "files": [asdict(record) for record in records]}
     if holes := tuple(holes):
         done["holes"] = missing_to_json(holes)
         done["bad_tiles"] = [asdict(tile) for tile in sorted_bad_tiles(hole.tile for hole in holes)]
@@ -91,7 +90,7 @@ class Journal:
         """Return the records of all finished tasks."""
         names = sorted(name for name in self.location.names(JOURNAL) if name.endswith(".json"))
         new = [name for name in names if name not in self._read]
-        with ThreadPoolExecutor() as pool:  # in a bucket each one is a request
+        with ThreadPoolExecutor() as pool:  # in a bucket each read is a request
             self._read |= zip(new, map(json.loads, pool.map(self.location.read, new)), strict=True)
         return [self._read[name] for name in names]
 
@@ -101,7 +100,7 @@ class Journal:
         tiles: list[BadTile] = []
         for done in self.done():
             rows += done.get("holes", ())
-            tiles += (BadTile(**one) for one in done.get("bad_tiles", ()))
+            tiles += (BadTile(**tile) for tile in done.get("bad_tiles", ()))
         return missing_from_json(rows), sorted_bad_tiles(tiles)
 
 
@@ -121,14 +120,14 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
     temporary = {file for file in sizes if file.endswith(".partial")}  # left by killed processes
     location.remove(temporary)
     present = {file for file in sizes if is_store_file(file)} - temporary - {path}
-    recorded = (Record(**one) for done in journal.done() for one in done["files"])
-    records = {one.file: one for one in recorded if one.file in present}
+    recorded = (Record(**fields) for done in journal.done() for fields in done["files"])
+    records = {record.file: record for record in recorded if record.file in present}
     _check_shards(location.path, records, shards)
     others = present - set(records)
     records |= {file: Record(file, *location.measure(file)) for file in others}
     location.flush(others)
-    for file, one in records.items():
-        if sizes[file] != one.size:
+    for file, record in records.items():
+        if sizes[file] != record.size:
             raise AssertionError(f"{location.path}: {file} is not as it was written")
     listed = [asdict(records[file]) for file in sorted(records)]
     data = json.dumps({"files": listed}, indent=0).encode()
@@ -140,8 +139,8 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
 def _check_shards(path: str, records: dict[str, Record], shards: dict[str, int]) -> None:
     """Raise AssertionError unless every shard of every array is recorded."""
     for name, expected in shards.items():
-        own = (one for file, one in records.items() if file.startswith(f"{name}/"))
-        statuses = Counter(one.status for one in own)
+        own = (record for file, record in records.items() if file.startswith(f"{name}/"))
+        statuses = Counter(record.status for record in own)
         found = sum(statuses[status] for status in STATUSES)
         if found != expected:
             raise AssertionError(f"{path}: {found} shards of {name} are recorded of {expected}")

@@ -144,9 +144,8 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
             unfinished = Transaction(staging, target.recorded)
             try:
                 final.recover(staging)
-                _check(
-                    final, target.overwrite
-                )  # another process may have finished since the first check
+                # again, as another process may have finished since the first check
+                _check(final, target.overwrite)
                 _begin(final, staging, key, target.resume)
                 yield unfinished
                 if not is_held():

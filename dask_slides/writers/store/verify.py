@@ -72,12 +72,12 @@ def verify(path: Any) -> Verified:
         manifest = own["manifest"]
         path = _path_in(manifest)
         records = _records(_checked(location, path, manifest.get("sha256")))
-        if not all(_is_inside(one.file) for one in records):
+        if not all(_is_inside(record.file) for record in records):
             raise ValueError(f"{path} names files outside the store")
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(target, [f"its manifest has changed ({error})"]) from error
     wrong = _differences(location, records, path)
-    statuses = Counter(one.status for one in records if one.status)
+    statuses = Counter(record.status for record in records if record.status)
     counted = sum(statuses[status] for status in STATUSES)
     if counted != manifest.get("shards", counted):
         wrong.append(f"{counted:,} shards of {manifest['shards']} have a status")
@@ -85,7 +85,7 @@ def verify(path: Any) -> Verified:
         wrong.append("the attributes of the root have changed")
     if wrong:
         raise _damaged(target, wrong)
-    return Verified(target, len(records), sum(one.size for one in records), dict(statuses))
+    return Verified(target, len(records), sum(record.size for record in records), dict(statuses))
 
 
 def _damaged(path: str, wrong: list[str]) -> StoreDamagedError:
@@ -120,16 +120,16 @@ def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
         raise SlideFormatError(
             f"{path}: its manifest cannot be read ({error}); write the store again"
         ) from error
-    return dict(Counter(one.status for one in records if one.status))
+    return dict(Counter(record.status for record in records if record.status))
 
 
 def _records(data: bytes) -> list[Record]:
     """Return the files listed in a manifest; KeyError, TypeError or ValueError if it is invalid."""
-    records = [Record(**one) for one in json.loads(data)["files"]]
-    for one in records:
-        for text in (one.file, one.sha256, one.status):
+    records = [Record(**fields) for fields in json.loads(data)["files"]]
+    for record in records:
+        for text in (record.file, record.sha256, record.status):
             require_type(text, str)
-        require_type(one.size, int)
+        require_type(record.size, int)
     return records
 
 
@@ -149,12 +149,12 @@ def _is_inside(path: Any) -> bool:
 
 
 def _differences(location: Location, records: list[Record], manifest: str) -> list[str]:
-    known = {one.file for one in records} | {manifest}
+    known = {record.file for record in records} | {manifest}
     present = {file for file, _ in location.files() if is_store_file(file)}
     wrong = [f"{file} was added" for file in sorted(present - known)]
     with ThreadPoolExecutor() as pool:  # hashing releases the GIL
-        found = pool.map(lambda one: _difference(location, one), records)
-        return wrong + [one for one in found if one is not None]
+        found = pool.map(lambda record: _difference(location, record), records)
+        return wrong + [text for text in found if text is not None]
 
 
 def _difference(location: Location, expected: Record) -> str | None:
