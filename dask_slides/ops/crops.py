@@ -35,7 +35,7 @@ MIN_TASKS = 8
 """Least number of tasks. It is small because neighbouring crops share decoded tiles of the slide,
 and two neighbouring tasks both decode the tiles at their common edge."""
 ROUNDS = 16
-"""Rounds of drawing. After them, whole dense cells of the grid replace crops still missing."""
+"""Rounds of drawing. Then dense cells are taken for missing crops, or crops are repeated."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _map_of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
     if grid.shape != shape or grid.tile != grid.stride:
         raise SlideArgumentError(
             f"{image.name}: the blank map is of an image of {grid.shape[0]} x {grid.shape[1]} px, "
-            f"and the crops are of one of {shape[0]} x {shape[1]} px; make a map of that size"
+            f"and crops are drawn from {shape[0]} x {shape[1]} px; make a map of that size"
         )
     return blank_map.compute()
 

@@ -198,7 +198,7 @@ def cutoff_resize(
         blank_map = make_blank_map(slide, tile_size=tile_size, detector=detector)
     elif not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
-            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
         )
     elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
         raise SlideArgumentError(

@@ -91,7 +91,7 @@ class TilePack:
             return self._read_several(np.arange(len(self))[i])
         number = operator.index(i)
         if not -len(self) <= number < len(self):
-            raise IndexError(f"tile {number:,} of a pack of {len(self):,}")
+            raise IndexError(f"there is no tile {number:,} in a pack of {len(self):,}")
         number %= len(self)
         if self.reader is None:
             return np.asarray(self.tiles[number].compute(scheduler="sync"))
@@ -326,7 +326,7 @@ def check_blank_map(slide: Slide, blank_map: Any, detector: Detector) -> None:
     """Raise SlideArgumentError unless `blank_map` is a blank map, given without a detector."""
     if not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
-            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
         )
     if detector is not DENSE:
         raise SlideArgumentError(

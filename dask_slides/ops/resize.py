@@ -63,7 +63,9 @@ def output_shape(
         return (0, 0)
     size = (level_size(height, factors[0]), level_size(width, factors[1]))
     if max(size) > 2**31:
-        raise SlideArgumentError(f"{slide.name}: {size[0]:,} x {size[1]:,} px; enlarge less")
+        raise SlideArgumentError(
+            f"{slide.name}: {size[0]:,} x {size[1]:,} px are too many; enlarge less"
+        )
     return size
 
 

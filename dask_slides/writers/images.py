@@ -158,7 +158,7 @@ def _image_job(
     """Return the job with its plan; raise if there is no image or no memory for a task."""
     if 0 in slide.shape[:2]:
         raise BlankSlideError(
-            f"{slide.name}: every tile is blank, so no image is left to write; "
+            f"{slide.name}: every tile is blank, so there is no image to write; "
             "use a smaller ratio, or write the blank map"
         )
     usual = task_bytes_of_image(plan_slide(slide, None), slide)
@@ -271,7 +271,7 @@ def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) 
         written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
         if int(written.sum()) != expected:
-            raise AssertionError(f"{written.sum()} pixels were written of {expected}")
+            raise AssertionError(f"{written.sum()} of {expected} pixels were written")
         done += blocks.npartitions
 
 

@@ -142,7 +142,7 @@ def _compute_shards(pack: TilePack, store: str, per_shard: int, progress: Progre
 
     written = compute(shard_tasks(pack, store, per_shard), "write", progress, describe)
     if int(written.sum()) != len(pack):
-        raise AssertionError(f"{written.sum()} tiles were written of {len(pack)}")
+        raise AssertionError(f"{written.sum()} of {len(pack)} tiles were written")
 
 
 def shard_tasks(pack: TilePack, store: str, per_shard: int) -> da.Array:

@@ -91,7 +91,7 @@ def append_mask(sums: Array, invalid: Array | None) -> Array:
 
 
 def halve_mask(mask: Array) -> Array:
-    """Return a mask (h, w) of half the size: True where any of the four pixels is."""
+    """Return a mask (h, w) of half the size: True where any of four pixels is True."""
     height, width = (n + n % 2 for n in mask.shape)
     even = np.zeros((height, width), bool)
     even[: mask.shape[0], : mask.shape[1]] = mask

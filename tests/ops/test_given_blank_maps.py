@@ -104,7 +104,7 @@ def test_a_map_that_does_not_fit_is_refused(path):
         ds.pack_tiles(path, tile_size=48, downsample=2, blank_map=found)
     with pytest.raises(ds.errors.SlideArgumentError, match="either detector or blank_map"):
         ds.pack_tiles(path, tile_size=48, detector=ds.Contrast(0.2), blank_map=found)
-    with pytest.raises(ds.errors.SlideArgumentError, match="give what blank_map"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="give a BlankMap"):
         ds.pack_tiles(path, tile_size=48, blank_map=np.zeros((10, 11), bool))
     with pytest.raises(ds.errors.SlideArgumentError, match="make a map of that size"):
         ds.random_crops(path, n=2, size=20, downsample=2, blank_map=found)

@@ -33,13 +33,6 @@ def test_8_bit_images_equal_pillow(image, shape, kernel):
     assert np.array_equal(found, oracle.pillow_resize(image, shape, kernel))
 
 
-@given(images(), st.floats(0.3, 40), kernels)
-def test_8_bit_images_equal_pillow_for_any_downsample(image, ratio, kernel):
-    small = ds.resize(ds.from_dask(image), downsample=ratio, kernel=kernel, gap=None)
-    expected = oracle.pillow_resize(image, small.shape[:2], kernel)
-    assert np.array_equal(computed(small), expected)
-
-
 @given(seeds, shapes, channels, out_shapes, st.sampled_from(KERNELS[1:]), st.data())
 def test_16_bit_images_equal_dense_matrices(seed, shape, count, target, kernel, data):
     dtype = data.draw(st.sampled_from(["uint16", "int16"]))

@@ -81,7 +81,7 @@ def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
         np.testing.assert_array_equal(tile, pixels[i])
         assert tile.flags.writeable  # a tensor may be made of it without a copy
     for i in (len(pixels), -len(pixels) - 1):
-        with pytest.raises(IndexError, match=f"of a pack of {len(pixels)}"):
+        with pytest.raises(IndexError, match=f"in a pack of {len(pixels)}"):
             pack[i]
     with pytest.raises(TypeError):
         pack["0"]

@@ -14,12 +14,11 @@ Data = bytes | memoryview
 JOURNAL = ".journal"
 """Folder of the records of finished tasks, in an unfinished store."""
 LOCK = ".lock"
-"""File that the writer of a store locks."""
+"""Lock of the process that writes a store."""
 KEY = ".key.json"
 """File that describes an unfinished store, to compare it when it is resumed."""
 ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
-"""Metadata files of the root group. Zarr does not open a group without the first
-(v3) or the second (v2)."""
+"""Metadata files of the root group. Zarr opens no group without the first (v3) or second (v2)."""
 
 
 class Location(ABC):

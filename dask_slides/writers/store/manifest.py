@@ -128,7 +128,7 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
     location.flush(others)
     for file, record in records.items():
         if sizes[file] != record.size:
-            raise AssertionError(f"{location.path}: {file} is not as it was written")
+            raise AssertionError(f"{location.path}: {file} has another size than was written")
     listed = [asdict(records[file]) for file in sorted(records)]
     data = json.dumps({"files": listed}, indent=0).encode()
     location.write(path, data)
@@ -143,4 +143,4 @@ def _check_shards(path: str, records: dict[str, Record], shards: dict[str, int])
         statuses = Counter(record.status for record in own)
         found = sum(statuses[status] for status in STATUSES)
         if found != expected:
-            raise AssertionError(f"{path}: {found} shards of {name} are recorded of {expected}")
+            raise AssertionError(f"{path}: {found} of {expected} shards of {name} are recorded")

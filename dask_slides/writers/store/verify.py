@@ -80,7 +80,7 @@ def verify(path: Any) -> Verified:
     statuses = Counter(record.status for record in records if record.status)
     counted = sum(statuses[status] for status in STATUSES)
     if counted != manifest.get("shards", counted):
-        wrong.append(f"{counted:,} shards of {manifest['shards']} have a status")
+        wrong.append(f"{counted:,} of {manifest['shards']} shards have a status")
     if root_digest(open_group(target).attrs.asdict()) != manifest.get("root"):
         wrong.append("the attributes of the root have changed")
     if wrong:
