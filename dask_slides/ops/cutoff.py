@@ -70,12 +70,12 @@ class Cutoff:
         ndarray, (..., 2), float64
             In pixels of level 0 of the source; NaN for points outside the image.
         """
-        points = _points(yx)
+        points = _checked_points(yx)
         fy, fx = self.factors
         return np.stack(
             (
-                self.rows.to_source(_snapped(points[..., 0] * fy)),
-                self.columns.to_source(_snapped(points[..., 1] * fx)),
+                self.rows.to_source(_rounded(points[..., 0] * fy)),
+                self.columns.to_source(_rounded(points[..., 1] * fx)),
             ),
             axis=-1,
         )
@@ -94,7 +94,7 @@ class Cutoff:
             In pixels of the image; NaN for points that were cut off. `to_source` is the exact
             inverse.
         """
-        points = _points(yx)
+        points = _checked_points(yx)
         fy, fx = self.factors
         y = self.rows.from_source(points[..., 0]) / fy
         x = self.columns.from_source(points[..., 1]) / fx
@@ -127,14 +127,14 @@ class Cutoff:
         return pictures.facts_html(f"Cut-off of {self.image.name}", facts, picture)
 
 
-def _points(yx: Any) -> Array:
+def _checked_points(yx: Any) -> Array:
     points = np.asarray(yx, np.float64)
     if points.ndim < 1 or points.shape[-1] != 2:
         raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), which is (y, x)")
     return points
 
 
-def _snapped(points: Array) -> Array:
+def _rounded(points: Array) -> Array:
     return np.rint(points * SNAP) / SNAP
 
 

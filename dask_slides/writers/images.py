@@ -131,7 +131,7 @@ def write_slide(
         height, width = slide.shape[:2]
         factors = (rows.length / height, columns.length / width)
         label = tissue_label(blank_map, rows, columns, factors)
-    return _write(_image_job(slide, version, label, blank_map, facts), target, progress)
+    return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
@@ -145,7 +145,9 @@ def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress |
         "factors": list(cut.factors),
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
-    return _write(_image_job(cut.image, version, label, cut.blank_map, facts), target, progress)
+    return _write_store(
+        _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
+    )
 
 
 def _image_job(
@@ -168,7 +170,7 @@ def _image_job(
     return ImageJob(slide, version, plan, label, blank_map, facts)
 
 
-def _write(job: ImageJob, target: Target, progress: Progress | None) -> str:
+def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> str:
     """Write the store, all of it or nothing; return its path."""
     plan, slide = job.plan, job.slide
     with transaction(target, job.key(), bytes_of_image(plan, slide)) as unfinished:
@@ -267,7 +269,7 @@ def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) 
         source = _stage_source(job, stage, journal)
         task = stage_task(plan, stage, source, journal.location.path, job.label, job.slide.dtype)
         blocks = stage_array(task, source)
-        report = None if progress is None else _shifted(progress, done, plan.tasks)
+        report = None if progress is None else _progress_of_stage(progress, done, plan.tasks)
         written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
         if int(written.sum()) != expected:
@@ -298,6 +300,6 @@ def _describe(name: str, task: WriteBlock, block: Block) -> str:
     return f"{name}: {task.describe(block)}"
 
 
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
+def _progress_of_stage(progress: Progress, before: int, total: int) -> Progress:
     """Return the progress of one stage as progress of all stages."""
     return lambda done, _: progress(before + done, total)

@@ -228,7 +228,7 @@ def open_pack(path: Any) -> TilePack:
     if not (is_remote(target) or os.path.exists(target)):
         raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     try:
-        return _opened(target)
+        return _open_pack(target)
     except SlideError:
         raise
     except Exception as error:  # Zarr raises many classes for paths that are not a group
@@ -238,7 +238,7 @@ def open_pack(path: Any) -> TilePack:
         ) from None
 
 
-def _opened(path: str) -> TilePack:
+def _open_pack(path: str) -> TilePack:
     group = open_group(path)
     attributes = group.attrs.asdict()
     if attributes.pop(MARK)["kind"] != "pack":

@@ -181,14 +181,14 @@ class WriteBlock:
             fill_holes(source, inside, target, image)  # otherwise it shows means of data and fill
             if invalid is not None:
                 np.copyto(image, source.fill, where=invalid[..., None])
-            written.files += _put(self.path, str(number), target, image, inside)
+            written.files += _put_pixels(self.path, str(number), target, image, inside)
             if self.label is not None:
                 label = self.label.pixels(number, target)
                 written.files += put_shards(self.path, f"{LABEL}/{number}", target.slices(), label)
             written.pixels += target.area
             if number == self.stage.levels[-1] and not self.last:
                 sums = append_mask(sums, invalid) if self.masked else sums
-                written.files += _put(self.path, f"{SUMS}/{number}", target, sums)
+                written.files += _put_pixels(self.path, f"{SUMS}/{number}", target, sums)
         written.missing += missing
 
     def _levels(
@@ -219,7 +219,7 @@ class WriteBlock:
         return np.asarray(np.minimum(size, self.full[axis] - first))
 
 
-def _put(
+def _put_pixels(
     store: str, name: str, region: Region, image: Array, missing: tuple[MissingRegion, ...] = ()
 ) -> list[Record]:
     rows, columns = region.slices()

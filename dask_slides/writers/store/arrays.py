@@ -69,12 +69,12 @@ def open_array(path: str) -> Any:
     # the identity is part of the cache key: the path may hold another array than before
     for version, name in ((3, "zarr.json"), (2, ".zarray")):
         with suppress(SlideNotFoundError):
-            return _opened(path, identify(f"{path}/{name}"), version)
+            return _open_cached(path, identify(f"{path}/{name}"), version)
     raise SlideNotFoundError(f"{path}: the array was deleted by another process; write it again")
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, identity: Identity, version: Any) -> Any:
+def _open_cached(path: str, identity: Identity, version: Any) -> Any:
     import zarr
 
     return zarr.open_array(zarr_store(path), mode="r", zarr_format=version)

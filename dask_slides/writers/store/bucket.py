@@ -134,7 +134,7 @@ class Bucket(Location):
         if not self.create_lock(content):
             other = self.read_lock()
             if other is None or not resume or not self.create_lock(content, instead_of=other[1]):
-                raise OutputBusyError(_busy(self.path, other))
+                raise OutputBusyError(_busy_message(self.path, other))
         try:
             yield lambda: self._has_lock(content)
         finally:
@@ -217,7 +217,7 @@ def _put(store: Any, key: str, data: Data, mode: Any = "overwrite") -> None:
     obstore.put(store, key, data, mode=mode, use_multipart=False)
 
 
-def _busy(path: str, other: tuple[bytes, str] | None) -> str:
+def _busy_message(path: str, other: tuple[bytes, str] | None) -> str:
     writer = "another process"
     if other is not None:
         with suppress(ValueError, KeyError, TypeError):

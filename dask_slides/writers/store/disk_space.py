@@ -31,7 +31,7 @@ def check_writable(path: str) -> None:
         return
     read_only = hasattr(os, "statvfs") and os.statvfs(parent).f_flag & os.ST_RDONLY
     reason = _DENIED[errno.EROFS if read_only else errno.EACCES]
-    raise OutputDeniedError(_denied(path, reason, parent))
+    raise OutputDeniedError(_denied_message(path, reason, parent))
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def disk_errors(path: str, nbytes: int) -> Iterator[None]:
                 f"compression, and {_free_text(parent)}; make room and try again"
             ) from error
         if error.errno in _DENIED and _lies_in(error.filename, parent):
-            raise OutputDeniedError(_denied(path, _DENIED[error.errno], parent)) from error
+            raise OutputDeniedError(_denied_message(path, _DENIED[error.errno], parent)) from error
         raise
 
 
@@ -67,7 +67,7 @@ def _warn_if_short(path: str, parent: str, nbytes: int) -> None:
         )
 
 
-def _denied(path: str, reason: str, parent: str) -> str:
+def _denied_message(path: str, reason: str, parent: str) -> str:
     return f"{path}: {reason} ({parent}); change that, or choose another folder"
 
 

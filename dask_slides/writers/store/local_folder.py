@@ -145,7 +145,7 @@ class LocalFolder(Location):
 
     def recover(self, staging: LocalFolder) -> None:
         """Rename the old store back, or delete it if the new one has its name already."""
-        old = _old(staging)
+        old = _old_path(staging)
         if os.path.lexists(old):
             if os.path.lexists(self.path):
                 shutil.rmtree(old)
@@ -170,12 +170,12 @@ class LocalFolder(Location):
             with suppress(FileNotFoundError):
                 os.unlink(self._path_of(name))
         self.remove_folder(JOURNAL)
-        old = _old(staging)
+        old = _old_path(staging)
         if os.path.lexists(old):
             shutil.rmtree(old)
 
     def _rename(self, staging: LocalFolder) -> None:
-        old = _old(staging)
+        old = _old_path(staging)
         if os.path.lexists(self.path):
             os.rename(self.path, old)
         try:
@@ -189,7 +189,7 @@ class LocalFolder(Location):
             raise OutputExistsError(f"{self.path}: already exists; choose another name") from error
 
 
-def _old(staging: LocalFolder) -> str:
+def _old_path(staging: LocalFolder) -> str:
     """Return the name of the old store while it is replaced."""
     return f"{staging.path}.old"
 
@@ -227,7 +227,7 @@ def locked(folder: str, path: str) -> Iterator[None]:
             ) from None
         except OSError:  # a file system without locks
             pass
-        if _is_same(handle, os.path.join(folder, LOCK)):
+        if _is_same_file(handle, os.path.join(folder, LOCK)):
             break
         fork_safety.close(handle)
     try:
@@ -236,7 +236,7 @@ def locked(folder: str, path: str) -> Iterator[None]:
         fork_safety.close(handle)
 
 
-def _is_same(handle: int, path: str) -> bool:
+def _is_same_file(handle: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

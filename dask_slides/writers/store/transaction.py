@@ -135,7 +135,7 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
     """
     final = location_of(target.absolute)
     key = json.loads(json.dumps({**key, **target.recorded}))
-    _check(final, target.overwrite)
+    _check_location(final, target.overwrite)
     with final.write_errors(nbytes):
         staging = final.staging(key, target.overwrite)
         if target.resume:
@@ -145,18 +145,20 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
             try:
                 final.recover(staging)
                 # again, as another process may have finished since the first check
-                _check(final, target.overwrite)
+                _check_location(final, target.overwrite)
                 _begin(final, staging, key, target.resume)
                 yield unfinished
                 if not is_held():
-                    raise _taken_over(final)
+                    raise _taken_over_error(final)
                 final.publish(
-                    staging, unfinished.root_files(), lambda: _check(final, target.overwrite)
+                    staging,
+                    unfinished.root_files(),
+                    lambda: _check_location(final, target.overwrite),
                 )
             except BaseException as error:
                 if not is_held():
                     if isinstance(error, Exception):  # probably caused by the other process
-                        raise _taken_over(final) from error
+                        raise _taken_over_error(final) from error
                 elif not _keeps_unfinished(final, unfinished, target.resume, error):
                     staging.delete()
                 raise
@@ -164,10 +166,10 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
 
 def check_target(path: str, overwrite: bool) -> None:
     """Raise unless a store can be written at `path`. Nothing is changed there."""
-    _check(location_of(path), overwrite)
+    _check_location(location_of(path), overwrite)
 
 
-def _check(final: Location, overwrite: bool) -> None:
+def _check_location(final: Location, overwrite: bool) -> None:
     final.check_parent()
     path = final.path
     if not final.is_occupied():
@@ -209,14 +211,15 @@ def _check_key(final: Location, staging: Location, key: Mapping[str, Any]) -> No
         if before is None or before == key:
             continue
         names = sorted(k for k in before.keys() | key.keys() if before.get(k) != key.get(k))
+        old, new = (_shortened(facts.get(names[0])) for facts in (before, key))
         raise ResumeError(
             f"{final.path}: the unfinished store differs in {', '.join(names[:4])} "
-            f"({names[0]} was {_short(before.get(names[0]))}, is {_short(key.get(names[0]))}); "
+            f"({names[0]} was {old}, is {new}); "
             "repeat the call with the same arguments, or without resume"
         )
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -230,7 +233,7 @@ def _keeps_unfinished(
     return (resume or isinstance(error, _CLUSTER_ERRORS)) and bool(unfinished.journal.done())
 
 
-def _taken_over(final: Location) -> OutputBusyError:
+def _taken_over_error(final: Location) -> OutputBusyError:
     return OutputBusyError(
         f"{final.path}: was taken over by another process that resumed it; wait for that process"
     )

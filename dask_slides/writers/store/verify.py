@@ -75,7 +75,7 @@ def verify(path: Any) -> Verified:
         if not all(_is_inside(record.file) for record in records):
             raise ValueError(f"{path} names files outside the store")
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(target, [f"its manifest has changed ({error})"]) from error
+        raise _damage_error(target, [f"its manifest has changed ({error})"]) from error
     wrong = _differences(location, records, path)
     statuses = Counter(record.status for record in records if record.status)
     counted = sum(statuses[status] for status in STATUSES)
@@ -84,11 +84,11 @@ def verify(path: Any) -> Verified:
     if root_digest(open_group(target).attrs.asdict()) != manifest.get("root"):
         wrong.append("the attributes of the root have changed")
     if wrong:
-        raise _damaged(target, wrong)
+        raise _damage_error(target, wrong)
     return Verified(target, len(records), sum(record.size for record in records), dict(statuses))
 
 
-def _damaged(path: str, wrong: list[str]) -> StoreDamagedError:
+def _damage_error(path: str, wrong: list[str]) -> StoreDamagedError:
     more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
     return StoreDamagedError(f"{path}: {wrong[0]}{more}; write the store again")
 
@@ -100,9 +100,9 @@ def _checked(location: Location, file: str, sha256: Any) -> bytes:
     except (RemoteError, RemoteAccessError):
         raise
     except OSError as error:
-        raise _damaged(location.path, [f"{file} is missing"]) from error
+        raise _damage_error(location.path, [f"{file} is missing"]) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _damaged(location.path, [f"{file} has changed"])
+        raise _damage_error(location.path, [f"{file} has changed"])
     return data
 
 
