@@ -67,22 +67,22 @@ class Slide:
     """
 
     source: Source
-    """What reads the pixels."""
+    """Reads the pixels."""
     name: str
     """Name in messages and pictures."""
     mpp_yx: tuple[float, float] | None
     """Micrometres per pixel of level 0 along y and x."""
     path: str | None = None
-    """File or store it was opened from, None for a dask array."""
+    """File or store that the slide was opened from; None for a dask array."""
     details: tuple[tuple[str, str], ...] = ()
     """The items of `properties`."""
     images: tuple[str, ...] = ()
-    """Names of the images of the file, if it has several: what ``open_slide(image=)`` takes."""
+    """Names of the images, if the file has several; values for ``open_slide(image=)``."""
     described: tuple[Channel, ...] = ()
-    """What the file says of the channels; see `channels`."""
+    """Channels as described in the file; see `channels`."""
 
     __array_ufunc__: ClassVar[None] = None
-    """Makes ``array == slide`` False; NumPy and dask would compute the slide for it."""
+    """Makes ``array == slide`` return False; otherwise NumPy and dask compute the slide for it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,12 +101,12 @@ class Slide:
 
     @property
     def mpp(self) -> float | None:
-        """Micrometres per pixel of level 0: the mean of both axes, None if not known."""
+        """Micrometres per pixel of level 0: the mean of both axes; None if not known."""
         return None if self.mpp_yx is None else sum(self.mpp_yx) / 2
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """What the file says of itself: format, compression, scanner."""
+        """Metadata of the file: format, compression, scanner."""
         return MappingProxyType(dict(self.details))
 
     @property
@@ -117,7 +117,7 @@ class Slide:
 
     @property
     def data(self) -> da.Array:
-        """Level 0 as a dask array (y, x, c); of `from_dask` the array that was given."""
+        """Level 0 as a dask array (y, x, c); for `from_dask`, the array that you gave."""
         return self.to_dask()
 
     def to_dask(self, level: int = 0, *, chunks: Any = None) -> da.Array:
@@ -128,8 +128,8 @@ class Slide:
         level : int
             Index into `levels`.
         chunks : int, tuple or None
-            As in dask, along y and x. By default a chunk reads about 4,096 x 4,096 pixels of the
-            file, and there are at most 1,000 chunks. The pixels do not depend on it.
+            Chunks along y and x, as in dask. By default a chunk reads about 4,096 x 4,096 pixels
+            of the file, and there are at most 1,000 chunks. Chunks do not change the pixels.
 
         Returns
         -------
@@ -171,15 +171,15 @@ class Slide:
         SlideArgumentError
             The region reaches beyond the level.
         TileDecodeError
-            The pixels are damaged.
+            A tile of the region cannot be decoded.
         """
-        this = self.levels[self._level(level)]
-        top, left = (round(at / factor) for at, factor in zip((y, x), this.downsample, strict=True))
+        info = self.levels[self._level(level)]
+        top, left = round(y / info.downsample[0]), round(x / info.downsample[1])
         region = Region(top, left, height, width)
-        if not region.within(this.shape):
+        if not region.within(info.shape):
             raise SlideArgumentError(
                 f"{self.name}: rows {top} to {top + height}, columns {left} to {left + width} do "
-                f"not lie in level {level} of {this.shape[0]} x {this.shape[1]}; move or shrink "
+                f"not lie in level {level} of {info.shape[0]} x {info.shape[1]}; move or shrink "
                 "the region"
             )
         return self.source.read(level, region)
@@ -187,13 +187,13 @@ class Slide:
     def thumbnail(self, max_size: int = 1024) -> Array:
         """Compute a small picture of the whole image.
 
-        It is resized from the smallest level that is larger. `resize` starts from one of twice the
-        size, which takes longer and looks better.
+        It is resized from the smallest level that is at least as large. `resize` starts from a
+        level at least twice as large as the result, which is slower and looks better.
 
         Parameters
         ----------
         max_size : int
-            Longest side of the result in pixels; a smaller image stays as it is.
+            Longest side of the result in pixels; a smaller image is not enlarged.
 
         Returns
         -------
@@ -202,7 +202,7 @@ class Slide:
         """
         if not isinstance(max_size, int | np.integer) or max_size < 1:
             raise SlideArgumentError(f"max_size={max_size} is not a size; give 1 or more")
-        if 0 in self.shape:  # all of it was cut off
+        if 0 in self.shape:  # an entirely blank slide was cut off
             return np.empty(self.shape, self.dtype)
         ratio = max(1.0, max(self.shape[:2]) / max_size)
         size = (level_size(self.shape[0], ratio), level_size(self.shape[1], ratio))
@@ -212,7 +212,7 @@ class Slide:
         return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
 
     def bad_tiles(self, level: int = 0) -> tuple[BadTile, ...]:
-        """Find the tiles of the file for which this image shows the fill value.
+        """Find the absent and corrupt tiles, for which this image shows the fill value.
 
         Absent tiles are listed in the file, and nothing is decoded to find them. If the slide was
         opened with ``on_bad_tile="mask"``, corrupt tiles are found too: every tile that this
@@ -226,7 +226,8 @@ class Slide:
         Returns
         -------
         tuple of BadTile
-            In order of position. For a resized or cut image, the tiles of the file that it needs.
+            Ordered by position. For a resized or cut image, those tiles of the file that its pixels
+            are computed from.
         """
         return bad_tiles_of_level(self.source, self._level(level))
 
@@ -256,7 +257,7 @@ class Slide:
         Raises
         ------
         SlideMemoryError
-            They take more than `ARRAY_LIMIT` bytes.
+            The pixels take more than `ARRAY_LIMIT` bytes.
         """
         if copy is False:
             raise ValueError(f"{self.name}: the pixels are not in memory yet; use copy=None")
@@ -303,7 +304,7 @@ class Slide:
         return pictures.facts_html(self.name, facts, self._small_picture())
 
     def _small_picture(self) -> Array | None:
-        """Return a picture of the smallest level, if it is quick to read."""
+        """Return a picture of the smallest level; None if it is too large or empty."""
         number, level = len(self.levels) - 1, self.levels[-1]
         if not 0 < math.prod(level.shape) <= pictures.CHEAP_PIXELS:
             return None
@@ -312,7 +313,7 @@ class Slide:
 
 
 SlideLike: TypeAlias = Slide | str | os.PathLike[str] | da.Array | np.ndarray
-"""What every function takes as its slide: a Slide, a path or address, a dask or numpy array."""
+"""What you can pass as a slide: a Slide, a path or address, a dask or numpy array."""
 
 
 def mpp_text(mpp_yx: tuple[float, float] | None) -> str:
@@ -350,35 +351,36 @@ def open_slide(
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float, optional
-        Value shown where there is none: for transparent, masked and nodata pixels and absent
-        tiles. It must be a value of the dtype. By default the nodata value of the file, else white
+        Value of pixels without data: transparent, masked and nodata pixels, and absent tiles. It
+        must be a value of the dtype. By default the nodata value of the file, else white
         for RGB and RGBA images (the largest value of an integer dtype, 1.0 for floats), else 0.
     image : str or int, optional
         Name or number of the image, if the file has several; `Slide.images` lists them. By default
         the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, and the
         first image of an OME-Zarr store.
     axes : str, optional
-        What stacked pages are, if the file does not say it or is wrong: one letter for each axis
-        as stored, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour samples.
+        Axes of the stored pages, if the file does not name them or is wrong: one letter per axis
+        in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour
+        samples.
     z, t : int
-        Which plane to read if there are several along Z or T; `Slide.properties` has the numbers.
+        Plane to read, if there are several along Z or T; `Slide.properties` says how many.
     on_bad_tile : {"raise", "mask"}
         What happens to a tile that cannot be decoded. "raise" raises TileDecodeError when its
         pixels are read. "mask" shows `fill`, and `Slide.bad_tiles`, blank maps, packs and written
         stores list the tile. Absent tiles are legal and show `fill` in both cases. Pixels of bad
-        tiles are in no statistics, no packed tile and no crop, and a resized pixel that needs one
-        shows `fill`.
+        tiles are never part of statistics, packed tiles or crops, and a resized pixel that depends
+        on one shows `fill`.
     limits : Limits
-        How much a file may declare before it is refused.
+        Largest sizes that a file may declare; a file that declares more is refused.
     sha256 : str, optional
-        Checksum of the file in hexadecimal. The whole file is read once and compared, which also
-        finds damage that a codec does not notice.
+        Checksum of the file in hexadecimal. The whole file is read once to compare it, which also
+        finds damage that codecs do not detect.
 
     Returns
     -------
     Slide
-        Pixels are (y, x, c). Palettes are looked up, inverted grey is turned, alpha is
-        composited on `fill`.
+        Pixels are (y, x, c). Palette indices become colours, inverted grey becomes normal grey,
+        and alpha is composited on `fill`.
 
     Raises
     ------
@@ -387,17 +389,17 @@ def open_slide(
     SlideNotFoundError
         There is nothing at the path.
     SlideFormatError
-        The file is not an image, or contradicts itself.
+        The file is not an image, or its metadata contradict each other.
     SlideTruncatedError
-        The file ends before its image does; a kind of SlideFormatError.
+        The file is shorter than its metadata say; a subclass of SlideFormatError.
     SlideLimitError
         The file declares more than `limits`.
     SlideChangedError
         The file does not have the checksum `sha256`.
     SlideUnsupportedError
-        The image is valid, but of a kind that cannot be read.
+        The image is valid, but not supported.
     RemoteError, RemoteAccessError
-        The server of an address does not answer correctly, or does not allow access.
+        The server of an address gives no valid answer, or denies access.
 
     Examples
     --------
@@ -412,23 +414,23 @@ def open_slide(
     if fill is not None and (not isinstance(fill, int | float | np.number) or np.isinf(fill)):
         raise SlideArgumentError(f"fill={fill!r} is not a pixel value; give a number, or None")
     choice = ImageSelection(image, axes, z, t)
-    text = os.fspath(path)
-    # a worker may run in another directory
-    text = checked_address(text) if is_remote(text) else os.path.abspath(text)
-    identity = None if sha256 is None else check_digest(text, sha256)
-    opened = open_source(text, fill, limits, choice)
+    address = os.fspath(path)
+    # absolute, as a worker may run in another directory
+    address = checked_address(address) if is_remote(address) else os.path.abspath(address)
+    identity = None if sha256 is None else check_digest(address, sha256)
+    opened = open_source(address, fill, limits, choice)
     source = opened.source
     if identity is not None:
-        check_identity(text, identity)
+        check_identity(address, identity)
     if on_bad_tile == "mask":
         source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
     metadata = (tuple(opened.properties.items()), opened.images, opened.channels)
-    return Slide(source, Path(text).name, given or opened.mpp, text, *metadata)
+    return Slide(source, Path(address).name, given or opened.mpp, address, *metadata)
 
 
 def from_dask(array: da.Array | np.ndarray, *, mpp: Mpp = None) -> Slide:
-    """Make a slide of a dask array of any chunking.
+    """Make a slide from a dask array with any chunks.
 
     Parameters
     ----------
@@ -440,7 +442,7 @@ def from_dask(array: da.Array | np.ndarray, *, mpp: Mpp = None) -> Slide:
     Returns
     -------
     Slide
-        It has one level. Its graphs contain the graph of the array.
+        A slide of one level. Its graphs contain the graph of the array.
 
     Raises
     ------
@@ -457,7 +459,7 @@ def from_dask(array: da.Array | np.ndarray, *, mpp: Mpp = None) -> Slide:
 
 
 def as_slide(slide: SlideLike) -> Slide:
-    """Return `slide` if it is one, else open the path or wrap the array."""
+    """Return `slide` itself, the slide at a path, or the slide of an array."""
     if isinstance(slide, Slide):
         return slide
     if isinstance(slide, str | os.PathLike):

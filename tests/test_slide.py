@@ -16,7 +16,7 @@ from dask_slides.slide import as_slide
 
 
 @given(images(), st.data())
-def test_to_dask_is_the_image_for_any_chunks(image, data):
+def test_to_dask_gives_the_image_for_any_chunks(image, data):
     array = da.from_array(image, chunks=(*data.draw(chunkings(image.shape)), image.shape[2]))
     chunks = data.draw(chunkings(image.shape))
     found = ds.from_dask(array).to_dask(chunks=chunks)
@@ -25,14 +25,14 @@ def test_to_dask_is_the_image_for_any_chunks(image, data):
 
 
 @given(images(), st.data())
-def test_read_is_a_slice(image, data):
+def test_read_gives_a_slice_of_the_image(image, data):
     height, width = image.shape[:2]
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     h, w = data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x))
     assert np.array_equal(ds.from_dask(image).read(y, x, h, w), image[y : y + h, x : x + w])
 
 
-def test_open_slide_has_shape_levels_and_pixels_of_a_file(pyramid, stained):
+def test_open_slide_gives_shape_levels_and_pixels_of_a_file(pyramid, stained):
     slide = ds.open_slide(pyramid)
     assert slide.shape == (768, 1024, 3) and slide.dtype == np.uint8
     assert slide.path == str(pyramid) and slide.name == "pyramid.tif"
@@ -86,7 +86,7 @@ def test_chunks_that_do_not_fit_are_refused(chunks):
         slide.to_dask(chunks=chunks)
 
 
-def test_mpp_is_of_the_file_or_of_the_caller(tmp_path):
+def test_mpp_comes_from_the_file_or_the_caller(tmp_path):
     path = tmp_path / "half.tif"
     image = pixels(0, (40, 50, 3), "uint8")
     tifffile.imwrite(path, image, resolution=(20_000, 40_000), resolutionunit="CENTIMETER")
@@ -129,7 +129,7 @@ def test_a_missing_path_is_reported(tmp_path):
 
 
 @given(images(dtype="uint8"), st.integers(1, 100))
-def test_a_thumbnail_is_the_whole_image_small(image, longest):
+def test_a_thumbnail_equals_the_resized_image(image, longest):
     found = ds.from_dask(image).thumbnail(longest)
     ratio = max(1.0, max(image.shape[:2]) / longest)
     shape = tuple(max(1, int(side / ratio + 0.5)) for side in image.shape[:2])
@@ -201,7 +201,7 @@ def test_a_slide_is_frozen_and_pickles_small(tissue_tiff, tissue):
     assert np.array_equal(again.data.compute(), slide.data.compute())
 
 
-def test_a_large_slide_is_few_tasks_and_few_bytes(tissue_tiff):
+def test_a_large_slide_has_few_tasks_and_a_small_graph(tissue_tiff):
     slide = ds.open_slide(tissue_tiff)
     level = dataclasses.replace(slide.levels[0], shape=(100_000, 100_000))
     source = dataclasses.replace(slide.source, levels=(level,))
@@ -243,7 +243,7 @@ def test_asarray_of_a_large_slide_is_refused():
         np.asarray(small, float)
 
 
-def test_the_repr_says_what_the_slide_is(pyramid):
+def test_the_repr_of_a_slide(pyramid):
     slide = ds.open_slide(pyramid, mpp=(0.25, 0.5))
     assert repr(slide) == (
         "Slide<pyramid.tif, shape=(768, 1024, 3), dtype=uint8, mpp=(0.25, 0.5), "
@@ -272,10 +272,10 @@ def test_slides_compare_without_an_error(tissue, tissue_tiff):
 
 def test_html_is_escaped(tissue_tiff):
     slide = ds.open_slide(tissue_tiff, mpp=0.25)
-    evil = dataclasses.replace(
+    hostile = dataclasses.replace(
         slide, name="<img src=x onerror='1'>", details=(("<k>", "<script>alert(1)</script>"),)
     )
-    html = evil._repr_html_()
+    html = hostile._repr_html_()
     assert "<script" not in html and "<k>" not in html and "<img src=x" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "&lt;k&gt;" in html
     assert "onerror='1'" not in html
@@ -300,7 +300,7 @@ def test_html_shows_other_dtypes(dtype):
         assert f"{channels} channels, {dtype}" in html and "data:image/png" in html
 
 
-def test_a_plot_shows_the_slide_in_its_own_coordinates(tissue_tiff, tissue, axes):
+def test_a_plot_shows_the_slide_in_pixels_of_level_0(tissue_tiff, tissue, axes):
     slide = ds.open_slide(tissue_tiff)
     assert slide.plot(axes, max_size=420) is axes
     shown = axes.images[0]
@@ -320,7 +320,7 @@ def test_a_plot_creates_axes_if_none_are_given(tissue_tiff, axes):
     plt.close(made.figure)
 
 
-def test_a_raster_file_is_a_slide_too(tmp_path, tissue):
+def test_a_png_is_opened_as_a_slide(tmp_path, tissue):
     Image.fromarray(tissue).save(tmp_path / "a.png")
     slide = ds.open_slide(tmp_path / "a.png")
     assert np.array_equal(slide.to_dask(chunks=100).compute(), tissue)

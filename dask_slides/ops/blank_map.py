@@ -1,4 +1,4 @@
-"""Blank maps: which tiles of a slide's grid hold nothing."""
+"""Blank maps: which tiles of a slide show no tissue."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from dask_slides.slide import Slide, SlideLike, as_slide, mpp_text
 BLANK_LADDER = (40, 20, 10, 8)
 """Tiles per side, for a longest side above 50,000 px, 25,000, 10,000, and below."""
 SMALL_GRID = 4096
-"""Grids up to this many tiles store histograms, so that any detector can be tried."""
+"""Grids of up to this many tiles store histograms, so that you can change the detector later."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlankMap(EqualByFields):
-    """Which tiles of a slide's grid are blank, and the statistics that decide it.
+    """The blank tiles of a slide, and the statistics that a detector decides by.
 
     `blank_map` returns a lazy one; `compute` returns the same in memory.
     """
@@ -41,26 +41,26 @@ class BlankMap(EqualByFields):
     blank: Any
     """(rows, cols) bool, True = blank: a dask array, or numpy once computed.
 
-    A tile that touches an absent or corrupt tile of the file is never blank, as part of it was not
-    seen. Nodata and masked pixels count as empty: a tile of nothing else is blank.
+    A tile that touches an absent or corrupt tile of the file is never blank, as some of its pixels
+    are missing. Nodata and masked pixels show no tissue: a tile without other pixels is blank.
     """
     statistics: Any
-    """(rows, cols, record) float64: dask or numpy. `stats` gives them by name."""
+    """(rows, cols, record) float64, dask or numpy; `stats` has them by name."""
     grid: TileGrid
     """The tiles, in pixels of level 0."""
     detector: Detector
     fields: tuple[str, ...]
-    """What the statistics hold beyond count, sum and sum of squares."""
+    """Names of the statistics beyond count, sum and sum of squares."""
     name: str = ""
     """Name of the slide."""
     mpp_yx: tuple[float, float] | None = None
     """Micrometres per pixel of level 0 of the slide, along y and x."""
     task_bytes: int = 0
-    """Peak bytes of one task of the statistics."""
+    """Peak memory in bytes of one task that computes statistics."""
     source: Source | None = None
     """The pixels that the statistics are computed from."""
     bad_tiles: tuple[BadTile, ...] = ()
-    """The absent and corrupt tiles of the file that the grid touches; known once computed."""
+    """The absent and corrupt tiles of the file that the grid touches; empty until computed."""
 
     @property
     def computed(self) -> bool:
@@ -98,8 +98,8 @@ class BlankMap(EqualByFields):
         Parameters
         ----------
         **kwargs
-            What ``compute`` of a dask array takes: ``scheduler="threads"``, ``num_workers=4``, and
-            options of the scheduler.
+            Arguments of ``compute`` of a dask array: ``scheduler="threads"``, ``num_workers=4``,
+            and options of the scheduler.
 
         Returns
         -------
@@ -127,7 +127,7 @@ class BlankMap(EqualByFields):
             found = self.with_statistics(
                 compute(self.statistics, "blank map", None, self._describe_block)
             )
-            if isinstance(self.blank, np.ndarray):  # set by the caller, who has the last word
+            if isinstance(self.blank, np.ndarray):  # set by the caller, so it is not replaced
                 found = replace(found, blank=self.blank)
             if self.source is None:
                 return found
@@ -143,12 +143,12 @@ class BlankMap(EqualByFields):
         return f"{self.name}: level 0, y {region.y}, x {region.x}, {size}"
 
     def with_statistics(self, statistics: Array) -> BlankMap:
-        """Return the map in memory that the detector makes of these statistics."""
+        """Return the computed map with these statistics; the detector decides what is blank."""
         blank = _decide(statistics, self.detector, self.fields)
         return replace(self, statistics=statistics, blank=blank)
 
     def with_detector(self, detector: Detector) -> BlankMap:
-        """Return the map that another detector makes of the same statistics; nothing is read.
+        """Apply another detector to the same statistics; nothing is read.
 
         Parameters
         ----------
@@ -190,9 +190,9 @@ class BlankMap(EqualByFields):
         return pictures.plot_image(picture, self.grid.shape, f"{self.name}: blank tiles", ax)
 
     def __repr__(self) -> str:
-        of = self.name if self.source is None else provenance(self.source, self.name)
+        source = self.name if self.source is None else provenance(self.source, self.name)
         facts = [
-            of, f"shape={self.shape}", "dtype=bool", f"tile_size={self.grid.tile}",
+            source, f"shape={self.shape}", "dtype=bool", f"tile_size={self.grid.tile}",
             f"mpp={mpp_text(self.mpp_yx)}", f"detector={self.detector!r}",
         ]  # fmt: skip
         if self.computed:
@@ -213,7 +213,9 @@ class BlankMap(EqualByFields):
             return pictures.facts_html(f"Blank map of {self.name}, not computed", facts, None)
         facts["tissue"] = f"{self.tissue_share:.1%} of the tiles"
         if self.unknown.any():
-            facts["unknown"] = f"{self.unknown.mean():.1%} of the tiles: damaged or absent in file"
+            facts["unknown"] = (
+                f"{self.unknown.mean():.1%} of the tiles: corrupt or absent in the file"
+            )
         facts["memory"] = pictures.bytes_text(self.statistics.nbytes)
         picture = pictures.grid_picture(self.blank, side=256) if self.blank.size else None
         return pictures.facts_html(f"Blank map of {self.name}", facts, picture)
@@ -222,14 +224,14 @@ class BlankMap(EqualByFields):
 def _decide(
     statistics: Any, detector: Detector, fields: tuple[str, ...], known: bool = True
 ) -> Any:
-    """Return which tiles are blank, or unknown if not `known`: dask or numpy, as `statistics`.
+    """Return which tiles are blank, or which are unknown if `known` is False.
 
-    The tasks take records of the statistics, so that whoever computes several of these arrays
-    together, or the statistics beside them, reads the slide once.
+    The array is a dask or numpy array, as `statistics` is. Its tasks take `statistics`, so that
+    computing several of these arrays together reads the slide once.
     """
     if isinstance(statistics, np.ndarray):
         return _decide_block(statistics, detector, fields, known)
-    if detector.pooled:  # it looks at all tiles at once
+    if detector.pooled:  # it needs all tiles in one block
         statistics = statistics.rechunk(statistics.shape)
     label = "blank-map" if known else "unknown-tiles"
     return statistics.map_blocks(
@@ -241,7 +243,7 @@ def _decide(
 def _decide_block(
     records: Array, detector: Detector, fields: tuple[str, ...], known: bool
 ) -> Array:
-    """Return which tiles show no tissue: of those seen whole, or of the others."""
+    """Return which tiles show no tissue: those without missing pixels, or the others."""
     stats = unpacked(records, fields)
     empty = detector.fit(stats)(stats) | (stats.count == 0)
     return np.asarray(empty & (stats.known == known))
@@ -253,11 +255,10 @@ def blank_map(
     tile_size: int | Sequence[int] | None = None,
     detector: Detector = Contrast(0.05),
 ) -> BlankMap:
-    """Find the blank tiles of a slide, exactly, from its pixels at level 0.
+    """Find the blank tiles of a slide from all its pixels at level 0.
 
-    A tile is judged by the pixels that the file holds. If it touches a tile of the file that is
-    absent, or corrupt and masked, it is never blank; ``.unknown`` is True if the rest of it shows
-    no tissue.
+    Only pixels with data count. A tile that touches an absent or a masked corrupt tile of the file
+    is never blank; ``.unknown`` is True for it if its other pixels show no tissue.
 
     Parameters
     ----------
@@ -265,8 +266,8 @@ def blank_map(
         The image.
     tile_size : int or (int, int), optional
         Height and width of a tile in pixels of the slide. Tiles at the right and bottom edge may
-        be smaller. By default there are 40, 20, 10 or 8 tiles per side, for a longest side above
-        50,000, 25,000, 10,000 px, or less.
+        be smaller. By default there are 40 tiles per side if the longest side is above 50,000 px,
+        20 above 25,000 px, 10 above 10,000 px, and 8 otherwise.
     detector : Detector
         `Contrast`, `Otsu`, `Brightness`, `Saturation`, a union ``a | b`` or an intersection
         ``a & b``.
@@ -298,20 +299,20 @@ def blank_map(
 
 
 def _tile_side(size: int, count: int) -> int:
-    """Return the side of one of `count` tiles; a multiple of 8 if the number of tiles allows it.
+    """Return the side of `count` tiles that cover `size`, a multiple of 8 if possible.
 
-    A cut along such sides can be decoded at 1/8.
+    A slide that is cut at multiples of 8 can be decoded at 1/8.
     """
     side = max(1, -(-size // count))
-    whole = -(-side // 8) * 8
-    return whole if -(-size // whole) == count else side
+    multiple = -(-side // 8) * 8
+    return multiple if -(-size // multiple) == count else side
 
 
 def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     """Return the lazy blank map of any grid, overlapping tiles included."""
     detector = checked_detector(detector)
-    keep = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
-    fields = fields_of(keep, slide.dtype)
+    stored = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
+    fields = fields_of(stored, slide.dtype)
     length = record_length(fields)
     if not grid.rows * grid.cols:
         statistics: Any = np.zeros((grid.rows, grid.cols, length))

@@ -23,7 +23,7 @@ class SlideCheck:
     statuses: dict[str, int]
     """How many of them are "ok", "absent" and "corrupt"."""
     bad_tiles: tuple[BadTile, ...]
-    """The absent and corrupt tiles, by level and position. Absent neighbours are listed as one."""
+    """The absent and corrupt tiles, ordered by level and position; absent neighbours are joined."""
 
     @property
     def good(self) -> bool:
@@ -34,7 +34,7 @@ class SlideCheck:
 def check_slide(slide: SlideLike) -> SlideCheck:
     """Decode every tile of every level of a slide, and list those that are absent or corrupt.
 
-    The tiles are decoded on the active scheduler, and the pixels are dropped.
+    The tiles are decoded on the active scheduler; their pixels are not returned.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def check_slide(slide: SlideLike) -> SlideCheck:
         tiles += -(-level.shape[0] // level.tile[0]) * -(-level.shape[1] // level.tile[1])
         found += bad_tiles_of_level(source, number, decodes=True)
     count = Counter[str]()
-    for tile in found:  # absent neighbours are listed as one
+    for tile in found:  # absent neighbours are joined
         height, width = source.levels[tile.level].tile
         count[tile.status] += -(-tile.height // height) * -(-tile.width // width)
     statuses = {OK: tiles - count.total(), ABSENT: count[ABSENT], CORRUPT: count[CORRUPT]}

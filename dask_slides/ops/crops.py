@@ -32,25 +32,25 @@ from dask_slides.runtime.scheduler import compute
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 MIN_TASKS = 8
-"""Smallest number of tasks. It is small, as neighbouring crops share decoded tiles of the slide,
-and two tasks decode those at their common edge twice."""
+"""Least number of tasks. It is small because neighbouring crops share decoded tiles of the slide,
+and two neighbouring tasks both decode the tiles at their common edge."""
 ROUNDS = 16
-"""Draws before dense cells of the grid are taken for the crops that are still missing."""
+"""Rounds of drawing. Then dense cells are taken for missing crops, or crops are repeated."""
 
 
 @dataclass(frozen=True)
 class CropStatsBlock:
-    """Statistics of crops, one block of them per task."""
+    """Compute the statistics of crops, one block of crops per task."""
 
     tiles: TileBlock
     fields: tuple[str, ...]
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what the crops of `block` read."""
+        """Return the level and the region that the crops of `block` read."""
         return self.tiles.window(block)
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return (n, record)."""
+        """Return the statistics of the crops of a block, (n, record)."""
         start, stop = self.tiles.starts[block_id[0] : block_id[0] + 2]
         regions = self.tiles.regions(source, slice(start, stop))
         pixels = self.tiles(source, block_id)
@@ -68,6 +68,7 @@ class CropStatsBlock:
 def _stats_at(
     image: Slide, yx: NDArray[np.int64], tile: tuple[int, int], fields: tuple[str, ...]
 ) -> CellStats:
+    """Compute the statistics of the crops at `yx`."""
     order = _reading_order(yx)
     tiles, lengths = plan_tile_blocks(image.source, yx[order], tile, 0, MIN_TASKS)
     records = map_blocks(
@@ -83,7 +84,7 @@ def _stats_at(
 
 
 def _reading_order(yx: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the order by rows, then columns: neighbours share decoded tiles of the slide."""
+    """Return the order by y, then x, as neighbours share decoded tiles of the slide."""
     return np.lexsort((yx[:, 1], yx[:, 0]))
 
 
@@ -108,8 +109,8 @@ def _map_of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
     grid, shape = blank_map.grid, image.shape[:2]
     if grid.shape != shape or grid.tile != grid.stride:
         raise SlideArgumentError(
-            f"{image.name}: the blank map is of an image of {grid.shape[0]} x {grid.shape[1]} px "
-            f"where crops are drawn from {shape[0]} x {shape[1]}; make one of that size"
+            f"{image.name}: the blank map is of an image of {grid.shape[0]} x {grid.shape[1]} px, "
+            f"and crops are drawn from {shape[0]} x {shape[1]} px; make a map of that size"
         )
     return blank_map.compute()
 
@@ -144,10 +145,10 @@ def random_crops(
 ) -> TilePack:
     """Draw random crops from the dense areas of a slide.
 
-    The centre of a crop lies anywhere in a dense cell of a grid of the crop's size, and the crop
-    itself is not blank under the detector. No crop touches an absent or a masked corrupt tile of
-    the slide. The same seed draws the same crops on any scheduler and for any chunks. The
-    positions are found at once; the pixels stay lazy.
+    The centres of crops are drawn from the dense cells of a grid, whose cells have the size of a
+    crop. The crops themselves are not blank either. No crop touches an absent or a masked corrupt
+    tile of the slide. The same seed draws the same crops on any scheduler and for any chunks. The
+    positions are computed immediately; the pixels stay lazy.
 
     Parameters
     ----------
@@ -158,19 +159,19 @@ def random_crops(
     size : int or (int, int)
         Height and width of a crop in pixels of the result.
     seed : int
-        For `numpy.random.default_rng`.
+        Seed of `numpy.random.default_rng`.
     downsample, mpp
         Scale of the crops, as in `resize`; by default full resolution.
     detector : Detector
         Decides which cells and crops are blank; the others are dense.
     blank_map : BlankMap, optional
-        Decides instead of `detector`: the centre of a crop lies where ``.blank`` is False. A map of
-        this slide, or of its `resize` if the crops have a scale, with cells of any size.
+        Used instead of `detector`: centres of crops are drawn where ``.blank`` is False. It must be
+        of this slide, or of its `resize` if the crops have a scale. Its cells may have any size.
 
     Returns
     -------
     TilePack
-        In order of position, so shuffle it for training. If all of the slide is blank, the pack is
+        Ordered by position, so shuffle it for training. If the whole slide is blank, the pack is
         empty and BlankSlideWarning is issued.
 
     Raises
@@ -210,7 +211,7 @@ def _draw_dense(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return n corners of crops with their centres in dense cells, and their scores.
 
-    With `by_detector` the crops themselves are dense too; the cells are of their size then.
+    If `by_detector`, the crops themselves are dense too; the cells then have the size of a crop.
     """
     grid = found.grid
     usable = found.stats.whole if by_detector else found.stats.count > 0
@@ -233,7 +234,7 @@ def _draw_dense(
         rest = rng.integers(len(cells), size=missing)
         corners.append(cells[rest])
         scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])
-    elif 0 < missing < n:  # too many touch pixels without a value: crops are repeated
+    elif 0 < missing < n:  # few candidates have data in all pixels: repeat crops
         drawn, drawn_scores = np.concatenate(corners), np.concatenate(scores)
         rest = rng.integers(len(drawn), size=missing)
         corners.append(drawn[rest])

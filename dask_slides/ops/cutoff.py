@@ -21,14 +21,14 @@ from dask_slides.plots import pictures
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
 SNAP = 2.0**20
-"""Points are rounded to 1/SNAP of a pixel, so that scaling there and back is exact."""
+"""Points are rounded to 1/SNAP of a pixel, so that `to_source` inverts `from_source` exactly."""
 
 
 @dataclass(frozen=True, repr=False)
 class Cutoff:
-    """A slide without its entirely blank rows and columns, and coordinates to and from the source.
+    """A slide without its entirely blank rows and columns.
 
-    The source is the slide that was cut.
+    It converts coordinates to and from its source, the slide that was cut.
     """
 
     image: Slide
@@ -44,7 +44,7 @@ class Cutoff:
 
     @property
     def factors(self) -> tuple[float, float]:
-        """Source pixels for one of the image, along y and x."""
+        """Source pixels per image pixel, along y and x."""
         height, width = self.image.shape[:2]
         if not height * width:
             return 1.0, 1.0
@@ -52,7 +52,7 @@ class Cutoff:
 
     @property
     def gain(self) -> float:
-        """How many times the cut raises the resolution, at the same longest side."""
+        """Factor by which the cut raises the resolution, for the same longest side."""
         longest = max(self.rows.length, self.columns.length)
         return max(self.source_shape) / longest if longest else 1.0
 
@@ -70,12 +70,12 @@ class Cutoff:
         ndarray, (..., 2), float64
             In pixels of level 0 of the source; NaN for points outside the image.
         """
-        points = _points(yx)
+        points = _checked_points(yx)
         fy, fx = self.factors
         return np.stack(
             (
-                self.rows.to_source(_snapped(points[..., 0] * fy)),
-                self.columns.to_source(_snapped(points[..., 1] * fx)),
+                self.rows.to_source(_rounded(points[..., 0] * fy)),
+                self.columns.to_source(_rounded(points[..., 1] * fx)),
             ),
             axis=-1,
         )
@@ -94,7 +94,7 @@ class Cutoff:
             In pixels of the image; NaN for points that were cut off. `to_source` is the exact
             inverse.
         """
-        points = _points(yx)
+        points = _checked_points(yx)
         fy, fx = self.factors
         y = self.rows.from_source(points[..., 0]) / fy
         x = self.columns.from_source(points[..., 1]) / fx
@@ -127,14 +127,14 @@ class Cutoff:
         return pictures.facts_html(f"Cut-off of {self.image.name}", facts, picture)
 
 
-def _points(yx: Any) -> Array:
+def _checked_points(yx: Any) -> Array:
     points = np.asarray(yx, np.float64)
     if points.ndim < 1 or points.shape[-1] != 2:
         raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), which is (y, x)")
     return points
 
 
-def _snapped(points: Array) -> Array:
+def _rounded(points: Array) -> Array:
     return np.rint(points * SNAP) / SNAP
 
 
@@ -154,15 +154,15 @@ def cutoff_resize(
     """Cut off the rows and columns of the grid that are entirely blank, then resize the rest.
 
     The scale applies after the cut, so that you get a higher resolution for the same image size.
-    The blank map is computed at once; the image stays lazy.
+    The blank map is computed immediately; the image stays lazy.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
     downsample, mpp, max_size, shape, kernel, gap
-        As in `resize`, applied to the cut image. Without a scale, the size of the whole slide
-        decides.
+        As in `resize`, applied to the cut image. Without a scale, the scale follows from the size
+        of the whole slide.
     tile_size, detector
         As in `blank_map`.
     blank_map : BlankMap, optional
@@ -198,7 +198,7 @@ def cutoff_resize(
         blank_map = make_blank_map(slide, tile_size=tile_size, detector=detector)
     elif not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
-            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
         )
     elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
         raise SlideArgumentError(
@@ -216,7 +216,7 @@ def cutoff_resize(
     full = slide.shape[:2]
     if blank.all():
         warnings.warn(
-            f"{slide.name}: every tile is blank under {blank_map.detector}; nothing is left",
+            f"{slide.name}: every tile is blank under {blank_map.detector}; the image is empty",
             BlankSlideWarning,
             stacklevel=2,
         )

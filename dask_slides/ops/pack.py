@@ -1,4 +1,4 @@
-"""Tile packs: the dense tiles of a slide, ready for a network."""
+"""Tile packs: the dense tiles of a slide, ready for training."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ PACK_LADDER = (20, 10, 5, 4)
 """Tiles per side, for a longest side above 50,000 px, 25,000 px, 10,000 px, and below."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)  # == of arrays has no single answer
+@dataclass(frozen=True, eq=False, repr=False)  # == of arrays is not a bool
 class TilePack:
     """Tiles of one size, with their positions in the source and their scores.
 
-    A pack is equal to itself only.
+    Two packs are equal only if they are the same object.
     """
 
     __array_ufunc__: ClassVar[None] = None
-    """Keeps numpy from reading all tiles in ``array == pack``."""
+    """Prevents NumPy from reading all tiles for ``array == pack``."""
 
     tiles: da.Array
     """(n, h, w, c), of the dtype of the slide; lazy."""
@@ -57,11 +57,11 @@ class TilePack:
     attributes: Mapping[str, Any]
     """source, source_shape, mpp, downsample, tile_size, stride, detector, version.
 
-    If tiles of the slide are absent or corrupt, also `skipped`, the number of tiles of the pack
-    that were left out because they touch one, and `bad_tiles`, which lists those of the slide.
+    If tiles of the slide are absent or corrupt, also `bad_tiles`, the list of these tiles, and
+    `skipped`, the number of tiles that were left out of the pack because they touch one.
     """
     reader: TileReader | None = None
-    """Reads tiles in a worker; without one they are read through `tiles`."""
+    """Reads tiles without dask; if None, they are read through `tiles`."""
 
     def __repr__(self) -> str:
         facts = [
@@ -79,19 +79,19 @@ class TilePack:
         """Read tile `i` (h, w, c), and no other tile of its chunk.
 
         A slice, a list of numbers in any order, or a mask of n booleans reads several tiles
-        (n, h, w, c), in threads of this process. So a pack is a map-style dataset, as PyTorch's
-        DataLoader takes it, with workers of any kind.
+        (n, h, w, c), in threads of this process. So a pack is a map-style dataset for PyTorch's
+        DataLoader, with any kind of workers.
 
         Raises
         ------
         IndexError
-            The pack has fewer tiles.
+            `i` is not the number of a tile.
         """
         if isinstance(i, slice) or np.ndim(i) == 1:
             return self._read_several(np.arange(len(self))[i])
         number = operator.index(i)
         if not -len(self) <= number < len(self):
-            raise IndexError(f"tile {number:,} of a pack of {len(self):,}")
+            raise IndexError(f"there is no tile {number:,} in a pack of {len(self):,}")
         number %= len(self)
         if self.reader is None:
             return np.asarray(self.tiles[number].compute(scheduler="sync"))
@@ -117,7 +117,7 @@ class TilePack:
         return None if value is None else float(value)
 
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
-        """Return a picture (y, x, 3), uint8, of up to `count` tiles from all over the pack."""
+        """Return a picture of up to `count` evenly chosen tiles, (y, x, 3) uint8."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
         return pictures.contact_sheet(list(self[chosen]), columns, side)
 
@@ -179,7 +179,7 @@ def _fill_of(slide: Slide, fill: Any) -> Any:
 
 
 def _factors(slide: Slide, image: Slide) -> list[float]:
-    """Return how many pixels of `slide` one of `image` covers; 1 if `image` is empty."""
+    """Return the pixels of `slide` per pixel of `image`, (y, x); 1 if `image` is empty."""
     return [a / b if b else 1.0 for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
 
 
@@ -252,40 +252,42 @@ def pack_tiles(
 ) -> TilePack:
     """Pack the tiles of a slide that are not blank.
 
-    The statistics of the tiles are computed at once, in one pass; the tiles stay lazy. A tile that
-    touches an absent or a masked corrupt tile of the slide is never packed.
+    The statistics of the tiles are computed immediately, in one pass; the tiles stay lazy. A tile
+    that touches an absent or a masked corrupt tile of the slide is never packed.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
     tile_size : int or (int, int), optional
-        Height and width of a tile in pixels of the pack. By default square tiles, 20, 10, 5
-        or 4 along the mean side for a longest side above 50,000, 25,000, 10,000 px, or less.
+        Height and width of a tile in pixels of the pack. By default tiles are square. There are 20
+        along the mean of both sides if the longest side is above 50,000 px, 10 above 25,000 px,
+        5 above 10,000 px, and 4 otherwise.
     stride : int or (int, int), optional
         Distance between tiles; by default the tile size, so that they do not overlap.
     downsample, mpp
         Scale of the tiles, as in `resize`; by default full resolution.
     detector : Detector
-        Decides by the pixels of each tile, at the scale of the pack.
+        Decides which tiles are blank, from their pixels at the scale of the pack.
     edge : {"drop", "pad", "shift"}
-        What happens to a last tile that does not fit: it is left out, padded with `fill`, or
-        moved back until it fits.
+        What to do with a tile that reaches beyond the edge of the image: leave it out, pad it with
+        `fill`, or move it back until it fits.
     top_k : int, optional
-        Pack only the k tiles of the highest scores; of equal ones the upper, then the left.
+        Pack only the `top_k` tiles with the highest scores. If scores are equal, upper tiles are
+        preferred, then left ones.
     fill : float, optional
-        Value of the pixels that ``edge="pad"`` adds. By default that of pixels of the slide without
-        a value; for a dask array white if it has three channels of bytes, else 0.
+        Value of the pixels that ``edge="pad"`` adds. By default the fill value of the slide; for a
+        dask array, white if it has three channels of uint8, else 0.
     blank_map : BlankMap, optional
-        Decides instead of `detector`: a tile is packed where ``.blank`` is False, and no pixel is
-        read. Its cells must be the tiles of the pack, made of this slide, or of its `resize` if the
-        pack has a scale. `tile_size` is by default that of its cells.
+        Used instead of `detector`: tiles where ``.blank`` is False are packed. It must be of this
+        slide, or of its `resize` if the pack has a scale, and its cells must be the tiles of the
+        pack. `tile_size` is by default the size of its cells. If it is computed, no pixel is read.
 
     Returns
     -------
     TilePack
         ``.tiles`` (n, h, w, c); ``.y`` and ``.x`` in pixels of level 0; ``.score``, the standard
-        deviation of each tile. In order of position. If all tiles are blank, the pack is empty and
+        deviation of each tile. Ordered by position. If all tiles are blank, the pack is empty and
         BlankSlideWarning is issued.
 
     Raises
@@ -293,7 +295,7 @@ def pack_tiles(
     SlideArgumentError
         An argument is wrong.
     SlideMppError
-        `mpp` is given and that of the slide is unknown.
+        `mpp` is given, and the micrometres per pixel of the slide are not known.
     """
     slide = as_slide(slide)
     check_top_k(top_k)
@@ -324,7 +326,7 @@ def check_blank_map(slide: Slide, blank_map: Any, detector: Detector) -> None:
     """Raise SlideArgumentError unless `blank_map` is a blank map, given without a detector."""
     if not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
-            f"{slide.name}: blank_map={type(blank_map).__name__}; give what blank_map() returns"
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
         )
     if detector is not DENSE:
         raise SlideArgumentError(
@@ -344,14 +346,14 @@ def _cells_of_grid(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMa
             "map with the tile size and at the scale of the pack"
         )
     found = blank_map.compute()
-    own = slice(grid.rows), slice(grid.cols)
+    part = slice(grid.rows), slice(grid.cols)
     return replace(
-        found, grid=grid, blank=np.asarray(found.blank)[own], statistics=found.statistics[own]
+        found, grid=grid, blank=np.asarray(found.blank)[part], statistics=found.statistics[part]
     )
 
 
 def warn_blank(slide: Slide, found: BlankMap) -> None:
-    """Warn the caller of a public function that all tiles are blank."""
+    """Issue BlankSlideWarning at the line that calls the public function."""
     bad = "" if found.stats.whole.all() else " or touches absent or corrupt tiles of the slide"
     warnings.warn(
         f"{slide.name}: every tile is blank under {found.detector}{bad}; the pack is empty",

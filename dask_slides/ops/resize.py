@@ -31,9 +31,9 @@ def output_shape(
     shape: tuple[int, int] | None = None,
     ladder_of: int | None = None,
 ) -> tuple[int, int]:
-    """Return the height and width that the scale arguments ask for.
+    """Return the height and width of the result for the scale arguments.
 
-    Without any of them the size ladder decides, by `ladder_of` or the longest side of the slide.
+    Without any, the size ladder is applied to `ladder_of`, or to the longest side of the slide.
     """
     given = {"downsample": downsample, "mpp": mpp, "max_size": max_size, "shape": shape}
     named = [name for name, value in given.items() if value is not None]
@@ -45,11 +45,13 @@ def output_shape(
     if shape is not None:
         return _checked_shape(slide, shape)
     if mpp is not None:
-        old = slide.require_mpp("a target mpp")
-        new = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
-        if len(new) != 2:
+        own = slide.require_mpp("a target mpp")
+        target = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
+        if len(target) != 2:
             raise SlideArgumentError(f"{slide.name}: mpp={mpp!r}; give one number, or (y, x)")
-        factors = tuple(_checked_factor(slide, "mpp", n) / o for n, o in zip(new, old, strict=True))
+        factors = tuple(
+            _checked_factor(slide, "mpp", new) / old for new, old in zip(target, own, strict=True)
+        )
     elif max_size is not None:
         longest = _checked_factor(slide, "max_size", max_size)
         factors = (max(1.0, max(height, width) / longest),) * 2
@@ -61,7 +63,9 @@ def output_shape(
         return (0, 0)
     size = (level_size(height, factors[0]), level_size(width, factors[1]))
     if max(size) > 2**31:
-        raise SlideArgumentError(f"{slide.name}: {size[0]:,} x {size[1]:,} px; enlarge less")
+        raise SlideArgumentError(
+            f"{slide.name}: {size[0]:,} x {size[1]:,} px are too many; enlarge less"
+        )
     return size
 
 
@@ -112,9 +116,9 @@ def resize(
 ) -> Slide:
     """Resize a slide, lazily, antialiased and without seams between chunks.
 
-    With ``gap=None``, an 8-bit image has exactly the pixels that Pillow's resize of the whole image
-    gives with the same kernel, columns first and then rows. (Pillow up to 12 always takes that
-    order; Pillow 13 starts with the rows if that is less work.)
+    With ``gap=None``, the result of an 8-bit image is equal to Pillow's resize of the whole image
+    with the same kernel, if Pillow resizes the width before the height. Pillow up to 12 always
+    does; Pillow 13 starts with the height if that is less work.
     Other dtypes are summed in float64 along each axis and rounded to the dtype, halves to even.
     64-bit integers are summed as differences of neighbours: a flat image stays flat, and the error
     is at most 2**-46 of the differences. Results are clipped to the range of the dtype.
@@ -130,15 +134,15 @@ def resize(
     max_size : int, optional
         Longest side of the result in pixels, at most. A smaller image is not enlarged.
     shape : (int, int), optional
-        Height and width of the result. Give at most one of the four. Without any, the size decides:
-        a longest side above 50,000 px is resized to 1/10, above 25,000 to 1/5, above 10,000 to 1/2,
-        and a smaller image is not resized.
+        Height and width of the result. Give at most one of these four arguments. Without any, an
+        image whose longest side is above 50,000 px is resized to 1/10, above 25,000 px to 1/5, and
+        above 10,000 px to 1/2. A smaller image is not resized.
     kernel : {"lanczos", "cubic", "linear", "area", "nearest"}
         Lanczos with three lobes, Keys' cubic, triangle, mean of the area, or nearest pixel.
     gap : float or None
-        How many times larger than the result the image must be that the kernel is applied to: a
-        stored level, or level 0 decoded at 1/2, 1/4 or 1/8. A larger gap is slower and nearer to
-        the result from level 0. None always starts from level 0.
+        The kernel is applied to a stored level, or to level 0 decoded at 1/2, 1/4 or 1/8, that is
+        at least this many times larger than the result. A larger gap is slower, and the result is
+        closer to that from level 0. None always uses level 0 in full.
 
     Returns
     -------
@@ -148,9 +152,9 @@ def resize(
     Raises
     ------
     SlideArgumentError
-        An argument is wrong, or more than one of the four is given.
+        An argument is wrong, or you gave more than one of the four.
     SlideMppError
-        `mpp` is given, and the slide's own is not known.
+        `mpp` is given, and the micrometres per pixel of the slide are not known.
 
     Examples
     --------
@@ -163,9 +167,9 @@ def resize(
 
 
 def level0_reduction(image: Slide) -> int:
-    """Return how many times reduced an `image` that is or was resized reads level 0.
+    """Return the factor by which level 0 is reduced when the pixels of `image` are read.
 
-    1 if in full, 0 if it is made from a smaller level.
+    It is 1 for level 0 in full, and 0 if a smaller stored level is read instead.
     """
     source = image.source
     if not isinstance(source, ResizedSource):

@@ -1,4 +1,4 @@
-"""Blank maps to OME-Zarr, and their grid beside an image."""
+"""Write blank maps as OME-Zarr, and their grids into the stores of images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
 
 
 def bytes_of_map(blank_map: BlankMap) -> int:
-    """Return the bytes of a blank map before compression: statistics, image, label, grid."""
+    """Return the bytes of a stored blank map before compression."""
     record: int = blank_map.statistics.shape[-1]
     return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 3)
 
@@ -64,7 +64,7 @@ def write_blank_map(
     key: dict[str, Any] = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
     key |= {"source": blank_map.name, "detector": repr(blank_map.detector)}
     key |= facts_of(blank_map.grid, "grid")
-    # one small array is written at once: there is nothing to resume
+    # a single small array: there is nothing to resume
     with transaction(replace(target, resume=False), key, bytes_of_map(blank_map)) as unfinished:
         blank_map = _computed(blank_map, progress)
         kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)

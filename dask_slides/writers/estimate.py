@@ -1,4 +1,4 @@
-"""What an operation would do: shapes, tasks, bytes and memory. Nothing is read."""
+"""Estimates of operations: shapes, tasks, bytes and memory. Nothing is read."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Estimate:
     bytes_to_write: int
     """Before compression."""
     task_bytes: int
-    """Peak memory of one task; a worker runs one in each of its threads."""
+    """Peak memory of one task in bytes; a worker runs one task per thread."""
     upper_bound: bool = False
-    """Whether these are upper bounds, as the blank map is not computed."""
+    """Whether the values are upper bounds, because no blank map is computed."""
 
     def asdict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -37,7 +37,7 @@ class Estimate:
 
 
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
-    """Return what writing `slide`, which is derived from `source`, would do."""
+    """Return the estimate of writing `slide`, which is derived from `source`."""
     usual = task_bytes_of_image(plan_slide(slide, None), slide)
     plan = plan_slide(slide, memory_per_thread(usual))
     written = bytes_of_image(plan, slide)
@@ -53,7 +53,7 @@ def estimate_blank_map(found: BlankMap, source: Slide) -> Estimate:
 
 
 def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> Estimate:
-    """Return what finding and packing at most `count` tiles of `image` would do."""
+    """Return the estimate of finding and packing at most `count` tiles of `image`."""
     channels, tile = image.shape[2], grid.tile
     nbytes = tile[0] * tile[1] * channels * image.dtype.itemsize
 

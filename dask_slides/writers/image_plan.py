@@ -1,4 +1,4 @@
-"""How the pyramid of an image is divided into levels, shards and tasks. Only numbers, no pixels."""
+"""Plan the levels, shards and tasks of the pyramid of an image. No pixel is read."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dask_slides.core.geometry import halved
 from dask_slides.graph.chunks import MAX_TASKS, TASK_SIDE
 
 SMALLEST_LEVEL = 256
-"""Smallest longest side of a level."""
+"""Least longest side of a level; a smaller image has one level."""
 FEW_TASKS = 16
-"""Tasks that the first stage is divided into if the image is large enough."""
+"""Least number of tasks of the first stage, if the image is large enough."""
 LARGEST_SHARD = 4096
 """Largest side of a shard in pixels. A task holds a whole shard, so this limits memory; an image of
-a million pixels a side has more tasks instead."""
+1,000,000 x 1,000,000 pixels has more than `MAX_TASKS` tasks instead."""
 SMALLEST_SHARD = 512
-"""Smallest side of a shard in pixels, however short memory is."""
+"""Smallest side of a shard in pixels, even if memory is short."""
 STAGE_CHUNKS = 2
-"""Side of a block of a later stage in chunks: it writes two levels."""
+"""Side of a block of a later stage in chunks, so that a stage writes two levels."""
 STAGE_SIDE = 1024
-"""Side in pixels of what a task of a later stage reads."""
+"""Side in pixels of the area that a task of a later stage reads."""
 
 
 @dataclass(frozen=True)
@@ -30,31 +30,31 @@ class LevelPlan:
     chunk: int
     """Side of a chunk."""
     shard: int
-    """Side of a shard, a multiple of `chunk`: what one task writes."""
+    """Side of a shard, a multiple of `chunk`. A task writes whole shards."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """Tasks that read blocks of one image and write them as shards of several levels.
 
-    The first stage reads the slide; a later one reads the last level of the stage before.
+    The first stage reads the slide; a later one reads the last level of the previous stage.
     Each task writes whole shards of all its levels, so no two tasks write the same shard.
     """
 
     side: int
-    """Side of a block, in pixels of what is read."""
+    """Side of a block, in pixels of the image that is read."""
     halvings: int
-    """Halvings between what is read and the first level written: 0 in the first stage, then 1."""
+    """Halvings from the image read to the first level written: 0 in the first stage, then 1."""
     levels: tuple[int, ...]
     """Numbers of the levels written."""
     blocks_per_read: int = 1
     """Neighbouring blocks that are read at once."""
     reads_per_task: int = 1
-    """Reads of a task, one after another: few tasks, and the memory of one read."""
+    """Reads of a task, one after another: fewer tasks, without more memory."""
 
     @property
     def task_width(self) -> int:
-        """Pixels along x that a task takes."""
+        """Width in pixels of the area that a task reads."""
         return self.side * self.blocks_per_read * self.reads_per_task
 
 
@@ -95,14 +95,15 @@ def plan_image(
     shape
         Height and width of the image.
     input_ratio
-        Pixels of the file along a side per pixel: tasks that shrink much have fewer output pixels.
+        Pixels of the file per pixel of the image, along a side. The larger it is, the fewer pixels
+        a task writes.
     largest
         Largest side of a shard.
     span
-        Smallest width in pixels of what is read at once, as long as it stays small.
+        Least width in pixels to read at once, as long as this is at most `largest`**2 pixels.
     aim
-        Side in pixels of the file that a task should read: it writes shards one after another
-        until it has read that much.
+        Side of the area that a task should read, in pixels of the file. A task reads several
+        blocks, one after another, to reach it.
     """
     longest = max(shape)
     count = 1
@@ -119,7 +120,7 @@ def plan_image(
         whole = side >= max(sizes[base])
         levels: list[int] = []
         while len(shards) < count and (whole or side >> (halvings + len(levels)) >= chunk):
-            # a block that is the whole image writes all that is left, at least one chunk
+            # a block of the whole image writes all remaining levels; a shard is at least a chunk
             levels.append(len(shards))
             shards.append(max(chunk, side >> (halvings + len(levels) - 1)))
         reads = min(aim**2 // side**2, _blocks(sizes[base], side) // FEW_TASKS) // blocks_per_read
@@ -133,8 +134,8 @@ def plan_image(
 
 
 def _first_sides(shape: tuple[int, int], target: float, largest: int) -> tuple[int, int]:
-    """Return the sides of a chunk and of a block of the first stage, which aims at `target`."""
-    # tasks that shrink much read no more than others: their blocks are small
+    """Return the sides of a chunk and of a block of the first stage, the latter near `target`."""
+    # tasks that shrink the image a lot write small blocks, so they read no more than others
     chunk = 256 if max(shape) <= 4096 or target < 2 * 512 else 512
     side = 2 * chunk
     while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:

@@ -1,4 +1,4 @@
-"""Slides and cut-offs to OME-Zarr: a pyramid in one pass, one or more whole shards per task."""
+"""Write slides and cut-offs as OME-Zarr: a pyramid in one pass, whole shards per task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from dask_slides.writers.store.transaction import Target, Transaction, facts_of,
 
 @dataclass(frozen=True)
 class ImageJob:
-    """An image to write, and what goes with it."""
+    """An image to write, with its plan, tissue label, blank map and attributes."""
 
     slide: Slide
     version: str
@@ -54,7 +54,7 @@ class ImageJob:
     blank_map: BlankMap | None
     """The blank map that is stored beside the image."""
     facts: Mapping[str, Any]
-    """Attributes of dask_slides: the kind of the store, and where it comes from."""
+    """Attributes of dask_slides: the kind and the source of the store."""
 
     @property
     def zarr_format(self) -> int:
@@ -62,7 +62,7 @@ class ImageJob:
         return 2 if self.version == "0.4" else 3
 
     def key(self) -> dict[str, Any]:
-        """Return what an unfinished store must agree in to be resumed."""
+        """Return the facts that must be equal to resume an unfinished store."""
         slide = self.slide
         key = facts_of(slide.source, "source") | facts_of(self.plan, "plan")
         key |= facts_of(self.label, "label") | {"kind": "image", "dask_slides": __version__}
@@ -87,8 +87,8 @@ def task_bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     side = plan.stages[0].side
     block = Region(0, 0, min(side, height), min(side * plan.stages[0].blocks_per_read, width))
     pixels = block.area * channels * slide.dtype.itemsize
-    # sums of twice the width on a quarter of the pixels, a half of it between the axes;
-    # then the channels apart, and the encoded shard
+    # pyramid: sums take twice the bytes per sample; those along one axis are half as many as the
+    # pixels, those along both a quarter; encoding: a copy with separate channels, and the shard
     pyramid, planes, encoded = pixels, pixels, pixels
     return task_bytes(slide.source, 0, block) + max(pyramid, planes + encoded)
 
@@ -99,9 +99,10 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
 
 
 def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan of the largest usual shards that fit `available` bytes, or of the smallest.
+    """Return the plan with the largest shards whose tasks fit into `available` bytes.
 
-    The shards of a store depend on memory only where it is short. Its pixels never do.
+    If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
+    never the pixels.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
@@ -121,7 +122,7 @@ def write_slide(
     blank_map: BlankMap | None,
     progress: Progress | None,
 ) -> str:
-    """Write a slide, and the tissue label if there is a blank map of its source."""
+    """Write a slide, and its tissue label if a blank map of its source is given."""
     facts = {"kind": "image", "source": slide.name}
     label = None
     if blank_map is not None:
@@ -130,21 +131,23 @@ def write_slide(
         height, width = slide.shape[:2]
         factors = (rows.length / height, columns.length / width)
         label = tissue_label(blank_map, rows, columns, factors)
-    return _write(_image_job(slide, version, label, blank_map, facts), target, progress)
+    return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
-    """Write a cut-off: its image, tissue label and blank map, and where they are in the source."""
+    """Write a cut-off: image, tissue label, blank map, and its rows and columns of the source."""
     facts = {
         "kind": "cutoff",
         "source": cut.image.name,
         "source_shape": list(cut.source_shape),
-        "rows": [list(run) for run in zip(cut.rows.starts, cut.rows.stops, strict=True)],
-        "columns": [list(run) for run in zip(cut.columns.starts, cut.columns.stops, strict=True)],
+        "rows": [list(pair) for pair in zip(cut.rows.starts, cut.rows.stops, strict=True)],
+        "columns": [list(pair) for pair in zip(cut.columns.starts, cut.columns.stops, strict=True)],
         "factors": list(cut.factors),
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
-    return _write(_image_job(cut.image, version, label, cut.blank_map, facts), target, progress)
+    return _write_store(
+        _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
+    )
 
 
 def _image_job(
@@ -157,7 +160,7 @@ def _image_job(
     """Return the job with its plan; raise if there is no image or no memory for a task."""
     if 0 in slide.shape[:2]:
         raise BlankSlideError(
-            f"{slide.name}: every tile is blank, so no image is left to write; "
+            f"{slide.name}: every tile is blank, so there is no image to write; "
             "use a smaller ratio, or write the blank map"
         )
     usual = task_bytes_of_image(plan_slide(slide, None), slide)
@@ -167,7 +170,7 @@ def _image_job(
     return ImageJob(slide, version, plan, label, blank_map, facts)
 
 
-def _write(job: ImageJob, target: Target, progress: Progress | None) -> str:
+def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> str:
     """Write the store, all of it or nothing; return its path."""
     plan, slide = job.plan, job.slide
     with transaction(target, job.key(), bytes_of_image(plan, slide)) as unfinished:
@@ -200,7 +203,7 @@ def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
 
 
 def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
-    """Return the bad tiles and the pixels that show the fill for them; empty without any."""
+    """Return the bad tiles and the regions that show the fill for them; empty without any."""
     missing, tiles = journal.holes()
     if blank_map is not None:
         tiles += blank_map.bad_tiles
@@ -210,13 +213,13 @@ def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
 
 
 def _nodata(source: Source) -> dict[str, str]:
-    """Return the nodata value as text, which holds any number; empty without one."""
+    """Return the nodata value as text, as JSON cannot hold every number; empty without one."""
     root = root_of(source)
     nodata = getattr(root, "nodata", None)
     if nodata is None:
         return {}
-    shown = np.asarray(nodata, source.dtype)
-    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, shown, equal_nan=True) else {}
+    value = np.asarray(nodata, source.dtype)
+    return {"nodata": text_of(nodata)} if np.array_equal(root.fill, value, equal_nan=True) else {}
 
 
 def _create(unfinished: Transaction, job: ImageJob) -> None:
@@ -260,22 +263,22 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
 
 
 def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
-    """Compute the stages one after another: each reads what the one before has written."""
+    """Compute the stages one after another; each reads the sums of the previous one."""
     done, plan = 0, job.plan
     for stage in plan.stages:
         source = _stage_source(job, stage, journal)
         task = stage_task(plan, stage, source, journal.location.path, job.label, job.slide.dtype)
         blocks = stage_array(task, source)
-        report = None if progress is None else _shifted(progress, done, plan.tasks)
+        report = None if progress is None else _progress_of_stage(progress, done, plan.tasks)
         written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
         if int(written.sum()) != expected:
-            raise AssertionError(f"{written.sum()} pixels were written of {expected}")
+            raise AssertionError(f"{written.sum()} of {expected} pixels were written")
         done += blocks.npartitions
 
 
 def _stage_source(job: ImageJob, stage: Stage, journal: Journal) -> Source:
-    """Return what a stage reads: the slide, or the sums that the stage before has written."""
+    """Return the source that a stage reads: the slide, or the sums of the previous stage."""
     slide = job.slide
     if not stage.halvings:
         return slide.source
@@ -297,6 +300,6 @@ def _describe(name: str, task: WriteBlock, block: Block) -> str:
     return f"{name}: {task.describe(block)}"
 
 
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    """Return `progress` for one stage: it counts the blocks of all stages."""
+def _progress_of_stage(progress: Progress, before: int, total: int) -> Progress:
+    """Return the progress of one stage as progress of all stages."""
     return lambda done, _: progress(before + done, total)

@@ -1,4 +1,4 @@
-"""The label image of the tissue: computed from a blank map, region by region."""
+"""The tissue label: an image computed from a blank map, region by region."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dask_slides.ops.blank_map import BlankMap
 
 @dataclass(frozen=True)
 class TissueLabel:
-    """Which pixels of an image lie in a cell that is not blank."""
+    """Label each pixel of an image by the cell of a blank map that holds its centre."""
 
     rows: Intervals
     columns: Intervals
@@ -43,7 +43,7 @@ class TissueLabel:
         return result
 
     def _cells(self, axis: int, start: int, stop: int, level: int) -> Array:
-        """Return which row or column of cells each pixel lies in."""
+        """Return the row or column of cells of each pixel from `start` to `stop`."""
         intervals = (self.rows, self.columns)[axis]
         centre = (np.arange(start, stop) + 0.5) * 2**level * self.factors[axis]
         # the centre of a partial last pixel of a level may lie beyond the image

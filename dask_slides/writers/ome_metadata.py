@@ -18,10 +18,10 @@ def multiscales(
 ) -> list[dict[str, Any]]:
     """Return the multiscales of `count` levels, each half the size of the one before.
 
-    Coordinates are those of the slide, so that viewers overlay all stores of a slide. They are the
+    Coordinates are those of the slide, so that viewers overlay all stores of a slide. They are
     centres of pixels, and the first pixel of the slide is at 0. The unit is micrometres, or pixels
-    of the slide where `mpp`, that of the image, is not known. `placement` is that of the image on
-    the slide. The centre of a pixel that covers f pixels of the slide is shifted by (f - 1) / 2.
+    of the slide if `mpp` is None. `mpp` and `placement` are those of the image. The centre of a
+    pixel that covers f pixels of the slide is shifted by (f - 1) / 2.
     """
     unit = {} if mpp is None else {"unit": "micrometer"}
     described: list[dict[str, Any]] = [
@@ -48,7 +48,7 @@ def multiscales(
 
 
 def omero(channels: Sequence[Channel], dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return how viewers show the channels; those without a colour get one, a single one white."""
+    """Return the display settings of channels; a channel without a colour gets a default."""
     top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
     colours = _COLOURS if len(channels) > 1 else ("FFFFFF",)
     grey = len(channels) == 1 and channels[0].color in (None, "FFFFFF")
@@ -70,7 +70,7 @@ LABELS = (
 
 
 def image_label(unknown: bool) -> dict[str, Any]:
-    """Return the metadata of the tissue label, with `unknown` cells or without."""
+    """Return the metadata of the tissue label; `unknown` says whether it has unknown cells."""
     labels = LABELS if unknown else LABELS[:2]
     return {
         "colors": [{"label-value": n, "rgba": colour} for n, (_, colour) in enumerate(labels)],

@@ -1,4 +1,4 @@
-"""Opening stored tile packs, and reading their tiles."""
+"""Open stored tile packs and read their tiles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dask_slides.readers.remote.object_store import is_remote, open_group
 from dask_slides.writers.store.attributes import absolute_path
 
 MAX_TILES = 2**25
-"""Largest number of tiles of a pack: a store of a few bytes can declare any number."""
+"""Largest number of tiles of a pack; damaged metadata can declare any number."""
 TILE_CODECS = ("bytes", "zstd", "crc32c")
 """Zarr codecs of a tile, in the order in which they encode."""
 INDEX_CODECS = ("bytes", "crc32c")
@@ -54,8 +54,8 @@ Range = tuple[int, int]
 class PackReader:
     """Reads the tiles of a stored pack, in any process.
 
-    It reads the shards itself. Through Zarr one tile takes four times as long: Zarr reads the
-    index of the shard again for each tile, and passes every step to another thread.
+    It reads shards without Zarr. With Zarr, one tile takes four times as long: Zarr reads the
+    index of the shard again for each tile, and runs every step in another thread.
     """
 
     path: str
@@ -72,7 +72,7 @@ class PackReader:
         return out
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array] | Array) -> None:
-        """Read the tiles of these numbers, each into its array, which is contiguous."""
+        """Read the tiles `numbers` into the arrays `out`, which must be contiguous."""
         shards = numbers // self.tiles_per_shard
         pieces = np.flatnonzero(np.diff(shards)) + 1
         for part in np.split(np.arange(len(numbers)), pieces):
@@ -87,9 +87,9 @@ class PackReader:
             return
         except SlideError:
             raise
-        except Exception as error:  # each codec raises a class of its own
+        except Exception as error:  # each codec has its own exceptions
             reason = reason_of(error)
-        # outside of the block: the error of a codec often cannot be pickled
+        # not in the except block: an error of a codec often cannot be pickled
         raise TileDecodeError(
             f"{self.path}: tiles {numbers[0]} to {numbers[-1]} cannot be read ({reason}); the "
             "store is damaged, write it again"
@@ -97,7 +97,7 @@ class PackReader:
 
 
 class Shard:
-    """An open shard: the byte ranges of its tiles are read once."""
+    """An open shard. The byte ranges of its tiles are read once, on opening."""
 
     def __init__(self, path: str, tiles: int) -> None:
         identity = identify(path)
@@ -123,16 +123,16 @@ class Shard:
 def _adjacent(ranges: list[Range]) -> list[list[Range]]:
     """Group ranges that follow each other in the file, to read each group at once."""
     groups: list[list[Range]] = []
-    for one in ranges:
-        if groups and groups[-1][-1][1] == one[0] and one[1] - groups[-1][0][0] <= MAX_READ_BYTES:
-            groups[-1].append(one)
+    for start, stop in ranges:
+        if groups and groups[-1][-1][1] == start and stop - groups[-1][0][0] <= MAX_READ_BYTES:
+            groups[-1].append((start, stop))
         else:
-            groups.append([one])
+            groups.append([(start, stop)])
     return groups
 
 
 def _checked(data: bytes) -> bytes:
-    """Return `data` without the checksum at its end; raise ValueError if that differs."""
+    """Return `data` without the checksum at its end; raise ValueError if it is wrong."""
     import google_crc32c
 
     content = data[:-CHECKSUM_BYTES]
@@ -164,14 +164,16 @@ def _read_block(reader: PackReader, starts: tuple[int, ...], block_id: Any) -> A
 
 
 def _check_codecs(path: str, array: Any) -> None:
-    """Raise SlideFormatError unless the tiles are encoded as `write` does it."""
+    """Raise SlideFormatError unless the tiles are encoded as `write` encodes them."""
     codecs = array.metadata.to_dict()["codecs"]
     if array.shards is not None:
         sharding = codecs[0]["configuration"]
         codecs = sharding["codecs"]
         index = tuple(codec["name"] for codec in sharding["index_codecs"])
         if index != INDEX_CODECS or sharding.get("index_location", "end") != "end":
-            raise SlideFormatError(f"{path}: the index of its shards is not that of a tile pack")
+            raise SlideFormatError(
+                f"{path}: the index of its shards is not that of a tile pack; write the pack again"
+            )
     names = tuple(codec["name"] for codec in codecs)
     order = codecs[0].get("configuration", {}).get("endian") or sys.byteorder
     if names != TILE_CODECS or order != sys.byteorder:
@@ -190,8 +192,8 @@ def _check_declared(path: str, tiles: Any, columns: list[Any]) -> None:
     nbytes = math.prod(tiles.shape[1:]) * tiles.dtype.itemsize
     if nbytes > Limits.tile_bytes:
         raise SlideLimitError(
-            f"{path}: declares tiles of {nbytes:,} bytes, more than the {Limits.tile_bytes:,} "
-            "of any tile; write the pack again with smaller ones"
+            f"{path}: declares tiles of {nbytes:,} bytes, and the limit is {Limits.tile_bytes:,}; "
+            "write the pack again with smaller tiles"
         )
     if tiles.chunks != (1, *tiles.shape[1:]):
         raise ValueError("chunks")
@@ -220,23 +222,23 @@ def open_pack(path: Any) -> TilePack:
     SlideFormatError
         The path is not a pack of dask_slides.
     SlideLimitError
-        The pack declares tiles that are larger than any tile may be.
+        The pack declares tiles above the limit.
     """
     target = absolute_path(path)
     if not (is_remote(target) or os.path.exists(target)):
         raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     try:
-        return _opened(target)
+        return _open_pack(target)
     except SlideError:
         raise
-    except Exception as error:  # Zarr has no single class for what it cannot open
+    except Exception as error:  # Zarr raises many classes for paths that are not a group
         raise SlideFormatError(
             f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
             "give a *.tiles.zarr folder"
         ) from None
 
 
-def _opened(path: str) -> TilePack:
+def _open_pack(path: str) -> TilePack:
     group = open_group(path)
     attributes = group.attrs.asdict()
     if attributes.pop(MARK)["kind"] != "pack":

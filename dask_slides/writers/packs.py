@@ -1,4 +1,4 @@
-"""Tile packs to Zarr: one tile per chunk, one shard per task."""
+"""Write tile packs as Zarr: one tile per chunk, one shard per task."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from dask_slides.writers.store.transaction import Target, Transaction, facts_of,
 FEW_SHARDS = 16
 """Shards that a small pack is divided into, so that there are tasks for all threads."""
 SMALL_SHARD_BYTES = 2**23
-"""Smallest shard that it is divided into."""
+"""Smallest shard of a small pack, in bytes of its tiles."""
 
 ReadingBytes = Callable[[int], int]
-"""Peak bytes of reading a number of tiles, beyond the tiles themselves."""
+"""Returns the peak bytes of reading a number of tiles, without the tiles themselves."""
 
 
 def tiles_per_shard(count: int, nbytes: int) -> int:
-    """Return how many tiles of `nbytes` go into a shard: even work, few files."""
+    """Return the usual number of tiles of `nbytes` per shard."""
     divided = max(SMALL_SHARD_BYTES // nbytes, -(-count // FEW_SHARDS))
     tiles = max(1, min(TASK_BYTES // nbytes, divided), -(-count // MAX_TASKS))
     return min(tiles, max(1, count))
 
 
 def task_bytes_of_pack(per_shard: int, nbytes: int, reading: ReadingBytes) -> int:
-    """Return the peak bytes of a task: its tiles, the encoded shard, and reading them."""
+    """Return the peak bytes of a task: its tiles, the encoded shard, and the reading."""
     tiles, encoded = per_shard * nbytes, per_shard * nbytes
     return tiles + encoded + reading(per_shard)
 
 
 def plan_shards(count: int, nbytes: int, reading: ReadingBytes, available: int | None) -> int:
-    """Return the tiles per shard: as many as usual, or fewer where memory is short."""
+    """Return the number of tiles per shard: the usual one, or fewer if memory is short."""
     tiles = tiles_per_shard(count, nbytes)
     if available is not None:
         while tiles > 1 and task_bytes_of_pack(tiles, nbytes, reading) > available:
@@ -54,7 +54,7 @@ def plan_shards(count: int, nbytes: int, reading: ReadingBytes, available: int |
 
 
 def _reading_bytes(pack: TilePack) -> ReadingBytes:
-    """Return the memory that reading tiles of `pack` takes: none unless a slide is read."""
+    """Return the peak bytes of reading tiles of `pack`: 0 unless a slide is read."""
     if not (len(pack) and isinstance(pack.reader, SlideTileReader)):
         return lambda count: 0
     return partial(reading_bytes, pack.reader.source, pack.reader.task.tile)
@@ -102,7 +102,7 @@ def _name(pack: TilePack) -> str:
 
 
 def _key(pack: TilePack, per_shard: int) -> dict[str, Any]:
-    """Return what an unfinished store must agree in to be resumed."""
+    """Return the facts that must be equal to resume an unfinished store."""
     key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_per_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader
@@ -142,7 +142,7 @@ def _compute_shards(pack: TilePack, store: str, per_shard: int, progress: Progre
 
     written = compute(shard_tasks(pack, store, per_shard), "write", progress, describe)
     if int(written.sum()) != len(pack):
-        raise AssertionError(f"{written.sum()} tiles were written of {len(pack)}")
+        raise AssertionError(f"{written.sum()} of {len(pack)} tiles were written")
 
 
 def shard_tasks(pack: TilePack, store: str, per_shard: int) -> da.Array:

@@ -1,4 +1,4 @@
-"""The tasks of writing an image: read a block, compute the levels of its pyramid, write them."""
+"""Tasks that write an image: read a block, compute the levels of its pyramid, write them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from dask_slides.writers.store.arrays import open_array, put_shards
 from dask_slides.writers.store.manifest import Record, pixels_of_task, record_task
 
 CACHE_BYTES = 2**23
-"""Bytes of tiles that a task leaves for the next one: those at their common edge, not a whole row
-of tiles, so that memory does not grow with the width of the slide."""
+"""Bytes of decoded tiles that a task leaves in the cache for the next task: enough for the tiles at
+their common edge. It does not depend on the width of the slide."""
 LABEL = "labels/tissue"
 """Group of the tissue label."""
 SUMS = ".sums"
-"""Group of the sums that the next stage reads; removed before the store is published. It is hidden,
-so that what a task writes too late is not part of the store."""
+"""Group of the sums that the next stage reads; removed before the store is published. Its name is
+hidden, so that files which a task writes too late are not part of the store."""
 
 
 @dataclass(frozen=True)
 class StoredSums(Source):
-    """The sums of pixels that a stage has written for the next one."""
+    """The sums of pixels that a stage wrote for the next stage."""
 
     path: str
     name: str
@@ -42,17 +42,17 @@ class StoredSums(Source):
     channels: int
     dtype: np.dtype[Any]
     factor: int
-    """Pixels of level 0 along a side of one of these."""
+    """Pixels of level 0 per pixel, along a side."""
     missing: tuple[MissingRegion, ...]
     """Regions of level 0 without data."""
     shown: Any
-    """What pixels without data show."""
+    """Value of pixels without data."""
     has_mask: bool
-    """Whether a last channel says which pixels have no value."""
+    """Whether the last channel is a mask of pixels without a value."""
 
     @property
     def fill(self) -> Any:
-        """What pixels without data show."""
+        """Value of pixels without data."""
         return self.shown
 
     @property
@@ -62,7 +62,7 @@ class StoredSums(Source):
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """One level."""
+        """A single level."""
         return (Level(self.shape, (1.0, 1.0), (256, 256)),)
 
     def read(self, level: int, region: Region) -> Array:
@@ -70,19 +70,19 @@ class StoredSums(Source):
         return self.read_valid(level, region)[0]
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
-        """Return the sums of `region`, and which are of pixels that all have a value."""
+        """Return the sums of `region`, and a mask of those whose pixels all have a value."""
         rows, columns = region.slices()
         stored = np.asarray(open_array(self.path)[:, rows, columns]).transpose(1, 2, 0)
         sums, mask = stored[..., : self.channels], stored[..., self.channels :]
         return sums, ~mask[..., 0].astype(bool) if self.masked and mask.any() else None
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` whose pixels of level 0 are partly missing."""
+        """Return the parts of `region` that contain missing pixels of level 0."""
         return missing_within(self.missing, region, self.factor)
 
 
 def append_mask(sums: Array, invalid: Array | None) -> Array:
-    """Return `sums` (h, w, c) with another channel: 1 where a pixel has no value."""
+    """Return `sums` (h, w, c) with one more channel: 1 where a pixel has no value."""
     out = np.zeros((*sums.shape[:2], sums.shape[2] + 1), sums.dtype)
     out[..., :-1] = sums
     if invalid is not None:
@@ -91,7 +91,7 @@ def append_mask(sums: Array, invalid: Array | None) -> Array:
 
 
 def halve_mask(mask: Array) -> Array:
-    """Return a mask (h, w) of half the size: True where any of the four pixels is."""
+    """Return a mask (h, w) of half the size: True where any of four pixels is True."""
     height, width = (n + n % 2 for n in mask.shape)
     even = np.zeros((height, width), bool)
     even[: mask.shape[0], : mask.shape[1]] = mask
@@ -100,17 +100,17 @@ def halve_mask(mask: Array) -> Array:
 
 @dataclass
 class Written:
-    """What a task has written so far."""
+    """Pixels, files and missing regions that a task has written so far."""
 
     pixels: int = 0
     files: list[Record] = field(default_factory=list)
     missing: list[MissingRegion] = field(default_factory=list)
-    """Regions of what is read without data."""
+    """Regions without data, in pixels of the level that is read."""
 
 
 @dataclass(frozen=True)
 class WriteBlock:
-    """Reads a block and writes it as whole shards of the levels of a stage."""
+    """Read a block and write it as whole shards of the levels of a stage."""
 
     path: str
     stage: Stage
@@ -122,7 +122,7 @@ class WriteBlock:
     dtype: np.dtype[Any]
     """Dtype of the image; later stages read sums."""
     last: bool
-    """Whether no stage reads the sums of this one."""
+    """Whether this is the last stage, which writes no sums."""
     masked: bool
     """Whether pixels may be without a value."""
 
@@ -132,12 +132,12 @@ class WriteBlock:
         return self.stage.levels[0] - self.stage.halvings
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return what `block`, a column and a row, reads."""
+        """Return the level and the region that `block`, (column, row), reads."""
         column, row = block[:2]
         return self.blocks.window((row, column))
 
     def describe(self, block: Block) -> str:
-        """Return in words what `block` writes."""
+        """Describe the part of the image that `block` writes."""
         _, region = self.window(block)
         shift = self.stage.halvings
         height, width = (-(-n // 2**shift) for n in (region.height, region.width))
@@ -163,7 +163,7 @@ class WriteBlock:
             width = min(step, region.stop_x - left)
             part = Region(region.y, left, region.height, width)
             sides = left > region.x, left + width < region.stop_x  # the next task is below or above
-            # remote tiles: another request costs more than memory
+            # for a remote file, a larger cache costs less than another request
             with TILE_CACHE.within(LIMIT if read_span(source, 0) else CACHE_BYTES, sides):
                 self._write_levels(source, part, written)
         missing = () if self.stage.halvings else written.missing
@@ -178,17 +178,17 @@ class WriteBlock:
             shift = number - self.level_read
             target = Region(region.y >> shift, region.x >> shift, *image.shape[:2])
             inside = missing_within(missing, target, 2**shift)
-            fill_holes(source, inside, target, image)  # otherwise means would be partly of the fill
+            fill_holes(source, inside, target, image)  # otherwise it shows means of data and fill
             if invalid is not None:
                 np.copyto(image, source.fill, where=invalid[..., None])
-            written.files += _put(self.path, str(number), target, image, inside)
+            written.files += _put_pixels(self.path, str(number), target, image, inside)
             if self.label is not None:
                 label = self.label.pixels(number, target)
                 written.files += put_shards(self.path, f"{LABEL}/{number}", target.slices(), label)
             written.pixels += target.area
             if number == self.stage.levels[-1] and not self.last:
                 sums = append_mask(sums, invalid) if self.masked else sums
-                written.files += _put(self.path, f"{SUMS}/{number}", target, sums)
+                written.files += _put_pixels(self.path, f"{SUMS}/{number}", target, sums)
         written.missing += missing
 
     def _levels(
@@ -197,7 +197,7 @@ class WriteBlock:
         """Yield number, pixels, sums and mask of invalid pixels of each level of the stage."""
         invalid = None if valid is None else ~valid
         image = sums
-        if invalid is not None:  # a sum must not contain a value that stands for none
+        if invalid is not None:  # sums must not contain nodata values
             sums = np.where(invalid[..., None], sums.dtype.type(0), sums)
         covered = (
             self._pixels_covered(0, region.y, region.stop_y),
@@ -213,13 +213,13 @@ class WriteBlock:
             yield number, image, sums, invalid
 
     def _pixels_covered(self, axis: int, start: int, stop: int) -> Array:
-        """Return how many pixels of level 0 each row or column of what is read stands for."""
+        """Return how many pixels of level 0 each row or column of the level read covers."""
         size = 2**self.level_read
         first = np.arange(start, stop, dtype=np.int64) * size
         return np.asarray(np.minimum(size, self.full[axis] - first))
 
 
-def _put(
+def _put_pixels(
     store: str, name: str, region: Region, image: Array, missing: tuple[MissingRegion, ...] = ()
 ) -> list[Record]:
     rows, columns = region.slices()
@@ -235,7 +235,7 @@ def stage_task(
     label: TissueLabel | None,
     dtype: np.dtype[Any],
 ) -> WriteBlock:
-    """Return what each task of a stage does."""
+    """Return the function that the tasks of a stage call."""
     height, width = source.levels[0].shape
     rows, columns = even_pieces(height, stage.side), even_pieces(width, stage.task_width)
     blocks = ReadBlock(0, bounds(rows), bounds(columns))
@@ -247,8 +247,8 @@ def stage_task(
 def stage_array(task: WriteBlock, source: Source) -> da.Array:
     """Return the graph of a stage: one task per block, which returns the pixels it wrote.
 
-    Tasks go column by column. So the next block is above or below, and the tiles that both need
-    are as many as a task is wide, not as the slide: they fit into the cache.
+    Tasks run column by column, so consecutive tasks are neighbours along y. The tiles that both
+    need are one row as wide as a task, not as wide as the slide: they fit into the cache.
     """
     rows, columns = ((1,) * (len(ends) - 1) for ends in (task.blocks.rows, task.blocks.columns))
     return map_blocks(task, source, (columns, rows), np.dtype(np.int64), "write")

@@ -1,4 +1,4 @@
-"""Writing slides, cut-offs, blank maps and packs as Zarr."""
+"""Write slides, cut-offs, blank maps and packs as Zarr."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def write(
         ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster, a folder that every
         worker can write to. Or ``s3://BUCKET/NAME.ome.zarr``, with the extra ``cloud``.
     compute : bool
-        False returns a ``dask.delayed.Delayed`` at once. It writes the store when you compute it,
-        on any scheduler. Its single task waits for the tasks that it starts, on a cluster without
-        keeping a thread of a worker busy.
+        False returns a ``dask.delayed.Delayed``, which writes the store when you compute it, on
+        any scheduler. Its single task starts other tasks and waits for them. On a cluster it does
+        not occupy a thread of a worker while it waits.
     overwrite : bool
-        Replace a store that dask_slides wrote, once the new one is complete. Nothing else is ever
+        Replace a store that dask_slides wrote, once the new one is complete. Other data is never
         replaced.
     resume : bool
-        Continue where the same call was killed or failed: finished shards are not written again.
-        If this call fails too, its finished shards are kept, hidden beside `path`. After a failure
-        of the cluster they are always kept.
+        Continue an earlier call with the same arguments that was killed or failed: finished shards
+        are not written again. If this call fails too, its finished shards stay, hidden beside
+        `path`. After a failure of the cluster they always stay.
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
     blank_map : BlankMap, optional
@@ -81,11 +81,11 @@ def write(
     Raises
     ------
     OutputExistsError
-        There is something at the path that may not be overwritten.
+        Something exists at the path, and it must not be overwritten.
     OutputBusyError
         Another process is writing the same store to this path.
     ResumeError
-        The unfinished store at the path is of another call; the message names the differences.
+        The unfinished store is of a call with other arguments; the message names them.
     OutputFullError
         The disk is full, a quota is used up, or a file would be too large.
     OutputDeniedError
@@ -93,13 +93,13 @@ def write(
     SlideMemoryError
         A task needs more memory than a thread of a worker has.
     WorkerKilledError
-        Some tasks ended every worker that ran them; all others are done. `blocks` lists them.
+        Some tasks killed every worker that ran them; `blocks` lists these. All others are done.
     ClusterLostError
         The scheduler of the cluster cannot be reached any more.
     RemoteError, RemoteAccessError
         The server of a bucket gives no valid answer, or denies access.
     BlankSlideError
-        The cut-off is of a slide that is all blank, so there is no image.
+        The slide of the cut-off is entirely blank, so there is no image.
     SlideArgumentError
         An argument is wrong, or `progress` or `client` is given with ``compute=False``.
 
@@ -112,15 +112,15 @@ def write(
     >>> ds.open_slide(delayed.compute()).shape
     (64, 64, 3)
     """
-    target = Target(absolute_path(path), overwrite, resume)  # absolute: workers have other folders
+    target = Target(absolute_path(path), overwrite, resume)  # workers run in other folders
     run = _writer_of(obj, target, ome_zarr, blank_map)
     if not compute:
         if progress is not None or client is not None:
             raise SlideArgumentError(
-                "progress and client do not go with compute=False; give a scheduler or client to "
-                "compute() of what is returned"
+                "progress and client cannot be used with compute=False; give a scheduler or "
+                "client to compute() of the Delayed"
             )
-        # not traversed: dask would compute the arrays inside of `obj` for the task
+        # without traverse=False, dask would compute the arrays inside of `obj` first
         task = dask.delayed(partial(run, None), pure=False, traverse=False)
         return task(dask_key_name=f"write-{uuid4().hex}")
     with nullcontext() if client is None else client.as_current():
@@ -138,7 +138,7 @@ def _writer_of(obj: Any, target: Target, version: str, blank_map: BlankMap | Non
         check_version(version)
         return partial(write_slide, obj, target, version, blank_map)
     if blank_map is not None:
-        raise SlideArgumentError("blank_map goes with a slide; a Cutoff has its own")
+        raise SlideArgumentError("blank_map can only be given with a slide; a Cutoff has its own")
     if isinstance(obj, Cutoff):
         check_version(version)
         return partial(write_cutoff, obj, target, version)

@@ -12,7 +12,7 @@ from dask_slides.ops.blank_map import SMALL_GRID
 
 
 @given(images(channels=st.sampled_from([1, 3, 4])), tiles, st.data())
-def test_any_chunks_of_the_array_give_the_map_of_the_whole(image, tile, data):
+def test_chunks_of_the_array_do_not_change_the_map(image, tile, data):
     chunks = (*data.draw(chunkings(image.shape)), image.shape[2])
     found = ds.blank_map(
         da.from_array(image, chunks=chunks), tile_size=tile, detector=ds.Contrast(0.5)
@@ -34,7 +34,7 @@ def test_computed_and_lazy_agree(tissue_tiff, detector, sync):
     assert lazy.tissue_share == found.tissue_share
 
 
-def test_the_map_of_a_file_is_that_of_its_pixels(tissue, tissue_tiff):
+def test_the_map_of_a_file_equals_the_map_of_its_pixels(tissue, tissue_tiff):
     found = ds.blank_map(tissue_tiff, tile_size=(37, 51)).compute()
     assert np.array_equal(found.blank, oracle.contrast_blank(tissue, (37, 51), 0.05))
     assert 0 < found.blank.mean() < 1
@@ -55,7 +55,7 @@ def test_arrays_of_a_map_computed_together_compute_a_dask_array_once(tissue, syn
     assert np.array_equal(blank, lazy.with_statistics(statistics).blank) and not unknown.any()
 
 
-def test_the_repr_says_what_the_map_is(tissue_tiff, sync):
+def test_the_repr_of_a_map(tissue_tiff, sync):
     lazy = ds.blank_map(ds.resize(tissue_tiff, downsample=2), tile_size=(50, 70))
     assert repr(lazy) == (
         "BlankMap<resized by 2 with lanczos from tissue.tif, shape=(3, 3), dtype=bool, "
@@ -85,7 +85,7 @@ def test_building_reads_nothing_and_computing_reads_each_pixel_once(reads, tissu
     assert (seen == 1).all()
 
 
-def test_other_detectors_on_a_computed_map_read_nothing(reads, tissue, tissue_tiff):
+def test_changing_the_detector_of_a_computed_map_reads_nothing(reads, tissue, tissue_tiff):
     found = ds.blank_map(tissue_tiff, tile_size=30).compute()
     reads.clear()
     for ratio in (0, 0.01, 0.05, 0.2, 0.35, 1):
@@ -99,7 +99,7 @@ def test_other_detectors_on_a_computed_map_read_nothing(reads, tissue, tissue_ti
     assert reads == []
 
 
-def test_another_detector_on_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
+def test_changing_the_detector_of_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
     lazy = ds.blank_map(tissue_tiff, tile_size=30).with_detector(ds.Contrast(0.2) | ds.Otsu(0.9))
     assert reads == [] and not lazy.computed
     found = lazy.blank.compute()
@@ -107,7 +107,7 @@ def test_another_detector_on_a_lazy_map_stays_lazy(reads, tissue, tissue_tiff):
     assert (found | ~oracle.contrast_blank(tissue, (30, 30), 0.2)).all()
 
 
-def test_small_grids_store_histograms_for_any_detector_and_large_grids_what_is_needed():
+def test_small_grids_always_store_histograms_and_large_grids_only_for_the_detector():
     side = int(SMALL_GRID**0.5)
     zeros = da.zeros((side, side + 1), dtype="uint8")
     assert ds.blank_map(zeros[:, :side], tile_size=1).fields == ("histogram",)
@@ -126,9 +126,9 @@ def test_a_detector_that_needs_missing_statistics_is_refused(tissue_tiff):
         found.with_detector(ds.Saturation())
     with pytest.raises(ds.errors.SlideArgumentError, match="is not a detector"):
         found.with_detector(0.05)
-    bare = ds.CellStats(*np.ones((3, 2, 2)))
+    incomplete = ds.CellStats(*np.ones((3, 2, 2)))
     with pytest.raises(ds.errors.SlideArgumentError, match="the statistics hold no histogram"):
-        ds.Otsu()(bare)
+        ds.Otsu()(incomplete)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_plot_has_the_extent_of_the_slide(tissue_tiff, axes):
 
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_the_map_of_an_image_without_pixels_is_empty():
-    nothing = ds.cutoff_resize(np.full((40, 50), 9, np.uint8)).image
-    found = ds.blank_map(nothing).compute()
+    empty = ds.cutoff_resize(np.full((40, 50), 9, np.uint8)).image
+    found = ds.blank_map(empty).compute()
     assert found.blank.shape == (0, 0) and found.tissue_share == 0
     assert "0 x 0 tiles" in found._repr_html_()

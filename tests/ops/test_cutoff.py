@@ -47,7 +47,7 @@ def test_a_cut_equals_deleting_blank_rows_and_columns(case, data):
 
 
 @given(slides(), st.floats(0.4, 5), kernels, st.data())
-def test_the_image_is_the_resize_of_the_cut_pixels(case, ratio, kernel, data):
+def test_the_image_equals_the_resized_cut_pixels(case, ratio, kernel, data):
     image, tile = case
     cut = cut_of(ds.from_dask(image), tile, downsample=ratio, kernel=kernel, gap=None)
     left = oracle.cut(image, oracle.contrast_blank(image, tile, 0.05), tile)
@@ -136,7 +136,7 @@ def test_levels_of_a_cut_slide_are_cut_levels(write_pyramid, islands):
     assert np.array_equal(found, oracle.cut(small, blank, (16, 16)))
 
 
-def test_the_scale_applies_after_the_cut_and_the_ladder_before_it():
+def test_a_scale_applies_to_the_cut_image_and_the_ladder_to_the_whole_slide():
     array = da.full((10_500, 300), GLASS, dtype="uint8", chunks=1000)
     noise = da.from_array(pixels(0, (100, 300), "uint8"))
     tall = da.concatenate([noise, array])
@@ -147,7 +147,7 @@ def test_the_scale_applies_after_the_cut_and_the_ladder_before_it():
     assert scaled.shape == (25, 75, 1) and scaled.mpp == 2
 
 
-def test_a_slide_without_blank_rows_stays_whole():
+def test_a_slide_without_blank_rows_is_not_cut():
     image = pixels(3, (50, 70, 3), "uint8")
     image[:, ::2] = 0
     image[:, 1::2] = 255
@@ -176,7 +176,7 @@ def test_the_cutoff_of_a_blank_slide_is_empty():
     assert "shape=(0, 0, 3)" in repr(cut) and repr(again.blank_map)
 
 
-def test_a_given_blank_map_is_used_and_nothing_is_read_for_it(tissue):
+def test_a_given_computed_blank_map_is_used_without_reading(tissue):
     def read(block_info):
         raise AssertionError("the slide was read")
 
@@ -195,9 +195,7 @@ def test_a_blank_map_of_another_slide_is_refused(tissue):
     other = ds.blank_map(np.zeros((300, 421, 3), np.uint8), tile_size=30)
     with pytest.raises(ds.errors.SlideArgumentError, match=r"300 x 421 px, or its .*; make one"):
         ds.cutoff_resize(ds.from_dask(tissue), blank_map=other)
-    with pytest.raises(
-        ds.errors.SlideArgumentError, match=r"blank_map=ndarray; give what blank_map"
-    ):
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"blank_map=ndarray; give a BlankMap"):
         ds.cutoff_resize(ds.from_dask(tissue), blank_map=np.zeros((10, 14), bool))
 
 
@@ -239,7 +237,7 @@ def test_html_escapes_the_name(tissue):
     assert "300 x 420 px" in html
 
 
-def test_the_repr_says_what_was_done_and_equality_is_a_bool(tissue, sync):
+def test_the_repr_and_equality_of_a_cutoff(tissue, sync):
     cut, same = (cut_of(ds.from_dask(tissue), 30, downsample=2) for _ in range(2))
     assert repr(cut) == (
         "Cutoff<cut off and resized by 2 with lanczos from dask array, shape=(105, 135, 3), "
@@ -248,7 +246,7 @@ def test_the_repr_says_what_was_done_and_equality_is_a_bool(tissue, sync):
     assert cut == same and cut != cut_of(ds.from_dask(tissue), 20, downsample=2)
 
 
-def test_a_plot_is_of_the_cut_image(tissue, axes):
+def test_a_plot_shows_the_cut_image(tissue, axes):
     cut = cut_of(ds.from_dask(tissue), 30)
     assert cut.plot(axes) is axes
     height, width = cut.image.shape[:2]

@@ -1,4 +1,4 @@
-"""A blank map that is passed on decides what is packed and where crops lie."""
+"""A blank map that you give decides which tiles are packed and where crops lie."""
 
 from dataclasses import replace
 
@@ -12,54 +12,54 @@ import dask_slides as ds
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """An image in which no detector finds blank cells."""
-    path = tmp_path_factory.mktemp("obeyed") / "noise.tif"
+    path = tmp_path_factory.mktemp("given") / "noise.tif"
     noise = np.random.default_rng(0).integers(0, 255, (470, 500, 3), dtype=np.uint8)
     tifffile.imwrite(path, noise, tile=(64, 64), photometric="rgb", compression="zlib")
     return path
 
 
-def corrected(found, blank):
+def with_blank(found, blank):
     return replace(found.compute(), blank=blank)
 
 
-def some(shape, seed=1):
+def random_blank(shape, seed=1):
     return np.random.default_rng(seed).random(shape) < 0.6
 
 
 @pytest.mark.parametrize("edge", ["drop", "pad"])
 def test_a_pack_holds_the_cells_that_are_not_blank(path, edge, reads):
     found = ds.blank_map(path, tile_size=48).compute()
-    blank = some(found.shape)
+    blank = random_blank(found.shape)
     reads.clear()
-    pack = ds.pack_tiles(path, edge=edge, blank_map=corrected(found, blank))
+    pack = ds.pack_tiles(path, edge=edge, blank_map=with_blank(found, blank))
     assert not reads
-    kept = ~blank if edge == "pad" else ~blank[: 470 // 48, : 500 // 48]
-    np.testing.assert_array_equal(np.stack((pack.y, pack.x), 1), np.argwhere(kept) * 48)
+    dense = ~blank if edge == "pad" else ~blank[: 470 // 48, : 500 // 48]
+    np.testing.assert_array_equal(np.stack((pack.y, pack.x), 1), np.argwhere(dense) * 48)
     assert pack.tiles.shape[1:] == (48, 48, 3)
 
 
 def test_a_map_that_is_all_blank_gives_an_empty_pack_and_no_crops(path):
     found = ds.blank_map(path, tile_size=64).compute()
-    nothing = corrected(found, np.ones(found.shape, bool))
+    all_blank = with_blank(found, np.ones(found.shape, bool))
     with pytest.warns(ds.errors.BlankSlideWarning):
-        assert len(ds.pack_tiles(path, blank_map=nothing)) == 0
+        assert len(ds.pack_tiles(path, blank_map=all_blank)) == 0
     with pytest.warns(ds.errors.BlankSlideWarning):
-        assert len(ds.random_crops(path, n=5, size=32, blank_map=nothing)) == 0
+        assert len(ds.random_crops(path, n=5, size=32, blank_map=all_blank)) == 0
 
 
-def test_a_map_may_be_corrected_before_it_is_computed(path):
+def test_a_map_may_be_changed_before_it_is_computed(path):
     lazy = ds.blank_map(path, tile_size=48)
-    blank = some(lazy.shape)
+    blank = random_blank(lazy.shape)
     pack = ds.pack_tiles(path, blank_map=replace(lazy, blank=blank))
     assert len(pack) == (~blank[: 470 // 48, : 500 // 48]).sum()
 
 
-def test_the_map_overrules_the_detector(tmp_path):
+def test_a_changed_map_takes_precedence_over_its_detector(tmp_path):
     glass = np.full((128, 128, 3), 240, np.uint8)
     tifffile.imwrite(tmp_path / "glass.tif", glass, tile=(64, 64), photometric="rgb")
     found = ds.blank_map(tmp_path / "glass.tif", tile_size=64).compute()
     assert found.blank.all()
-    tissue = corrected(found, np.array([[True, False], [True, True]]))
+    tissue = with_blank(found, np.array([[True, False], [True, True]]))
     pack = ds.pack_tiles(tmp_path / "glass.tif", blank_map=tissue)
     assert (list(pack.y), list(pack.x)) == ([0], [64])
     crops = ds.random_crops(tmp_path / "glass.tif", n=20, size=16, blank_map=tissue)
@@ -71,8 +71,8 @@ def test_the_map_overrules_the_detector(tmp_path):
 @pytest.mark.parametrize("tile", [48, 110])
 def test_the_centres_of_crops_lie_in_cells_that_are_not_blank(path, size, tile):
     found = ds.blank_map(path, tile_size=tile).compute()
-    blank = some(found.shape)
-    crops = ds.random_crops(path, n=200, size=size, seed=4, blank_map=corrected(found, blank))
+    blank = random_blank(found.shape)
+    crops = ds.random_crops(path, n=200, size=size, seed=4, blank_map=with_blank(found, blank))
     height, width = (size, size) if isinstance(size, int) else size
     assert len(crops) == 200
     assert (crops.y >= 0).all() and (crops.y + height <= 470).all()
@@ -82,16 +82,16 @@ def test_the_centres_of_crops_lie_in_cells_that_are_not_blank(path, size, tile):
     rows, columns = (crops.y + height // 2) // tile, (crops.x + width // 2) // tile
     assert inside.sum() > 50
     assert not blank[rows[inside], columns[inside]].any()
-    again = ds.random_crops(path, n=200, size=size, seed=4, blank_map=corrected(found, blank))
+    again = ds.random_crops(path, n=200, size=size, seed=4, blank_map=with_blank(found, blank))
     np.testing.assert_array_equal(crops.y, again.y)
 
 
 def test_a_map_of_the_resized_slide_decides_for_a_pack_at_its_scale(path):
     found = ds.blank_map(ds.resize(path, downsample=2), tile_size=50).compute()
-    blank = some(found.shape)
-    pack = ds.pack_tiles(path, downsample=2, blank_map=corrected(found, blank))
-    kept = ~blank[: 235 // 50, : 250 // 50]
-    np.testing.assert_array_equal(np.stack((pack.y, pack.x), 1), np.argwhere(kept) * 100)
+    blank = random_blank(found.shape)
+    pack = ds.pack_tiles(path, downsample=2, blank_map=with_blank(found, blank))
+    dense = ~blank[: 235 // 50, : 250 // 50]
+    np.testing.assert_array_equal(np.stack((pack.y, pack.x), 1), np.argwhere(dense) * 100)
 
 
 def test_a_map_that_does_not_fit_is_refused(path):
@@ -104,9 +104,9 @@ def test_a_map_that_does_not_fit_is_refused(path):
         ds.pack_tiles(path, tile_size=48, downsample=2, blank_map=found)
     with pytest.raises(ds.errors.SlideArgumentError, match="either detector or blank_map"):
         ds.pack_tiles(path, tile_size=48, detector=ds.Contrast(0.2), blank_map=found)
-    with pytest.raises(ds.errors.SlideArgumentError, match="give what blank_map"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="give a BlankMap"):
         ds.pack_tiles(path, tile_size=48, blank_map=np.zeros((10, 11), bool))
-    with pytest.raises(ds.errors.SlideArgumentError, match="make one of that size"):
+    with pytest.raises(ds.errors.SlideArgumentError, match="make a map of that size"):
         ds.random_crops(path, n=2, size=20, downsample=2, blank_map=found)
     with pytest.raises(ds.errors.SlideArgumentError, match="either detector or blank_map"):
         ds.random_crops(path, n=2, size=20, detector=ds.Otsu(), blank_map=found)

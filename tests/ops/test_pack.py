@@ -10,12 +10,12 @@ import dask_slides as ds
 from dask_slides.core.tile_origins import TileOrigins
 from dask_slides.ops.pack import plan_pack
 
-EVERYTHING = ds.Contrast(0)
+ALL_TILES = ds.Contrast(0)
 tiles = st.tuples(st.integers(7, 40), st.integers(7, 40))
 
 
 def starts(size, tile, stride, edge):
-    """Return where tiles begin along an axis, one after the other."""
+    """Return the starts of tiles along an axis, found one after the other."""
     found = [at for at in range(0, size, stride) if at + tile <= size]
     end = found[-1] + tile if found else 0
     if edge != "drop" and end < size:
@@ -60,7 +60,7 @@ def test_tiles_are_slices_of_the_image_for_any_edge_stride_and_chunks(image, til
         assert np.array_equal(found, oracle.tiles_at(image, y, x, tile, fill=9))
 
 
-def test_a_file_gives_the_tiles_of_its_pixels(tissue, tissue_tiff):
+def test_tiles_of_a_file_are_slices_of_its_pixels(tissue, tissue_tiff):
     pack = ds.pack_tiles(tissue_tiff, tile_size=(50, 60), detector=ds.Contrast(0.1))
     y, x, _ = expected_pack(tissue, (50, 60), (50, 60), "drop", 0.1)
     assert 0 < len(y) < 42
@@ -69,27 +69,27 @@ def test_a_file_gives_the_tiles_of_its_pixels(tissue, tissue_tiff):
     assert np.array_equal(pack.reader(1, 3), oracle.tiles_at(tissue, y, x, (50, 60))[1:3])
 
 
-def test_a_downsample_packs_tiles_of_the_resized_slide(tissue):
+def test_tiles_at_a_scale_are_slices_of_the_resized_slide(tissue):
     pack = ds.pack_tiles(
-        ds.from_dask(tissue, mpp=0.5), tile_size=40, downsample=2, detector=EVERYTHING
+        ds.from_dask(tissue, mpp=0.5), tile_size=40, downsample=2, detector=ALL_TILES
     )
     small = oracle.pillow_resize(tissue, (150, 210), "lanczos")
     y, x, _ = expected_pack(small, (40, 40), (40, 40), "drop", 0)
     assert np.array_equal(pack.tiles.compute(), oracle.tiles_at(small, y, x, (40, 40)))
     assert np.array_equal(pack.y, 2 * y) and np.array_equal(pack.x, 2 * x)
     assert pack.mpp == 1.0 and pack.attributes["downsample"] == [2.0, 2.0]
-    same = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), tile_size=40, mpp=1.0, detector=EVERYTHING)
+    same = ds.pack_tiles(ds.from_dask(tissue, mpp=0.5), tile_size=40, mpp=1.0, detector=ALL_TILES)
     assert np.array_equal(same.tiles.compute(), pack.tiles.compute())
 
 
-def test_positions_of_an_odd_scale_are_the_nearest_pixels_of_level_0(tissue):
-    pack = ds.pack_tiles(ds.from_dask(tissue), tile_size=40, downsample=2.7, detector=EVERYTHING)
+def test_positions_at_a_fractional_scale_are_the_nearest_pixels_of_level_0(tissue):
+    pack = ds.pack_tiles(ds.from_dask(tissue), tile_size=40, downsample=2.7, detector=ALL_TILES)
     factors = 300 / 111, 420 / 156
     assert sorted(set(pack.y)) == [round(40 * i * factors[0]) for i in range(2)]
     assert sorted(set(pack.x)) == [round(40 * i * factors[1]) for i in range(3)]
 
 
-def test_top_k_takes_the_highest_scores_and_of_equal_ones_the_first():
+def test_top_k_prefers_high_scores_then_upper_left_tiles():
     flat = np.full((10, 10, 1), 100, np.uint8)
     weak, strong = flat.copy(), flat.copy()
     weak[::2], strong[::2] = 90, 50
@@ -123,7 +123,7 @@ def test_default_tiles_divide_the_mean_side(size, tile, count):
     assert grid.tile == (tile * 3 // 4, tile * 3 // 4)
 
 
-def test_attributes_tell_where_the_pack_is_from(tissue_tiff):
+def test_attributes_describe_source_and_tiles(tissue_tiff):
     slide = ds.open_slide(tissue_tiff, mpp=(0.25, 0.25))
     pack = ds.pack_tiles(
         slide, tile_size=(40, 60), stride=(20, 30), mpp=0.5, detector=ds.Contrast(0.1), edge="pad"
@@ -141,28 +141,28 @@ def test_attributes_tell_where_the_pack_is_from(tissue_tiff):
     }
 
 
-def test_building_reads_the_slide_once_and_the_tiles_not_at_all():
-    runs = []
+def test_building_a_pack_reads_the_slide_once():
+    calls = []
 
     def block(block_id):
-        runs.append(block_id)
+        calls.append(block_id)
         return pixels(sum(block_id), (20, 20, 1), "uint8")
 
     meta = np.empty((0, 0, 0), np.uint8)
     array = da.map_blocks(block, chunks=((20,) * 3, (20,) * 3, (1,)), dtype="uint8", meta=meta)
-    pack = ds.pack_tiles(array, tile_size=20, detector=EVERYTHING)
-    assert len(runs) == 9 and len(pack) == 9
+    pack = ds.pack_tiles(array, tile_size=20, detector=ALL_TILES)
+    assert len(calls) == 9 and len(pack) == 9
     pack.tiles[:1].compute(scheduler="sync")
-    assert len(runs) == 10
+    assert len(calls) == 10
 
 
 def test_a_pack_of_a_blank_slide_is_empty_with_a_warning():
     glass = np.full((80, 60, 3), 240, np.uint8)
     with pytest.warns(
         ds.errors.BlankSlideWarning, match="every tile is blank under Contrast"
-    ) as told:
+    ) as caught:
         pack = ds.pack_tiles(glass, tile_size=20)
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
     assert pack.y.shape == pack.x.shape == pack.score.shape == (0,)
     assert "0 of 20 x 20 px" in pack._repr_html_() and "none" in pack._repr_html_()
@@ -170,10 +170,10 @@ def test_a_pack_of_a_blank_slide_is_empty_with_a_warning():
 
 
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
-def test_a_pack_of_a_slide_that_was_cut_off_wholly_is_empty():
-    nothing = ds.cutoff_resize(np.full((80, 60, 3), 240, np.uint8)).image
+def test_a_pack_of_an_empty_image_is_empty():
+    empty = ds.cutoff_resize(np.full((80, 60, 3), 240, np.uint8)).image
     for tile in (None, 20):
-        pack = ds.pack_tiles(nothing, tile_size=tile)
+        pack = ds.pack_tiles(empty, tile_size=tile)
         assert len(pack) == 0 and pack.attributes["downsample"] == [1.0, 1.0]
 
 
@@ -201,12 +201,12 @@ def test_a_pack_of_a_slide_that_was_cut_off_wholly_is_empty():
     ids=str,
 )
 def test_wrong_arguments_are_refused_in_one_line(arguments, tissue):
-    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as told:
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as caught:
         ds.pack_tiles(ds.from_dask(tissue), **arguments)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
+def test_a_contact_sheet_shows_evenly_chosen_tiles(tissue):
     pack = ds.pack_tiles(ds.from_dask(tissue), tile_size=32, detector=ds.Contrast(0.1))
     sheet = pack.contact_sheet(count=3, columns=2, side=32)
     assert sheet.shape == (2 * 36 + 4, 2 * 36 + 4, 3)
@@ -217,17 +217,17 @@ def test_a_contact_sheet_shows_the_tiles_it_is_of(tissue):
     assert np.array_equal(sheet[40:72, 4:36], tiles[-1])
 
 
-def test_the_repr_names_source_shape_scale_detector_and_chunks(tissue):
+def test_the_repr_of_a_pack(tissue):
     slide = ds.from_dask(tissue, mpp=0.5)
     pack = ds.pack_tiles(slide, tile_size=(40, 50), detector=ds.Contrast(0.1))
     assert repr(pack) == (
         f"TilePack<dask array, shape=({len(pack)}, 40, 50, 3), dtype=uint8, mpp=0.5, "
         f"detector=Contrast(ratio=0.1), chunksize=({len(pack)}, 40, 50, 3)>"
     )
-    assert "mpp=None" in repr(ds.pack_tiles(tissue, tile_size=50, detector=EVERYTHING))
+    assert "mpp=None" in repr(ds.pack_tiles(tissue, tile_size=50, detector=ALL_TILES))
 
 
-def test_equality_neither_raises_nor_reads(tissue_tiff, reads):
+def test_comparing_packs_neither_raises_nor_reads(tissue_tiff, reads):
     pack, other = (ds.pack_tiles(tissue_tiff, tile_size=50) for _ in range(2))
     reads.clear()
     assert pack == pack and pack != other and pack != 3
@@ -267,7 +267,7 @@ def test_a_tile_larger_than_the_image_is_refused_or_padded(edge):
     image = pixels_of(40, 300)
     with pytest.raises(ds.errors.SlideArgumentError, match="does not fit the image of 40 x 300 px"):
         ds.pack_tiles(image, tile_size=64, edge=edge)
-    assert ds.pack_tiles(image, tile_size=64, edge="pad", detector=EVERYTHING).tiles.shape[0] == 5
+    assert ds.pack_tiles(image, tile_size=64, edge="pad", detector=ALL_TILES).tiles.shape[0] == 5
 
 
 def pixels_of(height, width):

@@ -1,4 +1,4 @@
-"""Plans are numbers: whole shards, each pixel once, few tasks, up to a million pixels a side."""
+"""Plans of images up to a million pixels per side: whole shards, each pixel once, few tasks."""
 
 from itertools import pairwise
 
@@ -13,17 +13,17 @@ from dask_slides.graph.statistics import cell_chunks
 from dask_slides.writers.image_plan import plan_image
 from dask_slides.writers.images import check_fit
 
-ATLAS = 102_400
+LARGE = 102_400
 MILLION = 1_000_000
 
 sides = st.one_of(
-    st.integers(1, 5000), st.integers(1, MILLION), st.sampled_from([255, 256, 4096, 4097, ATLAS])
+    st.integers(1, 5000), st.integers(1, MILLION), st.sampled_from([255, 256, 4096, 4097, LARGE])
 )
 ratios = st.floats(0.1, 100)
 
 
 class Stub(Source):
-    """A source of nothing but numbers."""
+    """A source that has levels but no pixels."""
 
     channels = 3
     dtype = np.dtype("uint8")
@@ -48,7 +48,7 @@ def halved(size, times):
 
 @given(st.tuples(sides, sides), ratios, st.integers(0, 40_000), st.sampled_from([4096, 8192]))
 @example((MILLION, MILLION), 1.0, 0, 8192)
-@example((ATLAS, ATLAS), 1.0, 35_000, 4096)
+@example((LARGE, LARGE), 1.0, 35_000, 4096)
 @example((10_240, 10_240), 10.0, 0, 8192)
 @example((10_240, 10_240), 10.0, 3431, 8192)
 @example((1, MILLION), 3.7, 0, 8192)
@@ -72,9 +72,9 @@ def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, s
                 ]
                 assert pieces[0][0] == 0
                 for (start, length), (after, _) in pairwise(pieces):
-                    assert start + length == after  # nothing left out, nothing twice
+                    assert start + length == after  # no gap, no overlap
                 assert sum(pieces[-1]) == level.shape[axis]
-                # a block begins where a shard begins: no shard is written by two tasks
+                # blocks start at shards, so no two tasks write the same shard
                 assert level.shard % level.chunk == 0
                 assert all(start % level.shard == 0 for start, _ in pieces)
         written += stage.levels
@@ -85,13 +85,13 @@ def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, s
 @example((6144, 6144), 10.0, 8192)
 @example((2048, 2048), 10.0, 8192)
 @example((159745, 159745), 0.1, 4096)
-def test_tasks_of_small_shards_write_several(shape, ratio, aim):
+def test_tasks_write_several_small_shards(shape, ratio, aim):
     plan, alone = plan_image(shape, ratio, aim=aim), plan_image(shape, ratio, aim=1)
     assert plan.levels == alone.levels
     stage = plan.stages[0]
     assert (stage.blocks_per_read, alone.stages[0].reads_per_task) == (1, 1)
     if stage.reads_per_task > 1:
-        # as many as fit, but for what floats round: 0.1 squared is a little more than 0.01
+        # floats round: 0.1 squared is a little more than 0.01
         assert stage.side**2 * stage.reads_per_task * ratio**2 <= aim**2 * (1 + 1e-12)
         rows, columns = plan.blocks(stage)
         assert rows * columns >= 16  # enough for a few threads
@@ -111,32 +111,32 @@ def test_levels_halve_down_to_256(shape, ratio):
 
 
 @given(st.tuples(sides, sides), ratios)
-@example((ATLAS, ATLAS), 1.0)
-@example((ATLAS, ATLAS), 0.5)  # enlarged
-@example((ATLAS, ATLAS), 0.1)
+@example((LARGE, LARGE), 1.0)
+@example((LARGE, LARGE), 0.5)  # enlarged
+@example((LARGE, LARGE), 0.1)
 @example((MILLION, 100_000), 1.0)
-def test_tasks_and_memory_have_a_ceiling(shape, ratio):
+def test_the_number_of_tasks_and_their_memory_are_limited(shape, ratio):
     plan = plan_image(shape, ratio)
     count = sum(rows * columns for rows, columns in map(plan.blocks, plan.stages))
     assert count == plan.tasks
     largest = max(stage.side for stage in plan.stages)
-    if max(shape) <= ATLAS:
+    if max(shape) <= LARGE:
         assert plan.tasks <= 1000
-    # beyond, memory has the ceiling, not the number of tasks: 4,096 px a side at the most
+    # larger images have more tasks, but still at most 4,096 px per side
     assert largest <= 4096
     assert plan.pixels == sum(level.shape[0] * level.shape[1] for level in plan.levels)
 
 
 @given(st.tuples(sides, sides), st.tuples(st.integers(1, 4096), st.integers(1, 4096)))
 @example((MILLION, MILLION), (512, 512))
-@example((ATLAS, ATLAS), (256, 256))
-@example((ATLAS, ATLAS), (16, ATLAS))
-def test_default_chunks(shape, tile):
+@example((LARGE, LARGE), (256, 256))
+@example((LARGE, LARGE), (16, LARGE))
+def test_default_chunks_are_few_and_whole_tiles(shape, tile):
     tile = tuple(min(a, b) for a, b in zip(tile, shape, strict=True))
     side = default_chunks(stub(shape, tile), 0)
     pieces = [-(-n // s) for n, s in zip(shape, side, strict=True)]
     assert pieces[0] * pieces[1] <= 1000 or side[0] * side[1] >= 2**26
-    # whole units of storage, so that none is decoded twice
+    # whole tiles, so that none is decoded twice
     assert all(s % t == 0 or s >= n for s, t, n in zip(side, tile, shape, strict=True))
 
 
@@ -160,8 +160,8 @@ def test_every_cell_is_in_one_task(shape, tile, edge, overlapping):
 
 
 @given(st.tuples(sides, sides), ratios, st.sampled_from([512, 1024, 2048]))
-def test_shards_can_be_made_smaller(shape, ratio, largest):
-    """Where memory is short; every block still begins where a shard begins."""
+def test_shards_can_be_limited(shape, ratio, largest):
+    """Blocks still start at shards."""
     plan = plan_image(shape, ratio, largest)
     assert plan.stages[0].side <= largest
     assert [level.shape for level in plan.levels] == [

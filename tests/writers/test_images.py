@@ -55,7 +55,7 @@ IMAGES = {
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
-def test_images_read_back(tmp_path, name, version):
+def test_written_images_are_read_back(tmp_path, name, version):
     image = IMAGES[name]
     path = ds.write(ds.from_dask(image, mpp=0.5), tmp_path / "a.ome.zarr", ome_zarr=version)
     assert path == str(tmp_path / "a.ome.zarr")
@@ -88,11 +88,10 @@ def test_levels_of_later_stages(long_levels):
     assert [level.shape[0] for level in long_levels] == [9001, 4501, 2251, 1126, 563, 282]
     assert len(plan_image(LONG.shape[:2]).stages) >= 3
     for number, level in enumerate(long_levels):
-        off = level - area_mean(LONG, number)
-        assert np.abs(off).max() <= ROUNDING  # partial blocks at the edges too
-        assert (
-            abs(off[:-1, :-1].mean()) < 0.13
-        )  # half up, once: a quarter of the means of four end in .5
+        difference = level - area_mean(LONG, number)
+        assert np.abs(difference).max() <= ROUNDING  # partial blocks at the edges too
+        # rounded half up only once: a quarter of the means of four pixels end in .5
+        assert abs(difference[:-1, :-1].mean()) < 0.13
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "float64", "float16", "bool", "int32"])
@@ -134,7 +133,7 @@ def test_the_sums_of_stages_are_removed(tmp_path):
     assert sorted(os.listdir(path)) == ["0", "1", "2", "zarr.json"]
 
 
-def test_a_resized_slide_is_written_as_it_is_computed(tmp_path):
+def test_a_resized_slide_is_read_back(tmp_path):
     source = tmp_path / "a.tif"
     tifffile.imwrite(
         source, smooth(1300, 900), photometric="rgb", tile=(128, 128), compression="zlib"
@@ -279,7 +278,7 @@ def test_ngff_zarr_reads_it(tmp_path):
 
 
 def expected_label(blank, tile, rows, columns, factors, shape, level):
-    """Look the cell of each pixel's centre up; `rows`, `columns` list the kept source pixels."""
+    """Return the label by the cell of each pixel's centre; `rows`, `columns` are source pixels."""
     out = np.zeros(shape, np.uint8)
     for i in range(shape[0]):
         y = rows[min(int((i + 0.5) * 2**level * factors[0]), len(rows) - 1)]
@@ -289,9 +288,9 @@ def expected_label(blank, tile, rows, columns, factors, shape, level):
     return out
 
 
-@pytest.mark.parametrize("how", ["identity", "resized", "cutoff", "cutoff resized"])
+@pytest.mark.parametrize("kind", ["identity", "resized", "cutoff", "cutoff resized"])
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
-def test_labels(tmp_path, how, version):
+def test_labels(tmp_path, kind, version):
     tile = 52
     image = np.full((600, 520, 3), 240, np.uint8)
     image[60:200, 104:300] = noise(140, 196, 3)
@@ -305,18 +304,18 @@ def test_labels(tmp_path, how, version):
     np.testing.assert_array_equal(found.blank, blank)
     rows, columns = np.arange(600), np.arange(520)
     path = tmp_path / "a.ome.zarr"
-    if how.startswith("cutoff"):
+    if kind.startswith("cutoff"):
         rows = rows[~blank.all(axis=1)[rows // tile]]
         columns = columns[~blank.all(axis=0)[columns // tile]]
-        downsample = 1.7 if how.endswith("resized") else 1
+        downsample = 1.7 if kind.endswith("resized") else 1
         cut = ds.cutoff_resize(slide, downsample=downsample, blank_map=found)
         written = cut.image
         ds.write(cut, path, ome_zarr=version)
     else:
-        written = slide if how == "identity" else ds.resize(slide, downsample=1.7)
+        written = slide if kind == "identity" else ds.resize(slide, downsample=1.7)
         ds.write(written, path, blank_map=found, ome_zarr=version)
     height, width = written.shape[:2]
-    assert len(rows) > height or how in ("identity", "cutoff")
+    assert len(rows) > height or kind in ("identity", "cutoff")
     factors = (len(rows) / height, len(columns) / width)
     group = zarr.open_group(path, mode="r")
     attributes = group["labels/tissue"].attrs.asdict()
@@ -333,11 +332,11 @@ def test_labels(tmp_path, how, version):
     names = group["labels"].attrs.asdict()
     assert names.get("ome", names)["labels"] == ["tissue"]
     assert {one["label-value"] for one in attributes["image-label"]["colors"]} == {0, 1}
-    raw = group["blank_map"]
-    np.testing.assert_array_equal(raw["blank"][...], blank)
-    assert raw.attrs["tile_size"] == [tile, tile]
-    assert raw.attrs["source_shape"] == [600, 520]
-    sums = raw["statistics"][..., 1]
+    grid = group["blank_map"]
+    np.testing.assert_array_equal(grid["blank"][...], blank)
+    assert grid.attrs["tile_size"] == [tile, tile]
+    assert grid.attrs["source_shape"] == [600, 520]
+    sums = grid["statistics"][..., 1]
     assert sums[2, 3] == image[2 * tile : 3 * tile, 3 * tile : 4 * tile].sum(dtype=np.int64)
     assert sums.sum() == image.sum(dtype=np.int64)
 
@@ -358,29 +357,29 @@ def test_the_label_of_a_slide_of_several_stages(tmp_path):
         np.testing.assert_array_equal(found, np.broadcast_to(want, shape))
 
 
-def test_the_attributes_of_a_cutoff_lead_back_to_the_source(tmp_path):
+def test_attributes_of_a_cutoff_convert_points_to_the_source(tmp_path):
     image = np.full((600, 520, 3), 240, np.uint8)
     image[100:200, 100:300] = noise(100, 200, 3)
     image[400:500, 300:400] = noise(100, 100, 3)
     cut = ds.cutoff_resize(ds.from_dask(image), downsample=2, tile_size=100)
     path = ds.write(cut, tmp_path / "a.ome.zarr")
-    mark = zarr.open_group(path, mode="r").attrs["dask_slides"]
-    assert mark["kind"] == "cutoff"
-    assert mark["source_shape"] == [600, 520]
-    assert mark["rows"] == [[100, 200], [400, 500]]
-    assert mark["columns"] == [[100, 400]]
-    assert mark["factors"] == [2.0, 2.0]
-    # the attributes alone lead back to the source
-    rows = np.concatenate([np.arange(*run) for run in mark["rows"]])
-    columns = np.concatenate([np.arange(*run) for run in mark["columns"]])
+    own = zarr.open_group(path, mode="r").attrs["dask_slides"]
+    assert own["kind"] == "cutoff"
+    assert own["source_shape"] == [600, 520]
+    assert own["rows"] == [[100, 200], [400, 500]]
+    assert own["columns"] == [[100, 400]]
+    assert own["factors"] == [2.0, 2.0]
+    # convert points with the attributes alone
+    rows = np.concatenate([np.arange(*run) for run in own["rows"]])
+    columns = np.concatenate([np.arange(*run) for run in own["columns"]])
     for point in [(0, 0), (50, 0), (99, 149), (20, 100)]:
-        y, x = (int(at * factor) for at, factor in zip(point, mark["factors"], strict=True))
+        y, x = (int(at * factor) for at, factor in zip(point, own["factors"], strict=True))
         assert cut.to_source(point).tolist() == [rows[y], columns[x]]
     written = ds.open_slide(path).data.compute()
     np.testing.assert_array_equal(written, cut.image.data.compute())
 
 
-def test_a_blank_slide_has_no_image_to_write(tmp_path):
+def test_a_blank_cutoff_is_refused(tmp_path):
     with pytest.warns(ds.errors.BlankSlideWarning):
         cut = ds.cutoff_resize(da.full((300, 300, 3), 240, dtype="uint8"))
     with pytest.raises(ds.errors.BlankSlideError, match="blank"):
@@ -412,7 +411,7 @@ def test_blank_maps(tmp_path, version):
 # whole stores
 
 
-def test_every_shard_is_written_also_where_all_is_zero(tmp_path):
+def test_shards_of_zeros_are_written(tmp_path):
     path = ds.write(ds.from_dask(np.zeros((1000, 900, 3), np.uint8)), tmp_path / "a.zarr")
     group = zarr.open_group(path, mode="r")
     for number in ("0", "1"):
@@ -424,20 +423,20 @@ def test_every_shard_is_written_also_where_all_is_zero(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
-def test_a_flipped_bit_is_noticed(tmp_path, share):
+def test_a_flipped_bit_is_detected(tmp_path, share):
     path = ds.write(ds.from_dask(noise(900, 900, 3)), tmp_path / "a.zarr")
     files = sorted(one for one in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if one.is_file())
-    victim = files[-1]
-    data = bytearray(victim.read_bytes())
+    file = files[-1]
+    data = bytearray(file.read_bytes())
     data[int(len(data) * share)] ^= 1
-    victim.write_bytes(bytes(data))
+    file.write_bytes(bytes(data))
     with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).data.compute()
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("made", ["slide", "cutoff"])
-def test_a_task_that_writes_several_shards_makes_the_same_store(tmp_path, monkeypatch, sync, made):
+def test_the_number_of_shards_per_task_does_not_change_the_store(tmp_path, monkeypatch, sync, made):
     path = work.slide_file(tmp_path / "s.tif", side=2100)
     segment = segments(path)[40]  # a tile inside
     absent = [(0, 0) if one == segment else one for one in segments(path)]

@@ -1,4 +1,4 @@
-"""Reading stored packs: each tile by its bytes alone, damage reported, other stores refused."""
+"""Read stored packs: single tiles are read alone, damage is reported, other stores are refused."""
 
 import json
 import pickle
@@ -53,7 +53,7 @@ def shards(path):
     return sorted(one for one in (path / "tiles" / "c").rglob("*") if one.is_file())
 
 
-def test_a_tile_is_one_read_of_a_shard_that_stays_open(stored, file_reads):
+def test_reading_a_tile_is_one_read_of_an_open_shard(stored, file_reads):
     pack, (opened, ranges) = ds.open_pack(stored), file_reads
     count = len(pack)
     for i in (3, 0, 3, count - 1):
@@ -81,7 +81,7 @@ def test_tiles_lie_in_the_shards_that_they_were_written_to(tmp_path, slide, monk
     np.testing.assert_array_equal(found.tiles.compute(scheduler="threads"), pack[:])
 
 
-def test_a_pack_is_small_to_send(stored):
+def test_a_pickled_pack_is_small(stored):
     pack = ds.open_pack(stored)
     assert len(pickle.dumps(pack)) < 20_000
     copy = pickle.loads(pickle.dumps(pack))
@@ -89,7 +89,7 @@ def test_a_pack_is_small_to_send(stored):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.999])
-def test_a_flipped_bit_is_noticed(tmp_path, stored, share):
+def test_a_flipped_bit_is_detected(tmp_path, stored, share):
     (file,) = shards(tmp_path / "a.tiles.zarr")
     data = bytearray(file.read_bytes())
     data[int(len(data) * share)] ^= 1
@@ -98,14 +98,14 @@ def test_a_flipped_bit_is_noticed(tmp_path, stored, share):
         ds.open_pack(stored)[:]
 
 
-def test_a_missing_shard_is_not_read_as_black_tiles(tmp_path, stored):
+def test_a_missing_shard_is_reported(tmp_path, stored):
     shards(tmp_path / "a.tiles.zarr")[0].unlink()
     with pytest.raises(ds.errors.TileDecodeError, match="shard 0 is missing") as error:
         ds.open_pack(stored).tiles.compute()
     one_line(error)
 
 
-def test_a_pack_rewritten_since_it_was_opened(stored, slide):
+def test_a_pack_that_was_replaced_since_it_was_opened_is_refused(stored, slide):
     pack = ds.open_pack(stored)
     ds.write(ds.pack_tiles(slide, tile_size=50), stored, overwrite=True)
     with pytest.raises(ds.errors.SlideChangedError) as error:

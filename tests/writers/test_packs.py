@@ -1,4 +1,4 @@
-"""Writing tile packs: one tile per chunk, one shard per task, and the same tiles back."""
+"""Write tile packs: one tile per chunk, one shard per task; the same tiles are read back."""
 
 import json
 
@@ -38,7 +38,7 @@ def dense(tile):
 
 
 @pytest.mark.parametrize("source", ["file", "dask array"])
-def test_the_tiles_and_attributes_come_back(tmp_path, slide, source):
+def test_tiles_and_attributes_are_read_back(tmp_path, slide, source):
     corners, pixels = dense(64)
     assert 20 < len(corners) < 80
     pack = ds.pack_tiles(slide if source == "file" else ds.from_dask(IMAGE, mpp=0.25), tile_size=64)
@@ -81,7 +81,7 @@ def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
         np.testing.assert_array_equal(tile, pixels[i])
         assert tile.flags.writeable  # a tensor may be made of it without a copy
     for i in (len(pixels), -len(pixels) - 1):
-        with pytest.raises(IndexError, match=f"of a pack of {len(pixels)}"):
+        with pytest.raises(IndexError, match=f"in a pack of {len(pixels)}"):
             pack[i]
     with pytest.raises(TypeError):
         pack["0"]
@@ -93,7 +93,7 @@ def test_a_pack_is_a_map_style_dataset(tmp_path, slide, source):
     for wrong in ([0, len(pixels)], (0, 1), [0.5]):
         with pytest.raises(IndexError):
             pack[wrong]
-    if source == "store":  # what has a length and items is iterated too
+    if source == "store":  # it can be iterated too
         np.testing.assert_array_equal(np.stack(list(pack)), pixels)
 
 
@@ -128,7 +128,7 @@ def test_tiles_per_shard(count, nbytes, expected):
     assert packs.tiles_per_shard(count, nbytes) == expected
 
 
-def test_an_empty_pack_comes_back_and_is_written_again(tmp_path):
+def test_an_empty_pack_is_read_back_and_written_again(tmp_path):
     glass = ds.from_dask(np.full((300, 300, 3), 240, np.uint8))
     with pytest.warns(ds.errors.BlankSlideWarning):
         pack = ds.pack_tiles(glass, tile_size=64)
@@ -148,7 +148,7 @@ def test_a_stored_pack_is_written_again(tmp_path, slide):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "float32"])
-def test_other_dtypes(tmp_path, dtype):
+def test_packs_of_other_dtypes(tmp_path, dtype):
     image = noise(300, 300, 2, dtype=dtype)
     pack = ds.pack_tiles(ds.from_dask(image), tile_size=100, detector=ds.Contrast(0))
     found = ds.open_pack(ds.write(pack, tmp_path / "a.zarr"))
@@ -158,7 +158,7 @@ def test_other_dtypes(tmp_path, dtype):
         np.testing.assert_array_equal(tile, image[y : y + 100, x : x + 100])
 
 
-def test_crops_come_back(tmp_path, slide):
+def test_crops_are_read_back(tmp_path, slide):
     crops = ds.random_crops(slide, n=9, size=40, seed=3)
     found = ds.open_pack(ds.write(crops, tmp_path / "a.zarr"))
     assert len(found) == 9

@@ -1,11 +1,16 @@
-"""`write` itself: delayed writing, and arguments that are refused."""
+"""Write on all schedulers, now and delayed: the same bytes, progress, memory limits, errors."""
+
+import os
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from dask.delayed import Delayed
-from rw_fixtures import noise, tissue
+from durable_work import contents
+from rw_fixtures import noise, one_line, segments, tissue
 
 import dask_slides as ds
 
@@ -17,76 +22,26 @@ def slide(tmp_path_factory):
     return ds.open_slide(path, mpp=0.5)
 
 
-MADE = {
+@pytest.fixture(scope="module")
+def large_slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("write") / "large.tif"
+    options = {"photometric": "rgb", "tile": (256, 256), "compression": "zlib"}
+    tifffile.imwrite(path, tissue(2100, 1500), **options)
+    return ds.open_slide(path)
+
+
+OPERATIONS = {
     "slide": lambda slide: slide,
     "array": lambda slide: ds.from_dask(slide.data),
-    "resize": lambda slide: ds.resize(slide, downsample=3),
-    "cutoff": lambda slide: ds.cutoff_resize(slide, downsample=2, tile_size=64),
-    "map": lambda slide: ds.blank_map(slide, tile_size=64),
+    "resize": lambda slide: ds.resize(slide, downsample=1.5),
+    "cutoff": lambda slide: ds.cutoff_resize(slide, downsample=1.5, tile_size=64),
     "pack": lambda slide: ds.pack_tiles(slide, tile_size=64),
+    "blank map": lambda slide: ds.blank_map(slide, tile_size=64),
 }
 
 
-def contents(path):
-    """Return the files of a store by name, without the root, which names its version."""
-    files = (one for one in path.rglob("*") if one.is_file() and one.parent != path)
-    return {str(one.relative_to(path)): one.read_bytes() for one in files}
-
-
-@pytest.mark.parametrize("made", MADE)
-def test_a_delayed_write_writes_the_same_store(tmp_path, slide, made, sync):
-    obj = MADE[made](slide)
-    path = tmp_path / "a.zarr"
-    delayed = ds.write(obj, path, compute=False)
-    assert isinstance(delayed, Delayed)
-    assert not list(tmp_path.iterdir())
-    assert delayed.compute() == str(path)
-    assert ds.verify(path).files
-    now = tmp_path / "now.zarr"
-    ds.write(obj, now)
-    assert contents(path) == contents(now)
-
-
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_schedulers_of_this_machine_compute_delayed_writes(tmp_path, slide, scheduler):
-    images = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
-    delayed = [ds.write(slide, path, compute=False) for path in images]
-    assert dask.compute(*delayed, scheduler=scheduler) == tuple(map(str, images))
-    for path in images:
-        np.testing.assert_array_equal(ds.open_slide(path).data.compute(), slide.data.compute())
-
-
-def test_a_cluster_computes_delayed_writes(tmp_path, slide, client):
-    """More of them than there are threads: a task that waits leaves its thread to others."""
-    paths = [tmp_path / f"{number}.zarr" for number in range(4)]
-    pack = ds.pack_tiles(slide, tile_size=64)
-    delayed = [ds.write(obj, path, compute=False) for obj, path in
-               zip((slide, pack, slide, pack), paths, strict=True)]  # fmt: skip
-    futures = client.compute(delayed)
-    assert client.gather(futures) == list(map(str, paths))
-    for path in paths[1::2]:
-        np.testing.assert_array_equal(ds.open_pack(path)[:], pack[:])
-
-
-def test_a_delayed_write_fails_as_a_write_does(tmp_path, slide, sync):
-    path = tmp_path / "a.zarr"
-    delayed = ds.write(slide, path, compute=False)
-    path.mkdir()
-    with pytest.raises(ds.errors.OutputExistsError):
-        delayed.compute()
-    assert not list(path.iterdir())
-
-
-def test_the_path_is_that_of_the_folder_where_it_was_given(tmp_path, slide, monkeypatch, sync):
-    monkeypatch.chdir(tmp_path)
-    delayed = ds.write(slide, "a.zarr", compute=False)
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir("other")
-    assert delayed.compute() == str(tmp_path / "a.zarr")
-
-
 @pytest.mark.parametrize("compute", [True, False])
-def test_wrong_arguments_are_refused_at_once(tmp_path, slide, compute):
+def test_wrong_arguments_are_refused_immediately(tmp_path, slide, compute):
     for version in ("0.6", None, 0.5):
         with pytest.raises(ds.errors.SlideArgumentError, match=r"0\.5"):
             ds.write(slide, tmp_path / "a.zarr", ome_zarr=version, compute=compute)
@@ -99,14 +54,193 @@ def test_wrong_arguments_are_refused_at_once(tmp_path, slide, compute):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("operation", ["slide", "blank map"])
+def test_progress_counts_blocks(tmp_path, slide, operation, sync):
+    done = []
+    obj = OPERATIONS[operation](slide)
+    ds.write(obj, tmp_path / "a.zarr", progress=lambda *counts: done.append(counts))
+    assert done[0][0] == 0 and done[-1][0] == done[-1][1] > 0
+
+
+@pytest.mark.parametrize("size", [64, 32, 50])
+def test_a_store_is_replaced_by_one_of_another_shape(tmp_path, size):
+    """A process must not write to an array of the old store that it still has open."""
+    path, slide = tmp_path / "a.zarr", ds.from_dask(tissue(300, 300))
+    ds.write(ds.blank_map(slide, tile_size=40), path)
+    found = ds.blank_map(slide, tile_size=size).compute()
+    ds.write(found, path, overwrite=True)
+    stored = zarr.open_array(path / "0", mode="r")[0]
+    np.testing.assert_array_equal(stored, np.where(found.blank, 0, 255))
+
+
+# delayed
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_delayed_write_writes_the_same_store(tmp_path, slide, operation, sync):
+    obj = OPERATIONS[operation](slide)
+    path = tmp_path / "a.zarr"
+    delayed = ds.write(obj, path, compute=False)
+    assert isinstance(delayed, Delayed)
+    assert not list(tmp_path.iterdir())
+    assert delayed.compute() == str(path)
+    assert ds.verify(path).files
+    immediate = tmp_path / "immediate.zarr"
+    ds.write(obj, immediate)
+    assert contents(path) == contents(immediate)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_local_schedulers_compute_delayed_writes(tmp_path, slide, scheduler):
+    images = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    delayed = [ds.write(slide, path, compute=False) for path in images]
+    assert dask.compute(*delayed, scheduler=scheduler) == tuple(map(str, images))
+    for path in images:
+        np.testing.assert_array_equal(ds.open_slide(path).data.compute(), slide.data.compute())
+
+
+def test_a_cluster_computes_more_delayed_writes_than_it_has_threads(tmp_path, slide, client):
+    """A task that waits for others does not occupy a thread."""
+    paths = [tmp_path / f"{number}.zarr" for number in range(4)]
+    pack = ds.pack_tiles(slide, tile_size=64)
+    delayed = [ds.write(obj, path, compute=False) for obj, path in
+               zip((slide, pack, slide, pack), paths, strict=True)]  # fmt: skip
+    futures = client.compute(delayed)
+    assert client.gather(futures) == list(map(str, paths))
+    for path in paths[1::2]:
+        np.testing.assert_array_equal(ds.open_pack(path)[:], pack[:])
+
+
+def test_a_delayed_write_raises_the_errors_of_write(tmp_path, slide, sync):
+    path = tmp_path / "a.zarr"
+    delayed = ds.write(slide, path, compute=False)
+    path.mkdir()
+    with pytest.raises(ds.errors.OutputExistsError):
+        delayed.compute()
+    assert not list(path.iterdir())
+
+
+def test_a_delayed_write_resolves_a_relative_path_immediately(tmp_path, slide, monkeypatch, sync):
+    monkeypatch.chdir(tmp_path)
+    delayed = ds.write(slide, "a.zarr", compute=False)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    assert delayed.compute() == str(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("argument", ["progress", "client"])
 def test_a_delayed_write_takes_no_progress_and_no_client(tmp_path, slide, argument):
     with pytest.raises(ds.errors.SlideArgumentError, match="compute=False"):
         ds.write(slide, tmp_path / "a.zarr", compute=False, **{argument: print})
 
 
-@pytest.mark.parametrize("made", ["slide", "map", "pack"])
-def test_progress_counts_the_blocks(tmp_path, slide, made, sync):
+# clusters
+
+
+@pytest.mark.parametrize("operation", ["resize", "cutoff", "pack", "blank map"])
+def test_a_cluster_writes_the_same_store(tmp_path, large_slide, operation, request):
+    obj = OPERATIONS[operation](large_slide)
+    with dask.config.set(scheduler="sync"):
+        ds.write(obj, tmp_path / "local.zarr")
+    request.getfixturevalue("client")
     done = []
-    ds.write(MADE[made](slide), tmp_path / "a.zarr", progress=lambda *at: done.append(at))
-    assert done[0][0] == 0 and done[-1][0] == done[-1][1] > 0
+    obj = OPERATIONS[operation](large_slide)
+    ds.write(obj, tmp_path / "cluster.zarr", progress=lambda *counts: done.append(counts))
+    assert contents(tmp_path / "local.zarr") == contents(tmp_path / "cluster.zarr")
+    if operation != "blank map":
+        assert done == sorted(done)
+        assert {total for _, total in done} == {done[-1][0]}
+
+
+def test_an_error_of_a_worker_is_raised_unchanged(tmp_path, client):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(600, 600, 3), photometric="rgb", tile=(64, 64), compression="zlib")
+    offset, count = segments(path)[33]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\x01" * count)
+    for progress in (None, lambda *counts: None):
+        with pytest.raises(ds.errors.TileDecodeError, match="cannot be decoded") as error:
+            ds.write(ds.open_slide(path), tmp_path / "a.zarr", progress=progress)
+        assert str(path) in one_line(error)
+        assert not (tmp_path / "a.zarr").exists()
+
+
+def test_the_client_argument_is_used_for_one_call(tmp_path, cluster):
+    distributed = pytest.importorskip("distributed")
+    from dask_slides.runtime.client import active_client
+
+    with distributed.Client(cluster, set_as_default=False) as client:
+        before = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+        ds.write(ds.from_dask(noise(300, 300, 3)), tmp_path / "a.zarr", client=client)
+        after = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+        assert after > before
+        assert active_client() is None
+    ds.verify(tmp_path / "a.zarr")
+
+
+# memory
+
+
+def test_a_task_that_needs_too_much_memory_is_refused_before_writing(tmp_path):
+    """The worker of the cluster has 50 MB for each of its two threads."""
+    distributed = pytest.importorskip("distributed")
+    slide = ds.from_dask(da.zeros((4500, 4500, 3), dtype="uint8", chunks=-1))
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=True,
+            memory_limit="100MB",
+            dashboard_address="127.0.0.1:0",  # None is port 8787
+            host="127.0.0.1",
+            silence_logs=50,
+        ) as small,
+        distributed.Client(small, set_as_default=False) as client,
+    ):
+        with pytest.raises(
+            ds.errors.SlideMemoryError, match=r"needs \d+ MB and a thread has 50 MB"
+        ) as error:
+            ds.write(slide, tmp_path / "a.zarr", client=client)
+        assert isinstance(error.value, RuntimeError)
+        one_line(error)
+        assert os.listdir(tmp_path) == []
+    with dask.config.set(num_workers=10**6), pytest.raises(ds.errors.SlideMemoryError):
+        ds.write(slide, tmp_path / "a.zarr")
+    with dask.config.set(scheduler="sync"):
+        ds.write(slide, tmp_path / "a.zarr")
+
+
+def test_shards_are_smaller_if_memory_is_short(tmp_path):
+    """The pixels are the same. If not even the smallest shard fits, the call is refused."""
+    slide = ds.from_dask(da.from_array(noise(5000, 5000, 3), chunks=256))
+    stored, shards = [], []
+    with dask.config.set(scheduler="threads", num_workers=2):
+        for memory in ("8GB", "20MB"):
+            with dask.config.set({"dask-slides.memory": memory}):
+                out = ds.write(slide, tmp_path / f"{memory}.zarr")
+            array = zarr.open_array(f"{out}/0", mode="r")
+            shards.append(array.shards[-1])
+            stored.append(array[...])
+        np.testing.assert_array_equal(stored[0], stored[1])
+        assert shards[1] < shards[0]
+        with dask.config.set({"dask-slides.memory": "4MB"}):
+            with pytest.raises(
+                ds.errors.SlideMemoryError, match=r"needs \d MB and a thread has 2 MB"
+            ):
+                ds.write(slide, tmp_path / "none.zarr")
+            with pytest.raises(ds.errors.SlideMemoryError, match="a thread has 2 MB"):
+                ds.blank_map(slide, tile_size=500).compute()
+
+
+def test_shards_of_a_pack_are_smaller_if_memory_is_short(tmp_path, large_slide):
+    pack = ds.pack_tiles(large_slide, tile_size=64, detector=ds.Contrast(0.0))
+    paths, sizes = [], []
+    for memory in ("8GB", "2200kB"):
+        with dask.config.set({"dask-slides.memory": memory, "num_workers": 1}):
+            paths.append(ds.write(pack, tmp_path / f"{memory}.zarr"))
+        array = zarr.open_array(f"{paths[-1]}/tiles", mode="r")
+        sizes.append((array.shards or array.chunks)[0])
+    assert sizes[1] < sizes[0]
+    one, two = (ds.open_pack(path).tiles.compute() for path in paths)
+    np.testing.assert_array_equal(one, two)

@@ -1,1 +1,1 @@
-"""One store: its files, manifest, and the transaction that publishes it."""
+"""One store: its files, its manifest, and the transaction that publishes it."""

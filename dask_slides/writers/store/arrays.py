@@ -1,4 +1,4 @@
-"""Creating and opening the Zarr arrays of a store that is being written."""
+"""Create, open and write the Zarr arrays of an unfinished store."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dask_slides.writers.store.manifest import Record, write_file
 VERSIONS = ("0.5", "0.4")
 """OME-Zarr versions written: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 without."""
 ZSTD_LEVEL = 1
-"""Twice as fast as 3, and files of slides are at most 1 % larger."""
+"""Twice as fast as level 3, and files of slides are at most 1 % larger."""
 
 
 def check_version(version: str) -> None:
-    """Raise SlideArgumentError unless `version` is one that is written."""
+    """Raise SlideArgumentError unless `version` of OME-Zarr can be written."""
     if version not in VERSIONS:
-        raise SlideArgumentError(f"ome_zarr={version!r} is not written; use '0.5' or '0.4'")
+        raise SlideArgumentError(f"ome_zarr={version!r} is not supported; use '0.5' or '0.4'")
 
 
 def create_level(
@@ -54,30 +54,30 @@ def create_level(
         chunks=(*leading, chunk, chunk),
         dtype=dtype,
         fill_value=0,
-        # also shards that are all fill are written: an absent one was not done
+        # write shards of zeros too: an absent shard was not written yet
         config={"write_empty_chunks": True},
         **options,
     )
 
 
 def compressors() -> list[Any]:
-    """Return the codecs of what is written: zstd alone does not notice a flipped bit."""
-    import zarr  # whole, as its parts import each other, and another thread may be importing it
+    """Return zstd and a checksum, as zstd alone does not detect a flipped bit."""
+    import zarr  # all of it: its modules import each other, and another thread may import it too
 
     return [zarr.codecs.ZstdCodec(level=ZSTD_LEVEL), zarr.codecs.Crc32cCodec()]
 
 
 def open_array(path: str) -> Any:
-    """Return the array at `path` of a store that is being written."""
-    # the same path may hold another array than the last time
+    """Return the array at `path` of an unfinished store."""
+    # the identity is part of the cache key: the path may hold another array than before
     for version, name in ((3, "zarr.json"), (2, ".zarray")):
         with suppress(SlideNotFoundError):
-            return _opened(path, identify(f"{path}/{name}"), version)
+            return _open_cached(path, identify(f"{path}/{name}"), version)
     raise SlideNotFoundError(f"{path}: the array was deleted by another process; write it again")
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, identity: Identity, version: Any) -> Any:
+def _open_cached(path: str, identity: Identity, version: Any) -> Any:
     import zarr
 
     return zarr.open_array(zarr_store(path), mode="r", zarr_format=version)
@@ -90,13 +90,13 @@ def put_shards(
     values: Any,
     holes: tuple[MissingRegion, ...] = (),
 ) -> list[Record]:
-    """Set whole shards of the array `name` of `store`; return the records of their files.
+    """Write whole shards of the array `name` of `store`; return the records of their files.
 
     `holes` are the parts of an array (..., y, x) that show the fill.
     """
     array = open_array(f"{store}/{name}")
     sides = array.shards or array.chunks
-    # an axis that is not cut is one shard
+    # slice(None) selects all shards of an axis
     ranges = [
         range((part.start or 0) // side, -(-(size if part.stop is None else part.stop) // side))
         for part, side, size in zip(index, sides, array.shape, strict=True)

@@ -1,4 +1,4 @@
-"""The attributes by which a store of dask_slides is known."""
+"""The attributes that identify a store of dask_slides."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def absolute_path(path: Any) -> str:
     try:
         text = os.fspath(path)
     except TypeError:
-        raise SlideArgumentError(f"{path!r} is not a path; give where to write") from None
+        raise SlideArgumentError(f"{path!r} is not a path; give a str or pathlib.Path") from None
     return checked_address(text, ("s3",)) if is_remote(text) else os.path.abspath(text)
 
 
 def own_attributes(kind: str, **facts: Any) -> dict[str, Any]:
-    """Return the attribute that says what a store of dask_slides holds."""
+    """Return the attribute that describes a store of dask_slides."""
     return {MARK: {"kind": kind, "version": __version__, **facts}}
 
 
 def read_own_attributes(path: str) -> Mapping[str, Any] | None:
-    """Return what the store at `path` says of itself; None if dask_slides did not write it."""
+    """Return the dask_slides attribute of the store at `path`; None if it has none."""
     try:
         own = open_group(path).attrs.get(MARK)
     except (RemoteError, RemoteAccessError):
         raise
-    except Exception:  # Zarr raises many classes for what is not a group
+    except Exception:  # Zarr raises many classes for paths that are not a group
         return None
     return own if isinstance(own, Mapping) else None
 
 
 def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
-    """Return the bad tiles of its slide that the store at `path` lists.
+    """Return the bad tiles that the store at `path` lists.
 
-    Raises SlideFormatError if they cannot be read.
+    Raises SlideFormatError if the list cannot be read.
     """
     attributes = open_group(path).attrs.asdict()
     rows = attributes.get("bad_tiles") or attributes.get(MARK, {}).get("bad_tiles", ())
@@ -62,15 +62,15 @@ def bad_tiles_in(path: str) -> tuple[BadTile, ...]:
 def with_manifest(
     attributes: Mapping[str, Any], manifest: Mapping[str, Any], recorded: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the attributes of a root with the checksums of the manifest and of themselves."""
+    """Return the attributes of a root group with the manifest's checksum and their own."""
     own = {**attributes[MARK], **recorded, "manifest": dict(manifest)}
-    whole: dict[str, Any] = json.loads(json.dumps({**attributes, MARK: own}))
-    whole[MARK]["manifest"]["root"] = root_digest(whole)
-    return whole
+    result: dict[str, Any] = json.loads(json.dumps({**attributes, MARK: own}))
+    result[MARK]["manifest"]["root"] = root_digest(result)
+    return result
 
 
 def root_digest(attributes: Mapping[str, Any]) -> str:
-    """Return the checksum of the attributes of a root, without the checksum itself."""
+    """Return the checksum of the attributes of a root group, without the checksum itself."""
     plain = json.loads(json.dumps(attributes))
     plain[MARK]["manifest"].pop("root", None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -45,23 +45,23 @@ class Bucket(Location):
 
     path: str
 
-    def _of(self, file: str) -> str:
+    def _address_of(self, file: str) -> str:
         return f"{self.path}/{file}"
 
     def read(self, file: str) -> bytes:
         """Return the bytes of `file`; FileNotFoundError if there is none."""
-        return fetch_whole(self._of(file))
+        return fetch_whole(self._address_of(file))
 
     def write(self, file: str, data: Data, flush: bool = True) -> None:
-        """Write `file`, which a server does whole or not at all."""
-        call_store(self._of(file), lambda store, key: _put(store, key, data))
+        """Write `file`; a server stores it whole or not at all."""
+        call_store(self._address_of(file), lambda store, key: _put(store, key, data))
 
     def flush(self, files: Iterable[str]) -> None:
-        """Return at once: an object that was written is stored."""
+        """Do nothing: a written object is already stored."""
 
     def measure(self, file: str) -> tuple[int, str]:
         """Return the size and the SHA-256 of `file`."""
-        url = self._of(file)
+        url = self._address_of(file)
         facts = head(url)
         digest = hashlib.sha256()
         for start in range(0, facts[0], _PART):
@@ -74,7 +74,7 @@ class Bucket(Location):
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the objects below `folder`."""
-        return [f"{folder}/{name}" for name, _ in list_objects(self._of(folder))]
+        return [f"{folder}/{name}" for name, _ in list_objects(self._address_of(folder))]
 
     def remove(self, files: Iterable[str]) -> None:
         """Delete `files`, a thousand per request."""
@@ -98,13 +98,13 @@ class Bucket(Location):
         self.remove([file for file, _ in self.files() if file not in (KEY, LOCK)])
 
     def delete(self) -> None:
-        """Delete an unfinished store; objects without a key belong to somebody else."""
+        """Delete an unfinished store; objects without a key were written by others."""
         if self._has(KEY):
             self.clear()
             self.remove([KEY])
 
     def is_occupied(self) -> bool:
-        """Return whether there is a root group, or anything that no unfinished store has."""
+        """Return whether there is a root group, or objects that are not of an unfinished store."""
         names = {file for file, _ in self.files()} - {LOCK}
         return bool(names) and (KEY not in names or not names.isdisjoint(ROOT))
 
@@ -123,30 +123,30 @@ class Bucket(Location):
 
     def _has(self, *files: str) -> bool:
         """Return whether there is any of `files`."""
-        return any(exists(self._of(file)) for file in files)
+        return any(exists(self._address_of(file)) for file in files)
 
     @contextmanager
     def claim(self, staging: Bucket, resume: bool) -> Iterator[Callable[[], bool]]:
         """Create the lock; with `resume`, take over the lock of a process that may be dead."""
-        who = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex}
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex}
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        mine = json.dumps({**who, "since": since}).encode()
-        if not self.create_lock(mine):
+        content = json.dumps({**owner, "since": since}).encode()
+        if not self.create_lock(content):
             other = self.read_lock()
-            if other is None or not resume or not self.create_lock(mine, instead_of=other[1]):
-                raise OutputBusyError(_busy(self.path, other))
+            if other is None or not resume or not self.create_lock(content, instead_of=other[1]):
+                raise OutputBusyError(_busy_message(self.path, other))
         try:
-            yield lambda: self._holds(mine)
+            yield lambda: self._has_lock(content)
         finally:
-            with suppress(Exception):  # the error of the block, if there is one, says more
-                if self._holds(mine):
+            with suppress(Exception):  # an error of the block is more informative
+                if self._has_lock(content):
                     self.remove([LOCK])
 
     def create_lock(self, data: bytes, instead_of: str | None = None) -> bool:
         """Write the lock if there is none, or in place of the version `instead_of`.
 
-        Return whether it worked: of two writers at a time the server lets one succeed. `data` is
-        different for every writer: if the answer of the server was lost, reading the lock tells.
+        Return whether it was written: the server lets only one of two writers succeed. The server's
+        answer may be lost, so the lock is read again; `data` is different for every writer.
         """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -156,8 +156,8 @@ class Bucket(Location):
             with suppress(AlreadyExistsError, PreconditionError):
                 _put(store, key, data, mode)
 
-        call_store(self._of(LOCK), request, ATTEMPTS)
-        return self._holds(data)
+        call_store(self._address_of(LOCK), request, ATTEMPTS)
+        return self._has_lock(data)
 
     def read_lock(self) -> tuple[bytes, str] | None:
         """Return content and version of the lock; None if there is none."""
@@ -168,16 +168,16 @@ class Bucket(Location):
             return bytes(result.bytes()), result.meta["e_tag"] or ""
 
         try:
-            return call_store(self._of(LOCK), request)
+            return call_store(self._address_of(LOCK), request)
         except SlideNotFoundError:
             return None
 
-    def _holds(self, mine: bytes) -> bool:
+    def _has_lock(self, content: bytes) -> bool:
         found = self.read_lock()
-        return found is not None and found[0] == mine
+        return found is not None and found[0] == content
 
     def publish(self, staging: Bucket, root: Mapping[str, Data], check: Callable[[], None]) -> None:
-        """Copy the objects of a store that replaces another one; write the root group last."""
+        """Copy the objects if they replace another store, and write the root group last."""
         check()
         if staging != self:
             self.write(KEY, staging.read(KEY))
@@ -197,28 +197,30 @@ class Bucket(Location):
         import obstore
 
         def copy(file: str) -> None:
-            _, key = locate(other._of(file))
-            call_store(self._of(file), lambda store, own: obstore.copy(store, own, key), ATTEMPTS)
+            _, key = locate(other._address_of(file))
+            call_store(
+                self._address_of(file), lambda store, own: obstore.copy(store, own, key), ATTEMPTS
+            )
 
         with ThreadPoolExecutor(_REQUESTS) as pool:
             list(pool.map(copy, files))
 
     def must_keep(self, staging: Bucket) -> bool:
-        """Return whether `staging` is finished, or the old store was deleted in its favour."""
+        """Return whether `staging` is finished, or the old store was already deleted."""
         return self._has(*ROOT) if staging == self else self._has(KEY)
 
 
 def _put(store: Any, key: str, data: Data, mode: Any = "overwrite") -> None:
     import obstore
 
-    # in one request: an upload in parts that is killed leaves parts behind
+    # in one request, as an upload in parts leaves parts behind if it is killed
     obstore.put(store, key, data, mode=mode, use_multipart=False)
 
 
-def _busy(path: str, other: tuple[bytes, str] | None) -> str:
-    who = "another process"
+def _busy_message(path: str, other: tuple[bytes, str] | None) -> str:
+    writer = "another process"
     if other is not None:
         with suppress(ValueError, KeyError, TypeError):
             facts = json.loads(other[0])
-            who = f"process {facts['process']} on {facts['host']} since {facts['since']}"
-    return f"{path}: is being written by {who}; wait for it, or resume if that process is dead"
+            writer = f"process {facts['process']} on {facts['host']} since {facts['since']}"
+    return f"{path}: is being written by {writer}; wait for it, or resume if that process is dead"

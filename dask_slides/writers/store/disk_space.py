@@ -1,4 +1,4 @@
-"""Free space of a disk, and errors of the system about space and permissions translated."""
+"""Check the space of a disk, and translate system errors about space and permissions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def check_writable(path: str) -> None:
         return
     read_only = hasattr(os, "statvfs") and os.statvfs(parent).f_flag & os.ST_RDONLY
     reason = _DENIED[errno.EROFS if read_only else errno.EACCES]
-    raise OutputDeniedError(_denied(path, reason, parent))
+    raise OutputDeniedError(_denied_message(path, reason, parent))
 
 
 @contextmanager
 def disk_errors(path: str, nbytes: int) -> Iterator[None]:
-    """Translate errors about space and permissions beside `path`; warn if space may not suffice.
+    """Translate errors about space and permissions beside `path`; warn if space may be short.
 
     `nbytes` are to be written, before compression. An error about permissions that names a file
     elsewhere, such as the slide, is raised as it is.
@@ -45,14 +45,14 @@ def disk_errors(path: str, nbytes: int) -> Iterator[None]:
     _warn_if_short(path, parent, nbytes)
     try:
         yield
-    except OSError as error:  # errors of dask_slides have no number
+    except OSError as error:  # errors of dask_slides have no errno
         if error.errno in _FULL:
             raise OutputFullError(
                 f"{path}: {_FULL[error.errno]}: it needs up to {bytes_text(nbytes)} before "
-                f"compression, and {_left(parent)}; make room and try again"
+                f"compression, and {_free_text(parent)}; make room and try again"
             ) from error
         if error.errno in _DENIED and _lies_in(error.filename, parent):
-            raise OutputDeniedError(_denied(path, _DENIED[error.errno], parent)) from error
+            raise OutputDeniedError(_denied_message(path, _DENIED[error.errno], parent)) from error
         raise
 
 
@@ -67,7 +67,7 @@ def _warn_if_short(path: str, parent: str, nbytes: int) -> None:
         )
 
 
-def _denied(path: str, reason: str, parent: str) -> str:
+def _denied_message(path: str, reason: str, parent: str) -> str:
     return f"{path}: {reason} ({parent}); change that, or choose another folder"
 
 
@@ -75,8 +75,8 @@ def _lies_in(file: object, folder: str) -> bool:
     return file is None or str(file) == folder or str(file).startswith(folder + os.sep)
 
 
-def _left(folder: str) -> str:
-    """Return in words what is free; a disk can run out of names of files before bytes."""
+def _free_text(folder: str) -> str:
+    """Describe the free space; a disk can run out of inodes before it runs out of bytes."""
     free = f"{bytes_text(shutil.disk_usage(folder).free)} are free"
     if hasattr(os, "statvfs"):
         system = os.statvfs(folder)

@@ -32,18 +32,18 @@ class LocalFolder(Location):
 
     path: str
 
-    def _of(self, file: str) -> str:
+    def _path_of(self, file: str) -> str:
         return os.path.join(self.path, file)
 
     def read(self, file: str) -> bytes:
         """Return the bytes of `file`; FileNotFoundError if there is none."""
-        with open(self._of(file), "rb") as stream:
+        with open(self._path_of(file), "rb") as stream:
             return stream.read()
 
     def write(self, file: str, data: Data, flush: bool = True) -> None:
         """Write `file` under another name, then rename it."""
-        path = self._of(file)
-        if os.path.isdir(self.path):  # a task that ends late does not create the store again
+        path = self._path_of(file)
+        if os.path.isdir(self.path):  # a task that ends late must not create the store again
             os.makedirs(os.path.dirname(path), exist_ok=True)
         write_whole(path, data, flush)
 
@@ -51,12 +51,12 @@ class LocalFolder(Location):
         """Wait until `files` are on the disk."""
         for file in files:
             # Windows flushes only files that are open for writing
-            with open(self._of(file), "r+b") as stream:
+            with open(self._path_of(file), "r+b") as stream:
                 _flush(stream.fileno())
 
     def measure(self, file: str) -> tuple[int, str]:
         """Return the size and the SHA-256 of `file`."""
-        with open(self._of(file), "rb") as stream:
+        with open(self._path_of(file), "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             return stream.tell(), digest
 
@@ -72,19 +72,19 @@ class LocalFolder(Location):
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in `folder`; none if there is no such folder."""
         try:
-            return [f"{folder}/{name}" for name in os.listdir(self._of(folder))]
+            return [f"{folder}/{name}" for name in os.listdir(self._path_of(folder))]
         except FileNotFoundError:
             return []
 
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`; those that are not there are no error."""
+        """Delete `files`; missing ones are ignored."""
         for file in files:
             with suppress(FileNotFoundError):
-                os.unlink(self._of(file))
+                os.unlink(self._path_of(file))
 
     def remove_folder(self, folder: str) -> None:
         """Delete all files of `folder`, if there is one."""
-        shutil.rmtree(self._of(folder), ignore_errors=True)
+        shutil.rmtree(self._path_of(folder), ignore_errors=True)
 
     def clear(self) -> None:
         """Delete everything except `KEY` and `LOCK`, first the records of finished tasks."""
@@ -109,18 +109,18 @@ class LocalFolder(Location):
         check_writable(self.path)
 
     def is_occupied(self) -> bool:
-        """Return whether there is anything; unfinished stores have another name."""
+        """Return whether anything has this name; unfinished stores have other names."""
         return os.path.lexists(self.path)
 
     def write_errors(self, nbytes: int) -> AbstractContextManager[None]:
-        """Translate errors about room on the disk and permissions."""
+        """Translate errors about disk space and permissions."""
         return disk_errors(self.path, nbytes)
 
     def staging(self, key: Mapping[str, Any], overwrite: bool) -> LocalFolder:
         """Return a hidden folder beside this one.
 
-        Another key has another folder: a task that a cluster still runs for a call that failed
-        only writes what a call with the same key writes too.
+        Each key has its own folder. A cluster may still run tasks of a failed call; they cannot
+        write into the store of another key.
         """
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         parent, name = os.path.split(self.path)
@@ -134,7 +134,7 @@ class LocalFolder(Location):
 
     @contextmanager
     def claim(self, staging: LocalFolder, resume: bool) -> Iterator[Callable[[], bool]]:
-        """Lock the hidden folder; nobody can take that away."""
+        """Lock the hidden folder; no other process can take over this lock."""
         with locked(staging.path, self.path):
             yield lambda: True
 
@@ -145,7 +145,7 @@ class LocalFolder(Location):
 
     def recover(self, staging: LocalFolder) -> None:
         """Rename the old store back, or delete it if the new one has its name already."""
-        old = _old(staging)
+        old = _old_path(staging)
         if os.path.lexists(old):
             if os.path.lexists(self.path):
                 shutil.rmtree(old)
@@ -155,9 +155,9 @@ class LocalFolder(Location):
     def publish(
         self, staging: LocalFolder, root: Mapping[str, Data], check: Callable[[], None]
     ) -> None:
-        """Rename the hidden folder, with everything in it on the disk before and after.
+        """Rename the hidden folder; folders are flushed to the disk before and after.
 
-        The lock moves with it: whoever opens the hidden name later creates a new folder.
+        The lock moves with it: another process that locks the hidden name creates a new folder.
         """
         for file, data in root.items():
             staging.write(file, data)
@@ -168,14 +168,14 @@ class LocalFolder(Location):
         _flush_folder(os.path.dirname(self.path))
         for name in (KEY, LOCK):
             with suppress(FileNotFoundError):
-                os.unlink(self._of(name))
+                os.unlink(self._path_of(name))
         self.remove_folder(JOURNAL)
-        old = _old(staging)
+        old = _old_path(staging)
         if os.path.lexists(old):
             shutil.rmtree(old)
 
     def _rename(self, staging: LocalFolder) -> None:
-        old = _old(staging)
+        old = _old_path(staging)
         if os.path.lexists(self.path):
             os.rename(self.path, old)
         try:
@@ -189,20 +189,21 @@ class LocalFolder(Location):
             raise OutputExistsError(f"{self.path}: already exists; choose another name") from error
 
 
-def _old(staging: LocalFolder) -> str:
+def _old_path(staging: LocalFolder) -> str:
     """Return the name of the old store while it is replaced."""
     return f"{staging.path}.old"
 
 
 @contextmanager
 def locked(folder: str, path: str) -> Iterator[None]:
-    """Hold the lock of `folder`, where `path` is written; OutputBusyError if another process does.
+    """Hold the lock of `folder`, where `path` is written.
 
-    The system releases it when this process ends, whatever processes were forked from it.
+    Raises OutputBusyError if another process holds it. The system releases it when this process
+    ends, even if forked processes still run.
     """
     try:
         import fcntl
-    except ImportError:  # Windows: two writers at a time are not noticed
+    except ImportError:  # Windows: two writers at a time are not detected
         os.makedirs(folder, exist_ok=True)
         yield
         return
@@ -214,7 +215,7 @@ def locked(folder: str, path: str) -> Iterator[None]:
         except FileNotFoundError:  # the folder was renamed or deleted at this moment
             continue
         except OSError:
-            with suppress(OSError):  # deletes the folder only if it is empty
+            with suppress(OSError):  # fails unless the folder is empty
                 os.rmdir(folder)
             raise
         try:
@@ -226,7 +227,7 @@ def locked(folder: str, path: str) -> Iterator[None]:
             ) from None
         except OSError:  # a file system without locks
             pass
-        if _is_same(handle, os.path.join(folder, LOCK)):
+        if _is_same_file(handle, os.path.join(folder, LOCK)):
             break
         fork_safety.close(handle)
     try:
@@ -235,7 +236,7 @@ def locked(folder: str, path: str) -> Iterator[None]:
         fork_safety.close(handle)
 
 
-def _is_same(handle: int, path: str) -> bool:
+def _is_same_file(handle: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
@@ -243,7 +244,7 @@ def _is_same(handle: int, path: str) -> bool:
 
 
 def write_whole(path: str, data: Data, flush: bool = True) -> None:
-    """Write a file that appears under its name only once it is complete, and on the disk."""
+    """Write a file that appears under its name only when it is complete; flush it if `flush`."""
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
         with open(partial, "wb") as stream:
@@ -251,7 +252,8 @@ def write_whole(path: str, data: Data, flush: bool = True) -> None:
             stream.flush()
             if flush:
                 _flush(stream.fileno())
-            elif hasattr(os, "posix_fadvise"):  # starts writing, so that a later flush is short
+            elif hasattr(os, "posix_fadvise"):
+                # starts to write to the disk, so that a later flush is short
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         os.replace(partial, path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Where a store is written: a folder of a disk, or a prefix of a bucket."""
+"""The location of a store: a folder of a disk, or a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dask_slides.readers.remote.object_store import is_remote
 Data = bytes | memoryview
 
 JOURNAL = ".journal"
-"""Folder of the records of finished tasks, in a store that is being written."""
+"""Folder of the records of finished tasks, in an unfinished store."""
 LOCK = ".lock"
-"""File that one writer holds."""
+"""Lock of the process that writes a store."""
 KEY = ".key.json"
-"""File that says what a store that is being written will hold."""
+"""File that describes an unfinished store, to compare it when it is resumed."""
 ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
-"""Metadata files of the root group. Zarr opens nothing without the first, or the second."""
+"""Metadata files of the root group. Zarr opens no group without the first (v3) or second (v2)."""
 
 
 class Location(ABC):
@@ -56,7 +56,7 @@ class Location(ABC):
 
     @abstractmethod
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`; those that are not there are no error."""
+        """Delete `files`; missing ones are ignored."""
 
     @abstractmethod
     def remove_folder(self, folder: str) -> None:
@@ -75,7 +75,7 @@ class Location(ABC):
 
     @abstractmethod
     def is_occupied(self) -> bool:
-        """Return whether something other than an unfinished store of ours is here."""
+        """Return whether anything but an unfinished store of dask_slides is here."""
 
     def write_errors(self, nbytes: int) -> AbstractContextManager[None]:
         """Translate errors of writing `nbytes` before compression."""
@@ -83,17 +83,17 @@ class Location(ABC):
 
     @abstractmethod
     def staging(self, key: Mapping[str, Any], overwrite: bool) -> Self:
-        """Return where the store of `key` is written until it is published here."""
+        """Return the location where the store of `key` is written until it is published here."""
 
     @abstractmethod
     def unfinished(self) -> Sequence[Self]:
-        """Return the locations of stores that others may have begun to write for this one."""
+        """Return the locations of unfinished stores that may have been begun for this one."""
 
     @abstractmethod
     def claim(self, staging: Self, resume: bool) -> AbstractContextManager[Callable[[], bool]]:
-        """Keep other writers away; give a function that says whether the claim still holds.
+        """Exclude other writers; yield a function that returns whether they are still excluded.
 
-        Raises OutputBusyError if another process has it.
+        Raises OutputBusyError if another process writes the store.
         """
 
     def discard(self, other: Self) -> None:
@@ -108,7 +108,7 @@ class Location(ABC):
         """Make the store at `staging` appear here, in place of an old one.
 
         `root` are the metadata files of the root group in the order to write them; `check` raises
-        if somebody else has written here meanwhile.
+        if another process has written here meanwhile.
         """
 
     def must_keep(self, staging: Self) -> bool:

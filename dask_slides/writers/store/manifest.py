@@ -1,8 +1,8 @@
-"""What is known of each file of a store: its size, its checksum, what its pixels are.
+"""The journal and the manifest of a store: size, checksum and status of each file.
 
 A task writes whole shards, flushes them, and then writes one small record to the journal of the
-store. If a run is killed, the same call finds the records of the tasks that were finished. In
-the end the records become the manifest, which proves the store complete and unchanged.
+store. If a run is killed, the same call finds the records of the finished tasks. In the end the
+records become the manifest, which shows later whether the store is complete and unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dask_slides.core.bad_tiles import (
 from dask_slides.writers.store.location import JOURNAL, ROOT, Data, Location, location_of
 
 MANIFEST = "manifest.json"
-"""In the folder of the first array: Zarr would warn of it in the folder of a group."""
+"""Name of the manifest. It lies in the folder of the first array, as Zarr warns of unknown files in
+the folder of a group."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def record_task(
     `holes` are missing regions of the image, in pixels of level 0.
     """
     location, records = location_of(store), list(records)
-    location.flush(one.file for one in records)  # first: recorded files are not written again
-    done: dict[str, Any] = {"pixels": pixels, "files": [asdict(one) for one in records]}
+    # before the record is written, as files with a record are not written again
+    location.flush(record.file for record in records)
+    done: dict[str, Any] = {"pixels": pixels, "files": [asdict(record) for record in records]}
     if holes := tuple(holes):
         done["holes"] = missing_to_json(holes)
         done["bad_tiles"] = [asdict(tile) for tile in sorted_bad_tiles(hole.tile for hole in holes)]
@@ -70,7 +72,7 @@ def record_task(
 
 
 def pixels_of_task(store: str, task: str) -> int | None:
-    """Return how many pixels `task` wrote, now or before it was resumed; None if it did not."""
+    """Return how many pixels `task` wrote, in this run or an earlier one; None if unfinished."""
     try:
         return int(json.loads(location_of(store).read(f"{JOURNAL}/{task}.json"))["pixels"])
     except FileNotFoundError:
@@ -88,17 +90,17 @@ class Journal:
         """Return the records of all finished tasks."""
         names = sorted(name for name in self.location.names(JOURNAL) if name.endswith(".json"))
         new = [name for name in names if name not in self._read]
-        with ThreadPoolExecutor() as pool:  # in a bucket each one is a request
+        with ThreadPoolExecutor() as pool:  # in a bucket each read is a request
             self._read |= zip(new, map(json.loads, pool.map(self.location.read, new)), strict=True)
         return [self._read[name] for name in names]
 
     def holes(self) -> tuple[tuple[MissingRegion, ...], tuple[BadTile, ...]]:
-        """Return the missing regions of what the tasks wrote, and the bad tiles behind them."""
+        """Return the missing regions of the image, and the bad tiles that cause them."""
         rows: list[list[Any]] = []
         tiles: list[BadTile] = []
         for done in self.done():
             rows += done.get("holes", ())
-            tiles += (BadTile(**one) for one in done.get("bad_tiles", ()))
+            tiles += (BadTile(**tile) for tile in done.get("bad_tiles", ()))
         return missing_from_json(rows), sorted_bad_tiles(tiles)
 
 
@@ -110,23 +112,23 @@ def is_store_file(file: str) -> bool:
 def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict[str, Any]:
     """Write the manifest of a store from the records of its tasks; return its path and checksum.
 
-    `first` is the array in whose folder it lies, `shards` says how many shards each array has.
+    It lies in the folder of the array `first`. `shards` is the number of shards of each array.
     Other files, such as metadata and small arrays, are recorded here.
     """
     location, path = journal.location, f"{first}/{MANIFEST}"
     sizes = dict(location.files())
-    temporary = {file for file in sizes if file.endswith(".partial")}  # of killed processes
+    temporary = {file for file in sizes if file.endswith(".partial")}  # left by killed processes
     location.remove(temporary)
     present = {file for file in sizes if is_store_file(file)} - temporary - {path}
-    recorded = (Record(**one) for done in journal.done() for one in done["files"])
-    records = {one.file: one for one in recorded if one.file in present}
+    recorded = (Record(**fields) for done in journal.done() for fields in done["files"])
+    records = {record.file: record for record in recorded if record.file in present}
     _check_shards(location.path, records, shards)
     others = present - set(records)
     records |= {file: Record(file, *location.measure(file)) for file in others}
     location.flush(others)
-    for file, one in records.items():
-        if sizes[file] != one.size:
-            raise AssertionError(f"{location.path}: {file} is not as it was written")
+    for file, record in records.items():
+        if sizes[file] != record.size:
+            raise AssertionError(f"{location.path}: {file} has another size than was written")
     listed = [asdict(records[file]) for file in sorted(records)]
     data = json.dumps({"files": listed}, indent=0).encode()
     location.write(path, data)
@@ -137,8 +139,8 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
 def _check_shards(path: str, records: dict[str, Record], shards: dict[str, int]) -> None:
     """Raise AssertionError unless every shard of every array is recorded."""
     for name, expected in shards.items():
-        own = (one for file, one in records.items() if file.startswith(f"{name}/"))
-        statuses = Counter(one.status for one in own)
+        own = (record for file, record in records.items() if file.startswith(f"{name}/"))
+        statuses = Counter(record.status for record in own)
         found = sum(statuses[status] for status in STATUSES)
         if found != expected:
-            raise AssertionError(f"{path}: {found} shards of {name} are recorded of {expected}")
+            raise AssertionError(f"{path}: {found} of {expected} shards of {name} are recorded")

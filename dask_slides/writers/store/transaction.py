@@ -6,10 +6,10 @@ The rules, whose steps `Location` carries out:
 - One process at a time writes a store.
 - Tasks write whole shards and record them in a journal. Metadata of the root group is written
   last, with the checksum of the manifest, which lists every file.
-- What a killed process leaves is no store that opens. Resuming with the same key goes on from the
-  journal; with another key it is an error; without resuming the store is written from the start.
-- After an error everything written is deleted. It is kept with `resume`, and if the cluster failed:
-  then tasks may still be running, and what is done is right.
+- An unfinished store of a killed process does not open. Resuming it with the same key continues
+  from the journal, and with another key is an error. Without resuming it is written from the start.
+- After an error all written files are deleted, except with `resume` and after a failure of the
+  cluster: then finished tasks are valid, and others may still be running.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _CLUSTER_ERRORS = (WorkerKilledError, ClusterLostError)
 
 @dataclass(frozen=True)
 class Target:
-    """Where a store is to appear, and how."""
+    """The path of a store to write, and whether to overwrite or resume it."""
 
     path: Any
     overwrite: bool = False
     resume: bool = False
     recorded: Mapping[str, Any] = field(default_factory=dict)
-    """What the caller records in the store's own attribute; part of the key to resume with."""
+    """Facts that the caller adds to the store's own attribute; they are part of the key."""
 
     @property
     def absolute(self) -> str:
@@ -65,9 +65,9 @@ class Transaction:
     """A store that is being written."""
 
     location: Location
-    """Where it is written; it may be published elsewhere."""
+    """The location of the unfinished store; it may be published elsewhere."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
-    """What the caller records in the store's own attribute."""
+    """Facts that the caller adds to the store's own attribute."""
     _metadata: dict[str, Any] = field(default_factory=dict)
     """Metadata and small arrays, which Zarr creates in memory."""
     _written: dict[str, Data] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Transaction:
         return manifest.Journal(self.location)
 
     def create(self, zarr_format: int) -> Any:
-        """Create the root group in memory, also when resuming: the same bytes again."""
+        """Create the root group in memory. A resumed run creates the same bytes again."""
         import zarr
         from zarr.storage import MemoryStore
 
@@ -128,13 +128,14 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
     target : Target
         Where the store appears.
     key : mapping
-        What the store will hold, by dotted name (see `facts_of`): only the same is resumed.
+        Facts that describe the store, by dotted name (see `facts_of`). A store is resumed only if
+        its key is equal.
     nbytes : int
         Bytes of the store before compression.
     """
     final = location_of(target.absolute)
     key = json.loads(json.dumps({**key, **target.recorded}))
-    _check(final, target.overwrite)
+    _check_location(final, target.overwrite)
     with final.write_errors(nbytes):
         staging = final.staging(key, target.overwrite)
         if target.resume:
@@ -143,35 +144,38 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
             unfinished = Transaction(staging, target.recorded)
             try:
                 final.recover(staging)
-                _check(final, target.overwrite)  # somebody may have been faster
+                # again, as another process may have finished since the first check
+                _check_location(final, target.overwrite)
                 _begin(final, staging, key, target.resume)
                 yield unfinished
                 if not is_held():
-                    raise _taken_over(final)
+                    raise _taken_over_error(final)
                 final.publish(
-                    staging, unfinished.root_files(), lambda: _check(final, target.overwrite)
+                    staging,
+                    unfinished.root_files(),
+                    lambda: _check_location(final, target.overwrite),
                 )
             except BaseException as error:
                 if not is_held():
-                    if isinstance(error, Exception):  # caused by what the other process did
-                        raise _taken_over(final) from error
-                elif not _is_kept(final, unfinished, target.resume, error):
+                    if isinstance(error, Exception):  # probably caused by the other process
+                        raise _taken_over_error(final) from error
+                elif not _keeps_unfinished(final, unfinished, target.resume, error):
                     staging.delete()
                 raise
 
 
 def check_target(path: str, overwrite: bool) -> None:
-    """Raise unless a store can be written at `path`; nothing is changed there."""
-    _check(location_of(path), overwrite)
+    """Raise unless a store can be written at `path`. Nothing is changed there."""
+    _check_location(location_of(path), overwrite)
 
 
-def _check(final: Location, overwrite: bool) -> None:
+def _check_location(final: Location, overwrite: bool) -> None:
     final.check_parent()
     path = final.path
     if not final.is_occupied():
         return
     if not overwrite:
-        raise OutputExistsError(f"{path}: already exists; choose another name or overwrite")
+        raise OutputExistsError(f"{path}: already exists; choose another name or overwrite it")
     if os.path.islink(path) or read_own_attributes(path) is None:
         raise OutputExistsError(
             f"{path}: was not written by dask_slides and is not overwritten; move it away"
@@ -179,7 +183,7 @@ def _check(final: Location, overwrite: bool) -> None:
 
 
 def _begin(final: Location, staging: Location, key: Mapping[str, Any], resume: bool) -> None:
-    """Delete what was begun before and write the key, unless the same store is resumed."""
+    """Delete unfinished stores and write the key, unless the same store is resumed."""
     if resume and _read_key(staging) == key:
         return
     for other in final.unfinished():
@@ -199,7 +203,7 @@ def _read_key(location: Location) -> Mapping[str, Any] | None:
 
 
 def _check_key(final: Location, staging: Location, key: Mapping[str, Any]) -> None:
-    """Raise ResumeError if a store with another key, and none with this one, was begun."""
+    """Raise ResumeError if there are unfinished stores, and all have another key."""
     if _read_key(staging) == key:
         return
     for other in final.unfinished():
@@ -207,37 +211,40 @@ def _check_key(final: Location, staging: Location, key: Mapping[str, Any]) -> No
         if before is None or before == key:
             continue
         names = sorted(k for k in before.keys() | key.keys() if before.get(k) != key.get(k))
+        old, new = (_shortened(facts.get(names[0])) for facts in (before, key))
         raise ResumeError(
             f"{final.path}: the unfinished store differs in {', '.join(names[:4])} "
-            f"({names[0]} was {_short(before.get(names[0]))}, is {_short(key.get(names[0]))}); "
+            f"({names[0]} was {old}, is {new}); "
             "repeat the call with the same arguments, or without resume"
         )
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _is_kept(final: Location, unfinished: Transaction, resume: bool, error: BaseException) -> bool:
-    """Return whether an unfinished store is kept after `error`."""
+def _keeps_unfinished(
+    final: Location, unfinished: Transaction, resume: bool, error: BaseException
+) -> bool:
+    """Return whether an unfinished store stays after `error`."""
     if final.must_keep(unfinished.location):
         return True
     return (resume or isinstance(error, _CLUSTER_ERRORS)) and bool(unfinished.journal.done())
 
 
-def _taken_over(final: Location) -> OutputBusyError:
+def _taken_over_error(final: Location) -> OutputBusyError:
     return OutputBusyError(
         f"{final.path}: was taken over by another process that resumed it; wait for that process"
     )
 
 
 def facts_of(value: Any, name: str) -> dict[str, Any]:
-    """Return what tells `value` from other values: plain values by dotted name."""
+    """Return plain values by dotted name that are equal only for equal `value`s."""
     if is_dataclass(value) and not isinstance(value, type):
         found: dict[str, Any] = {name: type(value).__name__}
-        for one in fields(value):
-            found |= facts_of(getattr(value, one.name), f"{name}.{one.name}")
+        for item in fields(value):
+            found |= facts_of(getattr(value, item.name), f"{name}.{item.name}")
         return found
     if isinstance(value, da.Array):
         return {name: value.name}

@@ -1,4 +1,4 @@
-"""Comparing a finished store with its manifest; the store may come from anybody."""
+"""Compare a finished store with its manifest. The store may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dask_slides.writers.store.manifest import Record, is_store_file
 
 @dataclass(frozen=True)
 class Verified:
-    """What a store was proven to hold."""
+    """The result of `verify` for a complete and unchanged store."""
 
     path: str
     files: int
@@ -38,7 +38,7 @@ class Verified:
 
 
 def verify(path: Any) -> Verified:
-    """Prove that a store is complete and unchanged: every file is read.
+    """Check that a store is complete and unchanged. Every file is read.
 
     Parameters
     ----------
@@ -48,17 +48,16 @@ def verify(path: Any) -> Verified:
     Returns
     -------
     Verified
-        ``.files``, ``.nbytes``, and ``.statuses``: how many shards are ok, blank, absent and
-        corrupt.
+        With ``.files``, ``.nbytes``, and ``.statuses``, the number of shards per status.
 
     Raises
     ------
     SlideNotFoundError
         There is nothing at the path.
     SlideFormatError
-        It is not a store of dask_slides, or one without a manifest.
+        The path is not a store of dask_slides, or the store has no manifest.
     StoreDamagedError
-        A file is missing, was added, or is not as it was written.
+        A file is missing, was added or has changed.
     """
     target = absolute_path(path)
     if not is_remote(target) and not os.path.exists(target):
@@ -73,44 +72,44 @@ def verify(path: Any) -> Verified:
         manifest = own["manifest"]
         path = _path_in(manifest)
         records = _records(_checked(location, path, manifest.get("sha256")))
-        if not all(_is_inside(one.file) for one in records):
+        if not all(_is_inside(record.file) for record in records):
             raise ValueError(f"{path} names files outside the store")
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(target, [f"its manifest has changed ({error})"]) from error
+        raise _damage_error(target, [f"its manifest has changed ({error})"]) from error
     wrong = _differences(location, records, path)
-    statuses = Counter(one.status for one in records if one.status)
+    statuses = Counter(record.status for record in records if record.status)
     counted = sum(statuses[status] for status in STATUSES)
     if counted != manifest.get("shards", counted):
-        wrong.append(f"{counted:,} shards of {manifest['shards']} have a status")
+        wrong.append(f"{counted:,} of {manifest['shards']} shards have a status")
     if root_digest(open_group(target).attrs.asdict()) != manifest.get("root"):
         wrong.append("the attributes of the root have changed")
     if wrong:
-        raise _damaged(target, wrong)
-    return Verified(target, len(records), sum(one.size for one in records), dict(statuses))
+        raise _damage_error(target, wrong)
+    return Verified(target, len(records), sum(record.size for record in records), dict(statuses))
 
 
-def _damaged(path: str, wrong: list[str]) -> StoreDamagedError:
+def _damage_error(path: str, wrong: list[str]) -> StoreDamagedError:
     more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
     return StoreDamagedError(f"{path}: {wrong[0]}{more}; write the store again")
 
 
 def _checked(location: Location, file: str, sha256: Any) -> bytes:
-    """Return the bytes of `file` if it has this checksum."""
+    """Return the bytes of `file`; raise StoreDamagedError unless it has this checksum."""
     try:
         data = location.read(file)
     except (RemoteError, RemoteAccessError):
         raise
     except OSError as error:
-        raise _damaged(location.path, [f"{file} is missing"]) from error
+        raise _damage_error(location.path, [f"{file} is missing"]) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _damaged(location.path, [f"{file} has changed"])
+        raise _damage_error(location.path, [f"{file} has changed"])
     return data
 
 
 def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
     """Return how many shards of the store at `path` have each status, as its manifest says.
 
-    `own` are the attributes by which it is known. Raises SlideFormatError if its manifest cannot
+    `own` is the dask_slides attribute of the store. Raises SlideFormatError if the manifest cannot
     be read.
     """
     if own.get("manifest") is None:
@@ -121,21 +120,21 @@ def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
         raise SlideFormatError(
             f"{path}: its manifest cannot be read ({error}); write the store again"
         ) from error
-    return dict(Counter(one.status for one in records if one.status))
+    return dict(Counter(record.status for record in records if record.status))
 
 
 def _records(data: bytes) -> list[Record]:
     """Return the files listed in a manifest; KeyError, TypeError or ValueError if it is invalid."""
-    records = [Record(**one) for one in json.loads(data)["files"]]
-    for one in records:
-        for text in (one.file, one.sha256, one.status):
+    records = [Record(**fields) for fields in json.loads(data)["files"]]
+    for record in records:
+        for text in (record.file, record.sha256, record.status):
             require_type(text, str)
-        require_type(one.size, int)
+        require_type(record.size, int)
     return records
 
 
 def _path_in(manifest: Any) -> str:
-    """Return the path of a manifest that the root of a store names; ValueError if invalid."""
+    """Return the path of a manifest; ValueError if it is invalid."""
     path = manifest.get("path") if isinstance(manifest, dict) else None
     if not _is_inside(path):
         raise ValueError("a path outside the store")
@@ -150,18 +149,18 @@ def _is_inside(path: Any) -> bool:
 
 
 def _differences(location: Location, records: list[Record], manifest: str) -> list[str]:
-    known = {one.file for one in records} | {manifest}
+    known = {record.file for record in records} | {manifest}
     present = {file for file, _ in location.files() if is_store_file(file)}
     wrong = [f"{file} was added" for file in sorted(present - known)]
-    with ThreadPoolExecutor() as pool:  # hashing releases the lock of Python
-        found = pool.map(lambda one: _difference(location, one), records)
-        return wrong + [one for one in found if one is not None]
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
+        found = pool.map(lambda record: _difference(location, record), records)
+        return wrong + [text for text in found if text is not None]
 
 
 def _difference(location: Location, expected: Record) -> str | None:
     try:
         size, digest = location.measure(expected.file)
-    except (RemoteError, RemoteAccessError):  # no proof of damage
+    except (RemoteError, RemoteAccessError):  # a failing server does not mean damage
         raise
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)

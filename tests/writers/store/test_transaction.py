@@ -38,7 +38,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(source, tmp_path_factory):
-    """For each kind, the files of a store on a disk that nothing happened to."""
+    """For each kind, the files of a store that was written to a disk without faults."""
     return work.undisturbed(source, tmp_path_factory.mktemp("expected"), KINDS)
 
 
@@ -47,7 +47,7 @@ def small():
 
 
 @dataclass(frozen=True)
-class Fails(Source):
+class FailingSource(Source):
     """A source whose third read raises."""
 
     calls: list
@@ -64,22 +64,22 @@ class Fails(Source):
         return np.full((region.height, region.width, 3), 7, self.dtype)
 
 
-# ---------------------------------------------------------------- what is there already
+# ---------------------------------------------------------------- existing data
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_store_is_left_alone_or_replaced(tmp_path, source, expected, kind):
-    is_left_alone_or_replaced(FolderTarget(tmp_path / "target"), source, expected, kind)
+def test_an_existing_store_is_refused_or_replaced(tmp_path, source, expected, kind):
+    check_refused_or_replaced(FolderTarget(tmp_path / "target"), source, expected, kind)
 
 
 @pytest.mark.parametrize(
     "kind", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in KINDS]
 )
-def test_a_store_in_a_bucket_is_left_alone_or_replaced(bucket, source, expected, kind):
-    is_left_alone_or_replaced(BucketTarget(bucket, f"{kind}.zarr"), source, expected, kind)
+def test_an_existing_store_in_a_bucket_is_refused_or_replaced(bucket, source, expected, kind):
+    check_refused_or_replaced(BucketTarget(bucket, f"{kind}.zarr"), source, expected, kind)
 
 
-def is_left_alone_or_replaced(target, source, expected, kind):
+def check_refused_or_replaced(target, source, expected, kind):
     """Write a store; its bytes are those of one on a disk, new or in place of an old store."""
     for old, options in ((None, {}), ("pack", {"overwrite": True})):
         if old:
@@ -134,7 +134,7 @@ def test_other_entries_of_a_folder_are_never_overwritten(tmp_path, other):
     assert path.is_dir() == (other in ("empty folder", "link"))
 
 
-def test_data_that_somebody_else_writes_meanwhile_stays(target):
+def test_data_that_another_process_writes_meanwhile_is_not_overwritten(target):
     def meanwhile(done, total):
         if done == total:
             target.put("zarr.json", b"theirs")
@@ -181,11 +181,11 @@ def test_an_unfinished_store_does_not_open(target, source):
 
 
 @pytest.mark.parametrize("kind", [ds.errors.TileDecodeError, KeyboardInterrupt])
-def test_an_error_leaves_nothing_new(target, source, kind):
+def test_an_error_leaves_no_files(target, source, kind):
     for old in (False, True):
         if old:
             work.write("pack", source, target.path)
-        before, failing = target.contents(), Fails([], kind, dtype=np.dtype("uint8"))
+        before, failing = target.contents(), FailingSource([], kind, dtype=np.dtype("uint8"))
         with dask.config.set(scheduler="sync"), pytest.raises(kind):
             ds.write(Slide(failing, "fails", None), target.path, overwrite=old)
         assert len(failing.calls) == 3  # after shards were written
@@ -194,29 +194,29 @@ def test_an_error_leaves_nothing_new(target, source, kind):
 
 
 @dataclass(frozen=True)
-class Lingers(Fails):
+class SlowFailingSource(FailingSource):
     """A source that fails in one thread while another one is still reading."""
 
-    go_on: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
     count: object = field(default_factory=partial(itertools.count, 1))
 
     def read(self, level, region):
         number = next(self.count)
         if number == 2:
-            self.go_on.wait(timeout=1)  # until the failure is known, or waited for
-        elif number > 2:  # so the first one is done: there are two threads
+            self.released.wait(timeout=1)  # until the write has failed, or for a second
+        elif number > 2:  # the first of two threads is done
             raise self.error("a.svs: damaged; fetch it again")
         return np.full((region.height, region.width, 3), 7, self.dtype)
 
 
-def test_an_error_of_one_thread_leaves_nothing_of_another(tmp_path):
-    source = Lingers([], dtype=np.dtype("uint8"))
+def test_an_error_of_one_thread_leaves_no_files_of_another(tmp_path):
+    source = SlowFailingSource([], dtype=np.dtype("uint8"))
     with (
         dask.config.set(scheduler="threads", num_workers=2),
         pytest.raises(ds.errors.TileDecodeError),
     ):
         ds.write(Slide(source, "fails", None), tmp_path / "a.ome.zarr")
-    source.go_on.set()
+    source.released.set()
     assert os.listdir(tmp_path) == []
 
 
@@ -252,14 +252,14 @@ def counted_reads():
 
 
 def begin(counted_reads, source, target, limit=3):
-    """Let a write fail after `limit` of its reads, with what is done kept."""
+    """Let a write fail after `limit` of its reads; finished tasks stay."""
     with pytest.MonkeyPatch.context() as patch:
         counted_reads(patch, limit)
         with pytest.raises(ConnectionAbortedError):
             work.write("image", source, target.path, resume=True)
 
 
-def test_resuming_does_only_what_is_missing(new_target, source, expected, counted_reads):
+def test_resuming_runs_only_unfinished_tasks(new_target, source, expected, counted_reads):
     first, second = new_target(), new_target()
     with pytest.MonkeyPatch.context() as patch:
         whole = counted_reads(patch)
@@ -274,7 +274,7 @@ def test_resuming_does_only_what_is_missing(new_target, source, expected, counte
     assert second.hidden() == []
 
 
-def test_another_store_than_the_one_begun_is_not_resumed(target, source, expected, counted_reads):
+def test_a_different_store_is_not_resumed(target, source, expected, counted_reads):
     begin(counted_reads, source, target)
     before = target.hidden()
     with pytest.raises(ds.errors.ResumeError, match=r"differs in .*kind") as error:
@@ -282,7 +282,7 @@ def test_another_store_than_the_one_begun_is_not_resumed(target, source, expecte
     assert isinstance(error.value, ValueError)
     one_line(error)
     assert target.hidden() == before
-    work.write("cutoff", source, target.path)  # without resuming it is given up
+    work.write("cutoff", source, target.path)  # without resuming, the unfinished store is deleted
     assert target.contents() == expected["cutoff"]
     assert target.hidden() == []
 
@@ -296,7 +296,7 @@ def test_a_slide_that_changed_is_not_resumed(target, source, tmp_path, counted_r
         work.write("image", copy, target.path, resume=True)
 
 
-def test_nothing_is_kept_without_a_finished_task(target, source, counted_reads):
+def test_an_unfinished_store_without_a_finished_task_is_deleted(target, source, counted_reads):
     begin(counted_reads, source, target, limit=0)
     assert target.contents() == {}
     assert target.hidden() == []
@@ -306,23 +306,23 @@ def test_nothing_is_kept_without_a_finished_task(target, source, counted_reads):
 
 
 def test_a_second_writer_is_refused(target, source, expected):
-    met = []
+    errors = []
 
     def meanwhile(done, total):
         if done == 1:
             with pytest.raises(ds.errors.OutputBusyError) as error:
                 work.write("image", source, target.path)
-            met.append(error.value)
+            errors.append(error.value)
 
     with dask.config.set(scheduler="sync"):
         ds.write(ds.open_slide(source), target.path, progress=meanwhile)
-    assert isinstance(met[0], BlockingIOError)
-    assert target.path in str(met[0])
+    assert isinstance(errors[0], BlockingIOError)
+    assert target.path in str(errors[0])
     assert target.contents() == expected["image"]
 
 
-def test_a_writer_whose_bucket_was_taken_over_gives_up(bucket, source, expected):
-    """A process on another machine may be dead: a user says so by resuming."""
+def test_a_writer_stops_if_another_process_resumes_its_store(bucket, source, expected):
+    """Resuming takes over the lock, as the process that holds it may be dead."""
     target = BucketTarget(bucket, "taken.zarr")
 
     def meanwhile(done, total):
@@ -338,7 +338,7 @@ def test_a_writer_whose_bucket_was_taken_over_gives_up(bucket, source, expected)
     ds.verify(target.path)
 
 
-def test_a_lock_is_recognised_although_the_answer_was_lost(bucket):
+def test_a_lock_is_recognised_if_the_answer_of_the_server_was_lost(bucket):
     from dask_slides.writers.store.bucket import Bucket
 
     location = Bucket(f"s3://{servers.BUCKET}/lock.zarr")
@@ -359,7 +359,7 @@ def test_a_lock_is_recognised_although_the_answer_was_lost(bucket):
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
-def test_faults_of_a_server_lose_and_double_nothing(bucket, source, expected, count):
+def test_faults_of_a_server_do_not_change_the_store(bucket, source, expected, count):
     """Write and verify until `count` faults were injected."""
     bucket.traffic.injected.clear()
     kinds = servers.FAULTS[:-1] * 5 + servers.FAULTS[-1:]  # the last one takes a second
@@ -406,6 +406,6 @@ def test_a_cluster_reads_and_writes_buckets(bucket, source, expected):
         path = ds.write(slide, f"s3://{servers.BUCKET}/cluster.zarr", client=client)
     ds.verify(path)
     found = bucket.contents("cluster.zarr")
-    assert {n: d for n, d in found.items() if "/c/" in n} == {
-        n: d for n, d in expected["image"].items() if "/c/" in n
+    assert {name: data for name, data in found.items() if "/c/" in name} == {
+        name: data for name, data in expected["image"].items() if "/c/" in name
     }

@@ -1,4 +1,4 @@
-"""`verify` finds every damage, and takes nothing else for one."""
+"""`verify` finds all damage, and reports nothing else as damage."""
 
 import itertools
 import json
@@ -33,16 +33,16 @@ def test_files_and_shards_are_counted(tmp_path):
     assert found.statuses["ok"] >= 1
 
 
-def test_every_damage_is_found(target, source):
-    """Any file changed, cut short or deleted, whatever it holds; and files that were added."""
+def test_all_damage_is_found(target, source):
+    """Any file that was changed, truncated, deleted or added."""
     work.write("pack", source, target.path)
     files = target.contents()
-    kinds = itertools.cycle(("changed", "cut short", "gone"))
+    kinds = itertools.cycle(("changed", "truncated", "deleted"))
     for name in sorted(set(files) - {"zarr.json"}):
         good, kind = files[name], next(kinds)
         changed = bytearray(good)
         changed[random.Random(name).randrange(len(good))] ^= 4
-        target.put(name, {"changed": bytes(changed), "cut short": good[:-1], "gone": None}[kind])
+        target.put(name, {"changed": bytes(changed), "truncated": good[:-1], "deleted": None}[kind])
         with pytest.raises(ds.errors.StoreDamagedError, match=name) as error:
             ds.verify(target.path)
         assert isinstance(error.value, OSError)
@@ -58,7 +58,7 @@ def test_every_damage_is_found(target, source):
         ds.verify(target.path)
 
 
-def test_what_is_not_a_store_of_dask_slides(tmp_path, source):
+def test_other_paths_are_refused(tmp_path, source):
     with pytest.raises(ds.errors.SlideNotFoundError):
         ds.verify(tmp_path / "nothing")
     zarr.create_group(tmp_path / "theirs")
@@ -67,7 +67,7 @@ def test_what_is_not_a_store_of_dask_slides(tmp_path, source):
             ds.verify(path)
 
 
-def test_a_server_that_fails_is_no_damage(bucket, source):
+def test_a_failing_server_is_not_reported_as_damage(bucket, source):
     path = work.write("pack", source, "s3://slides/server.zarr")
     bucket.faults.start(1.0, ("503",))
     for read in (ds.verify, ds.open_pack):
