@@ -87,7 +87,7 @@ def test_a_killed_run_continues(tmp_path):
 @pytest.mark.slow
 def test_a_run_may_be_killed_before_any_operation_on_the_disk(tmp_path):
     folder, process = work.slide_files(tmp_path / "s", 1), multiprocessing.get_context("forkserver")
-    process.set_forkserver_preload(["cohort_work", "zarr", "tifffile", "imagecodecs"])
+    process.set_forkserver_preload(["dask_slides", "zarr", "tifffile", "imagecodecs"])
     for step in range(1, 1000):
         job = tmp_path / str(step)
         killed = process.Process(target=work.run_until, args=(step, folder, job))

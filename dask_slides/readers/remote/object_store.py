@@ -8,6 +8,7 @@ written holds any.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,7 @@ ATTEMPTS = 5
 """Attempts at a request that obstore does not repeat if its answer breaks off: the list of a
 prefix, a copy, a deletion of many objects, the creation of a lock, and the content of an object
 without an ETag."""
+_BROKEN = "the answer breaks off"
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
 """Answers that do not change when a request is repeated."""
 
@@ -127,15 +129,17 @@ after_fork_in_child(_record_fork)
 def call_store(url: str, request: Callable[[Any, str], Answer], attempts: int = 1) -> Answer:
     """Return the result of `request`, which is called with the store and the key of `url`.
 
-    Give `attempts` for requests that obstore does not repeat itself; see `ATTEMPTS`.
+    Give `attempts` for requests that obstore does not repeat itself; see `ATTEMPTS`. A request
+    whose answer breaks off is always repeated: obstore does so for some requests only.
     """
     store, key = locate(url)
-    for left in reversed(range(attempts)):
+    for done in itertools.count(1):
         try:
             with remote_errors(url):
                 return request(store, key)
         except RemoteError as error:
-            if not left or _REFUSED.search(str(error)):
+            most = ATTEMPTS if _BROKEN in str(error) else attempts
+            if done >= most or _REFUSED.search(str(error)):
                 raise
     raise AssertionError("unreachable")
 
@@ -183,7 +187,7 @@ def _reason(text: str) -> str:
         return f"the server answers {status.group(1)}"
     if "kind: Timeout" in text:
         return f"the server does not answer within {TIMEOUT:g} seconds"
-    return "no connection to the server" if "kind: Connect" in text else "the answer breaks off"
+    return "no connection to the server" if "kind: Connect" in text else _BROKEN
 
 
 def head(url: str) -> tuple[int, int, str]:
