@@ -57,7 +57,8 @@ def expected(source, tmp_path_factory):
 def folder(tmp_path, monkeypatch):
     """Return the folder of jobs and their output; jobs can import the support modules."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
+    here = f"{SUPPORT}{os.pathsep}{Path(__file__).parent}"  # functions of this module run in jobs
+    monkeypatch.setenv("PYTHONPATH", here, prepend=os.pathsep)
     (tmp_path / "out").mkdir()
     return tmp_path
 
