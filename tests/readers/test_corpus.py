@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # at the end: the installed package is the one that is tested
 
-from benchmarks.extra.corpus import Ours, images_in, judged, told_by  # noqa: E402
+from benchmarks.extra.corpus import Ours, comparison, images_in, judged  # noqa: E402
 from benchmarks.extra.pictures import Picture, compared  # noqa: E402
 
 FAKES = """
@@ -119,14 +119,14 @@ def test_pixels_are_compared_with_another_reader(tmp_path):
     def verdict(ours):
         saved = str(tmp_path / "ours.npz")
         np.savez(saved, ours=ours, skip=np.zeros(ours.shape[:2], bool), fill=np.asarray(255))
-        return told_by("Pillow", path, saved)
+        return comparison("Pillow", path, saved)
 
     assert verdict(pixels) == "equal"
     off = pixels.copy()
     off[7, 3, 1] ^= 1
     assert verdict(off).startswith("0.1% differ, at (7, 3, 1)")
     assert verdict(pixels.transpose(1, 0, 2)) == "20 x 30 px and not 30 x 20"
-    assert told_by("Pillow", path, None) == "read"
+    assert comparison("Pillow", path, None) == "read"
     Path(path).write_bytes(b"nothing")
     assert verdict(pixels).startswith("cannot: ")
 
