@@ -19,7 +19,7 @@ from dask_slides.numerics.area_means import area_levels
 from dask_slides.readers.tile_cache import LIMIT, TILE_CACHE
 from dask_slides.writers.image_plan import ImagePlan, Stage
 from dask_slides.writers.labels import TissueLabel
-from dask_slides.writers.store.arrays import open_array, put_shards
+from dask_slides.writers.store.arrays import put_shards, read_region
 from dask_slides.writers.store.manifest import Record, pixels_of_task, record_task
 
 CACHE_BYTES = 2**23
@@ -71,8 +71,7 @@ class StoredSums(Source):
 
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the sums of `region`, and a mask of those whose pixels all have a value."""
-        rows, columns = region.slices()
-        stored = np.asarray(open_array(self.path)[:, rows, columns]).transpose(1, 2, 0)
+        stored = read_region(self.path, region).transpose(1, 2, 0)
         sums, mask = stored[..., : self.channels], stored[..., self.channels :]
         return sums, ~mask[..., 0].astype(bool) if self.masked and mask.any() else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -12,10 +13,12 @@ import google_crc32c
 import numpy as np
 
 from dask_slides.core.bad_tiles import BLANK, OK, MissingRegion, status_of_region
-from dask_slides.core.geometry import Region
-from dask_slides.errors import SlideArgumentError, SlideNotFoundError
+from dask_slides.core.geometry import Region, tiles_of
+from dask_slides.core.types import Array
+from dask_slides.errors import SlideArgumentError, SlideNotFoundError, StoreDamagedError
 from dask_slides.readers.remote.identity import Identity, identify
 from dask_slides.readers.remote.object_store import zarr_store
+from dask_slides.writers.store.location import location_of
 from dask_slides.writers.store.manifest import Record, write_file
 
 VERSIONS = ("0.5", "0.4")
@@ -161,6 +164,55 @@ def _compress(chunk: Any) -> bytes:
 def _with_checksum(data: bytes) -> bytes:
     checksum: int = google_crc32c.value(data)
     return data + checksum.to_bytes(4, "little")
+
+
+def read_region(path: str, region: Region) -> Array:
+    """Return the part (c, h, w) of an array (c, y, x) that `put_shards` wrote, in this thread."""
+    array, location = open_array(path), location_of(path)
+    side = (array.shards or array.chunks)[-2:]
+    out = np.empty((array.shape[0], region.height, region.width), array.dtype)
+    shards = tiles_of(region, side)
+    for row in range(shards.y, shards.stop_y):
+        for column in range(shards.x, shards.stop_x):
+            file = location.read(array.metadata.encode_chunk_key((0, row, column)))
+            origin = Region(row * side[0], column * side[1], *side)
+            for place, data in _chunks_in(array, file, origin, region):
+                chunk = np.frombuffer(_decompress(array, data), out.dtype).reshape(array.chunks)
+                part = place.intersect(region)
+                inside = chunk[(slice(None), *part.slices(place.y, place.x))]
+                out[(slice(None), *part.slices(region.y, region.x))] = inside
+    return out
+
+
+def _chunks_in(
+    array: Any, file: bytes, shard: Region, region: Region
+) -> Iterator[tuple[Region, bytes]]:
+    """Yield place and bytes of the chunks of a file that `region` needs."""
+    if array.shards is None:
+        yield shard, file
+        return
+    height, width = array.chunks[-2:]
+    counts = shard.height // height, shard.width // width
+    size = 16 * math.prod(counts)
+    index = np.frombuffer(_checked(file[-size - 4 :]), "<u8").reshape(*counts, 2)
+    for row, column in np.ndindex(*counts):
+        place = Region(shard.y + row * height, shard.x + column * width, height, width)
+        if place.intersect(region).area:
+            offset, nbytes = (int(n) for n in index[row, column])
+            yield place, file[offset : offset + nbytes]
+
+
+def _decompress(array: Any, data: bytes) -> bytes:
+    from numcodecs import Zstd
+
+    return bytes(Zstd().decode(data if array.metadata.zarr_format == 2 else _checked(data)))
+
+
+def _checked(data: bytes) -> bytes:
+    """Return `data` without the checksum at its end, which must be right."""
+    if _with_checksum(data[:-4]) != data:
+        raise StoreDamagedError("a shard of sums has another checksum; write the store again")
+    return data[:-4]
 
 
 def shards_of(store: str, name: str) -> int:
