@@ -20,7 +20,7 @@ import numpy as np
 from dask_slides.core.types import Array
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
-LIMIT = 2**26
+LIMIT = 2**24
 """Maximum bytes of free memory in the pool. More is returned to the operating system."""
 
 Memory = tuple[mmap.mmap, int, int]
