@@ -81,7 +81,7 @@ def test_a_missing_level_is_refused(pyramid, level):
 def test_chunks_that_do_not_fit_are_refused(chunks):
     slide = ds.from_dask(da.zeros((30, 40), dtype="uint8"))
     with pytest.raises(
-        ds.errors.SlideArgumentError, match="do not fit an image of 30 x 40; give one"
+        ds.errors.SlideArgumentError, match="do not fit an image of 30 x 40 px; give one"
     ):
         slide.to_dask(chunks=chunks)
 

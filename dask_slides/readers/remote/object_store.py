@@ -8,7 +8,6 @@ written holds any.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -41,10 +40,8 @@ WAITS = (0.1, 5.0)
 TIMEOUT = 30.0
 """Seconds for one request, which transfers up to 4 MB when reading and a shard when writing."""
 ATTEMPTS = 5
-"""Attempts at a request that obstore does not repeat if its answer breaks off: the list of a
-prefix, a copy, a deletion of many objects, the creation of a lock, and the content of an object
-without an ETag."""
-_BROKEN = "the answer breaks off"
+"""Attempts at a request that obstore does not always repeat if its answer breaks off: all that belong
+to a store which is written, lists, and the content of an object without an ETag."""
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
 """Answers that do not change when a request is repeated."""
 
@@ -129,17 +126,15 @@ after_fork_in_child(_record_fork)
 def call_store(url: str, request: Callable[[Any, str], Answer], attempts: int = 1) -> Answer:
     """Return the result of `request`, which is called with the store and the key of `url`.
 
-    Give `attempts` for requests that obstore does not repeat itself; see `ATTEMPTS`. A request
-    whose answer breaks off is always repeated: obstore does so for some requests only.
+    Give `attempts` for requests that obstore does not repeat itself; see `ATTEMPTS`.
     """
     store, key = locate(url)
-    for done in itertools.count(1):
+    for left in reversed(range(attempts)):
         try:
             with remote_errors(url):
                 return request(store, key)
         except RemoteError as error:
-            most = ATTEMPTS if _BROKEN in str(error) else attempts
-            if done >= most or _REFUSED.search(str(error)):
+            if not left or _REFUSED.search(str(error)):
                 raise
     raise AssertionError("unreachable")
 
@@ -187,7 +182,7 @@ def _reason(text: str) -> str:
         return f"the server answers {status.group(1)}"
     if "kind: Timeout" in text:
         return f"the server does not answer within {TIMEOUT:g} seconds"
-    return "no connection to the server" if "kind: Connect" in text else _BROKEN
+    return "no connection to the server" if "kind: Connect" in text else "the answer breaks off"
 
 
 def head(url: str) -> tuple[int, int, str]:
@@ -249,7 +244,7 @@ def fetch_whole(url: str) -> bytes:
 
         return bytes(obstore.get(store, key).bytes())
 
-    return call_store(url, request)
+    return call_store(url, request, ATTEMPTS)
 
 
 def list_objects(url: str) -> Iterator[tuple[str, int]]:

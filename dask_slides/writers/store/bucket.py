@@ -54,7 +54,7 @@ class Bucket(Location):
 
     def write(self, file: str, data: Data, flush: bool = True) -> None:
         """Write `file`; a server stores it whole or not at all."""
-        call_store(self._address_of(file), lambda store, key: _put(store, key, data))
+        call_store(self._address_of(file), lambda store, key: _put(store, key, data), ATTEMPTS)
 
     def flush(self, files: Iterable[str]) -> None:
         """Do nothing: a written object is already stored."""
@@ -168,7 +168,7 @@ class Bucket(Location):
             return bytes(result.bytes()), result.meta["e_tag"] or ""
 
         try:
-            return call_store(self._address_of(LOCK), request)
+            return call_store(self._address_of(LOCK), request, ATTEMPTS)
         except SlideNotFoundError:
             return None
 
