@@ -56,7 +56,11 @@ def is_store(path):
     return True
 
 
-SAMPLED = [("image", False, 2, 31), ("pack", False, 4, 11), ("pack", True, 7, 17)]
+SAMPLED = [
+    ("image", False, 2, 31),
+    ("pack", False, 4, 11),
+    pytest.param("pack", True, 7, 17, marks=pytest.mark.slow),
+]
 """Kind, overwrite, first step, increment."""
 
 
