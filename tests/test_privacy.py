@@ -10,7 +10,7 @@ import tifffile
 from click.testing import CliRunner
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 
 LABEL, MACRO = (250, 3, 111), (5, 247, 99)
 """Colours that do not occur in tissue."""

@@ -68,7 +68,7 @@ OTHERS = re.compile(r"not an image that is known|holds no image|is empty")
 """Format errors that do not report damage."""
 ODD_REASON = re.compile(r"<class|<\w+\.|object at 0x|Traceback|\w+Error\b|__\w+__|\bb'|b\"")
 BEFORE = (
-    "dask_slides.cli.main", "distributed", "click.testing", "tifffile.zarr", "imagecodecs",
+    "dask_slides.cli", "distributed", "click.testing", "tifffile.zarr", "imagecodecs",
     "rasterio", "pyvips", "PIL.ImageOps",
 )  # fmt: skip
 BAD = ("wrong", "crash", "hang", "bare error", "false alarm", "inconsistent", "bad reason")
@@ -121,7 +121,7 @@ def read_ours(path: str, saved: str, tell: Callable[[str], None]) -> Ours:
     from click.testing import CliRunner
 
     import dask_slides as ds
-    from dask_slides.cli.main import main as command
+    from dask_slides.cli import main as command
 
     warnings.simplefilter("ignore")
     result = Ours()

@@ -202,9 +202,9 @@ def _log_file(folder: str) -> Iterator[logging.Logger]:
 
 def run_cohort(
     slides: Any,
-    *,
     job: Any,
     steps: Sequence[str] | Mapping[str, Mapping[str, Any]] = tuple(STEPS),
+    *,
     mpp: float | None = None,
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),

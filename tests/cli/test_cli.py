@@ -17,7 +17,8 @@ from PIL import Image
 from tiff_bytes import tags_of, tiff
 
 import dask_slides as ds
-from dask_slides.cli.main import COMMANDS, main
+from dask_slides.cli import main
+from dask_slides.cli.group import COMMANDS
 from dask_slides.writers import packs
 
 

@@ -8,7 +8,7 @@ from bad_tiles import picture, spoil, written
 from click.testing import CliRunner
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 
 COMMANDS = {
     "resize": ["resize", "SLIDE", "r.ome.zarr", "--downsample", "1.5"],

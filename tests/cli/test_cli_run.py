@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 from click.testing import CliRunner
 from PIL import Image
 
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 from dask_slides.plots import pictures
 from dask_slides.plots.html_page import page
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from rw_fixtures import noise
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 from dask_slides.core.channels import Channel
 
 STACK = noise(3, 256, 256, dtype="uint16")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rw_fixtures import noise, one_line, patch_tag, segments, smooth, sparse_tiff
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 from dask_slides.readers.codecs import headers
 from dask_slides.readers.codecs.strict import strict_decode
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rw_fixtures import noise, one_line, patch_tag
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 
 COLOUR = {"photometric": "rgb"}
 T, Z, C = 2, 4, 3

@@ -109,6 +109,6 @@ def held_up(folder, work):
 
 
 if __name__ == "__main__":
-    from dask_slides.cli.main import main
+    from dask_slides.cli import main
 
     held_up(Path(sys.argv[1]), lambda: main(sys.argv[2:]))

@@ -170,7 +170,7 @@ class Stores:
     def _read(self, path):
         with contextlib.suppress(ds.SlideError):
             ds.verify(path)
-        result = CliRunner().invoke(command.main, ["info", str(path)])
+        result = CliRunner().invoke(command, ["info", str(path)])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         if path.name.endswith(".tiles.zarr"):

@@ -23,7 +23,7 @@ from durable_work import contents
 from fault_work import wait_until
 from recipes import DOCS, block, blocks, dask_command, slurm_cluster
 
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 from dask_slides.runtime.client import active_client
 from dask_slides.runtime.local_cluster import LOW_OVERHEAD, local_cluster
 

@@ -116,7 +116,7 @@ def test_a_signal_ends_a_program_that_writes(
 def test_importing_installs_no_signal_handler():
     code = (
         "import signal\nbefore = [signal.getsignal(n) for n in (2, 15)]\n"
-        "import dask_slides, dask_slides.cli.main, dask_slides.writers.write\n"
+        "import dask_slides, dask_slides.cli, dask_slides.writers.write\n"
         "assert [signal.getsignal(n) for n in (2, 15)] == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -26,7 +26,7 @@ HELD = """\
 import os, signal, sys
 sys.path.insert(0, {here!r})
 import fault_work
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 signal.set_wakeup_fd(os.open({folder!r} + "/signals", os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK))
 fault_work.held_up(fault_work.Path({folder!r}), main)
 """

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rw_fixtures import smooth
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 from dask_slides.core.geometry import Region
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.tiff import file as tiff_file

@@ -19,7 +19,7 @@ from remote_fixtures import BucketTarget, FolderTarget
 from rw_fixtures import noise, one_line
 
 import dask_slides as ds
-from dask_slides.cli.main import main
+from dask_slides.cli import main
 from dask_slides.core.source import Level, Source
 from dask_slides.readers.tiff.source import TiffSource
 from dask_slides.slide import Slide
