@@ -40,9 +40,10 @@ def test_16_bit_images_equal_dense_matrices(seed, shape, count, target, kernel, 
     found = computed(ds.resize(ds.from_dask(image), shape=target, kernel=kernel))
     expected = oracle.dense_resize(image, target, kernel)
     assert found.dtype == image.dtype
-    # they may differ by 1 if float64 rounds a half the other way
+    # they may differ by 1 where float64 rounds a half the other way, and nowhere else
     assert np.abs(found - expected).max() <= 1
-    assert np.sum(found != expected) <= max(4, 0.01 * found.size)
+    ties = oracle.dense_ties(image, target, kernel)
+    assert np.array_equal(found[~ties], expected[~ties])
 
 
 @given(seeds, shapes, channels, out_shapes, st.sampled_from(KERNELS[1:]))

@@ -100,6 +100,23 @@ def dense_resize(image, shape, kernel):
     return np.where(spread > 0, np.nan, result)
 
 
+def dense_ties(image, shape, kernel):
+    """Return which pixels of `dense_resize` depend on how a half is rounded, in either pass."""
+    columns = weight_matrix(image.shape[1], shape[1], kernel)
+    rows = weight_matrix(image.shape[0], shape[0], kernel)
+    columns = np.eye(shape[1]) if image.shape[1] == shape[1] else columns
+    rows = np.eye(shape[0]) if image.shape[0] == shape[0] else rows
+
+    def is_tie(exact):
+        return np.abs(np.abs(exact - np.floor(exact)) - 0.5) < 1e-6
+
+    info = np.iinfo(image.dtype)
+    middle = np.einsum("jx,yxc->yjc", columns, image.astype(np.float64))
+    ties = np.einsum("iy,yjc->ijc", (np.abs(rows) > 1e-9).astype(float), is_tie(middle)) > 0
+    middle = np.clip(np.rint(middle), info.min, info.max)
+    return ties | is_tie(np.einsum("iy,yjc->ijc", rows, middle))
+
+
 def psnr(one, two):
     """Return the peak signal to noise ratio of two 8-bit images in decibels."""
     error = np.mean((one.astype(np.float64) - two.astype(np.float64)) ** 2)
