@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
 from typing import Any
+from uuid import uuid4
 
 import dask
 import dask.array as da
@@ -316,7 +317,7 @@ def _compute_remote(
         return given_up
 
     try:
-        lazy = client.persist(array, **_passed_options())
+        lazy = client.persist(_with_own_keys(array), **_passed_options())
         waiting |= {future.key: future for future in futures_of(lazy)}
         del lazy
         arriving = as_completed(list(waiting.values()), loop=client.loop)
@@ -333,6 +334,20 @@ def _compute_remote(
             raise _lost_error(client) from error
         raise
     return filled.result
+
+
+def _with_own_keys(array: da.Array) -> da.Array:
+    """Return `array` with keys that no other computation has.
+
+    When a computation fails, its keys are cancelled. The client may learn of it only after the same
+    array is computed again, and would then cancel the new computation.
+    """
+    name = f"{array.name}-{uuid4().hex}"
+    return array.map_blocks(_same, dtype=array.dtype, meta=array._meta, name=name)
+
+
+def _same(block: NDArray[Any]) -> NDArray[Any]:
+    return block
 
 
 def _batches(arriving: Any) -> Iterator[list[Any]]:

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -163,3 +164,21 @@ def test_an_interrupt_while_a_thread_starts_waits_for_its_task(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         compute(array, "")
     assert len(done) == 1
+
+
+def test_a_failed_computation_can_be_repeated_immediately(client, tmp_path):
+    """The cancellation of the first one, which the client learns of later, does not reach it."""
+    switch = tmp_path / "fail"
+
+    def block(values, path):
+        if os.path.exists(path):
+            raise ValueError("failed on purpose")
+        return values + 1
+
+    array = da.zeros((8, 8), chunks=2).map_blocks(block, str(switch), dtype=float)
+    for _ in range(20):
+        switch.touch()
+        with pytest.raises(ValueError, match="on purpose"):
+            compute(array, "test")
+        switch.unlink()
+        np.testing.assert_array_equal(compute(array, "test"), np.ones((8, 8)))
