@@ -10,11 +10,10 @@ from dask_slides.graph.chunks import read_unit
 from dask_slides.graph.statistics import cell_chunks, stats_bytes_of_task
 from dask_slides.graph.tiles import reading_bytes
 from dask_slides.ops.blank_map import BlankMap
-from dask_slides.runtime.scheduler import memory_per_thread
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import bytes_of_map
-from dask_slides.writers.images import bytes_of_image, plan_slide, task_bytes_of_image
-from dask_slides.writers.packs import plan_shards, task_bytes_of_pack, tiles_per_shard
+from dask_slides.writers.images import bytes_of_image, plan_that_fits, task_bytes_of_image
+from dask_slides.writers.packs import shards_that_fit, task_bytes_of_pack
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class Estimate:
 
 def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
     """Return the estimate of writing `slide`, which is derived from `source`."""
-    usual = task_bytes_of_image(plan_slide(slide, None), slide)
-    plan = plan_slide(slide, memory_per_thread(usual))
+    plan = plan_that_fits(slide)
     written = bytes_of_image(plan, slide)
     peak = task_bytes_of_image(plan, slide)
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)
@@ -60,8 +58,7 @@ def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> E
     def reading(tiles: int) -> int:
         return reading_bytes(image.source, tile, tiles) if count else 0
 
-    usual = task_bytes_of_pack(tiles_per_shard(count, nbytes), nbytes, reading)
-    shard = plan_shards(count, nbytes, reading, memory_per_thread(usual))
+    shard = shards_that_fit(count, nbytes, reading)
     statistics = stats_bytes_of_task(grid, image.source)
     rows, columns = cell_chunks(grid, read_unit(image.source))
     return Estimate(

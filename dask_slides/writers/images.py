@@ -150,6 +150,12 @@ def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress |
     )
 
 
+def plan_that_fits(slide: Slide) -> ImagePlan:
+    """Return the plan for the memory that the active scheduler has per thread."""
+    usual = task_bytes_of_image(plan_slide(slide, None), slide)
+    return plan_slide(slide, memory_per_thread(usual))
+
+
 def _image_job(
     slide: Slide,
     version: str,
@@ -163,8 +169,7 @@ def _image_job(
             f"{slide.name}: every tile is blank, so there is no image to write; "
             "use a smaller ratio, or write the blank map"
         )
-    usual = task_bytes_of_image(plan_slide(slide, None), slide)
-    plan = plan_slide(slide, memory_per_thread(usual))
+    plan = plan_that_fits(slide)
     check_fit(plan)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
     return ImageJob(slide, version, plan, label, blank_map, facts)

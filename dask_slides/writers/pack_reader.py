@@ -33,6 +33,7 @@ from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.byte_ranges import byte_file
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.remote.object_store import is_remote, open_group
+from dask_slides.writers.store import shards
 from dask_slides.writers.store.attributes import absolute_path
 
 MAX_TILES = 2**25
@@ -41,7 +42,6 @@ TILE_CODECS = ("bytes", "zstd", "crc32c")
 """Zarr codecs of a tile, in the order in which they encode."""
 INDEX_CODECS = ("bytes", "crc32c")
 """Zarr codecs of the index of a shard."""
-CHECKSUM_BYTES = 4
 MAX_READ_BYTES = 2**22
 """Largest single read of several tiles."""
 OPEN_SHARDS = 256
@@ -73,17 +73,17 @@ class PackReader:
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array] | Array) -> None:
         """Read the tiles `numbers` into the arrays `out`, which must be contiguous."""
-        shards = numbers // self.tiles_per_shard
-        pieces = np.flatnonzero(np.diff(shards)) + 1
+        of_shard = numbers // self.tiles_per_shard
+        pieces = np.flatnonzero(np.diff(of_shard)) + 1
         for part in np.split(np.arange(len(numbers)), pieces):
             if len(part):
-                self._read_shard(int(shards[part[0]]), numbers[part], [out[i] for i in part])
+                self._read_shard(int(of_shard[part[0]]), numbers[part], [out[i] for i in part])
 
     def _read_shard(self, shard: int, numbers: NDArray[np.int64], out: list[Array]) -> None:
         try:
             inside = (numbers - shard * self.tiles_per_shard).tolist()
             for data, tile in zip(_open_shard(self, shard).encoded(inside), out, strict=True):
-                _decode(data, tile)
+                shards.decompress(shards.remove_checksum(data), tile)
             return
         except SlideError:
             raise
@@ -105,9 +105,9 @@ class Shard:
         if tiles == 1:  # not sharded: the file is the tile
             self._ranges = [(0, identity.size)]
             return
-        nbytes = tiles * 16 + CHECKSUM_BYTES
-        (data,) = self._file.ranges([(identity.size - nbytes, identity.size)])
-        index = np.frombuffer(_checked(bytes(data)), "<u8").reshape(tiles, 2).tolist()
+        start = identity.size - shards.index_size(tiles)
+        (data,) = self._file.ranges([(start, identity.size)])
+        index = shards.decode_index(bytes(data)).tolist()
         self._ranges = [(offset, offset + length) for offset, length in index]
 
     def encoded(self, numbers: list[int]) -> Iterator[bytes]:
@@ -129,25 +129,6 @@ def _adjacent(ranges: list[Range]) -> list[list[Range]]:
         else:
             groups.append([(start, stop)])
     return groups
-
-
-def _checked(data: bytes) -> bytes:
-    """Return `data` without the checksum at its end; raise ValueError if it is wrong."""
-    import google_crc32c
-
-    content = data[:-CHECKSUM_BYTES]
-    if google_crc32c.value(content) != int.from_bytes(data[-CHECKSUM_BYTES:], "little"):
-        raise ValueError("checksum mismatch")
-    return content
-
-
-def _decode(data: bytes, tile: Array) -> None:
-    """Decode one tile into `tile`."""
-    import imagecodecs
-
-    out = tile.reshape(-1).view(np.uint8).data
-    if len(imagecodecs.zstd_decode(_checked(data), out=out)) != out.nbytes:
-        raise ValueError("the tile is too short")
 
 
 @lru_cache(maxsize=OPEN_SHARDS)

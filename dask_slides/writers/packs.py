@@ -44,6 +44,12 @@ def task_bytes_of_pack(per_shard: int, nbytes: int, reading: ReadingBytes) -> in
     return tiles + encoded + reading(per_shard)
 
 
+def shards_that_fit(count: int, nbytes: int, reading: ReadingBytes) -> int:
+    """Return the tiles per shard for the memory that the active scheduler has per thread."""
+    usual = task_bytes_of_pack(tiles_per_shard(count, nbytes), nbytes, reading)
+    return plan_shards(count, nbytes, reading, memory_per_thread(usual))
+
+
 def plan_shards(count: int, nbytes: int, reading: ReadingBytes, available: int | None) -> int:
     """Return the number of tiles per shard: the usual one, or fewer if memory is short."""
     tiles = tiles_per_shard(count, nbytes)
@@ -84,8 +90,7 @@ def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     reading = _reading_bytes(pack)
-    usual = task_bytes_of_pack(tiles_per_shard(count, nbytes), nbytes, reading)
-    per_shard = plan_shards(count, nbytes, reading, memory_per_thread(usual))
+    per_shard = shards_that_fit(count, nbytes, reading)
     check_memory(task_bytes_of_pack(per_shard, nbytes, reading), _name(pack))
     with transaction(target, _key(pack, per_shard), count * nbytes) as unfinished:
         _create(unfinished, pack, per_shard)

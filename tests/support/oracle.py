@@ -72,18 +72,21 @@ def nearest_resize(image, shape):
     return image[rows][:, columns]
 
 
+def _resize_matrices(image, shape, kernel):
+    """Return the weights (output, input) along y and x; an axis of the same size is kept."""
+    return (
+        np.eye(after) if before == after else weight_matrix(before, after, kernel)
+        for before, after in zip(image.shape[:2], shape, strict=True)
+    )
+
+
 def dense_resize(image, shape, kernel):
     """Resize any `image` (y, x, c) in float64 by dense matrices; columns first, then rows.
 
     Integers are rounded between the passes, as in Pillow. The result is float64, and rounded for
     integers. A NaN spreads to all output pixels in which its weight is not zero.
     """
-    columns = weight_matrix(image.shape[1], shape[1], kernel)
-    rows = weight_matrix(image.shape[0], shape[0], kernel)
-    if image.shape[1] == shape[1]:
-        columns = np.eye(shape[1])
-    if image.shape[0] == shape[0]:
-        rows = np.eye(shape[0])
+    rows, columns = _resize_matrices(image, shape, kernel)
     missing = np.isnan(image.astype(np.float64))
     values = np.where(missing, 0.0, image.astype(np.float64))
 
@@ -102,10 +105,7 @@ def dense_resize(image, shape, kernel):
 
 def dense_ties(image, shape, kernel):
     """Return which pixels of `dense_resize` depend on how a half is rounded, in either pass."""
-    columns = weight_matrix(image.shape[1], shape[1], kernel)
-    rows = weight_matrix(image.shape[0], shape[0], kernel)
-    columns = np.eye(shape[1]) if image.shape[1] == shape[1] else columns
-    rows = np.eye(shape[0]) if image.shape[0] == shape[0] else rows
+    rows, columns = _resize_matrices(image, shape, kernel)
 
     def is_tie(exact):
         return np.abs(np.abs(exact - np.floor(exact)) - 0.5) < 1e-6

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-import google_crc32c
 import numpy as np
 
 from dask_slides.core.bad_tiles import BLANK, OK, MissingRegion, status_of_region
@@ -18,13 +17,14 @@ from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError, SlideNotFoundError, StoreDamagedError
 from dask_slides.readers.remote.identity import Identity, identify
 from dask_slides.readers.remote.object_store import zarr_store
+from dask_slides.writers.store import shards
 from dask_slides.writers.store.location import location_of
 from dask_slides.writers.store.manifest import Record, write_file
 
+Decoded = TypeVar("Decoded")
+
 VERSIONS = ("0.5", "0.4")
 """OME-Zarr versions written: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 without."""
-ZSTD_LEVEL = 1
-"""Twice as fast as level 3, and files of slides are at most 1 % larger."""
 
 
 def check_version(version: str) -> None:
@@ -45,7 +45,7 @@ def create_level(
     if v2:
         from numcodecs import Zstd
 
-        options["compressors"] = Zstd(ZSTD_LEVEL)
+        options["compressors"] = Zstd(shards.ZSTD_LEVEL)
         options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     else:
         options["compressors"] = compressors()
@@ -67,7 +67,7 @@ def compressors() -> list[Any]:
     """Return zstd and a checksum, as zstd alone does not detect a flipped bit."""
     import zarr  # all of it: its modules import each other, and another thread may import it too
 
-    return [zarr.codecs.ZstdCodec(level=ZSTD_LEVEL), zarr.codecs.Crc32cCodec()]
+    return [zarr.codecs.ZstdCodec(level=shards.ZSTD_LEVEL), zarr.codecs.Crc32cCodec()]
 
 
 def open_array(path: str) -> Any:
@@ -122,48 +122,11 @@ def put_shards(
 
 
 def _encode(array: Any, pixels: Any) -> bytes:
-    """Return the file of a whole shard, or of a chunk of an array without shards.
-
-    Zarr encodes in threads of its own, of which each keeps memory: a write would take more the
-    longer it runs. This encodes in the thread of the task what `create_level` and packs declare.
-    """
-    if array.metadata.zarr_format == 2:
-        return _compress(_padded(pixels, array.chunks))
-    if array.shards is None:
-        return _with_checksum(_compress(_padded(pixels, array.chunks)))
-    counts = [shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True)]
-    index = np.full((*counts, 2), np.iinfo(np.uint64).max, "<u8")  # chunks beyond the array
-    parts, offset = [], 0
-    for position in np.ndindex(*counts):
-        chunk = pixels[
-            tuple(slice(n * c, (n + 1) * c) for n, c in zip(position, array.chunks, strict=True))
-        ]
-        if chunk.size:
-            parts.append(_with_checksum(_compress(_padded(chunk, array.chunks))))
-            index[position] = offset, len(parts[-1])
-            offset += len(parts[-1])
-    return b"".join([*parts, _with_checksum(index.tobytes())])
-
-
-def _padded(chunk: Any, shape: tuple[int, ...]) -> Any:
-    """Return `chunk` in the byte order and the shape that a store has: zeros beyond the array."""
-    little = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))
-    if little.shape == shape:
-        return little
-    padded = np.zeros(shape, little.dtype)
-    padded[tuple(slice(n) for n in little.shape)] = little
-    return padded
-
-
-def _compress(chunk: Any) -> bytes:
-    from numcodecs import Zstd
-
-    return bytes(Zstd(ZSTD_LEVEL).encode(chunk))
-
-
-def _with_checksum(data: bytes) -> bytes:
-    checksum: int = google_crc32c.value(data)
-    return data + checksum.to_bytes(4, "little")
+    """Return the file of a whole shard, or of a chunk of an array without shards."""
+    if array.shards is not None:
+        return shards.encode_shard(pixels, array.shards, array.chunks)
+    data = shards.compress(pixels, array.chunks)
+    return data if array.metadata.zarr_format == 2 else shards.add_checksum(data)
 
 
 def read_region(path: str, region: Region) -> Array:
@@ -171,13 +134,14 @@ def read_region(path: str, region: Region) -> Array:
     array, location = open_array(path), location_of(path)
     side = (array.shards or array.chunks)[-2:]
     out = np.empty((array.shape[0], region.height, region.width), array.dtype)
-    shards = tiles_of(region, side)
-    for row in range(shards.y, shards.stop_y):
-        for column in range(shards.x, shards.stop_x):
+    chunk = np.empty(array.chunks, array.dtype)
+    touched = tiles_of(region, side)
+    for row in range(touched.y, touched.stop_y):
+        for column in range(touched.x, touched.stop_x):
             file = location.read(array.metadata.encode_chunk_key((0, row, column)))
             origin = Region(row * side[0], column * side[1], *side)
             for place, data in _chunks_in(array, file, origin, region):
-                chunk = np.frombuffer(_decompress(array, data), out.dtype).reshape(array.chunks)
+                shards.decompress(data, chunk)
                 part = place.intersect(region)
                 inside = chunk[(slice(None), *part.slices(place.y, place.x))]
                 out[(slice(None), *part.slices(region.y, region.x))] = inside
@@ -187,32 +151,31 @@ def read_region(path: str, region: Region) -> Array:
 def _chunks_in(
     array: Any, file: bytes, shard: Region, region: Region
 ) -> Iterator[tuple[Region, bytes]]:
-    """Yield place and bytes of the chunks of a file that `region` needs."""
-    if array.shards is None:
+    """Yield place and compressed bytes of the chunks of a file that `region` needs."""
+    if array.metadata.zarr_format == 2:  # neither shards nor checksums
         yield shard, file
         return
+    if array.shards is None:
+        yield shard, _undamaged(shards.remove_checksum, file)
+        return
     height, width = array.chunks[-2:]
-    counts = shard.height // height, shard.width // width
-    size = 16 * math.prod(counts)
-    index = np.frombuffer(_checked(file[-size - 4 :]), "<u8").reshape(*counts, 2)
-    for row, column in np.ndindex(*counts):
+    columns = shard.width // width
+    count = shard.height // height * columns
+    index = _undamaged(shards.decode_index, file[-shards.index_size(count) :])
+    for number, (offset, nbytes) in enumerate(index.tolist()):
+        row, column = divmod(number, columns)
         place = Region(shard.y + row * height, shard.x + column * width, height, width)
         if place.intersect(region).area:
-            offset, nbytes = (int(n) for n in index[row, column])
-            yield place, file[offset : offset + nbytes]
+            yield place, _undamaged(shards.remove_checksum, file[offset : offset + nbytes])
 
 
-def _decompress(array: Any, data: bytes) -> bytes:
-    from numcodecs import Zstd
-
-    return bytes(Zstd().decode(data if array.metadata.zarr_format == 2 else _checked(data)))
-
-
-def _checked(data: bytes) -> bytes:
-    """Return `data` without the checksum at its end, which must be right."""
-    if _with_checksum(data[:-4]) != data:
-        raise StoreDamagedError("a shard of sums has another checksum; write the store again")
-    return data[:-4]
+def _undamaged(decode: Callable[[bytes], Decoded], data: bytes) -> Decoded:
+    try:
+        return decode(data)
+    except ValueError:
+        raise StoreDamagedError(
+            "a shard of sums has another checksum; write the store again"
+        ) from None
 
 
 def shards_of(store: str, name: str) -> int:
