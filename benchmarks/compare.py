@@ -66,7 +66,7 @@ def _bytes_on_disk(path: Any) -> int:
 
 
 def psnr(ours: Array, theirs: Array, least: float) -> Agreement:
-    """Compare pixels; stretch an image whose size is up to 2 % off to the size of ours."""
+    """Compare the pixels, of an image whose size differs by up to 2 % after a resize to ours."""
     note = ""
     if ours.shape != theirs.shape:
         sizes = " x ".join(map(str, theirs.shape))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.limits import Limits
+from dask_slides.core.types import Array
 from dask_slides.errors import (
     SlideFormatError,
     SlideLimitError,
@@ -205,12 +206,29 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
     present = np.flatnonzero((offsets > 0) & (nbytes > 0))
     if not len(present):
         return
+    _check_positions(where, file, offsets, nbytes, present)
+    if page.compression == 1:
+        wrong = check_raw(page, nbytes)
+        if wrong is not None:
+            raise SlideFormatError(
+                f"{where}: tile {wrong[0]} has {wrong[1]:,} bytes, which does not fit its "
+                "pixels; fetch the file again"
+            )
+
+
+def _check_positions(
+    where: str, file: Structure, offsets: Array, nbytes: Array, present: Array
+) -> None:
+    """Refuse tiles beyond the end of the file, over each other, or over a table or directory.
+
+    `present` are the numbers of the tiles that are not absent.
+    """
     beyond = present[offsets[present] + nbytes[present] > file.size]
     if len(beyond):
         first = int(beyond[0])
         raise SlideTruncatedError(
-            f"{where}: {len(beyond):,} of {expected:,} tiles lie beyond the end of the file, tile "
-            f"{first} at byte {offsets[first]:,} first; the file was cut short, fetch it again"
+            f"{where}: {len(beyond):,} of {len(offsets):,} tiles lie beyond the end of the file, "
+            f"tile {first} at byte {offsets[first]:,} first; the file was cut short, fetch it again"
         )
     # many entries may point to the same tile, as for glass that was not scanned
     order = present[np.argsort(offsets[present], kind="stable")]
@@ -229,13 +247,6 @@ def check_tables(where: str, page: Any, one: Any, file: Structure) -> None:
             f"{where}: the tile at byte {starts[inside[0]]:,} overlaps a table or a "
             "directory; the file is damaged, fetch it again"
         )
-    if page.compression == 1 and len(nbytes) == expected:
-        wrong = check_raw(page, nbytes)
-        if wrong is not None:
-            raise SlideFormatError(
-                f"{where}: tile {wrong[0]} has {wrong[1]:,} bytes, which does not fit its "
-                "pixels; fetch the file again"
-            )
 
 
 def check_alike(where: str, level: Any) -> None:
@@ -258,29 +269,9 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
     # ExtraSamples: 0 is a plain channel, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     if photometric == 3:
-        problem = None
-        if page.colormap is None:
-            problem = "whose colours are missing"
-        elif channels != 1:
-            problem = f"with {channels} samples per pixel"
-        elif page.dtype.kind not in "bu" or bits > 16:
-            problem = f"of {bits}-bit {page.dtype}"
-        if problem:
-            raise SlideUnsupportedError(f"{path}: has a palette {problem}; convert it to RGB")
-        table = np.asarray(page.colormap)
-        table = table // 256 if table.max() > 255 else table  # some writers use 8-bit values
-        full = np.zeros((2**bits, 3), np.uint8)
-        full[: table.shape[1]] = table.T[: 2**bits]
-        return Conversion(palette=full.tobytes(), fill=fill)
+        return _palette_conversion(path, page, channels, fill)
     if photometric == 5:
-        # InkSet 2 means other inks than cyan, magenta, yellow and black
-        inks = channels == 4 and not kinds and page.tags.valueof(332, 1) == 1
-        if not inks or page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
-            raise SlideUnsupportedError(
-                f"{path}: has {channels} inks of {bits}-bit {page.dtype}, but only CMYK of 8 or 16 "
-                "bits without alpha is read; convert it to RGB"
-            )
-        return Conversion(cmyk=True, fill=fill)
+        return _cmyk_conversion(path, page, channels, fill)
     scale = None
     if page.dtype == np.bool_:
         scale = 255
@@ -318,6 +309,38 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         opaque=2**bits - 1 if alpha and packed else None,
         fill=fill,
     )
+
+
+def _palette_conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
+    """Return the conversion of palette indices to RGB; refuse incomplete palettes."""
+    bits = page.bitspersample
+    problem = None
+    if page.colormap is None:
+        problem = "whose colours are missing"
+    elif channels != 1:
+        problem = f"with {channels} samples per pixel"
+    elif page.dtype.kind not in "bu" or bits > 16:
+        problem = f"of {bits}-bit {page.dtype}"
+    if problem:
+        raise SlideUnsupportedError(f"{path}: has a palette {problem}; convert it to RGB")
+    table = np.asarray(page.colormap)
+    table = table // 256 if table.max() > 255 else table  # some writers use 8-bit values
+    full = np.zeros((2**bits, 3), np.uint8)
+    full[: table.shape[1]] = table.T[: 2**bits]
+    return Conversion(palette=full.tobytes(), fill=fill)
+
+
+def _cmyk_conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
+    """Return the conversion of CMYK to RGB; refuse other inks."""
+    bits = page.bitspersample
+    # InkSet 2 means other inks than cyan, magenta, yellow and black
+    inks = channels == 4 and not tuple(page.extrasamples) and page.tags.valueof(332, 1) == 1
+    if not inks or page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
+        raise SlideUnsupportedError(
+            f"{path}: has {channels} inks of {bits}-bit {page.dtype}, but only CMYK of 8 or 16 "
+            "bits without alpha is read; convert it to RGB"
+        )
+    return Conversion(cmyk=True, fill=fill)
 
 
 def _numbers(path: str, page: Any, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
