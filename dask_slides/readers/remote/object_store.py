@@ -40,8 +40,8 @@ WAITS = (0.1, 5.0)
 TIMEOUT = 30.0
 """Seconds for one request, which transfers up to 4 MB when reading and a shard when writing."""
 ATTEMPTS = 5
-"""Attempts at a request that obstore does not always repeat if its answer breaks off: requests of a
-store that is written, lists, and the content of an object without an ETag."""
+"""Attempts at a request that obstore does not always repeat if its answer breaks off: requests of
+Zarr stores, lists, and the content of an object without an ETag."""
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
 """Answers that do not change when a request is repeated."""
 
@@ -134,9 +134,14 @@ def call_store(url: str, request: Callable[[Any, str], Answer], attempts: int = 
             with remote_errors(url):
                 return request(store, key)
         except RemoteError as error:
-            if not left or _REFUSED.search(str(error)):
+            if not left or not can_succeed_later(error):
                 raise
     raise AssertionError("unreachable")
+
+
+def can_succeed_later(error: RemoteError) -> bool:
+    """Return whether a request that failed with `error` is worth repeating."""
+    return not _REFUSED.search(str(error))
 
 
 @contextmanager
