@@ -1,0 +1,90 @@
+"""Read a reduced picture of a whole slide, in which detectors find tissue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+
+from dask_slides.core.bad_tiles import present_mask
+from dask_slides.core.geometry import Region, bounds, level_size
+from dask_slides.core.source import Source
+from dask_slides.core.types import Array
+from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
+from dask_slides.graph.chunks import default_chunks, even_chunks
+from dask_slides.graph.resized import ResizedSource
+
+SMALLEST, LARGEST = 1024, 4096
+"""Longest sides of the picture if the slide is small, and if its pixel size is not known."""
+USUAL_MPP = 0.5
+"""Micrometres per pixel that a slide of unknown pixel size is assumed to have."""
+NO_VALUE, VALUE, NOT_THERE = 0, 1, 2
+"""States of pixels: nodata or masked, a value, or an absent or corrupt tile of the file."""
+
+
+def overview_shape(
+    shape: tuple[int, int], mpp: tuple[float, float] | None, target: float
+) -> tuple[int, int]:
+    """Return the size of the picture of a slide of `shape` with `target` micrometres per pixel.
+
+    The longest side has at least 1,024 px if the slide has as many. It has at most 4,096 px if the
+    pixel size is not known, or is that of a satellite.
+    """
+    height, width = shape
+    own = (USUAL_MPP, USUAL_MPP) if mpp is None else mpp
+    factors = [max(1.0, target / value) for value in own]
+    sides = [shape[i] / factors[i] for i in (0, 1)]
+    enlarge = min(min(factors), max(1.0, SMALLEST / max(sides)))
+    factors = [factor / enlarge for factor in factors]
+    if mpp is None or min(mpp) > target:
+        most = max(height / factors[0], width / factors[1]) / LARGEST
+        factors = [factor * max(1.0, most) for factor in factors]
+    return level_size(height, factors[0]), level_size(width, factors[1])
+
+
+@dataclass(frozen=True)
+class OverviewBlock:
+    """Read a block of pixels, and the state of each pixel as one more channel."""
+
+    blocks: ReadBlock
+
+    def window(self, block: Block) -> tuple[int, Region]:
+        """Return the level and region of `block`."""
+        return self.blocks.window(block)
+
+    def __call__(self, source: Source, block_id: Block) -> Array:
+        """Return the pixels and their states, (h, w, c + 1), in the dtype of the slide."""
+        level, region = self.window(block_id)
+        out = np.empty((region.height, region.width, source.channels + 1), source.dtype)
+        out[..., :-1], valid = source.read_valid(level, region)
+        out[..., -1] = VALUE
+        if valid is not None:
+            out[..., -1][~valid] = NO_VALUE
+        present = present_mask(region, source.holes(level, region))
+        if present is not None:
+            out[..., -1][~present] = NOT_THERE
+        return out
+
+
+def overview_source(source: Source, shape: tuple[int, int]) -> Source:
+    """Return `source` reduced to `shape`, from the cheapest level or reduced decode."""
+    return source if shape == source.levels[0].shape else ResizedSource(source, shape, "area", 1.0)
+
+
+def overview_blocks(source: Source, shape: tuple[int, int]) -> da.Array:
+    """Return the picture of `shape` and the states of its pixels as one lazy array (h, w, c + 1).
+
+    The blocks are read in parallel.
+    """
+    small = overview_source(source, shape)
+    rows, columns = even_chunks(shape, default_chunks(small, 0))
+    task = OverviewBlock(ReadBlock(0, bounds(rows), bounds(columns)))
+    chunks = (rows, columns, (source.channels + 1,))
+    return map_blocks(task, small, chunks, source.dtype, "overview")
+
+
+def overview_bytes(source: Source, shape: tuple[int, int]) -> int:
+    """Return the bytes of the picture and of what a detector computes from it."""
+    return math.prod(shape) * ((source.channels + 1) * source.dtype.itemsize + 40)

@@ -1,0 +1,149 @@
+"""Masks of tissue, and the exact area of tissue in tiles of any size and position.
+
+A mask has few pixels. Each of them covers whole pixels of level 0 of the slide, so that areas are
+whole numbers: they are what you get if you enlarge the mask to level 0 and count pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.core.equality import EqualByFields
+from dask_slides.core.grid import TileGrid
+from dask_slides.core.types import Array
+
+BLANK, TISSUE, MISSING = 0, 1, 2
+"""Values of the pixels of a mask. Missing: an absent or corrupt tile of the file."""
+COLUMNS = 512
+"""Columns of a mask to sum up at a time, which bounds the memory."""
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask(EqualByFields):
+    """Where a slide shows tissue."""
+
+    kinds: Array
+    """(rows, cols) uint8: `BLANK`, `TISSUE` or `MISSING`."""
+    y_edges: Integers
+    """(rows + 1,) where the rows start in level 0, and the end."""
+    x_edges: Integers
+    """(cols + 1,) where the columns start in level 0, and the end."""
+    grey: Array | None = None
+    """(rows, cols) uint8, the picture in which the tissue was found; None if there is none."""
+
+    @cached_property
+    def tissue(self) -> NDArray[np.bool_]:
+        """(rows, cols) bool, True = tissue."""
+        return np.asarray(self.kinds == TISSUE)
+
+    @cached_property
+    def missing(self) -> NDArray[np.bool_] | None:
+        """(rows, cols) bool, True = missing; None if nothing is."""
+        found = self.kinds == MISSING
+        return found if found.any() else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of level 0 of the slide."""
+        return int(self.y_edges[-1]), int(self.x_edges[-1])
+
+    def with_tissue(self, tissue: NDArray[np.bool_]) -> TissueMask:
+        """Return the mask with other tissue; missing pixels that are not tissue stay missing."""
+        kinds = np.where(tissue, TISSUE, np.where(self.kinds == MISSING, MISSING, BLANK))
+        return replace(self, kinds=kinds.astype(np.uint8))
+
+    def resampled(self, y_edges: Integers, x_edges: Integers) -> TissueMask:
+        """Return the mask on other edges: each new pixel takes the value at its first pixel."""
+        rows = np.searchsorted(self.y_edges, y_edges[:-1], side="right") - 1
+        columns = np.searchsorted(self.x_edges, x_edges[:-1], side="right") - 1
+        index = np.ix_(rows, columns)
+        grey = None if self.grey is None else self.grey[index]
+        return TissueMask(self.kinds[index], y_edges, x_edges, grey)
+
+
+def edges_of_picture(size: int, pixels: int) -> Integers:
+    """Return the edges of `pixels` equal parts of `size`, in whole pixels."""
+    return np.arange(pixels + 1, dtype=np.int64) * size // max(1, pixels)
+
+
+def edges_of_grid(grid: TileGrid) -> tuple[Integers, Integers]:
+    """Return the edges of the cells of `grid`, whose tiles do not overlap."""
+    y, x = (np.append(grid.starts(axis), grid.shape[axis]) for axis in (0, 1))
+    return y, x
+
+
+def grid_areas(values: Array, mask: TissueMask, rows: Integers, columns: Integers) -> Integers:
+    """Sum `values` times their area over each cell of a grid.
+
+    Parameters
+    ----------
+    values : ndarray
+        (rows, cols) of `mask`: booleans, or integers whose sum fits 64 bits.
+    rows, columns : ndarray
+        (n, 2) and (m, 2), starts and ends in pixels of level 0. What lies beyond the slide counts
+        as 0.
+
+    Returns
+    -------
+    ndarray
+        (n, m) int64, exact.
+    """
+    down = np.empty((len(rows), values.shape[1]), np.int64)
+    for left in range(0, values.shape[1], COLUMNS):
+        part = slice(left, left + COLUMNS)
+        down[:, part] = _sums(values[:, part], mask.y_edges, rows)
+    return np.ascontiguousarray(_sums(down.T, mask.x_edges, columns).T)
+
+
+def _sums(values: Array, edges: Integers, spans: Integers) -> Integers:
+    """Return the sums of the rows of `values`, times their heights, over each of `spans`."""
+    if not len(values):
+        return np.zeros((len(spans), values.shape[1]), np.int64)
+    total = np.zeros((len(values) + 1, values.shape[1]), np.int64)
+    np.cumsum(values * np.diff(edges)[:, None], axis=0, out=total[1:])
+    index, rest = _positions(edges, spans)
+    sums = total[index] + values[index] * rest[..., None]
+    return np.asarray(sums[:, 1] - sums[:, 0])
+
+
+def _positions(edges: Integers, points: Integers) -> tuple[Integers, Integers]:
+    """Return the row of the mask that holds each point, and the distance from its start."""
+    points = np.clip(points, edges[0], edges[-1])
+    index = np.minimum(np.searchsorted(edges, points, side="right") - 1, len(edges) - 2)
+    return index, points - edges[index]
+
+
+class BoxSums:
+    """Sums of the values of a mask over many boxes at any position."""
+
+    def __init__(self, values: Array, mask: TissueMask) -> None:
+        self._values, self._mask = values, mask
+        heights, widths = np.diff(mask.y_edges)[:, None], np.diff(mask.x_edges)
+        self._total = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int64)
+        np.cumsum(values * heights * widths, axis=0, out=self._total[1:, 1:])
+        np.cumsum(self._total, axis=1, out=self._total)
+
+    def __call__(self, boxes: Integers) -> Integers:
+        """Return the sums (n,) over `boxes` (n, 4): y, x, height, width in level 0."""
+        y, x, height, width = boxes.T
+        return (
+            self._up_to(y + height, x + width)
+            - self._up_to(y, x + width)
+            - self._up_to(y + height, x)
+            + self._up_to(y, x)
+        )
+
+    def _up_to(self, y: Integers, x: Integers) -> Integers:
+        mask, total = self._mask, self._total
+        i, dy = _positions(mask.y_edges, y)
+        j, dx = _positions(mask.x_edges, x)
+        height, width = np.diff(mask.y_edges)[i], np.diff(mask.x_edges)[j]
+        row = (total[i + 1, j] - total[i, j]) // height  # of the pixels to the left, exact
+        column = (total[i, j + 1] - total[i, j]) // width
+        return np.asarray(total[i, j] + dy * row + dx * column + dy * dx * self._values[i, j])
