@@ -18,6 +18,7 @@ from dask_slides.numerics.detectors import (
     Otsu,
     Saturation,
 )
+from dask_slides.numerics.mask_detectors import Tissue
 from dask_slides.numerics.statistics import CellStats
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.check import SlideCheck, check_slide
@@ -50,6 +51,7 @@ __all__ = [
     "SlideError",
     "SlideLike",
     "TilePack",
+    "Tissue",
     "Verified",
     "__version__",
     "blank_map",

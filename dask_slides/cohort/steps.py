@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import dask.array as da
@@ -15,10 +15,12 @@ import numpy as np
 
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.errors import SlideArgumentError
-from dask_slides.numerics.detectors import Contrast, Detector, checked_detector
-from dask_slides.ops.blank_map import BlankMap, blank_map
+from dask_slides.graph.overview import overview_shape
+from dask_slides.numerics.detectors import Detector, checked_detector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.blank_map import BlankMap, blank_map, map_tile
 from dask_slides.ops.cutoff import cutoff_resize
-from dask_slides.ops.pack import check_top_k, pack_tiles, plan_pack
+from dask_slides.ops.pack import TILE_SIZE, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
 from dask_slides.slide import Mpp, Slide, from_dask
 from dask_slides.writers.estimate import (
@@ -31,38 +33,34 @@ from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.transaction import Target
 from dask_slides.writers.write import write_to
 
-EMPTY_GLASS = Contrast(0.05)
-"""Default detector of mask and cut-off."""
-ALL_BUT_DENSE = Contrast(0.35)
-"""Default detector of a pack."""
 Built = tuple[Any, dict[str, Any]]
 """The object to write and its counts for the process list."""
 
 
 class BlankMaps:
-    """The blank maps of one slide; the statistics of each grid are computed once."""
+    """The blank maps of one slide: each tissue mask, and the statistics of each grid, once."""
 
     def __init__(self, slide: Slide) -> None:
         self.slide = slide
-        self._computed: dict[Any, BlankMap] = {}
+        self._masks: dict[MaskDetector, BlankMap] = {}
+        self._statistics: dict[TileGrid, BlankMap] = {}
 
     def compute(self, tile_size: Any, detector: Detector) -> BlankMap:
         """Return the computed blank map with tiles of `tile_size`."""
-        lazy = blank_map(self.slide, tile_size=tile_size, detector=detector)
-        earlier = self._computed.get(lazy.grid)
+        tile = map_tile(self.slide, tile_size, None)
+        if isinstance(detector, MaskDetector):
+            if detector not in self._masks:
+                self._masks[detector] = blank_map(
+                    self.slide, tile_size=tile, detector=detector
+                ).compute()
+            found = self._masks[detector]
+            return found if found.grid.tile == tile else found.with_tile_size(tile)
+        lazy = blank_map(self.slide, tile_size=tile, detector=detector)
+        earlier = self._statistics.get(lazy.grid)
         if earlier is not None and set(lazy.fields) <= set(earlier.fields):
             return earlier.with_detector(detector)
-        computed = self._computed[lazy.grid] = lazy.compute()
+        computed = self._statistics[lazy.grid] = lazy.compute()
         return computed
-
-    def derive(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
-        """Derive the blank map of `tiles` from a computed one; return None if there is none."""
-        for grid, computed in self._computed.items():
-            if grid.has(tiles) and set(detector.needs) <= set(computed.fields):
-                # a pack may drop the tiles at the edge, which are the last row and column
-                statistics = computed.statistics[: tiles.rows, : tiles.cols]
-                return replace(computed, grid=tiles, detector=detector).with_statistics(statistics)
-        return None
 
 
 class Step(Protocol):
@@ -145,7 +143,7 @@ class Mask(_Image):
     counts: ClassVar[tuple[str, ...]] = ("tiles", "blank")
 
     tile_size: Any = None
-    detector: Detector = EMPTY_GLASS
+    detector: Detector = DEFAULT_DETECTOR
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
@@ -159,8 +157,8 @@ class Mask(_Image):
         )
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return 1: the blank map reads level 0 at full resolution."""
-        return (1,)
+        """Return the reduction at which the blank map reads level 0."""
+        return map_reductions(slide, self.detector)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the object to write and its counts."""
@@ -196,7 +194,7 @@ class Cutoff(_Scaled):
     counts: ClassVar[tuple[str, ...]] = ("height", "width", "gain")
 
     tile_size: Any = None
-    detector: Detector = EMPTY_GLASS
+    detector: Detector = DEFAULT_DETECTOR
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
@@ -209,7 +207,7 @@ class Cutoff(_Scaled):
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map and of the image, as if nothing were cut off."""
-        return (1, *super().reductions(slide))
+        return (*map_reductions(slide, self.detector), *super().reductions(slide))
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
@@ -227,11 +225,13 @@ class Pack:
     suffix: ClassVar[str] = ".tiles.zarr"
     counts: ClassVar[tuple[str, ...]] = ("tiles",)
 
-    tile_size: Any = None
+    tile_size: Any = TILE_SIZE
     stride: Any = None
     downsample: float | None = None
     mpp: Mpp = None
-    detector: Detector = ALL_BUT_DENSE
+    magnification: float | None = None
+    min_tissue: float = 0.5
+    detector: Detector = DEFAULT_DETECTOR
     edge: Edge = "drop"
     top_k: int | None = None
     fill: float | None = None
@@ -243,26 +243,28 @@ class Pack:
         check_top_k(self.top_k)
 
     def _plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
-        return plan_pack(slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge)
+        return plan_pack(
+            slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge,
+            self.magnification,
+        )  # fmt: skip
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
         image, grid = self._plan(slide)
         count = grid.rows * grid.cols
-        return estimate_tiles(min(count, self.top_k or count), grid, image, slide)
+        count = min(count, self.top_k or count)
+        return estimate_tiles(count, grid, image, slide, self.detector)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map; packed tiles are read only once."""
-        return (1,) if self._plan(slide)[0] is slide else ()
+        return map_reductions(slide, self.detector)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        image, grid = self._plan(slide)
         options = {one.name: getattr(self, one.name) for one in fields(self)}
         detector = checked_detector(options.pop("detector"))
-        found = maps.derive(grid, detector) if image is slide else None
-        if found is not None:
-            pack = pack_tiles(slide, **options, blank_map=found)
+        if isinstance(detector, MaskDetector):
+            pack = pack_tiles(slide, **options, blank_map=maps.compute(None, detector))
         else:
             pack = pack_tiles(slide, **options, detector=detector)
         return pack, {"tiles": len(pack)}
@@ -276,6 +278,14 @@ def _check_blank_map(tile_size: Any, detector: Any) -> None:
     if tile_size is not None:
         tile_pair(tile_size)
     checked_detector(detector)
+
+
+def map_reductions(slide: Slide, detector: Detector) -> tuple[int, ...]:
+    """Return the reduction at which a blank map reads level 0, if it does."""
+    if not isinstance(detector, MaskDetector):
+        return (1,)
+    shape = overview_shape(slide.shape[:2], slide.mpp_yx, detector.mpp)
+    return (level0_reduction(resize(slide, shape=shape, kernel="area", gap=1.0)),)
 
 
 def _any_slide() -> Slide:

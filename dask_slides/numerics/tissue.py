@@ -14,7 +14,7 @@ Nothing is trained or random, and the same picture gives the same mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray

@@ -58,6 +58,31 @@ class TissueMask(EqualByFields):
         kinds = np.where(tissue, TISSUE, np.where(self.kinds == MISSING, MISSING, BLANK))
         return replace(self, kinds=kinds.astype(np.uint8))
 
+    def without_small(self, pixels: float) -> TissueMask:
+        """Return the mask without pieces of tissue of fewer than `pixels` of level 0."""
+        from scipy import ndimage
+
+        labels, count = ndimage.label(self.tissue, np.ones((3, 3), bool))
+        keeps = self._areas_of(labels, count) >= pixels
+        keeps[0] = False
+        return self.with_tissue(keeps[labels])
+
+    def without_holes(self, pixels: float) -> TissueMask:
+        """Return the mask with holes in tissue of up to `pixels` of level 0 filled."""
+        from scipy import ndimage
+
+        labels, count = ndimage.label(~self.tissue)
+        fills = self._areas_of(labels, count) <= pixels
+        fills[0] = False
+        border = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+        fills[np.concatenate(border)] = False  # open to the outside, so not a hole
+        return self.with_tissue(self.tissue | fills[labels])
+
+    def _areas_of(self, labels: Array, count: int) -> Array:
+        heights, widths = np.diff(self.y_edges)[:, None], np.diff(self.x_edges)
+        weights = np.broadcast_to(heights * widths, labels.shape)
+        return np.bincount(labels.reshape(-1), weights.reshape(-1), count + 1)
+
     def resampled(self, y_edges: Integers, x_edges: Integers) -> TissueMask:
         """Return the mask on other edges: each new pixel takes the value at its first pixel."""
         rows = np.searchsorted(self.y_edges, y_edges[:-1], side="right") - 1

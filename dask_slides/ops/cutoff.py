@@ -13,7 +13,8 @@ from dask_slides.core.intervals import Intervals, kept_intervals
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph.cut import CutSource
-from dask_slides.numerics.detectors import Contrast, Detector
+from dask_slides.numerics.detectors import Detector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.resize import output_shape, resized
@@ -148,7 +149,7 @@ def cutoff_resize(
     kernel: str = "lanczos",
     gap: float | None = 2.0,
     tile_size: int | Sequence[int] | None = None,
-    detector: Detector = Contrast(0.05),
+    detector: Detector = DEFAULT_DETECTOR,
     blank_map: BlankMap | None = None,
 ) -> Cutoff:
     """Cut off the rows and columns of the grid that are entirely blank, then resize the rest.

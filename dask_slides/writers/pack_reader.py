@@ -194,7 +194,7 @@ def open_pack(path: Any) -> TilePack:
     Returns
     -------
     TilePack
-        ``.tiles`` is lazy, one shard per chunk; ``.y``, ``.x`` and ``.score`` are in memory.
+        ``.tiles`` is lazy, one shard per chunk; the columns are in memory.
 
     Raises
     ------
@@ -219,6 +219,10 @@ def open_pack(path: Any) -> TilePack:
         ) from None
 
 
+COLUMNS = ("y", "x", "score", "tissue_fraction")
+"""Arrays with one value per tile."""
+
+
 def _open_pack(path: str) -> TilePack:
     group = open_group(path)
     attributes = group.attrs.asdict()
@@ -227,13 +231,13 @@ def _open_pack(path: str) -> TilePack:
     if attributes.get("mpp") is not None:
         float(attributes["mpp"])
     array = group["tiles"]
-    columns = [group[name] for name in ("y", "x", "score")]
+    columns = [group[name] for name in COLUMNS]
     _check_declared(path, array, columns)
-    y, x, score = (np.asarray(column[...]) for column in columns)
+    y, x, score, fraction = (np.asarray(column[...]) for column in columns)
     per_shard = int((array.shards or array.chunks)[0])
     identity = identify(f"{path}/zarr.json")
     reader = PackReader(path, identity, array.shape, array.dtype, per_shard)
-    return TilePack(_lazy_tiles(reader), y, x, score, attributes, reader)
+    return TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
 
 
 def _lazy_tiles(reader: PackReader) -> da.Array:
