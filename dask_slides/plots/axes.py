@@ -16,7 +16,7 @@ from dask_slides.plots.overlay import (
     checked_boxes,
     checked_mask,
     checked_mpp,
-    line_colours,
+    colours_for,
     mask_cells,
     overlay,
 )
@@ -81,7 +81,7 @@ def plot_overlay(
         matplotlib is not installed.
     """
     picture = display_rgb(pixels, channels, fill=fill)
-    colours = line_colours(picture)
+    colours = colours_for(picture)
     scale = [n / length if length else 1.0 for n, length in zip(picture.shape, size, strict=False)]
     small = mask_cell and (mask_cell[0] * scale[0], mask_cell[1] * scale[1])
     veiled = overlay(picture, mask=mask, mask_cell=small, outlines=False, veil=veil)

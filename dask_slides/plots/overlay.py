@@ -20,24 +20,24 @@ OKABE_ITO = np.array(
 )  # fmt: skip
 """Colours that people with any colour vision can tell apart, (8, 3): black, orange, sky blue,
 bluish green, yellow, blue, vermilion, reddish purple (Okabe and Ito, 2008)."""
-VEIL = np.array((150, 155, 160), np.uint8)
-"""Grey with which blank areas are mixed: darker than glass, lighter than a dark background."""
 
 
-@dataclass(frozen=True)
-class LineColours:
-    """Default colours of lines on one kind of picture, (3,) uint8."""
+@dataclass(frozen=True, eq=False)
+class Colours:
+    """What is drawn on one kind of picture, each (3,) uint8."""
 
+    veil: Array
+    """Grey with which blank areas are mixed: darker than glass, lighter than a dark background."""
     outline: Array
     box: Array
 
 
-ON_BRIGHT = LineColours(outline=OKABE_ITO[5], box=OKABE_ITO[0])
-ON_DARK = LineColours(outline=OKABE_ITO[4], box=OKABE_ITO[2])
+ON_BRIGHT = Colours(np.array((175, 180, 185), np.uint8), OKABE_ITO[5], OKABE_ITO[0])
+ON_DARK = Colours(np.array((110, 115, 120), np.uint8), OKABE_ITO[4], OKABE_ITO[2])
 
 
-def line_colours(picture: Array) -> LineColours:
-    """Return the colours of lines for an 8-bit picture: bright-field or dark-field."""
+def colours_for(picture: Array) -> Colours:
+    """Return the colours for an 8-bit picture: bright-field or dark-field."""
     return ON_DARK if picture.size and np.median(picture) < 80 else ON_BRIGHT
 
 
@@ -97,7 +97,7 @@ def overlay(
     >>> picture = np.full((4, 6, 3), 240, "uint8")
     >>> found = overlay(picture, mask=np.array([[True, False]]), outlines=False)
     >>> found[0, :, 0]
-    array([240, 240, 240, 195, 195, 195], dtype=uint8)
+    array([240, 240, 240, 208, 208, 208], dtype=uint8)
     """
     picture = np.asarray(picture)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -108,10 +108,10 @@ def overlay(
     out = picture.copy()
     if not out.size:
         return out
-    colours, width = line_colours(picture), line_width(picture.shape)
+    colours, width = colours_for(picture), line_width(picture.shape)
     if mask is not None:
         tissue = mask_on_picture(mask, picture.shape, mask_cell)
-        _blend(out, ~tissue, VEIL, _checked_share(veil))
+        _blend(out, ~tissue, colours.veil, _checked_share(veil))
     if boxes is not None:
         boxes = checked_boxes(boxes)
         rgb = box_rgb(colours.box if box_colours is None else box_colours, len(boxes))
