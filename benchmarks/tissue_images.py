@@ -115,7 +115,7 @@ def _photograph(
     """Return what a scanner makes of tissue of `density` on glass, with pen and dust on it."""
     shape = label.shape
     light = scene.glass(rng, shape, _white(rng) if colour is None else colour)
-    light = light * np.exp(-density - scene.dust(rng, shape, dust)[..., None])
+    light = light * np.exp(-density - scene.dust(rng, shape, dust))
     for name, strokes, width in pens:
         cover, thick = scene.ink(rng, shape, strokes, width)
         light = light * np.asarray(scene.INKS[name], np.float32) ** thick[..., None]
@@ -205,7 +205,7 @@ def pen_on_glass(rng: Rng, number: int) -> Made:
     size = (min(shape) * 0.14, min(shape) * 0.3)
     mask, torn = _section(rng, shape, int(rng.integers(1, 3)), size)
     density, label = scene.stained(rng, mask, rng.uniform(0.5, 1), torn), truth(mask & ~torn)
-    width = rng.uniform(9, 24)
+    width = rng.uniform(9, 32)
     strokes = [_around(rng, label, 4 * width), *_notes(rng, shape, width)]
     names = list(scene.INKS)
     pens = [(names[number % 4], strokes[number // 4 :], width)]
@@ -235,7 +235,7 @@ def folded(rng: Rng, number: int) -> Made:
     """Tissue that lies two or three times over itself."""
     shape = _shape(rng)
     mask, torn = _section(rng, shape, 1 + number % 2)
-    density = scene.stained(rng, mask, (0.25, 0.6, 1, 0.4)[number], torn)
+    density = scene.stained(rng, mask, (0.2, 0.4, 0.8, 0.12)[number], torn)
     layers = scene.folds(rng, mask & ~torn, 4 + 2 * number)
     return _photograph(rng, density * (1 + layers[..., None]), truth(mask & ~torn))
 
@@ -282,7 +282,7 @@ def borders(rng: Rng, number: int) -> Made:
 def skipped(rng: Rng, number: int) -> Made:
     """Pure white where the scanner found nothing, beside real glass that is darker."""
     shape = _shape(rng)
-    density, label = _plain(rng, shape, (1, 0.45, 0.15, 0.7)[number])
+    density, label = _plain(rng, shape, (0.8, 0.3, 0.12, 0.2)[number])
     grey = rng.uniform(224, 240)
     image, label = _photograph(rng, density, label, colour=(grey + 1, grey - 2, grey + 1))
     tile = int(rng.integers(55, 120))
@@ -360,7 +360,7 @@ def empty(rng: Rng, number: int) -> Made:
 
 def fluorescence(rng: Rng, number: int) -> Made:
     """Dark slides whose background was subtracted."""
-    return _dark(rng, number, 0.0)
+    return _dark(rng, number, 0)
 
 
 def fluorescence_background(rng: Rng, number: int) -> Made:
@@ -386,11 +386,12 @@ def _fluorescence(
     few = scene.sigmoid(5 * (scene.fractal(rng, shape, 60, 3) - 1.5)) * rng.gamma(1.5, 0.6, shape)
     signals = (blue, 0.5 * pink, few * mask, 0.4 * pink + 0.3 * blue)
     full = int(rng.integers(70, 256)) if dtype is np.uint8 else int(rng.integers(1500, 40000))
+    base = rng.choice([0.03, 0.06, 0.12])  # what all tissue glows with
     image = np.zeros((*shape, channels), np.float64)
     for channel in range(channels):
-        light = rng.uniform(0.3, 1) * (0.1 + 0.8 * signals[channel % 4]) * solid
+        light = rng.uniform(0.3, 1) * (base + 0.8 * signals[channel % 4]) * solid
         light = light + 0.06 * ndimage.gaussian_filter(light, 14) + _stray(rng, shape, ground)
-        light = light + 0.6 * (scene.dust(rng, shape, 0.4) > 0.25) * rng.uniform(0, 1)
+        light = light + 0.6 * (scene.dust(rng, shape, 0.4)[..., 0] > 0.25) * rng.uniform(0, 1)
         photons = rng.uniform(150, 800)
         light += rng.standard_normal(shape) * np.sqrt(np.clip(light, 0, None) / photons + 3e-5)
         image[..., channel] = light

@@ -54,6 +54,11 @@ def clam(image: Image, mpp: float | None) -> Mask:
     return _clam(saturation(image), mpp, threshold=8, median=7, close=4, areas=(100, 16), holes=8)
 
 
+def clam_biopsy(image: Image, mpp: float | None) -> Mask:
+    """Detect tissue as CLAM does with its preset for biopsies."""
+    return _clam(saturation(image), mpp, threshold=15, median=11, close=2, areas=(1, 1), holes=2)
+
+
 def clam_otsu(image: Image, mpp: float | None) -> Mask:
     """Detect tissue as CLAM does with Otsu's threshold and the areas of its preset for biopsies."""
     grey = saturation(image)
@@ -104,15 +109,16 @@ def trident(image: Image, mpp: float | None) -> Mask:
 def double_pass(image: Image, mpp: float | None) -> Mask:
     """Find the glass first, then all that differs from it.
 
-    The first pass takes the bright side of Otsu's threshold as glass and measures its colour in
-    CIELAB, median and spread. The second computes how far each pixel is from that colour and
-    thresholds the distance: by Otsu, within 3 to 8 spreads of the glass.
+    The first pass takes the brighter half of what Otsu's threshold leaves as glass and measures its
+    colour in CIELAB: the median and how far pixels lie from it. The second thresholds how far each
+    pixel lies from that colour: by Otsu, within 3 to 8 times the distance in glass.
     """
     lab = color.rgb2lab(ndimage.median_filter(_bright_side(image), (3, 3, 1)))
-    outside = ~above_otsu(darkness(image))
-    middle = np.median(lab[outside], 0) if outside.any() else lab.reshape(-1, 3).max(0)
+    light = lab[..., 0]
+    bright = light >= np.median(light[~above_otsu(darkness(image))])
+    middle = np.median(lab[bright], 0)
     away = np.linalg.norm(lab - middle, axis=-1)
-    spread = 1.4826 * np.median(away[outside]) if outside.any() else 1.0
+    spread = 1.4826 * np.median(away[bright])
     limit = np.clip(_otsu(away), max(3 * spread, 2), max(8 * spread, 4))
     return clean(closed(away > limit, 3), mpp)
 
@@ -122,6 +128,7 @@ METHODS: dict[str, Method] = {
     "Otsu grey": otsu_grey,
     "Otsu saturation": otsu_saturation,
     "CLAM": clam,
+    "CLAM biopsy": clam_biopsy,
     "CLAM Otsu": clam_otsu,
     "TRIDENT Otsu": trident,
     "double pass": double_pass,

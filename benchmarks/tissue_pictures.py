@@ -1,4 +1,4 @@
-"""Pictures of the benchmark of tissue detection: an image, its truth and the outline of each mask."""
+"""Pictures of the benchmark of tissue detection: image, truth and the outline of each mask."""
 
 from __future__ import annotations
 

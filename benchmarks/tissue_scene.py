@@ -191,7 +191,7 @@ def fat(rng: Rng, mask: Mask, cell: float = 10) -> tuple[Field, Mask]:
 
 
 def folds(rng: Rng, mask: Mask, count: int) -> Field:
-    """Return how many more layers of tissue lie on each pixel: 0, or 1 to 2 in a fold."""
+    """Return how many more layers of tissue lie on each pixel: 0, or 1 to 4 in a fold."""
     shape, layers = mask.shape, np.zeros(mask.shape, np.float32)
     for _ in range(count):
         angle = rng.uniform(0, np.pi)
@@ -200,8 +200,8 @@ def folds(rng: Rng, mask: Mask, count: int) -> Field:
         cy, cx = inside[rng.integers(len(inside))]
         away = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle) + 18 * smooth(rng, shape, 120)
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-        width = rng.uniform(2, 9) * np.clip(1 - np.abs(along) / rng.uniform(80, 250), 0, 1)
-        layers = np.maximum(layers, (np.abs(away) < width) * rng.uniform(1, 2))
+        width = rng.uniform(3, 18) * np.clip(1 - np.abs(along) / rng.uniform(80, 250), 0, 1)
+        layers = np.maximum(layers, (np.abs(away) < width) * rng.uniform(1, 4))
     return np.asarray(layers * mask, np.float32)
 
 
@@ -228,6 +228,7 @@ def ink(rng: Rng, shape: Shape, strokes: Sequence[Any], width: float) -> tuple[M
     Ink is uneven: streaks, a thicker rim, dots where the pen rested, more where strokes cross.
     """
     cover, thick = np.zeros(shape, bool), np.zeros(shape, np.float32)
+    full = rng.uniform(0.4, 1.1)  # a pen that runs dry is translucent
     for points in strokes:
         image = Image.new("L", (shape[1], shape[0]))
         draw = ImageDraw.Draw(image)
@@ -238,7 +239,7 @@ def ink(rng: Rng, shape: Shape, strokes: Sequence[Any], width: float) -> tuple[M
         rim = np.exp(-ndimage.distance_transform_edt(area) / 2.5)
         x, y = points[rng.choice([0, -1])]
         rest = np.clip(ellipse(shape, (y, x), (width * 0.6,) * 2) * 3, 0, 1)
-        one = rng.uniform(0.6, 1.1) + 0.3 * rim + 0.5 * rest + 0.14 * fractal(rng, shape, 24, 3)
+        one = full + 0.3 * rim + 0.5 * rest + 0.14 * fractal(rng, shape, 24, 3)
         thick += area * np.clip(one, 0.25, None)
         cover |= area
     return cover, np.asarray(ndimage.gaussian_filter(thick, 0.8), np.float32)
@@ -254,7 +255,14 @@ def glass(rng: Rng, shape: Shape, colour: Sequence[float]) -> Field:
 
 
 def dust(rng: Rng, shape: Shape, amount: float) -> Field:
-    """Return the density (y, x) of specks, fibres, blurred spots, rings and smears on glass."""
+    """Return the density (y, x, 3) of specks, fibres, blurred spots, rings and smears on glass."""
+    return density(
+        (_dust(rng, shape, 0.7 * amount), (1, 1, 1)),
+        (_dust(rng, shape, 0.3 * amount), rng.uniform(0.2, 1, 3)),  # coloured lint
+    )
+
+
+def _dust(rng: Rng, shape: Shape, amount: float) -> Field:
     dark = np.zeros(shape, np.float32)
     for _ in range(rng.poisson(14 * amount)):
         _speck(rng, dark)
