@@ -105,7 +105,7 @@ def _photograph(
     density: Field,
     label: Label,
     *,
-    colour: Sequence[float] | NDArray[np.float64] | None = None,
+    colour: scene.Numbers | None = None,
     dust: float = 0.6,
     shade: Field | None = None,
     pens: Sequence[tuple[str, Sequence[Any], float]] = (),
@@ -181,7 +181,7 @@ def _notes(rng: Rng, shape: Shape, width: float) -> list[NDArray[np.float64]]:
     """Return strokes like a few letters, a line and a dot."""
     x, y = rng.uniform(0.1, 0.7) * shape[1], rng.uniform(0.1, 0.85) * shape[0]
     strokes = [
-        scene.stroke_points(rng, (x + 3 * width * n, y), rng.uniform(50, 110), 0.5)
+        scene.stroke_points(rng, (x + 3 * width * n, y), rng.uniform(60, 140), 0.3)
         for n in range(4)
     ]
     far = rng.uniform(0, shape[1]), rng.uniform(0, shape[0])
@@ -396,7 +396,7 @@ def _fluorescence(
         light += rng.standard_normal(shape) * np.sqrt(np.clip(light, 0, None) / photons + 3e-5)
         image[..., channel] = light
     offset = 0 if dtype is np.uint8 or not ground else 100
-    return np.clip(image * full + offset, 0, np.iinfo(dtype).max).astype(dtype)
+    return np.asarray(np.clip(image * full + offset, 0, np.iinfo(dtype).max), dtype)
 
 
 def _stray(rng: Rng, shape: Shape, ground: float) -> Field:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ COLOURS = {
     PEN: (60, 160, 80),
     UNJUDGED: (170, 170, 170),
 }
-OUTLINE = (0, 120, 255)
+OUTLINE, ON_DARK = (0, 120, 255), (255, 230, 0)
 WIDTH = 420
 """Width of a panel in px."""
 
@@ -28,10 +29,11 @@ def save(
 ) -> None:
     """Write GROUP-NAME.png to `folder`."""
     shown = displayed(labelled.image)
+    colour = np.asarray(ON_DARK if is_dark(labelled.image) else OUTLINE, np.uint8)
     panels = [panel(shown, labelled.name), panel(_coloured(labelled.label), "truth")]
     for name, mask in masks.items():
         edge = mask ^ ndimage.binary_erosion(mask, iterations=2)
-        outlined = np.where(edge[..., None], np.uint8(OUTLINE), shown)
+        outlined = np.where(edge[..., None], colour, shown)
         panels.append(panel(outlined, f"{name} {ious[name]:.3f}"))
     columns = (len(panels) + 1) // 2
     sheet = Image.new("RGB", (columns * (WIDTH + 6), 2 * (panels[0].height + 6)), (60, 60, 60))
@@ -42,7 +44,7 @@ def save(
     sheet.save(folder / f"{labelled.name.replace(' ', '-').replace(',', '')}.png")
 
 
-def displayed(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+def displayed(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Return an image as RGB; channels of a dark one are stretched, at most three are shown."""
     if not is_dark(image):
         return np.asarray(image, np.uint8)

@@ -17,6 +17,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 Field = NDArray[np.float32]
+Numbers = Sequence[float] | NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Shape = tuple[int, int]
 Rng = np.random.Generator
@@ -61,9 +62,7 @@ def sigmoid(field: Field) -> Field:
     return np.asarray(1 / (1 + np.exp(-np.clip(field, -30, 30))), np.float32)
 
 
-def ellipse(
-    shape: Shape, centre: Sequence[float], radii: Sequence[float], angle: float = 0
-) -> Field:
+def ellipse(shape: Shape, centre: Numbers, radii: Numbers, angle: float = 0) -> Field:
     """Return a field that is 1 in the centre of an ellipse, 0 on its outline, less outside."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     dy, dx = y - centre[0], x - centre[1]
@@ -109,7 +108,7 @@ def strands(rng: Rng, shape: Shape, period: float, bend: float = 60) -> Field:
     return np.asarray(1 - np.abs(np.sin(phase)), np.float32)
 
 
-def density(*layers: tuple[Field, Sequence[float]]) -> Field:
+def density(*layers: tuple[Field, Numbers]) -> Field:
     """Return the optical density (y, x, 3) of amounts of stains."""
     return np.asarray(
         sum(amount[..., None] * np.asarray(stain, np.float32) for amount, stain in layers),
@@ -142,9 +141,12 @@ def amounts(rng: Rng, mask: Mask, nuclei: float = 1) -> tuple[Field, Field, Mask
     cells = sigmoid(rng.uniform(2, 6) * fractal(rng, shape, rng.uniform(60, 160), 6))
     holes, rim = lumina(rng, shape, rng.uniform(9, 22), rng.uniform(0.01, 0.07))
     crowd = np.clip(0.15 + 0.6 * cells + 0.5 * rim * cells, 0, 1.2) * nuclei
-    dots = rng.gamma(2.0, 0.5, shape).astype(np.float32)
-    blue = crowd * (0.35 + 0.65 * ndimage.gaussian_filter(dots, 0.6))
+    dots = rng.gamma(1.2, 1 / 1.2, shape).astype(np.float32)
+    blue = crowd * (0.3 + 0.7 * ndimage.gaussian_filter(dots, 0.6))
     fibres = strands(rng, shape, rng.uniform(3, 6))
+    loose = ndimage.binary_erosion(mask, iterations=4) & (fractal(rng, shape, 150, 12) > 0.7)
+    clefts = strands(rng, shape, rng.uniform(1.6, 3), 25) + 0.3 * smooth(rng, shape, 4)
+    holes = holes | (loose & (clefts < rng.uniform(-0.2, 0.35)))
     pink = (0.55 + 0.35 * fibres * (1 - cells) + 0.12 * fractal(rng, shape, 40, 2)) * (
         1 - 0.35 * cells
     )
@@ -206,15 +208,17 @@ def folds(rng: Rng, mask: Mask, count: int) -> Field:
 
 
 def stroke_points(
-    rng: Rng, start: Sequence[float], length: float, curl: float = 0.12
+    rng: Rng, start: Numbers, length: float, curl: float = 0.12
 ) -> NDArray[np.float64]:
     """Return the points (n, 2) as x, y of a stroke by hand."""
-    turn = ndimage.gaussian_filter1d(rng.standard_normal(int(length / 3) + 2), 6) * curl * 3
+    noise = rng.standard_normal(int(length / 3) + 2)
+    turn = np.asarray(ndimage.gaussian_filter1d(noise, 6) * curl * 3)
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(turn)
-    return np.cumsum(np.stack([np.cos(heading), np.sin(heading)], -1) * 3, 0) + np.asarray(start)
+    steps = np.stack([np.cos(heading), np.sin(heading)], -1) * 3
+    return np.asarray(np.cumsum(steps, 0) + np.asarray(start))
 
 
-def ring_points(rng: Rng, centre: Sequence[float], radii: Sequence[float]) -> NDArray[np.float64]:
+def ring_points(rng: Rng, centre: Numbers, radii: Numbers) -> NDArray[np.float64]:
     """Return the points (n, 2) as x, y of a ring by hand that does not quite close."""
     angle = np.arange(0, rng.uniform(5.7, 6.6), 3 / max(radii)) + rng.uniform(0, 6)
     wave = 1 + 0.08 * np.sin(2 * angle + rng.uniform(0, 6)) + 0.04 * np.sin(5 * angle + 1)
@@ -245,7 +249,7 @@ def ink(rng: Rng, shape: Shape, strokes: Sequence[Any], width: float) -> tuple[M
     return cover, np.asarray(ndimage.gaussian_filter(thick, 0.8), np.float32)
 
 
-def glass(rng: Rng, shape: Shape, colour: Sequence[float]) -> Field:
+def glass(rng: Rng, shape: Shape, colour: Numbers) -> Field:
     """Return empty glass (y, x, 3): its colour, slow changes of it, and the seams of a scan."""
     light = np.ones((*shape, 3), np.float32) * np.asarray(colour, np.float32)
     light *= (1 + 0.004 * fractal(rng, shape, 200, 40))[..., None]
