@@ -91,15 +91,22 @@ def _clam(
 def trident(image: Image, mpp: float | None) -> Mask:
     """Detect tissue as TRIDENT (Zhang et al. 2025) does without a model, at 8 µm a pixel.
 
-    Grey pixels (saturation up to 10 of 255 with a value from 70) and black ones (value up to 85)
-    become white; Otsu on grey; pieces of up to 60 px are dropped and all but the rest made white;
-    Otsu again; holes of up to 5,000 px are filled. It judges the whole picture, not fields of
-    512 px, which scores better.
+    Each field of 512 px is judged by itself. Grey pixels (saturation up to 10 of 255 with a value
+    from 70) and black ones (value up to 85) become white; Otsu on grey; pieces of up to 60 px are
+    dropped and all but the rest made white; Otsu again; holes of up to 5,000 px are filled.
     """
     rgb, grey = _bright_side(image), saturation(image)
     value = rgb.max(-1)
     if not is_dark(image):
         rgb[((grey <= 10) & (value >= 70)) | (value <= 85)] = 255
+    mask = np.zeros(grey.shape, bool)
+    for y, x in np.ndindex(-(-grey.shape[0] // 512), -(-grey.shape[1] // 512)):
+        field = np.s_[y * 512 : y * 512 + 512, x * 512 : x * 512 + 512]
+        mask[field] = _two_thresholds(rgb[field])
+    return mask
+
+
+def _two_thresholds(rgb: Grey) -> Mask:
     first = _below_otsu(255 * color.rgb2gray(rgb))
     rgb[~_without_small(first, 60)] = 255
     second = _below_otsu(255 * color.rgb2gray(rgb))
