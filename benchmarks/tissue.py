@@ -106,7 +106,7 @@ def share(part: int, whole: int) -> float:
 
 
 def summary(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Return a row per group, then the totals; each maps a method to its figure."""
+    """Return a row per group, then the totals there are; each maps a method to its figure."""
     methods = list(dict.fromkeys(s.method for s in scores))
     groups = list(dict.fromkeys(s.group for s in scores))
     rows: dict[str, dict[str, float]] = {name: {} for name in [*groups, "mean of all images"]}
@@ -121,7 +121,7 @@ def summary(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
         rows[totals[0]][method] = share(sum(s.found for s in faint), sum(s.tissue for s in faint))
         rows[totals[1]][method] = share(sum(s.kept for s in own), sum(s.pen for s in own))
         rows[totals[2]][method] = _mean([s.seconds for s in own])
-    return rows
+    return {name: row for name, row in rows.items() if not np.isnan([*row.values()]).any()}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -148,7 +148,6 @@ def markdown(scores: Sequence[Score], about: dict[str, Any]) -> str:
     for name, row in rows.items():
         best = (min if name in ("pen on glass kept", "seconds per image") else max)(row.values())
         cells = [f"**{v:.3f}**" if v == best else f"{v:.3f}" for v in row.values()]
-        cells = ["" if c == "nan" else c for c in cells]
         lines.append(f"| {name} | {counts.get(name, '')} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -385,7 +385,7 @@ def _fluorescence(
     solid = ndimage.gaussian_filter((mask & ~holes).astype(np.float32), 0.8)
     few = scene.sigmoid(5 * (scene.fractal(rng, shape, 60, 3) - 1.5)) * rng.gamma(1.5, 0.6, shape)
     signals = (blue, 0.5 * pink, few * mask, 0.4 * pink + 0.3 * blue)
-    full = int(rng.integers(70, 256)) if dtype is np.uint8 else int(rng.integers(1500, 40000))
+    full = int(rng.choice([45, 120, 255] if dtype is np.uint8 else [1500, 8000, 40000]))
     base = rng.choice([0.03, 0.06, 0.12])  # what all tissue glows with
     image = np.zeros((*shape, channels), np.float64)
     for channel in range(channels):
