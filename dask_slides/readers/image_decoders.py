@@ -8,11 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.readers.codecs.colour import rgb_of_cmyk
-
-_SAMPLES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "RGBA": (4, "uint8"), "LA": (2, "uint8"),
-            "F": (1, "float32"), "CMYK": (3, "uint8")}  # fmt: skip
-"""Channels and dtype of each Pillow mode that is read."""
 
 
 class Decode(Protocol):
@@ -38,28 +33,24 @@ class PillowDecode:
     """Decode a file with Pillow."""
 
     mode: str
-    """The Pillow mode that the image is converted to."""
+    """The Pillow mode that the image is converted to: L, RGB or RGBA."""
 
     @property
     def channels(self) -> int:
         """See `Decode`."""
-        return _SAMPLES[self.mode][0]
+        return len(self.mode)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """See `Decode`."""
-        return np.dtype(_SAMPLES[self.mode][1])
+        return np.dtype(np.uint8)
 
     def __call__(self, file: Any) -> Array:
         """See `Decode`."""
         from PIL import Image
 
         with Image.open(_WholeFile(file)) as image:
-            pixels = np.asarray(image if image.mode == self.mode else image.convert(self.mode))
-        if self.mode == "CMYK":
-            # Pillow assumes inverted inks, as Photoshop stores them, and inverts them back
-            pixels = rgb_of_cmyk(pixels)
-        return pixels
+            return np.asarray(image if image.mode == self.mode else image.convert(self.mode))
 
 
 class _WholeFile:

@@ -61,28 +61,6 @@ def padded(part):
     return np.concatenate([part, more])
 
 
-def lzw_codes(data):
-    """Return the LZW codes as (code, width), read as in section 13 of TIFF 6.0."""
-    bits = "".join(f"{byte:08b}" for byte in bytes(data))
-    codes, at, width, new = [], 0, 9, 258
-    while not codes or codes[-1][0] != 257:
-        code = int(bits[at : at + width], 2)
-        codes.append((code, width))
-        at += width
-        if code == 256:
-            width, new = 9, 257
-            continue
-        new += 1
-        width = max(9, (new + 1).bit_length())
-    return codes
-
-
-def packed(codes):
-    bits = "".join(f"{code:0{width}b}" for code, width in codes)
-    bits += "0" * (-len(bits) % 8)
-    return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
-
-
 def pixels_of(path):
     """Return the pixels of a slide."""
     slide = ds.open_slide(path)

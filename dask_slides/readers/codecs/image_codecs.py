@@ -1,4 +1,4 @@
-"""Codecs whose streams are images with a header: JPEG 2000, WebP, PNG, JPEG XL, LERC."""
+"""Codecs whose streams are images with a header: JPEG 2000, WebP, LERC."""
 
 from __future__ import annotations
 

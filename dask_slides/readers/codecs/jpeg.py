@@ -215,7 +215,7 @@ def _colour_spaces(page: Any, samples: int) -> tuple[int | None, int | None]:
         return None, None
     if page.photometric == 2:
         return None if page.is_jfif else 2, 2
-    return None, {5: 4, 6: 2}.get(page.photometric)
+    return None, 2 if page.photometric == 6 else None
 
 
 def _is_equal(pixels: Array, others: Array) -> bool:

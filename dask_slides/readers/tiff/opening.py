@@ -45,8 +45,8 @@ from dask_slides.readers.tiff.tiled_page import (
 )
 from dask_slides.readers.tile_status import fill_for
 
-_COLOUR = {2, 3, 5, 6}
-"""Photometric tags of RGB, palettes, CMYK and YCbCr."""
+_COLOUR = {2, 3, 6}
+"""Photometric tags of RGB, palettes and YCbCr."""
 _LARGEST_STRIP = 2**26
 """Largest strip, in bytes, that is fetched from a server: some images are one large strip."""
 

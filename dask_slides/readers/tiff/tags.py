@@ -79,7 +79,7 @@ def is_mapped(level: Any) -> bool:
 
 def photometric_of(page: Any) -> int:
     """Return the photometric tag of a page; without one, it is RGB or grey where 0 is black."""
-    if 262 in page.tags or page.compression in (2, 3, 4):  # in fax 0 is white
+    if 262 in page.tags:
         return int(page.photometric)
     return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
 
