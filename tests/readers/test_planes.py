@@ -57,16 +57,6 @@ def test_planes_that_are_stored_differently_are_refused(tmp_path, change):
     assert str(path) in one_line(error)
 
 
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_planes_are_turned_upright(tmp_path, orientation):
-    tags = {"tile": (TILE, TILE), "extratags": [(274, 3, 1, orientation, True)]}
-    planes = planes_of()
-    path = in_one_file(tmp_path / "a.ome.tif", planes, [tags] * 3)
-    turns = {3: 2, 6: -1}[orientation]
-    expected = np.rot90(planes.transpose(1, 2, 0), turns)
-    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
-
-
 def abbreviated(stream):
     """Return the tables of a JPEG stream, and the stream without them."""
     tables, rest, at = b"", b"", 2

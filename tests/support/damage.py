@@ -172,7 +172,7 @@ ENTRIES = {
     "planar": (
         "value", 284, 2, {"*": FORMAT + "for 27 tiles", "jpeg": KIND + "cannot be decoded"}
     ),
-    "orientation 9": ("value", 274, 9, KIND + "orientation 9"),
+    "orientation 6": ("value", 274, 6, KIND + "orientation 6"),
 }  # fmt: skip
 """By name: what of a tag is changed, its code, the new number, the outcomes, and the codecs."""
 

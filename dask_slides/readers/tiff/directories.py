@@ -134,12 +134,8 @@ class _Walk:
             )
         size = layout.entry.itemsize
         tail = struct.calcsize(layout.pointer)
-        # the pointer to a next directory may be missing at the end of the file
-        left = max(0, min(tail, self.size - offset - head - count * size))
-        data = self.read(offset + head, count * size + left, what)
-        if left < tail and any(data[count * size :]):
-            self.read(offset + head, count * size + tail, what)
-        (following,) = struct.unpack(layout.pointer, data[count * size :].ljust(tail, b"\0"))
+        data = self.read(offset + head, count * size + tail, what)
+        (following,) = struct.unpack(layout.pointer, data[count * size :])
         self.reserved.append((offset, offset + head + len(data)))
         return np.frombuffer(data, layout.entry, count), following
 

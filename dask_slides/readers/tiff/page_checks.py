@@ -71,7 +71,7 @@ def check_level(where: str, level: Any) -> None:
         raise SlideUnsupportedError(
             f"{where} holds Aperio's uncompressed YUYV (33007), which is not read; save it as JPEG"
         )
-    orientation_of(where, page)
+    _check_upright(where, page)
     if page.compression in _PLAIN | _NEVER_PREDICTED and page.predictor != 1:
         _check_predictor(where, page)
     if int(page.compression) not in DECODED:
@@ -109,16 +109,15 @@ def _check_predictor(where: str, page: Any) -> None:
         )
 
 
-def orientation_of(where: str, page: Any) -> int:
-    """Return the Orientation tag of a page, 1 to 8; 1 is upright."""
+def _check_upright(where: str, page: Any) -> None:
+    """Refuse a page that is stored mirrored or rotated."""
     orientation = page.tags.valueof(274, 1) or 1  # some writers use 0 for unknown
-    if isinstance(orientation, bytes) and len(orientation) == 1:
-        orientation = orientation[0]
-    if orientation not in range(1, 9):
+    orientation = orientation[0] if isinstance(orientation, bytes) else orientation
+    if orientation != 1:
         raise SlideUnsupportedError(
-            f"{where} has orientation {orientation}, which is not known; save it upright"
+            f"{where} is stored mirrored or rotated (orientation {orientation}); save it upright "
+            "(libvips: vips autorot)"
         )
-    return int(orientation)
 
 
 def check_declared(where: str, level: Any, limits: Limits) -> None:
@@ -229,21 +228,21 @@ def check_alike(where: str, level: Any) -> None:
         if page is None or page.is_virtual:  # it has no tags of its own
             continue
         own, first = page.aspage(), level.keyframe
-        is_turned = orientation_of(where, own) != orientation_of(where, first)
-        if is_turned or own.hash != first.hash:
+        _check_upright(f"{where}: plane {number}", own)
+        if own.hash != first.hash:
             raise SlideUnsupportedError(
                 f"{where}: plane {number} is stored differently from the first one (size, tiles, "
-                "codec, bits, colour space or orientation); save all planes alike"
+                "codec, bits or colour space); save all planes alike"
             )
 
 
-def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversion:
+def conversion_of(path: str, page: Any, channels: int) -> Conversion:
     """Return the conversion of a page's samples to grey or RGB; refuse unsupported samples."""
     photometric, bits = photometric_of(page), page.bitspersample
     # ExtraSamples: 0 is a plain channel, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     if photometric == 3:
-        return _palette_conversion(path, page, channels, fill)
+        return _palette_conversion(path, page, channels)
     scale = None
     if page.dtype == np.bool_:
         scale = 255
@@ -274,11 +273,10 @@ def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversio
         invert=photometric == 0,
         ycbcr=wavelet,
         alpha=alpha,  # type: ignore[arg-type]
-        fill=fill,
     )
 
 
-def _palette_conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
+def _palette_conversion(path: str, page: Any, channels: int) -> Conversion:
     """Return the conversion of palette indices to RGB; refuse incomplete palettes."""
     bits = page.bitspersample
     problem = None
@@ -294,4 +292,4 @@ def _palette_conversion(path: str, page: Any, channels: int, fill: float) -> Con
     table = table // 256 if table.max() > 255 else table  # some writers use 8-bit values
     full = np.zeros((2**bits, 3), np.uint8)
     full[: table.shape[1]] = table.T[: 2**bits]
-    return Conversion(palette=full.tobytes(), fill=fill)
+    return Conversion(palette=full.tobytes())
