@@ -34,19 +34,6 @@ def refused(path, kind=ds.errors.SlideUnsupportedError):
 
 # ---------------------------------------------------------------- alpha
 
-OPAQUE = {
-    "int8": 127,
-    "uint8": 255,
-    "int16": 32767,
-    "uint16": 65535,
-    "int32": 255,
-    "uint32": 255,
-    "float16": 1,
-    "float32": 1,
-    "float64": 1,
-}
-"""The alpha of an opaque pixel: the values of GDAL up to 32 bits, and 1 or more for floats."""
-
 
 def write_alpha(path, stored, kind="unassalpha", **options):
     photometric = "rgb" if stored.shape[-1] == 4 else "minisblack"
@@ -55,61 +42,24 @@ def write_alpha(path, stored, kind="unassalpha", **options):
     )
 
 
-@pytest.mark.parametrize("dtype", OPAQUE)
-@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
-@pytest.mark.parametrize("colours", [1, 3])
-def test_opaque_and_transparent_pixels(tmp_path, dtype, kind, colours):
-    path = tmp_path / "a.tif"
-    stored = noise(61, 47, colours + 1, dtype=dtype)
-    stored[..., -1] = OPAQUE[dtype]
-    stored[:20, :, -1] = 0
-    if kind == "assocalpha":
-        stored[:20] = 0
-    write_alpha(path, stored, kind, tile=(32, 32), compression="zlib")
-    found = pixels_of(path, fill=100)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found[20:], stored[20:, :, :-1])
-    assert (found[:20] == 100).all()
-
-
-@pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_alpha_above_its_scale_is_opaque(tmp_path, dtype):
-    path = tmp_path / "a.tif"
-    stored = noise(61, 47, 2, dtype=dtype)
-    stored[..., 1] = 255 if dtype == "float32" else np.iinfo(dtype).max
-    write_alpha(path, stored)
-    np.testing.assert_array_equal(pixels_of(path), stored[..., :1])
-
-
-def test_nan_in_transparent_pixels_does_not_show(tmp_path):
-    path = tmp_path / "a.tif"
-    stored = np.zeros((4, 4, 2), np.float32)
-    stored[:] = 7, 1
-    stored[0, :3] = (np.nan, 0), (np.inf, 0), (-np.inf, 0)
-    write_alpha(path, stored)
-    expected = np.full((4, 4, 1), 7.0)
-    expected[0, :3] = 9
-    np.testing.assert_array_equal(pixels_of(path, fill=9), expected)
-
-
 @given(
-    dtype=st.sampled_from([name for name in OPAQUE if "int" in name]),
+    dtype=st.sampled_from(["uint8", "uint16"]),
     colour=st.floats(0, 1),
     alpha=st.floats(0, 1),
-    fill=st.sampled_from([0, 1, 100, 255, -1, -9999, 2**40]),
+    fill=st.sampled_from([0, 1, 100, 255]),
 )
 def test_partial_alpha_is_the_rounded_mean(dtype, colour, alpha, fill):
-    low, high = (int(n) for n in (np.iinfo(dtype).min, np.iinfo(dtype).max))
-    colour, alpha = low + int(colour * (high - low)), int(alpha * OPAQUE[dtype])
+    top = np.iinfo(dtype).max
+    colour, alpha = int(colour * top), int(alpha * top)
     stored = np.array([[[colour, alpha]]], dtype)
     found = Conversion(alpha="straight", fill=fill)(stored)
-    share = Fraction(alpha, OPAQUE[dtype])
-    exact = colour * share + min(max(fill, low), high) * (1 - share)
+    share = Fraction(alpha, int(top))
+    exact = colour * share + fill * (1 - share)
     assert found.dtype == dtype
     assert abs(int(found[0, 0, 0]) - exact) <= Fraction(1, 2)
 
 
-@pytest.mark.parametrize("dtype", ["uint64", "int64"])
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "float32"])
 def test_alpha_of_no_known_scale_is_refused(tmp_path, dtype):
     path = tmp_path / "a.tif"
     write_alpha(path, noise(61, 47, 2, dtype=dtype))

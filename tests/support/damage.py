@@ -311,13 +311,6 @@ def sub_images_of_no_offsets(file):
 # ---------------------------------------------------------------- texts
 
 
-@kind(FORMAT + "DOCTYPE")
-def doctype(file):
-    at, _, _ = file.table(270)
-    text = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'
-    file.data[at : at + len(text)] = text
-
-
 # ---------------------------------------------------------------- the whole file
 
 

@@ -81,36 +81,13 @@ def _rgb_of_ycbcr(stored: Array) -> Array:
     return result
 
 
-def _opaque(dtype: np.dtype[Any]) -> int:
-    """Return the alpha of an opaque pixel: 1 for floats, else the largest value up to 16 bits.
-
-    GDAL and libvips write 255 for 32 bits too; an alpha above it is opaque as well.
-    """
-    if dtype.kind == "f":
-        return 1
-    return 255 if dtype.itemsize > 2 else int(np.iinfo(dtype).max)
-
-
 def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
-    """Return the colour composited over `fill`; opaque pixels stay as they are stored."""
+    """Return the colour of 8 or 16 bits composited over `fill`."""
     dtype = stored.dtype
-    opaque = _opaque(dtype)
-    colour, alpha = stored[..., :-1], np.clip(stored[..., -1:], 0, opaque)
-    if dtype.kind == "f":
-        below = dtype.type(fill)
-        with np.errstate(invalid="ignore", over="ignore"):  # transparent pixels may hold any number
-            mixed = (colour * alpha if straight else colour) + (1 - alpha) * below
-        # NaN and infinity times 0 are not 0
-        mixed[alpha[..., 0] == 0] = below
-        if not np.isfinite(below):
-            opaquely = alpha[..., 0] == 1
-            mixed[opaquely] = colour[opaquely]
-        over: Array = mixed.astype(dtype, copy=False)
-        return over
-    limits = np.iinfo(dtype)
+    top = int(np.iinfo(dtype).max)
     wide: Any = np.int32 if dtype.itemsize == 1 else np.int64
-    below = wide(min(max(fill, limits.min), limits.max))
-    weighted = colour.astype(wide) * (alpha if straight else wide(opaque))
-    mixed = (weighted + (opaque - alpha.astype(wide)) * below + opaque // 2) // opaque
-    composited: Array = np.clip(mixed, limits.min, limits.max).astype(dtype)
+    colour, alpha = stored[..., :-1].astype(wide), stored[..., -1:].astype(wide)
+    weighted = colour * (alpha if straight else top)
+    mixed = (weighted + (top - alpha) * int(fill) + top // 2) // top
+    composited: Array = np.minimum(mixed, top).astype(dtype)
     return composited

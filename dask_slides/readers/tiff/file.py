@@ -27,7 +27,7 @@ from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
-from dask_slides.readers.tiff.series import select_plane, series_of
+from dask_slides.readers.tiff.series import select_plane
 from dask_slides.readers.tiff.tags import (
     absent_tiles,
     fit_tables,
@@ -90,8 +90,7 @@ class TiffFile:
         if is_remote(path):  # later requests fail unless they are for this version
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
-        chosen = series_of(self._tiff, plane.axes)[series]
-        self._series, self._axes = select_plane(path, chosen, plane)
+        self._series, self._axes = select_plane(path, self._tiff.series[series], plane)
         self._plane = plane
         self._mask = None if mask is None else self._tiff.series[mask]
         for one in (self._series, self._mask):

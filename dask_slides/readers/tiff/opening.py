@@ -25,7 +25,7 @@ from dask_slides.readers.tiff.page_checks import (
     check_tables,
     conversion_of,
 )
-from dask_slides.readers.tiff.series import chosen_series, select_plane, series_of
+from dask_slides.readers.tiff.series import chosen_series, select_plane
 from dask_slides.readers.tiff.source import TiffSource
 from dask_slides.readers.tiff.tags import (
     channels_of,
@@ -79,7 +79,7 @@ def _open(
     choice: ImageSelection,
 ) -> Opened:
     check_single_file(path, tiff)
-    all_series = series_of(tiff, choice.axes)
+    all_series = tiff.series
     index, page, name, names = chosen_series(path, all_series, choice)
     series = all_series[index]
     plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)

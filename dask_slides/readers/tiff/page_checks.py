@@ -257,7 +257,7 @@ def conversion_of(path: str, page: Any, channels: int) -> Conversion:
             f"{path}: has several alpha samples, or alpha before other samples (ExtraSamples "
             f"{kinds}); save it with one alpha as the last sample"
         )
-    if alpha and page.dtype.kind in "iu" and bits not in (8, 16, 32):
+    if alpha and (page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16)):
         raise SlideUnsupportedError(
             f"{path}: has alpha in {bits}-bit {page.dtype}, whose scale is unknown; save it in 8 "
             "or 16 bits, or without alpha"

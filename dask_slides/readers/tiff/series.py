@@ -63,27 +63,6 @@ def chosen_series(
     return (*images[number], names[number], names if len(names) > 1 else ())
 
 
-def series_of(tiff: Any, axes: str | None) -> list[Any]:
-    """Return the series of a file, joined to one stack if `axes` names an axis for it."""
-    found: list[Any] = tiff.series
-    kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
-    pages = [page for one in found for page in one.pages]
-    if len(kinds) != 1 or not 1 < len(found) == len(pages) or found[0].kind != "shaped":
-        return found
-    first = found[0]
-    if (
-        axes is None
-        or len(axes) != len(first.axes) + 1
-        or any(len(one.levels) > 1 for one in found)
-    ):
-        return found
-    import tifffile
-
-    # the pages were written one at a time, each as an image
-    shape = (len(pages), *first.shape)
-    return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
-
-
 def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
     """Return the pages of a series that hold `plane`, as a series, and its axes.
 
