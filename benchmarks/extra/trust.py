@@ -307,69 +307,6 @@ def mutants_of_12_bits(folder: Path, count: int) -> list[str]:
     return rows
 
 
-def false_alarms(folder: Path, count: int) -> list[str]:
-    """Read valid strips with unusual ends; count those that are refused or wrong.
-
-    libtiff reads each of them without a warning. The image has strips of 16, 16 and 8 rows.
-    """
-    import zlib
-
-    import imagecodecs
-    from tiff_bytes import lzw_codes, packed, padded, tags_of, tiff
-
-    import dask_slides as ds
-
-    codecs: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
-        "raw": (1, bytes),
-        "lzw": (5, imagecodecs.lzw_encode),
-        "deflate": (8, zlib.compress),
-        "packbits": (32773, imagecodecs.packbits_encode),
-        "zstd": (50000, imagecodecs.zstd_encode),
-        "lzma": (34925, imagecodecs.lzma_encode),
-    }
-    ends = {
-        "usual": lambda encode, part, rng: encode(part),
-        "1 to 600 more bytes inside": lambda encode, part, rng: encode(
-            part + rng.bytes(rng.integers(1, 600))
-        ),
-        "16 rows in the last strip": lambda encode, part, rng: encode(
-            padded(np.frombuffer(part, np.uint8).reshape(-1, 48, 3)).tobytes()
-        ),
-        "1 to 600 zeros behind": lambda encode, part, rng: (
-            encode(part) + bytes(rng.integers(1, 600))
-        ),
-        "1 to 600 bytes behind": lambda encode, part, rng: (
-            encode(part) + rng.bytes(rng.integers(1, 600))
-        ),
-        "no end code": lambda encode, part, rng: packed(lzw_codes(encode(part))[:-1]),
-    }
-    rows = [
-        "| valid strips | end | refused | wrong pixels |",
-        "| --- | --- | ---: | ---: |",
-    ]
-    path = folder / "sound.tif"
-    for codec, (code, encode) in codecs.items():
-        for name, end in ends.items():
-            if ("behind" in name and codec in ("zstd", "lzma")) or ("code" in name) > (code == 5):
-                continue  # libtiff refuses it, or the codec has no such end
-            refused = wrong = 0
-            for seed in range(count):
-                rng = np.random.default_rng(seed)
-                y, x = rng.integers(0, 450, 2)
-                pixels = np.ascontiguousarray(tissue()[y : y + 40, x : x + 48])
-                parts = [pixels[top : top + 16].tobytes() for top in (0, 16, 32)]
-                pieces = [bytes(end(encode, part, rng)) for part in parts]
-                path.write_bytes(tiff(tags_of(pixels.shape, code, 16), pieces))
-                try:
-                    found = ds.open_slide(path).read(0, 0, 40, 48)
-                except ds.SlideError:
-                    refused += 1
-                else:
-                    wrong += not np.array_equal(found, pixels)
-            rows.append(f"| {codec} | {name} | {refused / count:.1%} | {wrong / count:.1%} |")
-    return rows
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extra.trust", description=__doc__)
@@ -383,7 +320,6 @@ def main() -> None:
             mutants(folder, given.mutants),
             mutants_of_ndpi(folder, given.mutants),
             mutants_of_12_bits(folder, given.mutants),
-            false_alarms(folder, given.mutants),
         )
         for rows in tables:
             print("\n".join(rows), end="\n\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,65 +14,6 @@ sys.path.append(str(ROOT))  # at the end: the installed package is the one that 
 
 from benchmarks.extra.corpus import Ours, comparison, images_in, judged  # noqa: E402
 from benchmarks.extra.pictures import Picture, compared  # noqa: E402
-
-FAKES = """
-import json, os, signal, sys
-from benchmarks.extra.corpus import alone, examine
-
-def sound(tell): return 7
-def killed(tell): tell("read"); os.kill(os.getpid(), signal.SIGSEGV)
-def endless(tell):
-    tell("resize")
-    while True: pass
-def asleep(tell): tell("info"); signal.pause()
-def raising(tell): raise KeyError("width")
-def greedy(tell): return len(bytes(2**31))
-
-found = {f.__name__: alone(f, 1, 2**28) for f in (sound, killed, endless, asleep, raising, greedy)}
-for path in sys.argv[1:]:
-    found[os.path.basename(path)] = examine(path, 60, 2**31, ["Pillow"])["verdict"]
-print(json.dumps(found))
-"""
-
-
-@pytest.fixture(scope="module")
-def endings(tmp_path_factory):
-    """Return the endings of processes of each kind, and the verdicts on two files."""
-    folder = tmp_path_factory.mktemp("corpus")
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / "right.tif")
-    (folder / "refused.tif").write_bytes(b"II*\0" + bytes(60))
-    done = subprocess.run(
-        [sys.executable, "-c", FAKES, str(folder / "right.tif"), str(folder / "refused.tif")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize(
-    ("fake", "ended", "word"),
-    [
-        ("sound", "done", 7),
-        ("killed", "crash", "read: SIGSEGV"),
-        ("endless", "hang", "resize"),
-        ("asleep", "hang", "info"),
-        ("raising", "bare error", "KeyError: 'width'"),
-        ("greedy", "bare error", "MemoryError: "),
-    ],
-)
-def test_the_ending_of_a_subprocess_is_reported(endings, fake, ended, word):
-    assert endings[fake] == [ended, word]
-    if ended != "done":
-        assert judged(ended, word, {}) == (ended, word)
-
-
-def test_files_are_right_or_refused(endings):
-    assert endings["right.tif"] == "right"
-    assert endings["refused.tif"] == "refused"
 
 
 def _ours(operation="read", kind="TileDecodeError", message="x.tif: tile 3 is damaged", ours=True):

@@ -206,29 +206,6 @@ def test_aperio(tmp_path, text, mpp):
     assert_opens(path, mpp)
 
 
-def test_philips(tmp_path):
-    path = tmp_path / "a.tiff"
-    levels = "".join(
-        '<DataObject ObjectType="PixelDataRepresentation">'
-        f'<Attribute Name="DICOM_PIXEL_SPACING">"{size}" "{size}"</Attribute></DataObject>'
-        for size in (0.000499, 0.000998)
-    )
-    xml = (
-        '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
-        f'<Attribute Name="A"><Array>{levels}</Array></Attribute></DataObject>'
-    )
-    macro = noise(100, 90, 3)
-    with tifffile.TiffWriter(path) as tiff:
-        tiff.write(COLOUR, description=xml, software="Philips DP v1.0", **TILED)
-        tiff.write(COLOUR[::2, ::2], subfiletype=1, **TILED)
-        tiff.write(macro, photometric="rgb", metadata=None, description="Macro")
-    assert_opens(path, 0.499)
-    assert "philips" in ds.open_slide(path).properties["format"]
-    beside = ds.open_slide(path, image="Macro")
-    np.testing.assert_array_equal(beside.data.compute(), macro)
-    assert beside.mpp is None  # the metadata describe only the scan
-
-
 @pytest.mark.parametrize(("text", "mpp"), ODD)
 def test_ventana(tmp_path, text, mpp):
     path = tmp_path / "a.bif"

@@ -9,16 +9,11 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_tiff import packed, write_tiff
 from rw_fixtures import noise, one_line
+from tiff_bytes import packed, pixels_of, write_tiff
 
 import dask_slides as ds
 from dask_slides.readers.codecs.colour import Conversion
-
-
-def pixels_of(path, **options):
-    slide = ds.open_slide(path, **options)
-    return slide.read(0, 0, *slide.shape[:2])
 
 
 def refused(path, kind=ds.errors.SlideUnsupportedError):

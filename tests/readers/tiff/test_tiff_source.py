@@ -369,22 +369,6 @@ def test_opening_and_planning_read_no_pixel(tmp_path):
     assert slide.shape == (1500, 1500, 3)
 
 
-@pytest.mark.parametrize("codec", ["zlib", "lzw", "jpeg2000", "webp", "zstd", "lzma"])
-def test_damaged_tiles_raise(tmp_path, codec):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, noise(64, 64, 3), photometric="rgb", compression=codec, tile=(64, 64))
-    ((offset, count),) = segments(path)
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(b"\x01" * count)
-    with pytest.raises(ds.errors.TileDecodeError, match="rows 0 to 64") as error:
-        ds.open_slide(path).data.compute(scheduler="sync")
-    assert isinstance(error.value, OSError)
-    message = one_line(error)
-    copy = pickle.loads(pickle.dumps(error.value))
-    assert (type(copy), str(copy)) == (ds.errors.TileDecodeError, message)
-
-
 def test_a_huge_sparse_slide_opens_and_reads_the_fill(tmp_path):
     path = sparse_tiff(tmp_path / "a.tif")
     assert path.stat().st_size < 1_000_000
@@ -415,26 +399,6 @@ ABSENT = {
 def test_absent_tiles_show_the_fill(tmp_path, kind, fill):
     path = sparse_tiff(tmp_path / "a.tif", (70, 80), 32, compression="zlib", **ABSENT[kind].copy())
     assert np.unique(ds.open_slide(path, fill=fill).read(3, 5, 60, 70)).tolist() == [fill]
-
-
-def test_absent_tiles_among_others(tmp_path):
-    path = tmp_path / "a.tif"
-    ycc = noise(64, 96, 3)
-    tifffile.imwrite(
-        path,
-        ycc,
-        photometric="rgb",
-        tile=(32, 32),
-        compression="jpeg2000",
-        compressionargs={"reversible": True, "mct": False},
-    )
-    patch_tag(path, 259, 33003)
-    whole = pixels_of(path)
-    counts = [count for _, count in segments(path)]
-    patch_tag(path, 325, [0 if k == 4 else count for k, count in enumerate(counts)])
-    expected = whole.copy()
-    expected[32:64, 32:64] = 255
-    np.testing.assert_array_equal(pixels_of(path), expected)
 
 
 @pytest.mark.parametrize("code", [273, 279], ids=["offset 0", "byte count 0"])

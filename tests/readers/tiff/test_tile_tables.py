@@ -5,17 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from rw_fixtures import noise, one_line
-from tiff_bytes import ROWS, tags_of, tiff
+from tiff_bytes import ROWS, pixels_of, tags_of, tiff
 
 import dask_slides as ds
 
 PIXELS = noise(40, 48, 3)
 SPARE = {"none": [], "one": [b"spare"], "several": [b"\0" * 600, b"", b"of no tile"] * 4}
-
-
-def pixels_of(path):
-    slide = ds.open_slide(path)
-    return slide.read(0, 0, *slide.shape[:2])
 
 
 def pieces_of(pixels, layout):
