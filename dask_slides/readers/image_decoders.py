@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dask_slides.core.types import Array
-
-
-class Decode(Protocol):
-    """A frozen, picklable decoder of an open file to samples (h, w, channels)."""
-
-    @property
-    def channels(self) -> int:
-        """Samples per pixel, alpha included."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a sample."""
-        ...
-
-    def __call__(self, file: Any) -> Array:
-        """Decode an open file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -37,16 +19,16 @@ class PillowDecode:
 
     @property
     def channels(self) -> int:
-        """See `Decode`."""
+        """Samples per pixel, alpha included."""
         return len(self.mode)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """See `Decode`."""
+        """Type of a sample."""
         return np.dtype(np.uint8)
 
     def __call__(self, file: Any) -> Array:
-        """See `Decode`."""
+        """Return the samples (h, w, channels) of an open file."""
         from PIL import Image
 
         with Image.open(_WholeFile(file)) as image:
@@ -76,15 +58,16 @@ class PngDecode:
     """Decode a PNG with imagecodecs; its transparent colour becomes alpha."""
 
     channels: int
+    """Samples per pixel, alpha included."""
     bits: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """See `Decode`."""
+        """Type of a sample."""
         return np.dtype(np.uint16 if self.bits == 16 else np.uint8)
 
     def __call__(self, file: Any) -> Array:
-        """See `Decode`."""
+        """Return the samples (h, w, channels) of an open file."""
         import imagecodecs
 
         pixels: Array = imagecodecs.png_decode(file.read())

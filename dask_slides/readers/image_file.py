@@ -26,12 +26,15 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.codecs.colour import Conversion
 from dask_slides.readers.codecs.headers import LOSSLESS, START, jpeg_frame
-from dask_slides.readers.image_decoders import Decode, PillowDecode, PngDecode, upright
-from dask_slides.readers.jpeg2000_file import SIGNATURE, STREAM, open_jpeg2000
+from dask_slides.readers.image_decoders import PillowDecode, PngDecode, upright
+from dask_slides.readers.jpeg2000_file import SIGNATURE, STREAM, Jpeg2000, open_jpeg2000
 from dask_slides.readers.remote.byte_ranges import stream
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.tile_status import TileStatus, decode_error, fill_for
 from dask_slides.runtime.fork_safety import fork_safe_lock
+
+Decode = PillowDecode | PngDecode | Jpeg2000
+"""A frozen, picklable decoder of an open file to samples (h, w, channels)."""
 
 MAX_PIXELS = 2**28
 """Most pixels of a raster file that is read: every worker holds the whole image in memory."""

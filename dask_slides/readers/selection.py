@@ -78,7 +78,7 @@ class Plane:
             if axis not in "YXSCZT" and length > 1 and self.page is None:
                 raise SlideUnsupportedError(
                     f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
-                    f"or T; name the axis: {examples_of_axes(self.axes, shape)}"
+                    f"or T; name the axis: {example_of_axes(self.axes, shape)}"
                 )
         for name in "zt":
             if self.index(name) and name.upper() not in self.axes:
@@ -116,7 +116,7 @@ def plane_of(path: str, stored: str, shape: Sequence[int], choice: ImageSelectio
         raise SlideArgumentError(
             f"{path}: axes={choice.axes!r} does not fit: it has {stored} of "
             f"{' x '.join(map(str, shape))}; keep Y, X and S, and name the others C, Z or T: "
-            f"{examples_of_axes(stored, shape)}"
+            f"{example_of_axes(stored, shape)}"
         )
     axes = "".join(named.get(at, "Q") for at in range(len(stored)))
     return Plane(axes, choice.z, choice.t)
@@ -126,18 +126,12 @@ def _planes(count: int) -> str:
     return "1 plane" if count == 1 else f"{count} planes"
 
 
-def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
-    """Return `axes` arguments that would fit an image of `stored` axes."""
+def example_of_axes(stored: str, shape: Sequence[int]) -> str:
+    """Return an `axes` argument that would fit an image of `stored` axes."""
     axes = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
-    found = []
-    for letters in ("CZT", "ZTC", "TCZ"):
-        free = iter([letter for letter in letters if letter not in axes])
-        named = [axis if axis in "YXSCZT" else next(free, "?") for axis in axes]
-        found.append(f"axes={''.join(named)!r}")
-    return (
-        " or ".join(dict.fromkeys(one for one in found if "?" not in one))
-        or "save each plane as a file of its own"
-    )
+    free = iter([letter for letter in "CZT" if letter not in axes])
+    named = "".join(axis if axis in "YXSCZT" else next(free, "?") for axis in axes)
+    return "save each plane as a file of its own" if "?" in named else f"axes={named!r}"
 
 
 def unique_names(names: Sequence[str | None]) -> tuple[str, ...]:

@@ -1,20 +1,63 @@
-"""Codecs that compress bytes: LZW, deflate, PackBits, LZMA, zstd.
+"""The base class of all decoders, and codecs of bytes: LZW, deflate, PackBits, LZMA, zstd.
 
 A stream without its end, or that is too short or too long for its tile, is refused.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
-from dask_slides.readers.codecs.page_decoder import PageDecoder
+from dask_slides.readers.codecs.headers import Data
 from dask_slides.readers.codecs.tile_sizes import ByteCounts
 
 _LZW = 5
 BYTES = frozenset({_LZW, 8, 32773, 32946, 34925, 34926, 50000, 50013})
 """Compression tags of LZW, deflate, PackBits, LZMA and zstd."""
+
+
+class PageDecoder:
+    """Decode the tiles of one page like tifffile's `page.decode`, but raise instead of guessing.
+
+    A codec decompresses a stream to bytes; tifffile unpacks, orders and pads the samples in them.
+    """
+
+    def __init__(self, page: Any, **tags: Any) -> None:
+        """Decode tiles of `page`; `tags` replace those that do not describe the decoded bytes."""
+        self._page = page
+        self._unpack_samples = uncompressed_decode(page, **tags)
+
+    def __call__(
+        self,
+        data: Data | None,
+        number: int,
+        *,
+        jpegtables: bytes | None = None,
+        jpegheader: bytes | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return samples, indices and shape of tile `number`; ValueError if it is damaged."""
+        if data is not None:
+            data = self.unpacked(data, number)
+        return self._unpack_samples(data, number, **options)
+
+    def unpacked(self, data: Any, number: int) -> Any:
+        """Return the bytes that an uncompressed page has for the stream `data`."""
+        raise NotImplementedError
+
+
+def uncompressed_decode(page: Any, **tags: Any) -> Any:
+    """Return the `decode` of a page like `page`, but uncompressed and with other `tags`."""
+    import tifffile
+
+    other = copy.copy(page)
+    for cached in ("decode", "hash"):
+        other.__dict__.pop(cached, None)
+    for name, value in {"compression": tifffile.COMPRESSION.NONE, "fillorder": 1, **tags}.items():
+        setattr(other, name, value)
+    return other.decode
 
 
 class ByteDecoder(PageDecoder):

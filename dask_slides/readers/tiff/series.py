@@ -11,7 +11,7 @@ from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideUnsupp
 from dask_slides.readers.selection import (
     ImageSelection,
     Plane,
-    examples_of_axes,
+    example_of_axes,
     image_index,
     unique_names,
 )
@@ -58,7 +58,7 @@ def chosen_series(
             raise SlideUnsupportedError(
                 f"{path}: holds {len(of_it)} pages of one size along an unnamed axis; "
                 f"choose one with image={of_it[0]} to {of_it[-1]}, or name the axis: "
-                f"{examples_of_axes(series.axes, series.shape)}"
+                f"{example_of_axes(series.axes, series.shape)}"
             )
     return (*images[number], names[number], names if len(names) > 1 else ())
 

@@ -98,7 +98,7 @@ def test_reasons_do_not_quote_errors_of_python(tmp_path, monkeypatch, error):
     def trip(*args, **options):
         raise error
 
-    monkeypatch.setattr(image_codecs, "bytes_of_samples", trip)
+    monkeypatch.setattr(image_codecs.ImageDecoder, "_as_bytes", trip)
     with pytest.raises(ds.errors.TileDecodeError, match="contradict each other") as caught:
         slide.read(0, 0, 40, 48)
     assert str(error) not in one_line(caught)
