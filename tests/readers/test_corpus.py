@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # at the end: the installed package is the one that is tested
 
-from benchmarks.extra.corpus import Ours, comparison, images_in, judged  # noqa: E402
+from benchmarks.extra.corpus import Ours, comparison, judged  # noqa: E402
 from benchmarks.extra.pictures import Picture, compared  # noqa: E402
 
 
@@ -88,12 +88,3 @@ def test_alpha_is_composited_and_lossy_pixels_may_be_near():
     assert compared(pixels + 20, clear, Picture(pixels), 255, near=2) != "equal"
     assert compared(pixels + 1, clear, Picture(pixels), 255, near=1) == "equal"
     assert compared(pixels + 2, clear, Picture(pixels), 255, near=1) != "equal"
-
-
-def test_images_are_found_by_suffix_or_first_bytes(tmp_path):
-    (tmp_path / "store.zarr").mkdir()
-    for name, data in {
-        "a.txt": b"text", "b.TIF": b"", "c": b"\x89PNG\r\n\x1a\n", "store.zarr/d.png": b"",
-    }.items():  # fmt: skip
-        (tmp_path / name).write_bytes(data)
-    assert [Path(path).name for path in images_in([str(tmp_path)])] == ["b.TIF", "c"]

@@ -347,39 +347,6 @@ def test_damaged_tags_are_ignored(tmp_path, tags, kind):
     np.testing.assert_array_equal(pixels_of(path), expected)
 
 
-BMP = (
-    b"BM"
-    + struct.pack("<3I", 200, 0, 66)
-    + struct.pack("<I2i2H6I", 40, 4, 4, 1, 16, 3, 0, 0, 0, 0, 0)
-)
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"Image type: L image\r\nScale (x,y): \xb1\r\n\x1a", ds.errors.SlideFormatError),
-        (BMP + struct.pack("<3I", 15, 240, 3840) + b"\0" * 134, ds.errors.SlideUnsupportedError),
-    ],
-)
-def test_reasons_do_not_quote_errors_of_python(tmp_path, data, kind):
-    path = tmp_path / "a"
-    path.write_bytes(data)
-    with pytest.raises(kind) as error:
-        pixels_of(path)
-    reason = one_line(error).replace(str(path), "")
-    for word in (
-        "b'",
-        "int()",
-        "literal",
-        "buffer",
-        "reshape",
-        "NoneType",
-        "object",
-        "string to float",
-    ):
-        assert word not in reason
-
-
 @pytest.mark.parametrize("on_bad_tile", ["raise", "mask"])
 def test_missing_memory_is_not_reported_as_damage(tmp_path, monkeypatch, on_bad_tile):
     path = tmp_path / "a.png"

@@ -169,20 +169,6 @@ def test_invalid_resolutions(tmp_path, value, code):
     assert ds.open_slide(path).mpp is None
 
 
-@pytest.mark.parametrize(
-    ("code", "kind", "value", "mpp"),
-    [(282, 2, "40k", None), (282, 12, 40_000.0, 0.25), (282, 4, 40_000, 0.25),
-     (282, 5, (1, 1, 2, 1), None), (282, 12, float("nan"), None), (296, 2, "cm", None),
-     (296, 3, (3, 3), None)],
-)  # fmt: skip
-def test_resolution_tags_of_odd_types(tmp_path, code, kind, value, mpp):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, IMAGE, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
-    with tifffile.TiffFile(path, mode="r+") as tiff:
-        tiff.pages[0].tags[code].overwrite(value, dtype=kind)
-    assert ds.open_slide(path).mpp == (None if mpp is None else pytest.approx(mpp))
-
-
 # ---------------------------------------------------------------- vendors
 
 

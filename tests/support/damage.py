@@ -381,11 +381,6 @@ def offset_in_the_header(file, number):
     file.value(324, 2, number)
 
 
-@kind({"*": FORMAT + "begins within", "* first": FORMAT + "overlaps a table"}, **each())
-def offset_in_the_directory(file, number):
-    file.value(324, file.directory + 4, number)
-
-
 @kind({"*": FORMAT + "begins within", "* last": CUT + "beyond the end"}, **each())
 def offset_one_further(file, number):
     file.value(324, file.value(324, index=number) + 1, number)
@@ -421,19 +416,6 @@ def zeros(file, number):
     file.data[where] = bytes(where.stop - where.start)
 
 
-@kind({"*": TILE_ERROR, "raw": "hash"}, **each())
-def zeros_at_the_end(file, number):
-    where = file.tile(number)
-    half = (where.stop - where.start) // 2
-    file.data[where.stop - half : where.stop] = bytes(half)
-
-
-@kind({"*": TILE_ERROR, "raw": "hash"}, **each())
-def head_overwritten(file, number):
-    start = file.tile(number).start
-    file.data[start : start + 4] = b"\xff\x00\xff\x00"
-
-
 @kind({"*": TILE_ERROR, "raw": "hash", "zstd": "hash", "jpeg2000": "hash"}, **each())
 def bytes_overwritten(file, number):
     where = file.tile(number)
@@ -464,11 +446,6 @@ def bomb(file, number):
 @kind({"*": TILE_ERROR} | dict.fromkeys(("raw", "deflate", "jpeg"), "right"), **each())
 def bytes_after_the_end(file, number):
     file.replace(number, bytes(file.data[file.tile(number)]) + b"garbage")
-
-
-@kind({"*": TILE_ERROR, "raw": RAW_SIZE}, **each())
-def text_instead(file, number):
-    file.replace(number, b"<html><body>404 Not Found</body></html>")
 
 
 def encoded(codec, pixels):

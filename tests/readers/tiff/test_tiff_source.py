@@ -435,25 +435,6 @@ def test_a_folder_without_a_store(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"hello\n",
-        b"II*\0",
-        b"MM\0*\0\0",
-        b"II+\0\x08\0",
-        b"II*\0\xff\xff\xff\x7f",
-        b"\xff\xd8",
-    ],
-    ids=repr,
-)
-def test_files_without_an_image(tmp_path, content):
-    path = tmp_path / "a.tif"
-    path.write_bytes(content)
-    refused(path, ds.errors.SlideFormatError, ValueError)
-
-
-@pytest.mark.parametrize(
     ("case", "word"),
     [("complex", "samples"), ("colour pages", "channels")],
 )
