@@ -21,7 +21,6 @@ LOSSY = re.compile(
     rb"\xff\xd8\xff|RIFF....WEBP|....ftyp(avif|heic|mif1)|\xff\x0a|....JXL ", re.DOTALL
 )
 JPEG_2000 = re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")
-CMYK_JP2 = re.compile(rb"colr\x01..\0\0\0\x0c", re.DOTALL)
 SYCC_JP2 = re.compile(rb"colr\x01..\0\0\0\x12|cdef", re.DOTALL)
 LOSSY_TIFF = {6, 7, 33003, 33004, 33005, 33007, 34712, 34892, 34887, 50001, 50002, 52546}
 GDAL_DRIVERS = {"GTiff", "PNG", "JPEG", "JP2OpenJPEG", "WEBP", "PNM"}
@@ -61,13 +60,6 @@ def alpha_of(band: Array) -> Array:
         return band / np.iinfo(band.dtype).max
     top = 1 if band.dtype.kind == "f" else np.iinfo(band.dtype).max
     return np.where(band == top, 1.0, np.nan)
-
-
-def of_cmyk(inks: Array) -> Array:
-    """Convert CMYK to RGB without a profile."""
-    top = np.iinfo(inks.dtype).max
-    light = top - inks.astype(np.float64)
-    return np.rint(light[..., :3] * light[..., 3:] / top).astype(inks.dtype)
 
 
 def tiff_page(path: str) -> Any:
@@ -158,11 +150,8 @@ def with_vips(path: str, shape: Any) -> Iterator[Picture]:
         if shape is not None and shape[2] > image.bands and sizes.count(sizes[best]) >= shape[2]:
             image = image.bandjoin([load(page=best + at) for at in range(1, shape[2])])
     image = image.autorot()
-    if str(image.interpretation) in ("lab", "labs", "labq", "xyz", "scrgb", "fourier"):
+    if str(image.interpretation) in ("lab", "labs", "labq", "xyz", "scrgb", "fourier", "cmyk"):
         raise Abstained(f"libvips reads it as {image.interpretation}")
-    if str(image.interpretation) == "cmyk":
-        yield Picture(of_cmyk(image.numpy().reshape(image.height, image.width, -1)), None, True)
-        return
     pixels = image.numpy().reshape(image.height, image.width, -1)
     tags = tiff_page(path)
     if tags.get(262) == 3 and pixels.dtype == np.uint16:
@@ -191,8 +180,6 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
     tags = tiff_page(path)
     if driver not in GDAL_DRIVERS or orientation(path) != 1:
         raise Abstained(f"GDAL reads it as {driver}, or does not turn it upright")
-    if driver == "JP2OpenJPEG" and CMYK_JP2.search(Path(path).read_bytes()[:2000]):
-        raise Abstained("GDAL does not recognize CMYK in JPEG 2000")
     read = False
     for part in parts:
         with rasterio.open(part) as data:
@@ -225,7 +212,7 @@ def with_rasterio(path: str, shape: Any) -> Iterator[Picture]:
             hidden = [flags for flags in data.mask_flag_enums if kind in flags]
             mask = data.dataset_mask() if hidden and ColorInterp.alpha not in kinds else None
         if ColorInterp.cyan in kinds:
-            yield Picture(of_cmyk(pixels[..., :4]), None, True)
+            raise Abstained("CMYK")
         elif kinds[-1] == ColorInterp.alpha and len(kinds) > 1:
             straight = tags.get(338, (2,))[-1] != 1
             yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True, straight)
@@ -273,13 +260,11 @@ def with_imagecodecs(path: str, shape: Any) -> Iterator[Picture]:
     if is_jp2 and SYCC_JP2.search(data[:2000]):
         raise Abstained("channel definitions and sYCC are left to the caller")
     with Image.open(path) as image:
-        if orientation(path) != 1 or (image.mode == "CMYK" and not is_jp2):
+        if orientation(path) != 1 or image.mode == "CMYK":
             raise Abstained("neither turned nor converted")
     pixels = decode(data)
     pixels = pixels.reshape(*pixels.shape[:2], -1) if pixels.ndim < 4 else pixels[0]
-    if is_jp2 and CMYK_JP2.search(data[:2000]) and pixels.shape[2] == 4:
-        yield Picture(of_cmyk(pixels), None, True)
-    elif pixels.shape[2] in (2, 4) and not is_jp2:
+    if pixels.shape[2] in (2, 4) and not is_jp2:
         yield Picture(pixels[..., :-1], alpha_of(pixels[..., -1]), True)
     else:
         yield Picture(pixels)
