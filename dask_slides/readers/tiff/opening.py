@@ -80,9 +80,9 @@ def _open(
 ) -> Opened:
     check_single_file(path, tiff)
     all_series = tiff.series
-    index, page, name, names = chosen_series(path, all_series, choice)
+    index, name, names = chosen_series(path, all_series, choice.image)
     series = all_series[index]
-    plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
+    plane = plane_of(path, series.axes, series.shape, choice)
     other_planes = plane.check(path, series.shape)
     selected, axes = select_plane(path, series, plane)
     for number, level in enumerate(selected.levels):
