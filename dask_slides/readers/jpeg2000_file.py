@@ -171,8 +171,8 @@ def _alpha(path: str, channels: int, box: bytes) -> Literal["straight"] | None:
         channel, kind, of = struct.unpack(">3H", box[at : at + 6])
         if (channel, kind, of) == (channels - 1, 1, 0) and channels > 1:
             found = "straight"
-        elif kind in (1, 2) or channel >= channels or (kind, of) == (0, 0):
+        elif kind in (1, 2) or channel >= channels:
             raise _unsupported(path, "with alpha that is not straight and the last channel")
-        elif kind == 0 and of not in (channel + 1, 65535):
+        elif kind == 0 and of not in (0, channel + 1, 65535):
             raise _unsupported(path, "with channels that are not stored in their order")
     return found

@@ -70,6 +70,10 @@ class File(Tiff):
         """Set the type of a tag."""
         self.set(self.at[code] + 2, "H", value)
 
+    def rename(self, code, value):
+        """Set the code of a tag."""
+        self.set(self.at[code], "H", value)
+
     def count(self, code, value):
         """Set the number of values of a tag."""
         self.set(self.at[code] + 4, self.word, value)
@@ -149,6 +153,9 @@ ENTRIES = {
     "counts table beyond the end": ("count", 325, 2**16, CUT + "the value of tag 325"),
     "description huge": ("count", 270, 2**25, LIMIT + "a text of 33,554,432 bytes"),
     "width of floats": ("kind", 256, 11, FORMAT + "tag 256 of type 11"),
+    "no offsets": ("rename", 324, 60000, FORMAT + "0 offsets"),
+    "no byte counts": ("rename", 325, 60001, FORMAT + "lacks the byte counts"),
+    "no width": ("rename", 256, 60002, FORMAT + "no image"),
     "width 0": ("value", 256, 0, FORMAT + "no image"),
     "length 0": ("value", 257, 0, FORMAT + "no image"),
     "tile width 0": ("value", 322, 0, FORMAT),
@@ -188,27 +195,12 @@ for _name, (_what, _code, _number, _outcomes, *_codecs) in ENTRIES.items():
 # ---------------------------------------------------------------- tables
 
 
-@kind(FORMAT + "0 offsets")
-def no_offsets(file):
-    file.set(file.at[324], "H", 60000)
-
-
-@kind(FORMAT + "lacks the byte counts")
-def no_byte_counts(file):
-    file.set(file.at[325], "H", 60001)
-
-
 @kind(CUT + "the value of tag 324")
 def offsets_table_beyond_the_end(file):
     file.set(file.at[324] + file.inline, file.word, len(file.data) - 8)
 
 
 # ---------------------------------------------------------------- declared values
-
-
-@kind(FORMAT + "no image")
-def no_width(file):
-    file.set(file.at[256], "H", 60002)
 
 
 @kind(LIMIT + "px; if that is right")
@@ -306,9 +298,6 @@ def directories_without_end(file):
 def sub_images_of_no_offsets(file):
     file.set(file.at[305], "H", 330)
     file.kind(305, 1)
-
-
-# ---------------------------------------------------------------- texts
 
 
 # ---------------------------------------------------------------- the whole file
