@@ -104,7 +104,7 @@ def run(code):
     "code", ["", "import dask.array as da; ds.resize(da.ones((9, 9)), downsample=2)"]
 )
 def test_importing_is_light(code):
-    heavy = "tifffile zarr distributed matplotlib skimage PIL scipy.sparse imagecodecs click rich"
+    heavy = "tifffile zarr distributed matplotlib skimage PIL scipy.sparse imagecodecs click"
     out = run(
         "import sys, dask.array\nbefore = set(sys.modules)\n"  # dask itself imports scipy.sparse
         f"import dask_slides as ds\n{code}\n"

@@ -86,14 +86,6 @@ def test_the_exit_code_is_3_if_tiles_are_filled(tmp_path):
         assert work.table(job)["s0001"]["status"] == "done"
 
 
-def test_fail_fast_stops_after_the_first_failure(tmp_path):
-    slides = work.slide_files(tmp_path / "s", 2)
-    (slides / "a.tif").write_bytes(b"II*\0")
-    result = run(slides, "-o", tmp_path / "job", "--steps", "mask", "--fail-fast")
-    assert result.exit_code == 3
-    assert result.stdout.endswith("job: 0 done, 1 failed, 2 left\n")
-
-
 def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
     words = [slides, "-o", tmp_path / "job", "--steps", "resize", "--downsample", 2]
     result = run(*words, "--dry-run", "--json")
