@@ -87,8 +87,7 @@ def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
 class Pool:
     """Process slides in parallel, and continue when one of them kills its process."""
 
-    def __init__(self, window: int | None) -> None:
-        self._window = window
+    def __init__(self) -> None:
         self._client = active_client()
         self._executor: Executor | None = None
         self._in_flight: dict[Future[Outcome], SlideJob] = {}
@@ -96,7 +95,7 @@ class Pool:
     @property
     def has_room(self) -> bool:
         """Whether another slide may be in flight."""
-        return len(self._in_flight) < (self._window or max(1, AHEAD * threads()))
+        return len(self._in_flight) < max(1, AHEAD * threads())
 
     def outcomes(self, jobs: Iterable[SlideJob]) -> Iterator[Outcome]:
         """Yield the outcome of each slide; slides that all workers share run one at a time."""

@@ -126,9 +126,8 @@ def test_a_lost_scheduler_ends_the_run(tmp_path):
         wait_for(file.exists, scheduler)
         words = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "1", "--nthreads", "1"]
         with subprocess.Popen([*words, "--no-reconnect"], **quiet) as worker:
-            # a window for all slides: nothing is submitted once the scheduler is lost
             words = ["run", folder, "-o", job, "--downsample", 2, "--steps", "resize,pack",
-                     "--pack-tile-size", 64, "--window", 9, "--scheduler", file]  # fmt: skip
+                     "--pack-tile-size", 64, "--scheduler", file]  # fmt: skip
             words = [*cli, "dask_slides", *map(str, words)]
             process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
             wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
