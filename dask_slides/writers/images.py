@@ -71,16 +71,6 @@ class ImageJob:
         return key | {name: repr(value) for name, value in self.facts.items()}
 
 
-def check_fit(plan: ImagePlan) -> None:
-    """Raise unless every task writes whole shards; otherwise two tasks would write one shard."""
-    for stage in plan.stages:
-        for at, number in enumerate(stage.levels):
-            level, side = plan.levels[number], stage.side >> (stage.halvings + at)
-            alone = side >= max(level.shape)
-            if level.shard % level.chunk or (not alone and side % level.shard):
-                raise AssertionError(f"blocks of {side} px do not fit shards of {level}")
-
-
 def task_bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     """Return the peak bytes of a task of the first stage: reading, pyramid, encoding."""
     height, width, channels = slide.shape
@@ -98,8 +88,8 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan with the largest shards whose tasks fit into `available` bytes.
+def plan_that_fits(slide: Slide) -> ImagePlan:
+    """Return the plan with the largest shards whose tasks fit into the memory of a thread.
 
     If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
     never the pixels.
@@ -107,6 +97,7 @@ def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
     plan = plan_image(shape, ratio, span=span, aim=aim)
+    available = memory_per_thread(task_bytes_of_image(plan, slide))
     while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
@@ -139,21 +130,15 @@ def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress |
     facts = {
         "kind": "cutoff",
         "source": cut.image.name,
-        "source_shape": list(cut.source_shape),
-        "rows": [list(pair) for pair in zip(cut.rows.starts, cut.rows.stops, strict=True)],
-        "columns": [list(pair) for pair in zip(cut.columns.starts, cut.columns.stops, strict=True)],
-        "factors": list(cut.factors),
+        "source_shape": cut.source_shape,
+        "rows": list(zip(cut.rows.starts, cut.rows.stops, strict=True)),
+        "columns": list(zip(cut.columns.starts, cut.columns.stops, strict=True)),
+        "factors": cut.factors,
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
     return _write_store(
         _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
     )
-
-
-def plan_that_fits(slide: Slide) -> ImagePlan:
-    """Return the plan for the memory that the active scheduler has per thread."""
-    usual = task_bytes_of_image(plan_slide(slide, None), slide)
-    return plan_slide(slide, memory_per_thread(usual))
 
 
 def _image_job(
@@ -170,7 +155,6 @@ def _image_job(
             "use a smaller ratio, or write the blank map"
         )
     plan = plan_that_fits(slide)
-    check_fit(plan)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
     return ImageJob(slide, version, plan, label, blank_map, facts)
 
@@ -296,8 +280,8 @@ def _stage_source(job: ImageJob, stage: Stage, journal: Journal) -> Source:
         dtype=sum_dtype(slide.dtype, number),
         factor=2**number,
         missing=journal.holes()[0],
-        shown=slide.source.fill,
-        has_mask=slide.source.masked,
+        fill=slide.source.fill,
+        masked=slide.source.masked,
     )
 
 
