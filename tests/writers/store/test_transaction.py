@@ -3,11 +3,10 @@
 import itertools
 import json
 import os
-import threading
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import dask
+import distributed
 import durable_work as work
 import numpy as np
 import pytest
@@ -155,13 +154,6 @@ def test_paths_that_cannot_be_written_to(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_relative_path_becomes_an_absolute_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = ds.write(small(), "a.zarr")
-    assert path == str(tmp_path / "a.zarr")
-    assert ds.open_slide("a.zarr").path == path
-
-
 # ---------------------------------------------------------------- unfinished stores, errors
 
 
@@ -191,33 +183,6 @@ def test_an_error_leaves_no_files(target, source, kind):
         assert len(failing.calls) == 3  # after shards were written
         assert target.contents() == before
         assert target.hidden() == []
-
-
-@dataclass(frozen=True)
-class SlowFailingSource(FailingSource):
-    """A source that fails in one thread while another one is still reading."""
-
-    released: threading.Event = field(default_factory=threading.Event)
-    count: object = field(default_factory=partial(itertools.count, 1))
-
-    def read(self, level, region):
-        number = next(self.count)
-        if number == 2:
-            self.released.wait(timeout=1)  # until the write has failed, or for a second
-        elif number > 2:  # the first of two threads is done
-            raise self.error("a.svs: damaged; fetch it again")
-        return np.full((region.height, region.width, 3), 7, self.dtype)
-
-
-def test_an_error_of_one_thread_leaves_no_files_of_another(tmp_path):
-    source = SlowFailingSource([], dtype=np.dtype("uint8"))
-    with (
-        dask.config.set(scheduler="threads", num_workers=2),
-        pytest.raises(ds.errors.TileDecodeError),
-    ):
-        ds.write(Slide(source, "fails", None), tmp_path / "a.ome.zarr")
-    source.released.set()
-    assert os.listdir(tmp_path) == []
 
 
 # ---------------------------------------------------------------- resuming
@@ -391,21 +356,15 @@ def test_the_command_line_writes_to_buckets(bucket, source, tmp_path):
 
 @pytest.mark.slow
 def test_a_cluster_reads_and_writes_buckets(bucket, source, expected):
-    distributed = pytest.importorskip("distributed")
+    """The workers inherit the credentials of this process."""
     slide = ds.open_slide(bucket.put(source, "cluster.tif"))
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-        ) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, **here) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         path = ds.write(slide, f"s3://{servers.BUCKET}/cluster.zarr", client=client)
     ds.verify(path)
     found = bucket.contents("cluster.zarr")
-    assert {name: data for name, data in found.items() if "/c/" in name} == {
-        name: data for name, data in expected["image"].items() if "/c/" in name
-    }
+    shards = [name for name in expected["image"] if "/c/" in name]
+    assert all(found[name] == expected["image"][name] for name in shards)
