@@ -87,21 +87,6 @@ def test_a_tile_that_kills_its_worker_is_named_and_all_else_is_done(tmp_path, so
 
 
 @pytest.mark.slow
-def test_several_such_tiles_and_a_pack(tmp_path, source):
-    switch = tmp_path / "switch"
-    switch.touch()
-    slide = fault_work.faulty(source, [(0, 0), (1400, 1400)], "killed", switch)
-    with cluster_of(2):
-        with pytest.raises(
-            ds.errors.WorkerKilledError, match=r"y 0, x 0, .*; .*y 1024, x 1024"
-        ) as error:
-            ds.write(slide, tmp_path / "a.zarr", resume=True)
-        assert error.value.blocks == ((0, 0), (2, 2))
-        with pytest.raises(ds.errors.WorkerKilledError, match=r"s\.tif: level 0, y 0, x 0, "):
-            ds.blank_map(slide, tile_size=100).compute()
-
-
-@pytest.mark.slow
 def test_a_task_that_takes_all_memory_is_named(tmp_path, source):
     switch = tmp_path / "switch"
     switch.touch()
