@@ -16,7 +16,7 @@ from dask_slides.cli.exit_codes import report_errors
 from dask_slides.cli.options import Command, CommonOptions, common_options
 from dask_slides.cli.progress import progress_shown
 from dask_slides.errors import SlideArgumentError
-from dask_slides.runtime.local_cluster import distributed_logs_above, local_cluster
+from dask_slides.runtime.local_cluster import local_cluster
 from dask_slides.runtime.scheduler import MEMORY
 from dask_slides.slide import Slide
 
@@ -42,9 +42,11 @@ def scheduler(common: CommonOptions, megapixels: float) -> Iterator[None]:
             with dask.config.set(scheduler="threads"):
                 yield
             return
+        from distributed.utils import silence_logging_cmgr
+
         level = logging.WARNING if common.verbose else logging.CRITICAL
         # a client that has lost its scheduler logs this when it is closed
-        with distributed_logs_above(level), _cluster(common, level):
+        with silence_logging_cmgr(level), _cluster(common, level):
             yield
 
 

@@ -56,11 +56,6 @@ class ImageJob:
     facts: Mapping[str, Any]
     """Attributes of dask_slides: the kind and the source of the store."""
 
-    @property
-    def zarr_format(self) -> int:
-        """Version of the Zarr format."""
-        return 2 if self.version == "0.4" else 3
-
     def key(self) -> dict[str, Any]:
         """Return the facts that must be equal to resume an unfinished store."""
         slide = self.slide
@@ -213,7 +208,7 @@ def _nodata(source: Source) -> dict[str, str]:
 
 def _create(unfinished: Transaction, job: ImageJob) -> None:
     """Create all arrays."""
-    group = unfinished.create(job.zarr_format)
+    group = unfinished.create(2 if job.version == "0.4" else 3)
     slide = job.slide
     for number, level in enumerate(job.plan.levels):
         shape = (slide.shape[2], *level.shape)
