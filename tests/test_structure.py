@@ -79,7 +79,6 @@ SHARED = re.compile(
 """Code that changes settings of the whole process."""
 OWNERS = {
     "runtime.local_cluster": "the cluster of the command line and the processes that it starts",
-    "cohort.workers": "a process that it starts",
     "cohort.run": "the logger of one run, which other code cannot access",
     "readers.codecs.fax": "the level of one logger, restored by the last thread",
     "readers.image_file": "warnings of Pillow only, restored by the last thread",

@@ -70,6 +70,7 @@ class _Run:
 
     def run(self, limit: int | None) -> None:
         """Find the slides that are done, and process at most `limit` of the others."""
+        pool = Pool()
         self._record_finished("todo")
         self.list.save()
         tally = self.list.tally
@@ -78,7 +79,6 @@ class _Run:
         marker = os.path.join(self._cohort.folder, RUN)
         with open(marker, "w", encoding="ascii") as stream:
             stream.write(self._identifier)
-        pool = Pool()
         try:
             remaining = [row.name for row in self.list.rows.values() if row.status == "todo"]
             remaining = remaining[:limit]
@@ -231,7 +231,7 @@ def run_cohort(
     ResumeError
         The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
-        The list of slides or an argument is wrong.
+        The list of slides or an argument is wrong, or the scheduler is Dask's pool of processes.
     """
     start = time.monotonic()
     folder = job_folder(job)

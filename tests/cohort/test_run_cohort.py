@@ -1,7 +1,6 @@
 """Runs over many slides: results, resumed runs, and failures of single slides."""
 
 import logging
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -68,24 +67,9 @@ def test_stores_equal_the_results_of_the_functions(slides, done, sync):
         assert row["pack_tiles"] == str(len(pack))
 
 
-@pytest.fixture
-def processes():
-    """Use two processes, which fork quickly from one with all imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dask_slides", "dask.array", "zarr", "tifffile", "imagecodecs"])
-    settings = {"scheduler": "processes", "num_workers": 2}
-    with dask.config.set(settings | {"multiprocessing.context": "forkserver"}):
-        yield
-
-
 @pytest.mark.parametrize("whole_below", [250, 0.01], ids=["whole", "by region"])
 def test_threads_give_the_same_stores(slides, done, tmp_path, threads, whole_below):
     ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS, whole_below=whole_below)
-    check_equal(tmp_path / "job", done)
-
-
-def test_processes_give_the_same_stores(slides, done, tmp_path, processes):
-    ds.run_cohort(slides, job=tmp_path / "job", steps=work.STEPS)
     check_equal(tmp_path / "job", done)
 
 
@@ -268,23 +252,7 @@ def test_a_limit_counts_only_processed_slides(slides, tmp_path, sync):
         assert result.todo == 3 - expected
 
 
-def test_a_slide_that_kills_its_process_is_named(slides, tmp_path, processes):
-    check_killer_is_named(slides, tmp_path)
-
-
-@pytest.mark.slow
 def test_a_slide_that_kills_its_workers_is_named(slides, tmp_path):
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        distributed.LocalCluster(2, threads_per_worker=1, silence_logs=50, **here) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-        client.as_current(),
-    ):
-        check_killer_is_named(slides, tmp_path)
-
-
-def check_killer_is_named(slides, tmp_path):
     (tmp_path / RUN).write_text("1")
     killer = shutil.copy(slides / "s0000.tif", tmp_path / "killer.tif")
     paths = [slides / "s0000.tif", slides / "s0001.tif", killer, slides / "s0002.tif"]
@@ -293,9 +261,16 @@ def check_killer_is_named(slides, tmp_path):
                  identify(path), (work.Killing(),), "1")
         for path in map(str, paths)
     ]  # fmt: skip
-    pool = Pool()
-    found = {outcome.name: outcome for outcome in pool.outcomes(jobs)}
-    pool.close()
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(2, threads_per_worker=1, silence_logs=50, **here) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        client.as_current(),
+    ):
+        pool = Pool()
+        found = {outcome.name: outcome for outcome in pool.outcomes(jobs)}
+        pool.close()
     assert {name for name, one in found.items() if one.status == "done"} == {
         "s0000", "s0001", "s0002"
     }  # fmt: skip
@@ -348,7 +323,12 @@ def test_wrong_jobs_and_limits_are_refused(slides, tmp_path):
     ):
         with pytest.raises(error, match=message):
             ds.run_cohort(slides, job=job, steps=["mask"], **options)
-    assert [one.name for one in tmp_path.iterdir()] == ["process_list.csv"]
+    with (
+        dask.config.set(scheduler="processes"),
+        pytest.raises(ds.errors.SlideArgumentError, match="cannot use scheduler='processes'"),
+    ):
+        ds.run_cohort(slides, job=tmp_path / "job", steps=["mask"])
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["job", "process_list.csv"]
 
 
 def test_a_slide_without_memory_for_a_task_fails(slides, tmp_path, sync, monkeypatch):
