@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 from dask_slides.cohort.job import Outcome, SlideJob, failure, work_alone, work_on
@@ -122,6 +123,7 @@ class Pool:
         """Wait for the slides in flight, and cancel those that have not started."""
         if self._client is None:
             self._executor.shutdown(wait=True, cancel_futures=True)
-        else:  # the scheduler may be lost
+        else:
             wait(self._in_flight, STOP_SECONDS)
-            self._executor.shutdown(wait=False)
+            with suppress(Exception):  # a lost cluster has nothing to cancel
+                self._executor.shutdown(wait=False)

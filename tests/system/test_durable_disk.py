@@ -221,19 +221,6 @@ def test_a_folder_of_another_user(disk, source, as_child):
     assert as_child(as_nobody, slide, ours / "a.zarr") == ("written", "")
 
 
-def test_a_slide_of_another_user(disk, source, as_child):
-    """A slide without read permission is not reported as a problem of the output."""
-    if os.geteuid():
-        pytest.skip("only root can change the user")
-    folder = disk("size=64m,mode=0777")
-    slide = folder / "s.tif"
-    slide.write_bytes(source.read_bytes())
-    slide.chmod(0)
-    kind, text = as_child(as_nobody, slide, folder / "a.zarr")
-    assert kind not in ("OutputDeniedError", "written")
-    assert "s.tif" in text
-
-
 @pytest.mark.parametrize(
     ("number", "kind", "word"),
     [
