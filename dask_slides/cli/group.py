@@ -11,7 +11,7 @@ import click
 from dask_slides.cli import (
     crops,
     cutoff,
-    demo,
+    demo_command,
     doctor,
     info,
     mask,
@@ -24,7 +24,7 @@ from dask_slides.cli import (
 from dask_slides.core.version import __version__
 
 COMMANDS = (
-    info, doctor, sample, demo, resize, mask, cutoff, pack, crops, run, verify
+    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, run, verify
 )  # fmt: skip
 """Modules that each define a `command`."""
 

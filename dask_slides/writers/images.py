@@ -125,10 +125,10 @@ def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress |
     facts = {
         "kind": "cutoff",
         "source": cut.image.name,
-        "source_shape": cut.source_shape,
-        "rows": list(zip(cut.rows.starts, cut.rows.stops, strict=True)),
-        "columns": list(zip(cut.columns.starts, cut.columns.stops, strict=True)),
-        "factors": cut.factors,
+        "source_shape": list(cut.source_shape),
+        "rows": [list(pair) for pair in zip(cut.rows.starts, cut.rows.stops, strict=True)],
+        "columns": [list(pair) for pair in zip(cut.columns.starts, cut.columns.stops, strict=True)],
+        "factors": list(cut.factors),
     }
     label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
     return _write_store(

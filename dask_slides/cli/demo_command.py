@@ -1,0 +1,34 @@
+"""``dask-slides demo``: run every operation on a sample slide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from dask_slides.cli.demo import run_demo
+from dask_slides.cli.options import CommonOptions
+from dask_slides.cli.output import print_result
+from dask_slides.cli.scheduling import computing, scheduler
+
+
+@click.command("demo")
+@click.argument("folder", default="dask-slides-demo")
+@click.option("--side", type=click.IntRange(1024), default=8192,
+              help="side of the sample slide in pixels")  # fmt: skip
+@computing
+def command(folder: str, side: int, common: CommonOptions) -> None:
+    """Make a sample slide in FOLDER, run every operation on it and draw the results."""
+    if common.dry_run:
+        print_result(common, {"dry_run": True, "folder": folder}, [f"would write to {folder}"])
+        return
+    quiet = common.quiet or common.as_json
+    with scheduler(replace(common, quiet=True), side**2 / 1e6):
+        facts = run_demo(folder, side, common.overwrite, (lambda _: None) if quiet else click.echo)
+    lines = [
+        f"blank      {facts['blank_tiles']:,} of {facts['tiles']:,} tiles",
+        f"cut-off    {facts['gain']:.2f} times finer than resized, at the same longest side",
+        f"dense      {facts['dense_tiles']:,} tiles",
+        f"pictures (index.html shows them) and Zarr stores are in {facts['folder']}",
+    ]
+    print_result(common, facts, lines)
