@@ -3,12 +3,11 @@
 import itertools
 import json
 import os
-from dataclasses import dataclass
+from contextlib import contextmanager
 
 import dask
 import distributed
 import durable_work as work
-import numpy as np
 import pytest
 import servers
 import zarr
@@ -19,9 +18,7 @@ from rw_fixtures import noise, one_line
 
 import dask_slides as ds
 from dask_slides.cli import main
-from dask_slides.core.source import Level, Source
 from dask_slides.readers.tiff.source import TiffSource
-from dask_slides.slide import Slide
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 
@@ -45,22 +42,20 @@ def small():
     return ds.from_dask(noise(600, 600, 3))
 
 
-@dataclass(frozen=True)
-class FailingSource(Source):
-    """A source whose third read raises."""
+@contextmanager
+def reads_counted(limit=float("inf"), error=ConnectionAbortedError):
+    """Yield a list of the reads of slides inside the block; those after `limit` fail."""
+    found, read = [], TiffSource.read_valid
 
-    calls: list
-    error: type = ds.errors.TileDecodeError
-    levels: tuple = (Level((2000, 2100), (1.0, 1.0), (256, 256)),)
-    channels: int = 3
-    dtype: object = "uint8"
-    name: str = "fails"
+    def counted(self, level, region):
+        found.append(region)
+        if len(found) > limit:
+            raise error("the disk is gone")
+        return read(self, level, region)
 
-    def read(self, level, region):
-        self.calls.append(region)
-        if len(self.calls) == 3:
-            raise self.error("a.svs: damaged; fetch it again")
-        return np.full((region.height, region.width, 3), 7, self.dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TiffSource, "read_valid", counted)
+        yield found
 
 
 # ---------------------------------------------------------------- existing data
@@ -177,10 +172,10 @@ def test_an_error_leaves_no_files(target, source, kind):
     for old in (False, True):
         if old:
             work.write("pack", source, target.path)
-        before, failing = target.contents(), FailingSource([], kind, dtype=np.dtype("uint8"))
-        with dask.config.set(scheduler="sync"), pytest.raises(kind):
-            ds.write(Slide(failing, "fails", None), target.path, overwrite=old)
-        assert len(failing.calls) == 3  # after shards were written
+        before = target.contents()
+        with reads_counted(2, kind) as reads, pytest.raises(kind):
+            work.write("image", source, target.path, overwrite=old)
+        assert len(reads) == 3  # after shards were written
         assert target.contents() == before
         assert target.hidden() == []
 
@@ -188,59 +183,27 @@ def test_an_error_leaves_no_files(target, source, kind):
 # ---------------------------------------------------------------- resuming
 
 
-@dataclass
-class Reads:
-    """Counts the reads of slides; the one after `limit` of them fails."""
-
-    limit: float
-    count: int = 0
-
-
-@pytest.fixture
-def counted_reads():
-    """A function that counts reads inside a block, and lets one of them fail."""
-    read = TiffSource.read_valid
-
-    def start(patch, limit=float("inf")):
-        reads = Reads(limit)
-
-        def counted(self, level, region):
-            reads.count += 1
-            if reads.count > limit:
-                raise ConnectionAbortedError("the disk is gone")
-            return read(self, level, region)
-
-        patch.setattr(TiffSource, "read_valid", counted)
-        return reads
-
-    return start
-
-
-def begin(counted_reads, source, target, limit=3):
+def begin(source, target, limit=3):
     """Let a write fail after `limit` of its reads; finished tasks stay."""
-    with pytest.MonkeyPatch.context() as patch:
-        counted_reads(patch, limit)
-        with pytest.raises(ConnectionAbortedError):
-            work.write("image", source, target.path, resume=True)
+    with reads_counted(limit), pytest.raises(ConnectionAbortedError):
+        work.write("image", source, target.path, resume=True)
 
 
-def test_resuming_runs_only_unfinished_tasks(new_target, source, expected, counted_reads):
+def test_resuming_runs_only_unfinished_tasks(new_target, source, expected):
     first, second = new_target(), new_target()
-    with pytest.MonkeyPatch.context() as patch:
-        whole = counted_reads(patch)
+    with reads_counted() as whole:
         work.write("image", source, first.path)
-    begin(counted_reads, source, second)
+    begin(source, second)
     assert second.recorded() == 3
-    with pytest.MonkeyPatch.context() as patch:
-        rest = counted_reads(patch)
+    with reads_counted() as rest:
         work.write("image", source, second.path, resume=True)
-    assert rest.count == whole.count - 3
+    assert len(rest) == len(whole) - 3
     assert second.contents() == expected["image"]
     assert second.hidden() == []
 
 
-def test_a_different_store_is_not_resumed(target, source, expected, counted_reads):
-    begin(counted_reads, source, target)
+def test_a_different_store_is_not_resumed(target, source, expected):
+    begin(source, target)
     before = target.hidden()
     with pytest.raises(ds.errors.ResumeError, match=r"differs in .*kind") as error:
         work.write("cutoff", source, target.path, resume=True)
@@ -252,17 +215,17 @@ def test_a_different_store_is_not_resumed(target, source, expected, counted_read
     assert target.hidden() == []
 
 
-def test_a_slide_that_changed_is_not_resumed(target, source, tmp_path, counted_reads):
+def test_a_slide_that_changed_is_not_resumed(target, source, tmp_path):
     copy = tmp_path / "copy.tif"
     copy.write_bytes(source.read_bytes())
-    begin(counted_reads, copy, target)
+    begin(copy, target)
     os.utime(copy, ns=(1, 1))
     with pytest.raises(ds.errors.ResumeError, match=r"source\.identity\.mtime_ns"):
         work.write("image", copy, target.path, resume=True)
 
 
-def test_an_unfinished_store_without_a_finished_task_is_deleted(target, source, counted_reads):
-    begin(counted_reads, source, target, limit=0)
+def test_an_unfinished_store_without_a_finished_task_is_deleted(target, source):
+    begin(source, target, limit=0)
     assert target.contents() == {}
     assert target.hidden() == []
 
