@@ -148,45 +148,33 @@ def _kill_workers(cluster, chance, stop, killed, count):
             left, limit = left - 1, time.monotonic() + 60
 
 
-def kills(tmp_path, source, expected, count, per_cluster=10):
-    """Write repeatedly while workers are killed; return the numbers of kills and of writes.
+@pytest.mark.parametrize(
+    "count",
+    [4, pytest.param(int(os.environ.get("DASK_SLIDES_KILLS", "100")), marks=pytest.mark.slow)],
+)
+def test_killed_workers(tmp_path, source, expected, count):
+    """Write repeatedly while `count` workers are killed; each store equals an undisturbed one.
 
-    Start a new cluster every `per_cluster` kills.
+    A new cluster is started every ten kills.
     """
     seed = int(os.environ.get("DASK_SLIDES_SEED", "1"))
     print(f"DASK_SLIDES_SEED={seed}")
     chance, killed, writes = random.Random(seed), [], 0
     while len(killed) < count:
-        stop, some = threading.Event(), min(per_cluster, count - len(killed))
+        stop, some = threading.Event(), min(10, count - len(killed))
         with cluster_of(3, failures=100) as cluster:
-            thread = threading.Thread(
-                target=_kill_workers, args=(cluster, chance, stop, killed, some)
-            )
+            arguments = (cluster, chance, stop, killed, some)
+            thread = threading.Thread(target=_kill_workers, args=arguments)
             thread.start()
             try:
                 while thread.is_alive():
                     out = tmp_path / f"{writes}.zarr"
                     ds.write(work.made("image", source), out, resume=True)
                     ds.verify(out)
-                    assert contents(out) == expected
+                    assert contents(out) == expected["image"]
                     writes += 1
             finally:
                 stop.set()
                 thread.join()
-    assert sorted(os.listdir(tmp_path)) == sorted(f"{n}.zarr" for n in range(writes))
-    return len(killed), writes
-
-
-def test_killed_workers(tmp_path, source, expected):
-    killed, writes = kills(tmp_path, source, expected["image"], 4)
-    assert killed == 4
-    assert writes
-
-
-@pytest.mark.slow
-def test_a_hundred_killed_workers(tmp_path, source, expected):
-    """Kill DASK_SLIDES_KILLS workers; each store equals an undisturbed one."""
-    count = int(os.environ.get("DASK_SLIDES_KILLS", "100"))
-    killed, writes = kills(tmp_path, source, expected["image"], count)
-    print(f"{killed} workers were killed in {writes} writes")
-    assert killed == count
+    assert len(killed) == count
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{n}.zarr" for n in range(writes)) != []

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import resource
 import stat
@@ -146,14 +145,12 @@ def test_a_disk_that_becomes_read_only(disk, source, expected):
 
 
 @pytest.fixture
-def as_child():
+def as_child(processes):
     """Return a function that runs another one in a separate process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dask_slides", "dask.array", "zarr", "tifffile"])
 
     def run(target, *args):
-        results = context.Queue()
-        process = context.Process(target=target, args=(*args, results))
+        results = processes.Queue()
+        process = processes.Process(target=target, args=(*args, results))
         process.start()
         found = results.get(timeout=60)
         process.join()
