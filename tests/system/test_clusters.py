@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import dask
-import durable_work as work
 import fault_work
 import pytest
 import yaml
@@ -26,11 +25,6 @@ from scheduler_processes import scheduler_and_worker
 
 from dask_slides.cli import main
 from dask_slides.runtime.local_cluster import LOW_OVERHEAD, local_cluster
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("clusters") / "s.tif")
 
 
 def test_other_machines_cannot_reach_a_local_cluster():
@@ -89,7 +83,7 @@ def resize_command(source, out, scheduler):
     return [sys.executable, "-m", "dask_slides", *map(str, words)]
 
 
-def test_tls(tmp_path, source):
+def test_tls(tmp_path, source, expected):
     """Run a scheduler and a worker with TLS; a client without a certificate is refused."""
     from distributed.security import Security
 
@@ -112,8 +106,7 @@ def test_tls(tmp_path, source):
         assert not out.exists()
         run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
-    work.write("image", source, tmp_path / "b.zarr")
-    assert contents(out) == contents(tmp_path / "b.zarr")
+    assert contents(out) == expected["image"]
 
 
 def free_port():
@@ -123,7 +116,7 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_the_recipe_for_ssh(tmp_path, source):
+def test_the_recipe_for_ssh(tmp_path, source, expected):
     """Run `dask ssh` over a real SSH connection; both hosts are this machine."""
     asyncssh = pytest.importorskip("asyncssh")
     words = block("sh", "dask ssh").split("\n", 1)[0].split()
@@ -159,8 +152,7 @@ def test_the_recipe_for_ssh(tmp_path, source):
                 one.wait(20)
             one.kill()
             one.wait()
-    work.write("image", source, tmp_path / "b.zarr")
-    assert contents(out) == contents(tmp_path / "b.zarr")
+    assert contents(out) == expected["image"]
     wait_until(lambda: not answers(port))
 
 

@@ -21,16 +21,6 @@ distributed = pytest.importorskip("distributed")
 Status = distributed.core.Status
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("cluster") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def expected(source, tmp_path_factory):
-    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
-
-
 @contextmanager
 def cluster_of(workers, failures=0, **options):
     """Start a cluster of processes that gives up a task after it killed `failures` + 1 workers."""

@@ -25,16 +25,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("disk") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def expected(source, tmp_path_factory):
-    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
-
-
 def mounted(*words):
     return subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
 

@@ -18,16 +18,6 @@ import dask_slides as ds
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("signals") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def expected(source, tmp_path_factory):
-    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
-
-
 def started(folder, *words):
     """Start a command in its own process group; return it once a read waits."""
     command = [sys.executable, str(SUPPORT / "fault_work.py"), str(folder), *map(str, words)]
