@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cohort_work as work
 import dask
-import distributed
 import numpy as np
 import pytest
+from scheduler_processes import local_client
 
 import dask_slides as ds
 from dask_slides.cohort.job import RUN, Outcome, SlideJob
@@ -261,13 +261,7 @@ def test_a_slide_that_kills_its_workers_is_named(slides, tmp_path):
                  identify(path), (work.Killing(),), "1")
         for path in map(str, paths)
     ]  # fmt: skip
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        distributed.LocalCluster(2, threads_per_worker=1, silence_logs=50, **here) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-        client.as_current(),
-    ):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_client(2):
         pool = Pool()
         found = {outcome.name: outcome for outcome in pool.outcomes(jobs)}
         pool.close()

@@ -1,10 +1,11 @@
-"""Run a Dask scheduler and its worker as separate processes of this machine."""
+"""Run a Dask scheduler and workers as separate processes of this machine."""
 
 import json
 import subprocess
 import sys
 from contextlib import contextmanager
 
+import distributed
 import fault_work
 
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -37,3 +38,17 @@ def scheduler_and_worker(file, workers=2, host="127.0.0.1", **options):
         for one in processes:
             one.kill()
             one.wait()
+
+
+@contextmanager
+def local_client(workers, threads=1, **options):
+    """Yield a client of a new local cluster, which is the scheduler inside the block."""
+    options = {"processes": True, "host": "127.0.0.1", "silence_logs": 50} | options
+    options |= {"n_workers": workers, "threads_per_worker": threads}
+    with (
+        # without an address the dashboard would use port 8787
+        distributed.LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        client.as_current(),
+    ):
+        yield client

@@ -11,39 +11,21 @@ import dask
 import durable_work as work
 import fault_work
 import pytest
+from distributed.core import Status
 from durable_work import contents
 from rw_fixtures import one_line
+from scheduler_processes import local_client
 
 import dask_slides as ds
 from dask_slides.runtime.local_cluster import TIMEOUTS
-
-distributed = pytest.importorskip("distributed")
-Status = distributed.core.Status
 
 
 @contextmanager
 def cluster_of(workers, failures=0, **options):
     """Start a cluster of processes that gives up a task after it killed `failures` + 1 workers."""
-    with (
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": failures,
-                **TIMEOUTS,
-            }
-        ),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # None would use port 8787
-            host="127.0.0.1",
-            silence_logs=50,
-            **options,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-        client.as_current(),
-    ):
-        yield cluster
+    settings = {"distributed.scheduler.allowed-failures": failures, **TIMEOUTS}
+    with dask.config.set(settings), local_client(workers, **options) as client:
+        yield client.cluster
 
 
 def journal(folder):

@@ -4,7 +4,6 @@ import os
 
 import dask
 import dask.array as da
-import distributed
 import numpy as np
 import pytest
 import tifffile
@@ -12,6 +11,7 @@ import zarr
 from dask.delayed import Delayed
 from durable_work import contents
 from rw_fixtures import noise, one_line, segments, tissue
+from scheduler_processes import local_client
 
 import dask_slides as ds
 
@@ -147,18 +147,12 @@ def test_an_error_of_a_worker_is_raised_unchanged(tmp_path, client):
 def test_a_worker_without_memory_for_a_task_is_refused_before_writing(tmp_path):
     """The worker has 50 MB for each of two threads; the client is used for this call only."""
     slide = ds.from_dask(da.zeros((4500, 4500, 3), dtype="uint8", chunks=-1))
-    kind = {"n_workers": 1, "threads_per_worker": 2, "memory_limit": "100MB", "silence_logs": 50}
-    here = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}  # None is port 8787
-    with (
-        distributed.LocalCluster(**kind, **here) as small,
-        distributed.Client(small, set_as_default=False) as client,
-    ):
-        message = r"needs \d+ MB and a thread has 50 MB"
+    message = r"needs \d+ MB and a thread has 50 MB"
+    with local_client(1, 2, memory_limit="100MB") as client, dask.config.set(scheduler="sync"):
         with pytest.raises(ds.errors.SlideMemoryError, match=message):
             ds.write(slide, tmp_path / "a.zarr", client=client)
         assert os.listdir(tmp_path) == []
-        with dask.config.set(scheduler="sync"):
-            ds.write(slide, tmp_path / "a.zarr")
+        ds.write(slide, tmp_path / "a.zarr")
 
 
 def test_shards_are_smaller_if_memory_is_short(tmp_path):

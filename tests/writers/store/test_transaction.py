@@ -6,7 +6,6 @@ import os
 from contextlib import contextmanager
 
 import dask
-import distributed
 import durable_work as work
 import pytest
 import servers
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 from durable_work import contents
 from remote_fixtures import BucketTarget, FolderTarget
 from rw_fixtures import noise, one_line
+from scheduler_processes import local_client
 
 import dask_slides as ds
 from dask_slides.cli import main
@@ -321,12 +321,8 @@ def test_the_command_line_writes_to_buckets(bucket, source, tmp_path):
 def test_a_cluster_reads_and_writes_buckets(bucket, source, expected):
     """The workers inherit the credentials of this process."""
     slide = ds.open_slide(bucket.put(source, "cluster.tif"))
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with (
-        distributed.LocalCluster(2, threads_per_worker=1, **here) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        path = ds.write(slide, f"s3://{servers.BUCKET}/cluster.zarr", client=client)
+    with local_client(2):
+        path = ds.write(slide, f"s3://{servers.BUCKET}/cluster.zarr")
     ds.verify(path)
     found = bucket.contents("cluster.zarr")
     shards = [name for name in expected["image"] if "/c/" in name]
