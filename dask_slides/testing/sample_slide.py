@@ -111,7 +111,7 @@ def sample_slide(
 
 def _check(path: str, shape: Any, tile: Any, codec: Any, mpp: Any, seed: Any) -> None:
     def is_whole(value: Any, least: int) -> bool:
-        return isinstance(value, (int, np.integer)) and value >= least
+        return isinstance(value, (int, np.integer)) and bool(value >= least)
 
     pair = isinstance(shape, (tuple, list)) and len(shape) == 2
     if not (pair and all(is_whole(n, 1) for n in shape)):
