@@ -6,9 +6,10 @@ To add a step, write a class here and add it to `STEPS`.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
@@ -63,7 +64,7 @@ class BlankMaps:
         return computed
 
 
-class Step(Protocol):
+class Step(ABC):
     """An operation that runs on each slide and writes one store."""
 
     name: ClassVar[str]
@@ -72,46 +73,32 @@ class Step(Protocol):
     counts: ClassVar[tuple[str, ...]]
     """Names of its counts in the process list."""
 
+    @abstractmethod
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        ...
 
+    @abstractmethod
     def estimate(self, slide: Slide) -> Estimate:
-        """Estimate the step without reading pixels."""
-        ...
+        """Estimate the step without reading pixels; the values may be upper bounds."""
 
+    @abstractmethod
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions at which the step reads level 0; 1 is full resolution."""
-        ...
 
+    @abstractmethod
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        ...
 
     def write(self, obj: Any, target: Target) -> None:
         """Write the object that `build` returned."""
-        ...
+        write_to(obj, target, getattr(self, "ome_zarr", "0.5"))
 
 
 @dataclass(frozen=True)
-class _Image:
-    """Base of the steps that write OME-Zarr."""
-
-    ome_zarr: str = "0.5"
-
-    def check(self) -> None:
-        """Raise SlideArgumentError for arguments that no slide accepts."""
-        check_version(self.ome_zarr)
-
-    def write(self, obj: Any, target: Target) -> None:
-        """Write the object that `build` returned."""
-        write_to(obj, target, self.ome_zarr)
-
-
-@dataclass(frozen=True)
-class _Scaled(_Image):
+class _Scaled(Step):
     """Base of the steps with the scale arguments of `resize`."""
 
+    ome_zarr: str = "0.5"
     downsample: float | None = None
     mpp: Mpp = None
     max_size: int | None = None
@@ -126,7 +113,7 @@ class _Scaled(_Image):
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        super().check()
+        check_version(self.ome_zarr)
         resize(_any_slide(), **self.scale)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
@@ -135,19 +122,20 @@ class _Scaled(_Image):
 
 
 @dataclass(frozen=True)
-class Mask(_Image):
+class Mask(Step):
     """Compute the blank map; the arguments are those of `blank_map`."""
 
     name: ClassVar[str] = "mask"
     suffix: ClassVar[str] = ".mask.ome.zarr"
     counts: ClassVar[tuple[str, ...]] = ("tiles", "blank")
 
+    ome_zarr: str = "0.5"
     tile_size: Any = None
     detector: Detector = DEFAULT_DETECTOR
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        super().check()
+        check_version(self.ome_zarr)
         _check_blank_map(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
@@ -218,7 +206,7 @@ class Cutoff(_Scaled):
 
 
 @dataclass(frozen=True)
-class Pack:
+class Pack(Step):
     """Pack the dense tiles; the arguments are those of `pack_tiles`."""
 
     name: ClassVar[str] = "pack"
@@ -268,10 +256,6 @@ class Pack:
         else:
             pack = pack_tiles(slide, **options, detector=detector)
         return pack, {"tiles": len(pack)}
-
-    def write(self, obj: Any, target: Target) -> None:
-        """Write the object that `build` returned."""
-        write_to(obj, target)
 
 
 def _check_blank_map(tile_size: Any, detector: Any) -> None:

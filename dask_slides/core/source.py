@@ -250,12 +250,8 @@ def iter_pieces(source: Source, level: int, region: Region, max_pixels: int) -> 
     """
     tiles = source.tiles(level, region)
     if tiles is not None:
-        return map(_piece_of_tile, tiles)
+        return ((part, pixels, (), None) for part, pixels in tiles)
     return _iter_strips(source, level, region, max_pixels)
-
-
-def _piece_of_tile(tile: tuple[Region, Array]) -> Piece:
-    return *tile, (), None
 
 
 def _iter_strips(source: Source, level: int, region: Region, max_pixels: int) -> Iterator[Piece]:

@@ -147,20 +147,17 @@ def _read_block(reader: PackReader, starts: tuple[int, ...], block_id: Any) -> A
 def _check_codecs(path: str, array: Any) -> None:
     """Raise SlideFormatError unless the tiles are encoded as `write` encodes them."""
     codecs = array.metadata.to_dict()["codecs"]
+    index, location = INDEX_CODECS, "end"
     if array.shards is not None:
         sharding = codecs[0]["configuration"]
-        codecs = sharding["codecs"]
+        codecs, location = sharding["codecs"], sharding.get("index_location", "end")
         index = tuple(codec["name"] for codec in sharding["index_codecs"])
-        if index != INDEX_CODECS or sharding.get("index_location", "end") != "end":
-            raise SlideFormatError(
-                f"{path}: the index of its shards is not that of a tile pack; write the pack again"
-            )
     names = tuple(codec["name"] for codec in codecs)
     order = codecs[0].get("configuration", {}).get("endian") or sys.byteorder
-    if names != TILE_CODECS or order != sys.byteorder:
+    if (names, index, location, order) != (TILE_CODECS, INDEX_CODECS, "end", sys.byteorder):
         raise SlideFormatError(
-            f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), and this version "
-            f"reads {', '.join(TILE_CODECS)} ({sys.byteorder} endian); write the pack again"
+            f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), or shards in "
+            "another way than write() does; write the pack again"
         )
 
 

@@ -34,30 +34,6 @@ def test_starts(shape, tile, stride, edge):
     assert (grid.rows, grid.cols) == (len(grid.starts(0)), len(grid.starts(1)))
 
 
-@given(shapes, tiles, st.sampled_from(["pad", "shift"]))
-def test_only_drop_leaves_out_pixels(shape, tile, edge):
-    grid = TileGrid(shape, tile, tile, edge)
-    seen = np.zeros(shape, int)
-    for row in range(grid.rows):
-        for col in range(grid.cols):
-            region = grid.region(row, col)
-            assert region.within(shape)
-            seen[region.slices()] += 1
-    assert seen.min() >= 1
-    if edge == "pad":
-        assert seen.max() == 1
-
-
-@given(shapes, tiles)
-def test_drop_has_only_whole_tiles(shape, tile):
-    grid = TileGrid(shape, tile, tile, "drop")
-    for row in range(grid.rows):
-        for col in range(grid.cols):
-            region = grid.region(row, col)
-            assert region.within(shape) and (region.height, region.width) == tile
-    assert grid.rows * grid.cols == (shape[0] // tile[0]) * (shape[1] // tile[1])
-
-
 @given(shapes, tiles, strides, st.sampled_from(["pad", "shift"]))
 def test_span_is_the_smallest_region_of_its_tiles(shape, tile, stride, edge):
     grid = TileGrid(shape, tile, stride, edge)
