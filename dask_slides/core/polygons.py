@@ -93,6 +93,16 @@ class Polygons(EqualByFields):
         counts = [1 + len(outline.holes) for outline in outlines]
         return cls(points, starts_of([len(ring) for ring in rings]), starts_of(counts))
 
+    @classmethod
+    def from_shapely(cls, shapes: Array) -> Polygons:
+        """Return polygons of shapely, which have x before y."""
+        shapely = import_shapely()
+        _, points, (rings, polygons) = shapely.to_ragged_array(shapes)
+        open_rings = np.ones(len(points), bool)
+        open_rings[rings[1:] - 1] = False  # the last point of a ring repeats the first one
+        starts = rings - np.arange(len(rings))
+        return cls(points[open_rings, 1::-1], starts.astype(np.int64), polygons.astype(np.int64))
+
     @property
     def point_starts(self) -> NDArray[np.int64]:
         """(polygons + 1): first point of each polygon, and the number of points."""

@@ -15,7 +15,9 @@ from dask_slides.numerics.box_areas import Edges, areas_in_boxes
 _BOXES = 10_000
 """Boxes that are processed at a time, which bounds the memory."""
 _POINTS = 500
-"""Points of a polygon above which it is cut into parts before it is compared with many boxes."""
+"""Points of a polygon above which it is cut into parts: each is near fewer boxes."""
+_HALVINGS = 40
+"""Enough for any polygon whose points are not all at one place."""
 
 
 def covered_areas(
@@ -47,27 +49,26 @@ def covered_areas(
     areas = np.zeros((len(boxes), classes))
     if not len(polygons) or not len(boxes):
         return areas
-    scene = _scene(polygons)
-    meets, tree = scene.which_meet(labels), scene.shapely.STRtree(scene.shapes)
+    parts = _Parts.of(polygons, labels)
+    tree = parts.shapely.STRtree(parts.shapes)
     for first in range(0, len(boxes), _BOXES):
-        part = slice(first, first + _BOXES)
-        cells = scene.shapely.box(*low[part, ::-1].T, *high[part, ::-1].T)
-        box, polygon = tree.query(cells)
-        pairs = _Pairs(scene, cells[box], low[part][box], high[part][box], polygon)
-        key = box * classes + labels[polygon]
-        of_keys = _areas_of_keys(pairs, key, meets[polygon], len(cells) * classes)
-        areas[part] = of_keys.reshape(-1, classes)
+        batch = slice(first, first + _BOXES)
+        cells = parts.shapely.box(*low[batch, ::-1].T, *high[batch, ::-1].T)
+        box, part = tree.query(cells)
+        pairs = _Pairs(parts, part, cells[box], low[batch][box], high[batch][box])
+        key = box * classes + parts.labels[part]
+        areas[batch] = _areas_of_keys(pairs, key, len(cells) * classes).reshape(-1, classes)
     return areas
 
 
-def _areas_of_keys(pairs: _Pairs, key: Array, meets: Array, keys: int) -> Array:
+def _areas_of_keys(pairs: _Pairs, key: Array, keys: int) -> Array:
     """Return the area of the union of all pairs with one key, a box and a class, for each key."""
     areas, full = np.zeros(keys), np.zeros(keys, bool)
     whole = pairs.whole()
     full[key[whole]] = True
     areas[key[whole]] = np.prod(pairs.high[whole] - pairs.low[whole], axis=1)
-    rest = ~full[key] & pairs.overlap()
-    united = rest & meets
+    rest = ~full[key]
+    united = rest & pairs.parts.meets[pairs.part]
     united[united] = np.bincount(key[united], minlength=keys)[key[united]] > 1
     single = rest & ~united
     areas += np.bincount(key[single], pairs.take(single).areas(), keys)
@@ -78,111 +79,112 @@ def _areas_of_keys(pairs: _Pairs, key: Array, meets: Array, keys: int) -> Array:
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """All polygons, and what is known of them before the boxes are."""
+class _Parts:
+    """Valid polygons of few points, which are all of an annotated polygon or a part of it."""
 
     shapely: Any
     shapes: Array
-    """(n,) polygons of shapely, valid."""
+    """(n,) polygons of shapely."""
     edges: Edges
-    complex: NDArray[np.bool_]
-    """(n,): shapely cuts the polygon, because it has many points or was repaired."""
+    labels: NDArray[np.int64]
+    """(n,): class."""
+    meets: NDArray[np.bool_]
+    """(n,): whether it meets a part of another polygon of its class."""
     low: Array
     """(n, 2): least y and x."""
     high: Array
     """(n, 2): greatest y and x."""
 
-    def which_meet(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which polygons meet another one of their class."""
-        meets = np.zeros(len(self.shapes), bool)
-        one, other = self.shapely.STRtree(self.shapes).query(self.shapes)
-        pairs = (one < other) & (labels[one] == labels[other])
-        one, other = one[pairs], other[pairs]
-        found = self.shapely.intersects(self.shapes[one], self.shapes[other])
-        meets[one[found]] = meets[other[found]] = True
-        return meets
+    @classmethod
+    def of(cls, polygons: Polygons, labels: NDArray[np.int64]) -> _Parts:
+        """Repair polygons that cross themselves, and cut those of many points."""
+        shapely = import_shapely()
+        shapes = polygons.to_shapely()
+        wrong = ~shapely.is_valid(shapes)
+        shapes[wrong] = shapely.make_valid(shapes[wrong], method="structure", keep_collapsed=False)
+        shapes, owner = _cut(shapely, shapes)
+        shapely.prepare(shapes)
+        labels = labels[owner]
+        parts = Polygons.from_shapely(shapes)
+        low, high = np.split(parts.bounds, 2, axis=1)
+        meets = _which_meet(shapely, shapes, labels, owner)
+        return cls(shapely, shapes, Edges.of(parts), labels, meets, low, high)
 
 
-def _scene(polygons: Polygons) -> _Scene:
-    shapely = import_shapely()
-    shapes = polygons.to_shapely()
-    wrong = ~shapely.is_valid(shapes)
-    shapes[wrong] = shapely.make_valid(shapes[wrong], method="structure", keep_collapsed=False)
-    shapely.prepare(shapes)
-    large = np.diff(polygons.point_starts) > _POINTS
-    bounds = polygons.bounds
-    return _Scene(shapely, shapes, Edges.of(polygons), large | wrong, bounds[:, :2], bounds[:, 2:])
+def _cut(shapely: Any, shapes: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Return polygons of up to `_POINTS` points that make up `shapes`, and the index of each."""
+    shapes, owner = shapely.get_parts(shapes, return_index=True)
+    for _ in range(_HALVINGS):
+        large = shapely.get_num_coordinates(shapes) > _POINTS
+        if not large.any():
+            break
+        whole = np.tile(shapes[large], 2)
+        halves = shapely.intersection(whole, shapely.box(*_halves(shapely.bounds(shapes[large])).T))
+        pieces, index = shapely.get_parts(halves, return_index=True)
+        flat = shapely.get_dimensions(pieces) < 2  # lines and points along the cut
+        shapes = np.concatenate([shapes[~large], pieces[~flat]])
+        owner = np.concatenate([owner[~large], np.tile(owner[large], 2)[index[~flat]]])
+    return shapes, owner
+
+
+def _halves(bounds: Array) -> Array:
+    """Return the first halves of boxes (n, 4) along their longer sides, then the second ones."""
+    first, second = bounds.copy(), bounds.copy()
+    along_y = bounds[:, 3] - bounds[:, 1] > bounds[:, 2] - bounds[:, 0]
+    for axis, chosen in ((0, ~along_y), (1, along_y)):
+        middle = (bounds[chosen, axis] + bounds[chosen, 2 + axis]) / 2
+        first[chosen, 2 + axis] = second[chosen, axis] = middle
+    return np.concatenate([first, second])
+
+
+def _which_meet(shapely: Any, shapes: Array, labels: Array, owner: Array) -> NDArray[np.bool_]:
+    """Return which parts meet one of the same class and of another polygon."""
+    meets = np.zeros(len(shapes), bool)
+    one, other = shapely.STRtree(shapes).query(shapes)
+    pairs = (one < other) & (labels[one] == labels[other]) & (owner[one] != owner[other])
+    one, other = one[pairs], other[pairs]
+    found = shapely.intersects(shapes[one], shapes[other])
+    meets[one[found]] = meets[other[found]] = True
+    return meets
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of a box and a polygon that are near each other."""
+    """Pairs of a part and a box that are near each other."""
 
-    scene: _Scene
+    parts: _Parts
+    part: Array
+    """(n,) number of the part."""
     cells: Array
     """(n,) box of shapely."""
     low: Array
     """(n, 2) y and x where the box begins."""
     high: Array
     """(n, 2) y and x where the box ends."""
-    polygon: Array
-    """(n,) number of the polygon."""
 
     def take(self, at: Array) -> _Pairs:
         """Return some of the pairs."""
-        cells, low, high, polygon = (x[at] for x in (self.cells, self.low, self.high, self.polygon))
-        return _Pairs(self.scene, cells, low, high, polygon)
-
-    def overlap(self) -> NDArray[np.bool_]:
-        """Return where the rectangle around the polygon has a part in the box."""
-        low, high = self.scene.low[self.polygon], self.scene.high[self.polygon]
-        return np.asarray(((low < self.high) & (high > self.low)).all(axis=1))
+        part, cells, low, high = (x[at] for x in (self.part, self.cells, self.low, self.high))
+        return _Pairs(self.parts, part, cells, low, high)
 
     def whole(self) -> NDArray[np.intp]:
-        """Return the indices of the pairs whose polygon covers the whole box."""
-        low, high = self.scene.low[self.polygon], self.scene.high[self.polygon]
+        """Return the indices of the pairs whose part covers the whole box."""
+        low, high = self.parts.low[self.part], self.parts.high[self.part]
         around = np.flatnonzero(((low <= self.low) & (high >= self.high)).all(axis=1))
-        shapes = self.scene.shapes[self.polygon[around]]
-        return np.asarray(around[self.scene.shapely.contains(shapes, self.cells[around])])
+        shapes = self.parts.shapes[self.part[around]]
+        return np.asarray(around[self.parts.shapely.contains(shapes, self.cells[around])])
 
     def areas(self) -> Array:
-        """Return the area of each polygon in its box."""
-        areas, hard = np.zeros(len(self.polygon)), self.scene.complex[self.polygon]
-        areas[hard] = self.scene.shapely.area(self.take(hard).pieces())
-        easy = self.take(~hard)
-        areas[~hard] = areas_in_boxes(self.scene.edges, easy.polygon, easy.low, easy.high)
-        return areas
+        """Return the area of each part in its box."""
+        return areas_in_boxes(self.parts.edges, self.part, self.low, self.high)
 
     def united_areas(self, index: Array) -> Array:
-        """Return the areas of the unions of the polygons of pairs with one index and one box."""
-        shapely = self.scene.shapely
-        shapes = self.scene.shapes[self.polygon]
-        hard = self.scene.complex[self.polygon]
-        shapes[hard] = self.take(hard).pieces()  # its other parts need not be united
+        """Return the areas of the unions of the parts of pairs with one index and one box."""
+        shapely = self.parts.shapely
         order = np.argsort(index, kind="stable")
-        together = shapely.geometrycollections(shapes[order], indices=index[order])
+        together = shapely.geometrycollections(
+            self.parts.shapes[self.part[order]], indices=index[order]
+        )
         unions = shapely.union_all(together[:, None], axis=1)
         cells = self.cells[order][np.flatnonzero(np.diff(index[order], prepend=-1))]
         return np.asarray(shapely.area(shapely.intersection(unions, cells)))
-
-    def pieces(self) -> Array:
-        """Return the intersections, as polygons of shapely."""
-        pieces = np.empty(len(self.polygon), object)
-        for one in np.unique(self.polygon):
-            pairs = self.polygon == one
-            pieces[pairs] = self.take(pairs)._halved(self.scene.shapes[one])
-        return pieces
-
-    def _halved(self, shape: Any) -> Array:
-        """Return the intersections of the boxes with `shape`, from ever smaller parts of it."""
-        shapely = self.scene.shapely
-        if len(self.cells) <= 2 or shapely.get_num_coordinates(shape) <= _POINTS:
-            return np.asarray(shapely.intersection(shape, self.cells))
-        axis = int(np.argmax(np.ptp(self.low, axis=0)))
-        pieces = np.empty(len(self.cells), object)
-        for at in np.array_split(np.argsort(self.low[:, axis], kind="stable"), 2):
-            half = self.take(at)
-            (y, x), (stop_y, stop_x) = half.low.min(axis=0), half.high.max(axis=0)
-            part = shapely.intersection(shape, shapely.box(x, y, stop_x, stop_y))
-            pieces[at] = half._halved(part)
-        return pieces
