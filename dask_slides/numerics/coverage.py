@@ -14,7 +14,7 @@ from dask_slides.numerics.box_areas import Edges, areas_in_boxes
 
 _BOXES = 10_000
 """Boxes that are processed at a time, which bounds the memory."""
-_POINTS = 500
+_POINTS = 100
 """Points of a polygon above which it is cut into parts: each is near fewer boxes."""
 _HALVINGS = 40
 """Enough for any polygon whose points are not all at one place."""
