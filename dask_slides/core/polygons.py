@@ -97,6 +97,8 @@ class Polygons(EqualByFields):
     def from_shapely(cls, shapes: Array) -> Polygons:
         """Return polygons of shapely, which have x before y."""
         shapely = import_shapely()
+        if not len(shapes):
+            return cls.of(())
         _, points, (rings, polygons) = shapely.to_ragged_array(shapes)
         open_rings = np.ones(len(points), bool)
         open_rings[rings[1:] - 1] = False  # the last point of a ring repeats the first one

@@ -113,7 +113,9 @@ class _Parts:
 
 def _cut(shapely: Any, shapes: Array) -> tuple[Array, NDArray[np.int64]]:
     """Return polygons of up to `_POINTS` points that make up `shapes`, and the index of each."""
-    shapes, owner = shapely.get_parts(shapes, return_index=True)
+    owner = np.flatnonzero(~shapely.is_empty(shapes))
+    shapes, index = shapely.get_parts(shapes[owner], return_index=True)
+    owner = owner[index]
     for _ in range(_HALVINGS):
         large = shapely.get_num_coordinates(shapes) > _POINTS
         if not large.any():

@@ -7,6 +7,7 @@ longitude and latitude. It is read and written here, below the writers, because 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import secrets
@@ -104,12 +105,13 @@ def _collection(features: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _annotation(outline: Outline, classification: str, rgb: list[int]) -> dict[str, Any]:
     """Return an annotation of QuPath."""
-    geometry = outline.__geo_interface__
-    content = json.dumps([classification, geometry["coordinates"]])
+    points = hashlib.sha256()
+    for ring in outline.rings:
+        points.update(ring.astype("<f8").tobytes() + b"/")
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, content)),
-        "geometry": geometry,
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{classification} {points.hexdigest()}")),
+        "geometry": outline.__geo_interface__,
         "properties": {
             "objectType": "annotation",
             "classification": {"name": classification, "color": rgb},

@@ -35,8 +35,7 @@ def test_polygons_are_a_sequence_of_outlines(outlines, data):
     made = polygons.to_shapely()
     assert shapely.is_valid(made).all()
     assert shapely.area(made).tolist() == [one.area for one in outlines]
-    if outlines:
-        assert list(Polygons.from_shapely(made)) == outlines
+    assert list(Polygons.from_shapely(made)) == outlines
     assert all(
         one.equals(shapely.geometry.shape(outline))
         for one, outline in zip(made, outlines, strict=True)

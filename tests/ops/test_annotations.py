@@ -83,6 +83,14 @@ def test_a_polygon_that_crosses_itself_is_repaired():
     np.testing.assert_allclose(shares, 0.5)
 
 
+def test_a_polygon_without_area_covers_nothing():
+    flat = Outline(np.array([[0, 0], [5, 5], [10, 10]]))
+    for others in ([], [Outline(rectangle(0, 0, 5, 10))]):
+        annotations = Annotations.of([flat, *others], ["a"] * (1 + len(others)))
+        _, shares = class_coverage(annotations, [[0, 0, 10, 10]])
+        np.testing.assert_allclose(shares, [[0.5 * len(others)]])
+
+
 def test_labels_of_boxes():
     annotations = Annotations.of(
         [Outline(rectangle(0, 0, 10, 6)), Outline(rectangle(0, 4, 10, 6))], ["left", "right"]
