@@ -79,6 +79,12 @@ def _labelled(mask: Array) -> Array:
     return np.asarray(ndimage.label(np.pad(mask, 1))[0])
 
 
+_TURNS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], np.int8)
+"""Corners at a point whose pixels around it are True: top left 1, top right 2, then 4 and 8."""
+_FALLING = 1 + 8
+"""Top left and bottom right are True."""
+
+
 def _corners(pieces: Array) -> tuple[Array, Array, Array]:
     """Return row and column of the corners of all rings, and the next one along y of each.
 
@@ -89,28 +95,29 @@ def _corners(pieces: Array) -> tuple[Array, Array, Array]:
         . B      blank pixel, or it would touch itself; otherwise one around A and one around B.
     """
     inside = (pieces > 0).view(np.uint8)
-    top, bottom = inside[:-1, :-1] + 2 * inside[:-1, 1:], inside[1:, :-1] + 2 * inside[1:, 1:]
-    around = top + 4 * bottom
-    width = around.shape[1]
-    turns = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], np.int8)[around.reshape(-1)]
+    pairs = inside[:, :-1] + 2 * inside[:, 1:]
+    around = (pairs[:-1] + 4 * pairs[1:]).reshape(-1)
+    turns = _TURNS[around]
     at = np.flatnonzero(turns)
-    twice = turns[at] == 2
-    rows, cols = np.divmod(at, width)
-    falling = around.reshape(-1)[at] == 9  # top left and bottom right are True
-    left = pieces[rows + 1 - falling, cols]  # the pixel on the left that is True
+    rows, cols = np.divmod(at, pieces.shape[1] - 1)
+    falling = around[at] == _FALLING
+    left = pieces[rows + 1 - falling, cols]  # of two pixels, the one on the left
     right = pieces[rows + falling, cols + 1]
-    # of the two corners at a point, the first is joined to the left; is it joined upwards too?
+    # of two corners, the first one is joined to the left; and upwards?
     first_is_up = falling == (left != right)
-    count = 1 + twice
-    corner = np.repeat(np.arange(len(at)), count)
-    second = np.zeros(len(corner), bool)
-    second[1:] = corner[1:] == corner[:-1]
-    rows, cols = rows[corner], cols[corner]
-    down = twice[corner] & (second == first_is_up[corner])
-    by_column = np.argsort((cols * (len(around) + 1) + rows) * 2 + down)
-    along_y = np.empty_like(by_column)
-    along_y[by_column] = by_column.reshape(-1, 2)[:, ::-1].reshape(-1)
-    return rows, cols, along_y
+    point = np.repeat(np.arange(len(at)), turns[at])
+    second = np.diff(point, prepend=-1) == 0
+    down = (turns[at] == 2)[point] & (second == first_is_up[point])
+    rows, cols = rows[point], cols[point]
+    return rows, cols, _joined_pairs((cols * len(pieces) + rows) * 2 + down)
+
+
+def _joined_pairs(keys: Array) -> Array:
+    """Return for each item the other one of its pair, if items are paired in the order of keys."""
+    order = np.argsort(keys)
+    other = np.empty_like(order)
+    other[order] = order.reshape(-1, 2)[:, ::-1].reshape(-1)
+    return other
 
 
 def _rings(along_y: Array) -> tuple[Array, Array]:
