@@ -188,5 +188,8 @@ class _Pairs:
             self.parts.shapes[self.part[order]], indices=index[order]
         )
         unions = shapely.union_all(together[:, None], axis=1)
-        cells = self.cells[order][np.flatnonzero(np.diff(index[order], prepend=-1))]
-        return np.asarray(shapely.area(shapely.intersection(unions, cells)))
+        pieces, of_piece = shapely.get_parts(unions, return_index=True)
+        first = order[np.flatnonzero(np.diff(index[order], prepend=-1))][of_piece]
+        edges, number = Edges.of(Polygons.from_shapely(pieces)), np.arange(len(pieces))
+        areas = areas_in_boxes(edges, number, self.low[first], self.high[first])
+        return np.bincount(of_piece, areas, len(unions))
