@@ -20,10 +20,12 @@ from dask_slides.numerics.detectors import (
 )
 from dask_slides.numerics.mask_detectors import Tissue
 from dask_slides.numerics.statistics import CellStats
+from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.check import SlideCheck, check_slide
 from dask_slides.ops.crops import random_crops
 from dask_slides.ops.cutoff import Cutoff, cutoff_resize
+from dask_slides.ops.geojson import read_geojson
 from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
@@ -34,6 +36,7 @@ from dask_slides.writers.write import write
 
 __all__ = [
     "AllOf",
+    "Annotations",
     "AnyOf",
     "BadTile",
     "BlankMap",
@@ -43,6 +46,7 @@ __all__ = [
     "Contrast",
     "Cutoff",
     "Detector",
+    "LabelImage",
     "Limits",
     "Otsu",
     "Saturation",
@@ -58,10 +62,12 @@ __all__ = [
     "check_slide",
     "cutoff_resize",
     "from_dask",
+    "label_mask",
     "open_pack",
     "open_slide",
     "pack_tiles",
     "random_crops",
+    "read_geojson",
     "resize",
     "run_cohort",
     "sample_slide",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,8 @@ from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import bounds
 from dask_slides.core.grid import TileGrid, tile_pair
-from dask_slides.core.source import Source, provenance
+from dask_slides.core.polygons import Outline
+from dask_slides.core.source import provenance
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_cells
@@ -28,6 +30,7 @@ from dask_slides.graph.tissue import (
 )
 from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.numerics.outlines import mask_outlines
 from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
 from dask_slides.numerics.tissue_mask import (
     BLANK,
@@ -37,6 +40,9 @@ from dask_slides.numerics.tissue_mask import (
     edges_of_grid,
     edges_of_picture,
 )
+from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
+from dask_slides.ops.geojson import read_geojson, write_geojson
+from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.plots import pictures
 from dask_slides.runtime.scheduler import check_memory, compute
 from dask_slides.runtime.threads import override_settings
@@ -66,10 +72,7 @@ class BlankMap(EqualByFields):
     """The tiles, in pixels of level 0."""
     detector: Any
     """The detector, or a text that says where the mask comes from."""
-    name: str = ""
-    """Name of the slide."""
-    mpp_yx: tuple[float, float] | None = None
-    """Micrometres per pixel of level 0 of the slide, along y and x."""
+    slide: Slide
     areas: Any = None
     """(rows, cols, 3) float64, dask or numpy: pixels of level 0 of tissue, of absent and corrupt
     tiles of the file, and of the tile. None for detectors of statistics."""
@@ -86,10 +89,18 @@ class BlankMap(EqualByFields):
     """The mask in memory; None for detectors of statistics."""
     task_bytes: int = 0
     """Peak memory in bytes of one task."""
-    source: Source | None = None
-    """The pixels that the map is computed from."""
     bad_tiles: tuple[BadTile, ...] = ()
     """The absent and corrupt tiles of the file that the grid touches; empty until computed."""
+
+    @property
+    def name(self) -> str:
+        """Name of the slide."""
+        return self.slide.name
+
+    @property
+    def mpp_yx(self) -> tuple[float, float] | None:
+        """Micrometres per pixel of level 0 of the slide, along y and x."""
+        return self.slide.mpp_yx
 
     @property
     def blank(self) -> Any:
@@ -218,10 +229,8 @@ class BlankMap(EqualByFields):
                 item = compute(self.found, "blank map").item()
                 computed = replace(self, found=None, detector=item.detector).with_mask(item.mask)
                 complete = computed.areas[..., 1] == 0
-            if self.source is None:
-                return computed
             chunks = cell_chunks(self.grid)
-            bad_tiles = bad_tiles_of_cells(self.source, self.grid, chunks, complete)
+            bad_tiles = bad_tiles_of_cells(self.slide.source, self.grid, chunks, complete)
             return replace(computed, bad_tiles=bad_tiles)
 
     def _describe_block(self, block: Block) -> str:
@@ -320,7 +329,7 @@ class BlankMap(EqualByFields):
         changed = self.with_mask(
             TissueMask(np.where(tissue, TISSUE, BLANK).astype(np.uint8), *edges)
         )
-        return replace(changed, detector="given by the user", source=self.source)
+        return replace(changed, detector="given by the user")
 
     def with_tile_size(self, tile_size: int | Sequence[int]) -> BlankMap:
         """Return the map of tiles of another size; nothing is read again.
@@ -381,16 +390,126 @@ class BlankMap(EqualByFields):
         one, two = one.resampled(*edges), two.resampled(*edges)
         return self._cleaned(one.with_tissue(operation(one.tissue, two.tissue)))
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the map with matplotlib (the extra ``plot``); return the axes."""
-        picture = pictures.grid_picture(np.asarray(self.compute().blank))
-        return pictures.plot_image(picture, self.grid.shape, f"{self.name}: blank tiles", ax)
+    def polygons(self) -> tuple[Outline, ...]:
+        """Return the outlines of the tissue, with holes, in pixels of level 0.
+
+        Returns
+        -------
+        tuple of Outline
+            ``exterior`` and each of ``holes`` are rings (n, 2) of corners (y, x). The area of all
+            outlines is that of the mask. ``shapely.geometry.shape`` converts one.
+        """
+        mask = self.mask
+        return mask_outlines(mask.tissue, mask.y_edges, mask.x_edges)
+
+    def to_geojson(
+        self, path: str | os.PathLike[str], *, style: str = "qupath", overwrite: bool = False
+    ) -> str:
+        """Write the outlines of the tissue as GeoJSON, x before y, in pixels of level 0.
+
+        Parameters
+        ----------
+        path : str or path
+            ``NAME.geojson``, or ``NAME.geojson.gz``.
+        style : {"qupath", "trident"}
+            Annotations for QuPath, or contours as TRIDENT writes them.
+        overwrite : bool
+            Replace a file at `path`.
+
+        Returns
+        -------
+        str
+            The path.
+
+        Raises
+        ------
+        OutputExistsError
+            The path exists, and `overwrite` is not set.
+        """
+        return write_geojson(self.polygons(), path, style=style, overwrite=overwrite)
+
+    @classmethod
+    def from_geojson(
+        cls,
+        path: str | os.PathLike[str],
+        slide: SlideLike,
+        *,
+        name: str | None = None,
+        tile_size: int | Sequence[int] | None = None,
+    ) -> BlankMap:
+        """Return the map of the polygons in a GeoJSON file, such as QuPath exports.
+
+        Parameters
+        ----------
+        path : str or path
+            Polygons in pixels of level 0, x before y.
+        slide : Slide, path or dask array
+            The slide that the polygons belong to; only its metadata is read.
+        name : str, optional
+            The class that is tissue; by default all polygons are.
+        tile_size : int or (int, int), optional
+            As in `blank_map`.
+
+        Returns
+        -------
+        BlankMap
+            In memory. A pixel of its mask is tissue if its centre lies in a polygon.
+
+        Raises
+        ------
+        SlideFormatError
+            The file is not GeoJSON.
+        SlideArgumentError
+            The polygons do not lie on the slide.
+        """
+        found = as_slide(slide)
+        annotations = read_geojson(path, slide_shape=found.shape)
+        return cls.from_labels(annotations, found, name=name, tile_size=tile_size)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Any,
+        slide: SlideLike,
+        *,
+        name: str | None = None,
+        tile_size: int | Sequence[int] | None = None,
+    ) -> BlankMap:
+        """Return the map of annotations, or of a label image that covers the slide.
+
+        Parameters
+        ----------
+        labels : Annotations, LabelImage or array
+            An array (h, w) of integers or booleans of any scale: 0 is blank.
+        slide, name, tile_size
+            As in `from_geojson`.
+
+        Returns
+        -------
+        BlankMap
+            In memory.
+        """
+        found = as_slide(slide)
+        tile, size = map_tile(found, tile_size, None), found.shape[:2]
+        if not isinstance(labels, Annotations | LabelImage):
+            labels = label_mask(labels, size)
+        shape = overview_shape(size, found.mpp_yx, DEFAULT_DETECTOR.mpp)
+        if isinstance(labels, LabelImage):
+            shape = labels.values.shape
+        y_edges, x_edges = _edges(size, shape)
+        tissue = labels.mask(y_edges, x_edges, name=name)
+        return map_from_mask(found, tissue, tile, f"{type(labels).__name__} of the user")
+
+    def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
+        """Draw the map on the slide with matplotlib (the extra ``plot``); return the axes."""
+        title = f"{self.name}: {self.tissue_share:.1%} tissue"
+        return plot_on_slide(self.slide, title, ax, max_size, mask=self.mask.tissue)
 
     def __repr__(self) -> str:
-        source = self.name if self.source is None else provenance(self.source, self.name)
         facts = [
-            source, f"shape={self.shape}", "dtype=bool", f"tile_size={self.grid.tile}",
-            f"mpp={mpp_text(self.mpp_yx)}", f"detector={self.detector!r}",
+            provenance(self.slide.source, self.name), f"shape={self.shape}", "dtype=bool",
+            f"tile_size={self.grid.tile}", f"mpp={mpp_text(self.mpp_yx)}",
+            f"detector={self.detector!r}",
         ]  # fmt: skip
         if self.areas is not None:
             facts.append(f"min_tissue={self.min_tissue:g}")
@@ -553,17 +672,17 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     stored = checked.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + checked.needs
     fields = fields_of(stored, slide.dtype)
     length = record_length(fields)
-    found = BlankMap(grid, checked, slide.name, slide.mpp_yx, fields=fields)
+    found = BlankMap(grid, checked, slide, fields=fields)
     if not grid.rows * grid.cols:
         return replace(found, statistics=np.zeros((grid.rows, grid.cols, length)))
     task, chunks = stats_block(grid, fields, slide.source)
     statistics = map_blocks(task, slide.source, (*chunks, (length,)), np.dtype(float), "statistics")
     task_bytes = stats_bytes_of_task(grid, slide.source)
-    return replace(found, statistics=statistics, task_bytes=task_bytes, source=slide.source)
+    return replace(found, statistics=statistics, task_bytes=task_bytes)
 
 
 def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankMap:
-    empty = BlankMap(grid, detector, slide.name, slide.mpp_yx)
+    empty = BlankMap(grid, detector, slide)
     if not grid.rows * grid.cols:
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
     size = slide.shape[:2]
@@ -576,7 +695,6 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
         areas=area_blocks(found, grid),
         found=found,
         task_bytes=overview_bytes(small, shape),
-        source=slide.source,
     )
 
 
@@ -585,8 +703,5 @@ def map_from_mask(
 ) -> BlankMap:
     """Return the computed map of a mask (h, w) that covers the slide, True = tissue."""
     kinds = np.where(mask, TISSUE, BLANK).astype(np.uint8)
-    empty = BlankMap(
-        TileGrid(slide.shape[:2], tile, tile), detector, slide.name, slide.mpp_yx,
-        source=slide.source,
-    )  # fmt: skip
+    empty = BlankMap(TileGrid(slide.shape[:2], tile, tile), detector, slide)
     return empty.with_mask(TissueMask(kinds, *_edges(slide.shape[:2], mask.shape)))

@@ -138,7 +138,7 @@ def random_crops(
     attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)
     return pack_at(
         slide, image, drawn.yx, grid.tile, drawn.score, attributes, 0, drawn.tissue_fraction,
-        MIN_TASKS,
+        tasks=MIN_TASKS,
     )  # fmt: skip
 
 

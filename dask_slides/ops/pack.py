@@ -22,9 +22,11 @@ from dask_slides.graph.stored_level import LevelSource
 from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan_tile_blocks
 from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.annotations import Labels, class_coverage
 from dask_slides.ops.blank_map import BlankMap, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.chosen_tiles import Candidates, tiles_by_map, tiles_by_statistics
+from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
 from dask_slides.plots import pictures
 from dask_slides.readers.dask_array import ArraySource
@@ -71,6 +73,13 @@ class TilePack:
     """Reads tiles without dask; if None, they are read through `tiles`."""
     tissue_fraction: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     """(n,) share of the area of each tile that is tissue; 1 for detectors of statistics."""
+    labels: NDArray[np.str_] | None = None
+    """(n,) class of each tile; "" if no class covers half of it. None without annotations."""
+    coverage: NDArray[np.float64] | None = None
+    """(n, classes) share of each tile that each class covers; ``attributes["classes"]`` names
+    them."""
+    slide: Slide | None = None
+    """The slide; None for a pack that was opened from a store."""
 
     def __repr__(self) -> str:
         facts = [
@@ -126,22 +135,50 @@ class TilePack:
         return None if value is None else float(value)
 
     def to_frame(self) -> Any:
-        """Return y, x, score and tissue fraction of the tiles as a pandas DataFrame."""
+        """Return the columns of the tiles, one row per tile, as a pandas DataFrame."""
         import pandas as pd
 
-        columns = {"y": self.y, "x": self.x, "score": self.score}
-        return pd.DataFrame(columns | {"tissue_fraction": self.tissue_fraction})
+        columns: dict[str, Any] = {"y": self.y, "x": self.x, "score": self.score}
+        columns["tissue_fraction"] = self.tissue_fraction
+        if self.labels is not None and self.coverage is not None:
+            columns["label"] = self.labels
+            classes = self.attributes["classes"]
+            columns |= {f"coverage_{one}": self.coverage[:, i] for i, one in enumerate(classes)}
+        return pd.DataFrame(columns)
+
+    @property
+    def boxes(self) -> NDArray[np.int64]:
+        """(n, 4) y, x, height and width of each tile in pixels of level 0."""
+        factors = np.array(self.attributes["downsample"])
+        size = np.rint(np.array(self.tiles.shape[1:3]) * factors).astype(np.int64)
+        corners = np.stack((self.y, self.x), axis=1)
+        return np.concatenate((corners, np.broadcast_to(size, corners.shape)), axis=1)
 
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
         """Return a picture of up to `count` evenly chosen tiles, (y, x, 3) uint8."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
         return pictures.contact_sheet(list(self[chosen]), columns, side)
 
-    def plot(self, ax: Any = None, count: int = 64) -> Any:
-        """Draw a contact sheet with matplotlib (the extra ``plot``); return the axes."""
+    def plot(self, ax: Any = None, *, slide: Slide | None = None, max_size: int = 1024) -> Any:
+        """Draw the tiles on the slide with matplotlib (the extra ``plot``); return the axes.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            By default those of a new figure.
+        slide : Slide, optional
+            The slide, for a pack that was opened from a store. Without it, such a pack is drawn as
+            a contact sheet.
+        max_size : int
+            Longest side of the picture in pixels.
+        """
+        slide = slide or self.slide
+        title = f"{self.attributes.get('source')}: {len(self):,} tiles"
+        if slide is not None:
+            return plot_on_slide(slide, title, ax, max_size, boxes=self.boxes)
         ax = pictures.axes_or_new(ax)
-        ax.imshow(self.contact_sheet(count))
-        ax.set_title(f"{self.attributes.get('source')}: {len(self):,} tiles")
+        ax.imshow(self.contact_sheet())
+        ax.set_title(title)
         ax.set_axis_off()
         return ax
 
@@ -169,6 +206,7 @@ def pack_at(
     attributes: Mapping[str, Any],
     fill: float,
     fraction: NDArray[np.float64] | None = None,
+    labels: Labels | None = None,
     tasks: int = MIN_TASKS,
 ) -> TilePack:
     """Return the pack of tiles at `yx` of `image`, which is `slide` at another scale."""
@@ -183,7 +221,17 @@ def pack_at(
     level0 = np.rint(yx * _factors(slide, image)).astype(np.int64)
     reader = None if isinstance(root_of(source), ArraySource) else SlideTileReader(task, source)
     fraction = np.ones(len(yx)) if fraction is None else fraction
-    return TilePack(tiles, level0[:, 0], level0[:, 1], score, attributes, reader, fraction)
+    pack = TilePack(
+        tiles, level0[:, 0], level0[:, 1], score, attributes, reader, fraction, slide=slide
+    )
+    return pack if labels is None else _labelled(pack, labels)
+
+
+def _labelled(pack: TilePack, labels: Labels) -> TilePack:
+    """Return the pack with the class of each tile, and the share that each class covers."""
+    names, coverage = class_coverage(labels, pack.boxes)
+    attributes = dict(pack.attributes) | {"classes": list(labels.classes)}
+    return replace(pack, labels=names, coverage=coverage, attributes=attributes)
 
 
 def _fill_of(slide: Slide, fill: Any) -> Any:
@@ -313,6 +361,7 @@ def pack_tiles(
     top_k: int | None = None,
     fill: float | None = None,
     blank_map: BlankMap | None = None,
+    labels: Labels | None = None,
 ) -> TilePack:
     """Pack the tiles of a slide that show tissue.
 
@@ -350,6 +399,9 @@ def pack_tiles(
     blank_map : BlankMap, optional
         A blank map of this slide, used instead of `detector`, of any tile size: the exact area of
         its tissue in a tile decides. If it is computed, no pixel is read.
+    labels : Annotations or LabelImage, optional
+        From `read_geojson` or `label_mask`. They give each tile its class, ``.labels``, and the
+        share of it that each class covers, ``.coverage``.
 
     Returns
     -------
@@ -385,7 +437,15 @@ def pack_tiles(
         attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(tiles.skipped, tiles.bad_tiles)
     return pack_at(
-        slide, image, tiles.yx, grid.tile, tiles.score, attributes, fill, tiles.tissue_fraction
+        slide,
+        image,
+        tiles.yx,
+        grid.tile,
+        tiles.score,
+        attributes,
+        fill,
+        tiles.tissue_fraction,
+        labels,
     )
 
 

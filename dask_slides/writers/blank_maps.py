@@ -111,8 +111,7 @@ def _metadata(blank_map: BlankMap) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the OME metadata of the image and of its label."""
     tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
     placement = Placement((float(tile[0]), float(tile[1])))
-    if blank_map.source is not None:
-        placement = placement.on(placement_of(blank_map.source))
+    placement = placement.on(placement_of(blank_map.slide.source))
     if mpp is not None:
         mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
     image = {
