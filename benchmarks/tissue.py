@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -167,10 +168,16 @@ def whole_slides(folder: Path, side: int) -> list[dict[str, Any]]:
         small = ds.resize(slide, shape=shape, kernel="area", gap=1.0)
         rows.append({
             "slide": f"JPEG, {side:,} px, {name}",
-            "blank map": _best(lambda slide=slide: ds.blank_map(slide).compute()),
-            "reduced read": _best(lambda small=small: small.data.compute()),
+            "blank map": _best(partial(_map, slide)),
+            "reduced read": _best(small.data.compute),
         })  # fmt: skip
     return rows
+
+
+def _map(slide: Any) -> Any:
+    import dask_slides as ds
+
+    return ds.blank_map(slide).compute()
 
 
 def _best(job: Callable[[], Any], times: int = 3) -> float:
