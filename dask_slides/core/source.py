@@ -87,6 +87,14 @@ class Source(ABC):
         """
         return self.read(level, region), None
 
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return a mask of the pixels of level 0 at `rows` and `columns` that are no part of it.
+
+        These are the gutters of a layout. They have no value in `read_valid`, and they show the
+        fill, which resampling may mix with their neighbours. None if there are none.
+        """
+        return None
+
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` of `level` that show the fill because their tile is bad.
 
@@ -232,6 +240,16 @@ class DerivedSource(Source):
     @abstractmethod
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level and region of the largest single read of the parent."""
+
+
+def gutters_of(source: Source, level: int, region: Region) -> Array | None:
+    """Return a mask (h, w) of the pixels of `region` whose centre lies in a gutter."""
+    info, full = source.levels[level], source.levels[0].shape
+    rows, columns = (
+        np.minimum((np.arange(start, stop) + 0.5) * info.downsample[axis], full[axis] - 1)
+        for axis, (start, stop) in enumerate(((region.y, region.stop_y), (region.x, region.stop_x)))
+    )
+    return source.gutters(rows.astype(np.int64), columns.astype(np.int64))
 
 
 def fill_holes(
