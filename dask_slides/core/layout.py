@@ -129,7 +129,7 @@ class IslandLayout:
     @cached_property
     def table(self) -> Array:
         """The parts as a structured array of int64, with the fields of `IslandPart`."""
-        return np.array(self.parts, PART_TYPE)
+        return np.array(list(self.parts), PART_TYPE)
 
     @cached_property
     def _on_canvas(self) -> _Lookup:

@@ -28,6 +28,9 @@ LAYOUTS = ("grid", "islands")
 """How `cutoff_resize` arranges what is left."""
 GUTTER = 4.0
 """Pixels of the image between two islands, at least: no kernel reaches further than 3."""
+ROUNDS = 8
+"""Times that islands are placed at most, until gutters are wide enough for the size of the image.
+They never are in an image of a few pixels."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -324,12 +327,12 @@ def _cut_islands(
     step = lattice_step(source, blank_map.grid.tile)
     fill = fill_for(slide.name, None, slide.dtype, colour=slide.shape[2] == 3)
     gutter = (0.0, 0.0)
-    for _ in range(3):
+    for _ in range(ROUNDS):
         layout = island_layout(np.asarray(blank_map.blank), blank_map.grid, step, margin, gutter)
         cut = replace(slide, source=IslandsSource(source, layout, fill))
         height, width = size_of(cut)
         needed = GUTTER * layout.shape[0] / height, GUTTER * layout.shape[1] / width
         if all(n <= max(g, s) for n, g, s in zip(needed, gutter, step, strict=True)):
             break
-        gutter = needed
+        gutter = max(gutter[0], needed[0]), max(gutter[1], needed[1])
     return cut, layout
