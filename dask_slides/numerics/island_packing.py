@@ -10,23 +10,42 @@ into pieces along rows and columns of the lattice, the most wasteful first.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from dask_slides.numerics.island_shapes import Mask, Shape, cut, island_shapes
+from dask_slides.numerics.island_shapes import (
+    Mask,
+    Shape,
+    bands,
+    cut,
+    island_shapes,
+    with_small_holes,
+)
 
-COMPACT = 1.28
+COMPACT = 1.29
 """Canvas cells per tissue cell from which no island is cut any more."""
 ROUNDS = 24
 """Largest number of times that pieces are cut."""
 MAX_PIECES = 96
 """Pieces of all islands beyond one each."""
+BANDS = (32, 16, 12, 8, 6)
+"""Heights of bands in cells, from which biopsies can be stacked like bricks."""
+LONG = 1.3
+"""Longest side per shortest side of a canvas, up to which only its area counts."""
+FEW = 8
+"""Number of islands up to which none are joined."""
+NEAR = (1, 3)
+"""More islands are joined if they are at most twice as many cells apart, and if the canvas is not
+compact otherwise: between many small pieces, gutters take more space than anything else."""
+FULL = 0.2
+"""Waste of an island, as a share of its bounding box, up to which it is not cut into bands."""
 WIDTHS = (0.75, 0.88, 1.0, 1.12, 1.25, 1.4)
 """Widths of the canvas that are tried, relative to a square one."""
-PLACEMENTS = 1500
+PLACEMENTS = 500
 """Shapes to place in a round, at most; with many shapes, fewer widths are tried."""
 
 
@@ -45,6 +64,27 @@ class Canvas:
         return self.rows * self.columns
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a canvas must have."""
+
+    gutter: tuple[int, int]
+    """Cells between two islands, along y and x."""
+    cell: tuple[float, float]
+    """Height and width of a cell in pixels."""
+    area: float
+    """Cells of a canvas that is small enough."""
+
+    def cost(self, canvas: Canvas) -> tuple[bool, float]:
+        """Return a key that is smallest for the best canvas.
+
+        A canvas of at most `area` is better than others. Then the smaller one is better, but not
+        if it is long: the longest side decides about the resolution of an image of a given size.
+        """
+        height, width = canvas.rows * self.cell[0], canvas.columns * self.cell[1]
+        return canvas.area > self.area, max(height * width, max(height, width) ** 2 / LONG)
+
+
 def pack_islands(
     cells: Mask, gutter: tuple[int, int] = (1, 1), cell: tuple[float, float] = (1.0, 1.0)
 ) -> Canvas:
@@ -53,20 +93,50 @@ def pack_islands(
     There are at least `gutter` cells (y, x) between two islands, but not between pieces of one.
     `cell` is the height and width of a cell in pixels: the canvas is about square in pixels.
     """
-    shapes = island_shapes(cells)
-    tissue = int(np.count_nonzero(cells))
-    best = _best_canvas(shapes, gutter, cell)
-    limit = len(shapes) + MAX_PIECES
+    wanted = _Wanted(gutter, cell, COMPACT * int(np.count_nonzero(cells)))
+    cells = with_small_holes(cells)
+    islands = island_shapes(cells)
+    best = _best_canvas(islands, wanted)
+    if gutter == (1, 1):
+        best = min(best, _as_on_the_slide(islands), key=wanted.cost)
+    for near in (0, *NEAR) if len(islands) > FEW else (0,):
+        for shapes in _divisions(island_shapes(cells, near)):
+            if best.area <= wanted.area:
+                return best
+            best = min(best, _best_canvas(shapes, wanted), key=wanted.cost)
+    return best
+
+
+def _as_on_the_slide(shapes: list[Shape]) -> Canvas:
+    """Return the islands where they are: one cell at least lies between them."""
+    top, left = min(shape.y for shape in shapes), min(shape.x for shape in shapes)
+    rows = max(shape.y + shape.mask.shape[0] for shape in shapes) - top
+    columns = max(shape.x + shape.mask.shape[1] for shape in shapes) - left
+    at = tuple((shape.y - top, shape.x - left) for shape in shapes)
+    return Canvas(rows, columns, tuple(shapes), at)
+
+
+def _divisions(islands: list[Shape]) -> Iterator[list[Shape]]:
+    """Yield the islands in more and more pieces: cut where it wastes least, then in bands."""
+    shapes, limit = islands, len(islands) + MAX_PIECES
     for _ in range(ROUNDS):
-        if best.area <= COMPACT * tissue or len(shapes) >= limit:
-            break
         pieces = _cut_wasteful(shapes)
         if len(pieces) == len(shapes):
             break
+        yield pieces
+        if len(pieces) >= limit:
+            break
         shapes = pieces
-        found = _best_canvas(shapes, gutter, cell)
-        best = min(best, found, key=lambda canvas: canvas.area)
-    return best
+    for height in BANDS:
+        pieces = [piece for shape in islands for piece in _banded(shape, height)]
+        if len(pieces) >= 2 * limit:
+            break
+        yield pieces
+
+
+def _banded(shape: Shape, height: int) -> list[Shape]:
+    """Return the bands of an island, or the island if it nearly fills its bounding box."""
+    return bands(shape, height) if shape.waste > FULL * shape.mask.size else [shape]
 
 
 def _cut_wasteful(shapes: list[Shape]) -> list[Shape]:
@@ -81,16 +151,16 @@ def _cut_wasteful(shapes: list[Shape]) -> list[Shape]:
     ]
 
 
-def _best_canvas(shapes: list[Shape], gutter: tuple[int, int], cell: tuple[float, float]) -> Canvas:
-    """Return the smallest canvas over several widths and orders of the shapes."""
+def _best_canvas(shapes: list[Shape], wanted: _Wanted) -> Canvas:
+    """Return the best canvas over several widths and orders of the shapes."""
     tissue = sum(int(np.count_nonzero(shape.mask)) for shape in shapes)
-    side = math.sqrt(1.2 * tissue * cell[0] / cell[1])
+    side = math.sqrt(1.2 * tissue * wanted.cell[0] / wanted.cell[1])
     widest = max(shape.mask.shape[1] for shape in shapes)
     widths = sorted({max(widest, round(side * factor)) for factor in WIDTHS})
     tries = [(order, width) for order in _orders(shapes) for width in widths]
     tries = tries[:: max(1, -(-len(tries) * len(shapes) // PLACEMENTS))]
-    placed = (_place(shapes, order, width, gutter) for order, width in tries)
-    return min(placed, key=lambda canvas: canvas.area)
+    placed = (_place(shapes, order, width, wanted.gutter) for order, width in tries)
+    return min(placed, key=wanted.cost)
 
 
 def _orders(shapes: list[Shape]) -> list[list[int]]:

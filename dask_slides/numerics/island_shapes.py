@@ -36,16 +36,32 @@ class Shape:
         return self.mask.size - int(np.count_nonzero(self.mask))
 
 
-def island_shapes(cells: Mask) -> list[Shape]:
-    """Return the 8-connected islands of `cells` (rows, cols), numbered from 1 by row and column."""
-    labels, count = ndimage.label(cells, EIGHT)
+def island_shapes(cells: Mask, near: int = 0) -> list[Shape]:
+    """Return the 8-connected islands of `cells` (rows, cols), numbered from 1 by row and column.
+
+    Cells with at most twice `near` others between them are connected too.
+    """
+    reach = cells
+    if near:
+        reach = ndimage.binary_dilation(cells, EIGHT, iterations=near)
+    labels, count = ndimage.label(reach, EIGHT)
     while count > MAX_ISLANDS:
-        cells = ndimage.binary_dilation(cells, EIGHT)
-        labels, count = ndimage.label(cells, EIGHT)
+        reach = ndimage.binary_dilation(reach, EIGHT)
+        labels, count = ndimage.label(reach, EIGHT)
+    labels = np.where(cells, labels, 0)
     return [
-        Shape(number, rows.start, columns.start, _filled(labels[rows, columns] == number))
+        Shape(number, rows.start, columns.start, labels[rows, columns] == number)
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
     ]
+
+
+def with_small_holes(cells: Mask) -> Mask:
+    """Return `cells` with the small holes of its islands, and with what lies in these."""
+    out = cells.copy()
+    labels, _ = ndimage.label(cells, EIGHT)
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        out[box] |= _filled(labels[box] == number)
+    return out
 
 
 def _filled(mask: Mask) -> Mask:
@@ -72,6 +88,15 @@ def cut(shape: Shape) -> list[Shape]:
     ]
 
 
+def bands(shape: Shape, height: int) -> list[Shape]:
+    """Cut a shape into bands of `height` rows; the last one may be lower."""
+    return [
+        Shape(shape.island, shape.y + top + piece.y, shape.x + piece.x, piece.mask)
+        for top in range(0, len(shape.mask), height)
+        for piece in _connected(shape.mask[top : top + height])
+    ]
+
+
 def _connected(mask: Mask) -> list[Shape]:
     labels, _ = ndimage.label(mask, EIGHT)
     return [
@@ -84,7 +109,7 @@ def _best_cut(mask: Mask) -> tuple[int, int]:
     """Return the total area of the two bounding boxes, and the row before which to cut."""
     rows, columns = mask.shape
     if rows < 2:
-        return mask.size, 0
+        return 2 * mask.size + 1, 0  # more than any cut
     any_cell = mask.any(axis=1)
     first = np.where(any_cell, mask.argmax(axis=1), columns)
     last = np.where(any_cell, columns - mask[:, ::-1].argmax(axis=1), 0)
