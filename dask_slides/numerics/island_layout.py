@@ -14,7 +14,12 @@ from dask_slides.numerics.island_packing import Canvas, pack_islands
 
 
 def island_layout(
-    blank: Array, grid: TileGrid, step: tuple[int, int], margin: int, gutter: tuple[float, float]
+    blank: Array,
+    grid: TileGrid,
+    step: tuple[int, int],
+    margin: int,
+    gutter: tuple[float, float],
+    compact: float,
 ) -> IslandLayout:
     """Return a compact layout of the connected cells of `grid` that are not `blank`.
 
@@ -32,12 +37,15 @@ def island_layout(
     gutter : (float, float)
         Least distance of two islands on the canvas in pixels (y, x); rounded up to the lattice,
         and at least one of its cells.
+    compact : float
+        Area of the canvas per area of the tissue, both in cells of the lattice, above which islands
+        are cut into pieces.
     """
     between = [max(1, math.ceil(pixels / side)) for pixels, side in zip(gutter, step, strict=True)]
     touched = _lattice_cells(~blank, grid, step, margin)
     if not touched.any():
         return IslandLayout(())
-    canvas = pack_islands(touched, (between[0], between[1]), step)
+    canvas = pack_islands(touched, (between[0], between[1]), step, compact)
     return IslandLayout(tuple(sorted(_parts(canvas, step, grid.shape))))
 
 

@@ -26,8 +26,6 @@ from dask_slides.numerics.island_shapes import (
     with_small_holes,
 )
 
-COMPACT = 1.29
-"""Canvas cells per tissue cell from which no island is cut any more."""
 ROUNDS = 24
 """Largest number of times that pieces are cut."""
 MAX_PIECES = 96
@@ -36,7 +34,7 @@ BANDS = (32, 16, 12, 8, 6)
 """Heights of bands in cells, from which biopsies can be stacked like bricks."""
 LONG = 1.3
 """Longest side per shortest side of a canvas, up to which only its area counts."""
-FEW = 8
+FEW = 6
 """Number of islands up to which none are joined."""
 NEAR = (1, 3)
 """More islands are joined if they are at most twice as many cells apart, and if the canvas is not
@@ -45,7 +43,7 @@ FULL = 0.2
 """Waste of an island, as a share of its bounding box, up to which it is not cut into bands."""
 WIDTHS = (0.75, 0.88, 1.0, 1.12, 1.25, 1.4)
 """Widths of the canvas that are tried, relative to a square one."""
-PLACEMENTS = 500
+PLACEMENTS = 800
 """Shapes to place in a round, at most; with many shapes, fewer widths are tried."""
 
 
@@ -78,22 +76,28 @@ class _Wanted:
     def cost(self, canvas: Canvas) -> tuple[bool, float]:
         """Return a key that is smallest for the best canvas.
 
-        A canvas of at most `area` is better than others. Then the smaller one is better, but not
-        if it is long: the longest side decides about the resolution of an image of a given size.
+        The smaller canvas is better. If both have at most `area`, a long one is not: the longest
+        side decides about the resolution of an image of a given size.
         """
+        if canvas.area > self.area:
+            return True, canvas.area
         height, width = canvas.rows * self.cell[0], canvas.columns * self.cell[1]
-        return canvas.area > self.area, max(height * width, max(height, width) ** 2 / LONG)
+        return False, max(height * width, max(height, width) ** 2 / LONG)
 
 
 def pack_islands(
-    cells: Mask, gutter: tuple[int, int] = (1, 1), cell: tuple[float, float] = (1.0, 1.0)
+    cells: Mask,
+    gutter: tuple[int, int] = (1, 1),
+    cell: tuple[float, float] = (1.0, 1.0),
+    compact: float = 1.3,
 ) -> Canvas:
     """Place the islands of `cells` (rows, cols) on a canvas.
 
     There are at least `gutter` cells (y, x) between two islands, but not between pieces of one.
     `cell` is the height and width of a cell in pixels: the canvas is about square in pixels.
+    If it has more than `compact` times as many cells as `cells`, islands are cut into pieces.
     """
-    wanted = _Wanted(gutter, cell, COMPACT * int(np.count_nonzero(cells)))
+    wanted = _Wanted(gutter, cell, compact * int(np.count_nonzero(cells)))
     cells = with_small_holes(cells)
     islands = island_shapes(cells)
     best = _best_canvas(islands, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -188,6 +189,7 @@ def cutoff_resize(
     blank_map: BlankMap | None = None,
     layout: str = "grid",
     margin: int = 0,
+    compact: float | None = 1.3,
 ) -> Cutoff:
     """Cut off the blank parts of a slide, then resize the rest.
 
@@ -211,8 +213,7 @@ def cutoff_resize(
         place on a small canvas. Islands keep their orientation. They consist of whole tiles of the
         file and lie on its tile grid, on the slide as well as on the canvas, so that no more tiles
         are read than those with tissue. For strips and dask arrays the cells of the blank map take
-        the place of tiles. If whole islands would need much more than 1.3 times their own area,
-        they are cut along tiles into pieces, which may touch each other on the canvas. Different
+        the place of tiles. An island may be cut into pieces: see `compact`. Different
         islands have a gutter between them of at least one tile and 4 pixels of the image, in the
         fill of the slide (for an array white if it has three channels, else 0). Gutters are
         background: blank maps, packs and crops of the image do not count their pixels. In the
@@ -221,6 +222,10 @@ def cutoff_resize(
     margin : int
         Pixels of level 0 around the cells that belong to an island too, with ``layout="islands"``.
         They are rounded up to whole tiles.
+    compact : float or None
+        If the canvas would be larger than this many times the area of the tiles with tissue,
+        islands are cut along tiles into pieces, which may touch each other on the canvas, and of
+        more than 6 islands those at most six tiles apart are joined. None keeps all islands whole.
 
     Returns
     -------
@@ -247,6 +252,7 @@ def cutoff_resize(
     slide = as_slide(slide)
     # check the arguments before the slide is read
     _check_layout(slide, layout, margin)
+    _check_compact(slide, compact)
     output_shape(slide, downsample, mpp, max_size, shape)
     resized(slide, slide.shape[:2], kernel, gap)
     if blank_map is None:
@@ -276,7 +282,9 @@ def cutoff_resize(
     if layout == "grid" or blank.all():
         cut, found = _cut_rows_and_columns(slide, blank_map)
     else:
-        cut, found = _cut_islands(slide, blank_map, margin, size_of)
+        cut, found = _cut_islands(
+            slide, blank_map, margin, math.inf if compact is None else compact, size_of
+        )
     if all(found.shape):
         cut = resized(cut, size_of(cut), kernel, gap)
     return Cutoff(cut, blank_map, found, full)
@@ -294,6 +302,12 @@ def _check_layout(slide: Slide, layout: Any, margin: Any) -> None:
         raise SlideArgumentError(
             f'{slide.name}: margin={margin} is for islands; give layout="islands" too'
         )
+
+
+def _check_compact(slide: Slide, compact: Any) -> None:
+    """Raise SlideArgumentError unless `compact` is None or a number of at least 1."""
+    if compact is not None and (not isinstance(compact, int | float) or not compact >= 1):
+        raise SlideArgumentError(f"{slide.name}: compact={compact!r}; give 1 or more, or None")
 
 
 def _cut_rows_and_columns(slide: Slide, blank_map: BlankMap) -> tuple[Slide, Layout]:
@@ -316,6 +330,7 @@ def _cut_islands(
     slide: Slide,
     blank_map: BlankMap,
     margin: int,
+    compact: float,
     size_of: Callable[[Slide], tuple[int, int]],
 ) -> tuple[Slide, Layout]:
     """Return the slide as islands on a canvas, not resized, and its layout.
@@ -328,7 +343,9 @@ def _cut_islands(
     fill = fill_for(slide.name, None, slide.dtype, colour=slide.shape[2] == 3)
     gutter = (0.0, 0.0)
     for _ in range(ROUNDS):
-        layout = island_layout(np.asarray(blank_map.blank), blank_map.grid, step, margin, gutter)
+        layout = island_layout(
+            np.asarray(blank_map.blank), blank_map.grid, step, margin, gutter, compact
+        )
         cut = replace(slide, source=IslandsSource(source, layout, fill))
         height, width = size_of(cut)
         needed = GUTTER * layout.shape[0] / height, GUTTER * layout.shape[1] / width

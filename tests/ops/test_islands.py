@@ -388,6 +388,16 @@ def test_one_island_that_fills_its_box_is_not_cut():
     assert np.array_equal(cut.image.data.compute(), image[20:50, 30:80])
 
 
+def test_islands_stay_whole_if_you_want():
+    """One diagonal strip fills a small part of its bounding box."""
+    blank = ~np.eye(20, dtype=bool)
+    image = image_of(blank, (10, 10), (200, 200))
+    whole = islands_of(image, blank, (10, 10), compact=None)
+    assert whole.image.shape == image.shape and len(whole.islands) == 20
+    cut = islands_of(image, blank, (10, 10))
+    assert np.prod(cut.image.shape[:2]) <= 1.3 * 20 * 100
+
+
 def test_a_wholly_blank_slide_has_no_islands():
     glass = np.full((80, 60, 3), GLASS, np.uint8)
     with pytest.warns(ds.errors.BlankSlideWarning):
@@ -414,6 +424,8 @@ def test_a_cut_with_islands_is_pickled_small_and_equal(tissue):
         {"layout": "islands", "margin": -1},
         {"layout": "islands", "margin": 1.5},
         {"layout": "islands", "margin": True},
+        {"layout": "islands", "compact": 0.9},
+        {"layout": "islands", "compact": "no"},
     ],
 )
 def test_wrong_layouts_and_margins_are_refused(options, tissue):
