@@ -12,7 +12,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, hull, reduced_size
 from dask_slides.core.layout import IslandLayout
-from dask_slides.core.source import DerivedSource, Level, Source, Span, root_of
+from dask_slides.core.source import DerivedSource, Level, Source, Span, Spans, root_of
 from dask_slides.core.types import Array
 from dask_slides.graph.batch_read import read_each
 from dask_slides.graph.resized import STRIP_PIXELS
@@ -118,12 +118,17 @@ class IslandsSource(DerivedSource):
         """Return the level and the smallest region of the parent that hold all its pieces."""
         return self._laid_out[level][0], hull(self._pieces(level, region))
 
-    def spans(self, level: int, region: Region) -> tuple[int, list[Span], list[Span]]:
-        """Return the level, and the ranges of rows and of columns of the pieces."""
-        pieces = self._pieces(level, region)
-        rows = sorted({(piece.y, piece.stop_y) for piece in pieces})
-        columns = sorted({(piece.x, piece.stop_x) for piece in pieces})
-        return self._laid_out[level][0], rows, columns
+    def all_spans(
+        self, level: int, rows: list[Span], columns: list[Span]
+    ) -> tuple[int, list[Spans]]:
+        """Return the level, and the rows and columns of each piece."""
+        number, layout = self._laid_out[level]
+        windows = [Region(y, x, end - y, stop - x) for y, end in rows for x, stop in columns]
+        pieces = [piece for window in windows for piece, _ in layout.pieces(window)]
+        found = [([(one.y, one.stop_y)], [(one.x, one.stop_x)]) for one in pieces]
+        if found and isinstance(self.parent, DerivedSource):  # it may be read between pieces too
+            found = [([y for (y,), _ in found], [x for _, (x,) in found])]
+        return number, found
 
     def lacks(self, level: int, region: Region) -> bool:
         """Return whether `region` has no gutter, and all its tiles are known to be bad."""
