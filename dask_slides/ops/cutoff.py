@@ -163,6 +163,7 @@ class Cutoff:
         blank = np.asarray(self.blank_map.blank)
         facts = {
             "source": f"{self.source_shape[0]:,} x {self.source_shape[1]:,} px",
+            "layout": "islands" if isinstance(self.layout, IslandLayout) else "grid",
             "after the cut": "{:,} x {:,} px".format(*self.layout.shape),
             "image": f"{height:,} x {width:,} px, {self.image.dtype}",
             "mpp": "not known" if self.image.mpp is None else f"{self.image.mpp:.4g} µm",
@@ -211,21 +212,24 @@ def cutoff_resize(
         "grid" cuts off the rows and columns of the grid that are entirely blank. "islands" finds
         connected tissue (cells that touch each other, diagonally too), and moves each island to a
         place on a small canvas. Islands keep their orientation. They consist of whole tiles of the
-        file and lie on its tile grid, on the slide as well as on the canvas, so that no more tiles
-        are read than those with tissue. For strips and dask arrays the cells of the blank map take
-        the place of tiles. An island may be cut into pieces: see `compact`. Different
-        islands have a gutter between them of at least one tile and 4 pixels of the image, in the
-        fill of the slide (for an array white if it has three channels, else 0). Gutters are
-        background: blank maps, packs and crops of the image do not count their pixels. In the
-        resized image, tissue blends into the fill at the edge of an island, as it does into glass.
-        Over a slide with nodata or masks, gutters are nodata.
+        file and lie on its tile grid, on the slide as well as on the canvas, so that only tiles
+        with tissue are read. For strips and dask arrays the cells of the blank map take the place
+        of tiles. Of more than 256 islands, neighbours count as one.
+
+        Different islands have a gutter between them of at least one tile and 4 pixels of the
+        image, in the fill of the slide (for an array white if it has three channels, else 0).
+        Gutters are background: blank maps of the image do not count their pixels, and packs and
+        crops take no tile that touches one. In a resized image, tissue blends into the fill at the
+        edge of an island, as it does into glass. Over a slide with nodata or masks, gutters are
+        nodata, which is never mixed.
     margin : int
         Pixels of level 0 around the cells that belong to an island too, with ``layout="islands"``.
         They are rounded up to whole tiles.
     compact : float or None
         If the canvas would be larger than this many times the area of the tiles with tissue,
-        islands are cut along tiles into pieces, which may touch each other on the canvas, and of
-        more than 6 islands those at most six tiles apart are joined. None keeps all islands whole.
+        islands are cut along tiles into pieces, which may touch other pieces of the island on the
+        canvas. Of more than 6 islands, those at most six tiles apart may then count as one. A
+        disc alone needs 1.27 times its area, and several sections 1.5. None keeps islands whole.
 
     Returns
     -------
