@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,10 @@ class IslandsSource(DerivedSource):
     layout: IslandLayout
     gutter: Any
     """Value of the gutters, if the parent has no fill."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields: every worker gets them, and makes the layouts of levels again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def layer_name(self) -> str:
