@@ -75,10 +75,10 @@ def test_cutoff_keeps_the_rows_with_tissue(run):
 
 
 def test_cutoff_places_islands(run, folder):
-    words = ["cutoff", "slide.tif", "i.ome.zarr", "--tile-size", 100, "--downsample", 2]
+    words = ["cutoff", "slide.tif", "islands.ome.zarr", "--tile-size", 100, "--downsample", 2]
     assert run(*words, "--layout", "islands").exit_code == 0
     cut = ds.cutoff_resize(folder / "slide.tif", tile_size=100, downsample=2, layout="islands")
-    written = ds.open_slide(folder / "i.ome.zarr").data.compute()
+    written = ds.open_slide(folder / "islands.ome.zarr").data.compute()
     np.testing.assert_array_equal(written, cut.image.data.compute())
     assert run(*words, "--layout", "rows").exit_code == 2
 
