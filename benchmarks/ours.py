@@ -93,7 +93,8 @@ def cutoff(job: Job) -> Array:
 def pack(job: Job) -> str:
     import dask_slides as ds
 
-    tiles = ds.pack_tiles(job.slide, tile_size=PACK_TILE, detector=ds.Contrast(DENSE))
+    detector = ds.Contrast(DENSE)
+    tiles = ds.pack_tiles(job.slide, tile_size=PACK_TILE, downsample=1, detector=detector)
     return ds.write(tiles, job.out + ".tiles.zarr")
 
 

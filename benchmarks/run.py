@@ -94,7 +94,8 @@ def draw_crops(plan: Plan) -> None:
     import dask_slides as ds
 
     with dask.config.set(scheduler="threads", num_workers=THREADS):
-        pack = ds.random_crops(slides.slide(plan.slides, "flat", plan.size), n=CROPS, size=CROP)
+        slide = slides.slide(plan.slides, "flat", plan.size)
+        pack = ds.random_crops(slide, n=CROPS, size=CROP, downsample=1)
     np.save(plan.work / "crops.npy", np.stack((pack.y, pack.x), axis=1))
     (plan.work / "pack").write_bytes(cloudpickle.dumps(pack))
 

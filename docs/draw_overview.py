@@ -28,9 +28,7 @@ def main() -> None:
         slide = ds.open_slide(path)
         cells = ds.blank_map(slide).compute()
         pack = ds.pack_tiles(slide, blank_map=cells)
-        cut = ds.cutoff_resize(
-            slide, max_size=720, blank_map=cells, layout="islands", compact=None
-        )
+        cut = ds.cutoff_resize(slide, max_size=720, blank_map=cells, layout="islands", compact=None)
         crops = ds.random_crops(slide, n=42, size=256, blank_map=cells)
         panels = [
             picture_on_slide(slide, mask=cells.mask.tissue, max_size=720),

@@ -30,11 +30,15 @@ def methods(path: str, size: int, decoder: Any) -> dict[str, Callable[[], object
     """Return the timed functions by name."""
     import dask_slides as ds
 
+    def judge(on_bad_tile: str) -> object:
+        slide = ds.open_slide(path, on_bad_tile=on_bad_tile)
+        return ds.blank_map(slide, detector=ds.Contrast(0.05)).compute()
+
     return {
         "bare decode": lambda: decode_all(Job(path, size, "", "", ""), decoder),
         "check": lambda: ds.check_slide(path),
-        "blank map, raise": lambda: ds.blank_map(path).compute(),
-        "blank map, mask": lambda: ds.blank_map(ds.open_slide(path, on_bad_tile="mask")).compute(),
+        "blank map, raise": lambda: judge("raise"),
+        "blank map, mask": lambda: judge("mask"),
     }
 
 

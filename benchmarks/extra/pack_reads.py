@@ -76,7 +76,7 @@ def main() -> None:
         slide = given.slide or str(Path(folder) / "slide.tif")
         if not given.slide:
             ds.sample_slide(slide, shape=(given.size, given.size), tile=512)
-        crops = ds.random_crops(slide, n=CROPS, size=CROP, seed=1)
+        crops = ds.random_crops(slide, n=CROPS, size=CROP, seed=1, downsample=1)
         path = ds.write(crops, Path(folder) / "crops.tiles.zarr")
         stored = ds.open_pack(path)
         print(
