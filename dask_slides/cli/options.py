@@ -11,6 +11,7 @@ from typing import Any, get_args
 import click
 
 from dask_slides.core.grid import Edge
+from dask_slides.errors import SlideError
 from dask_slides.numerics.detectors import (
     DETECTORS,
     ONNX,
@@ -166,7 +167,8 @@ def detector_options(prefix: str = "") -> Decorator:
     """Add the options of a detector, and pass it to the command as `detector`."""
     options = add_options(
         click.option(f"--{prefix}detector", type=DetectorName(list(DETECTORS)),
-                     default="tissue", help="method that finds blank tiles, or an ONNX model"),
+                     default="tissue",
+                     help="method that finds blank tiles, or the path of an ONNX model"),
         click.option(f"--{prefix}ratio", type=float, show_default="0.05",
                      help="for contrast: a tile is blank if std <= ratio * mean"),
     )  # fmt: skip
@@ -181,7 +183,10 @@ def detector_options(prefix: str = "") -> Decorator:
                     f"the detector {name} has no ratio; use --{prefix}detector contrast",
                     param_hint=f"--{prefix}ratio",
                 )
-            detector = checked_detector(name) if ratio is None else Contrast(ratio)
+            try:
+                detector = checked_detector(name) if ratio is None else Contrast(ratio)
+            except SlideError as error:
+                raise click.BadParameter(str(error), param_hint=f"--{prefix}detector") from None
             return command(**{names[0]: detector}, **kwargs)
 
         return options(run)

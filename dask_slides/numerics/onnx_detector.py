@@ -102,7 +102,7 @@ class OnnxTissue:
     batch: int = 1
     threads: int = 1
     sha256: str = field(init=False)
-    """Checksum of the file."""
+    """Checksum of the file; the repr, which outputs hold, shows the start of it."""
 
     def __post_init__(self) -> None:
         for name in ("tissue_classes", "mean", "std"):
@@ -113,10 +113,11 @@ class OnnxTissue:
         _check_model(self, _session(self.path, self.sha256, self.threads))
 
     def __repr__(self) -> str:
-        given = [repr(os.path.basename(self.path))]  # outputs hold it: no names of folders
-        for one in fields(self)[1:]:
+        given = [repr(os.path.basename(self.path))]  # without the names of folders
+        for one in fields(self)[1:-1]:
             if getattr(self, one.name) != one.default:
                 given.append(f"{one.name}={getattr(self, one.name)!r}")
+        given.append(f"sha256={self.sha256[:12]!r}")
         return f"OnnxTissue({', '.join(given)})"
 
     def check(self, channels: int, dtype: np.dtype[Any]) -> None:

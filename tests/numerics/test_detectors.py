@@ -280,7 +280,7 @@ def test_a_custom_detector_needs_no_base_class():
 @pytest.mark.parametrize("wrong", [None, 0.05, "otsus", ds.Contrast])
 def test_other_values_are_refused_with_a_solution(wrong):
     with pytest.raises(
-        ds.errors.SlideArgumentError, match=r"is not a detector; use Contrast\(0.05\)"
+        ds.errors.SlideArgumentError, match=r"is not a detector; use Tissue\(\), Contrast\(0.05\)"
     ):
         ds.blank_map(np.zeros((9, 9), np.uint8), detector=wrong)
 
