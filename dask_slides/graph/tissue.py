@@ -44,18 +44,18 @@ class FoundTissue(EqualByFields):
 
 
 def find_in_slide(
-    source: Source, shape: tuple[int, int], mpp: float | None, detector: MaskDetector
+    small: Source, shape: tuple[int, int], mpp: float | None, detector: MaskDetector
 ) -> da.Array:
-    """Return a lazy array (1, 1, 1) whose item is the `FoundTissue` of the slide.
+    """Return a lazy array (1, 1, 1) whose item is the `FoundTissue` of a slide of `shape`.
 
-    A picture of `shape` is read in parallel; one task finds the tissue in it.
+    Its picture `small` is read in parallel; one task finds the tissue in it.
     """
-    overview = overview_blocks(source, shape)
+    overview = overview_blocks(small)
     whole = overview.rechunk(overview.shape)
     name = f"find-tissue-{tokenize(overview.name, mpp, detector)}"
     key, picture = (name, 0, 0, 0), TaskRef((whole.name, 0, 0, 0))
     # no Blockwise layer, which Dask would fuse into each of many tasks that measure the mask
-    layer = {key: Task(key, _find_block, picture, mpp, detector, source.levels[0].shape)}
+    layer = {key: Task(key, _find_block, picture, mpp, detector, shape)}
     graph = HighLevelGraph.from_collections(name, layer, dependencies=[whole])
     return da.Array(graph, name, ((1,),) * 3, meta=np.empty((0, 0, 0), object))
 
