@@ -23,8 +23,9 @@ USUAL_MPP = 0.5
 """Micrometres per pixel that a slide of unknown pixel size is assumed to have."""
 NEAR = 0.5
 """Binary logarithm of the largest factor between the size of a level and that of the picture."""
-FIND_BYTES, FIND_BYTES_OF_CHANNEL = 60, 20
-"""Bytes that a detector takes per pixel of the picture: at least, and for each channel."""
+TABLE_BYTES, PIXEL_BYTES, CHANNEL_BYTES = 2**26, 60, 20
+"""Measured peak bytes of a detector: of its tables, per pixel at least, and per pixel and channel.
+It may copy each sample three times in the dtype of the slide."""
 NO_VALUE, VALUE, NOT_THERE = 0, 1, 2
 """States of pixels: nodata or masked, a value, or an absent or corrupt tile of the file."""
 
@@ -111,7 +112,9 @@ def overview_bytes(small: Source) -> int:
     height, width = small.levels[0].shape
     side = default_chunks(small, 0)
     block = Region(0, 0, min(side[0], height), min(side[1], width))
-    pixel = (small.channels + 1) * small.dtype.itemsize
+    item = small.dtype.itemsize
+    pixel = (small.channels + 1) * item
     read = task_bytes(small, 0, block) + block.area * pixel
-    found = max(FIND_BYTES, FIND_BYTES_OF_CHANNEL * small.channels)
-    return max(read, height * width * (2 * pixel + found))  # the blocks, and the picture of them
+    found = max(PIXEL_BYTES, (CHANNEL_BYTES + 3 * item) * small.channels)
+    find = TABLE_BYTES + height * width * (2 * pixel + found)  # the blocks, and their picture
+    return max(read, find)
