@@ -148,7 +148,7 @@ def test_blocks_between_islands_are_not_computed(downsample):
     found = ds.blank_map(image, tile_size=50).compute()
     blank = np.ones((20, 8), bool)
     blank[0, 1] = blank[1, 2] = blank[19, 7] = False  # two diagonal cells, and one far away
-    options = {"downsample": downsample, "blank_map": replace(found, blank=blank)}
+    options = {"downsample": downsample, "blank_map": found.with_blank(blank)}
     cut = ds.cutoff_resize(array, **options, layout="islands").image
     expected = ds.cutoff_resize(image, **options, layout="islands").image
     assert cut.data.npartitions == 1
