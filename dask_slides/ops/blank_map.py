@@ -383,12 +383,7 @@ class BlankMap(EqualByFields):
     def _combined(self, other: BlankMap, operation: Any) -> BlankMap:
         if not isinstance(other, BlankMap) or other.grid.shape != self.grid.shape:
             raise SlideArgumentError(f"{self.name}: give a BlankMap of the same slide")
-        one, two = self.mask, other.mask
-        edges = [
-            np.union1d(getattr(one, name), getattr(two, name)) for name in ("y_edges", "x_edges")
-        ]
-        one, two = one.resampled(*edges), two.resampled(*edges)
-        return self._cleaned(one.with_tissue(operation(one.tissue, two.tissue)))
+        return self._cleaned(self.mask.combined(other.mask, operation))
 
     def polygons(self) -> tuple[Outline, ...]:
         """Return the outlines of the tissue, with holes, in pixels of level 0.
@@ -583,7 +578,7 @@ def checked_mask(mask: Any, shape: tuple[int, int], name: str) -> NDArray[np.boo
     if (
         array.dtype != np.bool_
         or array.ndim != 2
-        or any(not 0 < n <= m for n, m in zip(array.shape, shape, strict=True))
+        or any(not min(1, m) <= n <= m for n, m in zip(array.shape, shape, strict=True))
     ):
         raise SlideArgumentError(
             f"{name}: a mask of shape {array.shape} and dtype {array.dtype}; give booleans (h, w) "
