@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import dask.array as da
@@ -16,7 +16,7 @@ import numpy as np
 
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.errors import SlideArgumentError
-from dask_slides.graph.overview import overview_shape
+from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map, map_tile
@@ -268,8 +268,8 @@ def map_reductions(slide: Slide, detector: Detector) -> tuple[int, ...]:
     """Return the reduction at which a blank map reads level 0, if it does."""
     if not isinstance(detector, MaskDetector):
         return (1,)
-    shape = overview_shape(slide.shape[:2], slide.mpp_yx, detector.mpp)
-    return (level0_reduction(resize(slide, shape=shape, kernel="area", gap=1.0)),)
+    small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
+    return (level0_reduction(replace(slide, source=small)),)
 
 
 def _any_slide() -> Slide:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dask_slides.core.geometry import level_size
 from dask_slides.core.intervals import kept_intervals
 from dask_slides.core.layout import CutoffMapping, GridLayout, IslandLayout, Layout
 from dask_slides.core.types import Array
@@ -21,6 +23,7 @@ from dask_slides.numerics.island_layout import island_layout
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.blank_map import blank_map as make_blank_map
+from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
 from dask_slides.plots import pictures
 from dask_slides.readers.tile_status import fill_for
@@ -151,8 +154,22 @@ class Cutoff:
         return self.mapping.from_source(yx)
 
     def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
-        """Draw the cut image with matplotlib (the extra ``plot``); return the axes."""
-        return self.image.plot(ax, max_size=max_size)
+        """Draw what was not cut off on the slide with matplotlib; return the axes.
+
+        It needs the extra ``plot``. ``cut.image.plot()`` draws the cut image.
+        """
+        slide = self.blank_map.slide
+        title = f"{slide.name}: cut off, gain {self.gain:.2f}"
+        return plot_on_slide(slide, title, ax, max_size, mask=self.kept_mask(max_size))
+
+    def kept_mask(self, max_size: int = 1024) -> NDArray[np.bool_]:
+        """Return where the slide was not cut off, (h, w) bool, of at most `max_size` pixels."""
+        height, width = self.source_shape
+        ratio = max(1.0, max(height, width) / max_size)
+        y, x = ((np.arange(level_size(n, ratio)) + 0.5) * ratio for n in (height, width))
+        points = np.stack(np.meshgrid(np.minimum(y, height - 0.5), np.minimum(x, width - 0.5),
+                                      indexing="ij"), axis=-1)  # fmt: skip
+        return ~np.isnan(self.from_source(points)[..., 0])
 
     def __repr__(self) -> str:
         height, width = self.source_shape
@@ -208,7 +225,8 @@ def cutoff_resize(
     tile_size, detector
         As in `blank_map`.
     blank_map : BlankMap, optional
-        A blank map of this slide, used instead of `tile_size` and `detector`.
+        A blank map of this slide, used instead of `detector`. Give `tile_size` to cut by tiles of
+        another size than those of the map.
     layout : {"grid", "islands"}
         "grid" cuts off the rows and columns of the grid that are entirely blank. "islands" finds
         connected tissue (cells that touch each other, diagonally too), and moves each island to a
@@ -271,6 +289,8 @@ def cutoff_resize(
             f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
             f"{blank_map.grid.shape[1]} px, or its tiles overlap; make one of this slide"
         )
+    elif tile_size is not None:
+        blank_map = blank_map.with_tile_size(tile_size)
     blank_map = blank_map.compute()
     blank = np.asarray(blank_map.blank)
     full = slide.shape[:2]
