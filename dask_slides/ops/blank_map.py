@@ -28,7 +28,12 @@ from dask_slides.graph.tissue import (
     find_in_slide,
     spans_of_grid,
 )
-from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
+from dask_slides.numerics.detectors import (
+    Detector,
+    StatisticsDetector,
+    checked_detector,
+    counts_alpha,
+)
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.numerics.outlines import mask_outlines
 from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
@@ -664,6 +669,11 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     checked = checked_detector(detector)
     if isinstance(checked, MaskDetector):
         return _map_of_mask(slide, grid, checked)
+    if counts_alpha(checked) and (slide.dtype != np.uint8 or slide.shape[2] != 3):
+        raise SlideArgumentError(
+            f"{slide.name}: with_alpha is for RGB images of 8 bits, and this one has "
+            f"{slide.shape[2]} channels of {slide.dtype}; use Contrast without it"
+        )
     stored = checked.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + checked.needs
     fields = fields_of(stored, slide.dtype)
     length = record_length(fields)

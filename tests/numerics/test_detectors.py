@@ -87,6 +87,18 @@ def test_alpha_changes_which_tiles_are_blank():
     assert plain.all() and counted.tolist() == [[False, False], [True, True]]
 
 
+@pytest.mark.parametrize(("shape", "dtype"), [((9, 9), "u1"), ((9, 9, 4), "u1"), ((9, 9, 3), "u2")])
+def test_alpha_is_refused_for_images_that_are_not_rgb_of_8_bits(shape, dtype):
+    detector = ds.Otsu() & (ds.Contrast(0.1, with_alpha=True) | ds.Saturation())
+    for call in (
+        lambda: ds.blank_map(np.zeros(shape, dtype), detector=detector),
+        lambda: ds.pack_tiles(np.zeros(shape, dtype), tile_size=3, detector=detector),
+        lambda: ds.random_crops(np.zeros(shape, dtype), n=2, size=3, detector=detector),
+    ):
+        with pytest.raises(ds.errors.SlideArgumentError, match=r"RGB images of 8 bits.*; use"):
+            call()
+
+
 def test_contrast_includes_its_ratio():
     image = np.array([[19, 21]], np.uint8).repeat(8, axis=0).repeat(4, axis=1)
     assert image.std() == 0.05 * image.mean()

@@ -250,8 +250,13 @@ def test_the_repr_and_equality_of_a_cutoff(tissue, sync):
     assert cut == same and cut != cut_of(ds.from_dask(tissue), 20, downsample=2)
 
 
-def test_a_plot_shows_the_cut_image(tissue, axes):
+def test_a_plot_shows_what_is_kept_on_the_slide(tissue, axes):
     cut = cut_of(ds.from_dask(tissue), 30)
     assert cut.plot(axes) is axes
-    height, width = cut.image.shape[:2]
-    assert axes.images[0].get_extent() == [0, width, height, 0]
+    assert axes.images[0].get_extent() == [0, 420, 300, 0]
+    assert axes.get_title() == f"dask array: cut off, gain {cut.gain:.2f}"
+    blank = oracle.contrast_blank(tissue, (30, 30), 0.05)
+    kept = np.zeros((300, 420), bool)
+    kept[np.ix_(*(oracle.kept_lines(blank, a, 30, kept.shape[a]) for a in (0, 1)))] = True
+    assert 0 < kept.mean() < 1 and np.array_equal(cut.kept_mask(), kept)
+    assert np.array_equal(cut.kept_mask(max_size=42), kept[5::10, 5::10])

@@ -177,6 +177,31 @@ def test_unions_and_intersections_are_obeyed(case, data):
         assert np.array_equal(found.tissue_fraction, fractions(expected, (5, 5)))
 
 
+def test_pieces_of_a_map_of_statistics_are_tiles(tissue):
+    found = ds.blank_map(tissue, tile_size=10, detector=ds.Contrast(0.1)).compute()
+    assert np.array_equal(found.tissue_fraction, (~found.blank).astype(float))
+    labels = measure.label(~found.blank, connectivity=2)
+    sizes = np.bincount(labels.reshape(-1))
+    least = 100 * int(np.sort(sizes[1:])[-1])
+    assert len(sizes) > 2
+    edited = found.remove_small(least)
+    assert np.array_equal(edited.blank, found.blank | (sizes[labels] * 100 < least))
+    pack = ds.pack_tiles(tissue, tile_size=10, blank_map=edited)
+    expected = np.argwhere(~edited.blank) * 10
+    assert np.array_equal(np.stack((pack.y, pack.x), axis=1), expected)
+
+
+def test_a_map_from_geojson_is_the_map_that_was_written(tmp_path, tissue_tiff, reads):
+    found = ds.blank_map(tissue_tiff, tile_size=40).compute()
+    found.to_geojson(tmp_path / "tissue.geojson")
+    reads.clear()
+    again = ds.BlankMap.from_geojson(tmp_path / "tissue.geojson", tissue_tiff, tile_size=40)
+    assert np.array_equal(again.mask.tissue, found.mask.tissue)
+    packs = [ds.pack_tiles(tissue_tiff, tile_size=25, blank_map=one) for one in (found, again)]
+    assert reads == [] and len(packs[0])
+    assert packs[0].boxes.tolist() == packs[1].boxes.tolist()
+
+
 def test_maps_of_other_slides_and_wrong_values_are_refused():
     slide = unreadable((60, 80))
     found = ds.blank_map(slide, tile_size=20).with_blank(np.zeros((3, 4), bool))
@@ -379,6 +404,10 @@ def test_a_stored_level_is_packed_as_it_is(write_pyramid, islands, monkeypatch, 
     y, x = pack.y // 2**level, pack.x // 2**level
     assert np.array_equal(pack.tiles.compute(), oracle.tiles_at(image, y, x, (50, 50)))
     assert np.array_equal(pack[len(pack) - 1], oracle.tiles_at(image, y, x, (50, 50))[-1])
+    crops = ds.random_crops(slide, n=9, size=50, mpp=mpp, blank_map=found)
+    y, x = crops.y // 2**level, crops.x // 2**level
+    assert np.array_equal(crops.tiles.compute(), oracle.tiles_at(image, y, x, (50, 50)))
+    assert seen == {level}
 
 
 def test_a_detected_map_is_obeyed_at_any_tile_size_without_reading(tissue_tiff, reads):
