@@ -93,6 +93,18 @@ def given_masks(draw, low=8, high=90):
     return shape, noise
 
 
+@given(st.integers(9, 60), st.integers(9, 60), st.integers(2, 20), seeds)
+def test_a_value_for_each_tile_of_the_map_is_that_of_the_tile(height, width, side, seed):
+    slide = unreadable((height, width))
+    found = ds.blank_map(slide, tile_size=side)
+    blank = np.random.default_rng(seed).random(found.shape) < 0.5
+    found = found.with_blank(blank)
+    assert np.array_equal(found.blank, blank)
+    assert np.array_equal(found.tissue_fraction, (~blank).astype(float))
+    pack = ds.pack_tiles(slide, tile_size=side, edge="pad", min_tissue=0, blank_map=found)
+    assert np.array_equal(np.stack((pack.y, pack.x), axis=1), np.argwhere(~blank) * side)
+
+
 @settings(max_examples=60)
 @given(
     given_masks(),
@@ -533,6 +545,11 @@ def test_tiles_without_known_pixels_are_unknown_and_never_packed(damaged, sync):
         (y, x) for y in range(0, 281, 20) for x in range(0, 401, 20)
         if not lost[y : y + 20, x : x + 20].any()
     ]  # fmt: skip
+    pack = ds.pack_tiles(slide, tile_size=20, min_tissue=0.5, blank_map=found)
+    share = fractions(tissue, (20, 20))
+    enough = share * oracle.per_cell(lost, (20, 20), np.size) >= 200
+    assert len(pack) == (enough & ~touched)[:, :21].sum()
+    assert pack.attributes["skipped"] == (enough & touched)[:, :21].sum()
     pack = ds.pack_tiles(slide, tile_size=20, blank_map=every)
     assert list(zip(pack.y.tolist(), pack.x.tolist(), strict=True)) == whole
     assert pack.attributes["skipped"] == 15 * 21 - len(whole)
@@ -545,7 +562,24 @@ def test_tiles_without_known_pixels_are_unknown_and_never_packed(damaged, sync):
         ds.random_crops(slide, n=60, size=20, detector=detector, min_tissue=0.1),
     ):
         assert len(made)
+        assert made.attributes["skipped"] > 0
         assert not any(lost[y : y + 20, x : x + 20].any() for y, x, *_ in tiles_of(made))
+
+
+def test_a_tile_that_a_stored_level_lacks_is_not_packed(write_pyramid, islands):
+    path = write_pyramid(islands, levels=1)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        level = tiff.pages[0].pages[0]
+        assert level.shape[:2] == (384, 512) and level.tilelength == TILE
+        for code, values in ((324, level.dataoffsets), (325, level.databytecounts)):
+            level.tags[code].overwrite([0 if n == 9 else v for n, v in enumerate(values)])
+    slide = ds.open_slide(path, mpp=0.25)
+    found = ds.blank_map(slide).with_blank(np.zeros((1, 1), bool))
+    pack = ds.pack_tiles(slide, tile_size=TILE, mpp=0.5, blank_map=found)
+    corners = [(y, x) for y in range(0, 768, 2 * TILE) for x in range(0, 1024, 2 * TILE)]
+    del corners[9]
+    assert list(zip(pack.y.tolist(), pack.x.tolist(), strict=True)) == corners
+    assert pack.attributes["skipped"] == 1 and pack.attributes["read_from"] == "level 1"
 
 
 def test_nodata_is_blank_and_never_packed(tmp_path, sync):
