@@ -210,8 +210,9 @@ def test_a_large_slide_has_few_tasks_and_a_small_graph(tissue_tiff):
         assert image.data.npartitions <= 1000
         graph = pickle.dumps(image.data.dask)
         assert len(graph) < 20_000
-    lazy = ds.blank_map(large, tile_size=256)
-    assert lazy.blank.npartitions <= 1000 and len(pickle.dumps(lazy.blank.dask)) < 20_000
+    for detector in (ds.Tissue(), ds.Contrast(0.05)):
+        blank = ds.blank_map(large, tile_size=256, detector=detector).blank
+        assert blank.npartitions <= 1000 and len(pickle.dumps(blank.dask)) < 20_000
 
 
 @pytest.mark.parametrize("kind", ["file", "array", "resized"])

@@ -102,6 +102,10 @@ class Contrast(_BaseDetector):
         if not (isinstance(self.ratio, int | float | np.floating) and 0 <= self.ratio < np.inf):
             raise SlideArgumentError(f"ratio={self.ratio!r} is not a ratio; give 0 or more")
 
+    def __repr__(self) -> str:
+        alpha = ", with_alpha=True" if self.with_alpha else ""
+        return f"Contrast(ratio={self.ratio!r}{alpha})"
+
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
         if self.with_alpha:
