@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dask_slides.core.types import Array
+from dask_slides.numerics.glass import Cells, Glass, measure_glass
+from dask_slides.numerics.morphology import closed, dilated, opened, regions, without_holes, without_small
+from dask_slides.runtime.threads import in_threads
 
 Mask = NDArray[np.bool_]
 Background = Literal["bright", "dark"]
@@ -66,156 +69,69 @@ def _subsampled(pixels: Array) -> Array:
     return pixels[::step, ::step]
 
 
-@dataclass(frozen=True)
-class Glass:
-    """The background of a bright-field picture, in cells of `side` pixels."""
-
-    side: int
-    colour: Array
-    """(3,) usual red, green and blue."""
-    level: Array
-    """(rows, cols, 3) the colour of the glass at each cell, also where tissue covers it."""
-    texture: Array
-    """(rows, cols) standard deviation in each cell, 1 = more than glass has."""
-    density: Array
-    """(rows, cols, 3) optical density of each cell."""
-
-
-def measure_glass(pixels: Array, valid: Mask | None, side: int) -> Glass:
-    """Measure the glass from the smooth, bright cells of an RGB picture of 8 bits."""
-    mean, spread = _cells(pixels, side)
-    seen = np.ones(spread.shape, bool)
-    if valid is not None:
-        seen = _cells(valid[..., None], side)[0][..., 0] == 1
-    grey = mean.mean(axis=2)
-    bright = seen & (grey > 100)
-    if not bright.any():
-        bright = seen if seen.any() else np.ones_like(seen)
-    usual = float(np.quantile(spread[bright], 0.2))
-    smooth = bright & (spread <= max(0.5, 1.5 * usual))
-    colour = _mode_of_glass(mean, grey, smooth if smooth.any() else bright)
-    near = smooth & (np.abs(mean - colour).max(axis=2) < 60)
-    near &= np.ptp(mean - colour, axis=2) < 20
-    if near.any():
-        usual = float(np.quantile(spread[near], 0.5))
-    texture = spread / max(0.45, 1.3 * usual + 0.35)
-    near &= grey < 253.5
-    level = _spread_out(mean, near & (texture < 0.9), colour)
-    density = -np.log(np.maximum(mean, 1) / level)
-    return Glass(side, colour, level, texture, density)
-
-
-def _cells(pixels: Array, side: int) -> tuple[Array, Array]:
-    """Return the mean of each cell (rows, cols, c), and the standard deviation (rows, cols)."""
-    rows, columns = (-(-n // side) for n in pixels.shape[:2])
-    padding = ((0, rows * side - pixels.shape[0]), (0, columns * side - pixels.shape[1]), (0, 0))
-    if padding != ((0, 0),) * 3:
-        pixels = np.pad(pixels, padding, mode="symmetric")
-    cells = pixels.reshape(rows, side, columns, side, -1)
-    count = side * side
-    total = cells.sum(axis=(1, 3), dtype=np.float32)
-    squares = np.einsum("iajbc,iajbc->ijc", cells, cells, dtype=np.float32)
-    mean = total / count
-    spread = np.sqrt(np.maximum(squares / count - mean * mean, 0)).mean(axis=2)
-    return mean, ndimage.uniform_filter(spread, 3)
-
-
-def _mode_of_glass(mean: Array, grey: Array, smooth: Mask) -> Array:
-    """Return the brightest frequent colour that is not the pure white of skipped areas."""
-    candidates = smooth & (grey < 253.5)
-    if candidates.sum() < 0.002 * candidates.size:
-        candidates = smooth
-    counts = np.bincount(grey[candidates].astype(int), minlength=256).astype(float)
-    counts = ndimage.gaussian_filter1d(counts, 2)
-    peaks = np.flatnonzero(
-        (counts >= ndimage.maximum_filter1d(counts, 7)) & (counts > 0.05 * counts.max())
+def classify(pixels: Array, glass: Glass) -> Colours:
+    """Sort the colours of an RGB picture of 8 bits, relative to the glass."""
+    cells = glass.cells
+    out = Colours(
+        coloured=np.empty(cells.shape, bool),
+        ink=np.empty(cells.shape, bool),
+        blend=np.empty(cells.shape, bool),
+        coloured_share=np.empty(cells.count, np.float32),
+        stained_share=np.empty(cells.count, np.float32),
     )
-    peaks = peaks[peaks > peaks.max() - 30]
-    best = peaks[np.argmax(counts[peaks])]
-    near = candidates & (np.abs(grey - best) < 6)
-    return np.asarray(np.median(mean[near if near.any() else candidates], axis=0))
+    values = np.maximum(np.arange(256, dtype=np.float32), 1)
+    tables = [-np.log(values / colour).astype(np.float32) for colour in glass.colour]
+    offsets = np.log(glass.level / glass.colour).astype(np.float32)
+    strips = cells.strips()
 
+    def call(numbers: Array) -> None:
+        for number in numbers:
+            rows, part = strips[number]
+            densities = [
+                tables[c][pixels[part, :, c]] + cells.enlarged(offsets[rows, :, c])[: len(pixels[part])]
+                for c in range(3)
+            ]
+            out.sort(densities, rows, part, cells)
 
-def _spread_out(values: Array, known: Mask, usual: Array) -> Array:
-    """Smooth `values` where they are `known`, and continue them over the rest."""
-    out = np.empty_like(values)
-    out[:] = usual
-    for scale, limit in ((64, 1.0), (16, 0.08), (4, 0.03)):
-        off = np.abs(np.log(np.maximum(values, 1) / out))
-        known = known & (np.ptp(off, axis=2) < limit) & (off.mean(axis=2) < 3 * limit)
-        weight = ndimage.gaussian_filter(known.astype(np.float32), scale, truncate=2)
-        share = np.clip(weight * 8, 0, 1)
-        for channel in range(3):
-            difference = np.where(known, values[..., channel] - out[..., channel], 0)
-            shift = ndimage.gaussian_filter(difference, scale, truncate=2)
-            out[..., channel] += share * shift / np.maximum(weight, 1e-6)
+    in_threads(call, np.arange(len(strips)))
     return out
 
 
-def _density_of_steps() -> Array:
-    """Return the optical density of each step: linear near zero, then in equal ratios."""
-    fine = np.arange(FINE) * (FINE_END / FINE)
-    return np.concatenate([fine, np.geomspace(FINE_END, DENSEST, STEPS - FINE)]).astype(np.float32)
+@dataclass(frozen=True)
+class Colours:
+    """Classes of the colours of a picture."""
+
+    coloured: Mask
+    ink: Mask
+    blend: Mask
+    coloured_share: Array
+    stained_share: Array
+
+    def sort(self, densities: list[Array], rows: slice, part: slice, cells: Cells) -> None:
+        red, green, blue = densities
+        least = np.minimum(np.minimum(red, green), blue)
+        difference = np.maximum(np.maximum(red, green), blue) - least
+        total = red + green + blue
+        known = least < 1.9
+        share = np.maximum(total, 0.05)
+        coloured = (difference > 0.035) & (difference > 0.05 * share) & known
+        coloured &= total > difference + least  # not the colour that JPEG smears onto glass
+        stained = (difference > 0.07) & (difference > 0.08 * share) & known
+        self.coloured[part] = coloured
+        self.coloured_share[rows] = cells.means(coloured)
+        self.stained_share[rows] = cells.means(stained)
+        ink = (total > 0.5) & (red - green > 0.10 * total)  # green and blue pens
+        ink |= (total > 0.8) & (red < 0.11 * total) & (blue > 0.64 * green)  # red pens
+        ink |= (total > 1.3) & (difference < 0.09 * total)  # black pens on glass
+        ink |= (total > 2.4) & (difference < 0.20 * total) & (blue > 0.28 * total)  # and on tissue
+        self.ink[part] = ink
+        blend = (red - green > 0.05 * total) | ((red < 0.16 * total) & (blue > 0.63 * green))
+        blend |= (total > 0.5) & ((blue > 0.36 * total) | (difference < 0.12 * total))
+        blend |= (total > 1.6) & (difference < 0.21 * total) & (blue > 0.28 * total)
+        self.blend[part] = ink | (blend & (total > 0.2))
 
 
-def _steps_of(densities: Array) -> Array:
-    """Return the step nearest to each optical density."""
-    steps = _density_of_steps()
-    return np.searchsorted((steps[1:] + steps[:-1]) / 2, densities)
-
-
-def _classes() -> Array:
-    """Return the class of each colour, (STEPS ** 3,) uint8, from its optical densities."""
-    steps = _density_of_steps()
-    red, green, blue = steps[:, None, None], steps[None, :, None], steps[None, None, :]
-    total = red + green + blue
-    most = np.maximum(np.maximum(red, green), blue)
-    difference = most - np.minimum(np.minimum(red, green), blue)
-    share = np.maximum(total, 0.05)
-    r, g, b = red / share, green / share, blue / share
-    spread = difference / share
-    b_to_g = b / np.maximum(g, 0.02)
-    black = np.minimum(np.minimum(red, green), blue) > 1.9
-    # of faint colours the direction is not sure; grey dust and shadows have none
-    coloured = (difference > 0.035) & (spread > 0.05) & ~black
-    stained = (difference > 0.07) & (spread > 0.08) & ~black
-    ink = (total > 0.5) & (r - g > 0.10)  # green and blue pens
-    ink |= (total > 0.8) & (r < 0.11) & (b_to_g > 0.64)  # red pens
-    ink |= (total > 1.3) & (spread < 0.09)  # black pens on glass
-    ink |= (total > 2.4) & (spread < 0.20) & (b > 0.28)  # black pens on tissue
-    blend = (r - g > 0.05) | ((r < 0.16) & (b_to_g > 0.63))
-    blend |= (total > 0.5) & ((b > 0.36) | (spread < 0.12))
-    blend |= (total > 1.6) & (spread < 0.21) & (b > 0.28)
-    blend = ink | (blend & (total > 0.2))
-    bits = coloured * COLOURED + stained * STAINED + ink * INK + blend * INK_OR_BLEND
-    return np.ascontiguousarray(bits.reshape(-1), np.uint8)
-
-
-def classify(pixels: Array, glass: Glass) -> Array:
-    """Return the classes (h, w) of the colours of an RGB picture of 8 bits."""
-    classes = _classes()
-    values = np.arange(256, dtype=np.float32)
-    tables = [
-        _steps_of(-np.log(np.maximum(values, 1) / level)).astype(np.int32) * STEPS ** (2 - c)
-        for c, level in enumerate(glass.colour)
-    ]
-    out = np.empty(pixels.shape[:2], np.uint8)
-    even = np.abs(glass.level / glass.colour - 1).max() < 0.01
-    for row in range(-(-len(pixels) // glass.side)):  # rows that stay in the cache
-        part = slice(row * glass.side, (row + 1) * glass.side)
-        strip = pixels[part]
-        if not even:
-            gain = np.repeat(glass.colour / glass.level[row], glass.side, axis=0)
-            strip = np.minimum(strip * gain[: pixels.shape[1]].astype(np.float32) + 0.5, 255)
-            strip = strip.astype(np.uint8)
-        index = tables[0][strip[..., 0]]
-        index += tables[1][strip[..., 1]]
-        index += tables[2][strip[..., 2]]
-        out[part] = classes[index]
-    return out
-
-
-def find_faint(glass: Glass, stained: Mask) -> Mask:
+def find_faint(glass: Glass, stained: Array) -> Mask:
     """Return the cells (rows, cols) with both texture and colour, however little.
 
     Cells beside `stained` tissue take both from it. They count only beside faint cells farther off.
@@ -225,97 +141,52 @@ def find_faint(glass: Glass, stained: Mask) -> Mask:
     colour = ndimage.uniform_filter(np.where(grey, 0, difference), 3) / 0.012
     texture = glass.texture
     faint = (np.minimum(texture, 2) * np.minimum(colour, 2) > 1) & (texture > 0.7) & (colour > 0.5)
-    beside = ndimage.maximum_filter(_cells(stained[..., None], glass.side)[0][..., 0] > 0.02, 5)
+    beside = dilated(stained > 0.02, 2)
     far = without_small(opened(faint & ~beside, 1), 30)
-    return np.asarray(ndimage.maximum_filter(far, 5) & faint)
+    return dilated(far, 2) & faint
 
 
-def _enlarged(cells: Mask, side: int, shape: tuple[int, int]) -> Mask:
-    return np.repeat(np.repeat(cells, side, axis=0), side, axis=1)[: shape[0], : shape[1]]
-
-
-def _square(radius: float) -> int:
-    return 2 * max(0, round(radius)) + 1
-
-
-def _dilated(mask: Mask, radius: float) -> Mask:
-    return np.asarray(ndimage.maximum_filter(mask, _square(radius)))
-
-
-def _eroded(mask: Mask, radius: float) -> Mask:
-    return np.asarray(ndimage.minimum_filter(mask, _square(radius), mode="nearest"))
-
-
-def closed(mask: Mask, radius: float) -> Mask:
-    """Return `mask` without gaps of up to twice `radius` pixels."""
-    size = _square(radius)
-    if size == 1:
-        return mask
-    near = np.pad(mask, size)
-    near = ndimage.minimum_filter(ndimage.maximum_filter(near, size), size)
-    return np.asarray(near[size:-size, size:-size])
-
-
-def opened(mask: Mask, radius: float) -> Mask:
-    """Return `mask` without parts narrower than twice `radius` pixels."""
-    size = _square(radius)
-    return np.asarray(ndimage.maximum_filter(ndimage.minimum_filter(mask, size), size))
-
-
-def without_small(mask: Mask, pixels: float, needs: Mask | None = None) -> Mask:
-    """Drop the pieces of fewer than `pixels`; with `needs`, also those that hold none of it."""
-    labels, count = ndimage.label(mask, EIGHT)
-    if not count:
-        return mask
-    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
-    good = areas >= pixels
-    if needs is not None:
-        seeds = np.bincount(labels[needs & mask], minlength=count + 1)
-        good &= seeds > 0.02 * areas
-    good[0] = False
-    return np.asarray(good[labels])
-
-
-def without_holes(mask: Mask, pixels: float) -> Mask:
-    """Fill the holes of fewer than `pixels`."""
-    labels, count = ndimage.label(~mask)
-    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
-    small = areas < pixels
-    small[0] = False
-    if count:
-        edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        small[edge] = False
-    return np.asarray(mask | small[labels])
-
-
-def find_ink(classes: Array, mpp: float) -> Mask:
+def find_ink(colours: Colours, mpp: float) -> Mask:
     """Return where pen lies: colours of ink in strokes, and what blends with them."""
-    ink = opened((classes & INK) > 0, 12 / mpp)
+    if np.count_nonzero(colours.ink) < 30_000 / mpp**2:
+        return np.zeros_like(colours.ink)
+    ink = opened(colours.ink, round(12 / mpp))
     ink = without_small(ink, 30_000 / mpp**2)
     if not ink.any():
         return ink
-    near = ((classes & INK_OR_BLEND) > 0) & _dilated(ink, 150 / mpp)
-    grown = ndimage.binary_propagation(ink, mask=ink | near)
-    return _dilated(closed(np.asarray(grown), 8 / mpp), 10 / mpp)
+    near = colours.blend & dilated(ink, round(150 / mpp))
+    grown = grow(ink, near)
+    return dilated(closed(grown, round(8 / mpp)), round(10 / mpp))
+
+
+def grow(seeds: Mask, mask: Mask) -> Mask:
+    found = regions(seeds | mask, diagonal=False)
+    return found.mask(found.count_in(seeds) > 0)
 
 
 def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
     glass = measure_glass(pixels, valid, max(2, round(CELL / mpp)))
-    classes = classify(pixels, glass)
-    tissue = (classes & COLOURED) > 0
+    colours = classify(pixels, glass)
+    cells = glass.cells
+    ink = find_ink(colours, mpp)
     rough = ndimage.maximum_filter(glass.texture > 0.9, 3)
-    tissue &= _enlarged(rough, glass.side, tissue.shape)
-    ink = find_ink(classes, mpp)
-    tissue &= ~ink
-    tissue = without_small(tissue, 4, (classes & STAINED) > 0)
-    faint = find_faint(glass, (classes & STAINED) > 0)
-    tissue |= _enlarged(faint, glass.side, tissue.shape) & ~ink
-    tissue = closed(tissue, p.closing / mpp)
+    strong = rough & (colours.coloured_share > 0)
+    labels, count = ndimage.label(strong, np.ones((3, 3)))
+    index = np.arange(count + 1)
+    stained = ndimage.sum_labels(colours.stained_share, labels, index)
+    area = ndimage.sum_labels(colours.coloured_share, labels, index)
+    good = (stained > 0.02 * area) & (area * cells.side**2 >= 4)
+    good[0] = False
+    tissue = colours.coloured & cells.enlarged(good[labels]) & ~ink
+    faint = find_faint(glass, colours.stained_share)
+    if faint.any():
+        tissue |= cells.enlarged(faint) & ~ink
+    tissue = closed(tissue, round(p.closing / mpp))
     tissue = without_small(tissue, p.min_area / mpp**2)
     tissue = without_holes(tissue, p.max_hole / mpp**2)
     if p.keep_ink:
-        return tissue | (ink & closed(tissue, 300 / mpp))
-    return without_small(tissue & ~ink, p.min_area / mpp**2)
+        return tissue | (ink & closed(tissue, round(300 / mpp)))
+    return without_small(tissue & ~ink, p.min_area / mpp**2) if ink.any() else tissue
 
 
 @dataclass(frozen=True)
@@ -333,7 +204,7 @@ def _dark_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -
     for channel in range(pixels.shape[2]):
         plane = pixels[..., channel].astype(np.float32)
         found |= _brighter(plane, valid, mpp)
-    found = closed(found, p.closing / mpp)
+    found = closed(found, round(p.closing / mpp))
     found = without_small(found, p.min_area / mpp**2)
     return without_holes(found, p.max_hole / mpp**2)
 
