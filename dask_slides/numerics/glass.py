@@ -167,7 +167,7 @@ def _spread_out(values: Array, known: Mask, usual: Array) -> tuple[Array, Mask]:
     """Smooth `values` where they are `known`, and continue them over the rest."""
     out = np.empty_like(values)
     out[:] = usual
-    for scale, limit in ((64, 1.0), (16, 0.08), (4, 0.03)):
+    for scale, limit in ((64, 1.0), (16, 0.08), (8, 0.05), (4, 0.03)):
         off = np.abs(np.log(np.maximum(values, 1) / out))
         known = known & (np.ptp(off, axis=2) < limit) & (off.mean(axis=2) < 3 * limit)
         weight = known[..., None].astype(np.float32)

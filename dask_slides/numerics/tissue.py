@@ -142,8 +142,8 @@ def find_faint(glass: Glass, stained: Array) -> Mask:
     texture = glass.texture
     faint = (np.minimum(texture, 2) * np.minimum(colour, 2) > 1) & (texture > 0.7) & (colour > 0.5)
     beside = dilated(stained > 0.02, 2)
-    far = without_small(opened(faint & ~beside, 1), 30)
-    return dilated(far, 2) & faint
+    far = without_small(opened(faint & ~beside, 2), 100)
+    return dilated(far, 3) & faint
 
 
 def find_ink(colours: Colours, mpp: float) -> Mask:
