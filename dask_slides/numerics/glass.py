@@ -77,7 +77,9 @@ class Glass:
     level: Array
     """(rows, columns, 3) the colour of the glass at each cell, also where tissue covers it."""
     texture: Array
-    """(rows, columns) standard deviation in each cell, 1 = more than glass has."""
+    """(rows, columns) standard deviation around each cell, 1 = more than glass has."""
+    detail: Array
+    """(rows, columns) the same of each cell alone."""
     density: Array
     """(rows, columns, 3) optical density of each cell."""
     known: Mask
@@ -87,7 +89,8 @@ class Glass:
 def measure_glass(pixels: Array, valid: Mask | None, side: int) -> Glass:
     """Measure the glass from the smooth, bright cells of an RGB picture of 8 bits."""
     cells = Cells(side, (pixels.shape[0], pixels.shape[1]))
-    mean, spread = _statistics(pixels, cells)
+    mean, own = _statistics(pixels, cells)
+    spread = ndimage.uniform_filter(own, 3)
     seen = np.ones(spread.shape, bool)
     if valid is not None:
         seen = cells.means(valid) == 1
@@ -102,11 +105,12 @@ def measure_glass(pixels: Array, valid: Mask | None, side: int) -> Glass:
     near &= np.ptp(mean - colour, axis=2) < 20
     if near.any():
         usual = float(np.quantile(spread[near], 0.5))
-    texture = spread / max(0.35, 1.3 * usual + 0.25)
+    limit = max(0.35, 1.3 * usual + 0.25)
+    texture, detail = spread / limit, own / limit
     near &= grey < PURE_WHITE
     level, known = _spread_out(mean, near & (texture < 0.9), colour)
     density = -np.log(np.maximum(mean, 1) / level)
-    return Glass(cells, colour, level, texture, density, known)
+    return Glass(cells, colour, level, texture, detail, density, known)
 
 
 def _statistics(pixels: Array, cells: Cells) -> tuple[Array, Array]:
@@ -134,7 +138,7 @@ def _statistics(pixels: Array, cells: Cells) -> tuple[Array, Array]:
     variance = squares / 9 - grey * grey
     for axis in (0, 1):
         variance -= _slope(grey, axis) ** 2 * ((cells.side**2 - 1) / (12 * cells.side**2))
-    return mean, ndimage.uniform_filter(np.sqrt(np.maximum(variance, 0)), 3)
+    return mean, np.sqrt(np.maximum(variance, 0))
 
 
 def _slope(values: Array, axis: int) -> Array:
@@ -197,8 +201,5 @@ def _interpolated(values: Array, size: int, scale: int, axis: int) -> Array:
     first = np.minimum(at.astype(int), max(0, values.shape[axis] - 2))
     share = (at - first).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
     low = values.take(first, axis)
-    return np.asarray(low + share * (values.take(np.minimum(first + 1, len_of(values, axis)), axis) - low))
-
-
-def len_of(values: Array, axis: int) -> int:
-    return values.shape[axis] - 1
+    high = values.take(np.minimum(first + 1, values.shape[axis] - 1), axis)
+    return np.asarray(low + share * (high - low))

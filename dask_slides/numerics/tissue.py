@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from dask_slides.core.types import Array
 from dask_slides.numerics.glass import Cells, Glass, measure_glass
-from dask_slides.numerics.morphology import closed, dilated, opened, regions, without_holes, without_small
+from dask_slides.numerics.morphology import closed, dilated, eroded, opened, regions, without_holes, without_small
 from dask_slides.runtime.threads import in_threads
 
 Mask = NDArray[np.bool_]
@@ -115,7 +115,7 @@ class Colours:
         known = least < 1.9
         share = np.maximum(total, 0.05)
         coloured = (difference > 0.035) & (difference > 0.05 * share) & known
-        coloured &= total > difference + least  # not the colour that JPEG smears onto glass
+        coloured &= (difference > 0.12) | (total > difference + least)  # not the colour that JPEG smears onto glass
         stained = (difference > 0.07) & (difference > 0.08 * share) & known
         self.coloured[part] = coloured
         self.coloured_share[rows] = cells.means(coloured)
@@ -138,12 +138,14 @@ def find_faint(glass: Glass, stained: Array) -> Mask:
     """
     difference = np.ptp(glass.density, axis=2)
     grey = difference < 0.1 * glass.density.sum(axis=2)
-    colour = ndimage.uniform_filter(np.where(grey, 0, difference), 3) / 0.012
-    texture = glass.texture
-    faint = (np.minimum(texture, 2) * np.minimum(colour, 2) > 1) & (texture > 0.7) & (colour > 0.5)
+    colour = ndimage.uniform_filter(np.where(grey, 0, difference), 3)
+    rough = glass.texture > 0.8
+    rough = eroded(rough, 1) | (rough & (glass.detail > 0.8))
+    seeds = (glass.texture > 1) & (colour > 0.012)
     beside = dilated(stained > 0.02, 2)
-    far = without_small(opened(faint & ~beside, 2), 100)
-    return dilated(far, 3) & faint
+    found = regions(opened(rough & ~beside, 2), diagonal=True)
+    far = found.mask((found.areas >= 100) & (found.count_in(seeds) > 0.3 * found.areas))
+    return closed(dilated(far, 3) & rough, 1)
 
 
 def find_ink(colours: Colours, mpp: float) -> Mask:
@@ -180,7 +182,7 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
     tissue = colours.coloured & cells.enlarged(good[labels]) & ~ink
     faint = find_faint(glass, colours.stained_share)
     if faint.any():
-        tissue |= cells.enlarged(faint) & ~ink
+        tissue |= eroded(cells.enlarged(faint), cells.side // 2) & ~ink
     tissue = closed(tissue, round(p.closing / mpp))
     tissue = without_small(tissue, p.min_area / mpp**2)
     tissue = without_holes(tissue, p.max_hole / mpp**2)
