@@ -82,6 +82,7 @@ def classify(pixels: Array, glass: Glass) -> Colours:
     values = np.maximum(np.arange(256, dtype=np.float32), 1)
     tables = [-np.log(values / colour).astype(np.float32) for colour in glass.colour]
     offsets = np.log(glass.level / glass.colour).astype(np.float32)
+    limits = glass_limits(glass)
     strips = cells.strips()
 
     def call(numbers: Array) -> None:
@@ -91,12 +92,22 @@ def classify(pixels: Array, glass: Glass) -> Colours:
                 tables[c][pixels[part, :, c]] + cells.enlarged(offsets[rows, :, c])[: len(pixels[part])]
                 for c in range(3)
             ]
-            out.sort(densities, rows, part, cells)
+            out.sort(densities, rows, part, cells, limits)
 
     in_threads(call, np.arange(len(strips)))
     return out
 
 
+def glass_limits(glass: Glass) -> tuple[float, float]:
+    if not glass.known.any():
+        return 0.12, 0.02
+    d = glass.density[glass.known]
+    total = float(np.quantile(np.abs(d.sum(axis=1)), 0.9))
+    tint = float(np.quantile(np.ptp(d, axis=1), 0.9))
+    return 0.06 + A * total, 0.008 + B * tint
+
+
+A, B = 2, 1
 @dataclass(frozen=True)
 class Colours:
     """Classes of the colours of a picture."""
@@ -107,7 +118,7 @@ class Colours:
     coloured_share: Array
     stained_share: Array
 
-    def sort(self, densities: list[Array], rows: slice, part: slice, cells: Cells) -> None:
+    def sort(self, densities: list[Array], rows: slice, part: slice, cells: Cells, limits: tuple[float, float]) -> None:
         red, green, blue = densities
         least = np.minimum(np.minimum(red, green), blue)
         difference = np.maximum(np.maximum(red, green), blue) - least
@@ -117,6 +128,8 @@ class Colours:
         coloured = (difference > 0.035) & (difference > 0.05 * share) & known
         coloured &= (difference > 0.12) | (total > difference + least)  # not the colour that JPEG smears onto glass
         stained = (difference > 0.07) & (difference > 0.08 * share) & known
+        dark, tint = limits
+        coloured |= (total > dark) & (difference > np.maximum(tint, 0.05 * total)) & known
         self.coloured[part] = coloured
         self.coloured_share[rows] = cells.means(coloured)
         self.stained_share[rows] = cells.means(stained)
@@ -166,6 +179,15 @@ def grow(seeds: Mask, mask: Mask) -> Mask:
     return found.mask(found.count_in(seeds) > 0)
 
 
+def _thick(tissue: Mask, area: float, mpp: float) -> Mask:
+    found = regions(tissue, diagonal=True)
+    core = opened(tissue, round(R / mpp))
+    return found.mask((found.areas >= area / mpp**2) & (found.count_in(core) > S * found.areas))
+
+
+R, S = 20, 0.5
+
+
 def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
     glass = measure_glass(pixels, valid, max(2, round(CELL / mpp)))
     colours = classify(pixels, glass)
@@ -184,8 +206,8 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
     if faint.any():
         tissue |= eroded(cells.enlarged(faint), cells.side // 2) & ~ink
     tissue = closed(tissue, round(p.closing / mpp))
-    tissue = without_small(tissue, p.min_area / mpp**2)
     tissue = without_holes(tissue, p.max_hole / mpp**2)
+    tissue = _thick(tissue, p.min_area, mpp)
     if p.keep_ink:
         return tissue | (ink & closed(tissue, round(300 / mpp)))
     return without_small(tissue & ~ink, p.min_area / mpp**2) if ink.any() else tissue
@@ -195,7 +217,7 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
 class Parameters:
     """Sizes in micrometres and square micrometres."""
 
-    min_area: float = 15_000.0
+    min_area: float = 7000
     max_hole: float = 60_000.0
     closing: float = 10.0
     keep_ink: bool = False
