@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +52,12 @@ class Cells:
             for i in starts
         ]
 
-    def means(self, values: Array) -> Array:
+    def means(self, values: Array, dtype: Any = np.uint32) -> Array:
         """Return the means (rows, columns, ...) of `values` (height, width, ...) of a strip."""
         missing = -len(values) % self.side
         if missing:
             values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
-        down = values.reshape(-1, self.side, *values.shape[1:]).sum(axis=1, dtype=np.uint32)
+        down = values.reshape(-1, self.side, *values.shape[1:]).sum(axis=1, dtype=dtype)
         sums = np.add.reduceat(down.astype(np.float32), self.columns, axis=1)
         areas = (self.side * self.widths).astype(np.float32)
         return np.asarray(sums / areas.reshape(-1, *[1] * (sums.ndim - 2)))
@@ -174,11 +175,19 @@ def _spread_out(values: Array, known: Mask, usual: Array) -> tuple[Array, Mask]:
     for scale, limit in ((64, 1.0), (16, 0.08), (8, 0.05), (4, 0.03)):
         off = np.abs(np.log(np.maximum(values, 1) / out))
         known = known & (np.ptp(off, axis=2) < limit) & (off.mean(axis=2) < 3 * limit)
-        weight = known[..., None].astype(np.float32)
-        total = _blurred(np.concatenate([weight, weight * (values - out)], axis=2), scale)
-        weight = total[..., :1]
-        out += np.clip(weight * 8, 0, 1) * total[..., 1:] / np.maximum(weight, 1e-6)
+        out += smooth_difference(values - out, known, scale)
     return out, known
+
+
+def smooth_difference(difference: Array, known: Mask, scale: int) -> Array:
+    """Return the mean of `difference` (rows, columns, c) in the `known` cells within `scale`.
+
+    It fades to 0 where there are few of them.
+    """
+    weight = known[..., None].astype(np.float32)
+    total = _blurred(np.concatenate([weight, weight * difference], axis=2), scale)
+    weight = total[..., :1]
+    return np.asarray(np.clip(weight * 8, 0, 1) * total[..., 1:] / np.maximum(weight, 1e-6))
 
 
 def _blurred(values: Array, scale: int) -> Array:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dask_slides.core.types import Array
-from dask_slides.numerics.glass import Cells, Glass, measure_glass
+from dask_slides.numerics.glass import Cells, Glass, measure_glass, smooth_difference
 from dask_slides.numerics.morphology import closed, dilated, eroded, opened, regions, without_holes, without_small
 from dask_slides.runtime.threads import in_threads
 
@@ -217,7 +217,7 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
 class Parameters:
     """Sizes in micrometres and square micrometres."""
 
-    min_area: float = 7000
+    min_area: float = 10_000.0
     max_hole: float = 60_000.0
     closing: float = 10.0
     keep_ink: bool = False
@@ -229,25 +229,36 @@ def _dark_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -
         plane = pixels[..., channel].astype(np.float32)
         found |= _brighter(plane, valid, mpp)
     found = closed(found, round(p.closing / mpp))
-    found = without_small(found, p.min_area / mpp**2)
-    return without_holes(found, p.max_hole / mpp**2)
+    found = without_holes(found, p.max_hole / mpp**2)
+    return _thick(found, p.min_area, mpp)
 
 
 def _brighter(plane: Array, valid: Mask | None, mpp: float) -> Mask:
-    """Return where a channel is brighter than its background."""
-    smooth = ndimage.gaussian_filter(plane, max(0.7, 8 / mpp / 2))
-    sample = _subsampled(smooth)
-    values = sample if valid is None else sample[_subsampled(valid)]
-    if not values.size or values.min() == values.max():
+    """Return where a channel is brighter than its background by more than the noise."""
+    cells = Cells(max(2, round(CELL / mpp)), plane.shape)
+    mean = cells.means(plane, np.float32)
+    variance = cells.means(plane * plane, np.float32) - mean * mean
+    spread = ndimage.uniform_filter(np.sqrt(np.maximum(variance, 0)), 3)
+    seen = np.ones(mean.shape, bool) if valid is None else cells.means(valid) == 1
+    if not seen.any() or spread[seen].max() == 0:
         return np.zeros(plane.shape, bool)
-    from skimage.filters import threshold_otsu, threshold_triangle
+    usual = np.quantile(spread[seen], 0.1)
+    known = seen & (spread <= 1.5 * usual + 1e-9)
+    level = np.full((*mean.shape, 1), np.median(mean[known]), np.float32)
+    for scale in (64, 16):
+        level += smooth_difference(mean[..., None] - level, known, scale)
+    smooth = plane - cells.enlarged(level[..., 0])
+    smooth = ndimage.uniform_filter(smooth, 3)
+    quiet = smooth[cells.enlarged(known)]
+    noise = 1.4826 * np.median(np.abs(quiet))
+    least = DK * noise
+    bright = smooth[smooth > least]
+    if not bright.size:
+        return np.zeros(plane.shape, bool)
+    return smooth > max(least, DS * float(np.median(bright)))
 
-    values = np.sqrt(values - values.min())
-    level = min(threshold_otsu(values), threshold_triangle(values))
-    below = values[values <= level]
-    noise = 1.4826 * float(np.median(np.abs(below - np.median(below))))
-    level = max(level, float(np.median(below)) + 4 * noise)
-    return np.asarray(np.sqrt(np.maximum(smooth - sample.min(), 0)) > level)
+
+DK, DS = 6, 0.25
 
 
 def find_tissue(
