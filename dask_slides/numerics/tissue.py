@@ -185,7 +185,7 @@ def _thick(tissue: Mask, area: float, mpp: float) -> Mask:
     return found.mask((found.areas >= area / mpp**2) & (found.count_in(core) > S * found.areas))
 
 
-R, S = 20, 0.5
+R, S = 24, 0.3
 
 
 def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
