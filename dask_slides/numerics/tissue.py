@@ -129,7 +129,7 @@ class Colours:
         coloured &= (difference > 0.12) | (total > difference + least)  # not the colour that JPEG smears onto glass
         stained = (difference > 0.07) & (difference > 0.08 * share) & known
         dark, tint = limits
-        coloured |= (total > dark) & (difference > np.maximum(tint, 0.05 * total)) & known
+        coloured |= (total > dark) & (difference > np.maximum(tint, 0.1 * total)) & known
         self.coloured[part] = coloured
         self.coloured_share[rows] = cells.means(coloured)
         self.stained_share[rows] = cells.means(stained)
