@@ -219,7 +219,7 @@ class Parameters:
 
     min_area: float = 10_000.0
     max_hole: float = 60_000.0
-    closing: float = 10.0
+    closing: float = 8.0
     keep_ink: bool = False
 
 
