@@ -150,15 +150,26 @@ def find_faint(glass: Glass, stained: Array) -> Mask:
     Cells beside `stained` tissue take both from it. They count only beside faint cells farther off.
     """
     difference = np.ptp(glass.density, axis=2)
-    grey = difference < 0.1 * glass.density.sum(axis=2)
+    total = glass.density.sum(axis=2)
+    grey = difference < 0.1 * total
     colour = ndimage.uniform_filter(np.where(grey, 0, difference), 3)
+    tint = 2 * (glass_limits(glass)[1] - 0.008)
     rough = glass.texture > 0.8
-    rough = eroded(rough, 1) | (rough & (glass.detail > 0.8))
+    maybe = rough | (colour > max(0.012, tint))
+    maybe = eroded(maybe, 1) | (maybe & ((glass.detail > 0.8) | ~rough))
     seeds = (glass.texture > 1) & (colour > 0.012)
     beside = dilated(stained > 0.02, 2)
-    found = regions(opened(rough & ~beside, 2), diagonal=True)
+    found = regions(opened(maybe & ~beside, 2), diagonal=True)
     far = found.mask((found.areas >= 100) & (found.count_in(seeds) > 0.3 * found.areas))
-    return closed(dilated(far, 3) & rough, 1)
+    faint = closed(dilated(far, 3) & maybe, 1)
+    if not faint.any():
+        return faint
+    inner = eroded(faint, 2)
+    usual = smooth_difference(total[..., None], inner, 8)[..., 0]
+    return inner | (faint & (total > H * usual))
+
+
+H = 0.6
 
 
 def find_ink(colours: Colours, mpp: float) -> Mask:
@@ -204,7 +215,7 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
     tissue = colours.coloured & cells.enlarged(good[labels]) & ~ink
     faint = find_faint(glass, colours.stained_share)
     if faint.any():
-        tissue |= eroded(cells.enlarged(faint), cells.side // 2) & ~ink
+        tissue |= cells.enlarged(faint) & ~ink
     tissue = closed(tissue, round(p.closing / mpp))
     tissue = without_holes(tissue, p.max_hole / mpp**2)
     tissue = _thick(tissue, p.min_area, mpp)
