@@ -85,6 +85,16 @@ class Regions(NamedTuple):
         np.cumsum(np.pad(mask, ((0, 0), (1, 0))), out=before[1:])
         return self.sums(before[self.ends] - before[self.starts])
 
+    def means(self, values: NDArray[np.float32], side: int) -> NDArray[np.float64]:
+        """Return (count, c) the mean of `values` (rows, columns, c) of cells of `side` pixels.
+
+        Each run counts with the cell of its middle.
+        """
+        row, column = np.divmod((self.starts + self.ends) // 2, self.shape[1] + 1)
+        weights = values[row // side, (column - 1) // side] * (self.ends - self.starts)[:, None]
+        sums = np.stack([self.sums(weight) for weight in weights.T], axis=-1)
+        return np.asarray(sums / self.areas[:, None])
+
     def mask(self, chosen: Mask) -> Mask:
         """Return the mask of the regions for which `chosen` (count,) is True."""
         height, width = self.shape

@@ -169,7 +169,7 @@ def find_faint(glass: Glass, stained: Array) -> Mask:
     return inner | (faint & (total > H * usual))
 
 
-H = 0.6
+H = 0.5
 
 
 def find_ink(colours: Colours, mpp: float) -> Mask:
@@ -190,13 +190,26 @@ def grow(seeds: Mask, mask: Mask) -> Mask:
     return found.mask(found.count_in(seeds) > 0)
 
 
-def _thick(tissue: Mask, area: float, mpp: float) -> Mask:
-    found = regions(tissue, diagonal=True)
-    core = opened(tissue, round(R / mpp))
-    return found.mask((found.areas >= area / mpp**2) & (found.count_in(core) > S * found.areas))
+def _filled(mask: Mask, mpp: float, p: Parameters, glass: Glass | None = None) -> Mask:
+    """Fill holes and drop small pieces, and those of up to `SURE_AREA` that look like dust."""
+    core = opened(mask, round(R / mpp))
+    mask = without_holes(mask, p.max_hole / mpp**2)
+    found = regions(mask, diagonal=True)
+    areas = found.areas
+    good = found.count_in(core) > S * areas
+    if glass is not None:
+        density = found.means(glass.density, glass.cells.side)
+        usual = areas @ density
+        cosine = density @ usual / np.maximum(np.linalg.norm(density, axis=1) * np.linalg.norm(usual), 1e-9)
+        good &= (cosine > CC) & (density.sum(axis=1) > TT)
+    good |= areas > SURE_AREA / mpp**2
+    return found.mask(good & (areas >= p.min_area / mpp**2))
 
 
+SURE_AREA = 200_000.0
 R, S = 24, 0.3
+TT = 0.1
+CC = 0.7
 
 
 def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
@@ -217,8 +230,7 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
     if faint.any():
         tissue |= cells.enlarged(faint) & ~ink
     tissue = closed(tissue, round(p.closing / mpp))
-    tissue = without_holes(tissue, p.max_hole / mpp**2)
-    tissue = _thick(tissue, p.min_area, mpp)
+    tissue = _filled(tissue, mpp, p, glass)
     if p.keep_ink:
         return tissue | (ink & closed(tissue, round(300 / mpp)))
     return without_small(tissue & ~ink, p.min_area / mpp**2) if ink.any() else tissue
@@ -240,8 +252,7 @@ def _dark_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -
         plane = pixels[..., channel].astype(np.float32)
         found |= _brighter(plane, valid, mpp)
     found = closed(found, round(p.closing / mpp))
-    found = without_holes(found, p.max_hole / mpp**2)
-    return _thick(found, p.min_area, mpp)
+    return _filled(found, mpp, p)
 
 
 def _brighter(plane: Array, valid: Mask | None, mpp: float) -> Mask:
