@@ -104,7 +104,7 @@ def glass_limits(glass: Glass) -> tuple[float, float]:
     d = glass.density[glass.known]
     total = float(np.quantile(np.abs(d.sum(axis=1)), 0.9))
     tint = float(np.quantile(np.ptp(d, axis=1), 0.9))
-    return 0.06 + A * total, 0.008 + B * tint
+    return 0.05 + A * total, 0.008 + B * tint
 
 
 A, B = 2, 1
@@ -129,7 +129,7 @@ class Colours:
         coloured &= (difference > 0.12) | (total > difference + least)  # not the colour that JPEG smears onto glass
         stained = (difference > 0.07) & (difference > 0.08 * share) & known
         dark, tint = limits
-        coloured |= (total > dark) & (difference > np.maximum(tint, 0.1 * total)) & known
+        coloured |= (total > dark) & (difference > np.maximum(tint, 0.08 * total)) & known
         self.coloured[part] = coloured
         self.coloured_share[rows] = cells.means(coloured)
         self.stained_share[rows] = cells.means(stained)
@@ -208,8 +208,8 @@ def _filled(mask: Mask, mpp: float, p: Parameters, glass: Glass | None = None) -
 
 SURE_AREA = 200_000.0
 R, S = 24, 0.3
-TT = 0.1
-CC = 0.7
+TT = 0.12
+CC = 0.85
 
 
 def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
