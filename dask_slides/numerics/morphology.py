@@ -6,7 +6,8 @@ picture with a general footprint or an integer label.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ def opened(mask: Mask, radius: int) -> Mask:
     return dilated(eroded(mask, radius), radius) if radius > 0 else mask
 
 
-class Regions(NamedTuple):
+@dataclass(frozen=True)
+class Regions:
     """The connected regions of a mask, as runs of pixels along its rows."""
 
     shape: tuple[int, int]
@@ -63,9 +65,9 @@ class Regions(NamedTuple):
 
     def sums(self, weights: Integers | NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum (count,) of `weights` (n,) of the runs of each region."""
-        return np.bincount(self.region, weights, self.count)
+        return np.asarray(np.bincount(self.region, weights, self.count), np.float64)
 
-    @property
+    @cached_property
     def areas(self) -> NDArray[np.float64]:
         """(count,) pixels of each region."""
         return self.sums(self.ends - self.starts)
@@ -81,19 +83,31 @@ class Regions(NamedTuple):
 
     def count_in(self, mask: Mask) -> NDArray[np.float64]:
         """Return (count,) how many pixels of each region are in `mask`."""
-        before = np.zeros(mask.size + len(mask) + 1, np.int32)
-        np.cumsum(np.pad(mask, ((0, 0), (1, 0))), out=before[1:])
+        starts, ends = _runs(mask)
+        before = np.concatenate([[0], np.cumsum(ends - starts)])
+        ends = np.concatenate([[0], ends])
+
+        def up_to(pixel: Integers) -> Integers:
+            last = np.searchsorted(starts, pixel)
+            return np.asarray(before[last] - np.maximum(ends[last] - pixel, 0))
+
+        return self.sums(up_to(self.ends) - up_to(self.starts))
+
+    def totals(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (count,) the sums of `values` (height, width) over each region."""
+        before = np.zeros(values.size + len(values) + 1)
+        np.cumsum(np.pad(values, ((0, 0), (1, 0))), out=before[1:], dtype=np.float64)
         return self.sums(before[self.ends] - before[self.starts])
 
     def means(self, values: NDArray[np.float32], side: int) -> NDArray[np.float64]:
-        """Return (count, c) the mean of `values` (rows, columns, c) of cells of `side` pixels.
+        """Return (c, count) the means of `values` (c, rows, columns) of cells of `side` pixels.
 
         Each run counts with the cell of its middle.
         """
         row, column = np.divmod((self.starts + self.ends) // 2, self.shape[1] + 1)
-        weights = values[row // side, (column - 1) // side] * (self.ends - self.starts)[:, None]
-        sums = np.stack([self.sums(weight) for weight in weights.T], axis=-1)
-        return np.asarray(sums / self.areas[:, None])
+        lengths = self.ends - self.starts
+        sums = [self.sums(v[row // side, (column - 1) // side] * lengths) for v in values]
+        return np.stack(sums) / self.areas
 
     def mask(self, chosen: Mask) -> Mask:
         """Return the mask of the regions for which `chosen` (count,) is True."""
@@ -113,11 +127,7 @@ def regions(mask: Mask, diagonal: bool) -> Regions:
     from scipy.sparse.csgraph import connected_components
 
     stride = mask.shape[1] + 1
-    flat = np.pad(mask, ((0, 0), (1, 0))).reshape(-1)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    if len(edges) % 2:
-        edges = np.append(edges, flat.size)
-    starts, ends = edges[0::2], edges[1::2]
+    starts, ends = _runs(mask)
     reach = stride + int(diagonal)
     # the runs of the next row that each run touches follow each other
     first = np.searchsorted(ends, starts + (2 * stride - reach), "right")
@@ -128,6 +138,14 @@ def regions(mask: Mask, diagonal: bool) -> Regions:
     graph = csr_array((np.ones(len(below), np.int8), below, offsets), shape=(len(starts),) * 2)
     count, region = connected_components(graph, directed=False)
     return Regions(mask.shape, starts, ends, region, int(count))
+
+
+def _runs(mask: Mask) -> tuple[Integers, Integers]:
+    flat = np.pad(mask, ((0, 0), (1, 0))).reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if len(edges) % 2:
+        edges = np.append(edges, flat.size)
+    return edges[0::2], edges[1::2]
 
 
 def without_small(mask: Mask, pixels: float) -> Mask:
