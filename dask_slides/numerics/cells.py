@@ -76,15 +76,24 @@ def local_means(values: Array, known: Mask, scale: int) -> Array:
 
 def _blurred(values: Array, scale: int) -> Array:
     """Return a smooth version of `values` (c, rows, columns), from means of blocks of `scale`."""
-    small = values
+    small = ndimage.gaussian_filter(block_means(values, scale), (0, 0.8, 0.8), mode="nearest")
+    return enlarged_smoothly(small, values.shape[1:], scale)
+
+
+def block_means(values: Array, scale: int) -> Array:
+    """Return the means of blocks of ``scale * scale`` of `values` (c, rows, columns)."""
     for axis in (1, 2):
         starts = np.arange(0, values.shape[axis], scale)
         counts = np.diff(np.append(starts, values.shape[axis])).astype(np.float32)
-        small = np.add.reduceat(small, starts, axis=axis) / _along(counts, axis)
-    small = ndimage.gaussian_filter(small, (0, 0.8, 0.8), mode="nearest")
+        values = np.add.reduceat(values, starts, axis=axis) / _along(counts, axis)
+    return values
+
+
+def enlarged_smoothly(values: Array, shape: tuple[int, ...], scale: int) -> Array:
+    """Enlarge the means of blocks of `scale` to (c, *shape), linearly between their middles."""
     for axis in (1, 2):
-        small = _interpolated(small, values.shape[axis], scale, axis)
-    return small
+        values = _interpolated(values, shape[axis - 1], scale, axis)
+    return values
 
 
 def _interpolated(values: Array, size: int, scale: int, axis: int) -> Array:

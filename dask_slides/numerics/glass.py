@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dask_slides.core.types import Array
-from dask_slides.numerics.cells import Cells, local_means
+from dask_slides.numerics.cells import Cells, block_means, enlarged_smoothly, local_means
 from dask_slides.runtime.threads import in_threads
 
 Mask = NDArray[np.bool_]
@@ -28,8 +28,12 @@ LARGEST_TINT = 0.4
 """Range of optical density over the channels of glass; yellowed glass has up to 0.35."""
 ROUGHEST = 8.0
 """Deviation of grey values in the smoothest cells above which a picture shows no glass."""
-SCALES = ((64, 1.0), (16, 0.08), (8, 0.05), (4, 0.03))
-"""How the level is refined: distance in cells, and how far glass may differ from the level before,
+SAMPLED = 8
+"""Every how manyth cell of the glass gives its noise."""
+BLOCK = 2
+"""Side in cells of the blocks in which the level is refined."""
+SCALES = ((32, 1.0), (8, 0.08), (4, 0.05), (2, 0.03))
+"""How the level is refined: distance in blocks, and how far glass may differ from the level before,
 as range of optical density over the channels (as density, three times as far)."""
 
 
@@ -82,7 +86,7 @@ def measure_glass(pixels: Array, valid: Mask | None, side: int) -> Glass:
     known = near & (grey < PURE_WHITE) & (spread < 0.9 * limit)
     level, known = _continued(mean, known, colour)
     density = np.log(level / np.maximum(mean, 1))
-    darkness, tint = _residue(density[:, known])
+    darkness, tint = _residue(density[:, known][:, ::SAMPLED])
     return Glass(cells, level, density, own / limit, spread / limit, darkness, tint)
 
 
@@ -148,10 +152,14 @@ def _mode_of_glass(mean: Array, grey: Array, smooth: Mask) -> Array:
 
 def _continued(mean: Array, known: Mask, usual: Array) -> tuple[Array, Mask]:
     """Return the level of the glass at all cells, and which of the `known` cells agree with it."""
-    level = np.empty_like(mean)
+    blocks, whole = block_means(mean, BLOCK), block_means(known[None].astype(np.float32), BLOCK)
+    agreed = whole[0] == 1
+    level = np.empty_like(blocks)
     level[:] = usual[:, None, None]
     for scale, limit in SCALES:
-        off = np.abs(np.log(np.maximum(mean, 1) / level))
-        known = known & (np.ptp(off, axis=0) < limit) & (off.mean(axis=0) < 3 * limit)
-        level += local_means(mean - level, known, scale)
-    return level, known
+        off = np.abs(np.log(np.maximum(blocks, 1) / level))
+        agreed &= (np.ptp(off, axis=0) < limit) & (off.mean(axis=0) < 3 * limit)
+        level += local_means(blocks - level, agreed, scale)
+    large = np.repeat(np.repeat(agreed, BLOCK, axis=0), BLOCK, axis=1)
+    known = large[: known.shape[0], : known.shape[1]]
+    return enlarged_smoothly(level, known.shape, BLOCK), known
