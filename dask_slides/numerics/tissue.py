@@ -116,7 +116,7 @@ def background_side(pixels: Array, valid: Mask | None) -> Background:
     """
     if pixels.dtype.kind in "fc":
         pixels, valid = _finite(pixels, valid)
-    grey = _subsampled(pixels).mean(axis=2)
+    grey = _subsampled(pixels).mean(axis=2, dtype=np.float64)
     seen = grey > grey.min()
     if valid is not None:
         seen &= _subsampled(valid)
@@ -126,7 +126,9 @@ def background_side(pixels: Array, valid: Mask | None) -> Background:
     else:
         low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))
         share = 0.7
-    counts, edges = np.histogram(values, 64, (low, max(high, low + 1e-9)))
+    if not high > low:
+        return "bright"  # nothing to find on either side
+    counts, edges = np.histogram(values, 64, (low, high))
     mode = edges[int(np.argmax(ndimage.gaussian_filter1d(counts.astype(float), 1.5)))]
     return "bright" if mode - low > share * (high - low) else "dark"
 
