@@ -14,12 +14,15 @@ from scipy import ndimage
 
 from dask_slides.core.types import Array
 from dask_slides.numerics.cells import Cells, block_means, enlarged_smoothly, local_means
+from dask_slides.numerics.morphology import dilated
 from dask_slides.runtime.threads import in_threads
 
 Mask = NDArray[np.bool_]
 
 PURE_WHITE = 253.5
 """Areas that a scanner skipped are brighter: they say nothing about the glass."""
+LEAST_GLASS = 0.002
+"""Share of the cells that glass takes if a picture shows any beside skipped areas."""
 DARKEST = 100
 """Grey value below which a cell is no glass: borders, tissue, pen."""
 WHITE = 245.0
@@ -74,20 +77,32 @@ def measure_glass(pixels: Array, valid: Mask | None, side: int) -> Glass:
     seen = np.ones(spread.shape, bool) if valid is None else cells.means(valid) == 1
     grey = mean.mean(axis=0)
     bright = seen & (grey > DARKEST)
-    usual = float(np.quantile(spread[bright], 0.2)) if bright.any() else np.inf
-    smooth = bright & (spread <= max(0.4, 1.5 * usual))
-    colour = _mode_of_glass(mean, grey, smooth) if smooth.any() else np.full(3, WHITE)
+    # the cells beside skipped areas mix white and glass
+    scanned = bright & ~dilated(grey >= PURE_WHITE, 1)
+    if np.count_nonzero(scanned) < LEAST_GLASS * scanned.size:
+        scanned = bright
+    usual = _roughness(own[scanned], grey[scanned])
+    smooth = bright & (np.minimum(own, spread) <= max(0.4, 1.5 * usual))
+    colour = _mode_of_glass(mean, grey, smooth, scanned) if smooth.any() else np.full(3, WHITE)
     if usual > ROUGHEST or np.ptp(np.log(colour)) > LARGEST_TINT:
         colour, smooth = np.full(3, WHITE), np.zeros_like(smooth)
     off = mean - colour.astype(np.float32)[:, None, None]
     near = smooth & (np.abs(off).max(axis=0) < 60) & (np.ptp(off, axis=0) < 20)
     noise = float(np.median(spread[near])) if near.any() else 0.0
     limit = max(0.35, 1.3 * noise + 0.25)
-    known = near & (grey < PURE_WHITE) & (spread < 0.9 * limit)
+    known = near & scanned & (spread < 0.9 * limit)
     level, known = _continued(mean, known, colour)
     density = np.log(level / np.maximum(mean, 1))
     darkness, tint = _residue(density[:, known][:, ::SAMPLED])
     return Glass(cells, level, density, own / limit, spread / limit, darkness, tint)
+
+
+def _roughness(spread: Array, grey: Array) -> float:
+    """Return the deviation of grey values in smooth cells among the brightest."""
+    if not grey.size:
+        return np.inf
+    brightest = grey >= np.quantile(grey, 0.9)
+    return float(np.quantile(spread[brightest], 0.3))
 
 
 def _residue(density: Array) -> tuple[float, float]:
@@ -134,10 +149,10 @@ def _slope(values: Array, axis: int) -> Array:
     return np.where(before * after > 0, least, 0)
 
 
-def _mode_of_glass(mean: Array, grey: Array, smooth: Mask) -> Array:
+def _mode_of_glass(mean: Array, grey: Array, smooth: Mask, scanned: Mask) -> Array:
     """Return the brightest frequent colour that is not the pure white of skipped areas."""
-    candidates = smooth & (grey < PURE_WHITE)
-    if candidates.sum() < 0.002 * candidates.size:
+    candidates = smooth & scanned
+    if np.count_nonzero(candidates) < LEAST_GLASS * candidates.size:
         candidates = smooth
     counts = np.bincount(grey[candidates].astype(int), minlength=256).astype(float)
     counts = ndimage.gaussian_filter1d(counts, 2)

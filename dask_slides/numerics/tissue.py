@@ -31,8 +31,8 @@ SAMPLE_SIDE = 1024
 """Longest side of the pixels from which the side of the background is told."""
 USUAL_MPP = 8.0
 """Micrometres per pixel of a picture if they are not known."""
-CELL = 32.0
-"""Side in µm of the cells in which glass and faint tissue are measured: a few cells of a body."""
+CELL, SMALLEST_CELL, LARGEST_CELL = 32.0, 2, 8
+"""Side in µm of the cells in which glass and faint tissue are measured, and limits in pixels."""
 SURE_AREA = 200_000.0
 """Area in µm² above which a piece is no dust, whatever its colour and shape."""
 LINT = 24.0
@@ -44,8 +44,8 @@ SAME_COLOUR = 0.85
 of DAB beside it have more, coloured dust has less."""
 FAINT_COLOUR = 0.012
 """Range of optical density over the channels of faint tissue: three grey levels."""
-FAINT_CELLS = 100
-"""Cells that faint tissue has at least: little colour is sure only over a large area."""
+FAINT_AREA = 100_000.0
+"""Area in µm² that faint tissue has at least: little colour is sure only over a large area."""
 NOISES = 6
 """How many standard deviations of the background, after a mean of 3 x 3 pixels, tissue in dark
 field is brighter than it."""
@@ -160,12 +160,12 @@ def _as_rgb(pixels: Array, valid: Mask | None) -> Array:
 
 
 def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
-    glass = measure_glass(pixels, valid, max(2, round(CELL / mpp)))
+    glass = measure_glass(pixels, valid, _cell_side(mpp))
     colours = classify(pixels, glass)
     ink = find_ink(colours, mpp)
     cells = glass.cells
     tissue = colours.stain & cells.enlarged(_stained_cells(glass, colours))
-    faint = _faint_cells(glass, colours.strong_share)
+    faint = _faint_cells(glass, colours.strong_share, mpp)
     if faint.any():
         tissue |= cells.enlarged(faint)
     tissue &= ~ink
@@ -173,6 +173,10 @@ def _bright_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters)
     if p.keep_ink:
         return tissue | (ink & closed(tissue, round(300 / mpp)))
     return tissue
+
+
+def _cell_side(mpp: float) -> int:
+    return min(max(SMALLEST_CELL, round(CELL / mpp)), LARGEST_CELL)
 
 
 def _stained_cells(glass: Glass, colours: Colours) -> Mask:
@@ -183,7 +187,7 @@ def _stained_cells(glass: Glass, colours: Colours) -> Mask:
     return found.mask((sure > 0.02 * area) & (area * glass.cells.side**2 >= 4))
 
 
-def _faint_cells(glass: Glass, strong: Array) -> Mask:
+def _faint_cells(glass: Glass, strong: Array, mpp: float) -> Mask:
     """Return the cells (rows, columns) of large areas with texture and some colour.
 
     Cells beside strong stain take both from it. They count only beside faint cells farther off.
@@ -196,7 +200,9 @@ def _faint_cells(glass: Glass, strong: Array) -> Mask:
     cells = eroded(cells, 1) | (cells & ((glass.detail > 0.8) | ~rough))
     found = regions(opened(cells & ~dilated(strong > 0.02, 2), 2), diagonal=True)
     sure = found.count_in((glass.texture > 1) & (colour > FAINT_COLOUR))
-    far = found.mask((found.areas >= FAINT_CELLS) & (sure > 0.3 * found.areas))
+    far = found.mask(
+        (found.areas >= FAINT_AREA / (mpp * glass.cells.side) ** 2) & (sure > 0.3 * found.areas)
+    )
     if not far.any():
         return far
     faint = closed(dilated(far, 3) & cells, 1)
@@ -236,7 +242,7 @@ def _brighter(plane: Array, valid: Mask | None, mpp: float) -> Mask:
 
     The background is measured in smooth cells and continued under the tissue, as the glass is.
     """
-    cells = Cells(max(2, round(CELL / mpp)), (plane.shape[0], plane.shape[1]))
+    cells = Cells(_cell_side(mpp), (plane.shape[0], plane.shape[1]))
     plane = plane - plane.min()  # small values, whose squares are exact enough
     mean = cells.means(plane)
     variance = cells.means(plane * plane) - mean * mean
