@@ -58,7 +58,7 @@ def classify(pixels: Array, glass: Glass) -> Colours:
     def call(numbers: NDArray[np.int64]) -> None:
         for rows, part in (strips[number] for number in numbers):
             red, green, blue = (
-                table[pixels[part, :, c]] + cells.enlarged(levels[c, rows])[: len(stain[part])]
+                table.take(pixels[part, :, c]) + cells.enlarged(levels[c, rows])[: len(stain[part])]
                 for c in range(3)
             )
             stain[part], strong = _stained(red, green, blue, glass)

@@ -27,6 +27,8 @@ from dask_slides.numerics.stains import Colours, classify, find_ink
 Mask = NDArray[np.bool_]
 Background = Literal["bright", "dark"]
 
+SAMPLED = 8
+"""Every how manyth pixel gives a median."""
 SAMPLE_SIDE = 1024
 """Longest side of the pixels from which the side of the background is told."""
 USUAL_MPP = 8.0
@@ -255,8 +257,8 @@ def _brighter(plane: Array, valid: Mask | None, mpp: float) -> Mask:
     for scale in (64, 16):
         level += local_means(mean - level, known, scale)
     plane = ndimage.uniform_filter(plane - cells.enlarged(level[0]), 3)
-    noise = 1.4826 * float(np.median(np.abs(plane[cells.enlarged(known)])))
+    noise = 1.4826 * float(np.median(np.abs(plane[cells.enlarged(known)][::SAMPLED])))
     bright = plane[plane > NOISES * noise]
     if not bright.size:
         return np.zeros(plane.shape, bool)
-    return np.asarray(plane > max(NOISES * noise, HALO * float(np.median(bright))))
+    return np.asarray(plane > max(NOISES * noise, HALO * float(np.median(bright[::SAMPLED]))))
