@@ -6,8 +6,10 @@ picture with a general footprint or an integer label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +101,8 @@ class Regions:
         np.cumsum(np.pad(values, ((0, 0), (1, 0))), out=before[1:], dtype=np.float64)
         return self.sums(before[self.ends] - before[self.starts])
 
-    def means(self, values: NDArray[np.float32], side: int) -> NDArray[np.float64]:
-        """Return (c, count) the means of `values` (c, rows, columns) of cells of `side` pixels.
+    def means(self, values: Sequence[NDArray[Any]], side: int) -> NDArray[np.float64]:
+        """Return (c, count) the means of c `values` (rows, columns) of cells of `side` pixels.
 
         Each run counts with the cell of its middle.
         """

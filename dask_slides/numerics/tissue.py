@@ -21,7 +21,15 @@ from scipy import ndimage
 from dask_slides.core.types import Array
 from dask_slides.numerics.cells import Cells, local_means
 from dask_slides.numerics.glass import Glass, measure_glass
-from dask_slides.numerics.morphology import closed, dilated, eroded, opened, regions, without_holes
+from dask_slides.numerics.morphology import (
+    Regions,
+    closed,
+    dilated,
+    eroded,
+    opened,
+    regions,
+    without_holes,
+)
 from dask_slides.numerics.stains import Colours, classify, find_ink
 
 Mask = NDArray[np.bool_]
@@ -41,6 +49,8 @@ LINT = 24.0
 """Half the width in µm of the widest fibre of lint."""
 PALEST = 0.12
 """Density, summed over the channels, of small pieces: smears and blurred dust have less."""
+FLAT = 0.8
+"""Texture inside specks and smears, and of glass, stays below; that of tissue does not."""
 SAME_COLOUR = 0.85
 """Least cosine between the densities of a small piece and of all pieces: those of hematoxylin and
 of DAB beside it have more, coloured dust has less."""
@@ -217,19 +227,29 @@ def _faint_cells(glass: Glass, strong: Array, mpp: float) -> Mask:
 def _cleaned(mask: Mask, mpp: float, p: Parameters, glass: Glass | None = None) -> Mask:
     """Close gaps, fill holes, and drop small pieces, and those of medium size that are dust."""
     mask = closed(mask, round(p.closing / mpp))
-    core = opened(mask, round(LINT / mpp))
+    inner = eroded(mask, round(LINT / mpp))
+    core = dilated(inner, round(LINT / mpp))
     mask = without_holes(mask, p.max_hole / mpp**2)
     found = regions(mask, diagonal=True)
     areas = found.areas
     good = found.count_in(core) > 0.3 * areas  # not as thin as lint
     if glass is not None:
-        density = found.means(glass.density, glass.cells.side)
-        usual = density @ areas
-        lengths = np.linalg.norm(density, axis=0) * np.linalg.norm(usual)
-        good &= usual @ density > SAME_COLOUR * lengths
-        good &= density.sum(axis=0) > PALEST
+        good &= ~_is_dust(found, inner, glass)
     good |= areas > SURE_AREA / mpp**2
     return found.mask(good & (areas >= p.min_area / mpp**2))
+
+
+def _is_dust(found: Regions, inner: Mask, glass: Glass) -> Mask:
+    """Return (count,) which pieces are pale, of another colour than most, or flat inside."""
+    inside = glass.cells.means(inner) == 1
+    rough = inside & (glass.detail > FLAT)
+    means = found.means([*glass.density, inside, rough], glass.cells.side)
+    density, share, textured = means[:3], means[3], means[4]
+    usual = density @ found.areas
+    lengths = np.linalg.norm(density, axis=0) * np.linalg.norm(usual)
+    pale = density.sum(axis=0) < PALEST
+    other = usual @ density < SAME_COLOUR * lengths
+    return np.asarray(pale | other | (textured < 0.5 * share))
 
 
 def _dark_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
