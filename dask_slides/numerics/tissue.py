@@ -232,7 +232,7 @@ def _cleaned(mask: Mask, mpp: float, p: Parameters, glass: Glass | None = None) 
     mask = without_holes(mask, p.max_hole / mpp**2)
     found = regions(mask, diagonal=True)
     areas = found.areas
-    good = found.count_in(core) > 0.3 * areas  # not as thin as lint
+    good = found.count_in(core) > 0.5 * areas  # not as thin as lint
     if glass is not None:
         good &= ~_is_dust(found, inner, glass)
     good |= areas > SURE_AREA / mpp**2
