@@ -57,10 +57,10 @@ class Cells:
         sums = np.add.reduceat(down.astype(np.float32), self._columns, axis=1)
         return np.asarray(sums / (self.side * self._widths).astype(np.float32))
 
-    def enlarged(self, values: Array) -> Array:
-        """Return the values (height, width) at the pixels of cells, or of rows of cells."""
+    def enlarged(self, values: Array, height: int | None = None) -> Array:
+        """Return the values (height, width) at the pixels of cells, or of some rows of cells."""
         wide = np.repeat(values, self._widths, axis=1)
-        return np.repeat(wide, self.side, axis=0)[: self.shape[0]]
+        return np.repeat(wide, self.side, axis=0)[: self.shape[0] if height is None else height]
 
 
 def local_means(values: Array, known: Mask, scale: int) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from dask_slides.core.types import Array
 from dask_slides.numerics.glass import Glass
@@ -24,6 +25,10 @@ BLACK = 1.9
 JPEG_SMEAR = 0.12
 """Largest difference of densities that JPEG, which halves the resolution of colour, smears onto
 glass. It brightens one colour where it darkens another; stain only darkens."""
+PALEST, PALEST_TINT = 0.035, 0.008
+"""Density, summed over the channels, and its range, that stain has where the glass is even."""
+SMEARED = 0.12
+"""Share of the density nearby that blur and JPEG smear onto glass."""
 STROKE, STROKE_AREA = 12, 30_000
 """Half the width in µm that strokes of a pen have at least, and their smallest area in µm²."""
 BLEND = 150
@@ -53,15 +58,18 @@ def classify(pixels: Array, glass: Glass) -> Colours:
     stain_share, strong_share = (np.empty(cells.count, np.float32) for _ in range(2))
     table = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1))
     levels = np.log(glass.level)
+    darkest = _unexplained(glass)
     strips = cells.strips()
 
     def call(numbers: NDArray[np.int64]) -> None:
         for rows, part in (strips[number] for number in numbers):
+            strip = pixels[part]
             red, green, blue = (
-                table.take(pixels[part, :, c]) + cells.enlarged(levels[c, rows])[: len(stain[part])]
+                table.take(strip[..., c]) + cells.enlarged(levels[c, rows], len(strip))
                 for c in range(3)
             )
-            stain[part], strong = _stained(red, green, blue, glass)
+            least_dark = cells.enlarged(darkest[rows], len(strip))
+            stain[part], strong = _stained(red, green, blue, least_dark, glass.tint)
             stain_share[rows], strong_share[rows] = cells.means(stain[part]), cells.means(strong)
             ink[part], blend[part] = _inked(red, green, blue)
 
@@ -69,7 +77,15 @@ def classify(pixels: Array, glass: Glass) -> Colours:
     return Colours(stain, ink, blend, stain_share, strong_share)
 
 
-def _stained(red: Array, green: Array, blue: Array, glass: Glass) -> tuple[Mask, Mask]:
+def _unexplained(glass: Glass) -> Array:
+    """Return the density (rows, columns), summed over the channels, that is no sign of stain."""
+    nearby = ndimage.maximum_filter(glass.density.sum(axis=0), 3)
+    return np.asarray(PALEST + 2 * glass.darkness + SMEARED * nearby)
+
+
+def _stained(
+    red: Array, green: Array, blue: Array, darkest: Array, tint: float
+) -> tuple[Mask, Mask]:
     """Return which densities may be stain, and which surely are.
 
     Little colour counts where light is lost too, both by more than the glass leaves unexplained.
@@ -79,7 +95,7 @@ def _stained(red: Array, green: Array, blue: Array, glass: Glass) -> tuple[Mask,
     total = red + green + blue
     sure = (difference > 0.035) & (difference > 0.05 * total)
     sure &= (difference > JPEG_SMEAR) | (total > difference + least)
-    pale = (total > 0.05 + 2 * glass.darkness) & (difference > 0.008 + glass.tint)
+    pale = (total > darkest) & (difference > PALEST_TINT + tint)
     pale &= difference > 0.08 * total
     light = least < BLACK
     strong = (difference > 0.07) & (difference > 0.08 * total)
