@@ -47,7 +47,7 @@ SURE_AREA = 200_000.0
 """Area in µm² above which a piece is no dust, whatever its colour and shape."""
 LINT = 24.0
 """Half the width in µm of the widest fibre of lint."""
-PALEST = 0.12
+PALEST_PIECE = 0.12
 """Density, summed over the channels, of small pieces: smears and blurred dust have less."""
 FLAT = 0.8
 """Texture inside specks and smears, and of glass, stays below; that of tissue does not."""
@@ -242,27 +242,28 @@ def _cleaned(mask: Mask, mpp: float, p: Parameters, glass: Glass | None = None) 
 def _is_dust(found: Regions, inner: Mask, glass: Glass) -> Mask:
     """Return (count,) which pieces are pale, of another colour than most, or flat inside."""
     inside = glass.cells.means(inner) == 1
-    rough = inside & (glass.detail > FLAT)
-    means = found.means([*glass.density, inside, rough], glass.cells.side)
-    density, share, textured = means[:3], means[3], means[4]
+    means = found.means([*glass.density, inside, inside * glass.detail], glass.cells.side)
+    density, share, detail = means[:3], means[3], means[4]
     usual = density @ found.areas
     lengths = np.linalg.norm(density, axis=0) * np.linalg.norm(usual)
-    pale = density.sum(axis=0) < PALEST
+    pale = density.sum(axis=0) < PALEST_PIECE
     other = usual @ density < SAME_COLOUR * lengths
-    return np.asarray(pale | other | (textured < 0.5 * share))
+    return np.asarray(pale | other | (detail < FLAT * share))
 
 
 def _dark_tissue(pixels: Array, valid: Mask | None, mpp: float, p: Parameters) -> Mask:
     found = np.zeros(pixels.shape[:2], bool)
+    step = int(pixels.dtype.kind in "iu")
     for channel in range(pixels.shape[2]):
-        found |= _brighter(pixels[..., channel].astype(np.float32), valid, mpp)
+        found |= _brighter(pixels[..., channel].astype(np.float32), step, valid, mpp)
     return _cleaned(found, mpp, p)
 
 
-def _brighter(plane: Array, valid: Mask | None, mpp: float) -> Mask:
+def _brighter(plane: Array, step: int, valid: Mask | None, mpp: float) -> Mask:
     """Return where a channel (height, width) is brighter than its background.
 
     The background is measured in smooth cells and continued under the tissue, as the glass is.
+    `step` is the smallest difference of values, 0 if they are not integers.
     """
     cells = Cells(_cell_side(mpp), (plane.shape[0], plane.shape[1]))
     plane = plane - plane.min()  # small values, whose squares are exact enough
@@ -278,7 +279,8 @@ def _brighter(plane: Array, valid: Mask | None, mpp: float) -> Mask:
         level += local_means(mean - level, known, scale)
     plane = ndimage.uniform_filter(plane - cells.enlarged(level[0]), 3)
     noise = 1.4826 * float(np.median(np.abs(plane[cells.enlarged(known)][::SAMPLED])))
-    bright = plane[plane > NOISES * noise]
+    limit = max(NOISES * noise, 0.5 * step)
+    bright = plane[plane > limit]
     if not bright.size:
         return np.zeros(plane.shape, bool)
-    return np.asarray(plane > max(NOISES * noise, HALO * float(np.median(bright[::SAMPLED]))))
+    return np.asarray(plane > max(limit, HALO * float(np.median(bright[::SAMPLED]))))

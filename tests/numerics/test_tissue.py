@@ -219,3 +219,36 @@ def test_nan_is_not_valid():
         assert not found[:, :280].any()
         assert overlap(found[:, 290:], truth[:, 290:]) > 0.95
         assert not find_tissue(np.full_like(picture, np.nan), mpp=8).any()
+
+
+@pytest.mark.parametrize("colour", [HEMATOXYLIN, (0.9, 0.3, 0.6), (0.2, 0.3, 1.0)])
+def test_flat_coloured_specks_are_dust(colour):
+    specks = np.zeros(SHAPE)
+    for row in (60, 200, 340):
+        for number, column in enumerate(range(60, 520, 90)):
+            specks[disc(centre=(row, column), radius=4 + 2 * number)] = 0.5
+    density = ndimage.gaussian_filter(specks, 0.7)[..., None] * np.asarray(colour)
+    assert not find_tissue(photographed(density), mpp=8).any()
+
+
+def test_small_pieces_of_tissue_are_found():
+    truth = np.zeros(SHAPE, bool)
+    for row in (60, 200, 340):
+        for column in range(60, 520, 90):
+            truth |= disc(centre=(row, column), radius=12)
+    assert overlap(find_tissue(photographed(stained(truth)), mpp=8), truth) > 0.9
+
+
+@pytest.mark.parametrize("mpp", [1, 4])
+def test_narrow_margins_of_glass_beside_skipped_areas_are_no_tissue(mpp):
+    truth = disc(radius=180)
+    picture = photographed(stained(truth), (228, 224, 229))
+    picture[~ndimage.binary_dilation(truth, iterations=20)] = 255
+    assert overlap(find_tissue(picture, mpp=mpp), truth) > 0.96
+
+
+def test_sparse_counts_in_dark_field_are_noise():
+    rng = np.random.default_rng(0)
+    for share in (0.001, 0.01, 0.05, 0.3):
+        counts = (rng.random((*SHAPE, 2)) < share).astype(np.uint8)
+        assert not find_tissue(counts, mpp=8, background="dark").any()
