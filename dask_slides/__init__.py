@@ -18,11 +18,15 @@ from dask_slides.numerics.detectors import (
     Otsu,
     Saturation,
 )
+from dask_slides.numerics.mask_detectors import Tissue
+from dask_slides.numerics.onnx_detector import OnnxTissue
 from dask_slides.numerics.statistics import CellStats
+from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.check import SlideCheck, check_slide
 from dask_slides.ops.crops import random_crops
 from dask_slides.ops.cutoff import Cutoff, cutoff_resize
+from dask_slides.ops.geojson import read_geojson
 from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
@@ -33,6 +37,7 @@ from dask_slides.writers.write import write
 
 __all__ = [
     "AllOf",
+    "Annotations",
     "AnyOf",
     "BadTile",
     "BlankMap",
@@ -42,7 +47,9 @@ __all__ = [
     "Contrast",
     "Cutoff",
     "Detector",
+    "LabelImage",
     "Limits",
+    "OnnxTissue",
     "Otsu",
     "Saturation",
     "Slide",
@@ -50,16 +57,19 @@ __all__ = [
     "SlideError",
     "SlideLike",
     "TilePack",
+    "Tissue",
     "Verified",
     "__version__",
     "blank_map",
     "check_slide",
     "cutoff_resize",
     "from_dask",
+    "label_mask",
     "open_pack",
     "open_slide",
     "pack_tiles",
     "random_crops",
+    "read_geojson",
     "resize",
     "run_cohort",
     "sample_slide",

@@ -158,6 +158,10 @@ class OutputRoomWarning(UserWarning):
     """The output may not fit: uncompressed, it is larger than the free space of the disk."""
 
 
+class SkippedGeometryWarning(UserWarning):
+    """Some geometries of a GeoJSON file are not read, because they have no area."""
+
+
 class BlankSlideWarning(UserWarning):
     """Every tile of the slide is blank: the result has no pixels, tiles or crops."""
 

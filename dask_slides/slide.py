@@ -29,6 +29,8 @@ from dask_slides.graph.blocks import image_blocks
 from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.plots import pictures
+from dask_slides.plots.axes import plot_overlay
+from dask_slides.plots.display import display_rgb
 from dask_slides.readers.dask_array import ArraySource, array_source
 from dask_slides.readers.registry import open_source
 from dask_slides.readers.remote.byte_ranges import check_digest
@@ -242,7 +244,10 @@ class Slide:
 
     def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
         """Draw the slide with matplotlib (the extra ``plot``); return the axes."""
-        return pictures.plot_image(self.thumbnail(max_size), self.shape[:2], self.name, ax)
+        return plot_overlay(
+            self.thumbnail(max_size), self.shape[:2], self.name, ax,
+            channels=self.channels, fill=self.source.fill, mpp=self.mpp_yx and self.mpp_yx[1],
+        )  # fmt: skip
 
     def _level(self, level: int) -> int:
         if not 0 <= level < len(self.levels):
@@ -309,7 +314,8 @@ class Slide:
         if not 0 < math.prod(level.shape) <= pictures.CHEAP_PIXELS:
             return None
         pixels = self.source.read(number, Region(0, 0, *level.shape))
-        return pictures.shrunk(pictures.rgb(pixels), 256)
+        picture = display_rgb(pixels, self.channels, fill=self.source.fill)
+        return pictures.shrunk(picture, 256)
 
 
 SlideLike: TypeAlias = Slide | str | os.PathLike[str] | da.Array | np.ndarray

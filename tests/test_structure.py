@@ -79,9 +79,7 @@ SHARED = re.compile(
 """Code that changes settings of the whole process."""
 OWNERS = {
     "runtime.local_cluster": "the cluster of the command line and the processes that it starts",
-    "cohort.workers": "a process that it starts",
     "cohort.run": "the logger of one run, which other code cannot access",
-    "readers.codecs.fax": "the level of one logger, restored by the last thread",
     "readers.image_file": "warnings of Pillow only, restored by the last thread",
 }
 """Modules outside the command line that change such settings, with the reason."""
@@ -104,7 +102,7 @@ def run(code):
     "code", ["", "import dask.array as da; ds.resize(da.ones((9, 9)), downsample=2)"]
 )
 def test_importing_is_light(code):
-    heavy = "tifffile zarr distributed matplotlib skimage PIL scipy.sparse imagecodecs click rich"
+    heavy = "tifffile zarr distributed matplotlib skimage PIL scipy.sparse imagecodecs click"
     out = run(
         "import sys, dask.array\nbefore = set(sys.modules)\n"  # dask itself imports scipy.sparse
         f"import dask_slides as ds\n{code}\n"

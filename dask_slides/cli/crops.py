@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions, detector_options, output_argument
+from dask_slides.cli.options import CommonOptions, output_argument, tile_scale_options
 from dask_slides.cli.output import check_output, print_estimate, print_pack, write_output
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -20,18 +20,17 @@ from dask_slides.writers.estimate import estimate_tiles
 @click.option("-n", "n", type=int, required=True, help="number of crops")
 @click.option("--size", type=int, required=True, help="side of a crop in pixels")
 @click.option("--seed", type=int, default=0, help="seed that determines the crops")
-@click.option("--downsample", type=float, show_default="1", help="how many times smaller")
-@click.option("--mpp", type=float, help="micrometres per pixel of the crops")
-@detector_options(0.35)
+@tile_scale_options()
 @computing
 def command(slide: SlideOptions, out: str, common: CommonOptions, **options: Any) -> None:
-    """Draw random crops from the dense areas of SLIDE into OUT.tiles.zarr."""
+    """Draw random crops of the tissue of SLIDE into OUT.tiles.zarr."""
     source = slide.open()
     check_output(out, common)
     if common.dry_run:
-        names = ("n", "size", "downsample", "mpp")
+        names = ("n", "size", "downsample", "mpp", "magnification")
         image, grid = plan_crops(source, **{name: options[name] for name in names})
-        print_estimate(common, estimate_tiles(options["n"], grid, image, source))
+        estimate = estimate_tiles(options["n"], grid, image, source, options["detector"])
+        print_estimate(common, estimate)
         return
     with scheduler(common, megapixels(source)):
         crops = random_crops(source, **options)

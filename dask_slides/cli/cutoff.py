@@ -1,4 +1,4 @@
-"""``dask-slides cutoff``: write a slide without its blank rows and columns."""
+"""``dask-slides cutoff``: write a slide without its blank parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
-from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.cutoff import LAYOUTS, cutoff_resize
 from dask_slides.ops.resize import level0_reduction, resize
 from dask_slides.plots.pictures import pixels_text
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
@@ -32,6 +32,13 @@ from dask_slides.writers.estimate import estimate_image
 @scale_options
 @ome_zarr_option
 @blank_map_options()
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="grid",
+    show_default=True,
+    help="cut off blank rows and columns, or place islands of tissue on a small canvas",
+)
 @computing
 def command(
     slide: SlideOptions,
@@ -39,10 +46,11 @@ def command(
     tile_size: int | None,
     scale: dict[str, Any],
     detector: Detector,
+    layout: str,
     ome_zarr: str,
     common: CommonOptions,
 ) -> None:
-    """Cut blank rows and columns off SLIDE, resize the rest and write it to OUT.ome.zarr."""
+    """Cut the blank parts off SLIDE, resize the rest and write it to OUT.ome.zarr."""
     source = slide.open()
     largest = resize(source, **scale)
     found = blank_map(source, tile_size=tile_size, detector=detector)
@@ -53,7 +61,7 @@ def command(
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
     cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
-        cut = cutoff_resize(source, **scale, blank_map=found)
+        cut = cutoff_resize(source, **scale, blank_map=found, layout=layout)
         path = write_output(cut, out, common, ome_zarr=ome_zarr)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}

@@ -17,7 +17,9 @@ from dask_slides.ops.cutoff import cutoff_resize
 from dask_slides.ops.pack import pack_tiles
 from dask_slides.ops.resize import resize
 from dask_slides.plots import pictures
+from dask_slides.plots.display import display_rgb
 from dask_slides.plots.html_page import page
+from dask_slides.plots.overlay import overlay
 from dask_slides.slide import open_slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.write import write
@@ -56,7 +58,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         return os.path.join(folder, name)
 
     def picture(name: str, pixels: Array) -> None:
-        shown[name] = pictures.rgb(pixels)
+        shown[name] = display_rgb(pixels)
         _write(path(f"{name}.png"), pictures.png(shown[name]))
 
     say(f"sample slide of {size:,} x {size:,} px")
@@ -69,8 +71,11 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     # 80 tiles along a side show the shape of the tissue on small slides too
     cells = blank_map(slide, tile_size=-(-size // 80)).compute()
     write(cells, path("blank.ome.zarr"), overwrite=overwrite)
-    grid = pictures.grid_picture(np.asarray(cells.blank), small)
-    picture("blank-map", grid)
+    scale = small.shape[0] / size
+    cell = (cells.grid.tile[0] * scale, cells.grid.tile[1] * scale)
+    tissue = ~np.asarray(cells.blank)
+    mpp = slide.mpp and slide.mpp / scale
+    picture("blank-map", overlay(display_rgb(small), mask=tissue, mask_cell=cell, mpp=mpp))
 
     say("resized to 1/8")
     resized = resize(slide, downsample=8)

@@ -7,10 +7,9 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from importlib.util import find_spec
 
 import click
 import numpy as np
@@ -25,10 +24,8 @@ REQUIRED = (
     "dask", "distributed", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile",
     "zarr",
 )  # fmt: skip
-EXTRAS = {
-    "matplotlib": ("plot", "to draw in notebooks"),
-    "obstore": ("cloud", "for s3:// and https:// slides"),
-}
+EXTRAS = {"matplotlib": "plot", "obstore": "cloud"}
+"""Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 
 
@@ -40,7 +37,9 @@ CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 @report_errors
 def command(scheduler: str | None, as_json: bool) -> None:
     """Check the installation, the machine and a scheduler, and say what to install."""
-    findings = examine(scheduler)
+    findings = [*_versions(), *_codecs(), *_machine()]
+    if scheduler is not None:
+        findings.append(_scheduler(scheduler))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -64,55 +63,32 @@ class Finding:
     """Whether dask_slides requires it."""
 
 
-def examine(scheduler: str | None = None) -> list[Finding]:
-    """Run all checks; connect to `scheduler` if it is given."""
-    findings = [Finding("dask_slides", True, __version__)]
-    python = platform.python_version_tuple()
-    findings.append(
-        Finding(
-            "python",
-            (int(python[0]), int(python[1])) >= (3, 11),
-            platform.python_version(),
-            "install Python 3.11 or newer",
-        )
-    )
-    findings += _versions()
-    findings += _codecs()
-    findings += _machine()
-    if scheduler is not None:
-        findings.append(_scheduler(scheduler))
-    return findings
-
-
 def _versions() -> Iterator[Finding]:
-    for name in REQUIRED:
-        version = _version(name)
-        yield Finding(name, version is not None, version or "missing", f"pip install {name}")
-    for name, (extra, purpose) in EXTRAS.items():
-        version = _version(name)
-        cure = f"pip install 'dask-slides[{extra}]' {purpose}"
-        yield Finding(name, version is not None, version or "not installed", cure, needed=False)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    yield Finding("dask_slides", True, __version__)
+    yield Finding("python", True, platform.python_version())
+    for name in (*REQUIRED, *EXTRAS):
+        package = f"'dask-slides[{EXTRAS[name]}]'" if name in EXTRAS else name
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = ""
+        found, cure = version or "not installed", f"pip install {package}"
+        yield Finding(name, bool(version), found, cure, needed=name in REQUIRED)
 
 
 def _codecs() -> Iterator[Finding]:
     """Encode and decode a small picture with each codec."""
-    if find_spec("imagecodecs") is None:
+    try:
+        import imagecodecs
+    except ImportError:  # the check of versions names it
         return
-    import imagecodecs
-
     picture = np.full((32, 32, 3), 200, np.uint8)
     for name in CODECS:
         try:
             data = picture.tobytes() if name in ("lzw", "deflate", "zstd") else picture
-            encode: Callable[..., bytes] = getattr(imagecodecs, f"{name}_encode")
-            decoded = getattr(imagecodecs, f"{name}_decode")(encode(data))
+            decoded = getattr(imagecodecs, f"{name}_decode")(
+                getattr(imagecodecs, f"{name}_encode")(data)
+            )
             pixels = np.frombuffer(decoded, np.uint8) if isinstance(decoded, bytes) else decoded
             good = bool(np.abs(np.asarray(pixels, float) - 200).max() < 8)
             found = "works" if good else "decodes wrongly"
@@ -122,35 +98,23 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
+    memory, free = memory_limit() / 1e9, shutil.disk_usage(os.getcwd()).free / 1e9
+    cure = "large slides need 2 GB or more"
     yield Finding("cores", True, str(CPU_COUNT))
-    memory = memory_limit()
-    yield Finding(
-        "memory",
-        memory >= 2e9,
-        f"{memory / 1e9:.1f} GB",
-        "large slides need 2 GB or more",
-        needed=False,
-    )
-    free = shutil.disk_usage(os.getcwd()).free / 1e9
-    yield Finding(
-        "free disk here", free >= 1, f"{free:.1f} GB", "free some disk space", needed=False
-    )
+    yield Finding("memory", memory >= 2, f"{memory:.1f} GB", cure, needed=False)
+    yield Finding("free disk here", free >= 1, f"{free:.1f} GB", "free some space", needed=False)
 
 
 def _scheduler(address: str) -> Finding:
-    what = f"scheduler {address}"
-    if address == "threads":
-        return Finding(what, True, "part of dask")
-    if address == "processes":
-        return Finding(what, True, "part of distributed")
     from distributed import Client
 
+    what = f"scheduler {address}"
     try:
         with Client(address, timeout="5s") as client:
-            workers = client.scheduler_info(n_workers=-1)["workers"]
+            threads = client.nthreads()
             client.get_versions(check=True)
-            threads = sum(worker["nthreads"] for worker in workers.values())
     except (OSError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return Finding(what, False, reason, "check the address and that the scheduler runs")
-    return Finding(what, bool(workers), f"{len(workers)} workers, {threads} threads", "add workers")
+    found = f"{len(threads)} workers, {sum(threads.values())} threads"
+    return Finding(what, bool(threads), found, "add workers")

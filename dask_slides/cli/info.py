@@ -63,14 +63,7 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         "shape": list(slide.shape),
         "dtype": str(slide.dtype),
         "mpp": slide.mpp,
-        "levels": [
-            {
-                "shape": list(level.shape),
-                "downsample": list(level.downsample),
-                "tile": list(level.tile),
-            }
-            for level in slide.levels
-        ],
+        "levels": [asdict(level) for level in slide.levels],
         "task_bytes": peak,
         "images": list(slide.images),
         "channels": [asdict(channel) for channel in slide.channels],

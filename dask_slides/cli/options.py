@@ -11,8 +11,16 @@ from typing import Any, get_args
 import click
 
 from dask_slides.core.grid import Edge
-from dask_slides.numerics.detectors import DETECTORS, Contrast, checked_detector
+from dask_slides.errors import SlideError
+from dask_slides.numerics.detectors import (
+    DETECTORS,
+    ONNX,
+    Contrast,
+    checked_detector,
+    detector_names,
+)
 from dask_slides.numerics.kernels import KERNELS
+from dask_slides.ops.pack import TILE_SIZE
 from dask_slides.writers.store.arrays import VERSIONS
 
 Command = Callable[..., Any]
@@ -143,15 +151,25 @@ def scale_options(command: Command) -> Command:
     return _scale_options(run)
 
 
-def detector_options(ratio: float, prefix: str = "") -> Decorator:
-    """Add the options of a detector, and pass it to the command as `detector`.
+class DetectorName(click.Choice[str]):
+    """The name of a detector of this package or another one, or the path of an ONNX model."""
 
-    `ratio` is the default ratio of the contrast detector.
-    """
+    name = "detector"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name as it is given."""
+        if value in DETECTORS or not (value.endswith(ONNX) or value in detector_names()):
+            return super().convert(value, param, ctx)
+        return str(value)
+
+
+def detector_options(prefix: str = "") -> Decorator:
+    """Add the options of a detector, and pass it to the command as `detector`."""
     options = add_options(
-        click.option(f"--{prefix}detector", type=click.Choice(list(DETECTORS)), default="contrast",
-                     help="method that finds blank tiles"),
-        click.option(f"--{prefix}ratio", type=float, default=ratio,
+        click.option(f"--{prefix}detector", type=DetectorName(list(DETECTORS)),
+                     default="tissue",
+                     help="method that finds blank tiles, or the path of an ONNX model"),
+        click.option(f"--{prefix}ratio", type=float, show_default="0.05",
                      help="for contrast: a tile is blank if std <= ratio * mean"),
     )  # fmt: skip
     names = [f"{prefix}{name}".replace("-", "_") for name in ("detector", "ratio")]
@@ -159,8 +177,16 @@ def detector_options(ratio: float, prefix: str = "") -> Decorator:
     def add(command: Command) -> Command:
         @wraps(command)
         def run(**kwargs: Any) -> Any:
-            name, number = (kwargs.pop(name) for name in names)
-            detector = Contrast(number) if name == "contrast" else checked_detector(name)
+            name, ratio = (kwargs.pop(name) for name in names)
+            if ratio is not None and name != "contrast":
+                raise click.BadParameter(
+                    f"the detector {name} has no ratio; use --{prefix}detector contrast",
+                    param_hint=f"--{prefix}ratio",
+                )
+            try:
+                detector = checked_detector(name) if ratio is None else Contrast(ratio)
+            except SlideError as error:
+                raise click.BadParameter(str(error), param_hint=f"--{prefix}detector") from None
             return command(**{names[0]: detector}, **kwargs)
 
         return options(run)
@@ -171,27 +197,37 @@ def detector_options(ratio: float, prefix: str = "") -> Decorator:
 def blank_map_options(prefix: str = "") -> Decorator:
     """Add the tile size of a blank map and the detector."""
     return add_options(
-        click.option(f"--{prefix}tile-size", type=int,
-                     show_default="8, 10, 20 or 40 tiles per side, by the longest side",
+        click.option(f"--{prefix}tile-size", type=int, show_default="64 µm, or 256",
                      help="side of a tile in pixels of the slide"),
-        detector_options(0.05, prefix),
+        detector_options(prefix),
+    )  # fmt: skip
+
+
+def tile_scale_options(prefix: str = "") -> Decorator:
+    """Add the scale of tiles, and the share of tissue in them."""
+    usual = "0.5 if the pixel size is known and smaller, else that of the slide"
+    return add_options(
+        click.option(f"--{prefix}downsample", type=float, help="how many times smaller"),
+        click.option(f"--{prefix}mpp", type=float, show_default=usual,
+                     help="micrometres per pixel of the tiles"),
+        click.option(f"--{prefix}magnification", type=float,
+                     help="of the objective, such as 20 for 0.5 micrometres per pixel"),
+        click.option(f"--{prefix}min-tissue", type=click.FloatRange(0, 1), default=0.5,
+                     help="smallest share of the area of a tile that is tissue"),
+        detector_options(prefix),
     )  # fmt: skip
 
 
 def pack_options(prefix: str = "") -> Decorator:
     """Add the options of a pack and the detector."""
     return add_options(
-        click.option(f"--{prefix}tile-size", type=int,
-                     show_default="4, 5, 10 or 20 tiles per mean side, by the longest side",
+        click.option(f"--{prefix}tile-size", type=int, default=TILE_SIZE,
                      help="side of a tile in pixels of the pack"),
         click.option(f"--{prefix}stride", type=int, show_default="the tile size",
                      help="distance between tiles"),
-        click.option(f"--{prefix}downsample", type=float, show_default="1",
-                     help="how many times smaller"),
-        click.option(f"--{prefix}mpp", type=float, help="micrometres per pixel of the tiles"),
         click.option(f"--{prefix}edge", type=click.Choice(get_args(Edge)), default="drop",
                      help="what to do with the last tile of a row or column if it does not fit"),
         click.option(f"--{prefix}top-k", type=int, show_default="all tiles",
                      help="pack only the k tiles with the highest score"),
-        detector_options(0.35, prefix),
+        tile_scale_options(prefix),
     )  # fmt: skip

@@ -20,15 +20,15 @@ from dask_slides.writers.estimate import estimate_tiles
 @pack_options()
 @computing
 def command(slide: SlideOptions, out: str, common: CommonOptions, **options: Any) -> None:
-    """Pack the dense tiles of SLIDE into OUT.tiles.zarr."""
+    """Pack the tiles of SLIDE that show tissue into OUT.tiles.zarr."""
     source = slide.open()
     check_output(out, common)
     if common.dry_run:
-        names = ("tile_size", "stride", "downsample", "mpp", "edge")
+        names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification")
         image, grid = plan_pack(source, **{name: options[name] for name in names})
         count = grid.rows * grid.cols
         count = min(count, options["top_k"] or count)
-        print_estimate(common, estimate_tiles(count, grid, image, source))
+        print_estimate(common, estimate_tiles(count, grid, image, source, options["detector"]))
         return
     with scheduler(common, megapixels(source)):
         pack = pack_tiles(source, **options)

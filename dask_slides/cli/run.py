@@ -48,8 +48,6 @@ Steps = dict[str, dict[str, Any]]
               help="whether to continue after a slide that fails")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), show_default="all",
               help="maximum number of slides to process")  # fmt: skip
-@click.option("--window", type=click.IntRange(1), show_default="2 per thread",
-              help="maximum number of slides in flight")  # fmt: skip
 @click.option("--whole-below", type=float, default=WHOLE_BELOW,
               help="size in megapixels from which all workers share a slide")  # fmt: skip
 @computing
@@ -64,7 +62,6 @@ def command(
     ome_zarr: str,
     keep_going: bool,
     limit: int | None,
-    window: int | None,
     whole_below: float,
     common: CommonOptions,
     **options: Any,
@@ -80,14 +77,14 @@ def command(
     with scheduler(replace(common, quiet=True), 0.0):
         if common.dry_run:
             entries = read_list(slides, slide_mpp, on_bad_tile, limits)
-            _print_estimate(common, entries, job, chosen, whole_below)
+            _print_estimate(common, entries, job, chosen)
             return
         with _log_on_stderr(common.quiet or common.as_json):
             try:
                 result = run_cohort(
                     slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
                     limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
-                    window=window, whole_below=whole_below,
+                    whole_below=whole_below,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 note = "run the same command again to continue"
@@ -140,24 +137,16 @@ def _log_on_stderr(quiet: bool) -> Iterator[None]:
 
 
 def _print_estimate(
-    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps, whole_below: float
+    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps
 ) -> None:
     """Print an estimate of the run, for --dry-run."""
     folder = job_folder(job)
     cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite)
-    found = estimate_cohort(cohort, whole_below, threads())
-    pace = "the slides done here" if found.measured else "the benchmarks"
+    found, count = estimate_cohort(cohort), threads()
     lines = [
         f"slides   {found.slides:,}: {found.done:,} done, {found.unreadable:,} cannot be read",
         f"left     {found.megapixels:,.0f} megapixels in {found.tasks:,} tasks",
         f"write    at most {bytes_text(found.bytes_to_write)} before compression",
-        f"memory   {bytes_text(found.task_bytes * found.threads)} for {found.threads:,} threads",
-        f"time     about {_duration(found.seconds)} at the pace of {pace}",
+        f"memory   {bytes_text(found.task_bytes * count)} for {count:,} threads",
     ]
-    print_result(common, found.asdict() | {"dry_run": True}, lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    print_result(common, found.asdict() | {"dry_run": True, "threads": count}, lines)

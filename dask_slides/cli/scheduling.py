@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -14,10 +14,10 @@ from dask.utils import parse_bytes
 
 from dask_slides.cli.exit_codes import report_errors
 from dask_slides.cli.options import Command, CommonOptions, common_options
-from dask_slides.cli.progress import progress_for
+from dask_slides.cli.progress import progress_shown
 from dask_slides.errors import SlideArgumentError
-from dask_slides.runtime.local_cluster import distributed_logs_above, local_cluster
-from dask_slides.runtime.scheduler import MEMORY, report_progress_to
+from dask_slides.runtime.local_cluster import local_cluster
+from dask_slides.runtime.scheduler import MEMORY
 from dask_slides.slide import Slide
 
 
@@ -37,14 +37,16 @@ def computing(command: Command) -> Command:
 def scheduler(common: CommonOptions, megapixels: float) -> Iterator[None]:
     """Compute on the chosen scheduler and show progress inside the block."""
     quiet = common.quiet or common.as_json
-    with progress_for(megapixels, quiet) as progress, report_progress_to(progress):
+    with nullcontext() if quiet else progress_shown(megapixels):
         if common.scheduler == "threads":
             with dask.config.set(scheduler="threads"):
                 yield
             return
+        from distributed.utils import silence_logging_cmgr
+
         level = logging.WARNING if common.verbose else logging.CRITICAL
         # a client that has lost its scheduler logs this when it is closed
-        with distributed_logs_above(level), _cluster(common, level):
+        with silence_logging_cmgr(level), _cluster(common, level):
             yield
 
 

@@ -66,14 +66,8 @@ def names_for(
     count = Counter(folded(name) for name in wanted.values())
     for path, name in wanted.items():
         if count[folded(name)] > 1 or folded(name) in used:
-            name = f"{_cut(name, LONGEST - 9)}-{hashlib.sha256(_bytes(path)).hexdigest()[:8]}"
+            short = name.encode()[: LONGEST - 9].decode("utf-8", "ignore").rstrip(". ")
+            digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+            name = f"{short}-{digest[:8]}"
         fixed[path] = name
     return {path: str(name) for path, name in fixed.items()}
-
-
-def _cut(name: str, size: int) -> str:
-    return name.encode()[:size].decode("utf-8", "ignore").rstrip(". ")
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")

@@ -20,11 +20,9 @@ from dask_slides.errors import SlideFormatError
 from dask_slides.writers.store.local_folder import write_whole
 
 STATUSES = ("todo", "running", "done", "failed")
-SAVE_INTERVAL = 20
-"""Time between two saves of the table, as a multiple of the time that one save takes, so that saves
-take about 5 % of a run. A killed run loses nothing, as the stores record which steps are done."""
-MIN_SECONDS = 1.0
-"""Minimum time between two saves."""
+SAVE_SECONDS = 10.0
+"""Time between two saves of the table. A killed run loses nothing, as the stores record which steps
+are done."""
 
 
 @dataclass(slots=True)
@@ -132,12 +130,10 @@ class ProcessList:
 
     def save(self) -> None:
         """Replace the table in the job folder."""
-        start = time.monotonic()
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, self._columns, extrasaction="ignore")
         table.writeheader()
         table.writerows(row.values() for row in self.rows.values())
         table.writerows(self._earlier)
         write_whole(self.path, text.getvalue().encode("utf-8", "backslashreplace"))
-        now = time.monotonic()
-        self._due = now + max(MIN_SECONDS, SAVE_INTERVAL * (now - start))
+        self._due = time.monotonic() + SAVE_SECONDS

@@ -19,7 +19,7 @@ from dask_slides.cohort.slide_list import SlideEntry, read_list
 from dask_slides.cohort.steps import STEPS, checked_steps
 from dask_slides.cohort.workers import Pool
 from dask_slides.core.limits import Limits
-from dask_slides.errors import OutputBusyError, SlideArgumentError
+from dask_slides.errors import SlideArgumentError
 from dask_slides.readers.remote.identity import identify
 from dask_slides.runtime.client import seceded
 from dask_slides.runtime.scheduler import check_memory
@@ -27,10 +27,6 @@ from dask_slides.writers.store.local_folder import locked
 
 WHOLE_BELOW = 250.0
 """Size in megapixels from which all workers share a slide; it then has about 16 regions."""
-
-PAUSES = (1, 5, 15, 30)
-"""Seconds to wait before each retry of slides that a worker of a killed run is still writing. That
-worker stops at its next block, and no other run can use this folder."""
 
 log = logging.getLogger("dask_slides.cohort")
 
@@ -55,30 +51,15 @@ class CohortResult:
     """Duration of this run."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """Options that do not change the results."""
-
-    keep_going: bool
-    limit: int | None
-    window: int | None
-    whole_below: float
-
-    def __post_init__(self) -> None:
-        for name in ("limit", "window"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise SlideArgumentError(
-                    f"{name}={value!r} is not valid; give a whole number of 1 or more"
-                )
-
-
 class _Run:
     """One run over the slides of a cohort."""
 
-    def __init__(self, cohort: Cohort, options: RunOptions, job_log: logging.Logger) -> None:
+    def __init__(
+        self, cohort: Cohort, keep_going: bool, whole_below: float, job_log: logging.Logger
+    ) -> None:
         self._cohort = cohort
-        self._options = options
+        self._keep_going = keep_going
+        self._whole_below = whole_below
         self._job_log = job_log
         self._identifier = uuid.uuid4().hex
         self._entries = {str(entry.name): entry for entry in cohort.entries}
@@ -86,11 +67,10 @@ class _Run:
         self.list = ProcessList(cohort.folder, rows, cohort.steps, cohort.earlier)
         self.worked_on = 0
         self._stopping = False
-        self._busy: list[str] = []
-        self._retry_busy = True
 
-    def run(self) -> None:
-        """Find the slides that are done, and process the others."""
+    def run(self, limit: int | None) -> None:
+        """Find the slides that are done, and process at most `limit` of the others."""
+        pool = Pool()
         self._record_finished("todo")
         self.list.save()
         tally = self.list.tally
@@ -99,19 +79,12 @@ class _Run:
         marker = os.path.join(self._cohort.folder, RUN)
         with open(marker, "w", encoding="ascii") as stream:
             stream.write(self._identifier)
-        pool = Pool(self._options.window)
         try:
             remaining = [row.name for row in self.list.rows.values() if row.status == "todo"]
-            remaining = remaining[: self._options.limit]
+            remaining = remaining[:limit]
             self.worked_on = len(remaining)
-            self._process(pool, remaining)
-            for pause in PAUSES:
-                if not self._busy:
-                    break
-                time.sleep(pause)
-                busy, self._busy = self._busy, []
-                self._retry_busy = pause != PAUSES[-1]
-                self._process(pool, busy)
+            for outcome in pool.outcomes(self._jobs(remaining)):
+                self._record(outcome)
         finally:
             os.unlink(marker)  # running work stops at its next block
             pool.close()
@@ -124,10 +97,6 @@ class _Run:
         """Log to the file of the job and to the logger that all runs of this process share."""
         self._job_log.log(level, text, *values)
         log.log(level, text, *values)
-
-    def _process(self, pool: Pool, names: Sequence[str]) -> None:
-        for outcome in pool.outcomes(self._jobs(names)):
-            self._record(outcome)
 
     def _record_finished(self, status: str) -> None:
         """Update slides with `status`: done, failed if the file has changed, or left to do."""
@@ -158,19 +127,14 @@ class _Run:
         identity = identify(entry.path)  # before opening, so that the next run notices a change
         slide = entry.open()
         check_memory(max(one.estimate(slide).task_bytes for one in cohort.steps), slide.name)
-        whole = slide.shape[0] * slide.shape[1] < self._options.whole_below * 1e6
+        whole = slide.shape[0] * slide.shape[1] < self._whole_below * 1e6
         return SlideJob(
             cohort.folder, entry, slide, identity, cohort.steps,
             self._identifier, cohort.overwrite, whole,
         )  # fmt: skip
 
     def _record(self, outcome: Outcome) -> None:
-        """Record an outcome in the process list and in the log; retry a busy slide later."""
-        if outcome.error == OutputBusyError.__name__ and self._retry_busy:
-            self._busy.append(outcome.name)
-            why = "a worker of an earlier run is still writing it; trying again later"
-            self._log(logging.INFO, "%s: %s", outcome.name, why)
-            outcome = Outcome(outcome.name, "todo")
+        """Record an outcome in the process list and in the log."""
         self.list.record(outcome)
         self.list.save_if_due()
         tally = self.list.tally
@@ -178,7 +142,7 @@ class _Run:
         if outcome.status == "done":
             self._log(logging.INFO, "%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
         elif outcome.status == "failed":
-            self._stopping |= not self._options.keep_going
+            self._stopping |= not self._keep_going
             why = f"{outcome.error}: {outcome.message}"
             self._log(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
             if outcome.traceback:
@@ -211,7 +175,6 @@ def run_cohort(
     overwrite: bool = False,
     keep_going: bool = True,
     limit: int | None = None,
-    window: int | None = None,
     whole_below: float = WHOLE_BELOW,
 ) -> CohortResult:
     """Run the same steps for many slides and write each result to the job folder.
@@ -250,8 +213,6 @@ def run_cohort(
         Continue after a slide fails; otherwise end once the slides in flight are done.
     limit : int, optional
         Process at most this many slides; slides that are already done do not count.
-    window : int, optional
-        Maximum number of slides in flight; by default two per thread of the scheduler.
     whole_below : float
         Size in megapixels from which all threads share a slide. A larger value is more efficient
         for many slides, a smaller one is faster for few.
@@ -270,16 +231,18 @@ def run_cohort(
     ResumeError
         The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
-        The list of slides or an argument is wrong.
+        The list of slides or an argument is wrong, or the scheduler is Dask's pool of processes.
     """
     start = time.monotonic()
     folder = job_folder(job)
     chosen = checked_steps(steps)
-    options = RunOptions(keep_going, limit, window, whole_below)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise SlideArgumentError(f"limit={limit!r} is not valid; give a whole number of 1 or more")
     entries = read_list(slides, mpp, on_bad_tile, limits)
     with locked(folder, folder), _log_file(folder) as job_log, seceded():
-        run = _Run(named_cohort(folder, entries, chosen, overwrite), options, job_log)
-        run.run()
+        cohort = named_cohort(folder, entries, chosen, overwrite)
+        run = _Run(cohort, keep_going, whole_below, job_log)
+        run.run(limit)
     tally = run.list.tally
     return CohortResult(
         folder, len(entries), tally["done"], tally["failed"], tally["todo"],

@@ -6,7 +6,6 @@ import csv
 import glob
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,12 +104,12 @@ def _paths(text: str) -> Sequence[str]:
     if os.path.isdir(path) and not path.lower().endswith(".zarr"):
         files = [entry.path for entry in os.scandir(path) if not entry.name.startswith(".")]
         names = [file for file in files if file.lower().endswith(SUFFIXES)]
-        skipped = _unsupported(files)
-        if not names:
-            hint = f"only {skipped} of unsupported formats" if skipped else "give a pattern"
-            raise SlideNotFoundError(f"{text}: this folder has no slides; {hint}")
+        skipped = [file for file in files if file.lower().endswith(tuple(UNREAD))]
         if skipped:
-            log.warning("%s: skipped %s of unsupported formats; open one to see why", text, skipped)
+            reason = f"{len(skipped):,} files of formats that are not read, such as {skipped[0]}"
+            log.warning("%s: skipped %s; open it to see why", text, reason)
+        if not names:
+            raise SlideNotFoundError(f"{text}: this folder has no slides; give a pattern")
         return names
     if os.path.lexists(path):
         return [path]
@@ -120,15 +119,6 @@ def _paths(text: str) -> Sequence[str]:
     if not names:
         raise SlideNotFoundError(f"{text}: no slide matches; check the pattern")
     return names
-
-
-def _unsupported(paths: Iterable[str]) -> str:
-    """Count the files of unsupported formats, and return the counts as text."""
-    ends = Counter(os.path.splitext(path)[1].lower() for path in paths if os.path.isfile(path))
-    counts = sorted((end, count) for end, count in ends.items() if end in UNREAD)
-    total = sum(count for _, count in counts)
-    each = ", ".join(f"{count:,} {end}" for end, count in counts)
-    return f"{total:,} {'file' if total == 1 else 'files'} ({each})" if total else ""
 
 
 def _is_slide(path: str) -> bool:

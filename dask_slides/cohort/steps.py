@@ -6,19 +6,22 @@ To add a step, write a class here and add it to `STEPS`.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
 
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.errors import SlideArgumentError
-from dask_slides.numerics.detectors import Contrast, Detector, checked_detector
-from dask_slides.ops.blank_map import BlankMap, blank_map
+from dask_slides.graph.overview import overview_source
+from dask_slides.numerics.detectors import Detector, checked_detector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.blank_map import BlankMap, blank_map, map_tile
 from dask_slides.ops.cutoff import cutoff_resize
-from dask_slides.ops.pack import check_top_k, pack_tiles, plan_pack
+from dask_slides.ops.pack import TILE_SIZE, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
 from dask_slides.slide import Mpp, Slide, from_dask
 from dask_slides.writers.estimate import (
@@ -31,41 +34,37 @@ from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.transaction import Target
 from dask_slides.writers.write import write_to
 
-EMPTY_GLASS = Contrast(0.05)
-"""Default detector of mask and cut-off."""
-ALL_BUT_DENSE = Contrast(0.35)
-"""Default detector of a pack."""
 Built = tuple[Any, dict[str, Any]]
 """The object to write and its counts for the process list."""
 
 
 class BlankMaps:
-    """The blank maps of one slide; the statistics of each grid are computed once."""
+    """The blank maps of one slide: each tissue mask, and the statistics of each grid, once."""
 
     def __init__(self, slide: Slide) -> None:
         self.slide = slide
-        self._computed: dict[Any, BlankMap] = {}
+        self._masks: dict[MaskDetector, BlankMap] = {}
+        self._statistics: dict[TileGrid, BlankMap] = {}
 
     def compute(self, tile_size: Any, detector: Detector) -> BlankMap:
         """Return the computed blank map with tiles of `tile_size`."""
-        lazy = blank_map(self.slide, tile_size=tile_size, detector=detector)
-        earlier = self._computed.get(lazy.grid)
+        tile = map_tile(self.slide, tile_size, None)
+        if isinstance(detector, MaskDetector):
+            if detector not in self._masks:
+                self._masks[detector] = blank_map(
+                    self.slide, tile_size=tile, detector=detector
+                ).compute()
+            found = self._masks[detector]
+            return found if found.grid.tile == tile else found.with_tile_size(tile)
+        lazy = blank_map(self.slide, tile_size=tile, detector=detector)
+        earlier = self._statistics.get(lazy.grid)
         if earlier is not None and set(lazy.fields) <= set(earlier.fields):
             return earlier.with_detector(detector)
-        computed = self._computed[lazy.grid] = lazy.compute()
+        computed = self._statistics[lazy.grid] = lazy.compute()
         return computed
 
-    def derive(self, tiles: TileGrid, detector: Detector) -> BlankMap | None:
-        """Derive the blank map of `tiles` from a computed one; return None if there is none."""
-        for grid, computed in self._computed.items():
-            if grid.has(tiles) and set(detector.needs) <= set(computed.fields):
-                # a pack may drop the tiles at the edge, which are the last row and column
-                statistics = computed.statistics[: tiles.rows, : tiles.cols]
-                return replace(computed, grid=tiles, detector=detector).with_statistics(statistics)
-        return None
 
-
-class Step(Protocol):
+class Step(ABC):
     """An operation that runs on each slide and writes one store."""
 
     name: ClassVar[str]
@@ -74,46 +73,32 @@ class Step(Protocol):
     counts: ClassVar[tuple[str, ...]]
     """Names of its counts in the process list."""
 
+    @abstractmethod
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        ...
 
+    @abstractmethod
     def estimate(self, slide: Slide) -> Estimate:
-        """Estimate the step without reading pixels."""
-        ...
+        """Estimate the step without reading pixels; the values may be upper bounds."""
 
+    @abstractmethod
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions at which the step reads level 0; 1 is full resolution."""
-        ...
 
+    @abstractmethod
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        ...
 
     def write(self, obj: Any, target: Target) -> None:
         """Write the object that `build` returned."""
-        ...
+        write_to(obj, target, getattr(self, "ome_zarr", "0.5"))
 
 
 @dataclass(frozen=True)
-class _Image:
-    """Base of the steps that write OME-Zarr."""
-
-    ome_zarr: str = "0.5"
-
-    def check(self) -> None:
-        """Raise SlideArgumentError for arguments that no slide accepts."""
-        check_version(self.ome_zarr)
-
-    def write(self, obj: Any, target: Target) -> None:
-        """Write the object that `build` returned."""
-        write_to(obj, target, self.ome_zarr)
-
-
-@dataclass(frozen=True)
-class _Scaled(_Image):
+class _Scaled(Step):
     """Base of the steps with the scale arguments of `resize`."""
 
+    ome_zarr: str = "0.5"
     downsample: float | None = None
     mpp: Mpp = None
     max_size: int | None = None
@@ -128,7 +113,7 @@ class _Scaled(_Image):
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        super().check()
+        check_version(self.ome_zarr)
         resize(_any_slide(), **self.scale)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
@@ -137,19 +122,20 @@ class _Scaled(_Image):
 
 
 @dataclass(frozen=True)
-class Mask(_Image):
+class Mask(Step):
     """Compute the blank map; the arguments are those of `blank_map`."""
 
     name: ClassVar[str] = "mask"
     suffix: ClassVar[str] = ".mask.ome.zarr"
     counts: ClassVar[tuple[str, ...]] = ("tiles", "blank")
 
+    ome_zarr: str = "0.5"
     tile_size: Any = None
-    detector: Detector = EMPTY_GLASS
+    detector: Detector = DEFAULT_DETECTOR
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        super().check()
+        check_version(self.ome_zarr)
         _check_blank_map(self.tile_size, self.detector)
 
     def estimate(self, slide: Slide) -> Estimate:
@@ -159,8 +145,8 @@ class Mask(_Image):
         )
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return 1: the blank map reads level 0 at full resolution."""
-        return (1,)
+        """Return the reduction at which the blank map reads level 0."""
+        return map_reductions(slide, self.detector)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the object to write and its counts."""
@@ -196,7 +182,7 @@ class Cutoff(_Scaled):
     counts: ClassVar[tuple[str, ...]] = ("height", "width", "gain")
 
     tile_size: Any = None
-    detector: Detector = EMPTY_GLASS
+    detector: Detector = DEFAULT_DETECTOR
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
@@ -209,7 +195,7 @@ class Cutoff(_Scaled):
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map and of the image, as if nothing were cut off."""
-        return (1, *super().reductions(slide))
+        return (*map_reductions(slide, self.detector), *super().reductions(slide))
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
@@ -220,18 +206,20 @@ class Cutoff(_Scaled):
 
 
 @dataclass(frozen=True)
-class Pack:
+class Pack(Step):
     """Pack the dense tiles; the arguments are those of `pack_tiles`."""
 
     name: ClassVar[str] = "pack"
     suffix: ClassVar[str] = ".tiles.zarr"
     counts: ClassVar[tuple[str, ...]] = ("tiles",)
 
-    tile_size: Any = None
+    tile_size: Any = TILE_SIZE
     stride: Any = None
     downsample: float | None = None
     mpp: Mpp = None
-    detector: Detector = ALL_BUT_DENSE
+    magnification: float | None = None
+    min_tissue: float = 0.5
+    detector: Detector = DEFAULT_DETECTOR
     edge: Edge = "drop"
     top_k: int | None = None
     fill: float | None = None
@@ -243,39 +231,45 @@ class Pack:
         check_top_k(self.top_k)
 
     def _plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
-        return plan_pack(slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge)
+        return plan_pack(
+            slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge,
+            self.magnification,
+        )  # fmt: skip
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
         image, grid = self._plan(slide)
         count = grid.rows * grid.cols
-        return estimate_tiles(min(count, self.top_k or count), grid, image, slide)
+        count = min(count, self.top_k or count)
+        return estimate_tiles(count, grid, image, slide, self.detector)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map; packed tiles are read only once."""
-        return (1,) if self._plan(slide)[0] is slide else ()
+        return map_reductions(slide, self.detector)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        image, grid = self._plan(slide)
         options = {one.name: getattr(self, one.name) for one in fields(self)}
         detector = checked_detector(options.pop("detector"))
-        found = maps.derive(grid, detector) if image is slide else None
-        if found is not None:
-            pack = pack_tiles(slide, **options, blank_map=found)
+        if isinstance(detector, MaskDetector):
+            pack = pack_tiles(slide, **options, blank_map=maps.compute(None, detector))
         else:
             pack = pack_tiles(slide, **options, detector=detector)
         return pack, {"tiles": len(pack)}
-
-    def write(self, obj: Any, target: Target) -> None:
-        """Write the object that `build` returned."""
-        write_to(obj, target)
 
 
 def _check_blank_map(tile_size: Any, detector: Any) -> None:
     if tile_size is not None:
         tile_pair(tile_size)
     checked_detector(detector)
+
+
+def map_reductions(slide: Slide, detector: Detector) -> tuple[int, ...]:
+    """Return the reduction at which a blank map reads level 0, if it does."""
+    if not isinstance(detector, MaskDetector):
+        return (1,)
+    small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
+    return (level0_reduction(replace(slide, source=small)),)
 
 
 def _any_slide() -> Slide:

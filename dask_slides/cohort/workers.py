@@ -1,25 +1,14 @@
-"""Process slides on the threads, processes or cluster of the active scheduler."""
+"""Process slides on the threads or the cluster of the active scheduler."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 from dask_slides.cohort.job import Outcome, SlideJob, failure, work_alone, work_on
-from dask_slides.errors import ClusterLostError, WorkerKilledError
+from dask_slides.errors import ClusterLostError, SlideArgumentError, WorkerKilledError
 from dask_slides.runtime.client import active_client
 from dask_slides.runtime.threads import local_threads, setting
 
@@ -34,19 +23,6 @@ KILLED = (
     "every process that worked on it was killed: it ran out of memory or a codec crashed; "
     "give workers fewer threads or more memory, or repair the slide"
 )
-
-
-def _end_with_parent() -> None:
-    """Ignore Ctrl-C, which a terminal sends to every process, and end with the parent process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def threads() -> int:
@@ -65,9 +41,9 @@ def _executor(client: Any) -> Executor:
         executor: Executor = client.get_executor(pure=False)
         return executor
     if str(setting("scheduler")).lower() in ("processes", "multiprocessing"):
-        from dask.multiprocessing import get_context
-
-        return ProcessPoolExecutor(local_threads(), get_context(), _end_with_parent)
+        raise SlideArgumentError(
+            "a run cannot use scheduler='processes'; use threads, or connect a distributed.Client"
+        )
     return ThreadPoolExecutor(local_threads())
 
 
@@ -78,8 +54,7 @@ def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
     error = future.exception()
     if error is None:
         return future.result()
-    # KilledWorker is compared by name, to import distributed only if it is used
-    if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":
+    if type(error).__name__ == "KilledWorker":  # by name, as distributed may not be imported
         return None
     return failure(job.name, error)
 
@@ -87,16 +62,15 @@ def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
 class Pool:
     """Process slides in parallel, and continue when one of them kills its process."""
 
-    def __init__(self, window: int | None) -> None:
-        self._window = window
+    def __init__(self) -> None:
         self._client = active_client()
-        self._executor: Executor | None = None
+        self._executor = _executor(self._client)
         self._in_flight: dict[Future[Outcome], SlideJob] = {}
 
     @property
     def has_room(self) -> bool:
         """Whether another slide may be in flight."""
-        return len(self._in_flight) < (self._window or max(1, AHEAD * threads()))
+        return len(self._in_flight) < max(1, AHEAD * threads())
 
     def outcomes(self, jobs: Iterable[SlideJob]) -> Iterator[Outcome]:
         """Yield the outcome of each slide; slides that all workers share run one at a time."""
@@ -107,16 +81,10 @@ class Pool:
                 continue
             while not self.has_room:
                 yield from self._completed(any)
-            try:
-                self._submit(job)
-            except BrokenExecutor:  # one of the slides in flight killed a process
-                yield from self._completed(all)
-                self._submit(job)
+            self._submit(job)
         yield from self._completed(all)
 
     def _submit(self, job: SlideJob) -> Future[Outcome]:
-        if self._executor is None:
-            self._executor = _executor(self._client)
         future = self._executor.submit(work_alone, job)
         self._in_flight[future] = job
         return future
@@ -134,17 +102,13 @@ class Pool:
                     yield outcome
             if condition is any and not suspects:
                 return
-        # one suspect killed the process of the others; run each alone to find it
-        if suspects:
-            self.close()
-        for job in suspects:
+        for job in suspects:  # one killed the process of the others; run each alone to find it
             future = self._submit(job)
             while future not in self._ended():
                 pass
             del self._in_flight[future]
             outcome = _outcome(job, future)
             if outcome is None:
-                self.close()
                 outcome = failure(job.name, WorkerKilledError(f"{job.name}: {KILLED}"))
             yield outcome
 
@@ -157,9 +121,9 @@ class Pool:
 
     def close(self) -> None:
         """Wait for the slides in flight, and cancel those that have not started."""
-        executor, self._executor = self._executor, None
-        if isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor):
-            executor.shutdown(wait=True, cancel_futures=True)
-        elif executor is not None:  # the scheduler may be lost
+        if self._client is None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        else:
             wait(self._in_flight, STOP_SECONDS)
-            executor.shutdown(wait=False)
+            with suppress(Exception):  # a lost cluster has nothing to cancel
+                self._executor.shutdown(wait=False)

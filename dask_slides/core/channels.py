@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+DEFAULT_COLORS = ("3C6EFF", "00DC50", "FF3CC8", "FFD200", "00D2FF", "F04600", "FFFFFF")
+"""Colours (RRGGBB) of channels without one, in their order; the first is often a nuclear stain.
+
+People with a colour vision deficiency can tell them apart, too.
+"""
+
 
 @dataclass(frozen=True)
 class Channel:

@@ -66,13 +66,6 @@ class TileGrid:
             return max(0, self.shape[axis] - self.tile[axis])
         return index * self.stride[axis]
 
-    def has(self, tiles: TileGrid) -> bool:
-        """Return whether `tiles`, another grid, has the first rows and columns of this one."""
-        return (self.shape, self.tile) == (tiles.shape, tiles.tile) and all(
-            np.array_equal(self.starts(axis)[:count], tiles.starts(axis))
-            for axis, count in enumerate((tiles.rows, tiles.cols))
-        )
-
     def region(self, row: int, col: int) -> Region:
         """Return the part of tile (row, col) that lies in the image."""
         return self.span(row, row + 1, col, col + 1)
@@ -97,12 +90,3 @@ def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
             f"{argument}={tile_size!r} is not a size; give whole pixels above 0, or (height, width)"
         )
     return int(pair[0]), int(pair[1])
-
-
-def tiles_per_side(longest: float, ladder: tuple[int, int, int, int]) -> int:
-    """Return the number of tiles per side from `ladder` for an image of the side `longest`."""
-    if longest > 50_000:
-        return ladder[0]
-    if longest > 25_000:
-        return ladder[1]
-    return ladder[2] if longest > 10_000 else ladder[3]

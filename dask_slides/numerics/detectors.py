@@ -1,4 +1,4 @@
-"""Detectors decide from the statistics of tiles which of them are blank.
+"""Detectors that decide from the statistics of tiles which of them are blank.
 
 A detector is a frozen value that you call with statistics. `needs` lists the fields of the
 statistics that it uses. `pooled` says whether it needs the statistics of all tiles to judge one:
@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import SlideArgumentError, SlideError
 from dask_slides.numerics.histograms import BINS
+from dask_slides.numerics.mask_detectors import Background, MaskDetector, Tissue, check_background
+from dask_slides.numerics.onnx_detector import OnnxTissue
 from dask_slides.numerics.statistics import CellStats
 
 Mask = NDArray[np.bool_]
-Background = Literal["bright", "dark"]
 
 
 @runtime_checkable
-class Detector(Protocol):
-    """The protocol of detectors that `blank_map` and all other operations accept."""
+class StatisticsDetector(Protocol):
+    """The protocol of detectors that judge tiles by their statistics at level 0."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ class Detector(Protocol):
         """Whether judging one tile needs the statistics of all."""
         ...
 
-    def fit(self, stats: CellStats) -> Detector:
+    def fit(self, stats: CellStats) -> StatisticsDetector:
         """Return the detector for a slide with these statistics."""
         ...
 
@@ -55,10 +57,10 @@ class _BaseDetector:
         """Return the detector itself: it does not depend on the other tiles."""
         return self
 
-    def __or__(self, other: Detector) -> AnyOf:
+    def __or__(self, other: StatisticsDetector) -> AnyOf:
         return AnyOf((self, other))  # type: ignore[arg-type]
 
-    def __and__(self, other: Detector) -> AllOf:
+    def __and__(self, other: StatisticsDetector) -> AllOf:
         return AllOf((self, other))  # type: ignore[arg-type]
 
 
@@ -73,12 +75,16 @@ class Contrast(_BaseDetector):
 
     This is the test of the original blank_tile_detector, on the coefficient of variation over all
     colour samples of a tile. A ratio of 0.05 drops only empty glass; 0.35 leaves only dense tissue.
-    For signed data the absolute mean is used, so that a tile of one value is always blank.
+    For signed data the absolute mean is used, so that a tile of one value is always blank. A flat
+    colour has contrast too, as its channels differ: use `Tissue` to find tissue.
 
     Parameters
     ----------
     ratio : float
         Largest standard deviation of a blank tile, relative to its absolute mean.
+    with_alpha : bool
+        Whether to count an alpha of 255 as a fourth sample of each pixel, as the original did. It
+        applies to RGB images of 8 bits.
 
     Examples
     --------
@@ -90,6 +96,7 @@ class Contrast(_BaseDetector):
     """
 
     ratio: float = 0.05
+    with_alpha: bool = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.ratio, int | float | np.floating) and 0 <= self.ratio < np.inf):
@@ -97,7 +104,17 @@ class Contrast(_BaseDetector):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
+        if self.with_alpha:
+            stats = _with_alpha(stats)
         return np.asarray(stats.std <= self.ratio * np.abs(stats.mean))
+
+
+def _with_alpha(stats: CellStats) -> CellStats:
+    """Return the moments of RGB tiles with an alpha of 255 as a fourth sample of each pixel."""
+    pixels = stats.count / 3
+    return CellStats(
+        stats.count + pixels, stats.total + 255 * pixels, stats.squares + 255**2 * pixels
+    )
 
 
 def _share_from(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
@@ -168,9 +185,9 @@ class Brightness(_BaseDetector):
     def __post_init__(self) -> None:
         _check_share(self.threshold, "threshold")
         _check_share(self.share, "share")
-        _check_background(self.background)
+        check_background(self.background)
 
-    def fit(self, stats: CellStats) -> Detector:
+    def fit(self, stats: CellStats) -> StatisticsDetector:
         """Return the detector with the threshold of this slide."""
         _field(stats, "histogram")
         low, high = 0.0, float(BINS)
@@ -189,11 +206,6 @@ class Brightness(_BaseDetector):
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank, if these are all tiles of the slide."""
         return self.fit(stats)(stats)
-
-
-def _check_background(value: str) -> None:
-    if value not in ("bright", "dark"):
-        raise SlideArgumentError(f"background={value!r} is not known; use 'bright' or 'dark'")
 
 
 @dataclass(frozen=True)
@@ -221,9 +233,9 @@ class Otsu(_BaseDetector):
 
     def __post_init__(self) -> None:
         _check_share(self.share, "share")
-        _check_background(self.background)
+        check_background(self.background)
 
-    def fit(self, stats: CellStats) -> Detector:
+    def fit(self, stats: CellStats) -> StatisticsDetector:
         """Return the detector with the threshold of this slide."""
         from skimage.filters import threshold_otsu
 
@@ -272,13 +284,18 @@ class Saturation(_BaseDetector):
 
 @dataclass(frozen=True)
 class _Group(_BaseDetector):
-    detectors: tuple[Detector, ...]
+    detectors: tuple[StatisticsDetector, ...]
 
     def __post_init__(self) -> None:
         if not self.detectors:
             raise SlideArgumentError(f"{type(self).__name__} has no detectors; give at least one")
         for one in self.detectors:
-            _require_detector(one)
+            _require_detector(one, one)
+            if isinstance(one, MaskDetector):
+                raise SlideArgumentError(
+                    f"{one!r} finds a mask and cannot be combined with statistics of tiles; "
+                    "combine blank maps, with union() or intersection()"
+                )
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -313,7 +330,11 @@ class AllOf(_Group):
         return reduce(np.logical_and, [one(stats) for one in self.detectors])
 
 
+Detector: TypeAlias = StatisticsDetector | MaskDetector
+"""What `blank_map` and all other operations accept as a detector."""
+
 DETECTORS: dict[str, Any] = {
+    "tissue": Tissue,
     "contrast": Contrast,
     "otsu": Otsu,
     "brightness": Brightness,
@@ -321,18 +342,62 @@ DETECTORS: dict[str, Any] = {
 }
 """Detectors by their names on the command line. Add new detectors here."""
 
+ONNX = ".onnx"
+"""End of the paths of ONNX models."""
+
+ENTRY_POINTS = "dask_slides.detectors"
+"""Group of the entry points by which other packages add detectors.
+
+An entry point has the name of a detector, and refers to a class or function that returns it when
+called without arguments. The names of `DETECTORS` cannot be replaced."""
+
+
+def detector_names() -> list[str]:
+    """Return the names of all detectors, those that other packages add last."""
+    others = {one.name for one in entry_points(group=ENTRY_POINTS)}
+    return [*DETECTORS, *sorted(others - set(DETECTORS))]
+
 
 def checked_detector(detector: Any) -> Detector:
-    """Return `detector`, or the one with that name; raise SlideArgumentError if there is none."""
-    if isinstance(detector, str) and detector in DETECTORS:
-        return DETECTORS[detector]()  # type: ignore[no-any-return]
-    _require_detector(detector)
-    return detector  # type: ignore[no-any-return]
+    """Return `detector`, or the one with that name; raise SlideArgumentError if there is none.
+
+    The path of an ONNX model is a name too. For other names that are not in `DETECTORS`, the
+    `ENTRY_POINTS` of other packages are searched.
+    """
+    found = _detector_named(detector) if isinstance(detector, str) else detector
+    _require_detector(found, detector)
+    return found  # type: ignore[no-any-return]
 
 
-def _require_detector(detector: Any) -> None:
-    if isinstance(detector, type) or not isinstance(detector, Detector):
+def _detector_named(name: str) -> Any:
+    """Return the detector `name`, or the name itself if there is none."""
+    if name in DETECTORS:
+        return DETECTORS[name]()
+    return OnnxTissue(name) if name.endswith(ONNX) else _from_entry_point(name)
+
+
+def _from_entry_point(name: str) -> Any:
+    """Return what another package adds as the detector `name`; the name itself if none does."""
+    for one in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            return one.load()()
+        except SlideError:
+            raise
+        except Exception as error:
+            package = one.dist.name if one.dist else one.value
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise SlideArgumentError(
+                f"the detector {name!r} of the package {package} cannot be made: {reason}; "
+                "update or remove the package"
+            ) from error
+    return name
+
+
+def _require_detector(detector: Any, given: Any) -> None:
+    """Raise SlideArgumentError unless `detector` is one; `given` is what the user gave."""
+    kinds = (StatisticsDetector, MaskDetector)
+    if isinstance(detector, type) or not isinstance(detector, kinds):
         raise SlideArgumentError(
-            f"detector={detector!r} is not a detector; use Contrast(0.05), Otsu(), "
-            f"or a name: {', '.join(DETECTORS)}"
+            f"detector={given!r} is not a detector; use Tissue(), Contrast(0.05), Otsu(), "
+            f"or a name: {', '.join(detector_names())}"
         )

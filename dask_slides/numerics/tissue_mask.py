@@ -58,6 +58,31 @@ class TissueMask(EqualByFields):
         kinds = np.where(tissue, TISSUE, np.where(self.kinds == MISSING, MISSING, BLANK))
         return replace(self, kinds=kinds.astype(np.uint8))
 
+    def without_small(self, pixels: float) -> TissueMask:
+        """Return the mask without pieces of tissue of fewer than `pixels` of level 0."""
+        from scipy import ndimage
+
+        labels, count = ndimage.label(self.tissue, np.ones((3, 3), bool))
+        keeps = self._areas_of(labels, count) >= pixels
+        keeps[0] = False
+        return self.with_tissue(keeps[labels])
+
+    def without_holes(self, pixels: float) -> TissueMask:
+        """Return the mask with holes in tissue of up to `pixels` of level 0 filled."""
+        from scipy import ndimage
+
+        labels, count = ndimage.label(~self.tissue)
+        fills = self._areas_of(labels, count) <= pixels
+        fills[0] = False
+        border = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+        fills[np.concatenate(border)] = False  # open to the outside, so not a hole
+        return self.with_tissue(self.tissue | fills[labels])
+
+    def _areas_of(self, labels: Array, count: int) -> Array:
+        heights, widths = np.diff(self.y_edges)[:, None], np.diff(self.x_edges)
+        weights = np.broadcast_to(heights * widths, labels.shape)
+        return np.bincount(labels.reshape(-1), weights.reshape(-1), count + 1)
+
     def resampled(self, y_edges: Integers, x_edges: Integers) -> TissueMask:
         """Return the mask on other edges: each new pixel takes the value at its first pixel."""
         rows = np.searchsorted(self.y_edges, y_edges[:-1], side="right") - 1
@@ -103,13 +128,22 @@ def grid_areas(values: Array, mask: TissueMask, rows: Integers, columns: Integer
 
 def _sums(values: Array, edges: Integers, spans: Integers) -> Integers:
     """Return the sums of the rows of `values`, times their heights, over each of `spans`."""
-    if not len(values):
+    points = np.unique(np.clip(spans, edges[0], edges[-1]))
+    if len(points) < 2 or not values.size:
         return np.zeros((len(spans), values.shape[1]), np.int64)
-    total = np.zeros((len(values) + 1, values.shape[1]), np.int64)
-    np.cumsum(values * np.diff(edges)[:, None], axis=0, out=total[1:])
-    index, rest = _positions(edges, spans)
-    sums = total[index] + values[index] * rest[..., None]
-    return np.asarray(sums[:, 1] - sums[:, 0])
+    # rows are divided at the points, summed between them, and summed up from the first point
+    cuts = np.union1d(points, edges[(edges > points[0]) & (edges < points[-1])])
+    rows = np.searchsorted(edges, cuts[:-1], side="right") - 1
+    heights = np.diff(cuts)[:, None]
+    starts = np.searchsorted(cuts, points[:-1])
+    if (heights == heights[0]).all():
+        parts = np.add.reduceat(values[rows], starts, axis=0, dtype=np.int64) * heights[0]
+    else:
+        parts = np.add.reduceat(values[rows] * heights, starts, axis=0)
+    total = np.zeros((len(points), values.shape[1]), np.int64)
+    np.cumsum(parts, axis=0, out=total[1:])
+    first, last = np.searchsorted(points, np.clip(spans, points[0], points[-1])).T
+    return np.asarray(total[last] - total[first])
 
 
 def _positions(edges: Integers, points: Integers) -> tuple[Integers, Integers]:

@@ -2,70 +2,157 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import bounds
-from dask_slides.core.grid import TileGrid, tile_pair, tiles_per_side
-from dask_slides.core.source import Source, provenance
+from dask_slides.core.grid import TileGrid, tile_pair
+from dask_slides.core.polygons import Outline
+from dask_slides.core.source import provenance
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_cells
 from dask_slides.graph.blocks import Block, map_blocks
-from dask_slides.graph.statistics import stats_block, stats_bytes_of_task
-from dask_slides.numerics.detectors import Contrast, Detector, checked_detector
+from dask_slides.graph.overview import overview_bytes, overview_shape, overview_source
+from dask_slides.graph.statistics import cell_chunks, stats_block, stats_bytes_of_task
+from dask_slides.graph.tissue import (
+    area_blocks,
+    areas_of_cells,
+    find_in_slide,
+    spans_of_grid,
+)
+from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.numerics.outlines import mask_outlines
 from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
+from dask_slides.numerics.tissue_mask import (
+    BLANK,
+    MISSING,
+    TISSUE,
+    TissueMask,
+    edges_of_grid,
+    edges_of_picture,
+)
+from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
+from dask_slides.ops.geojson import read_geojson, write_geojson
+from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.plots import pictures
 from dask_slides.runtime.scheduler import check_memory, compute
 from dask_slides.runtime.threads import override_settings
-from dask_slides.slide import Slide, SlideLike, as_slide, mpp_text
+from dask_slides.slide import Mpp, Slide, SlideLike, as_slide, mpp_text
 
-BLANK_LADDER = (40, 20, 10, 8)
-"""Tiles per side, for a longest side above 50,000 px, 25,000, 10,000, and below."""
+TILE_UM, TILE_PX = 64.0, 256
+"""Side of a tile in micrometres, and in pixels if the pixel size is not known."""
+MIN_TISSUE = 0.05
+"""Tiles with a smaller share of tissue are blank."""
 SMALL_GRID = 4096
 """Grids of up to this many tiles store histograms, so that you can change the detector later."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlankMap(EqualByFields):
-    """The blank tiles of a slide, and the statistics that a detector decides by.
+    """The blank tiles of a slide.
 
-    `blank_map` returns a lazy one; `compute` returns the same in memory.
+    `blank_map` returns a lazy one; `compute` returns the same in memory. The other operations take
+    a blank map at any tile size and scale: the area of its tissue in a tile decides.
+
+    A map of a detector such as `Tissue` holds a mask of a few micrometres per pixel. A map of a
+    detector of statistics, such as `Contrast`, holds the statistics of its tiles; its tissue is
+    that of whole tiles.
     """
 
-    blank: Any
-    """(rows, cols) bool, True = blank: a dask array, or numpy once computed.
-
-    A tile that touches an absent or corrupt tile of the file is never blank, as some of its pixels
-    are missing. Nodata and masked pixels show no tissue: a tile without other pixels is blank.
-    """
-    statistics: Any
-    """(rows, cols, record) float64, dask or numpy; `stats` has them by name."""
     grid: TileGrid
     """The tiles, in pixels of level 0."""
-    detector: Detector
-    fields: tuple[str, ...]
+    detector: Any
+    """The detector, or a text that says where the mask comes from."""
+    slide: Slide
+    areas: Any = None
+    """(rows, cols, 3) float64, dask or numpy: pixels of level 0 of tissue, of absent and corrupt
+    tiles of the file, and of the tile. None for detectors of statistics."""
+    statistics: Any = None
+    """(rows, cols, record) float64, dask or numpy; `stats` has them by name. None for detectors
+    that find a mask."""
+    fields: tuple[str, ...] = ()
     """Names of the statistics beyond count, sum and sum of squares."""
-    name: str = ""
-    """Name of the slide."""
-    mpp_yx: tuple[float, float] | None = None
-    """Micrometres per pixel of level 0 of the slide, along y and x."""
+    min_tissue: float = MIN_TISSUE
+    """Tiles with a smaller share of tissue are blank."""
+    found: Any = None
+    """The lazy mask; None once computed."""
+    fine_mask: TissueMask | None = None
+    """The mask in memory; None for detectors of statistics."""
     task_bytes: int = 0
-    """Peak memory in bytes of one task that computes statistics."""
-    source: Source | None = None
-    """The pixels that the statistics are computed from."""
+    """Peak memory in bytes of one task."""
     bad_tiles: tuple[BadTile, ...] = ()
     """The absent and corrupt tiles of the file that the grid touches; empty until computed."""
 
     @property
+    def name(self) -> str:
+        """Name of the slide."""
+        return self.slide.name
+
+    @property
+    def mpp_yx(self) -> tuple[float, float] | None:
+        """Micrometres per pixel of level 0 of the slide, along y and x."""
+        return self.slide.mpp_yx
+
+    @property
+    def blank(self) -> Any:
+        """(rows, cols) bool, True = blank: a dask array, or numpy once computed.
+
+        A tile that touches an absent or corrupt tile of the file is never blank, as some of its
+        pixels are missing. Nodata and masked pixels show no tissue.
+        """
+        return self._decide("blank")
+
+    @property
+    def unknown(self) -> Any:
+        """(rows, cols) bool: tiles that touch a bad tile of the file and show no tissue elsewhere.
+
+        A dask array, or numpy once computed.
+        """
+        return self._decide("unknown")
+
+    @property
+    def tissue(self) -> Any:
+        """(rows, cols) bool: tiles that are neither blank nor unknown; dask or numpy."""
+        return ~(self.blank | self.unknown)
+
+    @property
+    def tissue_fraction(self) -> Any:
+        """(rows, cols) float64: share of the area of each tile that is tissue; dask or numpy.
+
+        For detectors of statistics, 1 where a tile is tissue and else 0.
+        """
+        if self.areas is None:
+            return self.tissue.astype(float)
+        return self.areas[..., 0] / self.areas[..., 2]
+
+    def _decide(self, what: str) -> Any:
+        """Return which tiles are blank, or unknown, as a dask or numpy array.
+
+        The tasks take the areas or statistics, so that computing several of these arrays together
+        reads the slide once.
+        """
+        if self.areas is None:
+            return _decide(self.statistics, self.detector, self.fields, what)
+        if isinstance(self.areas, np.ndarray):
+            return _decide_areas(self.areas, self.min_tissue, what)
+        return self.areas.map_blocks(
+            _decide_areas, self.min_tissue, what,
+            drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool), token=f"{what}-tiles",
+        )  # fmt: skip
+
+    @property
     def computed(self) -> bool:
         """Whether the map is in memory."""
-        return isinstance(self.statistics, np.ndarray)
+        return isinstance(self.statistics if self.areas is None else self.areas, np.ndarray)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -75,22 +162,32 @@ class BlankMap(EqualByFields):
     @property
     def stats(self) -> CellStats:
         """The statistics of the tiles; computed if the map is lazy."""
+        if self.statistics is None:
+            raise SlideArgumentError(
+                f"{self.name}: this map holds a mask and no statistics of tiles; make it with a "
+                "detector of statistics, such as Contrast(0.05)"
+            )
         return unpacked(np.asarray(self.compute().statistics), self.fields)
 
     @property
     def tissue_share(self) -> float:
-        """Share of the tiles that are tissue: neither blank nor unknown."""
+        """Share of the area of the slide that is tissue; of tiles, for detectors of statistics."""
         found = self.compute()
-        tissue = ~(found.blank | found.unknown)
-        return float(tissue.mean()) if tissue.size else 0.0
+        if found.areas is not None:
+            return float(found.areas[..., 0].sum() / max(1.0, found.areas[..., 2].sum()))
+        return float(found.tissue.mean()) if found.tissue.size else 0.0
 
     @property
-    def unknown(self) -> Any:
-        """(rows, cols) bool: tiles that touch a bad tile of the file and show no tissue elsewhere.
+    def mask(self) -> TissueMask:
+        """The tissue as a mask of the slide; computed if the map is lazy.
 
-        A dask array, or numpy once computed.
+        For detectors of statistics, its pixels are the tiles.
         """
-        return _decide(self.statistics, self.detector, self.fields, known=False)
+        found = self.compute()
+        if found.fine_mask is not None:
+            return found.fine_mask
+        kinds = np.where(found.unknown, MISSING, np.where(found.blank, BLANK, TISSUE))
+        return TissueMask(kinds.astype(np.uint8), *edges_of_grid(self.grid))
 
     def compute(self, **kwargs: Any) -> BlankMap:
         """Return the map in memory; the slide is read once.
@@ -104,7 +201,7 @@ class BlankMap(EqualByFields):
         Returns
         -------
         BlankMap
-            `blank` and `statistics` are numpy arrays.
+            Its arrays are numpy arrays.
 
         Raises
         ------
@@ -124,16 +221,17 @@ class BlankMap(EqualByFields):
             return self
         with override_settings(kwargs):
             check_memory(self.task_bytes, self.name)
-            found = self.with_statistics(
-                compute(self.statistics, "blank map", None, self._describe_block)
-            )
-            if isinstance(self.blank, np.ndarray):  # set by the caller, so it is not replaced
-                found = replace(found, blank=self.blank)
-            if self.source is None:
-                return found
-            chunks = self.statistics.chunks[:2]
-            bad_tiles = bad_tiles_of_cells(self.source, self.grid, chunks, found.stats.known)
-            return replace(found, bad_tiles=bad_tiles)
+            if self.found is None:
+                records = compute(self.statistics, "blank map", None, self._describe_block)
+                computed = replace(self, statistics=records)
+                complete = computed.stats.known
+            else:
+                item = compute(self.found, "blank map").item()
+                computed = replace(self, found=None, detector=item.detector).with_mask(item.mask)
+                complete = computed.areas[..., 1] == 0
+            chunks = cell_chunks(self.grid)
+            bad_tiles = bad_tiles_of_cells(self.slide.source, self.grid, chunks, complete)
+            return replace(computed, bad_tiles=bad_tiles)
 
     def _describe_block(self, block: Block) -> str:
         rows, columns = (bounds(lengths) for lengths in self.statistics.chunks[:2])
@@ -142,18 +240,22 @@ class BlankMap(EqualByFields):
         size = f"{region.height} x {region.width} px"
         return f"{self.name}: level 0, y {region.y}, x {region.x}, {size}"
 
-    def with_statistics(self, statistics: Array) -> BlankMap:
-        """Return the computed map with these statistics; the detector decides what is blank."""
-        blank = _decide(statistics, self.detector, self.fields)
-        return replace(self, statistics=statistics, blank=blank)
+    def with_mask(self, mask: TissueMask) -> BlankMap:
+        """Return the computed map with this mask."""
+        rows, columns = (spans_of_grid(self.grid, axis) for axis in (0, 1))
+        areas = areas_of_cells(mask, rows, columns)
+        return replace(self, areas=areas, fine_mask=mask, statistics=None, fields=(), found=None)
 
-    def with_detector(self, detector: Detector) -> BlankMap:
+    def with_detector(self, detector: StatisticsDetector) -> BlankMap:
         """Apply another detector to the same statistics; nothing is read.
+
+        A map of `Tissue` holds no statistics. Use `with_min_tissue`, `remove_small` and
+        `fill_holes` to change it.
 
         Parameters
         ----------
-        detector : Detector
-            As in `blank_map`.
+        detector : StatisticsDetector
+            `Contrast`, `Otsu`, `Brightness`, `Saturation`, or a combination.
 
         Returns
         -------
@@ -169,36 +271,252 @@ class BlankMap(EqualByFields):
         --------
         >>> import numpy as np, dask_slides as ds
         >>> image = np.arange(36, dtype="uint8").reshape(6, 6)
-        >>> found = ds.blank_map(image, tile_size=3).compute()
+        >>> found = ds.blank_map(image, tile_size=3, detector=ds.Contrast(0.05)).compute()
         >>> found.with_detector(ds.Contrast(0.5)).blank
         array([[False,  True],
                [ True,  True]])
         """
-        detector = checked_detector(detector)
-        missing = [name for name in detector.needs if name not in self.fields]
-        if missing:
+        checked = checked_detector(detector)
+        missing = [name for name in getattr(checked, "needs", ()) if name not in self.fields]
+        if self.statistics is None or missing or isinstance(checked, MaskDetector):
+            what = missing[0] if missing and self.statistics is not None else "statistics"
             raise SlideArgumentError(
-                f"{self.name}: the statistics hold no {missing[0]}, which {detector!r} needs; "
+                f"{self.name}: the map holds no {what} for {checked!r}; "
                 "make the blank map with that detector from the start"
             )
-        blank = _decide(self.statistics, detector, self.fields)
-        return replace(self, detector=detector, blank=blank)
+        return replace(self, detector=checked)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the map with matplotlib (the extra ``plot``); return the axes."""
-        picture = pictures.grid_picture(np.asarray(self.compute().blank))
-        return pictures.plot_image(picture, self.grid.shape, f"{self.name}: blank tiles", ax)
+    def with_min_tissue(self, min_tissue: float) -> BlankMap:
+        """Return the map whose tiles are blank below another share of tissue; nothing is read.
+
+        Parameters
+        ----------
+        min_tissue : float
+            0 to 1. It does not change a map of a detector of statistics.
+        """
+        return replace(self, min_tissue=checked_share(min_tissue, "min_tissue"))
+
+    def with_blank(self, blank: Any) -> BlankMap:
+        """Return the map with the blank areas that you give; nothing is read.
+
+        Parameters
+        ----------
+        blank : array_like
+            (h, w) bool, True = blank, of any size; it covers the slide. If it has the rows and
+            columns of the map, each value is that of a tile.
+
+        Returns
+        -------
+        BlankMap
+            In memory. No tile is unknown.
+
+        Raises
+        ------
+        SlideArgumentError
+            The array is not boolean, or has more pixels than the slide.
+
+        Examples
+        --------
+        >>> import numpy as np, dask_slides as ds
+        >>> found = ds.blank_map(np.zeros((4, 4), "uint8"), tile_size=2)
+        >>> found.with_blank(np.eye(2, dtype=bool)).tissue_fraction
+        array([[0., 1.],
+               [1., 0.]])
+        """
+        tissue = ~checked_mask(blank, self.grid.shape, self.name)
+        of_tiles = tissue.shape == self.shape
+        edges = edges_of_grid(self.grid) if of_tiles else _edges(self.grid.shape, tissue.shape)
+        changed = self.with_mask(
+            TissueMask(np.where(tissue, TISSUE, BLANK).astype(np.uint8), *edges)
+        )
+        return replace(changed, detector="given by the user")
+
+    def with_tile_size(self, tile_size: int | Sequence[int]) -> BlankMap:
+        """Return the map of tiles of another size; nothing is read again.
+
+        Parameters
+        ----------
+        tile_size : int or (int, int)
+            Height and width in pixels of level 0.
+        """
+        tile = tile_pair(tile_size)
+        mask = self.mask
+        grid = TileGrid(self.grid.shape, tile, tile)
+        return replace(self.compute(), grid=grid).with_mask(mask)
+
+    def remove_small(self, area: float) -> BlankMap:
+        """Make pieces of tissue blank that are smaller than `area`.
+
+        Parameters
+        ----------
+        area : float
+            Square micrometres, or pixels of level 0 if the pixel size is not known. Pieces that
+            touch at a corner are one.
+
+        Returns
+        -------
+        BlankMap
+            In memory.
+        """
+        return self._cleaned(self.mask.without_small(self._pixels(area)))
+
+    def fill_holes(self, area: float) -> BlankMap:
+        """Make holes in tissue of up to `area` tissue; the unit is that of `remove_small`."""
+        return self._cleaned(self.mask.without_holes(self._pixels(area)))
+
+    def _cleaned(self, mask: TissueMask) -> BlankMap:
+        return self.compute().with_mask(mask)
+
+    def _pixels(self, area: float) -> float:
+        if not (isinstance(area, int | float | np.floating) and 0 <= area < np.inf):
+            raise SlideArgumentError(f"{self.name}: area={area!r} is not an area; give 0 or more")
+        return float(area) if self.mpp_yx is None else area / (self.mpp_yx[0] * self.mpp_yx[1])
+
+    def union(self, other: BlankMap) -> BlankMap:
+        """Return the map of what is tissue in this map or in `other`, on the tiles of this one."""
+        return self._combined(other, np.logical_or)
+
+    def intersection(self, other: BlankMap) -> BlankMap:
+        """Return the map of what is tissue in this map and in `other`, on the tiles of this one."""
+        return self._combined(other, np.logical_and)
+
+    def _combined(self, other: BlankMap, operation: Any) -> BlankMap:
+        if not isinstance(other, BlankMap) or other.grid.shape != self.grid.shape:
+            raise SlideArgumentError(f"{self.name}: give a BlankMap of the same slide")
+        one, two = self.mask, other.mask
+        edges = [
+            np.union1d(getattr(one, name), getattr(two, name)) for name in ("y_edges", "x_edges")
+        ]
+        one, two = one.resampled(*edges), two.resampled(*edges)
+        return self._cleaned(one.with_tissue(operation(one.tissue, two.tissue)))
+
+    def polygons(self) -> tuple[Outline, ...]:
+        """Return the outlines of the tissue, with holes, in pixels of level 0.
+
+        Returns
+        -------
+        tuple of Outline
+            ``exterior`` and each of ``holes`` are rings (n, 2) of corners (y, x). The area of all
+            outlines is that of the mask. ``shapely.geometry.shape`` converts one.
+        """
+        mask = self.mask
+        return mask_outlines(mask.tissue, mask.y_edges, mask.x_edges)
+
+    def to_geojson(
+        self, path: str | os.PathLike[str], *, style: str = "qupath", overwrite: bool = False
+    ) -> str:
+        """Write the outlines of the tissue as GeoJSON, x before y, in pixels of level 0.
+
+        Parameters
+        ----------
+        path : str or path
+            ``NAME.geojson``, or ``NAME.geojson.gz``.
+        style : {"qupath", "trident"}
+            Annotations for QuPath, or contours as TRIDENT writes them.
+        overwrite : bool
+            Replace a file at `path`.
+
+        Returns
+        -------
+        str
+            The path.
+
+        Raises
+        ------
+        OutputExistsError
+            The path exists, and `overwrite` is not set.
+        """
+        return write_geojson(self.polygons(), path, style=style, overwrite=overwrite)
+
+    @classmethod
+    def from_geojson(
+        cls,
+        path: str | os.PathLike[str],
+        slide: SlideLike,
+        *,
+        name: str | None = None,
+        tile_size: int | Sequence[int] | None = None,
+    ) -> BlankMap:
+        """Return the map of the polygons in a GeoJSON file, such as QuPath exports.
+
+        Parameters
+        ----------
+        path : str or path
+            Polygons in pixels of level 0, x before y.
+        slide : Slide, path or dask array
+            The slide that the polygons belong to; only its metadata is read.
+        name : str, optional
+            The class that is tissue; by default all polygons are.
+        tile_size : int or (int, int), optional
+            As in `blank_map`.
+
+        Returns
+        -------
+        BlankMap
+            In memory. A pixel of its mask is tissue if its centre lies in a polygon.
+
+        Raises
+        ------
+        SlideFormatError
+            The file is not GeoJSON.
+        SlideArgumentError
+            The polygons do not lie on the slide.
+        """
+        found = as_slide(slide)
+        annotations = read_geojson(path, slide_shape=found.shape)
+        return cls.from_labels(annotations, found, name=name, tile_size=tile_size)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Any,
+        slide: SlideLike,
+        *,
+        name: str | None = None,
+        tile_size: int | Sequence[int] | None = None,
+    ) -> BlankMap:
+        """Return the map of annotations, or of a label image that covers the slide.
+
+        Parameters
+        ----------
+        labels : Annotations, LabelImage or array
+            An array (h, w) of integers or booleans of any scale: 0 is blank.
+        slide, name, tile_size
+            As in `from_geojson`.
+
+        Returns
+        -------
+        BlankMap
+            In memory.
+        """
+        found = as_slide(slide)
+        tile, size = map_tile(found, tile_size, None), found.shape[:2]
+        if not isinstance(labels, Annotations | LabelImage):
+            labels = label_mask(labels, size)
+        shape = overview_shape(size, found.mpp_yx, DEFAULT_DETECTOR.mpp)
+        if isinstance(labels, LabelImage):
+            shape = labels.values.shape
+        y_edges, x_edges = _edges(size, shape)
+        tissue = labels.mask(y_edges, x_edges, name=name)
+        return map_from_mask(found, tissue, tile, f"{type(labels).__name__} of the user")
+
+    def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
+        """Draw the map on the slide with matplotlib (the extra ``plot``); return the axes."""
+        title = f"{self.name}: {self.tissue_share:.1%} tissue"
+        return plot_on_slide(self.slide, title, ax, max_size, mask=self.mask.tissue)
 
     def __repr__(self) -> str:
-        source = self.name if self.source is None else provenance(self.source, self.name)
         facts = [
-            source, f"shape={self.shape}", "dtype=bool", f"tile_size={self.grid.tile}",
-            f"mpp={mpp_text(self.mpp_yx)}", f"detector={self.detector!r}",
+            provenance(self.slide.source, self.name), f"shape={self.shape}", "dtype=bool",
+            f"tile_size={self.grid.tile}", f"mpp={mpp_text(self.mpp_yx)}",
+            f"detector={self.detector!r}",
         ]  # fmt: skip
+        if self.areas is not None:
+            facts.append(f"min_tissue={self.min_tissue:g}")
         if self.computed:
             facts.append(f"tissue={self.tissue_share:.1%}")
         else:
-            facts.append(f"chunksize={self.statistics.chunksize[:2]}")
+            facts.append(f"chunksize={self.blank.chunksize}")
         return f"BlankMap<{', '.join(facts)}>"
 
     def _repr_html_(self) -> str:
@@ -211,51 +529,78 @@ class BlankMap(EqualByFields):
         if not self.computed:
             facts["tasks"] = f"{self.blank.npartitions:,}"
             return pictures.facts_html(f"Blank map of {self.name}, not computed", facts, None)
-        facts["tissue"] = f"{self.tissue_share:.1%} of the tiles"
+        facts["tissue"] = f"{self.tissue_share:.1%} of the area"
         if self.unknown.any():
             facts["unknown"] = (
                 f"{self.unknown.mean():.1%} of the tiles: corrupt or absent in the file"
             )
-        facts["memory"] = pictures.bytes_text(self.statistics.nbytes)
         picture = pictures.grid_picture(self.blank, side=256) if self.blank.size else None
         return pictures.facts_html(f"Blank map of {self.name}", facts, picture)
 
 
 def _decide(
-    statistics: Any, detector: Detector, fields: tuple[str, ...], known: bool = True
+    statistics: Any, detector: StatisticsDetector, fields: tuple[str, ...], what: str
 ) -> Any:
-    """Return which tiles are blank, or which are unknown if `known` is False.
-
-    The array is a dask or numpy array, as `statistics` is. Its tasks take `statistics`, so that
-    computing several of these arrays together reads the slide once.
-    """
     if isinstance(statistics, np.ndarray):
-        return _decide_block(statistics, detector, fields, known)
+        return _decide_block(statistics, detector, fields, what)
     if detector.pooled:  # it needs all tiles in one block
         statistics = statistics.rechunk(statistics.shape)
-    label = "blank-map" if known else "unknown-tiles"
     return statistics.map_blocks(
-        _decide_block, detector, fields, known,
-        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool), token=label,
+        _decide_block, detector, fields, what,
+        drop_axis=2, dtype=bool, meta=np.empty((0, 0), bool), token=f"{what}-tiles",
     )  # fmt: skip
 
 
 def _decide_block(
-    records: Array, detector: Detector, fields: tuple[str, ...], known: bool
+    records: Array, detector: StatisticsDetector, fields: tuple[str, ...], what: str
 ) -> Array:
     """Return which tiles show no tissue: those without missing pixels, or the others."""
     stats = unpacked(records, fields)
     empty = detector.fit(stats)(stats) | (stats.count == 0)
-    return np.asarray(empty & (stats.known == known))
+    return np.asarray(empty & (stats.known == (what == "blank")))
+
+
+def _decide_areas(areas: Array, min_tissue: float, what: str) -> Array:
+    tissue, missing, pixels = np.moveaxis(areas, -1, 0)
+    empty = (tissue < min_tissue * pixels) | (tissue == 0)
+    return np.asarray(empty & ((missing == 0) == (what == "blank")))
+
+
+def _edges(shape: tuple[int, int], pixels: tuple[int, ...]) -> Any:
+    return (edges_of_picture(n, m) for n, m in zip(shape, pixels, strict=True))
+
+
+def checked_share(value: Any, name: str) -> float:
+    """Return `value` as a float; raise SlideArgumentError unless it is from 0 to 1."""
+    if not (isinstance(value, int | float | np.floating) and 0 <= value <= 1):
+        raise SlideArgumentError(f"{name}={value!r} is not a share; give a number from 0 to 1")
+    return float(value)
+
+
+def checked_mask(mask: Any, shape: tuple[int, int], name: str) -> NDArray[np.bool_]:
+    """Return `mask` as an array; raise SlideArgumentError unless it is a mask of the slide."""
+    array = np.asarray(mask)
+    if (
+        array.dtype != np.bool_
+        or array.ndim != 2
+        or any(not 0 < n <= m for n, m in zip(array.shape, shape, strict=True))
+    ):
+        raise SlideArgumentError(
+            f"{name}: a mask of shape {array.shape} and dtype {array.dtype}; give booleans (h, w) "
+            f"that cover the slide of {shape[0]} x {shape[1]} px"
+        )
+    return array
 
 
 def blank_map(
     slide: SlideLike,
     *,
     tile_size: int | Sequence[int] | None = None,
-    detector: Detector = Contrast(0.05),
+    detector: Detector = DEFAULT_DETECTOR,
+    mpp: Mpp = None,
+    min_tissue: float = MIN_TISSUE,
 ) -> BlankMap:
-    """Find the blank tiles of a slide from all its pixels at level 0.
+    """Find the blank tiles of a slide.
 
     Only pixels with data count. A tile that touches an absent or a masked corrupt tile of the file
     is never blank; ``.unknown`` is True for it if its other pixels show no tissue.
@@ -265,12 +610,17 @@ def blank_map(
     slide : Slide, path or dask array
         The image.
     tile_size : int or (int, int), optional
-        Height and width of a tile in pixels of the slide. Tiles at the right and bottom edge may
-        be smaller. By default there are 40 tiles per side if the longest side is above 50,000 px,
-        20 above 25,000 px, 10 above 10,000 px, and 8 otherwise.
+        Height and width of a tile in pixels of the slide, or in pixels of `mpp` if you give it.
+        Tiles at the right and bottom edge may be smaller. By default 64 µm, or 256 px if the pixel
+        size of the slide is not known.
     detector : Detector
-        `Contrast`, `Otsu`, `Brightness`, `Saturation`, a union ``a | b`` or an intersection
-        ``a & b``.
+        `Tissue` finds a mask in a reduced picture of the slide. `Contrast`, `Otsu`, `Brightness`,
+        `Saturation`, a union ``a | b`` or an intersection ``a & b`` judge each tile by the
+        statistics of all its pixels at level 0.
+    mpp : float or (float, float), optional
+        Micrometres per pixel in which `tile_size` counts.
+    min_tissue : float
+        A tile is blank if a smaller share of its area is tissue.
 
     Returns
     -------
@@ -280,7 +630,9 @@ def blank_map(
     Raises
     ------
     SlideArgumentError
-        `tile_size` or `detector` is not valid.
+        `tile_size`, `detector` or `min_tissue` is not valid.
+    SlideMppError
+        `mpp` is given, and the micrometres per pixel of the slide are not known.
 
     Examples
     --------
@@ -289,38 +641,72 @@ def blank_map(
     np.True_
     """
     slide = as_slide(slide)
-    height, width, _ = slide.shape
+    tile = map_tile(slide, tile_size, mpp)
+    found = map_of_grid(slide, TileGrid(slide.shape[:2], tile, tile), detector)
+    return found.with_min_tissue(min_tissue)
+
+
+def map_tile(slide: Slide, tile_size: Any, mpp: Mpp) -> tuple[int, int]:
+    """Return the height and width of a tile of a blank map, in pixels of level 0."""
     if tile_size is None:
-        count = tiles_per_side(max(height, width), BLANK_LADDER)
-        tile = (_tile_side(height, count), _tile_side(width, count))
-    else:
-        tile = tile_pair(tile_size)
-    return map_of_grid(slide, TileGrid((height, width), tile, tile), detector)
-
-
-def _tile_side(size: int, count: int) -> int:
-    """Return the side of `count` tiles that cover `size`, a multiple of 8 if possible.
-
-    A slide that is cut at multiples of 8 can be decoded at 1/8.
-    """
-    side = max(1, -(-size // count))
-    multiple = -(-side // 8) * 8
-    return multiple if -(-size // multiple) == count else side
+        own = slide.mpp_yx
+        if own is None or max(own) > TILE_UM / 8:
+            return TILE_PX, TILE_PX
+        # a slide that is cut at multiples of 8 can be decoded at 1/8
+        y, x = (max(8, 8 * round(TILE_UM / side / 8)) for side in own)
+        return y, x
+    tile = tile_pair(tile_size)
+    if mpp is None:
+        return tile
+    own = slide.require_mpp("a tile size at an mpp")
+    wanted = mpp if isinstance(mpp, Sequence) else (mpp, mpp)
+    y, x = (max(1, round(t * w / o)) for t, w, o in zip(tile, wanted, own, strict=True))
+    return y, x
 
 
 def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     """Return the lazy blank map of any grid, overlapping tiles included."""
-    detector = checked_detector(detector)
-    stored = detector.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + detector.needs
+    checked = checked_detector(detector)
+    if isinstance(checked, MaskDetector):
+        return _map_of_mask(slide, grid, checked)
+    stored = checked.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + checked.needs
     fields = fields_of(stored, slide.dtype)
     length = record_length(fields)
+    found = BlankMap(grid, checked, slide, fields=fields)
     if not grid.rows * grid.cols:
-        statistics: Any = np.zeros((grid.rows, grid.cols, length))
-        blank = np.zeros((grid.rows, grid.cols), bool)
-        return BlankMap(blank, statistics, grid, detector, fields, slide.name, slide.mpp_yx)
+        return replace(found, statistics=np.zeros((grid.rows, grid.cols, length)))
     task, chunks = stats_block(grid, fields, slide.source)
     statistics = map_blocks(task, slide.source, (*chunks, (length,)), np.dtype(float), "statistics")
-    return BlankMap(
-        _decide(statistics, detector, fields), statistics, grid, detector, fields,
-        slide.name, slide.mpp_yx, stats_bytes_of_task(grid, slide.source), slide.source,
-    )  # fmt: skip
+    task_bytes = stats_bytes_of_task(grid, slide.source)
+    return replace(found, statistics=statistics, task_bytes=task_bytes)
+
+
+def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankMap:
+    _check_pixels(slide, detector)
+    empty = BlankMap(grid, detector, slide)
+    if not grid.rows * grid.cols:
+        return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
+    size = slide.shape[:2]
+    small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
+    mpp = None if slide.mpp is None else slide.mpp * size[0] / small.levels[0].shape[0]
+    found = find_in_slide(small, size, mpp, detector)
+    areas = area_blocks(found, grid)
+    return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))
+
+
+def _check_pixels(slide: Slide, detector: MaskDetector) -> None:
+    check = getattr(detector, "check", None)  # optional in the protocol
+    if check is not None:
+        try:
+            check(slide.shape[2], slide.dtype)
+        except SlideArgumentError as error:
+            raise SlideArgumentError(f"{slide.name}: {error}") from None
+
+
+def map_from_mask(
+    slide: Slide, mask: NDArray[np.bool_], tile: tuple[int, int], detector: str
+) -> BlankMap:
+    """Return the computed map of a mask (h, w) that covers the slide, True = tissue."""
+    kinds = np.where(mask, TISSUE, BLANK).astype(np.uint8)
+    empty = BlankMap(TileGrid(slide.shape[:2], tile, tile), detector, slide)
+    return empty.with_mask(TissueMask(kinds, *_edges(slide.shape[:2], mask.shape)))

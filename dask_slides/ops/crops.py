@@ -1,91 +1,265 @@
-"""Random crops of dense areas, the same on every scheduler."""
+"""Random crops of tissue, the same on every scheduler."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.core.bad_tiles import present_mask
-from dask_slides.core.geometry import Region
 from dask_slides.core.grid import TileGrid, tile_pair
-from dask_slides.core.source import Source
-from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
-from dask_slides.graph.blocks import Block, map_blocks
-from dask_slides.graph.tiles import TileBlock, plan_tile_blocks
-from dask_slides.numerics.detectors import Detector
-from dask_slides.numerics.statistics import CellStats, record_length, record_of, unpacked
-from dask_slides.ops.blank_map import BlankMap, map_of_grid
+from dask_slides.graph.tile_statistics import MIN_TASKS, reading_order, statistics_at
+from dask_slides.numerics.detectors import Detector, StatisticsDetector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
+from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_picture
+from dask_slides.ops.blank_map import BlankMap, checked_share, map_of_grid
+from dask_slides.ops.chosen_tiles import Candidates, deviation, find_missing, tissue_greys
 from dask_slides.ops.pack import (
-    DENSE,
     TilePack,
-    check_blank_map,
+    bad_attributes,
+    map_or_detector,
     pack_at,
     pack_attributes,
     pack_image,
     warn_blank,
 )
-from dask_slides.runtime.scheduler import compute
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
-MIN_TASKS = 8
-"""Least number of tasks. It is small because neighbouring crops share decoded tiles of the slide,
-and two neighbouring tasks both decode the tiles at their common edge."""
 ROUNDS = 16
-"""Rounds of drawing. Then dense cells are taken for missing crops, or crops are repeated."""
+"""Rounds of drawing. Then the best crops are repeated."""
+
+Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class CropStatsBlock:
-    """Compute the statistics of crops, one block of crops per task."""
-
-    tiles: TileBlock
-    fields: tuple[str, ...]
-
-    def window(self, block: Block) -> tuple[int, Region]:
-        """Return the level and the region that the crops of `block` read."""
-        return self.tiles.window(block)
-
-    def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return the statistics of the crops of a block, (n, record)."""
-        start, stop = self.tiles.starts[block_id[0] : block_id[0] + 2]
-        regions = self.tiles.regions(source, slice(start, stop))
-        pixels = self.tiles(source, block_id)
-        records = []
-        for region, tile in zip(regions, pixels, strict=True):
-            seen = present_mask(region, source.holes(0, region))
-            if source.masked:
-                _, valid = source.read_valid(0, region)
-                if valid is not None:
-                    seen = valid if seen is None else seen & valid
-            records.append(record_of(tile, self.fields, seen=seen))
-        return np.stack(records)
+def plan_crops(
+    slide: Slide,
+    n: int,
+    size: Any,
+    downsample: float | None,
+    mpp: Mpp,
+    magnification: float | None = None,
+) -> tuple[Slide, TileGrid]:
+    """Return the slide at the scale of the crops, and the grid of cells. Nothing is read."""
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
+    tile = tile_pair(size, "size")
+    image = pack_image(slide, downsample, mpp, magnification)
+    height, width = image.shape[:2]
+    if height < tile[0] or width < tile[1]:
+        raise SlideArgumentError(
+            f"{slide.name}: a crop of {tile[0]} x {tile[1]} px does not fit the image of "
+            f"{height} x {width} px; use smaller crops"
+        )
+    return image, TileGrid((height, width), tile, tile, "shift")
 
 
-def _stats_at(
-    image: Slide, yx: NDArray[np.int64], tile: tuple[int, int], fields: tuple[str, ...]
-) -> CellStats:
-    """Compute the statistics of the crops at `yx`."""
-    order = _reading_order(yx)
-    tiles, lengths = plan_tile_blocks(image.source, yx[order], tile, 0, MIN_TASKS)
-    records = map_blocks(
-        CropStatsBlock(tiles, fields),
-        image.source,
-        (lengths, (record_length(fields),)),
-        np.dtype(float),
-        "crop-statistics",
+def random_crops(
+    slide: SlideLike,
+    *,
+    n: int,
+    size: Any,
+    seed: int = 0,
+    downsample: float | None = None,
+    mpp: Mpp = None,
+    magnification: float | None = None,
+    min_tissue: float = 0.5,
+    detector: Detector = DEFAULT_DETECTOR,
+    blank_map: BlankMap | None = None,
+    weights: Any = None,
+) -> TilePack:
+    """Draw random crops of tissue.
+
+    The centres of crops are drawn from the tissue, every pixel of it with the same probability, or
+    with that of `weights`. No crop touches an absent or a masked corrupt tile of the slide. The
+    same seed draws the same crops on any scheduler and for any chunks. The positions are computed
+    immediately; the pixels stay lazy.
+
+    Parameters
+    ----------
+    slide : Slide, path or dask array
+        The image.
+    n : int
+        Number of crops.
+    size : int or (int, int)
+        Height and width of a crop in pixels of the result.
+    seed : int
+        Seed of `numpy.random.default_rng`.
+    downsample, mpp, magnification
+        Scale of the crops, with the default of `pack_tiles`.
+    min_tissue : float
+        Smallest share of the area of a crop that is tissue. If too few crops have as much, those
+        with the most are repeated.
+    detector : Detector
+        `Tissue` finds a mask of the slide. A detector of statistics judges cells of the size of a
+        crop, and the crops; the whole slide is read for it.
+    blank_map : BlankMap, optional
+        A blank map of this slide, used instead of `detector`, of any tile size. If it is computed,
+        no pixel is read.
+    weights : array_like, optional
+        (h, w) numbers from 0 of any size that cover the slide: centres are drawn in proportion to
+        them. They need a mask, so not a detector of statistics.
+
+    Returns
+    -------
+    TilePack
+        Ordered by position, so shuffle it for training. If the whole slide is blank, the pack is
+        empty and BlankSlideWarning is issued.
+
+    Raises
+    ------
+    SlideArgumentError
+        An argument is wrong, or a crop does not fit the image.
+    SlideMppError
+        `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
+    """
+    slide = as_slide(slide)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
+    min_tissue = checked_share(min_tissue, "min_tissue")
+    rng = np.random.default_rng(int(seed))
+    image, grid = plan_crops(slide, n, size, downsample, mpp, magnification)
+    found = map_or_detector(slide, detector, blank_map)
+    if isinstance(found, BlankMap):
+        crops = _MaskCrops(slide, image, grid.tile, found, _checked_weights(slide, weights))
+        drawn = crops.draw(rng, int(n), min_tissue)
+    elif weights is not None:
+        raise SlideArgumentError(
+            f"{slide.name}: weights need a mask; use detector=Tissue() or blank_map"
+        )
+    else:
+        drawn = _draw_dense(image, map_of_grid(image, grid, found).compute(), rng, int(n))
+    drawn = drawn.at(reading_order(drawn.yx))
+    if not len(drawn.yx):
+        warn_blank(slide, drawn)
+    attributes = pack_attributes(slide, image, grid.tile, drawn.detector)
+    attributes |= {"stride": None, "seed": int(seed)}
+    attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)
+    return pack_at(
+        slide, image, drawn.yx, grid.tile, drawn.score, attributes, 0, drawn.tissue_fraction,
+        tasks=MIN_TASKS,
+    )  # fmt: skip
+
+
+def _checked_weights(slide: Slide, weights: Any) -> NDArray[np.float64] | None:
+    if weights is None:
+        return None
+    array = np.asarray(weights, np.float64)
+    if array.ndim != 2 or not array.size or not (np.isfinite(array) & (array >= 0)).all():
+        raise SlideArgumentError(
+            f"{slide.name}: weights of shape {array.shape}; give numbers from 0, (h, w)"
+        )
+    return array
+
+
+def _weights_of_pixels(mask: TissueMask, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weight at the first pixel of level 0 of each pixel of `mask`."""
+    index = [
+        np.searchsorted(edges_of_picture(int(edges[-1]), n), edges[:-1], side="right") - 1
+        for edges, n in zip((mask.y_edges, mask.x_edges), weights.shape, strict=True)
+    ]
+    return np.asarray(weights[np.ix_(*index)])
+
+
+class _MaskCrops:
+    """Draw crops from the tissue of a blank map."""
+
+    def __init__(
+        self,
+        slide: Slide,
+        image: Slide,
+        size: tuple[int, int],
+        found: BlankMap,
+        weights: NDArray[np.float64] | None,
+    ) -> None:
+        self._image, self._size, self._found = image, size, found
+        mask = self._mask = found.mask
+        self._factors = np.array([a / b for a, b in zip(slide.shape, image.shape, strict=True)][:2])
+        areas = np.multiply.outer(np.diff(mask.y_edges), np.diff(mask.x_edges))[mask.tissue]
+        if weights is not None:
+            areas = areas * _weights_of_pixels(mask, weights)[mask.tissue]
+        self._pixels = np.argwhere(mask.tissue)[areas > 0]
+        self._summed = np.cumsum(areas[areas > 0])
+        self._tissue = BoxSums(mask.tissue, mask)
+        self._missing = None if mask.missing is None else BoxSums(mask.missing, mask)
+
+    def draw(self, rng: np.random.Generator, n: int, min_tissue: float) -> Candidates:
+        """Return n crops, in the order in which they were drawn."""
+        rounds: list[Candidates] = []
+        missing = n
+        for _ in range(ROUNDS if len(self._pixels) else 0):
+            drawn = self._draw_round(rng, missing)
+            rounds.append(drawn)
+            missing -= int(np.count_nonzero(drawn.tissue_fraction >= min_tissue))
+            if not missing:
+                break
+        seen = _joined(rounds) if rounds else self._empty()
+        good = seen.at(seen.tissue_fraction >= min_tissue)
+        if missing and len(seen.yx):  # repeat the best ones
+            best = seen.at(np.argsort(-seen.tissue_fraction, kind="stable")[: max(1, n // 4)])
+            repeated = best.at(np.arange(missing) % len(best.yx))
+            good = _joined([good, repeated])
+        return good
+
+    def _empty(self) -> Candidates:
+        none = np.empty(0)
+        return Candidates(np.empty((0, 2), np.int64), none, none, self._found.detector)
+
+    def _draw_round(self, rng: np.random.Generator, count: int) -> Candidates:
+        """Return up to `count` crops of which no pixel is missing."""
+        chosen = np.searchsorted(
+            self._summed, rng.random(count) * self._summed[-1], side="right"
+        ).clip(max=len(self._pixels) - 1)
+        i, j = self._pixels[chosen].T
+        mask = self._mask
+        starts = np.stack((mask.y_edges[i], mask.x_edges[j]), axis=1)
+        ends = np.stack((mask.y_edges[i + 1], mask.x_edges[j + 1]), axis=1)
+        centre = (starts + rng.random((count, 2)) * (ends - starts)) / self._factors
+        size = np.array(self._size)
+        yx = np.floor(centre - size / 2).astype(np.int64)
+        yx = np.clip(yx, 0, np.array(self._image.shape[:2]) - size)
+        boxes = self._boxes(yx)
+        whole, known, bad = find_missing(self._image, yx, self._size)
+        if self._missing is not None:
+            present = self._missing(boxes) == 0
+            whole, known = whole & present, known & present
+        tissue = self._tissue(boxes)
+        fraction = tissue / (boxes[:, 2] * boxes[:, 3])
+        skipped = int(np.count_nonzero(~known))
+        found = Candidates(
+            yx, self._score(boxes, tissue), fraction, self._found.detector, skipped,
+            (*self._found.bad_tiles, *sorted(bad, key=str)),
+        )  # fmt: skip
+        return found.at(whole)
+
+    def _boxes(self, yx: Integers) -> Integers:
+        """Return the crops at `yx` in whole pixels of the slide: y, x, height, width."""
+        start = np.rint(yx * self._factors).astype(np.int64)
+        stop = np.rint((yx + np.array(self._size)) * self._factors).astype(np.int64)
+        return np.concatenate((start, stop - start), axis=1)
+
+    def _score(self, boxes: Integers, tissue: Integers) -> NDArray[np.float64]:
+        if self._mask.grey is None:
+            return tissue.astype(float)
+        return deviation(tissue, *(sums(boxes) for sums in self._greys))
+
+    @cached_property
+    def _greys(self) -> tuple[BoxSums, BoxSums]:
+        """Sums of the grey values of the tissue, and of their squares."""
+        grey = tissue_greys(self._mask)
+        return BoxSums(grey, self._mask), BoxSums(grey * grey, self._mask)
+
+
+def _joined(parts: list[Candidates]) -> Candidates:
+    return Candidates(
+        np.concatenate([part.yx for part in parts]),
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.tissue_fraction for part in parts]),
+        parts[0].detector,
+        sum(part.skipped for part in parts),
+        tuple({tile: None for part in parts for tile in part.bad_tiles}),
     )
-    found = np.empty(records.shape)
-    found[order] = compute(records, "crop statistics")
-    return unpacked(found, fields)
-
-
-def _reading_order(yx: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the order by y, then x, as neighbours share decoded tiles of the slide."""
-    return np.lexsort((yx[:, 1], yx[:, 0]))
 
 
 def _draw(
@@ -104,139 +278,36 @@ def _draw(
     return result
 
 
-def _map_of_image(image: Slide, blank_map: BlankMap) -> BlankMap:
-    """Return `blank_map`, computed; raise unless it is of `image`."""
-    grid, shape = blank_map.grid, image.shape[:2]
-    if grid.shape != shape or grid.tile != grid.stride:
-        raise SlideArgumentError(
-            f"{image.name}: the blank map is of an image of {grid.shape[0]} x {grid.shape[1]} px, "
-            f"and crops are drawn from {shape[0]} x {shape[1]} px; make a map of that size"
-        )
-    return blank_map.compute()
+def _draw_dense(image: Slide, found: BlankMap, rng: np.random.Generator, n: int) -> Candidates:
+    """Return n crops that are dense by their statistics, with their centres in dense cells.
 
-
-def plan_crops(
-    slide: Slide, n: int, size: Any, downsample: float | None, mpp: Mpp
-) -> tuple[Slide, TileGrid]:
-    """Return the slide at the scale of the crops, and the grid of cells. Nothing is read."""
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise SlideArgumentError(f"n={n!r} is not a count of crops; give 1 or more")
-    tile = tile_pair(size, "size")
-    image = pack_image(slide, downsample, mpp)
-    height, width = image.shape[:2]
-    if height < tile[0] or width < tile[1]:
-        raise SlideArgumentError(
-            f"{slide.name}: a crop of {tile[0]} x {tile[1]} px does not fit the image of "
-            f"{height} x {width} px; use smaller crops"
-        )
-    return image, TileGrid((height, width), tile, tile, "shift")
-
-
-def random_crops(
-    slide: SlideLike,
-    *,
-    n: int,
-    size: Any,
-    seed: int = 0,
-    downsample: float | None = None,
-    mpp: Mpp = None,
-    detector: Detector = DENSE,
-    blank_map: BlankMap | None = None,
-) -> TilePack:
-    """Draw random crops from the dense areas of a slide.
-
-    The centres of crops are drawn from the dense cells of a grid, whose cells have the size of a
-    crop. The crops themselves are not blank either. No crop touches an absent or a masked corrupt
-    tile of the slide. The same seed draws the same crops on any scheduler and for any chunks. The
-    positions are computed immediately; the pixels stay lazy.
-
-    Parameters
-    ----------
-    slide : Slide, path or dask array
-        The image.
-    n : int
-        Number of crops.
-    size : int or (int, int)
-        Height and width of a crop in pixels of the result.
-    seed : int
-        Seed of `numpy.random.default_rng`.
-    downsample, mpp
-        Scale of the crops, as in `resize`; by default full resolution.
-    detector : Detector
-        Decides which cells and crops are blank; the others are dense.
-    blank_map : BlankMap, optional
-        Used instead of `detector`: centres of crops are drawn where ``.blank`` is False. It must be
-        of this slide, or of its `resize` if the crops have a scale. Its cells may have any size.
-
-    Returns
-    -------
-    TilePack
-        Ordered by position, so shuffle it for training. If the whole slide is blank, the pack is
-        empty and BlankSlideWarning is issued.
-
-    Raises
-    ------
-    SlideArgumentError
-        An argument is wrong, or a crop does not fit the image.
+    The cells of `found` have the size of a crop.
     """
-    slide = as_slide(slide)
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
-    rng = np.random.default_rng(int(seed))
-    if blank_map is not None:
-        check_blank_map(slide, blank_map, detector)
-    image, grid = plan_crops(slide, n, size, downsample, mpp)
-    if blank_map is None:
-        found = map_of_grid(image, grid, detector).compute()
-    else:
-        found = _map_of_image(image, blank_map)
-    yx, score = _draw_dense(image, found, grid.tile, rng, int(n), by_detector=blank_map is None)
-    order = _reading_order(yx)
-    yx, score = yx[order], score[order]
-    if not len(yx):
-        warn_blank(slide, found)
-    attributes = pack_attributes(slide, image, found, None)
-    attributes["seed"] = int(seed)
-    attributes["tile_size"] = list(grid.tile)
-    return pack_at(slide, image, yx, grid.tile, score, attributes, 0, MIN_TASKS)
-
-
-def _draw_dense(
-    image: Slide,
-    found: BlankMap,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    n: int,
-    by_detector: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return n corners of crops with their centres in dense cells, and their scores.
-
-    If `by_detector`, the crops themselves are dense too; the cells then have the size of a crop.
-    """
-    grid = found.grid
-    usable = found.stats.whole if by_detector else found.stats.count > 0
-    dense = np.argwhere(usable & ~np.asarray(found.blank))
+    grid, size = found.grid, found.grid.tile
+    detector: StatisticsDetector = found.detector
+    dense = np.argwhere(found.stats.whole & ~np.asarray(found.blank))
+    skipped = int(np.count_nonzero(~found.stats.known))
     if not len(dense):
-        return np.empty((0, 2), np.int64), np.empty(0)
+        none = np.empty(0)
+        yx = np.empty((0, 2), np.int64)
+        return Candidates(yx, none, none, detector, skipped, found.bad_tiles)
     cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
-    is_blank = found.detector.fit(found.stats)  # the threshold of the slide, not of the crops
+    is_blank = detector.fit(found.stats)  # the threshold of the slide, not of the crops
     corners, scores, missing = [], [], n
     for _ in range(ROUNDS):
         candidates = _draw(rng, cells, missing, grid, size)
-        stats = _stats_at(image, candidates, size, found.fields)
-        good = stats.whole & ~is_blank(stats) if by_detector else stats.whole
+        stats = statistics_at(image.source, candidates, size, found.fields)
+        good = stats.whole & ~is_blank(stats)
         corners.append(candidates[good])
         scores.append(stats.std[good])
         missing -= int(good.sum())
         if not missing:
             break
-    if missing and by_detector:
+    if missing:
         rest = rng.integers(len(cells), size=missing)
         corners.append(cells[rest])
         scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])
-    elif 0 < missing < n:  # few candidates have data in all pixels: repeat crops
-        drawn, drawn_scores = np.concatenate(corners), np.concatenate(scores)
-        rest = rng.integers(len(drawn), size=missing)
-        corners.append(drawn[rest])
-        scores.append(drawn_scores[rest])
-    return np.concatenate(corners), np.concatenate(scores)
+    yx = np.concatenate(corners)
+    return Candidates(
+        yx, np.concatenate(scores), np.ones(len(yx)), detector, skipped, found.bad_tiles
+    )

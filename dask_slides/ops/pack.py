@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.core.bad_tiles import bad_tiles_to_json
-from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair, tiles_per_side
-from dask_slides.core.source import root_of
+from dask_slides.core.bad_tiles import BadTile, bad_tiles_to_json
+from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair
+from dask_slides.core.source import provenance, root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph.blocks import map_blocks
+from dask_slides.graph.stored_level import LevelSource
 from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan_tile_blocks
-from dask_slides.numerics.detectors import Contrast, Detector
-from dask_slides.ops.blank_map import BlankMap, map_of_grid
+from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.annotations import Labels, class_coverage
+from dask_slides.ops.blank_map import BlankMap, checked_share
+from dask_slides.ops.blank_map import blank_map as make_blank_map
+from dask_slides.ops.chosen_tiles import Candidates, tiles_by_map, tiles_by_statistics
+from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
 from dask_slides.plots import pictures
 from dask_slides.readers.dask_array import ArraySource
@@ -29,11 +35,12 @@ from dask_slides.runtime.scheduler import compute
 from dask_slides.runtime.threads import in_threads
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
-DENSE = Contrast(0.35)
-"""Default detector of packs and crops."""
-
-PACK_LADDER = (20, 10, 5, 4)
-"""Tiles per side, for a longest side above 50,000 px, 25,000 px, 10,000 px, and below."""
+TILE_SIZE = 256
+"""Default height and width of a tile."""
+USUAL_MPP = 0.5
+"""Default micrometres per pixel of tiles, if the pixel size of the slide is known."""
+NEAR_ENOUGH = 0.05
+"""Relative difference of pixel sizes up to which a stored resolution is not resampled."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # == of arrays is not a bool
@@ -53,7 +60,9 @@ class TilePack:
     x: NDArray[np.int64]
     """(n,) left of each tile, in pixels of level 0 of the source."""
     score: NDArray[np.float64]
-    """(n,) standard deviation of the samples of each tile: higher is more informative."""
+    """(n,) how informative each tile is: the standard deviation of the grey values of its tissue,
+    in the picture in which the tissue was found. For detectors of statistics it is that of all
+    samples of the tile. For blank maps without a picture it is the area of tissue in pixels."""
     attributes: Mapping[str, Any]
     """source, source_shape, mpp, downsample, tile_size, stride, detector, version.
 
@@ -62,6 +71,15 @@ class TilePack:
     """
     reader: TileReader | None = None
     """Reads tiles without dask; if None, they are read through `tiles`."""
+    tissue_fraction: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """(n,) share of the area of each tile that is tissue; 1 for detectors of statistics."""
+    labels: NDArray[np.str_] | None = None
+    """(n,) class of each tile; "" if no class covers half of it. None without annotations."""
+    coverage: NDArray[np.float64] | None = None
+    """(n, classes) share of each tile that each class covers; ``attributes["classes"]`` names
+    them."""
+    slide: Slide | None = None
+    """The slide; None for a pack that was opened from a store."""
 
     def __repr__(self) -> str:
         facts = [
@@ -116,16 +134,51 @@ class TilePack:
         value = self.attributes.get("mpp")
         return None if value is None else float(value)
 
+    def to_frame(self) -> Any:
+        """Return the columns of the tiles, one row per tile, as a pandas DataFrame."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {"y": self.y, "x": self.x, "score": self.score}
+        columns["tissue_fraction"] = self.tissue_fraction
+        if self.labels is not None and self.coverage is not None:
+            columns["label"] = self.labels
+            classes = self.attributes["classes"]
+            columns |= {f"coverage_{one}": self.coverage[:, i] for i, one in enumerate(classes)}
+        return pd.DataFrame(columns)
+
+    @property
+    def boxes(self) -> NDArray[np.int64]:
+        """(n, 4) y, x, height and width of each tile in pixels of level 0."""
+        factors = np.array(self.attributes["downsample"])
+        size = np.rint(np.array(self.tiles.shape[1:3]) * factors).astype(np.int64)
+        corners = np.stack((self.y, self.x), axis=1)
+        return np.concatenate((corners, np.broadcast_to(size, corners.shape)), axis=1)
+
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
         """Return a picture of up to `count` evenly chosen tiles, (y, x, 3) uint8."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
         return pictures.contact_sheet(list(self[chosen]), columns, side)
 
-    def plot(self, ax: Any = None, count: int = 64) -> Any:
-        """Draw a contact sheet with matplotlib (the extra ``plot``); return the axes."""
+    def plot(self, ax: Any = None, *, slide: Slide | None = None, max_size: int = 1024) -> Any:
+        """Draw the tiles on the slide with matplotlib (the extra ``plot``); return the axes.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            By default those of a new figure.
+        slide : Slide, optional
+            The slide, for a pack that was opened from a store. Without it, such a pack is drawn as
+            a contact sheet.
+        max_size : int
+            Longest side of the picture in pixels.
+        """
+        slide = slide or self.slide
+        title = f"{self.attributes.get('source')}: {len(self):,} tiles"
+        if slide is not None:
+            return plot_on_slide(slide, title, ax, max_size, boxes=self.boxes)
         ax = pictures.axes_or_new(ax)
-        ax.imshow(self.contact_sheet(count))
-        ax.set_title(f"{self.attributes.get('source')}: {len(self):,} tiles")
+        ax.imshow(self.contact_sheet())
+        ax.set_title(title)
         ax.set_axis_off()
         return ax
 
@@ -152,6 +205,8 @@ def pack_at(
     score: NDArray[np.float64],
     attributes: Mapping[str, Any],
     fill: float,
+    fraction: NDArray[np.float64] | None = None,
+    labels: Labels | None = None,
     tasks: int = MIN_TASKS,
 ) -> TilePack:
     """Return the pack of tiles at `yx` of `image`, which is `slide` at another scale."""
@@ -165,7 +220,18 @@ def pack_at(
         tiles = da.empty(shape, dtype=source.dtype, chunks=(1, *shape[1:]))
     level0 = np.rint(yx * _factors(slide, image)).astype(np.int64)
     reader = None if isinstance(root_of(source), ArraySource) else SlideTileReader(task, source)
-    return TilePack(tiles, level0[:, 0], level0[:, 1], score, attributes, reader)
+    fraction = np.ones(len(yx)) if fraction is None else fraction
+    pack = TilePack(
+        tiles, level0[:, 0], level0[:, 1], score, attributes, reader, fraction, slide=slide
+    )
+    return pack if labels is None else _labelled(pack, labels)
+
+
+def _labelled(pack: TilePack, labels: Labels) -> TilePack:
+    """Return the pack with the class of each tile, and the share that each class covers."""
+    names, coverage = class_coverage(labels, pack.boxes)
+    attributes = dict(pack.attributes) | {"classes": list(labels.classes)}
+    return replace(pack, labels=names, coverage=coverage, attributes=attributes)
 
 
 def _fill_of(slide: Slide, fill: Any) -> Any:
@@ -183,44 +249,88 @@ def _factors(slide: Slide, image: Slide) -> list[float]:
     return [a / b if b else 1.0 for a, b in zip(slide.shape[:2], image.shape[:2], strict=True)]
 
 
-def pack_attributes(slide: Slide, image: Slide, found: BlankMap, stride: Any) -> dict[str, Any]:
+def pack_attributes(
+    slide: Slide, image: Slide, tile: tuple[int, int], detector: Any
+) -> dict[str, Any]:
     """Return the attributes of a pack: plain values for JSON."""
     from dask_slides.core.version import __version__
 
-    attributes = {
+    return {
         "source": slide.name,
         "source_shape": list(slide.shape),
         "mpp": image.mpp,
         "downsample": _factors(slide, image),
-        "tile_size": list(found.grid.tile),
-        "stride": stride,
-        "detector": repr(found.detector),
+        "read_from": provenance(image.source, "level 0"),
+        "tile_size": list(tile),
+        "detector": detector if isinstance(detector, str) else repr(detector),
         "version": __version__,
     }
-    skipped = int(np.count_nonzero(~found.stats.known))
-    if skipped:
-        attributes |= {"skipped": skipped, "bad_tiles": bad_tiles_to_json(found.bad_tiles)}
-    return attributes
 
 
-def pack_image(slide: Slide, downsample: float | None, mpp: Mpp) -> Slide:
-    """Return the slide at a scale, by default at full resolution."""
-    if downsample is None and mpp is None:
-        return slide
+def bad_attributes(skipped: int, bad_tiles: tuple[BadTile, ...]) -> dict[str, Any]:
+    """Return the attributes that tell of tiles that were left out, if there are any."""
+    return {"skipped": skipped, "bad_tiles": bad_tiles_to_json(bad_tiles)} if skipped else {}
+
+
+def pack_image(
+    slide: Slide, downsample: float | None, mpp: Mpp, magnification: float | None = None
+) -> Slide:
+    """Return the slide at a scale: by default at about 0.5 µm per pixel if that can be told."""
+    named = {"downsample": downsample, "mpp": mpp, "magnification": magnification}
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise SlideArgumentError(
+            f"{slide.name}: {' and '.join(given)} exclude each other; give one"
+        )
+    if magnification is not None:
+        mpp = 10 / checked_magnification(slide, magnification)
+    elif not given:
+        if slide.mpp_yx is None or min(slide.mpp_yx) > USUAL_MPP * (1 - NEAR_ENOUGH):
+            return slide
+        mpp = USUAL_MPP
+    if mpp is not None:
+        stored = _stored_near(slide, mpp)
+        if stored is not None:
+            return stored
     return resized(slide, output_shape(slide, downsample, mpp), "lanczos", 2.0)
 
 
+def checked_magnification(slide: Slide, value: Any) -> float:
+    """Return the magnification of an objective; raise SlideArgumentError if it is not one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+        raise SlideArgumentError(f"{slide.name}: magnification={value!r}; give a number such as 20")
+    slide.require_mpp("a magnification")
+    return float(value)
+
+
+def _stored_near(slide: Slide, mpp: Mpp) -> Slide | None:
+    """Return the slide, or a stored level of it, if its pixel size is within 5 % of `mpp`."""
+    own = slide.require_mpp("a target mpp")
+    wanted = mpp if isinstance(mpp, Sequence) else (mpp, mpp)
+    for number, level in enumerate(slide.levels):
+        sizes = [o * n / m for o, n, m in zip(own, slide.shape, level.shape, strict=False)]
+        if all(abs(s / w - 1) <= NEAR_ENOUGH for s, w in zip(sizes, wanted, strict=True) if w):
+            if not number:
+                return slide
+            source = LevelSource(slide.source, number)
+            return replace(slide, source=source, mpp_yx=(sizes[0], sizes[1]))
+    return None
+
+
 def plan_pack(
-    slide: Slide, tile_size: Any, stride: Any, downsample: float | None, mpp: Mpp, edge: Edge
+    slide: Slide,
+    tile_size: Any,
+    stride: Any,
+    downsample: float | None,
+    mpp: Mpp,
+    edge: Edge,
+    magnification: float | None = None,
 ) -> tuple[Slide, TileGrid]:
     """Return the slide at the scale of the pack, and the grid of its tiles. Nothing is read."""
     if edge not in EDGES:
         raise SlideArgumentError(f"edge={edge!r} is not known; use one of {', '.join(EDGES)}")
-    image = pack_image(slide, downsample, mpp)
+    image = pack_image(slide, downsample, mpp, magnification)
     height, width = image.shape[:2]
-    if tile_size is None:
-        count = tiles_per_side(max(height, width), PACK_LADDER)
-        tile_size = max(1, (height + width) // 2 // count)
     tile = tile_pair(tile_size)
     step = tile if stride is None else tile_pair(stride, "stride")
     if edge != "pad" and height * width and (height < tile[0] or width < tile[1]):
@@ -240,35 +350,43 @@ def check_top_k(top_k: Any) -> None:
 def pack_tiles(
     slide: SlideLike,
     *,
-    tile_size: Any = None,
+    tile_size: Any = TILE_SIZE,
     stride: Any = None,
     downsample: float | None = None,
     mpp: Mpp = None,
-    detector: Detector = DENSE,
+    magnification: float | None = None,
+    min_tissue: float = 0.5,
+    detector: Detector = DEFAULT_DETECTOR,
     edge: Edge = "drop",
     top_k: int | None = None,
     fill: float | None = None,
     blank_map: BlankMap | None = None,
+    labels: Labels | None = None,
 ) -> TilePack:
-    """Pack the tiles of a slide that are not blank.
+    """Pack the tiles of a slide that show tissue.
 
-    The statistics of the tiles are computed immediately, in one pass; the tiles stay lazy. A tile
-    that touches an absent or a masked corrupt tile of the slide is never packed.
+    The tissue is found immediately; the tiles stay lazy. A tile that touches an absent or a masked
+    corrupt tile of the slide is never packed.
 
     Parameters
     ----------
     slide : Slide, path or dask array
         The image.
-    tile_size : int or (int, int), optional
-        Height and width of a tile in pixels of the pack. By default tiles are square. There are 20
-        along the mean of both sides if the longest side is above 50,000 px, 10 above 25,000 px,
-        5 above 10,000 px, and 4 otherwise.
+    tile_size : int or (int, int)
+        Height and width of a tile in pixels of the pack.
     stride : int or (int, int), optional
         Distance between tiles; by default the tile size, so that they do not overlap.
-    downsample, mpp
-        Scale of the tiles, as in `resize`; by default full resolution.
+    downsample, mpp, magnification
+        Scale of the tiles; give at most one. A magnification of 20 is 0.5 µm per pixel. By default
+        about 0.5 µm per pixel, or full resolution if the pixel size is not known or is larger. A
+        stored level within 5 % of the pixel size is read as it is; `attributes["read_from"]` says
+        what the tiles are read from.
+    min_tissue : float
+        Smallest share of the area of a tile that is tissue. Detectors of statistics decide without
+        it.
     detector : Detector
-        Decides which tiles are blank, from their pixels at the scale of the pack.
+        `Tissue` finds a mask of the slide. Detectors of statistics, such as `Contrast`, judge each
+        tile by its pixels at the scale of the pack, which reads the whole slide.
     edge : {"drop", "pad", "shift"}
         What to do with a tile that reaches beyond the edge of the image: leave it out, pad it with
         `fill`, or move it back until it fits.
@@ -279,84 +397,90 @@ def pack_tiles(
         Value of the pixels that ``edge="pad"`` adds. By default the fill value of the slide; for a
         dask array, white if it has three channels of uint8, else 0.
     blank_map : BlankMap, optional
-        Used instead of `detector`: tiles where ``.blank`` is False are packed. It must be of this
-        slide, or of its `resize` if the pack has a scale, and its cells must be the tiles of the
-        pack. `tile_size` is by default the size of its cells. If it is computed, no pixel is read.
+        A blank map of this slide, used instead of `detector`, of any tile size: the exact area of
+        its tissue in a tile decides. If it is computed, no pixel is read.
+    labels : Annotations or LabelImage, optional
+        From `read_geojson` or `label_mask`. They give each tile its class, ``.labels``, and the
+        share of it that each class covers, ``.coverage``.
 
     Returns
     -------
     TilePack
-        ``.tiles`` (n, h, w, c); ``.y`` and ``.x`` in pixels of level 0; ``.score``, the standard
-        deviation of each tile. Ordered by position. If all tiles are blank, the pack is empty and
-        BlankSlideWarning is issued.
+        ``.tiles`` (n, h, w, c); ``.y`` and ``.x`` in pixels of level 0; ``.score`` and
+        ``.tissue_fraction`` of each tile. Ordered by position. If all tiles are blank, the pack is
+        empty and BlankSlideWarning is issued.
 
     Raises
     ------
     SlideArgumentError
-        An argument is wrong.
+        An argument is wrong, or the blank map is of another slide.
     SlideMppError
-        `mpp` is given, and the micrometres per pixel of the slide are not known.
+        `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
     """
     slide = as_slide(slide)
     check_top_k(top_k)
-    if blank_map is not None:
-        check_blank_map(slide, blank_map, detector)
-        tile_size = blank_map.grid.tile if tile_size is None else tile_size
-    image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge)
+    min_tissue = checked_share(min_tissue, "min_tissue")
+    image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge, magnification)
     fill = _fill_of(slide, fill)
-    if blank_map is None:
-        found = map_of_grid(image, grid, detector).compute()
+    found = map_or_detector(slide, detector, blank_map)
+    if isinstance(found, BlankMap):
+        tiles = tiles_by_map(slide, image, grid, found, min_tissue)
     else:
-        found = _cells_of_grid(slide, blank_map, grid)
-    chosen = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
-    score = found.stats.std.reshape(-1)[chosen]
+        tiles = tiles_by_statistics(image, grid, found)
     if top_k is not None:
-        best = np.sort(np.argsort(-score, kind="stable")[:top_k])
-        chosen, score = chosen[best], score[best]
-    if not len(chosen):
-        warn_blank(slide, found)
-    rows, columns = np.divmod(chosen, max(1, grid.cols))
-    yx = np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
-    attributes = pack_attributes(slide, image, found, list(grid.stride))
-    attributes["edge"] = edge
-    return pack_at(slide, image, yx, grid.tile, score, attributes, fill)
+        tiles = tiles.best(top_k)
+    if not len(tiles.yx):
+        warn_blank(slide, tiles)
+    attributes = pack_attributes(slide, image, grid.tile, tiles.detector)
+    attributes |= {"stride": list(grid.stride), "edge": edge}
+    if isinstance(found, BlankMap):
+        attributes["min_tissue"] = min_tissue
+    attributes |= bad_attributes(tiles.skipped, tiles.bad_tiles)
+    return pack_at(
+        slide,
+        image,
+        tiles.yx,
+        grid.tile,
+        tiles.score,
+        attributes,
+        fill,
+        tiles.tissue_fraction,
+        labels,
+    )
 
 
-def check_blank_map(slide: Slide, blank_map: Any, detector: Detector) -> None:
-    """Raise SlideArgumentError unless `blank_map` is a blank map, given without a detector."""
+def map_or_detector(
+    slide: Slide, detector: Detector, blank_map: BlankMap | None
+) -> BlankMap | StatisticsDetector:
+    """Return the blank map that decides, computed, or the detector of statistics."""
+    if blank_map is None:
+        checked = checked_detector(detector)
+        if not isinstance(checked, MaskDetector):
+            return checked
+        return make_blank_map(slide, detector=checked).compute()
     if not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
             f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
         )
-    if detector is not DENSE:
+    if detector is not DEFAULT_DETECTOR:
         raise SlideArgumentError(
             f"{slide.name}: give either detector or blank_map, not both; to change the detector "
             "of a map, use blank_map.with_detector(detector)"
         )
-
-
-def _cells_of_grid(slide: Slide, blank_map: BlankMap, grid: TileGrid) -> BlankMap:
-    """Return the part of `blank_map` whose cells are the tiles of `grid`, computed."""
-    cells = blank_map.grid
-    if not cells.has(grid):
+    if blank_map.grid.shape != slide.shape[:2]:
         raise SlideArgumentError(
-            f"{slide.name}: the tiles of the blank map, {cells.tile[0]} x {cells.tile[1]} px of an "
-            f"image of {cells.shape[0]} x {cells.shape[1]}, are not those of the pack, "
-            f"{grid.tile[0]} x {grid.tile[1]} px of {grid.shape[0]} x {grid.shape[1]}; make the "
-            "map with the tile size and at the scale of the pack"
+            f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
+            f"{blank_map.grid.shape[1]} px, and the slide has {slide.shape[0]} x "
+            f"{slide.shape[1]} px; make the map of this slide"
         )
-    found = blank_map.compute()
-    part = slice(grid.rows), slice(grid.cols)
-    return replace(
-        found, grid=grid, blank=np.asarray(found.blank)[part], statistics=found.statistics[part]
-    )
+    return blank_map.compute()
 
 
-def warn_blank(slide: Slide, found: BlankMap) -> None:
+def warn_blank(slide: Slide, tiles: Candidates) -> None:
     """Issue BlankSlideWarning at the line that calls the public function."""
-    bad = "" if found.stats.whole.all() else " or touches absent or corrupt tiles of the slide"
+    bad = " or touches absent or corrupt tiles of the slide" if tiles.skipped else ""
     warnings.warn(
-        f"{slide.name}: every tile is blank under {found.detector}{bad}; the pack is empty",
+        f"{slide.name}: every tile is blank under {tiles.detector}{bad}; the pack is empty",
         BlankSlideWarning,
         stacklevel=3,
     )

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.channels import Channel
 from dask_slides.core.types import Array
+from dask_slides.plots.display import display_rgb
 
 CHEAP_PIXELS = 4_000_000
 """Pixels of the largest level that a notebook reads for a picture."""
@@ -31,20 +33,6 @@ def bytes_text(count: float) -> str:
 def pixels_text(shape: Iterable[int]) -> str:
     """Return a shape as text, such as "1,024 x 768"."""
     return " x ".join(f"{side:,}" for side in shape)
-
-
-def rgb(pixels: Array) -> Array:
-    """Convert any image (y, x, c) to 8-bit RGB; dtypes other than uint8 are stretched."""
-    shown = pixels[..., :3]
-    if shown.shape[-1] == 2:
-        shown = np.concatenate([shown, np.zeros_like(shown[..., :1])], axis=-1)
-    if shown.dtype != np.uint8:
-        finite = np.nan_to_num(shown.astype(np.float64))
-        low, high = (float(edge(finite)) if finite.size else 0.0 for edge in (np.min, np.max))
-        shown = (255 * (finite - low) / max(high - low, 1e-12)).astype(np.uint8)
-    if shown.shape[-1] == 1:
-        shown = np.repeat(shown, 3, axis=-1)
-    return np.ascontiguousarray(shown)
 
 
 def shrunk(pixels: Array, max_size: int) -> Array:
@@ -65,41 +53,51 @@ def png(pixels: Array) -> bytes:
     return out.getvalue()
 
 
-def grid_picture(blank: Array, picture: Array | None = None, side: int = 512) -> Array:
-    """Draw a blank map (rows, cols) as a grid in which blank tiles are shaded.
+def grid_picture(blank: Array, side: int = 512) -> Array:
+    """Draw a blank map (rows, cols) as grey (blank) and violet tiles, (y, x, 3) uint8.
 
-    It is drawn over the 8-bit `picture` (y, x, 3), or else over white (blank) and violet tiles.
+    The longest side is `side` pixels or a little less.
     """
-    from PIL import Image, ImageDraw
-
-    rows, columns = blank.shape
-    if picture is None:
-        tile = max(2, side // max(rows, columns, 1))
-        colours = np.array([[120, 60, 130], [244, 244, 246]], np.uint8)[blank.astype(np.intp)]
-        picture = np.repeat(np.repeat(colours, tile, axis=0), tile, axis=1)
-    image = Image.fromarray(picture).convert("RGB")
-    draw = ImageDraw.Draw(image, "RGBA")
-    height, width = picture.shape[:2]
-    for row in range(rows):
-        for column in range(columns):
-            top, bottom = row * height // rows, (row + 1) * height // rows - 1
-            left, right = column * width // columns, (column + 1) * width // columns - 1
-            if blank[row, column]:
-                draw.rectangle((left, top, right, bottom), fill=(40, 60, 110, 110))
-            draw.rectangle((left, top, right, bottom), outline=(40, 60, 110, 90))
-    return np.asarray(image)
+    tile = max(1, side // max(*blank.shape, 1))
+    colours = np.array([(120, 60, 130), (156, 165, 187)], np.uint8)[blank.astype(np.intp)]
+    picture = np.repeat(np.repeat(colours, tile, axis=0), tile, axis=1)
+    if tile >= 8:  # lines between smaller tiles would hide them
+        picture[::tile] = picture[:, ::tile] = (90, 92, 130)
+    return shrunk(picture, side) if picture.size else picture
 
 
-def contact_sheet(tiles: Sequence[Array], columns: int = 8, side: int = 128) -> Array:
-    """Arrange `tiles` (h, w, c) in rows of `columns`, each shrunk to at most `side` pixels."""
+def contact_sheet(
+    tiles: Sequence[Array],
+    columns: int = 8,
+    side: int = 128,
+    channels: Sequence[Channel] | None = None,
+) -> Array:
+    """Arrange `tiles` (h, w, c) in rows of `columns`, each shrunk to at most `side` pixels.
+
+    The tiles have one size. They have one contrast too, so that you can compare them.
+    """
     rows = -(-len(tiles) // columns) or 1
     sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
-    for number, tile in enumerate(tiles):
-        small = shrunk(rgb(tile), side)
+    if not len(tiles):
+        return sheet
+    reduced = np.stack([_reduced(tile, side) for tile in tiles])
+    shown = display_rgb(np.concatenate(reduced), channels).reshape(*reduced.shape[:3], 3)
+    for number, tile in enumerate(shown):
+        small = shrunk(tile, side)
         top = 4 + number // columns * (side + 4)
         left = 4 + number % columns * (side + 4)
         sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
     return sheet
+
+
+def _reduced(tile: Array, side: int) -> Array:
+    """Return the means of blocks of a tile, which has at least `side` pixels if it had them."""
+    factor = max(1, max(tile.shape[:2]) // side)
+    factor = min(factor, *tile.shape[:2])
+    height, width = (n // factor for n in tile.shape[:2])
+    blocks = tile[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
+    means = np.asarray(blocks.mean(axis=(1, 3)))
+    return (means if tile.dtype.kind == "f" else means.round()).astype(tile.dtype)
 
 
 def side_by_side(pictures: Sequence[Array], height: int) -> Array:
@@ -146,8 +144,9 @@ def axes_or_new(ax: Any) -> Any:
 
 
 def plot_image(pixels: Array, size: tuple[int, int], title: str, ax: Any = None) -> Any:
-    """Draw `pixels` on axes that have the coordinates of an image of `size` (y, x)."""
+    """Draw 8-bit RGB `pixels` on axes that have the coordinates of an image of `size` (y, x)."""
     ax = axes_or_new(ax)
-    ax.imshow(rgb(pixels), extent=(0, size[1], size[0], 0), interpolation="nearest")
+    if pixels.size:
+        ax.imshow(pixels, extent=(0, size[1], size[0], 0))
     ax.set(title=title, xlabel="x (px of level 0)", ylabel="y (px of level 0)")
     return ax

@@ -61,39 +61,18 @@ def local_cluster(workers: int, memory: int | None, log_level: int) -> Iterator[
         yield
 
 
-_LIBRARIES = ("tifffile", "imagecodecs")
-_NULL_HANDLER = logging.NullHandler()
-
-
-def silence_library_logs() -> None:
-    """Hide log messages of tifffile and imagecodecs, which our errors repeat."""
-    for name in _LIBRARIES:
-        logger = logging.getLogger(name)
-        logger.addHandler(_NULL_HANDLER)
-        logger.propagate = False
-
-
 @contextmanager
 def library_logs_silenced() -> Iterator[None]:
-    """Hide log messages of tifffile and imagecodecs inside the block."""
-    loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    before = [logger.propagate for logger in loggers]
-    silence_library_logs()
+    """Hide log messages of tifffile and imagecodecs, which our errors repeat, inside the block."""
+    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        for logger, propagate in zip(loggers, before, strict=True):
-            logger.propagate = propagate
-            logger.removeHandler(_NULL_HANDLER)
-
-
-@contextmanager
-def distributed_logs_above(level: int) -> Iterator[None]:
-    """Hide log messages of distributed below `level`; we raise errors instead."""
-    from distributed.utils import silence_logging_cmgr
-
-    with silence_logging_cmgr(level):
-        yield
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _quiet_worker_plugin() -> Any:
@@ -103,6 +82,7 @@ def _quiet_worker_plugin() -> Any:
     class QuietWorker(WorkerPlugin):  # type: ignore[misc]
         def setup(self, worker: Any) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            silence_library_logs()
+            self.silenced = library_logs_silenced()
+            self.silenced.__enter__()
 
     return QuietWorker()

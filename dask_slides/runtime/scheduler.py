@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
@@ -279,16 +278,11 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
     In Dask's own pool, tasks continue after another task failed or the user interrupted. They could
     then write into a store that was removed.
     """
-    threads: list[threading.Thread] = []
-    pool = ThreadPoolExecutor(
-        configured_threads(), initializer=lambda: threads.append(threading.current_thread())
-    )
+    pool = ThreadPoolExecutor(configured_threads())
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        for thread in threads:  # the pool does not list a thread if its start was interrupted
-            thread.join()
 
 
 def _compute_remote(

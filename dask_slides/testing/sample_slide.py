@@ -110,14 +110,13 @@ def sample_slide(
 
 
 def _check(path: str, shape: Any, tile: Any, codec: Any, mpp: Any, seed: Any) -> None:
-    whole = (int, np.integer)
-    if not (
-        isinstance(shape, (tuple, list))
-        and len(shape) == 2
-        and all(isinstance(n, whole) and n >= 1 for n in shape)
-    ):
+    def is_whole(value: Any, least: int) -> bool:
+        return isinstance(value, (int, np.integer)) and bool(value >= least)
+
+    pair = isinstance(shape, (tuple, list)) and len(shape) == 2
+    if not (pair and all(is_whole(n, 1) for n in shape)):
         wrong = f"shape {shape!r} is not two whole numbers of 1 or more; give (rows, columns)"
-    elif not (isinstance(tile, whole) and 16 <= tile <= 4096 and tile % 16 == 0):
+    elif not (is_whole(tile, 16) and tile <= 4096 and tile % 16 == 0):
         wrong = f"tile {tile!r} is not a multiple of 16 from 16 to 4096; use 256 or 512"
     elif -(-shape[0] // tile) * -(-shape[1] // tile) > MAX_TILES:
         wrong = f"shape {shape!r} has over {MAX_TILES:,} tiles of {tile}; use larger tiles"
@@ -125,7 +124,7 @@ def _check(path: str, shape: Any, tile: Any, codec: Any, mpp: Any, seed: Any) ->
         wrong = f"unknown compression {codec!r}; use one of {', '.join(CODECS)}"
     elif not (isinstance(mpp, (int, float)) and 0 < mpp < math.inf):
         wrong = f"mpp {mpp!r} is not a positive number; give micrometres per pixel, such as 0.25"
-    elif not (isinstance(seed, whole) and seed >= 0):
+    elif not is_whole(seed, 0):
         wrong = f"seed {seed!r} is not a whole number of 0 or more; use 0"
     else:
         return

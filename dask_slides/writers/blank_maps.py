@@ -30,31 +30,36 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
     """Write the blank map and the statistics of its cells as the group ``blank_map``."""
     grid = group.create_group("blank_map")
     v3 = group.metadata.zarr_format == 3
-    for name, values, dims in (
-        ("blank", np.asarray(blank_map.blank), ["row", "col"]),
-        ("unknown", np.asarray(blank_map.unknown), ["row", "col"]),
-        ("statistics", np.asarray(blank_map.statistics), ["row", "col", "field"]),
-    ):
+    arrays = [
+        (name, np.asarray(getattr(blank_map, name)), ["row", "col"])
+        for name in ("blank", "unknown", "tissue_fraction")
+    ]
+    if blank_map.statistics is not None:
+        arrays.append(("statistics", np.asarray(blank_map.statistics), ["row", "col", "field"]))
+    for name, values, dims in arrays:
         chunks = tuple(max(1, n) for n in values.shape)
         named = {"dimension_names": dims} if v3 else {}
         array = grid.create_array(
             name, shape=values.shape, chunks=chunks, dtype=values.dtype, **named
         )
         array[...] = values
-    grid.attrs.update(
-        {
-            "tile_size": list(blank_map.grid.tile),
-            "source_shape": list(blank_map.grid.shape),
-            "detector": repr(blank_map.detector),
-            "statistics": ["count", "sum", "sum of squares", *blank_map.fields, *COUNTS],
-        }
-    )
+    facts: dict[str, Any] = {
+        "tile_size": list(blank_map.grid.tile),
+        "source_shape": list(blank_map.grid.shape),
+        "detector": repr(blank_map.detector),
+    }
+    if blank_map.statistics is None:
+        facts["min_tissue"] = blank_map.min_tissue
+    else:
+        facts["statistics"] = ["count", "sum", "sum of squares", *blank_map.fields, *COUNTS]
+    grid.attrs.update(facts)
 
 
 def bytes_of_map(blank_map: BlankMap) -> int:
     """Return the bytes of a stored blank map before compression."""
-    record: int = blank_map.statistics.shape[-1]
-    return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 3)
+    statistics = blank_map.statistics
+    record = 0 if statistics is None else statistics.shape[-1]
+    return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 11)
 
 
 def write_blank_map(
@@ -106,8 +111,7 @@ def _metadata(blank_map: BlankMap) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the OME metadata of the image and of its label."""
     tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
     placement = Placement((float(tile[0]), float(tile[1])))
-    if blank_map.source is not None:
-        placement = placement.on(placement_of(blank_map.source))
+    placement = placement.on(placement_of(blank_map.slide.source))
     if mpp is not None:
         mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
     image = {

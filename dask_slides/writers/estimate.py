@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_slides.core.grid import TileGrid
-from dask_slides.graph.chunks import read_unit
-from dask_slides.graph.statistics import cell_chunks, stats_bytes_of_task
 from dask_slides.graph.tiles import reading_bytes
-from dask_slides.ops.blank_map import BlankMap
+from dask_slides.numerics.detectors import Detector
+from dask_slides.ops.blank_map import BlankMap, map_of_grid
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import bytes_of_map
 from dask_slides.writers.images import bytes_of_image, plan_that_fits, task_bytes_of_image
@@ -46,11 +45,13 @@ def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Es
 def estimate_blank_map(found: BlankMap, source: Slide) -> Estimate:
     """Return the estimate of computing and writing a blank map."""
     shape = (found.grid.rows, found.grid.cols)
-    tasks = found.statistics.npartitions
+    tasks = _tasks(found)
     return Estimate(source.shape, shape, tasks, bytes_of_map(found), found.task_bytes)
 
 
-def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> Estimate:
+def estimate_tiles(
+    count: int, grid: TileGrid, image: Slide, source: Slide, detector: Detector
+) -> Estimate:
     """Return the estimate of finding and packing at most `count` tiles of `image`."""
     channels, tile = image.shape[2], grid.tile
     nbytes = tile[0] * tile[1] * channels * image.dtype.itemsize
@@ -59,13 +60,16 @@ def estimate_tiles(count: int, grid: TileGrid, image: Slide, source: Slide) -> E
         return reading_bytes(image.source, tile, tiles) if count else 0
 
     shard = shards_that_fit(count, nbytes, reading)
-    statistics = stats_bytes_of_task(grid, image.source)
-    rows, columns = cell_chunks(grid, read_unit(image.source))
+    tissue = map_of_grid(image, grid, detector)
     return Estimate(
         source.shape,
         (count, *tile, channels),
-        len(rows) * len(columns) + -(-count // shard),
+        _tasks(tissue) + -(-count // shard),
         count * nbytes,
-        max(statistics, task_bytes_of_pack(shard, nbytes, reading)),
+        max(tissue.task_bytes, task_bytes_of_pack(shard, nbytes, reading)),
         upper_bound=True,
     )
+
+
+def _tasks(found: BlankMap) -> int:
+    return 0 if found.computed else len(found.blank.__dask_graph__())

@@ -12,6 +12,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
+from dask_slides.core.layout import GridLayout
 from dask_slides.core.source import Source, placement_of, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
@@ -56,11 +57,6 @@ class ImageJob:
     facts: Mapping[str, Any]
     """Attributes of dask_slides: the kind and the source of the store."""
 
-    @property
-    def zarr_format(self) -> int:
-        """Version of the Zarr format."""
-        return 2 if self.version == "0.4" else 3
-
     def key(self) -> dict[str, Any]:
         """Return the facts that must be equal to resume an unfinished store."""
         slide = self.slide
@@ -69,16 +65,6 @@ class ImageJob:
         key |= {"ome_zarr": self.version, "mpp": slide.mpp_yx}
         key |= {"channels": slide.shape[2], "dtype": str(slide.dtype)}
         return key | {name: repr(value) for name, value in self.facts.items()}
-
-
-def check_fit(plan: ImagePlan) -> None:
-    """Raise unless every task writes whole shards; otherwise two tasks would write one shard."""
-    for stage in plan.stages:
-        for at, number in enumerate(stage.levels):
-            level, side = plan.levels[number], stage.side >> (stage.halvings + at)
-            alone = side >= max(level.shape)
-            if level.shard % level.chunk or (not alone and side % level.shard):
-                raise AssertionError(f"blocks of {side} px do not fit shards of {level}")
 
 
 def task_bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
@@ -98,8 +84,8 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
-    """Return the plan with the largest shards whose tasks fit into `available` bytes.
+def plan_that_fits(slide: Slide) -> ImagePlan:
+    """Return the plan with the largest shards whose tasks fit into the memory of a thread.
 
     If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
     never the pixels.
@@ -107,6 +93,7 @@ def plan_slide(slide: Slide, available: int | None) -> ImagePlan:
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
     plan = plan_image(shape, ratio, span=span, aim=aim)
+    available = memory_per_thread(task_bytes_of_image(plan, slide))
     while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
@@ -127,33 +114,23 @@ def write_slide(
     label = None
     if blank_map is not None:
         blank_map = blank_map.compute()
-        rows, columns = (Intervals((0,), (n,)) for n in blank_map.grid.shape)
-        height, width = slide.shape[:2]
-        factors = (rows.length / height, columns.length / width)
-        label = tissue_label(blank_map, rows, columns, factors)
+        whole = blank_map.grid.shape
+        layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
+        factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
+        label = tissue_label(blank_map, layout, factors)
     return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
-    """Write a cut-off: image, tissue label, blank map, and its rows and columns of the source."""
-    facts = {
-        "kind": "cutoff",
-        "source": cut.image.name,
-        "source_shape": list(cut.source_shape),
-        "rows": [list(pair) for pair in zip(cut.rows.starts, cut.rows.stops, strict=True)],
-        "columns": [list(pair) for pair in zip(cut.columns.starts, cut.columns.stops, strict=True)],
-        "factors": list(cut.factors),
-    }
-    label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
+    """Write a cut-off: image, tissue label, blank map, and the way back to its source.
+
+    The attributes have the kind "cutoff", and the facts that `mapping_from_json` describes.
+    """
+    facts = {"kind": "cutoff", "source": cut.image.name, **cut.mapping.to_json()}
+    label = tissue_label(cut.blank_map, cut.layout, cut.factors)
     return _write_store(
         _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
     )
-
-
-def plan_that_fits(slide: Slide) -> ImagePlan:
-    """Return the plan for the memory that the active scheduler has per thread."""
-    usual = task_bytes_of_image(plan_slide(slide, None), slide)
-    return plan_slide(slide, memory_per_thread(usual))
 
 
 def _image_job(
@@ -170,7 +147,6 @@ def _image_job(
             "use a smaller ratio, or write the blank map"
         )
     plan = plan_that_fits(slide)
-    check_fit(plan)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
     return ImageJob(slide, version, plan, label, blank_map, facts)
 
@@ -229,7 +205,7 @@ def _nodata(source: Source) -> dict[str, str]:
 
 def _create(unfinished: Transaction, job: ImageJob) -> None:
     """Create all arrays."""
-    group = unfinished.create(job.zarr_format)
+    group = unfinished.create(2 if job.version == "0.4" else 3)
     slide = job.slide
     for number, level in enumerate(job.plan.levels):
         shape = (slide.shape[2], *level.shape)
@@ -296,8 +272,8 @@ def _stage_source(job: ImageJob, stage: Stage, journal: Journal) -> Source:
         dtype=sum_dtype(slide.dtype, number),
         factor=2**number,
         missing=journal.holes()[0],
-        shown=slide.source.fill,
-        has_mask=slide.source.masked,
+        fill=slide.source.fill,
+        masked=slide.source.masked,
     )
 
 

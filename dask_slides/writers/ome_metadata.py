@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.core.channels import Channel
+from dask_slides.core.channels import DEFAULT_COLORS, Channel
 from dask_slides.core.geometry import Placement
-
-_COLOURS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
 
 
 def multiscales(
@@ -50,7 +48,7 @@ def multiscales(
 def omero(channels: Sequence[Channel], dtype: np.dtype[Any]) -> dict[str, Any]:
     """Return the display settings of channels; a channel without a colour gets a default."""
     top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
-    colours = _COLOURS if len(channels) > 1 else ("FFFFFF",)
+    colours = DEFAULT_COLORS if len(channels) > 1 else ("FFFFFF",)
     grey = len(channels) == 1 and channels[0].color in (None, "FFFFFF")
     shown = []
     for number, channel in enumerate(channels):

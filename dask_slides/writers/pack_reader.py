@@ -147,20 +147,17 @@ def _read_block(reader: PackReader, starts: tuple[int, ...], block_id: Any) -> A
 def _check_codecs(path: str, array: Any) -> None:
     """Raise SlideFormatError unless the tiles are encoded as `write` encodes them."""
     codecs = array.metadata.to_dict()["codecs"]
+    index, location = INDEX_CODECS, "end"
     if array.shards is not None:
         sharding = codecs[0]["configuration"]
-        codecs = sharding["codecs"]
+        codecs, location = sharding["codecs"], sharding.get("index_location", "end")
         index = tuple(codec["name"] for codec in sharding["index_codecs"])
-        if index != INDEX_CODECS or sharding.get("index_location", "end") != "end":
-            raise SlideFormatError(
-                f"{path}: the index of its shards is not that of a tile pack; write the pack again"
-            )
     names = tuple(codec["name"] for codec in codecs)
     order = codecs[0].get("configuration", {}).get("endian") or sys.byteorder
-    if names != TILE_CODECS or order != sys.byteorder:
+    if (names, index, location, order) != (TILE_CODECS, INDEX_CODECS, "end", sys.byteorder):
         raise SlideFormatError(
-            f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), and this version "
-            f"reads {', '.join(TILE_CODECS)} ({sys.byteorder} endian); write the pack again"
+            f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), or shards in "
+            "another way than write() does; write the pack again"
         )
 
 
@@ -194,7 +191,7 @@ def open_pack(path: Any) -> TilePack:
     Returns
     -------
     TilePack
-        ``.tiles`` is lazy, one shard per chunk; ``.y``, ``.x`` and ``.score`` are in memory.
+        ``.tiles`` is lazy, one shard per chunk; the columns are in memory.
 
     Raises
     ------
@@ -219,6 +216,10 @@ def open_pack(path: Any) -> TilePack:
         ) from None
 
 
+COLUMNS = ("y", "x", "score", "tissue_fraction")
+"""Arrays with one value per tile."""
+
+
 def _open_pack(path: str) -> TilePack:
     group = open_group(path)
     attributes = group.attrs.asdict()
@@ -227,13 +228,13 @@ def _open_pack(path: str) -> TilePack:
     if attributes.get("mpp") is not None:
         float(attributes["mpp"])
     array = group["tiles"]
-    columns = [group[name] for name in ("y", "x", "score")]
+    columns = [group[name] for name in COLUMNS]
     _check_declared(path, array, columns)
-    y, x, score = (np.asarray(column[...]) for column in columns)
+    y, x, score, fraction = (np.asarray(column[...]) for column in columns)
     per_shard = int((array.shards or array.chunks)[0])
     identity = identify(f"{path}/zarr.json")
     reader = PackReader(path, identity, array.shape, array.dtype, per_shard)
-    return TilePack(_lazy_tiles(reader), y, x, score, attributes, reader)
+    return TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
 
 
 def _lazy_tiles(reader: PackReader) -> da.Array:

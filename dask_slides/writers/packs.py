@@ -127,8 +127,8 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
         dimension_names=["tile", "py", "px", "channel"],
         config={"write_empty_chunks": True},
     )
-    for name in ("y", "x", "score"):
-        values = getattr(pack, name)
+    for name in ("y", "x", "score", "tissue_fraction"):
+        values = np.asarray(getattr(pack, name))
         array = group.create_array(
             name,
             shape=values.shape,

@@ -45,20 +45,10 @@ class StoredSums(Source):
     """Pixels of level 0 per pixel, along a side."""
     missing: tuple[MissingRegion, ...]
     """Regions of level 0 without data."""
-    shown: Any
+    fill: Any = None
     """Value of pixels without data."""
-    has_mask: bool
+    masked: bool = False
     """Whether the last channel is a mask of pixels without a value."""
-
-    @property
-    def fill(self) -> Any:
-        """Value of pixels without data."""
-        return self.shown
-
-    @property
-    def masked(self) -> bool:
-        """Whether pixels may be without a value."""
-        return self.has_mask
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -122,8 +112,6 @@ class WriteBlock:
     """Dtype of the image; later stages read sums."""
     last: bool
     """Whether this is the last stage, which writes no sums."""
-    masked: bool
-    """Whether pixels may be without a value."""
 
     @property
     def level_read(self) -> int:
@@ -186,7 +174,7 @@ class WriteBlock:
                 written.files += put_shards(self.path, f"{LABEL}/{number}", target.slices(), label)
             written.pixels += target.area
             if number == self.stage.levels[-1] and not self.last:
-                sums = append_mask(sums, invalid) if self.masked else sums
+                sums = append_mask(sums, invalid) if source.masked else sums
                 written.files += _put_pixels(self.path, f"{SUMS}/{number}", target, sums)
         written.missing += missing
 
@@ -240,7 +228,7 @@ def stage_task(
     blocks = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
     full = plan.levels[0].shape
-    return WriteBlock(path, stage, blocks, label, full, dtype, last, source.masked)
+    return WriteBlock(path, stage, blocks, label, full, dtype, last)
 
 
 def stage_array(task: WriteBlock, source: Source) -> da.Array:

@@ -86,14 +86,6 @@ def test_the_exit_code_is_3_if_tiles_are_filled(tmp_path):
         assert work.table(job)["s0001"]["status"] == "done"
 
 
-def test_fail_fast_stops_after_the_first_failure(tmp_path):
-    slides = work.slide_files(tmp_path / "s", 2)
-    (slides / "a.tif").write_bytes(b"II*\0")
-    result = run(slides, "-o", tmp_path / "job", "--steps", "mask", "--fail-fast")
-    assert result.exit_code == 3
-    assert result.stdout.endswith("job: 0 done, 1 failed, 2 left\n")
-
-
 def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
     words = [slides, "-o", tmp_path / "job", "--steps", "resize", "--downsample", 2]
     result = run(*words, "--dry-run", "--json")
@@ -101,17 +93,12 @@ def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
     assert (facts["slides"], facts["done"], facts["tasks"]) == (2, 0, 2)
     assert facts["bytes_to_write"] == 2 * 160 * 160 * 3
     assert facts["megapixels"] == pytest.approx(2 * 0.32**2)
-    assert (facts["measured"], facts["threads"]) == (0, 1)
-    assert facts["seconds"] == pytest.approx(2 * (0.1 + 0.32**2 / 193))
+    assert facts["threads"] == 1
     assert not (tmp_path / "job").exists()
-    assert "at the pace of the benchmarks" in run(*words, "--dry-run").stdout
     assert run(*words, "--limit", 1).exit_code == 0
     before = work.stores(tmp_path / "job")
     facts = json.loads(run(*words, "--dry-run", "--json").stdout)
-    assert (facts["done"], facts["tasks"], facts["measured"]) == (1, 1, 1)
-    seconds = float(work.table(tmp_path / "job")["s0000"]["seconds"])
-    assert facts["seconds"] == pytest.approx(seconds)
-    assert "at the pace of the slides done here" in run(*words, "--dry-run").stdout
+    assert (facts["done"], facts["tasks"]) == (1, 1)
     assert work.stores(tmp_path / "job") == before
 
 

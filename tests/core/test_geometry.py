@@ -1,15 +1,11 @@
 from fractions import Fraction
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_slides.core.geometry import (
     Region,
-    bounds,
-    even_pieces,
-    halved,
     joined,
     level_size,
     snapped_factor,
@@ -42,29 +38,6 @@ def test_slices_and_area(region):
     assert region.area == painted(region).sum()
 
 
-def test_slices_from_an_origin():
-    image = np.arange(400).reshape(20, 20)
-    region = Region(7, 9, 3, 4)
-    assert np.array_equal(image[5:, 6:][region.slices(5, 6)], image[7:10, 9:13])
-
-
-@pytest.mark.parametrize(
-    ("region", "inside"),
-    [
-        (Region(0, 0, 10, 12), True),
-        (Region(9, 11, 1, 1), True),
-        (Region(0, 0, 11, 12), False),
-        (Region(0, 0, 10, 13), False),
-        (Region(-1, 0, 5, 5), False),
-        (Region(0, -1, 5, 5), False),
-        (Region(3, 3, 0, 5), False),
-        (Region(3, 3, 5, 0), False),
-    ],
-)
-def test_within(region, inside):
-    assert region.within((10, 12)) is inside
-
-
 @given(st.integers(1, 200_000), st.integers(1, 16_000))
 def test_level_size_rounds_half_up_and_is_at_least_1(size, sixteenths):
     exact = Fraction(size * 16, sixteenths)
@@ -85,14 +58,6 @@ def test_snapped_factor_of_a_factor_that_is_not_an_integer():
     assert snapped_factor(1000, 400) == 2.5
 
 
-@given(st.integers(1, 10_000), st.integers(0, 12))
-def test_halved_rounds_up(size, times):
-    expected = size
-    for _ in range(times):
-        expected = expected // 2 + expected % 2
-    assert halved(size, times) == expected
-
-
 @given(
     st.builds(Region, small, small, st.integers(1, 60), st.integers(1, 20)),
     st.integers(1, 16),
@@ -108,19 +73,6 @@ def test_strips_cover_the_region_and_end_between_tiles(region, tile, limit):
         at += strip.height
         assert at % tile == 0 or at == region.stop_y
     assert at == region.stop_y
-
-
-@given(st.lists(st.integers(1, 50), max_size=6).map(tuple))
-def test_bounds_are_cumulative_sums(sizes):
-    assert bounds(sizes) == tuple(np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist())
-
-
-@given(st.integers(0, 500), st.integers(1, 60))
-def test_even_pieces_cover_the_size(size, piece):
-    pieces = even_pieces(size, piece)
-    assert sum(pieces) == size
-    assert all(length == piece for length in pieces[:-1])
-    assert not pieces or 0 < pieces[-1] <= piece
 
 
 rectangles = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 6)] * 2)

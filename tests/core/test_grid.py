@@ -4,10 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import shapes, tiles
 
-from dask_slides.core.grid import EDGES, TileGrid, tile_pair, tiles_per_side
+from dask_slides.core.grid import EDGES, TileGrid, tile_pair
 from dask_slides.errors import SlideArgumentError
-from dask_slides.ops.blank_map import BLANK_LADDER
-from dask_slides.ops.pack import PACK_LADDER
 
 strides = st.tuples(st.integers(1, 45), st.integers(1, 45))
 
@@ -36,30 +34,6 @@ def test_starts(shape, tile, stride, edge):
     assert (grid.rows, grid.cols) == (len(grid.starts(0)), len(grid.starts(1)))
 
 
-@given(shapes, tiles, st.sampled_from(["pad", "shift"]))
-def test_only_drop_leaves_out_pixels(shape, tile, edge):
-    grid = TileGrid(shape, tile, tile, edge)
-    seen = np.zeros(shape, int)
-    for row in range(grid.rows):
-        for col in range(grid.cols):
-            region = grid.region(row, col)
-            assert region.within(shape)
-            seen[region.slices()] += 1
-    assert seen.min() >= 1
-    if edge == "pad":
-        assert seen.max() == 1
-
-
-@given(shapes, tiles)
-def test_drop_has_only_whole_tiles(shape, tile):
-    grid = TileGrid(shape, tile, tile, "drop")
-    for row in range(grid.rows):
-        for col in range(grid.cols):
-            region = grid.region(row, col)
-            assert region.within(shape) and (region.height, region.width) == tile
-    assert grid.rows * grid.cols == (shape[0] // tile[0]) * (shape[1] // tile[1])
-
-
 @given(shapes, tiles, strides, st.sampled_from(["pad", "shift"]))
 def test_span_is_the_smallest_region_of_its_tiles(shape, tile, stride, edge):
     grid = TileGrid(shape, tile, stride, edge)
@@ -77,14 +51,6 @@ def test_an_image_without_pixels_has_no_tiles(edge):
     grid = TileGrid((0, 0), (5, 5), (5, 5), edge)
     assert (grid.rows, grid.cols) == (0, 0)
     assert grid.starts(0).tolist() == []
-
-
-def test_ladders_of_tiles_per_side():
-    sizes = [100_000, 50_001, 50_000, 30_000, 25_000, 12_000, 10_000, 5_000]
-    blank = [tiles_per_side(size, BLANK_LADDER) for size in sizes]
-    pack = [tiles_per_side(size, PACK_LADDER) for size in sizes]
-    assert blank == [40, 40, 20, 20, 10, 10, 8, 8]
-    assert pack == [20, 20, 10, 10, 5, 5, 4, 4]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import numpy as np
 import oracle
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,11 +67,6 @@ def test_points_cut_off_or_outside_are_nan(grid):
     assert np.isnan(intervals.to_source(np.array([-0.01, len(pixels) + 0.01, np.nan]))).all()
 
 
-def test_the_end_of_the_result_is_the_end_of_the_last_interval():
-    intervals = Intervals((2, 8), (5, 10))
-    assert intervals.to_source(np.array([0, 2.5, 3, 5])).tolist() == [2, 4.5, 8, 10]
-
-
 def test_without_intervals_all_points_are_nan():
     intervals = Intervals((), ())
     assert intervals.length == 0 and intervals.pieces(0, 5) == []
@@ -92,8 +86,3 @@ def test_scaled_if_no_cut_divides_a_pixel(grid, factor, ceiling):
     if found is not None:
         lines = [i for a, b in zip(found.starts, found.stops, strict=True) for i in range(a, b)]
         assert lines == [i for i, block in enumerate(blocks) if block.all() and i < size]
-
-
-@pytest.mark.parametrize("factor", [1.5, 2.01])
-def test_scaled_by_a_factor_that_is_not_an_integer(factor):
-    assert Intervals((0,), (6,)).scaled(factor, 4, 6) is None

@@ -20,7 +20,7 @@ from dask_slides.graph.blocks import ReadBlock
 from dask_slides.graph.chunks import default_chunks, task_bytes
 from dask_slides.ops.pack import pack_at
 from dask_slides.writers.image_plan import plan_image
-from dask_slides.writers.images import plan_slide, task_bytes_of_image
+from dask_slides.writers.images import plan_that_fits, task_bytes_of_image
 from dask_slides.writers.labels import tissue_label
 from dask_slides.writers.packs import shard_tasks
 from dask_slides.writers.pyramid import stage_array, stage_task
@@ -95,7 +95,7 @@ def test_resize_of_the_atlas(atlas, scale):
 def test_cutoff_of_the_atlas(atlas, atlas_map, scale):
     cut = ds.cutoff_resize(atlas, blank_map=atlas_map, **SCALES[scale])
     check(cut.image.data)
-    assert cut.rows.length < ATLAS
+    assert cut.layout.rows.length < ATLAS
 
 
 @pytest.mark.parametrize("chunks", [None, 5000, (4096, 8192)])
@@ -126,9 +126,9 @@ def test_writing_the_atlas(atlas, atlas_map):
         cut = ds.cutoff_resize(image if image is atlas else atlas, blank_map=atlas_map)
         for slide, label in [
             (image, None),
-            (cut.image, tissue_label(atlas_map, cut.rows, cut.columns, cut.factors)),
+            (cut.image, tissue_label(atlas_map, cut.layout, cut.factors)),
         ]:
-            plan = plan_slide(slide, None)
+            plan = plan_that_fits(slide)
             parts = (plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)
             blocks = stage_array(stage_task(*parts), slide.source)
             check(blocks)
@@ -138,7 +138,7 @@ def test_writing_the_atlas(atlas, atlas_map):
 def test_a_task_writes_two_shards_where_pixels_are_read_at_a_fraction(atlas):
     """One after the other: there are half as many tasks, each with the memory for one shard."""
     tenth = ds.resize(atlas, downsample=10)
-    usual = plan_slide(tenth, None)
+    usual = plan_that_fits(tenth)
     assert (usual.stages[0].blocks_per_read, usual.stages[0].reads_per_task) == (1, 2)
     alone = plan_image(tenth.shape[:2], 10)
     assert usual.levels == alone.levels

@@ -1,12 +1,9 @@
 """The memory that a task may use: configuration, and the limit of the machine or container."""
 
 import dask
-import dask.array as da
-import numpy as np
 import pytest
 from distributed.system import MEMORY_LIMIT
 
-import dask_slides as ds
 from dask_slides.runtime import scheduler
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -32,11 +29,3 @@ def test_the_configuration_takes_precedence():
 def test_small_tasks_do_not_look_up_the_limit(monkeypatch):
     monkeypatch.setattr(scheduler, "memory_limit", lambda: 1 / 0)
     assert scheduler.memory_per_thread(scheduler.ENOUGH // 2) is None
-
-
-def test_a_write_that_does_not_fit_the_limit_is_refused(monkeypatch, tmp_path):
-    slide = ds.from_dask(da.from_array(np.zeros((5000, 5000, 3), np.uint8), chunks=256))
-    monkeypatch.setattr(scheduler, "ENOUGH", 0)
-    monkeypatch.setattr(scheduler, "memory_limit", lambda: 4_000_000)
-    with pytest.raises(ds.errors.SlideMemoryError, match="a thread has 2 MB"):
-        ds.write(slide, tmp_path / "a.zarr")

@@ -19,7 +19,6 @@ import zarr
 from dask.callbacks import Callback
 
 import dask_slides as ds
-from dask_slides.readers import image_file
 from dask_slides.runtime.scheduler import compute
 from dask_slides.writers.write import write_to
 
@@ -181,30 +180,6 @@ def test_no_task_runs_after_another_one_failed():
     assert not any(thread.is_alive() for thread in began)
 
 
-def test_progress_counts_the_blocks_of_one_thread():
-    """Two threads compute the same array, whose blocks have the same names."""
-    both = threading.Barrier(2)
-
-    def together(block):
-        if block.size:
-            both.wait(SECONDS)
-        return block
-
-    array = da.ones(6, chunks=1).map_blocks(together, meta=np.ones(0))
-
-    def counted(_):
-        progress = []
-        compute(array, "", lambda *done: progress.append(done))
-        return progress
-
-    with (
-        dask.config.set(scheduler="threads", num_workers=1),
-        ThreadPoolExecutor(2) as pool,
-    ):
-        for progress in pool.map(counted, range(2)):
-            assert progress == [(number, 6) for number in range(7)]
-
-
 class Names(Callback):
     """Record the names of finished tasks."""
 
@@ -275,21 +250,6 @@ def test_an_unknown_scheduler_is_refused(scheduler):
     with pytest.raises(ds.errors.SlideArgumentError, match=f"scheduler={scheduler!r}") as error:
         threads_of(scheduler=scheduler)
     assert "\n" not in str(error.value)
-
-
-def test_concurrent_filters_for_warnings_of_pillow_leave_other_warnings():
-    """The filter that was added first is removed first."""
-    before = list(warnings.filters)
-    first, second = image_file.unwarned(), image_file.unwarned()
-    first.__enter__()
-    second.__enter__()
-    warnings.warn_explicit("of a tag", UserWarning, "", 1, "PIL.Image")
-    with pytest.warns(UserWarning, match="of another package"):
-        warnings.warn("of another package", UserWarning, 2)
-    first.__exit__(None, None, None)
-    warnings.warn_explicit("of a size", UserWarning, "", 1, "PIL.Image")
-    second.__exit__(None, None, None)
-    assert warnings.filters == before
 
 
 FIRST = """

@@ -1,7 +1,6 @@
 import multiprocessing
 import os
-import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import dask.array as da
@@ -107,18 +106,6 @@ def test_a_cluster_gives_the_same_bytes(alone, slide, client):
     assert_same(results(slide), alone)
 
 
-def test_a_cluster_raises_the_same_errors(client, tmp_path, tissue):
-    import tifffile
-
-    path = tmp_path / "gone.tif"
-    tifffile.imwrite(path, tissue, tile=(64, 64))
-    slide = ds.open_slide(path)
-    lazy = slide.data
-    path.write_bytes(b"II*\0")
-    with pytest.raises(ds.SlideError, match=r"gone\.tif"):
-        lazy.compute()
-
-
 def test_blocks_of_a_cluster_are_fetched_together(client, monkeypatch):
     fetched = []
     gather = client.gather
@@ -134,36 +121,6 @@ def test_blocks_of_a_cluster_are_fetched_together(client, monkeypatch):
     assert sum(fetched) == 40
     assert len(fetched) <= 20  # a few, even on slow machines
     assert seen == [(n, 40) for n in range(41)]
-
-
-def test_an_interrupt_while_a_thread_starts_waits_for_its_task(monkeypatch):
-    """If Ctrl-C arrives while the main thread starts a thread, the pool does not list it."""
-    began, go, done = threading.Event(), threading.Event(), []
-    start, shutdown = threading.Thread.start, ThreadPoolExecutor.shutdown
-
-    def interrupted(self):
-        start(self)
-        assert began.wait(60)
-        raise KeyboardInterrupt
-
-    def shut(self, **how):
-        shutdown(self, **how)
-        go.set()
-
-    def task(block):
-        began.set()
-        assert go.wait(60)
-        for _ in range(200):
-            block = np.sort(block)
-        done.append(block)
-        return block
-
-    array = da.ones((20, 10_000), chunks=10_000).map_blocks(task, meta=np.ones((0, 0)))
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
-    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shut)
-    with pytest.raises(KeyboardInterrupt):
-        compute(array, "")
-    assert len(done) == 1
 
 
 def test_a_failed_computation_can_be_repeated_immediately(client, tmp_path):

@@ -42,7 +42,7 @@ def slide_files(folder, count):
     return folder
 
 
-def run_with_journal(folder, job, journal, scheduler="threads"):
+def run_with_journal(folder, job, journal):
     """Run a cohort; append a line to `journal` for each published store."""
     publish = LocalFolder.publish
 
@@ -53,7 +53,7 @@ def run_with_journal(folder, job, journal, scheduler="threads"):
         os.close(handle)
 
     LocalFolder.publish = published
-    with dask.config.set(scheduler=scheduler, num_workers=2):
+    with dask.config.set(scheduler="threads", num_workers=2):
         ds.run_cohort(folder, job=job, steps=STEPS)
 
 

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import dask
-import durable_work as work
 import fault_work
 import pytest
 import yaml
@@ -22,15 +21,10 @@ from click.testing import CliRunner
 from durable_work import contents
 from fault_work import wait_until
 from recipes import DOCS, block, blocks, dask_command, slurm_cluster
+from scheduler_processes import scheduler_and_worker
 
 from dask_slides.cli import main
-from dask_slides.runtime.client import active_client
 from dask_slides.runtime.local_cluster import LOW_OVERHEAD, local_cluster
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("clusters") / "s.tif")
 
 
 def test_other_machines_cannot_reach_a_local_cluster():
@@ -83,7 +77,13 @@ def test_a_plan_respects_the_memory_option(tmp_path, source, words, code, messag
     assert os.listdir(tmp_path) == []
 
 
-def test_tls(tmp_path, source):
+def resize_command(source, out, scheduler):
+    """Return the words of a command that writes the whole slide."""
+    words = ["resize", source, out, "--downsample", 1, "--scheduler", scheduler, "-q"]
+    return [sys.executable, "-m", "dask_slides", *map(str, words)]
+
+
+def test_tls(tmp_path, source, expected):
     """Run a scheduler and a worker with TLS; a client without a certificate is refused."""
     from distributed.security import Security
 
@@ -97,37 +97,16 @@ def test_tls(tmp_path, source):
     for role in ("SCHEDULER", "WORKER", "CLIENT"):
         for part, path in pair.items():
             env[f"DASK_DISTRIBUTED__COMM__TLS__{role}__{part.upper()}"] = path
-    where = tmp_path / "scheduler.json"
-    quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    module = [sys.executable, "-m"]
-    words = ["--protocol", "tls", "--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard"]
-    processes = [
-        subprocess.Popen(
-            [*module, "distributed.cli.dask_scheduler", *words, "--scheduler-file", str(where)],
-            **quiet,
-        )
-    ]
-    try:
-        wait_until(where.exists)
-        words = ["--scheduler-file", str(where), "--nthreads", "1", "--no-dashboard"]
-        processes.append(
-            subprocess.Popen([*module, "distributed.cli.dask_worker", *words], **quiet)
-        )
-        out = tmp_path / "a.zarr"
-        command = [*module, "dask_slides", "resize", str(source), str(out), "--downsample",
-                   "1", "--scheduler", str(where), "-q"]  # fmt: skip
+    where, out = tmp_path / "scheduler.json", tmp_path / "a.zarr"
+    command = resize_command(source, out, where)
+    with scheduler_and_worker(where, host="tls://127.0.0.1", env=env):
         bare = subprocess.run(command, capture_output=True, text=True, check=False)
         assert bare.returncode != 0
         assert "Traceback" not in bare.stderr
         assert not out.exists()
         run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
-    finally:
-        for one in processes:
-            one.kill()
-            one.wait()
-    work.write("image", source, tmp_path / "b.zarr")
-    assert contents(out) == contents(tmp_path / "b.zarr")
+    assert contents(out) == expected["image"]
 
 
 def free_port():
@@ -137,7 +116,7 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_the_recipe_for_ssh(tmp_path, source):
+def test_the_recipe_for_ssh(tmp_path, source, expected):
     """Run `dask ssh` over a real SSH connection; both hosts are this machine."""
     asyncssh = pytest.importorskip("asyncssh")
     words = block("sh", "dask ssh").split("\n", 1)[0].split()
@@ -146,12 +125,8 @@ def test_the_recipe_for_ssh(tmp_path, source):
     asyncssh.generate_private_key("ssh-rsa").write_private_key(tmp_path / "key")
     ports = tmp_path / "port"
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = [
-        sys.executable,
-        str(Path(__file__).parents[1] / "support" / "ssh_server.py"),
-        str(ports),
-    ]
-    processes = [subprocess.Popen(server, **quiet)]
+    server = Path(__file__).parents[1] / "support" / "ssh_server.py"
+    processes = [subprocess.Popen([sys.executable, str(server), str(ports)], **quiet)]
     try:
         wait_until(lambda: ports.exists() and ports.read_text())
         port, sizes = free_port(), {"--nworkers": "1", "--memory-limit": "1GB"}
@@ -167,8 +142,7 @@ def test_the_recipe_for_ssh(tmp_path, source):
         with Client(address, timeout=60, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
         out = tmp_path / "a.zarr"
-        command = [sys.executable, "-m", "dask_slides", "resize", str(source), str(out),
-                   "--downsample", "1", "--scheduler", address, "-q"]  # fmt: skip
+        command = resize_command(source, out, address)
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
     finally:
@@ -178,8 +152,7 @@ def test_the_recipe_for_ssh(tmp_path, source):
                 one.wait(20)
             one.kill()
             one.wait()
-    work.write("image", source, tmp_path / "b.zarr")
-    assert contents(out) == contents(tmp_path / "b.zarr")
+    assert contents(out) == expected["image"]
     wait_until(lambda: not answers(port))
 
 
@@ -229,24 +202,6 @@ def test_dask_has_the_commands_of_the_recipes(tmp_path, monkeypatch):
 def manifest():
     """Return the manifest for Kubernetes."""
     return yaml.safe_load(block("yaml", "kind:"))
-
-
-def test_the_manifest_for_kubernetes_is_consistent():
-    made = manifest()
-    spec, name = made["spec"], made["metadata"]["name"]
-    assert spec["scheduler"]["service"]["selector"]["dask.org/cluster-name"] == name
-    assert f"tcp://{name}-scheduler:8786" in DOCS.read_text()
-    (scheduler,) = spec["scheduler"]["spec"]["containers"]
-    (worker,) = spec["worker"]["spec"]["containers"]
-    ports = {one["name"] for one in scheduler["ports"]}
-    assert {one["targetPort"] for one in spec["scheduler"]["service"]["ports"]} <= ports
-    mounted = {one["name"] for one in worker["volumeMounts"]}
-    assert mounted == {one["name"] for one in spec["worker"]["spec"]["volumes"]}
-    assert (
-        worker["resources"]["requests"] == worker["resources"]["limits"]
-    )  # Kubernetes does not evict it
-    limit = dask.utils.parse_bytes(worker["args"][worker["args"].index("--memory-limit") + 1])
-    assert limit <= dask.utils.parse_bytes(worker["resources"]["limits"]["memory"] + "B")
 
 
 @pytest.fixture(scope="module")
@@ -322,15 +277,3 @@ def test_the_settings_for_long_runs_are_those_of_local_clusters():
     assert flat(settings) == LOW_OVERHEAD
     for key, value in LOW_OVERHEAD.items():  # Dask ignores unknown names
         assert type(dask.config.get(key)) is type(value), key
-
-
-def test_a_local_cluster_has_short_logs():
-    with local_cluster(1, None, 50):
-        lengths = active_client().run_on_scheduler(
-            lambda dask_scheduler: (
-                dask_scheduler.transition_log.maxlen,
-                dask_scheduler.computations.maxlen,
-                dask_scheduler.monitor.quantities["cpu"].maxlen,
-            )
-        )
-    assert lengths == (50, 5, 50)

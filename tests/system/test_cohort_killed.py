@@ -8,16 +8,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import cohort_work as work
 import dask
 import pytest
+from scheduler_processes import scheduler_and_worker
 
 import dask_slides as ds
 
 WAIT = 120
 """Seconds after which a test fails."""
+COMMAND_STEPS = {
+    "resize": {"downsample": 2},
+    "pack": {"tile_size": 64, "detector": ds.Contrast(0.2)},
+}
 
 
 def wait_for(condition, process):
@@ -32,56 +36,44 @@ def lines(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def children(pid):
-    """Return the child processes of `pid`."""
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def killed(folder, job, journal, count, scheduler):
+def killed(folder, job, journal, count):
     """Run a cohort in a process, and kill it after `count` more stores are done."""
-    words = [sys.executable, work.__file__, folder, job, journal, scheduler]
+    words = [sys.executable, work.__file__, folder, job, journal]
     process = subprocess.Popen([str(word) for word in words], start_new_session=True)
     before = len(work.stores(job))
     wait_for(lambda: len(work.stores(job)) >= before + count, process)
-    workers = children(process.pid) if process.poll() is None else []
     process.kill()
     process.wait()
-    end = time.monotonic() + WAIT
-    while any(os.path.exists(f"/proc/{pid}") for pid in workers):  # they end by themselves
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
-def check_killed_and_resumed(tmp_path, slides, kills, scheduler):
+@pytest.mark.parametrize(
+    ("slides", "kills"), [(20, 1), pytest.param(200, 5, marks=pytest.mark.slow)]
+)
+def test_a_killed_run_continues(tmp_path, slides, kills):
     """Kill a run at `kills` random moments, then let it end; each store is written once."""
     folder, job = work.slide_files(tmp_path / "s", slides), tmp_path / "job"
     journal = tmp_path / "journal"
     chance = random.Random(slides)
     known = {}
     for _ in range(kills):
-        killed(folder, job, journal, chance.randrange(1, 3 * slides // kills), scheduler)
+        killed(folder, job, journal, chance.randrange(1, 3 * slides // kills))
         assert len(work.table(job)) == slides  # the list is complete at any moment
         now = work.stores(job)
         assert known.items() <= now.items()
         known = now
     assert len(known) < 4 * slides, "the last kill came after the end"
-    words = [sys.executable, work.__file__, folder, job, journal, scheduler]
+    words = [sys.executable, work.__file__, folder, job, journal]
     assert subprocess.run([str(word) for word in words], check=False).returncode == 0
     assert known.items() <= work.stores(job).items()
     assert len(work.stores(job)) == 4 * slides
     assert work.statuses(job) == {f"s{n:04}": "done" for n in range(slides)}
-    if scheduler == "threads":  # worker processes do not write the journal
-        made = Counter(lines(journal))
-        assert set(made.values()) == {1}
-        assert 4 * slides - len(made) <= 2 * kills  # a kill may come between a store and its line
+    made = Counter(lines(journal))
+    assert set(made.values()) == {1}
+    assert 4 * slides - len(made) <= 2 * kills  # a kill may come between a store and its line
     for store in job.glob("*/*.zarr"):
         ds.verify(store)
     left = [path for path in job.rglob("*.partial*")]
     assert not left
-
-
-def test_a_killed_run_continues(tmp_path):
-    check_killed_and_resumed(tmp_path, slides=20, kills=1, scheduler="threads")
 
 
 @pytest.mark.slow
@@ -108,41 +100,40 @@ def test_a_run_may_be_killed_before_any_operation_on_the_disk(tmp_path):
     assert step > 50
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_a_run_that_is_killed_five_times_makes_each_store_once(tmp_path, scheduler):
-    check_killed_and_resumed(tmp_path, slides=200, kills=5, scheduler=scheduler)
+def command(folder, job, *words):
+    """Start `dask-slides run` with the steps of `COMMAND_STEPS`."""
+    words = ["run", folder, "-o", job, "--steps", "resize,pack", "--downsample", 2,
+             "--pack-tile-size", 64, "--pack-ratio", 0.2, *words]  # fmt: skip
+    words = [sys.executable, "-m", "dask_slides", *map(str, words)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
+    return process
+
+
+def check_continued(folder, job, slides):
+    """Continue a run that was interrupted; it repeats no finished work."""
+    found = Counter(work.statuses(job).values())
+    assert set(found) == {"done", "todo"}
+    before = work.stores(job)
+    whole = Counter(path.split("/")[0] for path in before)
+    assert found["done"] == sum(count == 2 for count in whole.values())
+    with dask.config.set(scheduler="threads", num_workers=2):
+        result = ds.run_cohort(folder, job=job, steps=COMMAND_STEPS)
+    assert (result.done, result.worked_on) == (slides, found["todo"])
+    assert before.items() <= work.stores(job).items()
 
 
 @pytest.mark.slow
 def test_a_lost_scheduler_ends_the_run(tmp_path):
     folder, job = work.slide_files(tmp_path / "s", 6), tmp_path / "job"
     file = tmp_path / "scheduler.json"
-    here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    cli = [sys.executable, "-m"]
-    quiet = {"stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    words = [*cli, "distributed.cli.dask_scheduler", *here, "--port", "0"]
-    with subprocess.Popen(words, **quiet) as scheduler:
-        wait_for(file.exists, scheduler)
-        words = [*cli, "distributed.cli.dask_worker", *here, "--nworkers", "1", "--nthreads", "1"]
-        with subprocess.Popen([*words, "--no-reconnect"], **quiet) as worker:
-            # a window for all slides: nothing is submitted once the scheduler is lost
-            words = ["run", folder, "-o", job, "--downsample", 2, "--steps", "resize,pack",
-                     "--pack-tile-size", 64, "--window", 9, "--scheduler", file]  # fmt: skip
-            words = [*cli, "dask_slides", *map(str, words)]
-            process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-            wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
-            scheduler.kill()
-            said = process.communicate()[1]
-            worker.terminate()
+    with scheduler_and_worker(file, workers=1, cwd=tmp_path) as (scheduler, _):
+        process = command(folder, job, "--scheduler", file)
+        scheduler.kill()
+        said = process.communicate()[1]
     assert process.returncode == 1
     assert said.splitlines()[-1].startswith("dask-slides: the scheduler was lost")
-    found = Counter(work.statuses(job).values())
-    assert set(found) == {"done", "todo"}
-    steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64}}
-    with dask.config.set(scheduler="threads", num_workers=2):
-        result = ds.run_cohort(folder, job=job, steps=steps)
-    assert (result.done, result.worked_on) == (6, found["todo"])
+    check_continued(folder, job, 6)
 
 
 @pytest.mark.parametrize(
@@ -150,13 +141,7 @@ def test_a_lost_scheduler_ends_the_run(tmp_path):
 )
 def test_an_interrupted_run_continues(tmp_path, number, scheduler):
     folder, job = work.slide_files(tmp_path / "s", 12), tmp_path / "job"
-    steps = {"resize": {"downsample": 2}, "pack": {"tile_size": 64, "detector": ds.Contrast(0.2)}}
-    words = ["run", folder, "-o", job, "--steps", "resize,pack", "--downsample", 2,
-             "--pack-tile-size", 64, "--pack-ratio", 0.2, "--workers", 2,
-             "--scheduler", scheduler]  # fmt: skip
-    words = [sys.executable, "-m", "dask_slides", *map(str, words)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)
+    process = command(folder, job, "--workers", 2, "--scheduler", scheduler)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
@@ -167,12 +152,4 @@ def test_an_interrupted_run_continues(tmp_path, number, scheduler):
     assert note == "dask-slides: note: run the same command again to continue"
     assert last.startswith(("dask-slides: interrupted", "dask-slides: terminated"))
     assert "Traceback" not in said
-    found = Counter(work.statuses(job).values())
-    assert set(found) == {"done", "todo"}
-    before = work.stores(job)
-    whole = Counter(path.split("/")[0] for path in before)
-    assert found["done"] == sum(count == 2 for count in whole.values())
-    with dask.config.set(scheduler="threads", num_workers=2):
-        result = ds.run_cohort(folder, job=job, steps=steps)
-    assert (result.done, result.worked_on) == (12, found["todo"])
-    assert before.items() <= work.stores(job).items()
+    check_continued(folder, job, 12)

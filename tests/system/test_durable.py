@@ -15,17 +15,6 @@ import dask_slides as ds
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("durable") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def expected(source, tmp_path_factory):
-    """Return the files of an undisturbed store of each kind."""
-    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
-
-
 def is_survived(processes, step, kind, source, target, expected, overwrite):
     """Kill a write at its `step`th change, and resume it; return whether it has that many changes.
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import resource
 import stat
@@ -24,16 +23,6 @@ NOBODY = 65534
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the mount commands are those of Linux"
 )
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("disk") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def expected(source, tmp_path_factory):
-    return work.undisturbed(source, tmp_path_factory.mktemp("expected"))
 
 
 def mounted(*words):
@@ -146,14 +135,12 @@ def test_a_disk_that_becomes_read_only(disk, source, expected):
 
 
 @pytest.fixture
-def as_child():
+def as_child(processes):
     """Return a function that runs another one in a separate process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dask_slides", "dask.array", "zarr", "tifffile"])
 
     def run(target, *args):
-        results = context.Queue()
-        process = context.Process(target=target, args=(*args, results))
+        results = processes.Queue()
+        process = processes.Process(target=target, args=(*args, results))
         process.start()
         found = results.get(timeout=60)
         process.join()
@@ -219,19 +206,6 @@ def test_a_folder_of_another_user(disk, source, as_child):
     ours.mkdir()
     os.chown(ours, NOBODY, NOBODY)
     assert as_child(as_nobody, slide, ours / "a.zarr") == ("written", "")
-
-
-def test_a_slide_of_another_user(disk, source, as_child):
-    """A slide without read permission is not reported as a problem of the output."""
-    if os.geteuid():
-        pytest.skip("only root can change the user")
-    folder = disk("size=64m,mode=0777")
-    slide = folder / "s.tif"
-    slide.write_bytes(source.read_bytes())
-    slide.chmod(0)
-    kind, text = as_child(as_nobody, slide, folder / "a.zarr")
-    assert kind not in ("OutputDeniedError", "written")
-    assert "s.tif" in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import durable_work as work
 import fault_work
 import pytest
 from durable_work import contents
@@ -106,11 +105,8 @@ def hosts():
 
 
 @pytest.mark.parametrize("seconds", [1, 10, 60])
-def test_a_link_of_a_worker_is_cut(tmp_path, hosts, seconds):
+def test_a_link_of_a_worker_is_cut(tmp_path, hosts, source, expected, seconds):
     """The run succeeds or raises a clear error; resuming then gives the same bytes."""
-    source = work.slide_file(tmp_path / "s.tif")
-    work.write("image", source, tmp_path / "expected.zarr")
-    expected = contents(tmp_path / "expected.zarr")
     out = tmp_path / "out" / "a.zarr"
     out.parent.mkdir()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -139,5 +135,5 @@ def test_a_link_of_a_worker_is_cut(tmp_path, hosts, seconds):
         assert said.startswith(("ClusterLostError", "WorkerKilledError"))
         assert not out.exists()
         ds.write(fault_work.slow(source, pace), out, resume=True)
-    assert contents(out) == expected
+    assert contents(out) == expected["image"]
     ds.verify(out)

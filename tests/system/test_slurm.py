@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dask
 import distributed
-import durable_work as work
 import fault_work
 import pytest
 import slurm
@@ -39,18 +38,6 @@ def queue(tmp_path_factory):
         pytest.skip(lacking)
     with slurm.running(tmp_path_factory.mktemp("slurm")):
         yield
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return work.slide_file(tmp_path_factory.mktemp("source") / "s.tif")
-
-
-@pytest.fixture(scope="module")
-def expected(source, tmp_path_factory):
-    out = tmp_path_factory.mktemp("expected") / "a.zarr"
-    work.write("image", source, out)
-    return contents(out)
 
 
 @pytest.fixture
@@ -109,7 +96,7 @@ def test_the_recipe_in_python(folder, source, expected, monkeypatch):
 
     monkeypatch.setattr(ds, "write", once_all_are_there)
     run_recipe(source, folder, jobs=2)
-    assert contents(folder / "out" / "a.zarr") == expected
+    assert contents(folder / "out" / "a.zarr") == expected["image"]
     assert addresses == {"127.0.0.1"}
     assert protocols == {"tls"}
     wait_until(lambda: not in_queue())
@@ -137,7 +124,7 @@ def test_the_only_job_of_a_worker_is_cancelled(folder, source, expected, monkeyp
     }
     with dask.config.set(settings):
         run_recipe(source, folder, jobs=1)
-    assert contents(folder / "out" / "a.zarr") == expected
+    assert contents(folder / "out" / "a.zarr") == expected["image"]
     cancelled, other = jobs
     assert cancelled != other
     wait_until(lambda: not in_queue())
@@ -185,7 +172,7 @@ def test_a_job_that_runs_out_of_time_continues(folder, source, expected):
     # start later, because the credential of the same second is revoked
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=240", "StartTime=now+3")
     wait_until(lambda: slurm.shown(job)["JobState"] == "COMPLETED")
-    assert contents(folder / "out" / "a.zarr") == expected
+    assert contents(folder / "out" / "a.zarr") == expected["image"]
     assert os.listdir(folder / "out") == ["a.zarr"]
 
 
@@ -201,4 +188,4 @@ def test_a_cancelled_job_is_not_restarted(folder, source, expected):
     assert not (folder / "out" / "a.zarr").exists()
     job = submitted(folder)
     wait_until(lambda: slurm.shown(job)["JobState"] == "COMPLETED")
-    assert contents(folder / "out" / "a.zarr") == expected
+    assert contents(folder / "out" / "a.zarr") == expected["image"]

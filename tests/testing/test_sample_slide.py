@@ -6,7 +6,6 @@ import pytest
 import tifffile
 
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideNotFoundError
-from dask_slides.testing import sample_slide as module
 from dask_slides.testing.sample_slide import sample_slide
 
 SIDE, CELL = 1920, 48
@@ -112,13 +111,3 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     assert tifffile.imread(path).shape == (64, 64, 3)
     with pytest.raises(SlideNotFoundError, match="does not exist"):
         sample_slide(tmp_path / "no" / "x.tif", shape=(64, 64))
-
-
-def test_a_failure_leaves_no_files(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("no space")
-
-    monkeypatch.setattr(module.Scene, "tile", fail)
-    with pytest.raises(OSError, match="no space"):
-        sample_slide(tmp_path / "x.tif", shape=(2048, 64), pyramid=True)
-    assert not os.listdir(tmp_path)

@@ -11,7 +11,6 @@ from dask_slides.core.source import Level, Source
 from dask_slides.graph.chunks import default_chunks
 from dask_slides.graph.statistics import cell_chunks
 from dask_slides.writers.image_plan import plan_image
-from dask_slides.writers.images import check_fit
 
 LARGE = 102_400
 MILLION = 1_000_000
@@ -161,10 +160,16 @@ def test_every_cell_is_in_one_task(shape, tile, edge, overlapping):
 
 @given(st.tuples(sides, sides), ratios, st.sampled_from([512, 1024, 2048]))
 def test_shards_can_be_limited(shape, ratio, largest):
-    """Blocks still start at shards."""
+    """Blocks still start at shards, and sums for the next stage are not sharded."""
     plan = plan_image(shape, ratio, largest)
     assert plan.stages[0].side <= largest
-    assert [level.shape for level in plan.levels] == [
-        level.shape for level in plan_image(shape, ratio).levels
-    ]
-    check_fit(plan)
+    whole = plan_image(shape, ratio)
+    assert [level.shape for level in plan.levels] == [level.shape for level in whole.levels]
+    for stage in plan.stages:
+        for at, number in enumerate(stage.levels):
+            level, side = plan.levels[number], stage.side >> (stage.halvings + at)
+            assert level.shard % level.chunk == 0
+            assert side >= max(level.shape) or side % level.shard == 0
+    for one in (plan, whole):
+        sums = [one.levels[stage.levels[-1]] for stage in one.stages[:-1]]
+        assert all(level.shard == level.chunk for level in sums)

@@ -8,9 +8,8 @@ import dask.array as da
 import durable_work as work
 import numpy as np
 import pytest
-import tifffile
 import zarr
-from rw_fixtures import noise, patch_tag, segments, smooth, tissue
+from rw_fixtures import noise, patch_tag, segments, tissue
 
 import dask_slides as ds
 from dask_slides.writers import image_plan
@@ -73,29 +72,13 @@ def test_written_images_are_read_back(tmp_path, name, version):
             assert np.abs(found - exact).max() <= ROUNDING
 
 
-LONG = noise(9001, 203, 3)
-"""Three stages; the last column of each level covers fewer pixels than the others."""
-
-
-@pytest.fixture(scope="module", params=["0.5", "0.4"])
-def long_levels(tmp_path_factory, request):
-    path = tmp_path_factory.mktemp("long") / "a.ome.zarr"
-    ds.write(ds.from_dask(LONG), path, ome_zarr=request.param)
-    return [level.transpose(1, 2, 0) for level in levels_of(path)]
-
-
-def test_levels_of_later_stages(long_levels):
-    assert [level.shape[0] for level in long_levels] == [9001, 4501, 2251, 1126, 563, 282]
-    assert len(plan_image(LONG.shape[:2]).stages) >= 3
-    for number, level in enumerate(long_levels):
-        difference = level - area_mean(LONG, number)
-        assert np.abs(difference).max() <= ROUNDING  # partial blocks at the edges too
-        # rounded half up only once: a quarter of the means of four pixels end in .5
-        assert abs(difference[:-1, :-1].mean()) < 0.13
-
-
-@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64", "float16", "bool", "int32"])
-def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "version"),
+    [(dtype, "0.5") for dtype in ("int64", "uint64", "float64", "float16", "bool", "int32")]
+    + [("uint8", "0.4")],
+)
+def test_pyramids_in_several_stages(tmp_path, dtype, version):
+    """Each level has the exact means of level 0, rounded once."""
     shape = (4300, 41)
     assert len(plan_image(shape).stages) > 1
     rng = np.random.default_rng(7)
@@ -108,7 +91,8 @@ def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype):
         info = np.iinfo(dtype)
         image = rng.integers(info.min, info.max, shape, dtype, endpoint=True)
         image[:600] = info.max
-    path = ds.write(ds.from_dask(image), tmp_path / "a.ome.zarr")
+    path = ds.write(ds.from_dask(image), tmp_path / "a.ome.zarr", ome_zarr=version)
+    assert ".sums" not in os.listdir(path)
     if dtype == "bool":
         image = image * np.uint8(255)
     for number, level in enumerate(levels_of(path)):
@@ -127,58 +111,24 @@ def test_pyramids_of_wide_samples_in_several_stages(tmp_path, dtype):
             assert (level[0].astype(object) == (2 * sums + counts) // (2 * counts)).all()
 
 
-def test_the_sums_of_stages_are_removed(tmp_path):
-    path = ds.write(ds.from_dask(noise(1300, 900, 3)), tmp_path / "a.ome.zarr")
-    assert len(plan_image((1300, 900)).stages) > 1
-    assert sorted(os.listdir(path)) == ["0", "1", "2", "zarr.json"]
-
-
-def test_a_resized_slide_is_read_back(tmp_path):
-    source = tmp_path / "a.tif"
-    tifffile.imwrite(
-        source, smooth(1300, 900), photometric="rgb", tile=(128, 128), compression="zlib"
-    )
-    resized = ds.resize(source, downsample=2.5)
-    path = ds.write(resized, tmp_path / "a.ome.zarr")
-    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), resized.data.compute())
-
-
 def test_arrays_and_metadata_of_version_5(tmp_path):
-    image = noise(1100, 700, 3)
-    path = ds.write(ds.from_dask(image, mpp=(0.5, 0.25)), tmp_path / "a.ome.zarr")
+    """test_overlays.py checks the coordinates."""
+    path = ds.write(ds.from_dask(noise(1100, 700, 3), mpp=(0.5, 0.25)), tmp_path / "a.ome.zarr")
     group = zarr.open_group(path, mode="r")
     assert group.metadata.zarr_format == 3
-    attributes = json.loads((tmp_path / "a.ome.zarr" / "zarr.json").read_text())["attributes"]
-    ome = attributes["ome"]
+    ome = group.attrs["ome"]
     assert ome["version"] == "0.5"
     (multiscale,) = ome["multiscales"]
-    assert [axis["name"] for axis in multiscale["axes"]] == ["c", "y", "x"]
     assert [axis["type"] for axis in multiscale["axes"]] == ["channel", "space", "space"]
-    assert [axis.get("unit") for axis in multiscale["axes"]] == [None, "micrometer", "micrometer"]
     assert [one["path"] for one in multiscale["datasets"]] == ["0", "1", "2"]
-    for number, one in enumerate(multiscale["datasets"]):
-        factor = 2**number
-        scale, shift = one["coordinateTransformations"]
-        assert scale == {"type": "scale", "scale": [1.0, 0.5 * factor, 0.25 * factor]}
-        half = (factor - 1) / 2
-        assert shift == {"type": "translation", "translation": [0.0, 0.5 * half, 0.25 * half]}
+    for one in multiscale["datasets"]:
         array = group[one["path"]]
         assert array.metadata.dimension_names == ("c", "y", "x")
         assert array.chunks == (3, 256, 256)
-        assert all(s % c == 0 for s, c in zip(array.shards or array.chunks, array.chunks, strict=1))
-        np.testing.assert_allclose(
-            da.from_zarr(path, component=one["path"]).compute().transpose(1, 2, 0),
-            area_mean(image, number),
-            atol=ROUNDING,
-            rtol=0,
-        )
-    assert [channel["color"] for channel in ome["omero"]["channels"]] == [
-        "FF0000", "00FF00", "0000FF"
-    ]  # fmt: skip
-    assert [channel["window"]["max"] for channel in ome["omero"]["channels"]] == [255.0] * 3
+    colors = [channel["color"] for channel in ome["omero"]["channels"]]
+    assert colors == ["FF0000", "00FF00", "0000FF"]
     assert ome["omero"]["rdefs"] == {"model": "color"}
-    assert attributes["dask_slides"]["kind"] == "image"
-    json.dumps(attributes)
+    assert group.attrs["dask_slides"]["kind"] == "image"
 
 
 def test_arrays_and_metadata_of_version_4(tmp_path):
@@ -256,22 +206,6 @@ def test_ome_zarr_models_accepts_it(tmp_path, version, kind):
     group = zarr.open_group(path, mode="r")
     assert models.Image.from_zarr(group) is not None
     assert models.ImageLabel.from_zarr(group["labels/tissue"]) is not None
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_ngff_zarr_reads_it(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ngff_zarr = pytest.importorskip("ngff_zarr")
-    image = noise(1100, 700, 3)
-    path = ds.write(ds.from_dask(image, mpp=(0.5, 0.25)), tmp_path / "a.ome.zarr")
-    scales = ngff_zarr.from_ngff_zarr(path)
-    for number, one in enumerate(scales.images):
-        found = np.asarray(one.data).transpose(1, 2, 0)
-        assert np.abs(found - area_mean(image, number)).max() <= ROUNDING
-        factor = 2**number
-        assert (one.scale["y"], one.scale["x"]) == (0.5 * factor, 0.25 * factor)
-        assert one.translation["y"] == 0.5 * (factor - 1) / 2
 
 
 # labels, masks, cut-offs
@@ -422,13 +356,11 @@ def test_shards_of_zeros_are_written(tmp_path):
         assert len(files) == count
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
-def test_a_flipped_bit_is_detected(tmp_path, share):
+def test_a_flipped_bit_is_detected(tmp_path):
     path = ds.write(ds.from_dask(noise(900, 900, 3)), tmp_path / "a.zarr")
-    files = sorted(one for one in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if one.is_file())
-    file = files[-1]
+    file = next(one for one in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if one.is_file())
     data = bytearray(file.read_bytes())
-    data[int(len(data) * share)] ^= 1
+    data[len(data) // 2] ^= 1
     file.write_bytes(bytes(data))
     with pytest.raises(ds.errors.TileDecodeError) as error:
         ds.open_slide(path).data.compute()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +19,6 @@ from dask_slides.readers.remote.object_store import zarr_store
 from dask_slides.writers.store import shards
 from dask_slides.writers.store.location import location_of
 from dask_slides.writers.store.manifest import Record, write_file
-
-Decoded = TypeVar("Decoded")
 
 VERSIONS = ("0.5", "0.4")
 """OME-Zarr versions written: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 without."""
@@ -130,52 +127,28 @@ def _encode(array: Any, pixels: Any) -> bytes:
 
 
 def read_region(path: str, region: Region) -> Array:
-    """Return the part (c, h, w) of an array (c, y, x) that `put_shards` wrote, in this thread."""
+    """Return the part (c, h, w) of an array (c, y, x) without shards, in this thread."""
     array, location = open_array(path), location_of(path)
-    side = (array.shards or array.chunks)[-2:]
+    height, width = array.chunks[-2:]
     out = np.empty((array.shape[0], region.height, region.width), array.dtype)
     chunk = np.empty(array.chunks, array.dtype)
-    touched = tiles_of(region, side)
-    for row in range(touched.y, touched.stop_y):
-        for column in range(touched.x, touched.stop_x):
-            file = location.read(array.metadata.encode_chunk_key((0, row, column)))
-            origin = Region(row * side[0], column * side[1], *side)
-            for place, data in _chunks_in(array, file, origin, region):
-                shards.decompress(data, chunk)
-                part = place.intersect(region)
-                inside = chunk[(slice(None), *part.slices(place.y, place.x))]
-                out[(slice(None), *part.slices(region.y, region.x))] = inside
+    touched = tiles_of(region, (height, width))
+    for row, column in np.ndindex(touched.height, touched.width):
+        row, column = touched.y + row, touched.x + column
+        data = location.read(array.metadata.encode_chunk_key((0, row, column)))
+        if array.metadata.zarr_format == 3:
+            try:
+                data = shards.remove_checksum(data)
+            except ValueError:
+                raise StoreDamagedError(
+                    f"{path}: a file has another checksum; write the store again"
+                ) from None
+        shards.decompress(data, chunk)
+        place = Region(row * height, column * width, height, width)
+        part = place.intersect(region)
+        inside = chunk[(slice(None), *part.slices(place.y, place.x))]
+        out[(slice(None), *part.slices(region.y, region.x))] = inside
     return out
-
-
-def _chunks_in(
-    array: Any, file: bytes, shard: Region, region: Region
-) -> Iterator[tuple[Region, bytes]]:
-    """Yield place and compressed bytes of the chunks of a file that `region` needs."""
-    if array.metadata.zarr_format == 2:  # neither shards nor checksums
-        yield shard, file
-        return
-    if array.shards is None:
-        yield shard, _undamaged(shards.remove_checksum, file)
-        return
-    height, width = array.chunks[-2:]
-    columns = shard.width // width
-    count = shard.height // height * columns
-    index = _undamaged(shards.decode_index, file[-shards.index_size(count) :])
-    for number, (offset, nbytes) in enumerate(index.tolist()):
-        row, column = divmod(number, columns)
-        place = Region(shard.y + row * height, shard.x + column * width, height, width)
-        if place.intersect(region).area:
-            yield place, _undamaged(shards.remove_checksum, file[offset : offset + nbytes])
-
-
-def _undamaged(decode: Callable[[bytes], Decoded], data: bytes) -> Decoded:
-    try:
-        return decode(data)
-    except ValueError:
-        raise StoreDamagedError(
-            "a shard of sums has another checksum; write the store again"
-        ) from None
 
 
 def shards_of(store: str, name: str) -> int:

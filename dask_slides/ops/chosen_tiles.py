@@ -1,0 +1,169 @@
+"""Choose the tiles of a grid that show tissue, by a blank map or by the statistics of each tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_slides.core.bad_tiles import BadTile, MissingRegion, sorted_bad_tiles
+from dask_slides.core.geometry import Region
+from dask_slides.core.grid import TileGrid
+from dask_slides.core.types import Array
+from dask_slides.graph.tile_statistics import statistics_at
+from dask_slides.numerics.detectors import StatisticsDetector
+from dask_slides.numerics.tissue_mask import TissueMask, grid_areas
+from dask_slides.ops.blank_map import BlankMap, map_of_grid
+from dask_slides.slide import Slide
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Tiles that show tissue, ordered by position."""
+
+    yx: Integers
+    """(n, 2) top left, in pixels of the image that tiles are read from."""
+    score: NDArray[np.float64]
+    tissue_fraction: NDArray[np.float64]
+    detector: Any
+    skipped: int = 0
+    """Number of tiles left out because pixels of the file are missing."""
+    bad_tiles: tuple[BadTile, ...] = ()
+
+    def at(self, chosen: Any) -> Candidates:
+        """Return the tiles with these numbers, or of this mask."""
+        return replace(
+            self,
+            yx=self.yx[chosen],
+            score=self.score[chosen],
+            tissue_fraction=self.tissue_fraction[chosen],
+        )
+
+    def best(self, count: int) -> Candidates:
+        """Return the `count` tiles with the highest scores, ordered by position."""
+        return self.at(np.sort(np.argsort(-self.score, kind="stable")[:count]))
+
+
+def tiles_by_statistics(image: Slide, grid: TileGrid, detector: StatisticsDetector) -> Candidates:
+    """Return the tiles that are not blank by their own statistics; the whole image is read."""
+    found = map_of_grid(image, grid, detector).compute()
+    chosen = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
+    score = found.stats.std.reshape(-1)[chosen]
+    skipped = int(np.count_nonzero(~found.stats.known))
+    yx = _corners(grid, chosen)
+    return Candidates(yx, score, np.ones(len(yx)), detector, skipped, found.bad_tiles)
+
+
+def _corners(grid: TileGrid, numbers: Integers) -> Integers:
+    rows, columns = np.divmod(numbers, max(1, grid.cols))
+    return np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
+
+
+def tiles_by_map(
+    slide: Slide, image: Slide, grid: TileGrid, found: BlankMap, min_tissue: float
+) -> Candidates:
+    """Return the tiles of `grid` in which at least a share of `min_tissue` of `found` is tissue.
+
+    `image` is `slide` at the scale of the grid. Pixels are read only to find missing ones.
+    """
+    mask = found.mask
+    rows, columns = (level0_spans(grid, slide, axis) for axis in (0, 1))
+    tissue = grid_areas(mask.tissue, mask, rows, columns)
+    area = np.multiply.outer(np.diff(rows)[:, 0], np.diff(columns)[:, 0])
+    enough = (tissue >= min_tissue * area) & (tissue > 0)
+    known = np.ones_like(enough)
+    if mask.missing is not None:
+        known = grid_areas(mask.missing, mask, rows, columns) == 0
+    score = _score(mask, rows, columns, tissue)
+    chosen = np.flatnonzero(enough & known)
+    tiles = Candidates(
+        _corners(grid, chosen),
+        score.reshape(-1)[chosen],
+        (tissue / np.maximum(area, 1)).reshape(-1)[chosen],
+        found.detector,
+        int(np.count_nonzero(enough & ~known)),
+        found.bad_tiles,
+    )
+    return without_missing(image, tiles, grid.tile)
+
+
+def level0_spans(grid: TileGrid, slide: Slide, axis: int) -> Integers:
+    """Return where the tiles of `grid` start and end, (n, 2), in whole pixels of the slide."""
+    starts = grid.starts(axis)
+    factor = slide.shape[axis] / grid.shape[axis] if grid.shape[axis] else 1.0
+    spans = np.stack((starts, starts + grid.tile[axis]), axis=1)
+    return np.asarray(np.rint(spans * factor), np.int64)
+
+
+def _score(mask: TissueMask, rows: Integers, columns: Integers, tissue: Integers) -> Array:
+    """Return the standard deviation of the grey values of the tissue in each tile."""
+    if mask.grey is None:
+        return tissue.astype(float)
+    grey = tissue_greys(mask)
+    sums = (grid_areas(values, mask, rows, columns) for values in (grey, grey * grey))
+    return deviation(tissue, *sums)
+
+
+def tissue_greys(mask: TissueMask) -> Integers:
+    """Return the grey values of the tissue of `mask`, which has a picture; 0 elsewhere."""
+    assert mask.grey is not None
+    return np.where(mask.tissue, mask.grey, 0).astype(np.int64)
+
+
+def deviation(count: Integers, total: Integers, squares: Integers) -> Array:
+    """Return the standard deviation for a count, a sum and a sum of squares."""
+    count = np.maximum(count, 1)
+    mean = total / count
+    return np.asarray(np.sqrt(np.maximum(squares / count - mean * mean, 0)))
+
+
+def without_missing(image: Slide, tiles: Candidates, tile: tuple[int, int]) -> Candidates:
+    """Leave out tiles of which pixels are absent, corrupt, nodata or masked."""
+    whole, known, bad = find_missing(image, tiles.yx, tile)
+    if whole.all():
+        return tiles
+    return replace(
+        tiles.at(whole),
+        skipped=tiles.skipped + int(np.count_nonzero(~known)),
+        bad_tiles=sorted_bad_tiles(bad | set(tiles.bad_tiles)),
+    )
+
+
+def find_missing(
+    image: Slide, yx: Integers, tile: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], set[BadTile]]:
+    """Return which tiles have all pixels, which touch no bad tile of the file, and the bad ones.
+
+    The file lists absent tiles. Corrupt and masked pixels are found by reading the tiles, which
+    is done only if the slide was opened to mask them.
+    """
+    source = image.source
+    if len(yx) and (source.masked or source.on_bad_tile == "mask"):
+        stats = statistics_at(source, yx, tile, ())
+        holes = [hole for at in yx[~stats.known] for hole in source.holes(0, _box(image, at, tile))]
+        return stats.whole, stats.known, {hole.tile for hole in holes}
+    found = source.holes(0, Region(0, 0, *image.shape[:2])) if len(yx) else ()
+    known = ~_touched(found, yx, tile)
+    return known, known, {hole.tile for hole in found}
+
+
+def _box(image: Slide, yx: Integers, tile: tuple[int, int]) -> Region:
+    return Region(int(yx[0]), int(yx[1]), *tile).intersect(Region(0, 0, *image.shape[:2]))
+
+
+def _touched(
+    holes: tuple[MissingRegion, ...], yx: Integers, tile: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return which tiles at `yx` overlap any of `holes`."""
+    found = np.zeros(len(yx), bool)
+    for hole in holes:
+        region = hole.region
+        found |= (
+            (yx[:, 0] < region.stop_y) & (yx[:, 0] + tile[0] > region.y)
+            & (yx[:, 1] < region.stop_x) & (yx[:, 1] + tile[1] > region.x)
+        )  # fmt: skip
+    return found
