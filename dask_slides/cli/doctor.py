@@ -24,7 +24,7 @@ REQUIRED = (
     "dask", "distributed", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile",
     "zarr",
 )  # fmt: skip
-EXTRAS = {"matplotlib": "plot", "obstore": "cloud"}
+EXTRAS = {"matplotlib": "plot", "obstore": "cloud", "shapely": "annotations"}
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 

@@ -15,6 +15,7 @@ import click
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
+    enlarge_option,
     ome_zarr_option,
     pack_options,
     scale_options,
@@ -44,6 +45,7 @@ Steps = dict[str, dict[str, Any]]
 @ome_zarr_option
 @blank_map_options("mask-")
 @pack_options("pack-")
+@enlarge_option
 @click.option("--keep-going/--fail-fast", default=True,
               help="whether to continue after a slide that fails")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), show_default="all",
@@ -60,6 +62,7 @@ def command(
     limits: Limits,
     scale: dict[str, Any],
     ome_zarr: str,
+    enlarge: bool,
     keep_going: bool,
     limit: int | None,
     whole_below: float,
@@ -70,21 +73,22 @@ def command(
 
     SLIDES are files, folders, patterns such as 'slides/*.svs', or a .csv with the columns
     path, mpp, name. The scale options are those of resize and cutoff; --mask-... are those of
-    the blank map of mask and cutoff. The exit code is 3 if a slide failed or corrupt tiles were
+    the blank map of mask and cutoff. Pictures (.png) beside the stores show the tissue and the
+    packed tiles. The exit code is 3 if a slide failed or corrupt tiles were
     filled; JOB/process_list.csv lists them with the reasons.
     """
     chosen = _chosen_steps(steps, scale, ome_zarr, options)
     with scheduler(replace(common, quiet=True), 0.0):
         if common.dry_run:
             entries = read_list(slides, slide_mpp, on_bad_tile, limits)
-            _print_estimate(common, entries, job, chosen)
+            _print_estimate(common, entries, job, chosen, enlarge)
             return
         with _log_on_stderr(common.quiet or common.as_json):
             try:
                 result = run_cohort(
                     slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
                     limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
-                    whole_below=whole_below,
+                    whole_below=whole_below, enlarge=enlarge,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 note = "run the same command again to continue"
@@ -137,11 +141,11 @@ def _log_on_stderr(quiet: bool) -> Iterator[None]:
 
 
 def _print_estimate(
-    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps
+    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps, enlarge: bool
 ) -> None:
     """Print an estimate of the run, for --dry-run."""
     folder = job_folder(job)
-    cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite)
+    cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite, enlarge)
     found, count = estimate_cohort(cohort), threads()
     lines = [
         f"slides   {found.slides:,}: {found.done:,} done, {found.unreadable:,} cannot be read",
