@@ -10,8 +10,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,50 @@ def markdown(scores: Sequence[Score], about: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def whole_slides(folder: Path, side: int) -> list[dict[str, Any]]:
+    """Time the default blank map of whole slides: the best of three, and one reduced read."""
+    import dask_slides as ds
+    from dask_slides.graph.overview import overview_blocks, overview_source
+
+    rows = []
+    for name, pyramid in (("with levels of 1/4, 1/16, ...", True), ("of one level", False)):
+        path = folder / f"{'pyramid' if pyramid else 'flat'}-{side}.tif"
+        if not path.exists():
+            ds.sample_slide(path, shape=(side, side), tile=512, pyramid=pyramid)
+        slide = ds.open_slide(path)
+        small = overview_blocks(overview_source(slide.source, slide.mpp_yx, ds.Tissue().mpp))
+        rows.append({
+            "slide": f"JPEG, {side:,} px, {name}",
+            "blank map": _best(partial(_map, slide)),
+            "reduced read": _best(small.compute),
+        })  # fmt: skip
+    return rows
+
+
+def _map(slide: Any) -> Any:
+    import dask_slides as ds
+
+    return ds.blank_map(slide).compute()
+
+
+def _best(job: Callable[[], Any], times: int = 3) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        job()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def slides_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the times of whole slides as Markdown."""
+    lines = ["", "| slide | blank map, s | reading the picture alone, s |", "| --- | ---: | ---: |"]
+    lines += [
+        f"| {row['slide']} | {row['blank map']:.2f} | {row['reduced read']:.2f} |" for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tissue", description=__doc__)
@@ -160,6 +205,12 @@ def arguments() -> argparse.Namespace:
                         help="one group; repeats")  # fmt: skip
     parser.add_argument("--method", action="append", choices=METHODS, help="one method; repeats")
     parser.add_argument("--pictures", type=Path, help="folder for PNGs of all masks side by side")
+    parser.add_argument(
+        "--slides",
+        type=Path,
+        help="folder for whole slides: time the default blank map of them too",
+    )
+    parser.add_argument("--size", type=int, default=102_400, help="side of the whole slides")
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"folder, by default {RESULTS}")
     return parser.parse_args()
 
@@ -181,8 +232,11 @@ def main() -> int:
         return 2
     about = report.machine()
     text = markdown(scores, about)
+    slides = whole_slides(given.slides, given.size) if given.slides else []
+    text += slides_markdown(slides) if slides else ""
     given.out.mkdir(parents=True, exist_ok=True)
-    whole = {"machine": about, "summary": summary(scores), "scores": [asdict(s) for s in scores]}
+    whole = {"machine": about, "summary": summary(scores), "slides": slides}
+    whole["scores"] = [asdict(s) for s in scores]
     (given.out / "tissue.json").write_text(json.dumps(whole, indent=1) + "\n")
     (given.out / "tissue.md").write_text(text)
     print(text)

@@ -1,4 +1,4 @@
-"""``dask-slides cutoff``: write a slide without its blank rows and columns."""
+"""``dask-slides cutoff``: write a slide without its blank parts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dask_slides.cli.options import (
     blank_map_options,
     enlarge_option,
     given_map,
+    layout_option,
     ome_zarr_option,
     output_argument,
     scale_options,
@@ -43,6 +44,7 @@ from dask_slides.writers.estimate import estimate_image
 @ome_zarr_option
 @blank_map_options()
 @blank_map_option
+@layout_option
 @enlarge_option
 @computing
 def command(
@@ -54,10 +56,11 @@ def command(
     enlarge: bool,
     scale: dict[str, Any],
     detector: Detector,
+    layout: str,
     ome_zarr: str,
     common: CommonOptions,
 ) -> None:
-    """Cut blank rows and columns off SLIDE, resize the rest and write it to OUT.ome.zarr."""
+    """Cut the blank parts off SLIDE, resize the rest and write it to OUT.ome.zarr."""
     source = slide.open()
     arguments = resize_arguments(source, **scale)
     largest = resize(source, **arguments)
@@ -75,7 +78,7 @@ def command(
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
     cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
-        cut = cutoff_resize(source, **arguments, blank_map=found)
+        cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
         path = write_output(cut, out, common, ome_zarr=ome_zarr)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}

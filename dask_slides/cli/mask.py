@@ -26,7 +26,7 @@ from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.core.source import provenance
 from dask_slides.errors import OutputExistsError
-from dask_slides.graph.overview import overview_shape, overview_source
+from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
@@ -103,7 +103,7 @@ def _plan(found: BlankMap) -> dict[str, Any]:
     mpp = None if own is None else float(np.mean(np.multiply(own, found.grid.tile)))
     plan: dict[str, Any] = {"read_from": "level 0", "mpp": mpp, "detector": repr(detector)}
     if isinstance(detector, MaskDetector):
-        shape = overview_shape(slide.shape[:2], own, detector.mpp)
-        plan["read_from"] = provenance(overview_source(slide.source, shape), "level 0")
+        small = overview_source(slide.source, own, detector.mpp)
+        plan["read_from"] = provenance(small, "level 0")
         plan["min_tissue"] = found.min_tissue
     return plan

@@ -16,6 +16,7 @@ from dask_slides.numerics.detectors import DETECTORS, Contrast, Detector, checke
 from dask_slides.numerics.kernels import KERNELS
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import MIN_TISSUE, TILE_PX, TILE_UM, BlankMap
+from dask_slides.ops.cutoff import LAYOUTS
 from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
 from dask_slides.writers.store.arrays import VERSIONS
@@ -147,6 +148,10 @@ _scale_options = add_options(
 enlarge_option = click.option(
     "--enlarge", is_flag=True, help="accept a finer scale than that of the slide"
 )
+layout_option = click.option(
+    "--layout", type=click.Choice(LAYOUTS), default="grid",
+    help="cut off blank rows and columns, or place islands of tissue on a small canvas",
+)  # fmt: skip
 blank_map_option = click.option(
     "--blank-map", "map_file", metavar="FILE.geojson", show_default="what the detector finds",
     help="polygons of the tissue in pixels of the slide, as QuPath exports them",

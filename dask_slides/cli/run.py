@@ -16,6 +16,7 @@ from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
     enlarge_option,
+    layout_option,
     ome_zarr_option,
     pack_options,
     scale_options,
@@ -45,6 +46,7 @@ Steps = dict[str, dict[str, Any]]
 @ome_zarr_option
 @blank_map_options("mask-")
 @pack_options("pack-")
+@layout_option
 @enlarge_option
 @click.option("--keep-going/--fail-fast", default=True,
               help="whether to continue after a slide that fails")  # fmt: skip
@@ -62,6 +64,7 @@ def command(
     limits: Limits,
     scale: dict[str, Any],
     ome_zarr: str,
+    layout: str,
     enlarge: bool,
     keep_going: bool,
     limit: int | None,
@@ -77,7 +80,7 @@ def command(
     packed tiles. The exit code is 3 if a slide failed or corrupt tiles were
     filled; JOB/process_list.csv lists them with the reasons.
     """
-    chosen = _chosen_steps(steps, scale, ome_zarr, options)
+    chosen = _chosen_steps(steps, scale, ome_zarr, layout, options)
     with scheduler(replace(common, quiet=True), 0.0):
         if common.dry_run:
             entries = read_list(slides, slide_mpp, on_bad_tile, limits)
@@ -112,7 +115,7 @@ def _exit_for_failures(result: CohortResult, process_list: str) -> None:
 
 
 def _chosen_steps(
-    names: str, scale: dict[str, Any], ome_zarr: str, options: dict[str, Any]
+    names: str, scale: dict[str, Any], ome_zarr: str, layout: str, options: dict[str, Any]
 ) -> Steps:
     """Return the arguments of each chosen step."""
     parts: Steps = {"mask": {"ome_zarr": ome_zarr}, "pack": {}}
@@ -120,7 +123,7 @@ def _chosen_steps(
         part, _, argument = name.partition("_")
         parts[part][argument] = value
     resize = scale | {"ome_zarr": ome_zarr}
-    known = parts | {"resize": resize, "cutoff": resize | parts["mask"]}
+    known = parts | {"resize": resize, "cutoff": resize | parts["mask"] | {"layout": layout}}
     return {name: known.get(name, {}) for name in names.replace(" ", "").split(",") if name}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -18,13 +18,13 @@ import numpy as np
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
-from dask_slides.graph.overview import overview_shape
+from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.numerics.tissue_mask import edges_of_picture
 from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share, map_tile
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
-from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.cutoff import check_compact, check_layout, cutoff_resize
 from dask_slides.ops.overlays import picture_on_slide
 from dask_slides.ops.pack import TILE_SIZE, TilePack, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
@@ -42,6 +42,8 @@ from dask_slides.writers.write import write_to
 
 PICTURE = 1024
 """Longest side of the pictures of results, in pixels."""
+PLACED = ("layout", "margin", "compact")
+"""Arguments of `cutoff_resize` that say where what is left is placed."""
 Built = tuple[Any, dict[str, Any]]
 """The object to write and its counts for the process list."""
 
@@ -216,11 +218,16 @@ class Cutoff(_Scaled):
     tile_size: Any = None
     detector: Detector = DEFAULT_DETECTOR
     min_tissue: float = MIN_TISSUE
+    layout: str = "grid"
+    margin: int = 0
+    compact: float | None = 1.3
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
         super().check()
         _check_blank_map(self.tile_size, self.detector, self.min_tissue)
+        check_layout(_any_slide(), self.layout, self.margin)
+        check_compact(_any_slide(), self.compact)
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
@@ -233,7 +240,8 @@ class Cutoff(_Scaled):
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
         found = maps.compute(self.tile_size, self.detector, self.min_tissue)
-        cut = cutoff_resize(slide, **self.scale(slide), blank_map=found)
+        placed: dict[str, Any] = {name: getattr(self, name) for name in PLACED}
+        cut = cutoff_resize(slide, **self.scale(slide), blank_map=found, **placed)
         height, width = cut.image.shape[:2]
         return cut, {"height": height, "width": width, "gain": round(cut.gain, 4)}
 
@@ -318,8 +326,8 @@ def map_reductions(slide: Slide, detector: Detector) -> tuple[int, ...]:
     """Return the reduction at which a blank map reads level 0, if it does."""
     if not isinstance(detector, MaskDetector):
         return (1,)
-    shape = overview_shape(slide.shape[:2], slide.mpp_yx, detector.mpp)
-    return (level0_reduction(resize(slide, shape=shape, kernel="area", gap=1.0)),)
+    small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
+    return (level0_reduction(replace(slide, source=small)),)
 
 
 def _any_slide() -> Slide:

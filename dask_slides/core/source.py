@@ -17,6 +17,8 @@ from dask_slides.core.types import Array
 Span = tuple[int, int]
 """First row or column, and the one past the last."""
 
+Spans = tuple[list[Span], list[Span]]
+"""Ranges of rows and of columns, all of which are needed with each other."""
 
 Piece = tuple[Region, Array, tuple[MissingRegion, ...], Array | None]
 """A region, its pixels, its missing regions, and the mask of pixels with a value (None: all)."""
@@ -86,6 +88,14 @@ class Source(ABC):
         `holes` for them.
         """
         return self.read(level, region), None
+
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return a mask of the pixels of level 0 at `rows` and `columns` that are no part of it.
+
+        These are the gutters of a layout. They have no value in `read_valid`, and they show the
+        fill, which resampling may mix with their neighbours. None if there are none.
+        """
+        return None
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` of `level` that show the fill because their tile is bad.
@@ -225,6 +235,21 @@ class DerivedSource(Source):
         number, window = self.window(level, region)
         return number, [(window.y, window.stop_y)], [(window.x, window.stop_x)]
 
+    def all_spans(
+        self, level: int, rows: list[Span], columns: list[Span]
+    ) -> tuple[int, list[Spans]]:
+        """Return the level and the ranges of the parent that all `rows` x `columns` need.
+
+        There are several pairs of ranges if not all rows of the parent need the same columns.
+        """
+        (top, bottom), (left, right) = rows[0], columns[0]
+        number, down, across = self.spans(level, Region(top, left, bottom - top, right - left))
+        for y, end in rows[1:]:
+            down = down + self.spans(level, Region(y, left, end - y, right - left))[1]
+        for x, end in columns[1:]:
+            across = across + self.spans(level, Region(top, x, bottom - top, end - x))[2]
+        return number, [(down, across)]
+
     @abstractmethod
     def working_bytes(self, level: int, region: Region) -> int:
         """Return the peak bytes of reading `region`, without those of reading the parent."""
@@ -232,6 +257,16 @@ class DerivedSource(Source):
     @abstractmethod
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level and region of the largest single read of the parent."""
+
+
+def gutters_of(source: Source, level: int, region: Region) -> Array | None:
+    """Return a mask (h, w) of the pixels of `region` whose centre lies in a gutter."""
+    info, full = source.levels[level], source.levels[0].shape
+    rows, columns = (
+        np.minimum((np.arange(start, stop) + 0.5) * info.downsample[axis], full[axis] - 1)
+        for axis, (start, stop) in enumerate(((region.y, region.stop_y), (region.x, region.stop_x)))
+    )
+    return source.gutters(rows.astype(np.int64), columns.astype(np.int64))
 
 
 def fill_holes(
@@ -286,18 +321,16 @@ def root_window(source: Source, level: int, region: Region) -> tuple[int, Region
     return level, region
 
 
-def root_spans(source: Source, level: int, region: Region) -> tuple[list[Span], list[Span]]:
-    """Return the ranges of rows and of columns of the root that `region` of `source` needs."""
-    rows, columns = [(region.y, region.stop_y)], [(region.x, region.stop_x)]
+def root_spans(source: Source, level: int, region: Region) -> list[Spans]:
+    """Return the ranges of rows and columns of the root that `region` of `source` needs."""
+    found: list[Spans] = [([(region.y, region.stop_y)], [(region.x, region.stop_x)])]
     while isinstance(source, DerivedSource):
-        (top, bottom), (left, right) = rows[0], columns[0]
-        number, down, across = source.spans(level, Region(top, left, bottom - top, right - left))
-        for y, end in rows[1:]:
-            down += source.spans(level, Region(y, left, end - y, right - left))[1]
-        for x, end in columns[1:]:
-            across += source.spans(level, Region(top, x, bottom - top, end - x))[2]
-        level, source, rows, columns = number, source.parent, down, across
-    return rows, columns
+        number, needed = level, []
+        for rows, columns in found:
+            number, own = source.all_spans(level, rows, columns)
+            needed += own
+        level, source, found = number, source.parent, needed
+    return found
 
 
 def replace_root(source: Source, root: Source) -> Source:

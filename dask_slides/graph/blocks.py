@@ -92,7 +92,7 @@ class _TaskOnBlocks:
 
     def needed(self, block: Block) -> list[tuple[int, int]]:
         """Return the blocks of the array that `block` needs, in order."""
-        return self.root.touched(*root_spans(self.source, *self.task.window(block)))
+        return self.root.touched(root_spans(self.source, *self.task.window(block)))
 
     def __call__(self, block: Block, *pixels: Array) -> Array:
         """Compute `block` from the pixels of the blocks it needs."""

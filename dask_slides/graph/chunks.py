@@ -153,7 +153,7 @@ def task_bytes(source: Source, level: int, region: Region, whole: Region | None 
     root = root_of(source)
     if isinstance(root, ArraySource):
         blocks = root.without_blocks()
-        total = blocks.nbytes(*root_spans(source, level, whole or region))
+        total = blocks.nbytes(root_spans(source, level, whole or region))
         source = replace_root(source, blocks)
     while isinstance(source, DerivedSource):
         total += source.working_bytes(level, region) // reduction

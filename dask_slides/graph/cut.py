@@ -113,6 +113,11 @@ class CutSource(DerivedSource):
         pixels = self._joined(rows, columns, region, read)
         return pixels, None if valid.all() else valid
 
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return the gutters of the parent at these rows and columns."""
+        y, x = self.rows.to_source(rows + 0.5), self.columns.to_source(columns + 0.5)
+        return self.parent.gutters(y.astype(np.int64), x.astype(np.int64))
+
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent that are not cut off."""
         number, rows, columns = self._cut_levels[level]

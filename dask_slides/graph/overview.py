@@ -9,17 +9,20 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.bad_tiles import present_mask
-from dask_slides.core.geometry import Region, bounds, level_size
+from dask_slides.core.geometry import Region, bounds, level_size, reduced_size
 from dask_slides.core.source import Source
 from dask_slides.core.types import Array
 from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
 from dask_slides.graph.chunks import default_chunks, even_chunks
 from dask_slides.graph.resized import ResizedSource
+from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 
 SMALLEST, LARGEST = 1024, 4096
 """Longest sides of the picture if the slide is small, and if its pixel size is not known."""
 USUAL_MPP = 0.5
 """Micrometres per pixel that a slide of unknown pixel size is assumed to have."""
+NEAR = 0.5
+"""Binary logarithm of the largest factor between the size of a level and that of the picture."""
 NO_VALUE, VALUE, NOT_THERE = 0, 1, 2
 """States of pixels: nodata or masked, a value, or an absent or corrupt tile of the file."""
 
@@ -68,23 +71,40 @@ class OverviewBlock:
         return out
 
 
-def overview_source(source: Source, shape: tuple[int, int]) -> Source:
-    """Return `source` reduced to `shape`, from the cheapest level or reduced decode."""
-    return source if shape == source.levels[0].shape else ResizedSource(source, shape, "area", 1.0)
+def overview_source(source: Source, mpp: tuple[float, float] | None, target: float) -> Source:
+    """Return `source` reduced to about `target` micrometres per pixel, in the cheapest way.
 
-
-def overview_blocks(source: Source, shape: tuple[int, int]) -> da.Array:
-    """Return the picture of `shape` and the states of its pixels as one lazy array (h, w, c + 1).
-
-    The blocks are read in parallel.
+    That is the smallest stored level that has about as many pixels, in full or reduced while it is
+    decoded. If there is none, the image is resized.
     """
-    small = overview_source(source, shape)
-    rows, columns = even_chunks(shape, default_chunks(small, 0))
+    shape = overview_shape(source.levels[0].shape, mpp, target)
+    found = []
+    for number, level in enumerate(source.levels):
+        for factor in (1, *source.reductions(number)):
+            sides = zip(level.shape, shape, strict=True)
+            off = max(abs(math.log2(reduced_size(own, factor) / side)) for own, side in sides)
+            if off <= NEAR:
+                found.append((math.prod(level.shape), off, number, factor))
+    if not found:
+        return ResizedSource(source, shape, "area", 1.0)
+    _, _, number, factor = min(found)
+    if factor > 1:
+        return ReducedLevelSource(source, number, factor)
+    return LevelSource(source, number) if number else source
+
+
+def overview_blocks(small: Source) -> da.Array:
+    """Return the pixels of a picture and their states as one lazy array (h, w, c + 1).
+
+    `small` comes from `overview_source`. The blocks are read in parallel.
+    """
+    rows, columns = even_chunks(small.levels[0].shape, default_chunks(small, 0))
     task = OverviewBlock(ReadBlock(0, bounds(rows), bounds(columns)))
-    chunks = (rows, columns, (source.channels + 1,))
-    return map_blocks(task, small, chunks, source.dtype, "overview")
+    chunks = (rows, columns, (small.channels + 1,))
+    return map_blocks(task, small, chunks, small.dtype, "overview")
 
 
-def overview_bytes(source: Source, shape: tuple[int, int]) -> int:
-    """Return the bytes of the picture and of what a detector computes from it."""
-    return math.prod(shape) * ((source.channels + 1) * source.dtype.itemsize + 40)
+def overview_bytes(small: Source) -> int:
+    """Return the bytes of a picture and of what a detector computes from it."""
+    pixel = (small.channels + 1) * small.dtype.itemsize + 40
+    return math.prod(small.levels[0].shape) * pixel

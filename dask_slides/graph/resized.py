@@ -16,6 +16,7 @@ from dask_slides.core.source import (
     Level,
     Source,
     fill_holes,
+    gutters_of,
 )
 from dask_slides.core.types import Array
 from dask_slides.numerics.kernels import ROWS, Axis, is_long, resample_columns, resample_rows
@@ -212,11 +213,30 @@ class ResizedSource(DerivedSource):
         resample = self._rows_first if self._is_fast else self._columns_first
         out = resample(region, missing)
         fill_holes(self, self.holes(level, region), region, out)
-        invalid = None if missing is None else missing.needed_by(self.axes, region)
+        invalid = self._invalid(region, missing)
         if invalid is None:
             return out, None
         np.copyto(out, self.fill, where=invalid[..., None])
         return out, ~invalid
+
+    def _invalid(self, region: Region, missing: MissingMask | None) -> Array | None:
+        """Return a mask of the pixels of `region` without a value; None if all have one."""
+        if missing is None:
+            return None
+        needed, between = missing.needed_by(self.axes, region), gutters_of(self, 0, region)
+        if between is None or not between.any():
+            return needed
+        return between if needed is None else np.asarray(needed | between)
+
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return whether the centres of these pixels lie in gutters of the parent."""
+        y, x = (
+            np.minimum((index + 0.5) * scale, size - 1).astype(np.int64)
+            for index, scale, size in zip(
+                (rows, columns), self.placement.scale, self.parent.levels[0].shape, strict=True
+            )
+        )
+        return self.parent.gutters(y, x)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` that need pixels of a hole of the parent."""
@@ -282,7 +302,13 @@ class ResizedSource(DerivedSource):
 
         def read(strip: Region) -> Array:
             pixels, valid = self.parent.read_valid(self.from_level, strip)
-            return pixels if valid is None else missing.add(strip, pixels, valid)
+            if valid is not None:
+                between = gutters_of(self.parent, self.from_level, strip)
+                if between is not None:  # its fill is resampled like a colour
+                    valid = valid | between
+            if valid is None or valid.all():
+                return pixels
+            return missing.add(strip, pixels, valid)
 
         return read
 

@@ -1,12 +1,12 @@
-"""A stored level of an image as an image of its own."""
+"""A stored level as an image of its own, in full or reduced while it is decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dask_slides.core.bad_tiles import MissingRegion
-from dask_slides.core.geometry import Placement, Region
+from dask_slides.core.bad_tiles import MissingRegion, missing_within
+from dask_slides.core.geometry import Placement, Region, reduced_size
 from dask_slides.core.source import DerivedSource, Level, Source
 from dask_slides.core.types import Array
 
@@ -87,4 +87,59 @@ class LevelSource(DerivedSource):
 
     def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level of the parent and `region`."""
+        return self.window(level, region)
+
+
+@dataclass(frozen=True)
+class ReducedLevelSource(DerivedSource):
+    """A level of `parent` that is reduced by `factor` while it is decoded."""
+
+    parent: Source
+    number: int
+    factor: int
+
+    @property
+    def layer_name(self) -> str:
+        """The name of the graph layer, "level"."""
+        return "level"
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """One level."""
+        level, factor = self.parent.levels[self.number], self.factor
+        height, width = (reduced_size(n, factor) for n in level.shape)
+        tile = level.tile[0] // factor, level.tile[1] // factor
+        return (Level((height, width), (1.0, 1.0), tile),)
+
+    @property
+    def operation(self) -> str:
+        """The operation, such as "level 1 decoded at 1/2"."""
+        return f"level {self.number} decoded at 1/{self.factor}"
+
+    @property
+    def placement(self) -> Placement:
+        """The placement on level 0 of the parent."""
+        whole, own = self.parent.levels[0].shape, self.levels[0].shape
+        return Placement((whole[0] / own[0], whole[1] / own[1]))
+
+    def window(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level of the parent, and what `region` covers of it."""
+        full = Region(*(n * self.factor for n in (region.y, region.x, region.height, region.width)))
+        return self.number, full.intersect(Region(0, 0, *self.parent.levels[self.number].shape))
+
+    def read(self, level: int, region: Region) -> Array:
+        """Read `region` of the parent, reduced."""
+        return self.parent.read_reduced(self.number, self.factor, region)
+
+    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return the holes of the parent, reduced."""
+        found = self.parent.holes(*self.window(level, region))
+        return missing_within(found, region, self.factor)
+
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Return 0: the pixels of the parent are passed on."""
+        return 0
+
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level of the parent, and what `region` covers of it."""
         return self.window(level, region)

@@ -157,7 +157,7 @@ def _lengths_over_array(
     lengths: list[int] = []
     last: list[tuple[int, int]] = []
     for y, x in yx.tolist():
-        touched = blocks.touched(*root_spans(source, 0, Region(y, x, *tile)))
+        touched = blocks.touched(root_spans(source, 0, Region(y, x, *tile)))
         if lengths and touched == last and lengths[-1] < most:
             lengths[-1] += 1
         else:

@@ -42,17 +42,17 @@ class FoundTissue(EqualByFields):
 
 
 def find_in_slide(
-    source: Source, shape: tuple[int, int], mpp: float | None, detector: MaskDetector
+    small: Source, shape: tuple[int, int], mpp: float | None, detector: MaskDetector
 ) -> da.Array:
-    """Return a lazy array (1, 1, 1) whose item is the `FoundTissue` of the slide.
+    """Return a lazy array (1, 1, 1) whose item is the `FoundTissue` of a slide of `shape`.
 
-    A picture of `shape` is read in parallel; one task finds the tissue in it.
+    Its picture `small` is read in parallel; one task finds the tissue in it.
     """
-    overview = overview_blocks(source, shape)
+    overview = overview_blocks(small)
     name = f"find-tissue-{tokenize(overview.name, mpp, detector)}"
     meta = np.empty((0, 0, 0), object)
     return da.map_blocks(
-        _find_block, overview.rechunk(overview.shape), mpp, detector, source.levels[0].shape,
+        _find_block, overview.rechunk(overview.shape), mpp, detector, shape,
         chunks=((1,), (1,), (1,)), dtype=object, meta=meta, name=name,
     )  # fmt: skip
 

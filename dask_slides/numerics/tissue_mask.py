@@ -128,13 +128,22 @@ def grid_areas(values: Array, mask: TissueMask, rows: Integers, columns: Integer
 
 def _sums(values: Array, edges: Integers, spans: Integers) -> Integers:
     """Return the sums of the rows of `values`, times their heights, over each of `spans`."""
-    if not len(values):
+    points = np.unique(np.clip(spans, edges[0], edges[-1]))
+    if len(points) < 2 or not values.size:
         return np.zeros((len(spans), values.shape[1]), np.int64)
-    total = np.zeros((len(values) + 1, values.shape[1]), np.int64)
-    np.cumsum(values * np.diff(edges)[:, None], axis=0, out=total[1:])
-    index, rest = _positions(edges, spans)
-    sums = total[index] + values[index] * rest[..., None]
-    return np.asarray(sums[:, 1] - sums[:, 0])
+    # rows are divided at the points, summed between them, and summed up from the first point
+    cuts = np.union1d(points, edges[(edges > points[0]) & (edges < points[-1])])
+    rows = np.searchsorted(edges, cuts[:-1], side="right") - 1
+    heights = np.diff(cuts)[:, None]
+    starts = np.searchsorted(cuts, points[:-1])
+    if (heights == heights[0]).all():
+        parts = np.add.reduceat(values[rows], starts, axis=0, dtype=np.int64) * heights[0]
+    else:
+        parts = np.add.reduceat(values[rows] * heights, starts, axis=0)
+    total = np.zeros((len(points), values.shape[1]), np.int64)
+    np.cumsum(parts, axis=0, out=total[1:])
+    first, last = np.searchsorted(points, np.clip(spans, points[0], points[-1])).T
+    return np.asarray(total[last] - total[first])
 
 
 def _positions(edges: Integers, points: Integers) -> tuple[Integers, Integers]:

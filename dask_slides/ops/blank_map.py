@@ -686,16 +686,11 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
     if not grid.rows * grid.cols:
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
     size = slide.shape[:2]
-    shape = overview_shape(size, slide.mpp_yx, detector.mpp)
-    mpp = None if slide.mpp is None else slide.mpp * size[0] / shape[0]
-    found = find_in_slide(slide.source, shape, mpp, detector)
-    small = overview_source(slide.source, shape)
-    return replace(
-        empty,
-        areas=area_blocks(found, grid),
-        found=found,
-        task_bytes=overview_bytes(small, shape),
-    )
+    small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
+    mpp = None if slide.mpp is None else slide.mpp * size[0] / small.levels[0].shape[0]
+    found = find_in_slide(small, size, mpp, detector)
+    areas = area_blocks(found, grid)
+    return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))
 
 
 def map_from_mask(

@@ -10,6 +10,7 @@ from typing import Any
 from dask_slides.core.geometry import level_size
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.resized import ResizedSource
+from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 from dask_slides.numerics.kernels import kernel_named
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
@@ -172,6 +173,8 @@ def level0_reduction(image: Slide) -> int:
     It is 1 for level 0 in full, and 0 if a smaller stored level is read instead.
     """
     source = image.source
-    if not isinstance(source, ResizedSource):
-        return 1
-    return 0 if source.from_level else source.factor
+    if isinstance(source, ResizedSource):
+        return 0 if source.from_level else source.factor
+    if isinstance(source, LevelSource | ReducedLevelSource) and source.number:
+        return 0
+    return source.factor if isinstance(source, ReducedLevelSource) else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import Region, bounds
-from dask_slides.core.source import Level, Source, Span
+from dask_slides.core.source import Level, Source, Span, Spans
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.runtime.scheduler import compute
@@ -39,17 +39,22 @@ class BlocksSource(Source):
         across = _overlapping(self.columns, *columns)
         return [(i, j) for i in _overlapping(self.rows, *rows) for j in across]
 
-    def touched(self, rows: list[Span], columns: list[Span]) -> list[tuple[int, int]]:
+    def touched(self, spans: list[Spans]) -> list[tuple[int, int]]:
         """Return the blocks that hold any pixel of these rows and columns, in order."""
-        down, across = _joined(rows), _joined(columns)
-        pairs = [pair for y in down for x in across for pair in self._indices(y, x)]
+        pairs = [
+            pair
+            for rows, columns in spans
+            for y in _joined(rows)
+            for x in _joined(columns)
+            for pair in self._indices(y, x)
+        ]
         return list(dict.fromkeys(pairs))
 
-    def nbytes(self, rows: list[Span], columns: list[Span]) -> int:
+    def nbytes(self, spans: list[Spans]) -> int:
         """Return the size in bytes of the blocks that `touched` returns."""
         sizes = (
             (self.rows[i + 1] - self.rows[i]) * (self.columns[j + 1] - self.columns[j])
-            for i, j in self.touched(rows, columns)
+            for i, j in self.touched(spans)
         )
         return sum(sizes) * self.channels * self.dtype.itemsize
 
@@ -68,6 +73,11 @@ class BlocksSource(Source):
             part = block.intersect(region)
             out[part.slices(region.y, region.x)] = self.blocks[i, j][part.slices(y, x)]
         return out
+
+    def gather(self, level: int, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
+        """Yield the regions one by one: reading some together would not save any decoding."""
+        for number, region in enumerate(regions):
+            yield number, region, self.read(level, region)
 
 
 def _joined(spans: list[Span]) -> list[Span]:

@@ -12,6 +12,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
+from dask_slides.core.layout import GridLayout
 from dask_slides.core.source import Source, placement_of, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
@@ -113,24 +114,20 @@ def write_slide(
     label = None
     if blank_map is not None:
         blank_map = blank_map.compute()
-        rows, columns = (Intervals((0,), (n,)) for n in blank_map.grid.shape)
-        height, width = slide.shape[:2]
-        factors = (rows.length / height, columns.length / width)
-        label = tissue_label(blank_map, rows, columns, factors)
+        whole = blank_map.grid.shape
+        layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
+        factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
+        label = tissue_label(blank_map, layout, factors)
     return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
-    """Write a cut-off: image, tissue label, blank map, and its rows and columns of the source."""
-    facts = {
-        "kind": "cutoff",
-        "source": cut.image.name,
-        "source_shape": list(cut.source_shape),
-        "rows": [list(pair) for pair in zip(cut.rows.starts, cut.rows.stops, strict=True)],
-        "columns": [list(pair) for pair in zip(cut.columns.starts, cut.columns.stops, strict=True)],
-        "factors": list(cut.factors),
-    }
-    label = tissue_label(cut.blank_map, cut.rows, cut.columns, cut.factors)
+    """Write a cut-off: image, tissue label, blank map, and the way back to its source.
+
+    The attributes have the kind "cutoff", and the facts that `mapping_from_json` describes.
+    """
+    facts = {"kind": "cutoff", "source": cut.image.name, **cut.mapping.to_json()}
+    label = tissue_label(cut.blank_map, cut.layout, cut.factors)
     return _write_store(
         _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from dask_slides.core.geometry import Region
-from dask_slides.core.intervals import Intervals
+from dask_slides.core.layout import Layout
 from dask_slides.core.types import Array
 from dask_slides.numerics.tissue_mask import MISSING, TISSUE, TissueMask
 from dask_slides.ops.blank_map import BlankMap
@@ -47,15 +48,21 @@ class PackedMask:
         kinds = np.zeros((len(y), len(x)), np.uint8)
         for bits, value in ((self.tissue, TISSUE), (self.missing, MISSING)):
             if bits and kinds.size:
-                kinds[self._unpacked(bits, rows)[:, columns]] = value
+                kinds[self._unpacked(bits, rows, columns)] = value
         return kinds
 
-    def _unpacked(self, bits: bytes, rows: Array) -> Array:
-        """Return some rows as booleans; only these are unpacked."""
-        packed = np.frombuffer(zlib.decompress(bits), np.uint8).reshape(self.shape[0], -1)
+    def _unpacked(self, bits: bytes, rows: Array, columns: Array) -> Array:
+        """Return some rows and columns as booleans; only these rows are unpacked."""
+        packed = np.frombuffer(_decompressed(bits), np.uint8).reshape(self.shape[0], -1)
         used, index = np.unique(rows, return_inverse=True)
         unpacked = np.unpackbits(packed[used], axis=1, count=self.shape[1])
-        return np.asarray(unpacked[index].astype(bool))
+        return np.asarray(unpacked[np.ix_(index, columns)].view(bool))
+
+
+@lru_cache(maxsize=8)
+def _decompressed(data: bytes) -> bytes:
+    """Return the bytes; kept, as an image of islands asks for many parts."""
+    return zlib.decompress(data)
 
 
 def _packed(values: Array) -> bytes:
@@ -64,7 +71,7 @@ def _packed(values: Array) -> bytes:
 
 def _positions(sizes: bytes, points: Array) -> Array:
     """Return the row or column of the mask that holds each point."""
-    ends = np.cumsum(np.frombuffer(zlib.decompress(sizes), np.int64))
+    ends = np.cumsum(np.frombuffer(_decompressed(sizes), np.int64))
     return np.minimum(np.searchsorted(ends, points, side="right"), len(ends) - 1)
 
 
@@ -72,8 +79,8 @@ def _positions(sizes: bytes, points: Array) -> Array:
 class TissueLabel:
     """Label each pixel of an image by the pixel of a mask that holds its centre."""
 
-    rows: Intervals
-    columns: Intervals
+    layout: Layout
+    """Where the pixels of the image lie on the source."""
     factors: tuple[float, float]
     """Source pixels per image pixel, along y and x."""
     mask: PackedMask
@@ -85,23 +92,23 @@ class TissueLabel:
 
     def pixels(self, level: int, region: Region) -> Array:
         """Return the label of `region` of `level`, (h, w) uint8: 1 tissue, 2 unknown."""
-        rows = self._source(0, region.y, region.stop_y, level)
-        columns = self._source(1, region.x, region.stop_x, level)
-        return self.mask.at(rows, columns)
+        y = self._centres(0, region.y, region.stop_y, level)
+        x = self._centres(1, region.x, region.stop_x, level)
+        out = np.zeros((region.height, region.width), np.uint8)
+        for rows, columns, source_y, source_x in self.layout.lines(y, x):
+            out[rows, columns] = self.mask.at(source_y, source_x)
+        return out
 
-    def _source(self, axis: int, start: int, stop: int, level: int) -> Array:
-        """Return where in the source the centres of rows or columns of a level lie."""
-        intervals = (self.rows, self.columns)[axis]
+    def _centres(self, axis: int, start: int, stop: int, level: int) -> Array:
+        """Return the centres of the rows or columns of a level, in pixels of the layout."""
         centre = (np.arange(start, stop) + 0.5) * 2**level * self.factors[axis]
         # the centre of a partial last pixel of a level may lie beyond the image
-        return intervals.to_source(np.minimum(centre, np.nextafter(intervals.length, 0)))
+        return np.asarray(np.minimum(centre, np.nextafter(self.layout.shape[axis], 0)))
 
 
-def tissue_label(
-    blank_map: BlankMap, rows: Intervals, columns: Intervals, factors: tuple[float, float]
-) -> TissueLabel:
-    """Return the label of an image that is made of these `rows` and `columns` of the source.
+def tissue_label(blank_map: BlankMap, layout: Layout, factors: tuple[float, float]) -> TissueLabel:
+    """Return the label of an image with this `layout` of the parts of its source.
 
     It shows the mask of the blank map; for detectors of statistics these are its tiles.
     """
-    return TissueLabel(rows, columns, factors, PackedMask.of(blank_map.mask))
+    return TissueLabel(layout, factors, PackedMask.of(blank_map.mask))

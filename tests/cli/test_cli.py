@@ -73,6 +73,15 @@ def test_cutoff_keeps_the_rows_with_tissue(run):
     assert facts["gain"] == pytest.approx(2)
 
 
+def test_cutoff_places_islands(run, folder):
+    words = ["cutoff", "slide.tif", "islands.ome.zarr", "--tile-size", 100, "--downsample", 2]
+    assert run(*words, "--layout", "islands").exit_code == 0
+    cut = ds.cutoff_resize(folder / "slide.tif", tile_size=100, downsample=2, layout="islands")
+    written = ds.open_slide(folder / "islands.ome.zarr").data.compute()
+    np.testing.assert_array_equal(written, cut.image.data.compute())
+    assert run(*words, "--layout", "rows").exit_code == 2
+
+
 def test_pack_and_crops_write_packs(run, folder):
     words = ["pack", "slide.tif", "p.tiles.zarr", "--tile-size", 100, "--top-k", 3]
     assert run(*words).exit_code == 0

@@ -136,6 +136,28 @@ def test_blocks_between_the_pieces_of_a_cutoff_are_not_computed():
     assert sorted(computed) == [(0, 1), (9, 1)]
 
 
+@pytest.mark.parametrize("downsample", [1, 2])
+def test_blocks_between_islands_are_not_computed(downsample):
+    image = noise(1000, 400, 3)
+    computed = []
+    array = recorded(image, (100, 100), computed)
+    found = ds.blank_map(image, tile_size=50).compute()
+    blank = np.ones((20, 8), bool)
+    blank[0, 1] = blank[1, 2] = blank[19, 7] = False  # two diagonal cells, and one far away
+    options = {"downsample": downsample, "blank_map": replace(found, blank=blank)}
+    cut = ds.cutoff_resize(array, **options, layout="islands").image
+    expected = ds.cutoff_resize(image, **options, layout="islands").image
+    assert cut.data.npartitions == 1
+    assert np.array_equal(cut.data.compute(scheduler="sync"), expected.data.compute())
+    assert sorted(computed) == [(0, 0), (0, 1), (9, 3)]
+    if downsample > 1:  # pixels of gutters need their neighbours
+        return
+    gutter = np.argwhere((np.asarray(cut) == 255).all(axis=-1))[0]
+    pixel = cut.to_dask(chunks=1).blocks[tuple(gutter)]
+    del computed[:]
+    assert (pixel.compute(scheduler="sync") == 255).all() and not computed
+
+
 def test_tiles_of_the_same_source_blocks_are_one_task():
     computed = []
     pack = ds.pack_tiles(recorded(noise(240, 240, 3), (120, 80), computed), tile_size=40)

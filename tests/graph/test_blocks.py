@@ -95,7 +95,7 @@ def test_resize_of_the_atlas(atlas, scale):
 def test_cutoff_of_the_atlas(atlas, atlas_map, scale):
     cut = ds.cutoff_resize(atlas, blank_map=atlas_map, **SCALES[scale])
     check(cut.image.data)
-    assert cut.rows.length < ATLAS
+    assert cut.layout.rows.length < ATLAS
 
 
 @pytest.mark.parametrize("chunks", [None, 5000, (4096, 8192)])
@@ -126,7 +126,7 @@ def test_writing_the_atlas(atlas, atlas_map):
         cut = ds.cutoff_resize(image if image is atlas else atlas, blank_map=atlas_map)
         for slide, label in [
             (image, None),
-            (cut.image, tissue_label(atlas_map, cut.rows, cut.columns, cut.factors)),
+            (cut.image, tissue_label(atlas_map, cut.layout, cut.factors)),
         ]:
             plan = plan_that_fits(slide)
             parts = (plan, plan.stages[0], slide.source, "/nowhere", label, slide.dtype)

@@ -200,7 +200,7 @@ def test_a_cutoff_decodes_only_its_tiles_once_and_reduced(path, counting):
 @pytest.mark.parametrize(("tile", "factor"), [(500, 4), (510, 2), (501, 1)])
 def test_a_cut_is_reduced_if_it_divides_no_pixel(path, tile, factor):
     cut = ds.cutoff_resize(path, downsample=10, blank_map=map_with_a_gap(path, tile))
-    assert cut.rows.length < SIDE
+    assert cut.layout.rows.length < SIDE
     assert cut.image.source.factor == factor
 
 

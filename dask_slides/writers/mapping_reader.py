@@ -1,0 +1,41 @@
+"""Read from a written cut-off how its coordinates belong to those of its source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_slides.core.layout import CutoffMapping, mapping_from_json
+from dask_slides.errors import SlideFormatError
+from dask_slides.readers.remote.object_store import open_group
+from dask_slides.writers.store.attributes import absolute_path, read_own_attributes
+
+
+def open_mapping(path: Any) -> CutoffMapping:
+    """Return the coordinates of a written cut-off and of its source; no pixel is read.
+
+    Parameters
+    ----------
+    path : str or path
+        A store that `write` made of a Cutoff, or its address.
+
+    Returns
+    -------
+    CutoffMapping
+        With `to_source` and `from_source`, which convert the same points as those of the Cutoff.
+
+    Raises
+    ------
+    SlideFormatError
+        The store is not a cut-off, or its attributes are damaged.
+    """
+    address = absolute_path(path)
+    facts = read_own_attributes(address)
+    if facts is None or facts.get("kind") != "cutoff":
+        raise SlideFormatError(f"{address}: not a cut-off; give a store written from a Cutoff")
+    try:
+        height, width = open_group(address)["0"].shape[-2:]
+        return mapping_from_json(facts, (int(height), int(width)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SlideFormatError(
+            f"{address}: its way back to the source cannot be read ({error!r}); write it again"
+        ) from error
