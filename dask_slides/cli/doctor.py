@@ -31,7 +31,10 @@ CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 
 @click.command("doctor")
 @click.option(
-    "--scheduler", metavar="WHERE", help="also connect to this scheduler, tcp://HOST:PORT"
+    "--scheduler",
+    metavar="WHERE",
+    show_default="none",
+    help="also connect to this scheduler, tcp://HOST:PORT",
 )
 @json_option
 @report_errors

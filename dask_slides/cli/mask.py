@@ -93,7 +93,9 @@ def _write_outlines(found: BlankMap, out: str, common: CommonOptions) -> None:
     path = found.to_geojson(out, overwrite=common.overwrite)
     count, share = len(found.polygons()), found.tissue_share
     facts = {"path": path, "outlines": count, "tissue_share": share}
-    print_result(common, facts, [f"{out}: {count:,} outlines, {share:.1%} of the area is tissue"])
+    outlines = "outline" if count == 1 else "outlines"
+    line = f"{out}: {count:,} {outlines}, {share:.1%} of the area is tissue"
+    print_result(common, facts, [line])
     exit_for_bad_tiles(found.bad_tiles)
 
 

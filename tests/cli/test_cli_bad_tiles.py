@@ -10,12 +10,13 @@ from click.testing import CliRunner
 import dask_slides as ds
 from dask_slides.cli import main
 
+STATISTICS = ["--detector", "contrast", "--ratio", "0.05"]
 COMMANDS = {
     "resize": ["resize", "SLIDE", "r.ome.zarr", "--downsample", "1.5"],
     "mask": ["mask", "SLIDE", "m.ome.zarr", "--tile-size", "50"],
     "cutoff": ["cutoff", "SLIDE", "c.ome.zarr", "--tile-size", "50"],
-    "pack": ["pack", "SLIDE", "p.tiles.zarr", "--tile-size", "40", "--ratio", "0.05"],
-    "crops": ["crops", "SLIDE", "k.tiles.zarr", "-n", "4", "--size", "40", "--ratio", "0.05"],
+    "pack": ["pack", "SLIDE", "p.tiles.zarr", "--tile-size", "40", *STATISTICS],
+    "crops": ["crops", "SLIDE", "k.tiles.zarr", "-n", "4", "--size", "40", *STATISTICS],
 }
 
 
