@@ -20,7 +20,7 @@ from dask_slides.cohort.results import (
     stored_result,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import BlankMaps, Step, picture_path, store_path
+from dask_slides.cohort.steps import BlankMaps, Step, picture_path, picture_reduction, store_path
 from dask_slides.errors import ClusterLostError, ResumeError, SlideError
 from dask_slides.plots import pictures
 from dask_slides.readers.remote.identity import Identity
@@ -165,8 +165,11 @@ def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
 
 def _reductions(job: SlideJob, done: Mapping[str, Any]) -> list[int]:
     """Return the reductions at which the remaining steps read level 0."""
-    remaining = (step for step in job.steps if done[step.name] is None)
-    return [factor for step in remaining for factor in step.reductions(job.slide)]
+    remaining = [step for step in job.steps if done[step.name] is None]
+    reductions = [factor for step in remaining for factor in step.reductions(job.slide)]
+    if any(step.draws for step in remaining):
+        reductions.append(picture_reduction(job.slide))
+    return reductions
 
 
 def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     obj, counts = step.build(job.slide, maps)
     recorded = attributes_to_record(job.parameters(step), counts)
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
-    picture = step.picture(obj, maps)
+    picture = step.picture(obj, maps) if step.draws else None
     try:
         step.write(obj, target)
     except ResumeError:  # the unfinished store has other parameters, so start again

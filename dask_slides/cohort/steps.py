@@ -92,6 +92,8 @@ class Step(ABC):
     """Suffix of the store name, after the name of the slide."""
     counts: ClassVar[tuple[str, ...]]
     """Names of its counts in the process list."""
+    draws: ClassVar[bool] = True
+    """Whether there is a picture beside the store."""
 
     @abstractmethod
     def check(self) -> None:
@@ -109,9 +111,9 @@ class Step(ABC):
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
 
-    def picture(self, obj: Any, maps: BlankMaps) -> Array | None:
-        """Return a picture of the object that `build` returned on the slide; None without one."""
-        return None
+    def picture(self, obj: Any, maps: BlankMaps) -> Array:
+        """Return a picture of the object that `build` returned on the slide."""
+        raise NotImplementedError(f"{self.name} draws nothing")
 
     def write(self, obj: Any, target: Target) -> None:
         """Write the object that `build` returned."""
@@ -196,6 +198,7 @@ class Resize(_Scaled):
     name: ClassVar[str] = "resize"
     suffix: ClassVar[str] = ".resize.ome.zarr"
     counts: ClassVar[tuple[str, ...]] = ("height", "width")
+    draws: ClassVar[bool] = False
 
     def estimate(self, slide: Slide) -> Estimate:
         """Estimate the step without reading pixels."""
@@ -369,6 +372,11 @@ def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tup
 def store_path(job: str, name: str, step: Step) -> str:
     """Return the path of the store of a step."""
     return os.path.join(job, name, name + step.suffix)
+
+
+def picture_reduction(slide: Slide) -> int:
+    """Return the reduction at which the picture of the slide reads level 0."""
+    return level0_reduction(resize(slide, max_size=PICTURE, gap=1.0))
 
 
 def picture_path(store: str) -> str:
