@@ -19,6 +19,7 @@ from dask_slides.numerics.detectors import (
     Saturation,
 )
 from dask_slides.numerics.mask_detectors import Tissue
+from dask_slides.numerics.onnx_detector import OnnxTissue
 from dask_slides.numerics.statistics import CellStats
 from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
 from dask_slides.ops.blank_map import BlankMap, blank_map
@@ -48,6 +49,7 @@ __all__ = [
     "Detector",
     "LabelImage",
     "Limits",
+    "OnnxTissue",
     "Otsu",
     "Saturation",
     "Slide",

@@ -11,8 +11,15 @@ from typing import Any, get_args
 import click
 
 from dask_slides.core.grid import Edge
-from dask_slides.errors import SlideArgumentError
-from dask_slides.numerics.detectors import DETECTORS, Contrast, Detector, checked_detector
+from dask_slides.errors import SlideArgumentError, SlideError
+from dask_slides.numerics.detectors import (
+    DETECTORS,
+    ONNX,
+    Contrast,
+    Detector,
+    checked_detector,
+    detector_names,
+)
 from dask_slides.numerics.kernels import KERNELS
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import MIN_TISSUE, TILE_PX, TILE_UM, BlankMap
@@ -169,11 +176,24 @@ def scale_options(command: Command) -> Command:
     return _scale_options(run)
 
 
+class DetectorName(click.Choice[str]):
+    """The name of a detector of this package or another one, or the path of an ONNX model."""
+
+    name = "detector"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name as it is given."""
+        if value in DETECTORS or not (value.endswith(ONNX) or value in detector_names()):
+            return super().convert(value, param, ctx)
+        return str(value)
+
+
 def detector_options(prefix: str = "") -> Decorator:
     """Add the options of a detector, and pass it to the command as `detector`."""
     options = add_options(
-        click.option(f"--{prefix}detector", type=click.Choice(list(DETECTORS)), default="tissue",
-                     help="method that finds blank tiles"),
+        click.option(f"--{prefix}detector", type=DetectorName(list(DETECTORS)),
+                     default="tissue",
+                     help="method that finds blank tiles, or the path of an ONNX model"),
         click.option(f"--{prefix}ratio", type=float, show_default="0.05",
                      help="for contrast: a tile is blank if std <= ratio * mean"),
     )  # fmt: skip
@@ -188,9 +208,12 @@ def detector_options(prefix: str = "") -> Decorator:
                     f"the detector {name} has no ratio; use --{prefix}detector contrast",
                     param_hint=f"--{prefix}ratio",
                 )
+            try:
+                detector = checked_detector(name) if ratio is None else Contrast(ratio)
+            except SlideError as error:
+                raise click.BadParameter(str(error), param_hint=f"--{prefix}detector") from None
             # operations compare with the default itself to know whether a detector is given
-            detector = DEFAULT_DETECTOR if name == "tissue" else checked_detector(name)
-            detector = detector if ratio is None else Contrast(ratio)
+            detector = DEFAULT_DETECTOR if detector == DEFAULT_DETECTOR else detector
             return command(**{names[0]: detector}, **kwargs)
 
         return options(run)

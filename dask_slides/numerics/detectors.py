@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import SlideArgumentError, SlideError
 from dask_slides.numerics.histograms import BINS
 from dask_slides.numerics.mask_detectors import Background, MaskDetector, Tissue, check_background
+from dask_slides.numerics.onnx_detector import OnnxTissue
 from dask_slides.numerics.statistics import CellStats
 
 Mask = NDArray[np.bool_]
@@ -288,7 +290,7 @@ class _Group(_BaseDetector):
         if not self.detectors:
             raise SlideArgumentError(f"{type(self).__name__} has no detectors; give at least one")
         for one in self.detectors:
-            _require_detector(one)
+            _require_detector(one, one)
             if isinstance(one, MaskDetector):
                 raise SlideArgumentError(
                     f"{one!r} finds a mask and cannot be combined with statistics of tiles; "
@@ -340,19 +342,62 @@ DETECTORS: dict[str, Any] = {
 }
 """Detectors by their names on the command line. Add new detectors here."""
 
+ONNX = ".onnx"
+"""End of the paths of ONNX models."""
+
+ENTRY_POINTS = "dask_slides.detectors"
+"""Group of the entry points by which other packages add detectors.
+
+An entry point has the name of a detector, and refers to a class or function that returns it when
+called without arguments. The names of `DETECTORS` cannot be replaced."""
+
+
+def detector_names() -> list[str]:
+    """Return the names of all detectors, those that other packages add last."""
+    others = {one.name for one in entry_points(group=ENTRY_POINTS)}
+    return [*DETECTORS, *sorted(others - set(DETECTORS))]
+
 
 def checked_detector(detector: Any) -> Detector:
-    """Return `detector`, or the one with that name; raise SlideArgumentError if there is none."""
-    if isinstance(detector, str) and detector in DETECTORS:
-        return DETECTORS[detector]()  # type: ignore[no-any-return]
-    _require_detector(detector)
-    return detector  # type: ignore[no-any-return]
+    """Return `detector`, or the one with that name; raise SlideArgumentError if there is none.
+
+    The path of an ONNX model is a name too. For other names that are not in `DETECTORS`, the
+    `ENTRY_POINTS` of other packages are searched.
+    """
+    found = _detector_named(detector) if isinstance(detector, str) else detector
+    _require_detector(found, detector)
+    return found  # type: ignore[no-any-return]
 
 
-def _require_detector(detector: Any) -> None:
+def _detector_named(name: str) -> Any:
+    """Return the detector `name`, or the name itself if there is none."""
+    if name in DETECTORS:
+        return DETECTORS[name]()
+    return OnnxTissue(name) if name.endswith(ONNX) else _from_entry_point(name)
+
+
+def _from_entry_point(name: str) -> Any:
+    """Return what another package adds as the detector `name`; the name itself if none does."""
+    for one in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            return one.load()()
+        except SlideError:
+            raise
+        except Exception as error:
+            package = one.dist.name if one.dist else one.value
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise SlideArgumentError(
+                f"the detector {name!r} of the package {package} cannot be made: {reason}; "
+                "update or remove the package"
+            ) from error
+    return name
+
+
+def _require_detector(detector: Any, given: Any) -> None:
+    """Raise SlideArgumentError unless `detector` is one; `given` is what the user gave."""
     kinds = (StatisticsDetector, MaskDetector)
     if isinstance(detector, type) or not isinstance(detector, kinds):
         raise SlideArgumentError(
-            f"detector={detector!r} is not a detector; use Tissue(), Contrast(0.05), Otsu(), "
-            f"or a name: {', '.join(DETECTORS)}"
+            f"detector={given!r} is not a detector; use Tissue(), Contrast(0.05), Otsu(), "
+            f"or a name: {', '.join(detector_names())}"
         )

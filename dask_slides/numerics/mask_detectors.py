@@ -32,7 +32,11 @@ class Overview:
 
 @runtime_checkable
 class MaskDetector(Protocol):
-    """The protocol of detectors that find tissue in a picture."""
+    """The protocol of detectors that find tissue in a picture.
+
+    A detector for some slides only may have a method ``check(channels, dtype)``, which raises
+    SlideArgumentError for the others before anything is read.
+    """
 
     @property
     def mpp(self) -> float:

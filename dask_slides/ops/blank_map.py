@@ -682,6 +682,7 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
 
 
 def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankMap:
+    _check_pixels(slide, detector)
     empty = BlankMap(grid, detector, slide)
     if not grid.rows * grid.cols:
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
@@ -691,6 +692,15 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
     found = find_in_slide(small, size, mpp, detector)
     areas = area_blocks(found, grid)
     return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))
+
+
+def _check_pixels(slide: Slide, detector: MaskDetector) -> None:
+    check = getattr(detector, "check", None)  # optional in the protocol
+    if check is not None:
+        try:
+            check(slide.shape[2], slide.dtype)
+        except SlideArgumentError as error:
+            raise SlideArgumentError(f"{slide.name}: {error}") from None
 
 
 def map_from_mask(

@@ -1,10 +1,12 @@
 import colorsys
 import math
+import sys
 
 import dask.array as da
 import numpy as np
 import oracle
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.color import rgb2hsv
@@ -12,6 +14,7 @@ from skimage.filters import threshold_otsu
 from strategies import images, pixels, seeds, shapes, tiles
 
 import dask_slides as ds
+from dask_slides.cli import main
 from dask_slides.numerics.detectors import DETECTORS, Detector, checked_detector
 
 ratios = st.integers(0, 40).map(lambda k: k / 20)
@@ -277,7 +280,7 @@ def test_a_custom_detector_needs_no_base_class():
 @pytest.mark.parametrize("wrong", [None, 0.05, "otsus", ds.Contrast])
 def test_other_values_are_refused_with_a_solution(wrong):
     with pytest.raises(
-        ds.errors.SlideArgumentError, match=r"is not a detector; use Contrast\(0.05\)"
+        ds.errors.SlideArgumentError, match=r"is not a detector; use Tissue\(\), Contrast\(0.05\)"
     ):
         ds.blank_map(np.zeros((9, 9), np.uint8), detector=wrong)
 
@@ -307,3 +310,54 @@ def test_invalid_values_are_refused_in_one_line_with_a_solution(make):
     with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Install a package that adds the detectors spots, broken, none and contrast."""
+    (tmp_path / "spots_package.py").write_text(
+        "from dask_slides import Contrast\n"
+        "def spots(): return Contrast(0.123)\n"
+        "def none(): return 3\n"
+    )
+    info = tmp_path / "spots_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: spots-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[dask_slides.detectors]\nspots = spots_package:spots\nbroken = spots_package:broken\n"
+        "none = spots_package:none\ncontrast = spots_package:spots\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("spots_package", None)
+
+
+def test_other_packages_add_detectors(package):
+    assert checked_detector("contrast") == ds.Contrast()
+    assert "spots_package" not in sys.modules
+    image = da.zeros((8, 8, 3), dtype="u1")
+    assert ds.blank_map(image, tile_size=4, detector="spots").detector == ds.Contrast(0.123)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("broken", "spots-package cannot be made: AttributeError"),
+        ("none", "detector='none' is not a detector"),
+        ("nose", "saturation, broken, none, spots"),
+    ],
+)
+def test_detectors_of_other_packages_that_fail(package, name, text):
+    with pytest.raises(ds.errors.SlideArgumentError) as caught:
+        checked_detector(name)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_command_line_takes_detectors_of_other_packages(package, tmp_path):
+    path = ds.sample_slide(tmp_path / "slide.tif", shape=(256, 256), tile=128)
+    out = tmp_path / "mask.ome.zarr"
+    result = CliRunner().invoke(main, ["mask", str(path), str(out), "--detector", "spots"])
+    assert result.exit_code == 0, result.output
+    assert any("Contrast(ratio=0.123" in one.read_text() for one in out.rglob("zarr.json"))
+    result = CliRunner().invoke(main, ["mask", str(path), str(out), "--detector", "nose"])
+    assert result.exit_code == 2
