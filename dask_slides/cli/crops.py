@@ -56,7 +56,7 @@ def command(
     tissue = given_map(source, map_file, options["detector"])
     if common.dry_run:
         decides = tissue or options["detector"]
-        plan = plan_of_tiles(image, map_file or options["detector"], options["min_tissue"])
+        plan = plan_of_tiles(source, image, map_file or options["detector"], options["min_tissue"])
         print_estimate(common, estimate_tiles(options["n"], grid, image, source, decides), plan)
         return
     with scheduler(common, megapixels(source)):

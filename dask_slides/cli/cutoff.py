@@ -72,7 +72,7 @@ def command(
     found = found.with_min_tissue(min_tissue)
     check_output(out, common)
     if common.dry_run:
-        plan = plan_of_tiles(largest, map_file or detector, min_tissue)
+        plan = plan_of_tiles(source, largest, map_file or detector, min_tissue)
         print_estimate(common, estimate_image(largest, source, upper_bound=True), plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address

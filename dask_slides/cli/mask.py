@@ -27,6 +27,7 @@ from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.core.source import provenance
 from dask_slides.errors import OutputExistsError
 from dask_slides.graph.overview import overview_source
+from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
@@ -106,6 +107,9 @@ def _plan(found: BlankMap) -> dict[str, Any]:
     plan: dict[str, Any] = {"read_from": "level 0", "mpp": mpp, "detector": repr(detector)}
     if isinstance(detector, MaskDetector):
         small = overview_source(slide.source, own, detector.mpp)
-        plan["read_from"] = provenance(small, "level 0")
+        if isinstance(small, LevelSource | ReducedLevelSource):
+            plan["read_from"] = small.operation
+        else:
+            plan["read_from"] = provenance(small, "level 0")
         plan["min_tissue"] = found.min_tissue
     return plan

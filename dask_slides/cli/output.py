@@ -11,9 +11,8 @@ import click
 
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import CommonOptions
-from dask_slides.core.source import provenance
 from dask_slides.numerics.mask_detectors import MaskDetector
-from dask_slides.ops.pack import TilePack
+from dask_slides.ops.pack import TilePack, pack_attributes
 from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.runtime.buffer_pool import LIMIT
 from dask_slides.runtime.scheduler import check_memory
@@ -67,9 +66,15 @@ def print_pack(common: CommonOptions, path: str, out: str, pack: TilePack) -> No
     print_store(common, path, facts, line)
 
 
-def plan_of_tiles(image: Slide, detector: Any, min_tissue: float) -> dict[str, Any]:
+def plan_of_image(source: Slide, image: Slide) -> dict[str, Any]:
+    """Return what a dry run says about `image`, which is `source` at another scale."""
+    attributes = pack_attributes(source, image, (1, 1), "")
+    return {name: attributes[name] for name in ("read_from", "mpp")}
+
+
+def plan_of_tiles(source: Slide, image: Slide, detector: Any, min_tissue: float) -> dict[str, Any]:
     """Return what a dry run says about tiles of `image`: their source, scale and tissue."""
-    plan = {"read_from": provenance(image.source, "level 0"), "mpp": image.mpp}
+    plan = plan_of_image(source, image)
     plan["detector"] = detector if isinstance(detector, str) else repr(detector)
     decides = isinstance(detector, str | MaskDetector)  # detectors of statistics do it alone
     return plan | ({"min_tissue": min_tissue} if decides else {})

@@ -61,7 +61,7 @@ def command(
         count = grid.rows * grid.cols
         count = min(count, options["top_k"] or count)
         decides = tissue or options["detector"]
-        plan = plan_of_tiles(image, map_file or options["detector"], options["min_tissue"])
+        plan = plan_of_tiles(source, image, map_file or options["detector"], options["min_tissue"])
         print_estimate(common, estimate_tiles(count, grid, image, source, decides), plan)
         return
     with scheduler(common, megapixels(source)):

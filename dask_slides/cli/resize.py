@@ -13,10 +13,15 @@ from dask_slides.cli.options import (
     output_argument,
     scale_options,
 )
-from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
+from dask_slides.cli.output import (
+    check_output,
+    plan_of_image,
+    print_estimate,
+    print_store,
+    write_output,
+)
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
-from dask_slides.core.source import provenance
 from dask_slides.ops.resize import resize
 from dask_slides.ops.scale import check_not_enlarged, resize_arguments
 from dask_slides.plots.pictures import pixels_text
@@ -45,7 +50,7 @@ def command(
         check_not_enlarged(source, **scale)
     check_output(out, common)
     if common.dry_run:
-        plan = {"read_from": provenance(result.source, "level 0"), "mpp": result.mpp}
+        plan = plan_of_image(source, result)
         print_estimate(common, estimate_image(result, source), plan)
         return
     with scheduler(common, megapixels(source)):
