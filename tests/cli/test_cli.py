@@ -60,7 +60,8 @@ def test_info_prints_shape_levels_and_mpp(run):
     assert facts["mpp"] is None
     assert facts["levels"][0]["tile"] == [64, 64]
     assert "600 x 800 x 3 uint8" in run("info", "slide.tif").stdout
-    assert "0.5" in run("info", "slide.tif", "--slide-mpp", 0.5).stdout
+    assert facts["magnification"] is None
+    assert "mpp      0.5 µm, as at 20x\n" in run("info", "slide.tif", "--slide-mpp", 0.5).stdout
 
 
 def test_resize_writes_the_result_of_the_function(run, folder):
