@@ -138,13 +138,13 @@ ome_zarr_option = click.option(
 _scale_options = add_options(
     click.option("--downsample", type=float, show_default="1, 2, 5 or 10, by the longest side",
                  help="how many times smaller"),
-    click.option("--mpp", type=float, show_default="by downsample",
+    click.option("--mpp", type=float, show_default="from --downsample",
                  help="micrometres per pixel of the result"),
-    click.option("--magnification", type=float, show_default="by downsample",
+    click.option("--magnification", type=float, show_default="from --downsample",
                  help="of the objective, such as 20 for 0.5 micrometres per pixel"),
-    click.option("--max-size", type=int, show_default="by downsample",
+    click.option("--max-size", type=int, show_default="from --downsample",
                  help="longest side of the result in pixels"),
-    click.option("--shape", type=(int, int), show_default="by downsample",
+    click.option("--shape", type=(int, int), show_default="from --downsample",
                  help="height and width of the result"),
     click.option("--kernel", type=click.Choice(list(KERNELS)), default="lanczos",
                  help="resampling kernel"),
@@ -248,11 +248,11 @@ def tile_scale_options(prefix: str = "") -> Decorator:
     """Add the scale of tiles, and the share of tissue in them."""
     usual = f"{USUAL_MPP:g} if the slide is finer, else that of the slide"
     return add_options(
-        click.option(f"--{prefix}downsample", type=float, show_default="by mpp",
+        click.option(f"--{prefix}downsample", type=float, show_default=f"from --{prefix}mpp",
                      help="how many times smaller"),
         click.option(f"--{prefix}mpp", type=float, show_default=usual,
                      help="micrometres per pixel of the tiles"),
-        click.option(f"--{prefix}magnification", type=float, show_default="by mpp",
+        click.option(f"--{prefix}magnification", type=float, show_default=f"from --{prefix}mpp",
                      help="of the objective, such as 20 for 0.5 micrometres per pixel"),
         click.option(f"--{prefix}min-tissue", type=click.FloatRange(0, 1), default=0.5,
                      help="smallest share of the area of a tile that is tissue"),
