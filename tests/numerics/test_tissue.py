@@ -182,6 +182,14 @@ def test_bright_field_of_other_types(dtype):
     assert overlap(found, truth) > 0.95
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_pictures_show_tissue_by_its_darkness(channels):
+    truth = disc()
+    grey = photographed(stained(truth)).mean(axis=2).round().astype(np.uint8)
+    picture = np.repeat(grey[..., None], channels, axis=2)
+    assert overlap(find_tissue(picture, mpp=8, background="bright"), truth) > 0.95
+
+
 @pytest.mark.parametrize("background", ["bright", "dark", None])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("shape", [(1, 1), (20, 20), (1, 300), (3, 2)])
