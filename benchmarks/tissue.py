@@ -219,7 +219,8 @@ def chosen(given: argparse.Namespace) -> Iterator[Labelled]:
     """Yield the real images, if there is a folder of them, and the made ones."""
     groups = given.only or ["real", *GROUPS]
     own = real(given.data) if given.data and "real" in groups else iter(())
-    return chain(own, *(generated(group) for group in groups if group in GROUPS))
+    made = (generated(group, given.seed) for group in groups if group in GROUPS)
+    return chain(own, *made)
 
 
 def main() -> int:

@@ -46,11 +46,11 @@ class Labelled:
     """Size of a pixel in µm."""
 
 
-def generated(group: str | None = None) -> Iterator[Labelled]:
-    """Yield the made images, or those of one group."""
+def generated(group: str | None = None, seed: str = "") -> Iterator[Labelled]:
+    """Yield the made images, or those of one group; another `seed` makes other images."""
     for name, (count, make) in GROUPS.items():
         for number in range(count if group in (None, name) else 0):
-            rng = np.random.default_rng(zlib.crc32(f"{name}-{number}".encode()))
+            rng = np.random.default_rng(zlib.crc32(f"{seed}{name}-{number}".encode()))
             image, label = make(rng, number)
             mpp = (8.0, 8.0, 7.0, 8.0, 10.0, None)[number % 6]
             yield Labelled(f"{name}-{number}", name, image, label, mpp)

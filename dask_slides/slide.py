@@ -42,6 +42,8 @@ from dask_slides.runtime.scheduler import compute
 Mpp = float | Sequence[float] | None
 """Micrometres per pixel: one number, or (y, x)."""
 
+MAGNIFICATIONS = ((0.16, 80.0), (0.2, 60.0), (0.3, 40.0), (0.6, 20.0), (1.2, 10.0), (2.4, 5.0))
+"""Micrometres per pixel below which scanners name each magnification; they vary around 10 / it."""
 ARRAY_LIMIT = 4 * 2**30
 """Bytes up to which ``np.asarray(slide)`` computes all pixels."""
 
@@ -105,6 +107,17 @@ class Slide:
     def mpp(self) -> float | None:
         """Micrometres per pixel of level 0: the mean of both axes; None if not known."""
         return None if self.mpp_yx is None else sum(self.mpp_yx) / 2
+
+    @property
+    def magnification(self) -> float | None:
+        """Magnification of an objective with this pixel size, such as 20.0; None if not known.
+
+        It follows from `mpp`: 80 below 0.16 µm, 60 below 0.2, 40 below 0.3, 20 below 0.6, 10 below
+        1.2, 5 below 2.4, and 10 / mpp above.
+        """
+        if self.mpp is None:
+            return None
+        return next((value for limit, value in MAGNIFICATIONS if self.mpp < limit), 10 / self.mpp)
 
     @property
     def properties(self) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """Compare checksums of pixels, masks and stores with golden.json, to detect unintended changes.
 
 After an intended change, which CHANGELOG must name, ``python tests/test_golden.py`` updates them.
+A change of the detector `Tissue` changes the part "tissue" only.
 """
 
 import functools
@@ -18,6 +19,7 @@ import tifffile
 import zarr
 
 import dask_slides as ds
+from dask_slides.graph.overview import overview_blocks, overview_source
 
 GOLDEN = Path(__file__).with_name("golden.json")
 REAL = (
@@ -62,7 +64,7 @@ def store(obj, folder, name, **options):
 
 
 def results(slide, folder):
-    """Return the checksums of all operations on `slide`."""
+    """Return the checksums of all operations on `slide` that no detector of masks decides."""
     found = {"read": digest(slide.data.compute())}
     side = min(slide.shape[:2])
     cell = max(16, side // 12)
@@ -79,14 +81,16 @@ def results(slide, folder):
             found[f"blank-{detector!r}"] = digest(blank.blank.compute(), blank.unknown.compute())
         except ds.SlideError as error:  # Saturation needs three channels
             found[f"blank-{detector!r}"] = type(error).__name__
-    blank = ds.blank_map(slide, tile_size=cell)
+    contrast = ds.Contrast(0.05)
+    blank = ds.blank_map(slide, tile_size=cell, detector=contrast)
     found["statistics"] = digest(blank.statistics.compute().view(np.uint8))
     image = ds.resize(slide, downsample=4)
-    cut = ds.cutoff_resize(slide, downsample=4, tile_size=cell)
+    cut = ds.cutoff_resize(slide, downsample=4, tile_size=cell, detector=contrast)
     dense = ds.Contrast(0.1)
     pack = ds.pack_tiles(slide, tile_size=cell, downsample=2, detector=dense)
-    best = ds.pack_tiles(slide, tile_size=48, stride=96, top_k=20, detector=dense)
-    crops = ds.random_crops(slide, n=12, size=40, seed=3, detector=dense)
+    full = {"downsample": 1, "detector": dense}
+    best = ds.pack_tiles(slide, tile_size=48, stride=96, top_k=20, **full)
+    crops = ds.random_crops(slide, n=12, size=40, seed=3, **full)
     found["cutoff"] = digest(cut.image.data.compute())
     for name, one in (("pack", pack), ("top", best), ("crops", crops)):
         found[name] = digest(np.asarray(one.tiles), one.y, one.x, one.score)
@@ -96,7 +100,35 @@ def results(slide, folder):
     found["store-cutoff"] = store(cut, folder, "cut.ome.zarr")
     found["store-map"] = store(blank.compute(), folder, "map.ome.zarr")
     found["store-pack"] = store(pack, folder, "pack.tiles.zarr")
+    small = overview_source(slide.source, slide.mpp_yx, 8.0)
+    found["overview"] = digest(overview_blocks(small).compute())
+    given = ds.blank_map(slide).with_blank(texture(37, 41, 1)[..., 0] < 150)
+    found |= of_map(slide, given, "given-")
+    found["given-store-map"] = store(given, folder, "given.ome.zarr")
     return found
+
+
+def of_map(slide, blank_map, prefix=""):
+    """Return the checksums of a computed blank map, and of what follows from it by default."""
+    side = min(64, *slide.shape[:2])
+    pack = ds.pack_tiles(slide, tile_size=side, min_tissue=0.3, blank_map=blank_map)
+    crops = ds.random_crops(slide, n=12, size=side // 2, seed=3, blank_map=blank_map)
+    cut = ds.cutoff_resize(slide, downsample=4, blank_map=blank_map)
+    found = {"map": digest(blank_map.areas, blank_map.blank, blank_map.unknown)}
+    for name, one in (("pack", pack), ("crops", crops)):
+        arrays = (np.asarray(one.tiles), one.y, one.x, one.score, one.tissue_fraction)
+        found[name] = digest(*arrays)
+    found["cutoff"] = digest(cut.image.data.compute())
+    return {f"{prefix}{name}": value for name, value in found.items()}
+
+
+def results_of_tissue(slide):
+    """Return the checksums of the default detector, and of what it decides.
+
+    A change of the detector changes all of them, and no others.
+    """
+    found = ds.blank_map(slide).compute()
+    return {"mask": digest(found.mask.kinds, found.mask.grey)} | of_map(slide, found)
 
 
 def texture(height, width, channels=3, top=200, seed=0):
@@ -137,6 +169,16 @@ def golden():
     return json.loads(GOLDEN.read_text())
 
 
+def stained_and_dark():
+    """Return slides with tissue: a stained section on glass, and fluorescence on dark ground."""
+    depth = 200 - texture(400, 500)[..., :1]
+    stained = 240 - depth * np.array([2, 5, 3]) // 5
+    y, x = np.mgrid[:400, :500]
+    light = 400 + (200 - texture(400, 500, 2)) * 100 + (7 * y + 13 * x)[..., None] % 89
+    pairs = (("stained", stained.astype(np.uint8)), ("dark", light.astype(np.uint16)))
+    return {name: ds.from_dask(image, mpp=4.0) for name, image in pairs}
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return dict(made(tmp_path_factory.mktemp("golden")))
@@ -163,11 +205,25 @@ def test_results_of_a_dask_array_have_not_changed(files, tmp_path):
     assert found == golden()["array"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if "TCGA" in n else n for n in REAL]
-)
+REAL_NAMES = [pytest.param(n, marks=pytest.mark.slow) if "TCGA" in n else n for n in REAL]
+
+
+@pytest.mark.parametrize("name", REAL_NAMES)
 def test_results_of_real_slides_have_not_changed(test_data, name, tmp_path):
     check_golden(ds.open_slide(test_data / "slides" / name), name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["stained", "dark"])
+def test_tissue_of_generated_images_has_not_changed(name, sync):
+    slide = stained_and_dark()[name]
+    assert 0.2 < ds.blank_map(slide).tissue_share < 0.6  # the two rectangles are 0.34 of the area
+    assert results_of_tissue(slide) == golden()["tissue"][name]
+
+
+@pytest.mark.parametrize("name", REAL_NAMES)
+def test_tissue_of_real_slides_has_not_changed(test_data, name, sync):
+    slide = ds.open_slide(test_data / "slides" / name)
+    assert results_of_tissue(slide) == golden()["tissue"][name]
 
 
 def compute_all():
@@ -183,7 +239,9 @@ def compute_all():
             folder = Path(top, f"of-{name}")
             folder.mkdir()
             found[name] = results(slide, folder)
-    return found
+        with_tissue = stained_and_dark() | {name: slides[name] for name in REAL}
+        tissue = {name: results_of_tissue(slide) for name, slide in with_tissue.items()}
+    return found | {"tissue": tissue}
 
 
 if __name__ == "__main__":

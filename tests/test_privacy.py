@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from PIL import Image
 
 import dask_slides as ds
 from dask_slides.cli import main
@@ -49,7 +50,7 @@ def test_no_output_holds_label_macro_or_names(tmp_path, slide, sync):
     assert opened.shape == (300, 400, 3)
     out, any_tile = tmp_path / "out", ds.Contrast(0)
     out.mkdir()
-    blank = ds.blank_map(opened, tile_size=50)
+    blank = ds.blank_map(opened, tile_size=50, detector=any_tile)
     cut = ds.cutoff_resize(opened, max_size=99, blank_map=blank)
     ds.write(blank, out / "map.ome.zarr")
     images = [
@@ -60,7 +61,9 @@ def test_no_output_holds_label_macro_or_names(tmp_path, slide, sync):
         ds.write(ds.pack_tiles(opened, tile_size=50, detector=any_tile), out / "a.tiles.zarr"),
         ds.write(ds.random_crops(opened, n=5, size=32, detector=any_tile), out / "b.tiles.zarr"),
     ]
-    ds.run_cohort(slide, job=out / "job", steps=["mask"])
+    every = {step: {"detector": any_tile} for step in ("mask", "cutoff", "pack")}
+    every["pack"]["tile_size"] = 50
+    ds.run_cohort(slide, job=out / "job", steps=every)
     files = [path for path in out.rglob("*") if path.is_file()]
     assert len(files) > 20
     for file in files:
@@ -68,12 +71,18 @@ def test_no_output_holds_label_macro_or_names(tmp_path, slide, sync):
             assert secret.encode() not in file.read_bytes(), (file, secret)
     for path in images:
         assert not colours(ds.open_slide(path).data.compute()) & {LABEL, MACRO}
+    pictures = list((out / "job").rglob("*.png"))
+    assert len(pictures) == 3
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert not colours(picture.convert("RGB")) & {LABEL, MACRO}
     for path in packs:
         assert not colours(ds.open_pack(path).tiles.compute()) & {LABEL, MACRO}
 
 
 def test_a_store_holds_no_path(tmp_path, slide, sync):
-    ds.run_cohort(slide, job=tmp_path / "job", steps=["mask", "pack"])
+    tiles = {"tile_size": 50, "detector": ds.Contrast(0)}
+    ds.run_cohort(slide, job=tmp_path / "job", steps={"mask": {}, "pack": tiles})
     for file in (tmp_path / "job" / "a").rglob("*"):
         assert not file.is_file() or str(slide.parent).encode() not in file.read_bytes(), file
 

@@ -210,8 +210,9 @@ def test_a_large_slide_has_few_tasks_and_a_small_graph(tissue_tiff):
         assert image.data.npartitions <= 1000
         graph = pickle.dumps(image.data.dask)
         assert len(graph) < 20_000
-    lazy = ds.blank_map(large, tile_size=256)
-    assert lazy.blank.npartitions <= 1000 and len(pickle.dumps(lazy.blank.dask)) < 20_000
+    for detector in (ds.Tissue(), ds.Contrast(0.05)):
+        blank = ds.blank_map(large, tile_size=256, detector=detector).blank
+        assert blank.npartitions <= 1000 and len(pickle.dumps(blank.dask)) < 20_000
 
 
 @pytest.mark.parametrize("kind", ["file", "array", "resized"])
@@ -326,3 +327,16 @@ def test_a_png_is_opened_as_a_slide(tmp_path, tissue):
     assert np.array_equal(slide.to_dask(chunks=100).compute(), tissue)
     small = ds.resize(slide, downsample=3)
     assert np.array_equal(small.data.compute(), oracle.pillow_resize(tissue, (100, 140)))
+
+
+@pytest.mark.parametrize(
+    ("mpp", "expected"),
+    [
+        (0.1, 80), (0.1599, 80), (0.16, 60), (0.2, 40), (0.2527, 40), (0.2999, 40), (0.3, 20),
+        (0.499, 20), (0.6, 10), (1.0, 10), (1.2, 5), (2.39, 5), (2.4, 10 / 2.4), (8.0, 1.25),
+        (None, None), ((0.24, 0.26), 40),
+    ],
+)  # fmt: skip
+def test_the_magnification_follows_from_the_pixel_size(mpp, expected):
+    slide = ds.from_dask(np.zeros((8, 8), np.uint8), mpp=mpp)
+    assert slide.magnification == (None if expected is None else pytest.approx(expected))

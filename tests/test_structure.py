@@ -126,14 +126,14 @@ def test_a_small_job_loads_neither_distributed_nor_zarr(tmp_path):
 ARGUMENTS = {
     "open_slide": "path mpp=None fill=None image=None axes=None z=0 t=0 on_bad_tile='raise'",
     "from_dask": "array mpp=None",
-    "blank_map": "slide tile_size=None detector=Contrast(ratio=0.05)",
+    "blank_map": "slide tile_size=None detector=Tissue() mpp=None min_tissue=0.05",
     "resize": "slide downsample=None mpp=None max_size=None shape=None kernel='lanczos' gap=2.0",
     "cutoff_resize": "slide downsample=None mpp=None max_size=None shape=None kernel='lanczos' "
-    "gap=2.0 tile_size=None detector=Contrast(ratio=0.05) blank_map=None",
-    "pack_tiles": "slide stride=None downsample=None mpp=None detector=Contrast(ratio=0.35) "
-    "edge='drop' top_k=None blank_map=None",
-    "random_crops": "slide n size seed=0 downsample=None mpp=None "
-    "detector=Contrast(ratio=0.35) blank_map=None",
+    "gap=2.0 tile_size=None detector=Tissue() blank_map=None",
+    "pack_tiles": "slide tile_size=256 stride=None downsample=None mpp=None magnification=None "
+    "min_tissue=0.5 detector=Tissue() edge='drop' top_k=None blank_map=None labels=None",
+    "random_crops": "slide n size seed=0 downsample=None mpp=None magnification=None "
+    "min_tissue=0.5 detector=Tissue() blank_map=None weights=None",
     "write": "obj path overwrite=False resume=False",
     "open_pack": "path",
     "sample_slide": "path shape=(20480,20480)",
@@ -141,9 +141,11 @@ ARGUMENTS = {
 """Arguments and defaults of the public functions."""
 MEMBERS = {
     "Slide": "shape dtype mpp levels path properties channels images data to_dask read thumbnail",
-    "BlankMap": "blank grid compute with_detector plot",
+    "BlankMap": "blank unknown tissue tissue_fraction tissue_share mask grid compute with_detector "
+    "with_min_tissue with_tile_size with_blank remove_small fill_holes union intersection polygons "
+    "to_geojson from_geojson from_labels plot",
     "Cutoff": "image blank_map to_source from_source gain",
-    "TilePack": "tiles y x score plot",
+    "TilePack": "tiles y x score tissue_fraction labels coverage boxes to_frame plot",
 }
 
 

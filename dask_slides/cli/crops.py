@@ -6,11 +6,25 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions, output_argument, tile_scale_options
-from dask_slides.cli.output import check_output, print_estimate, print_pack, write_output
+from dask_slides.cli.options import (
+    CommonOptions,
+    blank_map_option,
+    enlarge_option,
+    given_map,
+    output_argument,
+    tile_scale_options,
+)
+from dask_slides.cli.output import (
+    check_output,
+    plan_of_tiles,
+    print_estimate,
+    print_pack,
+    write_output,
+)
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.ops.crops import plan_crops, random_crops
+from dask_slides.ops.scale import check_not_enlarged
 from dask_slides.writers.estimate import estimate_tiles
 
 
@@ -21,18 +35,31 @@ from dask_slides.writers.estimate import estimate_tiles
 @click.option("--size", type=int, required=True, help="side of a crop in pixels")
 @click.option("--seed", type=int, default=0, help="seed that determines the crops")
 @tile_scale_options()
+@enlarge_option
+@blank_map_option
 @computing
-def command(slide: SlideOptions, out: str, common: CommonOptions, **options: Any) -> None:
+def command(
+    slide: SlideOptions,
+    out: str,
+    enlarge: bool,
+    map_file: str | None,
+    common: CommonOptions,
+    **options: Any,
+) -> None:
     """Draw random crops of the tissue of SLIDE into OUT.tiles.zarr."""
     source = slide.open()
     check_output(out, common)
+    names = ("n", "size", "downsample", "mpp", "magnification")
+    image, grid = plan_crops(source, **{name: options[name] for name in names})
+    if not enlarge:
+        check_not_enlarged(source, **options)
+    tissue = given_map(source, map_file, options["detector"])
     if common.dry_run:
-        names = ("n", "size", "downsample", "mpp", "magnification")
-        image, grid = plan_crops(source, **{name: options[name] for name in names})
-        estimate = estimate_tiles(options["n"], grid, image, source, options["detector"])
-        print_estimate(common, estimate)
+        decides = tissue or options["detector"]
+        plan = plan_of_tiles(source, image, map_file or options["detector"], options["min_tissue"])
+        print_estimate(common, estimate_tiles(options["n"], grid, image, source, decides), plan)
         return
     with scheduler(common, megapixels(source)):
-        crops = random_crops(source, **options)
+        crops = random_crops(source, **options, blank_map=tissue)
         path = write_output(crops, out, common)
     print_pack(common, path, out, crops)

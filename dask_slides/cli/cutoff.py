@@ -9,18 +9,29 @@ import click
 
 from dask_slides.cli.options import (
     CommonOptions,
+    blank_map_option,
     blank_map_options,
+    enlarge_option,
+    given_map,
+    layout_option,
     ome_zarr_option,
     output_argument,
     scale_options,
 )
-from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
+from dask_slides.cli.output import (
+    check_output,
+    plan_of_tiles,
+    print_estimate,
+    print_store,
+    write_output,
+)
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
-from dask_slides.ops.cutoff import LAYOUTS, cutoff_resize
+from dask_slides.ops.cutoff import cutoff_resize
 from dask_slides.ops.resize import level0_reduction, resize
+from dask_slides.ops.scale import check_not_enlarged, resize_arguments
 from dask_slides.plots.pictures import pixels_text
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.writers.estimate import estimate_image
@@ -32,18 +43,17 @@ from dask_slides.writers.estimate import estimate_image
 @scale_options
 @ome_zarr_option
 @blank_map_options()
-@click.option(
-    "--layout",
-    type=click.Choice(LAYOUTS),
-    default="grid",
-    show_default=True,
-    help="cut off blank rows and columns, or place islands of tissue on a small canvas",
-)
+@blank_map_option
+@layout_option
+@enlarge_option
 @computing
 def command(
     slide: SlideOptions,
     out: str,
     tile_size: int | None,
+    min_tissue: float,
+    map_file: str | None,
+    enlarge: bool,
     scale: dict[str, Any],
     detector: Detector,
     layout: str,
@@ -52,16 +62,23 @@ def command(
 ) -> None:
     """Cut the blank parts off SLIDE, resize the rest and write it to OUT.ome.zarr."""
     source = slide.open()
-    largest = resize(source, **scale)
-    found = blank_map(source, tile_size=tile_size, detector=detector)
+    arguments = resize_arguments(source, **scale)
+    largest = resize(source, **arguments)
+    if not enlarge:
+        check_not_enlarged(source, **scale)
+    found = given_map(source, map_file, detector, tile_size)
+    if found is None:
+        found = blank_map(source, tile_size=tile_size, detector=detector)
+    found = found.with_min_tissue(min_tissue)
     check_output(out, common)
     if common.dry_run:
-        print_estimate(common, estimate_image(largest, source, upper_bound=True))
+        plan = plan_of_tiles(source, largest, map_file or detector, min_tissue)
+        print_estimate(common, estimate_image(largest, source, upper_bound=True), plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
     cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
-        cut = cutoff_resize(source, **scale, blank_map=found, layout=layout)
+        cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
         path = write_output(cut, out, common, ome_zarr=ome_zarr)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}

@@ -10,16 +10,15 @@ import numpy as np
 
 from dask_slides.core.types import Array
 from dask_slides.errors import OutputExistsError
-from dask_slides.numerics.detectors import Contrast
 from dask_slides.ops.blank_map import blank_map
 from dask_slides.ops.crops import random_crops
 from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.overlays import picture_on_slide
 from dask_slides.ops.pack import pack_tiles
 from dask_slides.ops.resize import resize
 from dask_slides.plots import pictures
 from dask_slides.plots.display import display_rgb
 from dask_slides.plots.html_page import page
-from dask_slides.plots.overlay import overlay
 from dask_slides.slide import open_slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.write import write
@@ -29,12 +28,19 @@ PICTURE = 900
 PAGE = 640
 """Longest side of a picture on the page in pixels."""
 TILE = 256
+SEED = 38
+"""Seed of the sample slide: its islands of tissue leave rows and columns of glass."""
+USUAL_MPP, SIDE_UM = 0.25, 2048.0
+"""Micrometres per pixel of large sample slides, and the side of small ones in micrometres."""
+CELL_UM = 16.0
+"""Side of a tile of the blank map in micrometres; small tiles follow the edges of the tissue."""
 CAPTIONS = {
     "thumbnail": "The slide",
-    "blank-map": "The blank map: blank tiles are shaded",
+    "blank-map": "The tissue mask: blank areas are veiled",
     "resized": "Resized to 1/8",
     "cutoff": "Cut off: without blank rows and columns, the tissue is larger",
-    "pack": "Dense tiles, as they are packed for training",
+    "tiles": "The tiles with at least half of their area tissue, as they are packed",
+    "pack": "Some of these tiles",
     "crops": "Random crops of tissue",
 }
 """Caption of each picture, in the order of the page."""
@@ -62,20 +68,17 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         _write(path(f"{name}.png"), pictures.png(shown[name]))
 
     say(f"sample slide of {size:,} x {size:,} px")
-    sample_slide(path("sample.tif"), shape=(size, size), overwrite=overwrite)
+    mpp = max(USUAL_MPP, SIDE_UM / size)  # islands of small slides are not too small for tissue
+    sample_slide(path("sample.tif"), shape=(size, size), seed=SEED, mpp=mpp, overwrite=overwrite)
     slide = open_slide(path("sample.tif"))
     small = resize(slide, max_size=PICTURE).data.compute()
     picture("thumbnail", small)
 
     say("blank map")
-    # 80 tiles along a side show the shape of the tissue on small slides too
-    cells = blank_map(slide, tile_size=-(-size // 80)).compute()
+    cells = blank_map(slide, tile_size=round(CELL_UM / mpp)).compute()
     write(cells, path("blank.ome.zarr"), overwrite=overwrite)
-    scale = small.shape[0] / size
-    cell = (cells.grid.tile[0] * scale, cells.grid.tile[1] * scale)
-    tissue = ~np.asarray(cells.blank)
-    mpp = slide.mpp and slide.mpp / scale
-    picture("blank-map", overlay(display_rgb(small), mask=tissue, mask_cell=cell, mpp=mpp))
+    tissue = cells.mask.tissue
+    picture("blank-map", picture_on_slide(slide, mask=tissue, max_size=PICTURE))
 
     say("resized to 1/8")
     resized = resize(slide, downsample=8)
@@ -87,14 +90,15 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     write(cut, path("cutoff.ome.zarr"), overwrite=overwrite)
     picture("cutoff", resize(cut.image, max_size=PICTURE).data.compute())
 
-    say("pack of dense tiles, and random crops")
-    pack = pack_tiles(slide, tile_size=TILE, detector=Contrast(0.35))
+    say("pack of tiles with tissue, and random crops")
+    pack = pack_tiles(slide, tile_size=TILE, blank_map=cells)
     write(pack, path("dense.tiles.zarr"), overwrite=overwrite)
-    picture("pack", pack.contact_sheet(48, columns=6, side=96))
-    crops = random_crops(slide, n=48, size=TILE, seed=1)
+    picture("tiles", picture_on_slide(slide, boxes=pack.boxes, max_size=PICTURE))
+    picture("pack", pack.contact_sheet(48, columns=8, side=96))
+    crops = random_crops(slide, n=48, size=TILE, seed=1, blank_map=cells)
     write(crops, path("crops.tiles.zarr"), overwrite=overwrite)
     picture("crops", crops.contact_sheet(48, columns=8, side=96))
-    row = [shown[name] for name in ("thumbnail", "blank-map", "cutoff", "pack")]
+    row = [shown[name] for name in ("thumbnail", "blank-map", "cutoff", "tiles")]
     _write(path("overview.png"), pictures.png(pictures.side_by_side(row, 360)))
 
     found = {
@@ -119,7 +123,7 @@ def _page(found: dict[str, Any], shown: dict[str, Array]) -> str:
         "blank tiles": f"{found['blank_tiles']:,} of {found['tiles']:,} (blank.ome.zarr)",
         "resized": f"{pictures.pixels_text(found['resized'][:2])} px (resized.ome.zarr)",
         "cut off": f"{found['gain']:.2f} times finer at the same longest side (cutoff.ome.zarr)",
-        "dense tiles": f"{found['dense_tiles']:,} of {TILE} x {TILE} px (dense.tiles.zarr)",
+        "tiles": f"{found['dense_tiles']:,} of {TILE} x {TILE} px (dense.tiles.zarr)",
         "crops": f"{found['crops']:,} of {TILE} x {TILE} px (crops.tiles.zarr)",
     }
     shown_pictures = [

@@ -28,7 +28,7 @@ def command(folder: str, side: int, common: CommonOptions) -> None:
     lines = [
         f"blank      {facts['blank_tiles']:,} of {facts['tiles']:,} tiles",
         f"cut-off    {facts['gain']:.2f} times finer than resized, at the same longest side",
-        f"dense      {facts['dense_tiles']:,} tiles",
+        f"packed     {facts['dense_tiles']:,} tiles with tissue",
         f"pictures (index.html shows them) and Zarr stores are in {facts['folder']}",
     ]
     print_result(common, facts, lines)

@@ -24,14 +24,17 @@ REQUIRED = (
     "dask", "distributed", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile",
     "zarr",
 )  # fmt: skip
-EXTRAS = {"matplotlib": "plot", "obstore": "cloud"}
+EXTRAS = {"matplotlib": "plot", "obstore": "cloud", "shapely": "annotations"}
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 
 
 @click.command("doctor")
 @click.option(
-    "--scheduler", metavar="WHERE", help="also connect to this scheduler, tcp://HOST:PORT"
+    "--scheduler",
+    metavar="WHERE",
+    show_default="none",
+    help="also connect to this scheduler, tcp://HOST:PORT",
 )
 @json_option
 @report_errors

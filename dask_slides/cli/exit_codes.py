@@ -42,7 +42,8 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
                 for category in WARNINGS:
                     warnings.simplefilter("always", category)
                 return command(*args, **kwargs)
-        except (SlideError, OSError, MemoryError, KeyboardInterrupt) as error:
+        # ImportError: an extra is not installed; the message says which
+        except (SlideError, ImportError, OSError, MemoryError, KeyboardInterrupt) as error:
             if common is not None and common.verbose:
                 traceback.print_exc()
             click.echo(f"dask-slides: {_message(error, common)}", err=True)

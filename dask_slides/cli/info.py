@@ -63,6 +63,7 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
         "shape": list(slide.shape),
         "dtype": str(slide.dtype),
         "mpp": slide.mpp,
+        "magnification": slide.magnification,
         "levels": [asdict(level) for level in slide.levels],
         "task_bytes": peak,
         "images": list(slide.images),
@@ -71,7 +72,8 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     }
     lines = [
         f"{printable(slide.name)}: {pixels_text(slide.shape)} {slide.dtype}",
-        f"mpp      {'not known' if slide.mpp is None else f'{slide.mpp:.4g} µm'}",
+        f"mpp      {'not known' if slide.mpp is None else f'{slide.mpp:.4g} µm'}"
+        f"{'' if slide.magnification is None else f', as at {slide.magnification:.3g}x'}",
     ]
     for number, level in enumerate(slide.levels):
         tile = pixels_text(level.tile)

@@ -1,26 +1,48 @@
-"""``dask-slides mask``: write the blank map of a slide."""
+"""``dask-slides mask``: write the blank map of a slide, or the outlines of its tissue."""
 
 from __future__ import annotations
 
-import click
+import os
+from typing import Any
 
+import click
+import numpy as np
+
+from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
     ome_zarr_option,
-    output_argument,
+    output_path,
 )
-from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
+from dask_slides.cli.output import (
+    check_output,
+    print_estimate,
+    print_result,
+    print_store,
+    write_output,
+)
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.core.source import provenance
+from dask_slides.errors import OutputExistsError
+from dask_slides.graph.overview import overview_source
+from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 from dask_slides.numerics.detectors import Detector
-from dask_slides.ops.blank_map import blank_map
+from dask_slides.numerics.mask_detectors import MaskDetector
+from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.writers.estimate import estimate_blank_map
+
+OUTLINES = (".geojson", ".geojson.gz")
+"""Endings of files with outlines."""
+_check_name = output_path(
+    "a Zarr store", (".zarr", *OUTLINES), ".ome.zarr", ", or the ending .geojson for outlines"
+)
 
 
 @click.command("mask")
 @slide_options
-@output_argument(".ome.zarr")
+@click.argument("out", metavar="OUT", callback=_check_name)
 @blank_map_options()
 @ome_zarr_option
 @computing
@@ -28,23 +50,66 @@ def command(
     slide: SlideOptions,
     out: str,
     tile_size: int | None,
+    min_tissue: float,
     detector: Detector,
     ome_zarr: str,
     common: CommonOptions,
 ) -> None:
-    """Find the blank tiles of SLIDE and write the map to OUT.ome.zarr."""
+    """Find the tissue of SLIDE and write it to OUT.
+
+    OUT.ome.zarr is a map of blank tiles, and OUT.geojson has the outlines of the tissue for QuPath.
+    """
     source = slide.open()
-    found = blank_map(source, tile_size=tile_size, detector=detector)
-    check_output(out, common)
+    found = blank_map(source, tile_size=tile_size, detector=detector, min_tissue=min_tissue)
+    outlines = out.lower().endswith(OUTLINES)
+    (_check_file if outlines else check_output)(out, common)
     if common.dry_run:
-        print_estimate(common, estimate_blank_map(found, source))
+        print_estimate(common, estimate_blank_map(found, source), _plan(found))
         return
     with scheduler(common, megapixels(source)):
         found = found.compute()
-        path = write_output(found, out, common, ome_zarr=ome_zarr)
+        if not outlines:
+            path = write_output(found, out, common, ome_zarr=ome_zarr)
+    if outlines:
+        _write_outlines(found, out, common)
+        return
     blank, unknown = int(found.blank.sum()), int(found.unknown.sum())
     facts = {"tiles": list(found.shape), "blank": blank, "unknown": unknown}
     line = f"{out}: {blank:,} of {found.blank.size:,} tiles are blank"
     if unknown:
         line += f", {unknown:,} unknown: absent or corrupt in the file"
     print_store(common, path, facts, line)
+
+
+def _check_file(out: str, common: CommonOptions) -> None:
+    """Raise before any work is done if the file `out` cannot be written."""
+    if os.path.lexists(out) and not common.overwrite:
+        raise OutputExistsError(f"{out}: already exists; choose another name or overwrite it")
+    folder = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(folder):
+        raise OutputExistsError(f"{folder}: is not a directory; create it first")
+
+
+def _write_outlines(found: BlankMap, out: str, common: CommonOptions) -> None:
+    path = found.to_geojson(out, overwrite=common.overwrite)
+    count, share = len(found.polygons()), found.tissue_share
+    facts = {"path": path, "outlines": count, "tissue_share": share}
+    outlines = "outline" if count == 1 else "outlines"
+    line = f"{out}: {count:,} {outlines}, {share:.1%} of the area is tissue"
+    print_result(common, facts, [line])
+    exit_for_bad_tiles(found.bad_tiles)
+
+
+def _plan(found: BlankMap) -> dict[str, Any]:
+    """Return what a dry run says about a blank map."""
+    slide, detector, own = found.slide, found.detector, found.mpp_yx
+    mpp = None if own is None else float(np.mean(np.multiply(own, found.grid.tile)))
+    plan: dict[str, Any] = {"read_from": "level 0", "mpp": mpp, "detector": repr(detector)}
+    if isinstance(detector, MaskDetector):
+        small = overview_source(slide.source, own, detector.mpp)
+        if isinstance(small, LevelSource | ReducedLevelSource):
+            plan["read_from"] = small.operation
+        else:
+            plan["read_from"] = provenance(small, "level 0")
+        plan["min_tissue"] = found.min_tissue
+    return plan

@@ -11,16 +11,21 @@ from typing import Any, get_args
 import click
 
 from dask_slides.core.grid import Edge
-from dask_slides.errors import SlideError
+from dask_slides.errors import SlideArgumentError, SlideError
 from dask_slides.numerics.detectors import (
     DETECTORS,
     ONNX,
     Contrast,
+    Detector,
     checked_detector,
     detector_names,
 )
 from dask_slides.numerics.kernels import KERNELS
-from dask_slides.ops.pack import TILE_SIZE
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
+from dask_slides.ops.blank_map import MIN_TISSUE, TILE_PX, TILE_UM, BlankMap
+from dask_slides.ops.cutoff import LAYOUTS
+from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
+from dask_slides.slide import Slide
 from dask_slides.writers.store.arrays import VERSIONS
 
 Command = Callable[..., Any]
@@ -92,17 +97,21 @@ def common_options(command: Command) -> Command:
     return _common_options(run)
 
 
-def output_path(kind: str, endings: tuple[str, ...], usual: str) -> Callable[..., str]:
+def output_path(
+    kind: str, endings: tuple[str, ...], usual: str, more: str = ""
+) -> Callable[..., str]:
     """Return a callback that refuses paths without one of `endings`.
 
-    The message names `kind`, such as "a TIFF", and suggests the ending `usual`.
+    The message names `kind`, such as "a TIFF", suggests the ending `usual`, and says `more`.
     """
 
     def check(_context: click.Context, _argument: click.Parameter, value: str) -> str:
         path = value.rstrip("/")
         if not path.lower().endswith(endings):
             stem = os.path.splitext(path)[0].removesuffix(".ome")
-            raise click.BadParameter(f"{value!r} is not the name of {kind}; use {stem + usual!r}")
+            raise click.BadParameter(
+                f"{value!r} is not the name of {kind}; use {stem + usual!r}{more}"
+            )
         return path
 
     return check
@@ -129,23 +138,39 @@ ome_zarr_option = click.option(
 _scale_options = add_options(
     click.option("--downsample", type=float, show_default="1, 2, 5 or 10, by the longest side",
                  help="how many times smaller"),
-    click.option("--mpp", type=float, help="micrometres per pixel of the result"),
-    click.option("--max-size", type=int, help="longest side of the result in pixels"),
-    click.option("--shape", type=(int, int), help="height and width of the result"),
+    click.option("--mpp", type=float, show_default="from --downsample",
+                 help="micrometres per pixel of the result"),
+    click.option("--magnification", type=float, show_default="from --downsample",
+                 help="of the objective, such as 20 for 0.5 micrometres per pixel"),
+    click.option("--max-size", type=int, show_default="from --downsample",
+                 help="longest side of the result in pixels"),
+    click.option("--shape", type=(int, int), show_default="from --downsample",
+                 help="height and width of the result"),
     click.option("--kernel", type=click.Choice(list(KERNELS)), default="lanczos",
                  help="resampling kernel"),
     click.option("--gap", metavar="FLOAT|none", callback=_parse_gap, default="2.0",
                  help="minimum reduction by the kernel after a smaller level is read; none always "
                  "reads level 0"),
 )  # fmt: skip
+enlarge_option = click.option(
+    "--enlarge", is_flag=True, help="accept a finer scale than that of the slide"
+)
+layout_option = click.option(
+    "--layout", type=click.Choice(LAYOUTS), default="grid",
+    help="cut off blank rows and columns, or place islands of tissue on a small canvas",
+)  # fmt: skip
+blank_map_option = click.option(
+    "--blank-map", "map_file", metavar="FILE.geojson", show_default="what the detector finds",
+    help="polygons of the tissue in pixels of the slide, as QuPath exports them",
+)  # fmt: skip
 
 
 def scale_options(command: Command) -> Command:
-    """Add the arguments of `resize`, and pass them to the command as the dictionary `scale`."""
+    """Add the scale of an image, and pass it to the command as the dictionary `scale`."""
 
     @wraps(command)
     def run(**kwargs: Any) -> Any:
-        names = ("downsample", "mpp", "max_size", "shape", "kernel", "gap")
+        names = ("downsample", "mpp", "magnification", "max_size", "shape", "kernel", "gap")
         return command(scale={name: kwargs.pop(name) for name in names}, **kwargs)
 
     return _scale_options(run)
@@ -187,6 +212,8 @@ def detector_options(prefix: str = "") -> Decorator:
                 detector = checked_detector(name) if ratio is None else Contrast(ratio)
             except SlideError as error:
                 raise click.BadParameter(str(error), param_hint=f"--{prefix}detector") from None
+            # operations compare with the default itself to know whether a detector is given
+            detector = DEFAULT_DETECTOR if detector == DEFAULT_DETECTOR else detector
             return command(**{names[0]: detector}, **kwargs)
 
         return options(run)
@@ -194,23 +221,38 @@ def detector_options(prefix: str = "") -> Decorator:
     return add
 
 
+def given_map(
+    slide: Slide, file: str | None, detector: Detector, tile_size: int | None = None
+) -> BlankMap | None:
+    """Return the blank map of the polygons in `file`, if there is one; then no detector may be."""
+    if file is None:
+        return None
+    if detector is not DEFAULT_DETECTOR:
+        raise SlideArgumentError("--blank-map and --detector exclude each other; give one")
+    return BlankMap.from_geojson(file, slide, tile_size=tile_size)
+
+
 def blank_map_options(prefix: str = "") -> Decorator:
-    """Add the tile size of a blank map and the detector."""
+    """Add the tile size of a blank map, its share of tissue and the detector."""
     return add_options(
-        click.option(f"--{prefix}tile-size", type=int, show_default="64 µm, or 256",
+        click.option(f"--{prefix}tile-size", type=int,
+                     show_default=f"{TILE_UM:g} µm, or {TILE_PX} px if the pixel size is not known",
                      help="side of a tile in pixels of the slide"),
+        click.option(f"--{prefix}min-tissue", type=click.FloatRange(0, 1), default=MIN_TISSUE,
+                     help="a tile is blank if a smaller share of its area is tissue"),
         detector_options(prefix),
     )  # fmt: skip
 
 
 def tile_scale_options(prefix: str = "") -> Decorator:
     """Add the scale of tiles, and the share of tissue in them."""
-    usual = "0.5 if the pixel size is known and smaller, else that of the slide"
+    usual = f"{USUAL_MPP:g} if the slide is finer, else that of the slide"
     return add_options(
-        click.option(f"--{prefix}downsample", type=float, help="how many times smaller"),
+        click.option(f"--{prefix}downsample", type=float, show_default=f"from --{prefix}mpp",
+                     help="how many times smaller"),
         click.option(f"--{prefix}mpp", type=float, show_default=usual,
                      help="micrometres per pixel of the tiles"),
-        click.option(f"--{prefix}magnification", type=float,
+        click.option(f"--{prefix}magnification", type=float, show_default=f"from --{prefix}mpp",
                      help="of the objective, such as 20 for 0.5 micrometres per pixel"),
         click.option(f"--{prefix}min-tissue", type=click.FloatRange(0, 1), default=0.5,
                      help="smallest share of the area of a tile that is tissue"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,10 +11,12 @@ import click
 
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import CommonOptions
-from dask_slides.ops.pack import TilePack
+from dask_slides.numerics.mask_detectors import MaskDetector
+from dask_slides.ops.pack import TilePack, pack_attributes
 from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.runtime.buffer_pool import LIMIT
 from dask_slides.runtime.scheduler import check_memory
+from dask_slides.slide import Slide
 from dask_slides.writers.estimate import Estimate
 from dask_slides.writers.store.attributes import absolute_path, bad_tiles_in
 from dask_slides.writers.store.transaction import check_target
@@ -63,8 +66,22 @@ def print_pack(common: CommonOptions, path: str, out: str, pack: TilePack) -> No
     print_store(common, path, facts, line)
 
 
-def print_estimate(common: CommonOptions, estimate: Estimate) -> None:
-    """Print an estimate, for --dry-run."""
+def plan_of_image(source: Slide, image: Slide) -> dict[str, Any]:
+    """Return what a dry run says about `image`, which is `source` at another scale."""
+    attributes = pack_attributes(source, image, (1, 1), "")
+    return {name: attributes[name] for name in ("read_from", "mpp")}
+
+
+def plan_of_tiles(source: Slide, image: Slide, detector: Any, min_tissue: float) -> dict[str, Any]:
+    """Return what a dry run says about tiles of `image`: their source, scale and tissue."""
+    plan = plan_of_image(source, image)
+    plan["detector"] = detector if isinstance(detector, str) else repr(detector)
+    decides = isinstance(detector, str | MaskDetector)  # detectors of statistics do it alone
+    return plan | ({"min_tissue": min_tissue} if decides else {})
+
+
+def print_estimate(common: CommonOptions, estimate: Estimate, plan: Mapping[str, Any]) -> None:
+    """Print the plan and its estimate, for --dry-run."""
     bound = "at most " if estimate.upper_bound else ""
     threads = 1 if common.scheduler == "processes" else common.threads
     if common.scheduler in ("threads", "processes") and not estimate.upper_bound:
@@ -73,10 +90,22 @@ def print_estimate(common: CommonOptions, estimate: Estimate) -> None:
     facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}
     lines = [
         f"source   {pixels_text(estimate.source_shape)}",
+        *_plan_lines(plan),
         f"output   {bound}{pixels_text(estimate.output_shape)}",
         f"tasks    {bound}{estimate.tasks:,}",
         f"write    {bound}{bytes_text(estimate.bytes_to_write)} before compression",
         f"memory   {bytes_text(peak)} per worker with {threads} threads, plus at most "
         f"{bytes_text(LIMIT)} of buffers between tasks",
     ]
-    print_result(common, facts, lines)
+    print_result(common, facts | dict(plan), lines)
+
+
+def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    mpp = plan["mpp"]
+    lines = [f"read     {plan['read_from']}"]
+    lines.append(f"mpp      {'not known' if mpp is None else f'{mpp:.4g} µm'}")
+    if "detector" in plan:
+        least = plan.get("min_tissue")
+        share = "" if least is None else f", at least {least:.4g} of the area of a tile"
+        lines.append(f"tissue   {plan['detector']}{share}")
+    return lines

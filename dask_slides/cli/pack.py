@@ -6,11 +6,26 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions, output_argument, pack_options
-from dask_slides.cli.output import check_output, print_estimate, print_pack, write_output
+from dask_slides.cli.options import (
+    CommonOptions,
+    blank_map_option,
+    enlarge_option,
+    given_map,
+    output_argument,
+    pack_options,
+)
+from dask_slides.cli.output import (
+    check_output,
+    plan_of_tiles,
+    print_estimate,
+    print_pack,
+    write_output,
+)
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.ops.geojson import read_geojson
 from dask_slides.ops.pack import pack_tiles, plan_pack
+from dask_slides.ops.scale import check_not_enlarged
 from dask_slides.writers.estimate import estimate_tiles
 
 
@@ -18,19 +33,38 @@ from dask_slides.writers.estimate import estimate_tiles
 @slide_options
 @output_argument(".tiles.zarr")
 @pack_options()
+@enlarge_option
+@blank_map_option
+@click.option("--labels", metavar="FILE.geojson", show_default="none",
+              help="polygons of classes; the class of each tile is stored")  # fmt: skip
 @computing
-def command(slide: SlideOptions, out: str, common: CommonOptions, **options: Any) -> None:
+def command(
+    slide: SlideOptions,
+    out: str,
+    enlarge: bool,
+    map_file: str | None,
+    labels: str | None,
+    common: CommonOptions,
+    **options: Any,
+) -> None:
     """Pack the tiles of SLIDE that show tissue into OUT.tiles.zarr."""
     source = slide.open()
     check_output(out, common)
+    names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification")
+    image, grid = plan_pack(source, **{name: options[name] for name in names})
+    if not enlarge:
+        check_not_enlarged(source, **options)
+    tissue = given_map(source, map_file, options["detector"])
+    if labels is not None:
+        options["labels"] = read_geojson(labels, slide_shape=source.shape)
     if common.dry_run:
-        names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification")
-        image, grid = plan_pack(source, **{name: options[name] for name in names})
         count = grid.rows * grid.cols
         count = min(count, options["top_k"] or count)
-        print_estimate(common, estimate_tiles(count, grid, image, source, options["detector"]))
+        decides = tissue or options["detector"]
+        plan = plan_of_tiles(source, image, map_file or options["detector"], options["min_tissue"])
+        print_estimate(common, estimate_tiles(count, grid, image, source, decides), plan)
         return
     with scheduler(common, megapixels(source)):
-        pack = pack_tiles(source, **options)
+        pack = pack_tiles(source, **options, blank_map=tissue)
         path = write_output(pack, out, common)
     print_pack(common, path, out, pack)

@@ -6,11 +6,24 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions, ome_zarr_option, output_argument, scale_options
-from dask_slides.cli.output import check_output, print_estimate, print_store, write_output
+from dask_slides.cli.options import (
+    CommonOptions,
+    enlarge_option,
+    ome_zarr_option,
+    output_argument,
+    scale_options,
+)
+from dask_slides.cli.output import (
+    check_output,
+    plan_of_image,
+    print_estimate,
+    print_store,
+    write_output,
+)
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.ops.resize import resize
+from dask_slides.ops.scale import check_not_enlarged, resize_arguments
 from dask_slides.plots.pictures import pixels_text
 from dask_slides.writers.estimate import estimate_image
 
@@ -19,17 +32,26 @@ from dask_slides.writers.estimate import estimate_image
 @slide_options
 @output_argument(".ome.zarr")
 @scale_options
+@enlarge_option
 @ome_zarr_option
 @computing
 def command(
-    slide: SlideOptions, out: str, scale: dict[str, Any], ome_zarr: str, common: CommonOptions
+    slide: SlideOptions,
+    out: str,
+    scale: dict[str, Any],
+    enlarge: bool,
+    ome_zarr: str,
+    common: CommonOptions,
 ) -> None:
     """Resize the whole SLIDE and write it to OUT.ome.zarr."""
     source = slide.open()
-    result = resize(source, **scale)
+    result = resize(source, **resize_arguments(source, **scale))
+    if not enlarge:
+        check_not_enlarged(source, **scale)
     check_output(out, common)
     if common.dry_run:
-        print_estimate(common, estimate_image(result, source))
+        plan = plan_of_image(source, result)
+        print_estimate(common, estimate_image(result, source), plan)
         return
     with scheduler(common, megapixels(source)):
         path = write_output(result, out, common, ome_zarr=ome_zarr)

@@ -15,6 +15,8 @@ import click
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
+    enlarge_option,
+    layout_option,
     ome_zarr_option,
     pack_options,
     scale_options,
@@ -44,6 +46,8 @@ Steps = dict[str, dict[str, Any]]
 @ome_zarr_option
 @blank_map_options("mask-")
 @pack_options("pack-")
+@layout_option
+@enlarge_option
 @click.option("--keep-going/--fail-fast", default=True,
               help="whether to continue after a slide that fails")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), show_default="all",
@@ -60,6 +64,8 @@ def command(
     limits: Limits,
     scale: dict[str, Any],
     ome_zarr: str,
+    layout: str,
+    enlarge: bool,
     keep_going: bool,
     limit: int | None,
     whole_below: float,
@@ -70,21 +76,22 @@ def command(
 
     SLIDES are files, folders, patterns such as 'slides/*.svs', or a .csv with the columns
     path, mpp, name. The scale options are those of resize and cutoff; --mask-... are those of
-    the blank map of mask and cutoff. The exit code is 3 if a slide failed or corrupt tiles were
+    the blank map of mask and cutoff. Pictures (.png) beside the stores show the tissue and the
+    packed tiles. The exit code is 3 if a slide failed or corrupt tiles were
     filled; JOB/process_list.csv lists them with the reasons.
     """
-    chosen = _chosen_steps(steps, scale, ome_zarr, options)
+    chosen = _chosen_steps(steps, scale, ome_zarr, layout, options)
     with scheduler(replace(common, quiet=True), 0.0):
         if common.dry_run:
             entries = read_list(slides, slide_mpp, on_bad_tile, limits)
-            _print_estimate(common, entries, job, chosen)
+            _print_estimate(common, entries, job, chosen, enlarge)
             return
         with _log_on_stderr(common.quiet or common.as_json):
             try:
                 result = run_cohort(
                     slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
                     limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
-                    whole_below=whole_below,
+                    whole_below=whole_below, enlarge=enlarge,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 note = "run the same command again to continue"
@@ -108,7 +115,7 @@ def _exit_for_failures(result: CohortResult, process_list: str) -> None:
 
 
 def _chosen_steps(
-    names: str, scale: dict[str, Any], ome_zarr: str, options: dict[str, Any]
+    names: str, scale: dict[str, Any], ome_zarr: str, layout: str, options: dict[str, Any]
 ) -> Steps:
     """Return the arguments of each chosen step."""
     parts: Steps = {"mask": {"ome_zarr": ome_zarr}, "pack": {}}
@@ -116,7 +123,7 @@ def _chosen_steps(
         part, _, argument = name.partition("_")
         parts[part][argument] = value
     resize = scale | {"ome_zarr": ome_zarr}
-    known = parts | {"resize": resize, "cutoff": resize | parts["mask"]}
+    known = parts | {"resize": resize, "cutoff": resize | parts["mask"] | {"layout": layout}}
     return {name: known.get(name, {}) for name in names.replace(" ", "").split(",") if name}
 
 
@@ -137,11 +144,11 @@ def _log_on_stderr(quiet: bool) -> Iterator[None]:
 
 
 def _print_estimate(
-    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps
+    common: CommonOptions, entries: list[SlideEntry], job: str, steps: Steps, enlarge: bool
 ) -> None:
     """Print an estimate of the run, for --dry-run."""
     folder = job_folder(job)
-    cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite)
+    cohort = named_cohort(folder, entries, checked_steps(steps), common.overwrite, enlarge)
     found, count = estimate_cohort(cohort), threads()
     lines = [
         f"slides   {found.slides:,}: {found.done:,} done, {found.unreadable:,} cannot be read",

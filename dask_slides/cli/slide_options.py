@@ -78,7 +78,7 @@ opening_options = add_options(
 _slide_options = add_options(
     click.argument("slide", metavar="SLIDE"),
     opening_options,
-    click.option("--verify-hash", metavar="SHA256",
+    click.option("--verify-hash", metavar="SHA256", show_default="not checked",
                  help="read the whole file first and fail if its checksum differs"),
     click.option("--image", metavar="NAME|NUMBER", show_default="the largest",
                  help="image to open if the file has several; info lists them"),

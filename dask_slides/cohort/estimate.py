@@ -31,7 +31,13 @@ class CohortEstimate:
 
 
 def estimate_cohort(cohort: Cohort) -> CohortEstimate:
-    """Estimate the work that is left."""
+    """Estimate the work that is left.
+
+    Raises
+    ------
+    SlideArgumentError
+        A step would enlarge a slide, and the cohort does not allow it.
+    """
     done = unreadable = tasks = written = peak = 0
     megapixels = 0.0
     for entry in cohort.entries:
@@ -46,6 +52,7 @@ def estimate_cohort(cohort: Cohort) -> CohortEstimate:
         except SlideError:
             unreadable += 1
             continue
+        cohort.check_scale(slide)
         megapixels += slide.shape[0] * slide.shape[1] / 1e6
         tasks += sum(one.tasks for one in estimates)
         written += sum(one.bytes_to_write for one in estimates)

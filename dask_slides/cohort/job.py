@@ -20,12 +20,14 @@ from dask_slides.cohort.results import (
     stored_result,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import BlankMaps, Step, store_path
+from dask_slides.cohort.steps import BlankMaps, Step, picture_path, picture_reduction, store_path
 from dask_slides.errors import ClusterLostError, ResumeError, SlideError
+from dask_slides.plots import pictures
 from dask_slides.readers.remote.identity import Identity
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
 from dask_slides.slide import Slide
+from dask_slides.writers.store.local_folder import write_whole
 from dask_slides.writers.store.transaction import Target
 
 RUN = ".run"
@@ -163,8 +165,11 @@ def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
 
 def _reductions(job: SlideJob, done: Mapping[str, Any]) -> list[int]:
     """Return the reductions at which the remaining steps read level 0."""
-    remaining = (step for step in job.steps if done[step.name] is None)
-    return [factor for step in remaining for factor in step.reductions(job.slide)]
+    remaining = [step for step in job.steps if done[step.name] is None]
+    reductions = [factor for step in remaining for factor in step.reductions(job.slide)]
+    if any(step.draws for step in remaining):
+        reductions.append(picture_reduction(job.slide))
+    return reductions
 
 
 def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
@@ -175,8 +180,11 @@ def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     obj, counts = step.build(job.slide, maps)
     recorded = attributes_to_record(job.parameters(step), counts)
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
+    picture = step.picture(obj, maps) if step.draws else None
     try:
         step.write(obj, target)
     except ResumeError:  # the unfinished store has other parameters, so start again
         step.write(obj, replace(target, resume=False))
+    if picture is not None:
+        write_whole(picture_path(path), pictures.png(picture))
     return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}

@@ -14,7 +14,9 @@ from dask_slides.cohort.results import StepResult, slide_parameters, step_parame
 from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.steps import Step, store_path
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
+from dask_slides.ops.scale import check_not_enlarged
 from dask_slides.readers.remote.identity import identify
+from dask_slides.slide import Slide
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Cohort:
     overwrite: bool
     earlier: Mapping[str, Mapping[str, str]]
     """Rows of the process list of an earlier run, by slide name."""
+    enlarge: bool = True
+    """Whether a step may enlarge a slide."""
+
+    def check_scale(self, slide: Slide) -> None:
+        """Raise SlideArgumentError if a step enlarges the slide and must not."""
+        for step in () if self.enlarge else self.steps:
+            names = ("downsample", "mpp", "magnification")
+            check_not_enlarged(slide, **{name: getattr(step, name, None) for name in names})
 
     def finished(self, entry: SlideEntry) -> Outcome | None:
         """Return the outcome of a slide that is done or whose file has changed, else None.
@@ -95,7 +105,11 @@ def job_folder(job: Any) -> str:
 
 
 def named_cohort(
-    folder: str, entries: Sequence[SlideEntry], steps: tuple[Step, ...], overwrite: bool
+    folder: str,
+    entries: Sequence[SlideEntry],
+    steps: tuple[Step, ...],
+    overwrite: bool,
+    enlarge: bool = True,
 ) -> Cohort:
     """Give each slide its name in `folder`; write nothing.
 
@@ -119,4 +133,4 @@ def named_cohort(
                 "another name there; use the same names or another folder"
             )
     named = tuple(replace(entry, name=names[entry.path]) for entry in entries)
-    return Cohort(folder, steps, named, overwrite, earlier)
+    return Cohort(folder, steps, named, overwrite, earlier, enlarge)

@@ -126,6 +126,7 @@ class _Run:
         cohort = self._cohort
         identity = identify(entry.path)  # before opening, so that the next run notices a change
         slide = entry.open()
+        cohort.check_scale(slide)
         check_memory(max(one.estimate(slide).task_bytes for one in cohort.steps), slide.name)
         whole = slide.shape[0] * slide.shape[1] < self._whole_below * 1e6
         return SlideJob(
@@ -176,6 +177,7 @@ def run_cohort(
     keep_going: bool = True,
     limit: int | None = None,
     whole_below: float = WHOLE_BELOW,
+    enlarge: bool = True,
 ) -> CohortResult:
     """Run the same steps for many slides and write each result to the job folder.
 
@@ -193,11 +195,14 @@ def run_cohort(
     job : str or path
         The folder to write to; on a cluster, every worker must be able to access it. It gets
         ``process_list.csv``, ``cohort.log``, and for each slide ``NAME/NAME.mask.ome.zarr``,
-        ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``.
+        ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``. Beside them ``.mask.png``,
+        ``.cutoff.png`` and ``.tiles.png`` show the tissue, or the packed tiles, on a picture of the
+        slide of at most 1,024 px.
     steps : sequence of str, or mapping of str to arguments
         Any of mask, resize, cutoff, pack, with the arguments of `blank_map`, `resize`,
         `cutoff_resize` and `pack_tiles`, as in ``{"resize": {"downsample": 10}}``, and
-        ``ome_zarr``.
+        ``ome_zarr``. resize and cutoff also accept ``magnification``, and cutoff the
+        ``min_tissue`` of `blank_map`.
     mpp : float, optional
         Micrometres per pixel of slides without an mpp in the table; replaces the values of their
         files.
@@ -216,6 +221,8 @@ def run_cohort(
     whole_below : float
         Size in megapixels from which all threads share a slide. A larger value is more efficient
         for many slides, a smaller one is faster for few.
+    enlarge : bool
+        Whether a scale that is finer than a slide enlarges it; otherwise the slide fails.
 
     Returns
     -------
@@ -240,7 +247,7 @@ def run_cohort(
         raise SlideArgumentError(f"limit={limit!r} is not valid; give a whole number of 1 or more")
     entries = read_list(slides, mpp, on_bad_tile, limits)
     with locked(folder, folder), _log_file(folder) as job_log, seceded():
-        cohort = named_cohort(folder, entries, chosen, overwrite)
+        cohort = named_cohort(folder, entries, chosen, overwrite, enlarge)
         run = _Run(cohort, keep_going, whole_below, job_log)
         run.run(limit)
     tally = run.list.tally

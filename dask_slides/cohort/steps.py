@@ -9,20 +9,26 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
 
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
+from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.ops.blank_map import BlankMap, blank_map, map_tile
-from dask_slides.ops.cutoff import cutoff_resize
-from dask_slides.ops.pack import TILE_SIZE, check_top_k, pack_tiles, plan_pack
+from dask_slides.numerics.tissue_mask import edges_of_picture
+from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share, map_tile
+from dask_slides.ops.cutoff import Cutoff as CutoffResult
+from dask_slides.ops.cutoff import check_compact, check_layout, cutoff_resize
+from dask_slides.ops.overlays import picture_on_slide
+from dask_slides.ops.pack import TILE_SIZE, TilePack, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
+from dask_slides.ops.scale import resize_arguments
 from dask_slides.slide import Mpp, Slide, from_dask
 from dask_slides.writers.estimate import (
     Estimate,
@@ -34,20 +40,34 @@ from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.transaction import Target
 from dask_slides.writers.write import write_to
 
+PICTURE = 1024
+"""Longest side of the pictures of results, in pixels."""
+PLACED = ("layout", "margin", "compact")
+"""Arguments of `cutoff_resize` that say where what is left is placed."""
 Built = tuple[Any, dict[str, Any]]
 """The object to write and its counts for the process list."""
 
 
 class BlankMaps:
-    """The blank maps of one slide: each tissue mask, and the statistics of each grid, once."""
+    """What the steps of one slide share, each computed once: masks, statistics, and a picture."""
 
     def __init__(self, slide: Slide) -> None:
         self.slide = slide
         self._masks: dict[MaskDetector, BlankMap] = {}
         self._statistics: dict[TileGrid, BlankMap] = {}
 
-    def compute(self, tile_size: Any, detector: Detector) -> BlankMap:
+    @cached_property
+    def thumbnail(self) -> Array:
+        """The picture of the slide on which the results are drawn."""
+        return self.slide.thumbnail(PICTURE)
+
+    def compute(
+        self, tile_size: Any, detector: Detector, min_tissue: float = MIN_TISSUE
+    ) -> BlankMap:
         """Return the computed blank map with tiles of `tile_size`."""
+        return self._computed(tile_size, detector).with_min_tissue(min_tissue)
+
+    def _computed(self, tile_size: Any, detector: Detector) -> BlankMap:
         tile = map_tile(self.slide, tile_size, None)
         if isinstance(detector, MaskDetector):
             if detector not in self._masks:
@@ -72,6 +92,8 @@ class Step(ABC):
     """Suffix of the store name, after the name of the slide."""
     counts: ClassVar[tuple[str, ...]]
     """Names of its counts in the process list."""
+    draws: ClassVar[bool] = True
+    """Whether there is a picture beside the store."""
 
     @abstractmethod
     def check(self) -> None:
@@ -89,6 +111,10 @@ class Step(ABC):
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
 
+    def picture(self, obj: Any, maps: BlankMaps) -> Array:
+        """Return a picture of the object that `build` returned on the slide."""
+        raise NotImplementedError(f"{self.name} draws nothing")
+
     def write(self, obj: Any, target: Target) -> None:
         """Write the object that `build` returned."""
         write_to(obj, target, getattr(self, "ome_zarr", "0.5"))
@@ -101,24 +127,29 @@ class _Scaled(Step):
     ome_zarr: str = "0.5"
     downsample: float | None = None
     mpp: Mpp = None
+    magnification: float | None = None
     max_size: int | None = None
     shape: tuple[int, int] | None = None
     kernel: str = "lanczos"
     gap: float | None = 2.0
 
-    @property
-    def scale(self) -> dict[str, Any]:
-        """Scale arguments by name."""
-        return {one.name: getattr(self, one.name) for one in fields(_Scaled)[1:]}
+    def scale(self, slide: Slide) -> dict[str, Any]:
+        """Return the scale arguments of `resize` for this slide, by name."""
+        given = {one.name: getattr(self, one.name) for one in fields(_Scaled)[1:]}
+        return resize_arguments(slide, **given)
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
         check_version(self.ome_zarr)
-        resize(_any_slide(), **self.scale)
+        self.resized(_any_slide())
+
+    def resized(self, slide: Slide) -> Slide:
+        """Return the whole slide at the scale."""
+        return resize(slide, **self.scale(slide))
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reduction at which the image reads level 0."""
-        return (level0_reduction(resize(slide, **self.scale)),)
+        return (level0_reduction(self.resized(slide)),)
 
 
 @dataclass(frozen=True)
@@ -132,11 +163,12 @@ class Mask(Step):
     ome_zarr: str = "0.5"
     tile_size: Any = None
     detector: Detector = DEFAULT_DETECTOR
+    min_tissue: float = MIN_TISSUE
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
         check_version(self.ome_zarr)
-        _check_blank_map(self.tile_size, self.detector)
+        _check_blank_map(self.tile_size, self.detector, self.min_tissue)
 
     def estimate(self, slide: Slide) -> Estimate:
         """Estimate the step without reading pixels."""
@@ -150,9 +182,13 @@ class Mask(Step):
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the object to write and its counts."""
-        found = maps.compute(self.tile_size, self.detector)
+        found = maps.compute(self.tile_size, self.detector, self.min_tissue)
         blank = np.asarray(found.blank)
         return found, {"tiles": blank.size, "blank": int(blank.sum())}
+
+    def picture(self, obj: BlankMap, maps: BlankMaps) -> Array:
+        """Return the mask on the slide."""
+        return _picture_of_map(obj, maps)
 
 
 @dataclass(frozen=True)
@@ -162,14 +198,15 @@ class Resize(_Scaled):
     name: ClassVar[str] = "resize"
     suffix: ClassVar[str] = ".resize.ome.zarr"
     counts: ClassVar[tuple[str, ...]] = ("height", "width")
+    draws: ClassVar[bool] = False
 
     def estimate(self, slide: Slide) -> Estimate:
         """Estimate the step without reading pixels."""
-        return estimate_image(resize(slide, **self.scale), slide)
+        return estimate_image(self.resized(slide), slide)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        image = resize(slide, **self.scale)
+        image = self.resized(slide)
         return image, dict(zip(self.counts, image.shape[:2], strict=True))
 
 
@@ -183,15 +220,21 @@ class Cutoff(_Scaled):
 
     tile_size: Any = None
     detector: Detector = DEFAULT_DETECTOR
+    min_tissue: float = MIN_TISSUE
+    layout: str = "grid"
+    margin: int = 0
+    compact: float | None = 1.3
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
         super().check()
-        _check_blank_map(self.tile_size, self.detector)
+        _check_blank_map(self.tile_size, self.detector, self.min_tissue)
+        check_layout(_any_slide(), self.layout, self.margin)
+        check_compact(_any_slide(), self.compact)
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
-        return estimate_image(resize(slide, **self.scale), slide, upper_bound=True)
+        return estimate_image(self.resized(slide), slide, upper_bound=True)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map and of the image, as if nothing were cut off."""
@@ -199,10 +242,15 @@ class Cutoff(_Scaled):
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        found = maps.compute(self.tile_size, self.detector)
-        cut = cutoff_resize(slide, **self.scale, blank_map=found)
+        found = maps.compute(self.tile_size, self.detector, self.min_tissue)
+        placed: dict[str, Any] = {name: getattr(self, name) for name in PLACED}
+        cut = cutoff_resize(slide, **self.scale(slide), blank_map=found, **placed)
         height, width = cut.image.shape[:2]
         return cut, {"height": height, "width": width, "gain": round(cut.gain, 4)}
+
+    def picture(self, obj: CutoffResult, maps: BlankMaps) -> Array:
+        """Return the mask on the slide."""
+        return _picture_of_map(obj.blank_map, maps)
 
 
 @dataclass(frozen=True)
@@ -228,6 +276,7 @@ class Pack(Step):
         """Raise SlideArgumentError for arguments that no slide accepts."""
         self._plan(_any_slide())
         checked_detector(self.detector)
+        checked_share(self.min_tissue, "min_tissue")
         check_top_k(self.top_k)
 
     def _plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
@@ -257,11 +306,23 @@ class Pack(Step):
             pack = pack_tiles(slide, **options, detector=detector)
         return pack, {"tiles": len(pack)}
 
+    def picture(self, obj: TilePack, maps: BlankMaps) -> Array:
+        """Return the boxes of the tiles on the slide."""
+        return picture_on_slide(maps.slide, boxes=obj.boxes, thumbnail=maps.thumbnail)
 
-def _check_blank_map(tile_size: Any, detector: Any) -> None:
+
+def _picture_of_map(found: BlankMap, maps: BlankMaps) -> Array:
+    picture = maps.thumbnail
+    sides = zip(found.grid.shape, picture.shape[:2], strict=True)
+    mask = found.mask.resampled(*(edges_of_picture(*pair) for pair in sides))
+    return picture_on_slide(maps.slide, mask=mask.tissue, thumbnail=picture)
+
+
+def _check_blank_map(tile_size: Any, detector: Any, min_tissue: Any) -> None:
     if tile_size is not None:
         tile_pair(tile_size)
     checked_detector(detector)
+    checked_share(min_tissue, "min_tissue")
 
 
 def map_reductions(slide: Slide, detector: Detector) -> tuple[int, ...]:
@@ -311,3 +372,13 @@ def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tup
 def store_path(job: str, name: str, step: Step) -> str:
     """Return the path of the store of a step."""
     return os.path.join(job, name, name + step.suffix)
+
+
+def picture_reduction(slide: Slide) -> int:
+    """Return the reduction at which the picture of the slide reads level 0."""
+    return level0_reduction(resize(slide, max_size=PICTURE, gap=1.0))
+
+
+def picture_path(store: str) -> str:
+    """Return the path of the picture beside a store: NAME.mask.png for NAME.mask.ome.zarr."""
+    return store.removesuffix(".zarr").removesuffix(".ome") + ".png"

@@ -269,6 +269,17 @@ def gutters_of(source: Source, level: int, region: Region) -> Array | None:
     return source.gutters(rows.astype(np.int64), columns.astype(np.int64))
 
 
+def gutters_of_parent(source: DerivedSource, rows: Array, columns: Array) -> Array | None:
+    """Return a mask of the pixels at `rows` and `columns` with their centre in a gutter."""
+    y, x = (
+        np.minimum((index + 0.5) * scale, size - 1).astype(np.int64)
+        for index, scale, size in zip(
+            (rows, columns), source.placement.scale, source.parent.levels[0].shape, strict=True
+        )
+    )
+    return source.parent.gutters(y, x)
+
+
 def fill_holes(
     source: Source, holes: tuple[MissingRegion, ...], region: Region, pixels: Array
 ) -> None:

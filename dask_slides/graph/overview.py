@@ -13,7 +13,7 @@ from dask_slides.core.geometry import Region, bounds, level_size, reduced_size
 from dask_slides.core.source import Source
 from dask_slides.core.types import Array
 from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
-from dask_slides.graph.chunks import default_chunks, even_chunks
+from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 
@@ -23,6 +23,9 @@ USUAL_MPP = 0.5
 """Micrometres per pixel that a slide of unknown pixel size is assumed to have."""
 NEAR = 0.5
 """Binary logarithm of the largest factor between the size of a level and that of the picture."""
+TABLE_BYTES, PIXEL_BYTES, CHANNEL_BYTES = 2**26, 60, 20
+"""Measured peak bytes of a detector: of its tables, per pixel at least, and per pixel and channel.
+It may copy each sample three times in the dtype of the slide."""
 NO_VALUE, VALUE, NOT_THERE = 0, 1, 2
 """States of pixels: nodata or masked, a value, or an absent or corrupt tile of the file."""
 
@@ -105,6 +108,13 @@ def overview_blocks(small: Source) -> da.Array:
 
 
 def overview_bytes(small: Source) -> int:
-    """Return the bytes of a picture and of what a detector computes from it."""
-    pixel = (small.channels + 1) * small.dtype.itemsize + 40
-    return math.prod(small.levels[0].shape) * pixel
+    """Return the peak bytes of reading a block of a picture, or of finding tissue in all of it."""
+    height, width = small.levels[0].shape
+    side = default_chunks(small, 0)
+    block = Region(0, 0, min(side[0], height), min(side[1], width))
+    item = small.dtype.itemsize
+    pixel = (small.channels + 1) * item
+    read = task_bytes(small, 0, block) + block.area * pixel
+    found = max(PIXEL_BYTES, (CHANNEL_BYTES + 3 * item) * small.channels)
+    find = TABLE_BYTES + height * width * (2 * pixel + found)  # the blocks, and their picture
+    return max(read, find)

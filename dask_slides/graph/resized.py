@@ -17,6 +17,7 @@ from dask_slides.core.source import (
     Source,
     fill_holes,
     gutters_of,
+    gutters_of_parent,
 )
 from dask_slides.core.types import Array
 from dask_slides.numerics.kernels import ROWS, Axis, is_long, resample_columns, resample_rows
@@ -230,13 +231,7 @@ class ResizedSource(DerivedSource):
 
     def gutters(self, rows: Array, columns: Array) -> Array | None:
         """Return whether the centres of these pixels lie in gutters of the parent."""
-        y, x = (
-            np.minimum((index + 0.5) * scale, size - 1).astype(np.int64)
-            for index, scale, size in zip(
-                (rows, columns), self.placement.scale, self.parent.levels[0].shape, strict=True
-            )
-        )
-        return self.parent.gutters(y, x)
+        return gutters_of_parent(self, rows, columns)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` that need pixels of a hole of the parent."""

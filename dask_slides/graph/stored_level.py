@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 from dask_slides.core.bad_tiles import MissingRegion, missing_within
 from dask_slides.core.geometry import Placement, Region, reduced_size
-from dask_slides.core.source import DerivedSource, Level, Source
+from dask_slides.core.source import (
+    DerivedSource,
+    Level,
+    Source,
+    gutters_of,
+    gutters_of_parent,
+)
 from dask_slides.core.types import Array
 
 
@@ -54,6 +60,10 @@ class LevelSource(DerivedSource):
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Read `region`, and a mask of its pixels with a value."""
         return self.parent.read_valid(self.number + level, region)
+
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return whether the centres of these pixels lie in gutters of the parent."""
+        return gutters_of_parent(self, rows, columns)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent."""
@@ -130,6 +140,17 @@ class ReducedLevelSource(DerivedSource):
     def read(self, level: int, region: Region) -> Array:
         """Read `region` of the parent, reduced."""
         return self.parent.read_reduced(self.number, self.factor, region)
+
+    def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
+        """Read `region`, and a mask of its pixels that lie in no gutter."""
+        between = gutters_of(self, 0, region)
+        if between is None or not between.any():
+            return self.read(level, region), None
+        return self.read(level, region), ~between
+
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return whether the centres of these pixels lie in gutters of the parent."""
+        return gutters_of_parent(self, rows, columns)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent, reduced."""

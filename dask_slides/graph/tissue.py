@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
+from dask.blockwise import blockwise
 from dask.highlevelgraph import HighLevelGraph
+from dask.layers import ArrayBlockIdDep
 from dask.task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
@@ -49,12 +51,13 @@ def find_in_slide(
     Its picture `small` is read in parallel; one task finds the tissue in it.
     """
     overview = overview_blocks(small)
+    whole = overview.rechunk(overview.shape)
     name = f"find-tissue-{tokenize(overview.name, mpp, detector)}"
-    meta = np.empty((0, 0, 0), object)
-    return da.map_blocks(
-        _find_block, overview.rechunk(overview.shape), mpp, detector, shape,
-        chunks=((1,), (1,), (1,)), dtype=object, meta=meta, name=name,
-    )  # fmt: skip
+    key, picture = (name, 0, 0, 0), TaskRef((whole.name, 0, 0, 0))
+    # no Blockwise layer, which Dask would fuse into each of many tasks that measure the mask
+    layer = {key: Task(key, _find_block, picture, mpp, detector, shape)}
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[whole])
+    return da.Array(graph, name, ((1,),) * 3, meta=np.empty((0, 0, 0), object))
 
 
 def _find_block(
@@ -129,10 +132,10 @@ def area_blocks(found: da.Array, grid: TileGrid) -> da.Array:
     rows, columns = cell_chunks(grid)
     task = AreasBlock(grid, bounds(rows), bounds(columns))
     name = f"tissue-areas-{tokenize(found.name, task)}"
-    mask = TaskRef((found.name, 0, 0, 0))
-    layer = {}
-    for block in np.ndindex(len(rows), len(columns), 1):
-        layer[name, *block] = Task((name, *block), task, mask, block)
-    graph = HighLevelGraph.from_collections(name, layer, dependencies=[found])
     chunks = (rows, columns, (len(AREAS),))
+    blocks = ArrayBlockIdDep(chunks)
+    layer = blockwise(
+        task, name, "ijk", found.name, "ijk", blocks, "ijk", numblocks={found.name: (1, 1, 1)}
+    )
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[found])
     return da.Array(graph, name, chunks, meta=np.empty((0, 0, 0)))

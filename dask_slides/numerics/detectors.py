@@ -83,8 +83,8 @@ class Contrast(_BaseDetector):
     ratio : float
         Largest standard deviation of a blank tile, relative to its absolute mean.
     with_alpha : bool
-        Whether to count an alpha of 255 as a fourth sample of each pixel, as the original did. It
-        applies to RGB images of 8 bits.
+        Whether to count an alpha of 255 as a fourth sample of each pixel, as the original did.
+        Only for RGB images of 8 bits.
 
     Examples
     --------
@@ -102,6 +102,10 @@ class Contrast(_BaseDetector):
         if not (isinstance(self.ratio, int | float | np.floating) and 0 <= self.ratio < np.inf):
             raise SlideArgumentError(f"ratio={self.ratio!r} is not a ratio; give 0 or more")
 
+    def __repr__(self) -> str:
+        alpha = ", with_alpha=True" if self.with_alpha else ""
+        return f"Contrast(ratio={self.ratio!r}{alpha})"
+
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
         if self.with_alpha:
@@ -115,6 +119,13 @@ def _with_alpha(stats: CellStats) -> CellStats:
     return CellStats(
         stats.count + pixels, stats.total + 255 * pixels, stats.squares + 255**2 * pixels
     )
+
+
+def counts_alpha(detector: Any) -> bool:
+    """Return whether `detector`, or one that it combines, counts an alpha."""
+    if isinstance(detector, _Group):
+        return any(counts_alpha(one) for one in detector.detectors)
+    return isinstance(detector, Contrast) and detector.with_alpha
 
 
 def _share_from(histogram: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:

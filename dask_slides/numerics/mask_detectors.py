@@ -94,7 +94,7 @@ class Tissue:
     """
 
     background: Background | None = None
-    min_area: float = 15_000.0
+    min_area: float = 10_000.0
     max_hole: float = 60_000.0
     pen: Literal["exclude", "keep"] = "exclude"
     mpp: float = 8.0

@@ -51,7 +51,7 @@ class CellStats(EqualByFields):
     --------
     >>> import numpy as np, dask_slides as ds
     >>> image = np.arange(16, dtype="uint8").reshape(4, 4)
-    >>> ds.blank_map(image, tile_size=2).stats.mean
+    >>> ds.blank_map(image, tile_size=2, detector=ds.Contrast(0.05)).stats.mean
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """

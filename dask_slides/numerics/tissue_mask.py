@@ -58,6 +58,18 @@ class TissueMask(EqualByFields):
         kinds = np.where(tissue, TISSUE, np.where(self.kinds == MISSING, MISSING, BLANK))
         return replace(self, kinds=kinds.astype(np.uint8))
 
+    def combined(self, other: TissueMask, operation: np.ufunc) -> TissueMask:
+        """Return `operation` of the tissue of two masks of a slide, on the edges of both.
+
+        What is missing in one of them and not tissue in the result stays missing.
+        """
+        y_edges = np.union1d(self.y_edges, other.y_edges)
+        x_edges = np.union1d(self.x_edges, other.x_edges)
+        one, two = self.resampled(y_edges, x_edges), other.resampled(y_edges, x_edges)
+        missing = (one.kinds == MISSING) | (two.kinds == MISSING)
+        kinds = np.where(missing, MISSING, one.kinds).astype(np.uint8)
+        return replace(one, kinds=kinds).with_tissue(operation(one.tissue, two.tissue))
+
     def without_small(self, pixels: float) -> TissueMask:
         """Return the mask without pieces of tissue of fewer than `pixels` of level 0."""
         from scipy import ndimage
@@ -68,15 +80,18 @@ class TissueMask(EqualByFields):
         return self.with_tissue(keeps[labels])
 
     def without_holes(self, pixels: float) -> TissueMask:
-        """Return the mask with holes in tissue of up to `pixels` of level 0 filled."""
+        """Return the mask with holes in tissue of up to `pixels` of level 0 filled.
+
+        Missing pixels stay missing.
+        """
         from scipy import ndimage
 
         labels, count = ndimage.label(~self.tissue)
         fills = self._areas_of(labels, count) <= pixels
         fills[0] = False
-        border = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-        fills[np.concatenate(border)] = False  # open to the outside, so not a hole
-        return self.with_tissue(self.tissue | fills[labels])
+        for border in (labels[:1], labels[-1:], labels[:, :1], labels[:, -1:]):
+            fills[border] = False  # open to the outside, so not a hole
+        return self.with_tissue(self.tissue | (fills[labels] & (self.kinds != MISSING)))
 
     def _areas_of(self, labels: Array, count: int) -> Array:
         heights, widths = np.diff(self.y_edges)[:, None], np.diff(self.x_edges)

@@ -139,7 +139,7 @@ class LabelImage(EqualByFields):
         """Return the share of each box (n, 4) that each class covers, (n, classes)."""
         shares = [self._areas(value, boxes) for value in self.numbers]
         sizes = np.prod(boxes[:, 2:] / self.scale, axis=1)
-        return np.asarray(np.reshape(shares, (-1, len(boxes))).T / sizes[:, None])
+        return np.asarray(np.reshape(shares, (len(self.numbers), len(boxes))).T / sizes[:, None])
 
     def _areas(self, value: int, boxes: Array) -> NDArray[np.float64]:
         """Return the area of a value in boxes, in pixels of the image.

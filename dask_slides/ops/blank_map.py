@@ -28,7 +28,12 @@ from dask_slides.graph.tissue import (
     find_in_slide,
     spans_of_grid,
 )
-from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
+from dask_slides.numerics.detectors import (
+    Detector,
+    StatisticsDetector,
+    checked_detector,
+    counts_alpha,
+)
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.numerics.outlines import mask_outlines
 from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
@@ -383,12 +388,7 @@ class BlankMap(EqualByFields):
     def _combined(self, other: BlankMap, operation: Any) -> BlankMap:
         if not isinstance(other, BlankMap) or other.grid.shape != self.grid.shape:
             raise SlideArgumentError(f"{self.name}: give a BlankMap of the same slide")
-        one, two = self.mask, other.mask
-        edges = [
-            np.union1d(getattr(one, name), getattr(two, name)) for name in ("y_edges", "x_edges")
-        ]
-        one, two = one.resampled(*edges), two.resampled(*edges)
-        return self._cleaned(one.with_tissue(operation(one.tissue, two.tissue)))
+        return self._cleaned(self.mask.combined(other.mask, operation))
 
     def polygons(self) -> tuple[Outline, ...]:
         """Return the outlines of the tissue, with holes, in pixels of level 0.
@@ -583,7 +583,7 @@ def checked_mask(mask: Any, shape: tuple[int, int], name: str) -> NDArray[np.boo
     if (
         array.dtype != np.bool_
         or array.ndim != 2
-        or any(not 0 < n <= m for n, m in zip(array.shape, shape, strict=True))
+        or any(not min(1, m) <= n <= m for n, m in zip(array.shape, shape, strict=True))
     ):
         raise SlideArgumentError(
             f"{name}: a mask of shape {array.shape} and dtype {array.dtype}; give booleans (h, w) "
@@ -669,6 +669,11 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     checked = checked_detector(detector)
     if isinstance(checked, MaskDetector):
         return _map_of_mask(slide, grid, checked)
+    if counts_alpha(checked) and (slide.dtype != np.uint8 or slide.shape[2] != 3):
+        raise SlideArgumentError(
+            f"{slide.name}: with_alpha is for RGB images of 8 bits, and this one has "
+            f"{slide.shape[2]} channels of {slide.dtype}; use Contrast without it"
+        )
     stored = checked.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + checked.needs
     fields = fields_of(stored, slide.dtype)
     length = record_length(fields)

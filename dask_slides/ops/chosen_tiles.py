@@ -85,7 +85,7 @@ def tiles_by_map(
         score.reshape(-1)[chosen],
         (tissue / np.maximum(area, 1)).reshape(-1)[chosen],
         found.detector,
-        int(np.count_nonzero(enough & ~known)),
+        int(np.count_nonzero(~known)),
         found.bad_tiles,
     )
     return without_missing(image, tiles, grid.tile)

@@ -153,13 +153,19 @@ def _checked_weights(slide: Slide, weights: Any) -> NDArray[np.float64] | None:
     return array
 
 
-def _weights_of_pixels(mask: TissueMask, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weight at the first pixel of level 0 of each pixel of `mask`."""
-    index = [
-        np.searchsorted(edges_of_picture(int(edges[-1]), n), edges[:-1], side="right") - 1
-        for edges, n in zip((mask.y_edges, mask.x_edges), weights.shape, strict=True)
+def _weighted(
+    mask: TissueMask, weights: NDArray[np.float64]
+) -> tuple[TissueMask, NDArray[np.float64]]:
+    """Return `mask` with pixels that lie in one weight each, and the weights of its pixels."""
+    of_weights = [edges_of_picture(n, m) for n, m in zip(mask.shape, weights.shape, strict=True)]
+    edges = [
+        np.union1d(*both) for both in zip((mask.y_edges, mask.x_edges), of_weights, strict=True)
     ]
-    return np.asarray(weights[np.ix_(*index)])
+    index = [
+        np.searchsorted(one, starts[:-1], side="right") - 1
+        for one, starts in zip(of_weights, edges, strict=True)
+    ]
+    return mask.resampled(edges[0], edges[1]), np.asarray(weights[np.ix_(*index)])
 
 
 class _MaskCrops:
@@ -174,11 +180,14 @@ class _MaskCrops:
         weights: NDArray[np.float64] | None,
     ) -> None:
         self._image, self._size, self._found = image, size, found
-        mask = self._mask = found.mask
+        mask = found.mask
+        if weights is not None:
+            mask, weights = _weighted(mask, weights)
+        self._mask = mask
         self._factors = np.array([a / b for a, b in zip(slide.shape, image.shape, strict=True)][:2])
         areas = np.multiply.outer(np.diff(mask.y_edges), np.diff(mask.x_edges))[mask.tissue]
         if weights is not None:
-            areas = areas * _weights_of_pixels(mask, weights)[mask.tissue]
+            areas = areas * weights[mask.tissue]
         self._pixels = np.argwhere(mask.tissue)[areas > 0]
         self._summed = np.cumsum(areas[areas > 0])
         self._tissue = BoxSums(mask.tissue, mask)
@@ -217,7 +226,7 @@ class _MaskCrops:
         ends = np.stack((mask.y_edges[i + 1], mask.x_edges[j + 1]), axis=1)
         centre = (starts + rng.random((count, 2)) * (ends - starts)) / self._factors
         size = np.array(self._size)
-        yx = np.floor(centre - size / 2).astype(np.int64)
+        yx = centre.astype(np.int64) - size // 2
         yx = np.clip(yx, 0, np.array(self._image.shape[:2]) - size)
         boxes = self._boxes(yx)
         whole, known, bad = find_missing(self._image, yx, self._size)

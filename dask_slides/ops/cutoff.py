@@ -274,8 +274,8 @@ def cutoff_resize(
     """
     slide = as_slide(slide)
     # check the arguments before the slide is read
-    _check_layout(slide, layout, margin)
-    _check_compact(slide, compact)
+    check_layout(slide, layout, margin)
+    check_compact(slide, compact)
     output_shape(slide, downsample, mpp, max_size, shape)
     resized(slide, slide.shape[:2], kernel, gap)
     if blank_map is None:
@@ -315,7 +315,7 @@ def cutoff_resize(
     return Cutoff(cut, blank_map, found, full)
 
 
-def _check_layout(slide: Slide, layout: Any, margin: Any) -> None:
+def check_layout(slide: Slide, layout: Any, margin: Any) -> None:
     """Raise SlideArgumentError unless there is such a layout, and it has such a margin."""
     if layout not in LAYOUTS:
         raise SlideArgumentError(
@@ -329,7 +329,7 @@ def _check_layout(slide: Slide, layout: Any, margin: Any) -> None:
         )
 
 
-def _check_compact(slide: Slide, compact: Any) -> None:
+def check_compact(slide: Slide, compact: Any) -> None:
     """Raise SlideArgumentError unless `compact` is None or a number of at least 1."""
     if compact is not None and (not isinstance(compact, int | float) or not compact >= 1):
         raise SlideArgumentError(f"{slide.name}: compact={compact!r}; give 1 or more, or None")

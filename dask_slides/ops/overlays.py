@@ -21,13 +21,19 @@ def plot_on_slide(slide: Slide, title: str, ax: Any, max_size: int, **drawn: Any
 
 
 def picture_on_slide(
-    slide: Slide, *, mask: Array | None = None, boxes: Array | None = None, max_size: int = 1024
+    slide: Slide,
+    *,
+    mask: Array | None = None,
+    boxes: Array | None = None,
+    max_size: int = 1024,
+    thumbnail: Array | None = None,
 ) -> Array:
     """Return the picture of the slide with a mask or boxes, (y, x, 3) uint8.
 
-    `mask` (rows, cols) covers the slide; `boxes` (n, 4) are in pixels of level 0.
+    `mask` (rows, cols) covers the slide; `boxes` (n, 4) are in pixels of level 0. With
+    `thumbnail`, the one of the slide, nothing is read.
     """
-    pixels = slide.thumbnail(max_size)
+    pixels = slide.thumbnail(max_size) if thumbnail is None else thumbnail
     factor = slide.shape[1] / pixels.shape[1]
     return overlay(
         display_rgb(pixels, slide.channels, fill=slide.source.fill),

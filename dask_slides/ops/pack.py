@@ -135,8 +135,17 @@ class TilePack:
         return None if value is None else float(value)
 
     def to_frame(self) -> Any:
-        """Return the columns of the tiles, one row per tile, as a pandas DataFrame."""
-        import pandas as pd
+        """Return the columns of the tiles, one row per tile, as a pandas DataFrame.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("a frame needs pandas; pip install pandas") from error
 
         columns: dict[str, Any] = {"y": self.y, "x": self.x, "score": self.score}
         columns["tissue_fraction"] = self.tissue_fraction
@@ -260,11 +269,18 @@ def pack_attributes(
         "source_shape": list(slide.shape),
         "mpp": image.mpp,
         "downsample": _factors(slide, image),
-        "read_from": provenance(image.source, "level 0"),
+        "read_from": _read_from(image),
         "tile_size": list(tile),
         "detector": detector if isinstance(detector, str) else repr(detector),
         "version": __version__,
     }
+
+
+def _read_from(image: Slide) -> str:
+    source = image.source
+    if isinstance(source, LevelSource):
+        return source.operation
+    return provenance(source, "level 0")
 
 
 def bad_attributes(skipped: int, bad_tiles: tuple[BadTile, ...]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from dask_slides.core.grid import TileGrid
 from dask_slides.graph.tiles import reading_bytes
 from dask_slides.numerics.detectors import Detector
-from dask_slides.ops.blank_map import BlankMap, map_of_grid
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.blank_map import BlankMap, blank_map, map_of_grid
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import bytes_of_map
 from dask_slides.writers.images import bytes_of_image, plan_that_fits, task_bytes_of_image
@@ -50,9 +51,16 @@ def estimate_blank_map(found: BlankMap, source: Slide) -> Estimate:
 
 
 def estimate_tiles(
-    count: int, grid: TileGrid, image: Slide, source: Slide, detector: Detector
+    count: int,
+    grid: TileGrid,
+    image: Slide,
+    source: Slide,
+    tissue: BlankMap | Detector = DEFAULT_DETECTOR,
 ) -> Estimate:
-    """Return the estimate of finding and packing at most `count` tiles of `image`."""
+    """Return the estimate of finding and packing at most `count` tiles of `image`.
+
+    `tissue` is the detector or the blank map of `source` that decides.
+    """
     channels, tile = image.shape[2], grid.tile
     nbytes = tile[0] * tile[1] * channels * image.dtype.itemsize
 
@@ -60,7 +68,10 @@ def estimate_tiles(
         return reading_bytes(image.source, tile, tiles) if count else 0
 
     shard = shards_that_fit(count, nbytes, reading)
-    tissue = map_of_grid(image, grid, detector)
+    if isinstance(tissue, MaskDetector):
+        tissue = blank_map(source, detector=tissue)
+    elif not isinstance(tissue, BlankMap):
+        tissue = map_of_grid(image, grid, tissue)
     return Estimate(
         source.shape,
         (count, *tile, channels),
@@ -72,4 +83,7 @@ def estimate_tiles(
 
 
 def _tasks(found: BlankMap) -> int:
-    return 0 if found.computed else len(found.blank.__dask_graph__())
+    """Return the tasks of `BlankMap.compute`."""
+    if found.computed:
+        return 0
+    return len((found.blank if found.found is None else found.found).__dask_graph__())

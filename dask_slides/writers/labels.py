@@ -2,47 +2,101 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from dask_slides.core.geometry import Region
 from dask_slides.core.layout import Layout
 from dask_slides.core.types import Array
+from dask_slides.numerics.tissue_mask import MISSING, TISSUE, TissueMask
 from dask_slides.ops.blank_map import BlankMap
 
 
 @dataclass(frozen=True)
+class PackedMask:
+    """A mask of tissue in few bytes, as it is part of every task."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the mask."""
+    tissue: bytes
+    """One bit per pixel, compressed with zlib; every row starts a byte."""
+    missing: bytes
+    """The same for missing pixels; empty if there are none."""
+    heights: bytes
+    """Source pixels that each row covers, int64, compressed with zlib."""
+    widths: bytes
+    """The same for the columns."""
+
+    @classmethod
+    def of(cls, mask: TissueMask) -> PackedMask:
+        """Return `mask` without its grey values."""
+        rows, columns = mask.kinds.shape
+        return cls(
+            (rows, columns),
+            _packed(mask.tissue),
+            b"" if mask.missing is None else _packed(mask.missing),
+            zlib.compress(np.diff(mask.y_edges).astype(np.int64).tobytes()),
+            zlib.compress(np.diff(mask.x_edges).astype(np.int64).tobytes()),
+        )
+
+    def at(self, y: Array, x: Array) -> Array:
+        """Return the values (len(y), len(x)) uint8 at ascending coordinates of the source."""
+        rows, columns = _positions(self.heights, y), _positions(self.widths, x)
+        kinds = np.zeros((len(y), len(x)), np.uint8)
+        for bits, value in ((self.tissue, TISSUE), (self.missing, MISSING)):
+            if bits and kinds.size:
+                kinds[self._unpacked(bits, rows, columns)] = value
+        return kinds
+
+    def _unpacked(self, bits: bytes, rows: Array, columns: Array) -> Array:
+        """Return some rows and columns as booleans; only these rows are unpacked."""
+        packed = np.frombuffer(_decompressed(bits), np.uint8).reshape(self.shape[0], -1)
+        used, index = np.unique(rows, return_inverse=True)
+        unpacked = np.unpackbits(packed[used], axis=1, count=self.shape[1])
+        return np.asarray(unpacked[np.ix_(index, columns)].view(bool))
+
+
+@lru_cache(maxsize=8)
+def _decompressed(data: bytes) -> bytes:
+    """Return the bytes; kept, as an image of islands asks for many parts."""
+    return zlib.decompress(data)
+
+
+def _packed(values: Array) -> bytes:
+    return zlib.compress(np.packbits(values, axis=1).tobytes())
+
+
+def _positions(sizes: bytes, points: Array) -> Array:
+    """Return the row or column of the mask that holds each point."""
+    ends = np.cumsum(np.frombuffer(_decompressed(sizes), np.int64))
+    return np.minimum(np.searchsorted(ends, points, side="right"), len(ends) - 1)
+
+
+@dataclass(frozen=True)
 class TissueLabel:
-    """Label each pixel of an image by the cell of a blank map that holds its centre."""
+    """Label each pixel of an image by the pixel of a mask that holds its centre."""
 
     layout: Layout
     """Where the pixels of the image lie on the source."""
     factors: tuple[float, float]
     """Source pixels per image pixel, along y and x."""
-    tile: tuple[int, int]
-    shape: tuple[int, int]
-    """Rows and columns of cells."""
-    blank: bytes
-    """The blank cells, one bit per cell."""
-    unknown: bytes
-    """The unknown cells, one bit per cell."""
+    mask: PackedMask
 
     @property
     def has_unknown(self) -> bool:
-        """Whether any cell is unknown."""
-        return any(self.unknown)
+        """Whether the tissue of any pixel of the mask is unknown."""
+        return bool(self.mask.missing)
 
     def pixels(self, level: int, region: Region) -> Array:
         """Return the label of `region` of `level`, (h, w) uint8: 1 tissue, 2 unknown."""
-        blank, unknown = (_unpacked(bits, self.shape) for bits in (self.blank, self.unknown))
-        tissue = (1 - blank + unknown).astype(np.uint8)
         y = self._centres(0, region.y, region.stop_y, level)
         x = self._centres(1, region.x, region.stop_x, level)
         out = np.zeros((region.height, region.width), np.uint8)
         for rows, columns, source_y, source_x in self.layout.lines(y, x):
-            cells = self._cells(0, source_y), self._cells(1, source_x)
-            out[rows, columns] = tissue[np.ix_(*cells)]
+            out[rows, columns] = self.mask.at(source_y, source_x)
         return out
 
     def _centres(self, axis: int, start: int, stop: int, level: int) -> Array:
@@ -51,20 +105,10 @@ class TissueLabel:
         # the centre of a partial last pixel of a level may lie beyond the image
         return np.asarray(np.minimum(centre, np.nextafter(self.layout.shape[axis], 0)))
 
-    def _cells(self, axis: int, source: Array) -> Array:
-        """Return the row or column of cells at coordinates of the source."""
-        return np.minimum(source.astype(np.int64) // self.tile[axis], self.shape[axis] - 1)
-
 
 def tissue_label(blank_map: BlankMap, layout: Layout, factors: tuple[float, float]) -> TissueLabel:
-    """Return the label of an image with this `layout` of the parts of its source."""
-    blank, unknown = (
-        np.packbits(np.asarray(cells).reshape(-1)).tobytes()
-        for cells in (blank_map.blank, blank_map.unknown)
-    )
-    return TissueLabel(layout, factors, blank_map.grid.tile, blank_map.shape, blank, unknown)
+    """Return the label of an image with this `layout` of the parts of its source.
 
-
-def _unpacked(bits: bytes, shape: tuple[int, int]) -> Array:
-    count = shape[0] * shape[1]
-    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).reshape(shape)
+    It shows the mask of the blank map; for detectors of statistics these are its tiles.
+    """
+    return TissueLabel(layout, factors, PackedMask.of(blank_map.mask))

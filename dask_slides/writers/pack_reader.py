@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.byte_ranges import byte_file
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.remote.object_store import is_remote, open_group
+from dask_slides.writers.packs import COLUMNS, NO_CLASS
 from dask_slides.writers.store import shards
 from dask_slides.writers.store.attributes import absolute_path
 
@@ -161,11 +162,11 @@ def _check_codecs(path: str, array: Any) -> None:
         )
 
 
-def _check_declared(path: str, tiles: Any, columns: list[Any]) -> None:
+def _check_declared(path: str, tiles: Any, columns: list[Any], coverage: list[Any]) -> None:
     """Raise unless the arrays of a pack fit each other and the limits; no array is read."""
-    for array in (tiles, *columns):
+    for array in (tiles, *columns, *coverage):
         check_chunks(path, array, Limits())
-    if max(array.size for array in columns) > MAX_TILES or tiles.ndim != 4:
+    if max(array.size for array in (*columns, *coverage)) > MAX_TILES or tiles.ndim != 4:
         raise ValueError("tiles")
     nbytes = math.prod(tiles.shape[1:]) * tiles.dtype.itemsize
     if nbytes > Limits.tile_bytes:
@@ -216,10 +217,6 @@ def open_pack(path: Any) -> TilePack:
         ) from None
 
 
-COLUMNS = ("y", "x", "score", "tissue_fraction")
-"""Arrays with one value per tile."""
-
-
 def _open_pack(path: str) -> TilePack:
     group = open_group(path)
     attributes = group.attrs.asdict()
@@ -228,13 +225,27 @@ def _open_pack(path: str) -> TilePack:
     if attributes.get("mpp") is not None:
         float(attributes["mpp"])
     array = group["tiles"]
-    columns = [group[name] for name in COLUMNS]
-    _check_declared(path, array, columns)
-    y, x, score, fraction = (np.asarray(column[...]) for column in columns)
+    classes = attributes.get("classes")
+    columns = [group[name] for name in (*COLUMNS, *["label"] * (classes is not None))]
+    coverage = [] if classes is None else [group["coverage"]]
+    _check_declared(path, array, columns, coverage)
+    y, x, score, fraction, *label = (np.asarray(column[...]) for column in columns)
+    shares = [np.asarray(one[...], np.float64) for one in coverage]
     per_shard = int((array.shards or array.chunks)[0])
     identity = identify(f"{path}/zarr.json")
     reader = PackReader(path, identity, array.shape, array.dtype, per_shard)
-    return TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
+    pack = TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
+    return pack if classes is None else _annotated(pack, label[0], shares[0])
+
+
+def _annotated(pack: TilePack, label: Array, coverage: NDArray[np.float64]) -> TilePack:
+    """Return the pack with the class of each tile, and the share of it that each class covers."""
+    classes = pack.attributes["classes"]
+    known = (label >= NO_CLASS) & (label < len(classes))
+    if coverage.shape != (len(pack), len(classes)) or not known.all():
+        raise ValueError("classes")
+    names = np.array([*map(str, classes), ""])  # the last one is that of number -1
+    return replace(pack, labels=names[label], coverage=coverage)
 
 
 def _lazy_tiles(reader: PackReader) -> da.Array:

@@ -1,4 +1,14 @@
-"""Write tile packs as Zarr: one tile per chunk, one shard per task."""
+"""Write tile packs as Zarr: one tile per chunk, one shard per task.
+
+A pack is a Zarr v3 group. `tiles` is (n, h, w, c). The other arrays have one row per tile:
+
+- `y`, `x`: int64, top and left in pixels of level 0 of the slide;
+- `score`, `tissue_fraction`: float64;
+- with annotations `label`, int32, the number of the class in the attribute `classes`, or -1 for
+  none, and `coverage`, float64 (n, classes), the share of the tile that each class covers.
+
+Classes are numbers because Zarr v3 has no standard for arrays of strings of a fixed length.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +36,11 @@ FEW_SHARDS = 16
 """Shards that a small pack is divided into, so that there are tasks for all threads."""
 SMALL_SHARD_BYTES = 2**23
 """Smallest shard of a small pack, in bytes of its tiles."""
+
+COLUMNS = ("y", "x", "score", "tissue_fraction")
+"""Arrays with one value per tile that every pack has."""
+NO_CLASS = -1
+"""Number in the array `label` of a tile that belongs to no class."""
 
 ReadingBytes = Callable[[int], int]
 """Returns the peak bytes of reading a number of tiles, without the tiles themselves."""
@@ -86,7 +101,7 @@ def _write_tiles(store: str, start: int, tiles: Array) -> None:
 
 
 def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str:
-    """Write the tiles, `y`, `x`, `score` and the attributes of a pack; return the path."""
+    """Write the tiles, the columns and the attributes of a pack; return the path."""
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     reading = _reading_bytes(pack)
@@ -111,11 +126,12 @@ def _key(pack: TilePack, per_shard: int) -> dict[str, Any]:
     key: dict[str, Any] = {"kind": "pack", "dask_slides": __version__, "tiles_per_shard": per_shard}
     key |= {name: repr(value) for name, value in pack.attributes.items()}
     pixels = pack.tiles if pack.reader is None else pack.reader
-    return key | facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
+    key |= facts_of(pixels, "tiles") | facts_of(pack.y, "y") | facts_of(pack.x, "x")
+    return key | facts_of(pack.coverage, "coverage")
 
 
 def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
-    count, *shape = pack.tiles.shape
+    shape = pack.tiles.shape[1:]
     group = unfinished.create(3)
     group.create_array(
         "tiles",
@@ -127,18 +143,27 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
         dimension_names=["tile", "py", "px", "channel"],
         config={"write_empty_chunks": True},
     )
-    for name in ("y", "x", "score", "tissue_fraction"):
-        values = np.asarray(getattr(pack, name))
+    for name, values in columns_of(pack).items():
         array = group.create_array(
             name,
             shape=values.shape,
-            chunks=(max(1, count),),
+            chunks=tuple(max(1, side) for side in values.shape),
             dtype=values.dtype,
             compressors=compressors(),
-            dimension_names=["tile"],
+            dimension_names=["tile", "class"][: values.ndim],
         )
         array[...] = values
     unfinished.ready()
+
+
+def columns_of(pack: TilePack) -> dict[str, Array]:
+    """Return the arrays of a store with one row per tile, by name."""
+    columns = {name: np.asarray(getattr(pack, name)) for name in COLUMNS}
+    if pack.labels is not None and pack.coverage is not None:
+        numbers = {name: number for number, name in enumerate(pack.attributes["classes"])}
+        label = [numbers.get(str(name), NO_CLASS) for name in pack.labels]
+        columns |= {"label": np.array(label, np.int32), "coverage": np.asarray(pack.coverage)}
+    return columns
 
 
 def _compute_shards(pack: TilePack, store: str, per_shard: int, progress: Progress | None) -> None:

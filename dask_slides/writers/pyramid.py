@@ -138,24 +138,26 @@ class WriteBlock:
         column, row = block_id[:2]
         task = f"{self.stage.levels[0]}-{row}-{column}"
         pixels = pixels_of_task(self.path, task)
-        if pixels is None:
-            pixels = self._write_block(source, block_id, task)
-        return np.full((1, 1), pixels, np.int64)
-
-    def _write_block(self, source: Source, block: Block, task: str) -> int:
-        _, region = self.window(block)
-        step = self.stage.side * self.stage.blocks_per_read
+        if pixels is not None:
+            return np.full((1, 1), pixels, np.int64)
         written = Written()
-        for left in range(region.x, region.stop_x, step):
-            width = min(step, region.stop_x - left)
-            part = Region(region.y, left, region.height, width)
-            sides = left > region.x, left + width < region.stop_x  # the next task is below or above
-            # for a remote file, a larger cache costs less than another request
-            with TILE_CACHE.within(LIMIT if read_span(source, 0) else CACHE_BYTES, sides):
+        # for a remote file, a larger cache costs less than another request
+        nbytes = LIMIT if read_span(source, 0) else CACHE_BYTES
+        for part, sides in self._parts(block_id):
+            with TILE_CACHE.within(nbytes, sides):
                 self._write_levels(source, part, written)
         missing = () if self.stage.halvings else written.missing
         record_task(self.path, task, written.pixels, written.files, missing)
-        return written.pixels
+        return np.full((1, 1), written.pixels, np.int64)
+
+    def _parts(self, block: Block) -> Iterator[tuple[Region, tuple[bool, bool]]]:
+        """Yield the regions to read one after another, and on which sides others follow."""
+        _, region = self.window(block)
+        step = self.stage.side * self.stage.blocks_per_read
+        for left in range(region.x, region.stop_x, step):
+            width = min(step, region.stop_x - left)
+            sides = left > region.x, left + width < region.stop_x  # the next task is below or above
+            yield Region(region.y, left, region.height, width), sides
 
     def _write_levels(self, source: Source, region: Region, written: Written) -> None:
         """Read `region`, write every level of it, and the sums for the next stage."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import click
 import dask
 import dask.array as da
 import numpy as np
@@ -20,10 +21,13 @@ from dask_slides.cli import main
 from dask_slides.cli.group import COMMANDS
 from dask_slides.writers import packs
 
+TISSUE, TUMOUR = (200, 200, 200, 400), (200, 200, 200, 150)
+"""Rectangles y, x, height, width of the annotations."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with a slide of noise in the middle of white glass."""
+    """Return a folder with a slide of noise in the middle of white glass, and annotations."""
     folder = tmp_path_factory.mktemp("cli")
     pixels = np.full((600, 800, 3), 240, np.uint8)
     rng = np.random.default_rng(0)
@@ -32,6 +36,12 @@ def folder(tmp_path_factory):
         folder / "slide.tif", pixels, tile=(64, 64), compression="zlib", photometric="rgb"
     )
     tifffile.imwrite(folder / "glass.tif", pixels[:160, :160], tile=(64, 64), photometric="rgb")
+    for name, (y, x, height, width) in {"tissue": TISSUE, "tumour": TUMOUR}.items():
+        ring = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
+        polygon = {"type": "Polygon", "coordinates": [ring]}
+        properties = {"objectType": "annotation", "classification": {"name": name}}
+        feature = {"type": "Feature", "geometry": polygon, "properties": properties}
+        (folder / f"{name}.geojson").write_text(json.dumps([feature]))
     return folder
 
 
@@ -50,7 +60,8 @@ def test_info_prints_shape_levels_and_mpp(run):
     assert facts["mpp"] is None
     assert facts["levels"][0]["tile"] == [64, 64]
     assert "600 x 800 x 3 uint8" in run("info", "slide.tif").stdout
-    assert "0.5" in run("info", "slide.tif", "--slide-mpp", 0.5).stdout
+    assert facts["magnification"] is None
+    assert "mpp      0.5 µm, as at 20x\n" in run("info", "slide.tif", "--slide-mpp", 0.5).stdout
 
 
 def test_resize_writes_the_result_of_the_function(run, folder):
@@ -84,6 +95,7 @@ def test_cutoff_places_islands(run, folder):
 
 def test_pack_and_crops_write_packs(run, folder):
     words = ["pack", "slide.tif", "p.tiles.zarr", "--tile-size", 100, "--top-k", 3]
+    words += ["--detector", "contrast", "--ratio", 0.35]
     assert run(*words).exit_code == 0
     assert ds.open_pack(folder / "p.tiles.zarr").tiles.shape == (3, 100, 100, 3)
     words = ["crops", "slide.tif", "k.tiles.zarr", "-n", 5, "--size", 64, "--seed", 2]
@@ -91,6 +103,10 @@ def test_pack_and_crops_write_packs(run, folder):
     stored = ds.open_pack(folder / "k.tiles.zarr")
     again = ds.random_crops(folder / "slide.tif", n=5, size=64, seed=2)
     np.testing.assert_array_equal(stored.tiles.compute(), again.tiles.compute())
+
+
+MAP = ["--blank-map", "tissue.geojson"]
+FINE = ["resize", "slide.tif", "o.ome.zarr", "--slide-mpp", "0.5"]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +129,17 @@ def test_pack_and_crops_write_packs(run, folder):
         (["pack", "slide.tif", "o.tiles.zarr", "--edge", "fall"], 2, "'drop'"),
         (["crops", "slide.tif", "o.tiles.zarr", "-n", "3", "--size", "900"], 2, "does not fit"),
         (["sample", "no/s.tif"], 1, "no"),
+        (["mask", "slide.tif", "o.json"], 2, "use 'o.ome.zarr', or the ending .geojson"),
+        (["mask", "slide.tif", "no/o.geojson"], 1, "is not a directory"),
+        (["mask", "slide.tif", "tissue.geojson"], 1, "already exists"),
+        (["mask", "slide.tif", "o.ome.zarr", "--ratio", "0.1"], 2, "tissue has no ratio"),
+        (["pack", "slide.tif", "o.tiles.zarr", "--detector", "otsu", *MAP], 2, "exclude"),
+        (["cutoff", "slide.tif", "o.ome.zarr", "--detector", "otsu", *MAP], 2, "exclude"),
+        (["pack", "slide.tif", "o.tiles.zarr", "--labels", "no.geojson"], 1, "no.geojson"),
+        (["pack", "glass.tif", "o.tiles.zarr", "--tile-size", "64", *MAP], 2, "outside"),
+        (["resize", "slide.tif", "o.ome.zarr", "--magnification", "20"], 2, "--slide-mpp"),
+        ([*FINE, "--magnification", "20", "--mpp", "1"], 2, "magnification and mpp exclude"),
+        ([*FINE, "--downsample", "2", "--mpp", "1"], 2, "exclude"),
         (["sample", "s.tif", "--compression", "zip"], 2, "'deflate'"),
     ],
 )
@@ -129,16 +156,14 @@ def test_an_error_is_one_line_and_leaves_no_files(run, folder, words, code, mess
 
 @pytest.mark.parametrize("module", COMMANDS, ids=lambda module: module.command.name)
 def test_every_default_is_in_the_help(module):
-    result = CliRunner().invoke(main, [module.command.name, "--help"])
-    defaults = [
-        one.default
-        for one in module.command.params
-        if isinstance(one.default, str | int | float) and not isinstance(one.default, bool)
-        and one.param_type_name == "option"
-    ]  # fmt: skip
-    text = " ".join(result.stdout.split())
-    for default in defaults:
-        assert f"[default: {default}" in text
+    command = module.command
+    context = click.Context(command, parent=click.Context(main, **main.context_settings))
+    shown = "".join(CliRunner().invoke(main, [command.name, "--help"]).stdout.split())
+    for one in command.params:
+        if one.param_type_name == "option":
+            text = one.get_help_record(context)[1]
+            assert "".join(text.split()) in shown
+            assert one.is_flag or one.required or one.multiple or "[default: " in text, one.opts
 
 
 def test_an_empty_pack_is_written_with_a_note(run, folder):
@@ -168,6 +193,128 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(run, folder, words, output
     assert facts["worker_bytes"] == 3 * facts["task_bytes"]
     assert "memory" in run(*words, "--dry-run").stdout
     assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "plan"),
+    [
+        (["pack", "--tile-size", 100], {"read_from": "level 0", "mpp": 0.5, "min_tissue": 0.5}),
+        (["pack", "--tile-size", 100, "--magnification", 10, "--min-tissue", 0.2],
+         {"read_from": "resized by 2 with lanczos from level 0", "mpp": 1.0, "min_tissue": 0.2}),
+        (["crops", "-n", 3, "--size", 64, "--detector", "otsu"],
+         {"read_from": "level 0", "mpp": 0.5, "detector": repr(ds.Otsu())}),
+        (["crops", "-n", 3, "--size", 64, "--blank-map", "tissue.geojson"],
+         {"detector": "tissue.geojson", "min_tissue": 0.5}),
+        (["mask"], {"mpp": 64.0, "detector": "Tissue()", "min_tissue": 0.05}),
+        (["mask", "--detector", "contrast", "--tile-size", 100],
+         {"read_from": "level 0", "mpp": 50.0, "detector": repr(ds.Contrast(0.05))}),
+        (["cutoff", "--magnification", 5, "--min-tissue", 0.1],
+         {"read_from": "resized by 4 with lanczos from level 0", "mpp": 2.0, "min_tissue": 0.1}),
+        (["resize", "--magnification", 5],
+         {"read_from": "resized by 4 with lanczos from level 0", "mpp": 2.0}),
+    ],
+)  # fmt: skip
+def test_a_dry_run_says_what_is_read_and_what_decides(run, words, plan):
+    name, *options = words
+    out = "d.tiles.zarr" if name in ("pack", "crops") else "d.ome.zarr"
+    words = [name, "slide.tif", out, *options, "--slide-mpp", 0.5, "--dry-run"]
+    facts = json.loads(run(*words, "--json").stdout)
+    assert plan.items() <= facts.items()
+    assert ("min_tissue" in facts) == ("min_tissue" in plan)
+    text = run(*words).stdout
+    assert f"read     {facts['read_from']}\n" in text
+    assert f"mpp      {facts['mpp']:g} µm\n" in text
+    assert ("tissue   " in text) == ("detector" in facts)
+
+
+FINER = [
+    ["--mpp", 0.4], ["--downsample", 0.9], ["--magnification", 40],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", FINER, ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [["resize"], ["cutoff"], ["pack", "--tile-size", 64], ["crops", "-n", 2, "--size", 64]],
+    ids=lambda words: words[0],
+)
+def test_a_finer_scale_needs_enlarge(run, folder, words, scale):
+    name, *options = words
+    out = f"finer.{'ome' if name in ('resize', 'cutoff') else 'tiles'}.zarr"
+    words = [name, "slide.tif", out, *options, *scale, "--slide-mpp", 0.5]
+    for more in ([], ["--dry-run"]):
+        refused = run(*words, *more)
+        assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+        assert "enlarges the slide" in refused.stderr and "--enlarge" in refused.stderr
+    assert not (folder / out).exists()
+    assert run(*words, "--enlarge", "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "scale", "accepted"),
+    [
+        (0.27, ["--magnification", 40], True),  # scanners differ from the 0.25 of their name
+        (0.27, ["--magnification", 60], False),
+        (0.499, ["--mpp", 0.5], True),
+        (0.52, ["--mpp", 0.5], True),
+        (0.53, ["--mpp", 0.5], False),
+        (None, ["--downsample", 1], True),
+    ],
+)
+def test_pixel_sizes_near_that_of_the_slide_are_accepted(run, own, scale, accepted):
+    words = ["resize", "slide.tif", "near.ome.zarr", *scale, "--dry-run"]
+    result = run(*words, *([] if own is None else ["--slide-mpp", own]))
+    assert result.exit_code == (0 if accepted else 2), result.stderr
+
+
+def test_mask_writes_outlines(run, folder):
+    words = ["mask", "slide.tif", "out.geojson", "--detector", "contrast", "--tile-size", 100]
+    facts = json.loads(run(*words, "--json").stdout)
+    assert facts["outlines"] == 1
+    assert facts["tissue_share"] == pytest.approx(200 * 400 / (600 * 800))
+    (feature,) = json.loads((folder / "out.geojson").read_text())["features"]
+    points = np.array(feature["geometry"]["coordinates"][0])
+    assert points.min(axis=0).tolist() == [200, 200] and points.max(axis=0).tolist() == [600, 400]
+    again = run(*words)
+    assert again.exit_code == 1 and "already exists" in again.stderr
+    assert run(*words, "--overwrite").stdout.startswith("out.geojson: 1 outline, 16.7% of the area")
+
+
+def test_polygons_are_obeyed_as_a_blank_map(run, folder):
+    words = ["--blank-map", "tumour.geojson"]
+    assert run("pack", "slide.tif", "m.tiles.zarr", "--tile-size", 50, *words).exit_code == 0
+    pack = ds.open_pack(folder / "m.tiles.zarr")
+    y, x, height, width = TUMOUR
+    inside = [(i, j) for i in range(y, y + height, 50) for j in range(x, x + width, 50)]
+    assert list(zip(pack.y.tolist(), pack.x.tolist(), strict=True)) == inside
+    words += ["--min-tissue", 1]
+    assert run("crops", "slide.tif", "m2.tiles.zarr", "-n", 9, "--size", 40, *words).exit_code == 0
+    crops = ds.open_pack(folder / "m2.tiles.zarr")
+    assert len(crops) == 9
+    assert ((crops.y >= y) & (crops.y + 40 <= y + height)).all()
+    assert ((crops.x >= x) & (crops.x + 40 <= x + width)).all()
+    words = ["cutoff", "slide.tif", "obeyed.ome.zarr", "--tile-size", 50, *words[:2]]
+    assert run(*words, "--downsample", 1).exit_code == 0
+    assert ds.open_slide(folder / "obeyed.ome.zarr").shape == (height, width, 3)
+
+
+def test_annotations_label_the_tiles(run, folder):
+    words = ["--tile-size", 50, "--blank-map", "tissue.geojson", "--labels", "tumour.geojson"]
+    assert run("pack", "slide.tif", "l.tiles.zarr", *words).exit_code == 0
+    pack = ds.open_pack(folder / "l.tiles.zarr")
+    assert len(pack) == 4 * 8
+    y, x, height, width = TUMOUR
+    inside = (pack.x >= x) & (pack.x < x + width) & (pack.y >= y) & (pack.y < y + height)
+    assert (pack.labels == np.where(inside, "tumour", "")).all() and inside.sum() == 4 * 3
+    np.testing.assert_allclose(pack.coverage[:, 0], inside)
+
+
+def test_a_missing_extra_is_one_line(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    words = ["--tile-size", 50, "--blank-map", "tissue.geojson", "--labels", "tumour.geojson"]
+    result = run("pack", "slide.tif", "x.tiles.zarr", *words, "-q")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "dask-slides[annotations]" in result.stderr
 
 
 def test_without_a_terminal_progress_is_plain_lines(run):
@@ -244,12 +391,21 @@ def test_demo_leaves_pictures_and_stores_that_open(tmp_path):
     result = CliRunner().invoke(main, ["demo", str(folder), "--side", "1536", "--json"])
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
-    for name in ("thumbnail", "blank-map", "resized", "cutoff", "pack", "crops", "overview"):
+    for name in (
+        "thumbnail",
+        "blank-map",
+        "resized",
+        "cutoff",
+        "tiles",
+        "pack",
+        "crops",
+        "overview",
+    ):
         with Image.open(folder / f"{name}.png") as picture:
             assert len(picture.convert("RGB").getcolors(2**24)) > 100  # the picture is not blank
     assert ds.open_slide(folder / "cutoff.ome.zarr").shape == tuple(facts["cutoff"])
     assert len(ds.open_pack(folder / "dense.tiles.zarr")) == facts["dense_tiles"] > 0
-    assert facts["gain"] > 1
+    assert facts["gain"] >= 1.3
     again = CliRunner().invoke(main, ["demo", str(folder), "--side", "1536"])
     assert again.exit_code == 1
     assert "not empty" in again.stderr
@@ -279,7 +435,8 @@ def test_an_interrupt_leaves_no_files(run, folder, monkeypatch):
 
 
 def test_resume_continues_an_interrupted_command(run, folder, monkeypatch):
-    words = ["pack", "slide.tif", "resumed.tiles.zarr", "--ratio", 0.05, "--resume"]
+    words = ["pack", "slide.tif", "resumed.tiles.zarr", "--resume"]
+    words += ["--detector", "contrast", "--ratio", 0.05]
     record_task = packs.record_task
 
     def record_and_interrupt(*args):

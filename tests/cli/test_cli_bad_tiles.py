@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from bad_tiles import picture, spoil, written
@@ -10,12 +11,13 @@ from click.testing import CliRunner
 import dask_slides as ds
 from dask_slides.cli import main
 
+STATISTICS = ["--detector", "contrast", "--ratio", "0.05"]
 COMMANDS = {
     "resize": ["resize", "SLIDE", "r.ome.zarr", "--downsample", "1.5"],
     "mask": ["mask", "SLIDE", "m.ome.zarr", "--tile-size", "50"],
     "cutoff": ["cutoff", "SLIDE", "c.ome.zarr", "--tile-size", "50"],
-    "pack": ["pack", "SLIDE", "p.tiles.zarr", "--tile-size", "40", "--ratio", "0.05"],
-    "crops": ["crops", "SLIDE", "k.tiles.zarr", "-n", "4", "--size", "40", "--ratio", "0.05"],
+    "pack": ["pack", "SLIDE", "p.tiles.zarr", "--tile-size", "40", *STATISTICS],
+    "crops": ["crops", "SLIDE", "k.tiles.zarr", "-n", "4", "--size", "40", *STATISTICS],
 }
 
 
@@ -70,6 +72,16 @@ def test_absent_tiles_are_valid(run, command, slide):
     result = run(COMMANDS[command], slide, "--json")
     assert result.exit_code == 0, result.stderr
     assert ("bad_tiles" in json.loads(result.stdout)) == (slide == "sparse")
+
+
+def test_outlines_of_a_damaged_slide_exit_with_3(run):
+    words = ["mask", "SLIDE", "m.geojson", *STATISTICS, "--tile-size", "50"]
+    assert run(words, "damaged").exit_code == 1 and os.listdir() == []
+    result = run(words, "damaged", "--on-bad-tile", "mask")
+    assert result.exit_code == 3 and result.stderr.count("corrupt (") == 2
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("m.geojson: ")
+    assert json.loads(Path("m.geojson").read_text())["features"]
 
 
 def test_unknown_and_skipped_tiles_are_counted(run):

@@ -27,7 +27,8 @@ def test_options_are_passed_to_their_steps(slides, tmp_path, sync):
     job = tmp_path / "job"
     result = run(
         slides / "*.tif", "-o", job, "--downsample", 2, "--mask-tile-size", 64,
-        "--mask-ratio", 0.04, "--pack-tile-size", 80, "--pack-downsample", 2, "--pack-ratio", 0.2,
+        "--mask-detector", "contrast", "--mask-ratio", 0.04, "--pack-tile-size", 80,
+        "--pack-downsample", 2, "--pack-detector", "contrast", "--pack-ratio", 0.2,
         "--pack-top-k", 3, "--ome-zarr", "0.4",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
@@ -110,6 +111,9 @@ def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
         (["SLIDES", "--steps", ","], 2, "no step"),
         (["SLIDES", "--downsample", "2", "--mpp", "1"], 2, "exclude"),
         (["SLIDES", "--mask-detector", "nose"], 2, "otsu"),
+        (["SLIDES", "--mask-ratio", "0.1"], 2, "tissue has no ratio"),
+        (["SLIDES", "--layout", "rows"], 2, "'islands'"),
+        (["SLIDES", "--magnification", "-1"], 2, "magnification"),
         ([], 2, "SLIDES"),
     ],
 )
@@ -120,3 +124,29 @@ def test_wrong_use_leaves_no_files(slides, tmp_path, words, code, message):
         assert result.exit_code == code, result.stderr
         assert message in result.stderr
         assert not os.listdir(tmp_path)
+
+
+def test_slides_that_would_be_enlarged_fail(slides, tmp_path):
+    words = [slides, "-o", tmp_path / "job", "--steps", "resize", "--slide-mpp", 0.5, "--mpp", 0.3]
+    planned = run(*words, "--dry-run")
+    assert planned.exit_code == 2 and planned.stderr.count("\n") == 1
+    assert "s0000.tif: mpp 0.3 enlarges the slide" in planned.stderr
+    assert run(*words, "--enlarge", "--dry-run").exit_code == 0
+    assert run(*words, "-q").exit_code == 3
+    assert all("--enlarge" in row["message"] for row in work.table(tmp_path / "job").values())
+    assert run(*words, "-q", "--enlarge").exit_code == 0
+    assert ds.open_slide(tmp_path / "job/s0000/s0000.resize.ome.zarr").shape == (533, 533, 3)
+
+
+def test_steps_take_a_magnification_a_layout_and_a_share_of_tissue(slides, tmp_path):
+    words = ["--slide-mpp", 0.25, "--magnification", 20, "--layout", "islands"]
+    words += ["--mask-detector", "contrast", "--mask-tile-size", 64, "--mask-min-tissue", 0.3]
+    result = run(slides, "-o", tmp_path / "job", "--steps", "resize,cutoff", *words)
+    assert result.exit_code == 0, result.stderr
+    made = tmp_path / "job" / "s0000" / "s0000"
+    assert ds.open_slide(f"{made}.resize.ome.zarr").shape == (160, 160, 3)
+    cut = ds.cutoff_resize(
+        ds.open_slide(slides / "s0000.tif", mpp=0.25), mpp=0.5, tile_size=64,
+        detector=ds.Contrast(0.05), layout="islands",
+    )  # fmt: skip
+    assert ds.open_slide(f"{made}.cutoff.ome.zarr").shape == cut.image.shape

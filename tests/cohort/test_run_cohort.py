@@ -9,6 +9,8 @@ import cohort_work as work
 import dask
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from scheduler_processes import local_client
 
 import dask_slides as ds
@@ -65,6 +67,84 @@ def test_stores_equal_the_results_of_the_functions(slides, done, sync):
         assert np.array_equal(stored.tiles.compute(), pack.tiles.compute())
         assert np.array_equal(stored.y, pack.y) and np.array_equal(stored.score, pack.score)
         assert row["pack_tiles"] == str(len(pack))
+
+
+BLUE = (0, 114, 178)
+"""Colour of outlines on bright slides."""
+
+
+def drawn(path, colour):
+    """Return the rows and columns from the first to the last pixel of a colour in a picture."""
+    with Image.open(path) as picture:
+        found = (np.asarray(picture.convert("RGB")) == colour).all(axis=2)
+    return tuple((int(at.min()), int(at.max())) for at in np.nonzero(found))
+
+
+def test_pictures_show_the_tissue_and_the_tiles(slides, done):
+    for path in sorted(slides.iterdir()):
+        made = done / path.stem / path.stem
+        pixels = ds.open_slide(path).data.compute()
+        rows, columns = np.nonzero(pixels.std(axis=2) > 10)
+        pack = ds.open_pack(f"{made}.tiles.zarr")
+        for name in ("mask", "cutoff"):
+            found = drawn(f"{made}.{name}.png", BLUE)
+            for (first, last), tissue in zip(found, (rows, columns), strict=True):
+                # the picture has the pixels of the slide, which is small
+                assert abs(first - tissue.min()) <= 8 and abs(last - tissue.max()) <= 8
+        found = drawn(f"{made}.tiles.png", (0, 0, 0))
+        for (first, last), start in zip(found, (pack.y, pack.x), strict=True):
+            assert abs(first - start.min()) <= 1 and abs(last - start.max() - 64) <= 1
+        assert not list(made.parent.glob("*resize*.png"))
+
+
+def test_a_resumed_run_draws_nothing_again(slides, tmp_path, sync, monkeypatch):
+    job = tmp_path / "job"
+    ds.run_cohort(slides, job=job, steps=["mask"])
+    pictures = list(job.rglob("*.png"))
+    before = {path: path.stat().st_mtime_ns for path in pictures}
+    assert len(pictures) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_slides.cohort.steps.picture_on_slide", lambda *_, **__: 1 / 0)
+        assert ds.run_cohort(slides, job=job, steps=["mask"]).done == 3
+        failed = ds.run_cohort(slides, job=job, steps=["mask", "cutoff"])
+        assert (failed.failed, work.table(job)["s0000"]["error"]) == (3, "ZeroDivisionError")
+    assert {path: path.stat().st_mtime_ns for path in job.rglob("*.png")} == before
+    assert ds.run_cohort(slides, job=job, steps=["mask", "cutoff"]).done == 3
+    assert {path: path.stat().st_mtime_ns for path in pictures} == before
+    assert len(list(job.rglob("*.png"))) == 6 and not list(job.rglob("*.partial"))
+
+
+def test_a_multichannel_slide_has_a_picture_in_the_colours_of_its_channels(tmp_path, sync):
+    pixels = np.zeros((3, 300, 400), np.uint16)
+    rng = np.random.default_rng(0)
+    for number, left in enumerate((40, 160, 280)):
+        pixels[number, 100:200, left : left + 80] = rng.integers(20_000, 50_000, (100, 80))
+    names = {"axes": "CYX", "Channel": {"Name": ["a", "b", "c"]}}
+    tifffile.imwrite(tmp_path / "c.ome.tif", pixels, metadata=names, photometric="minisblack")
+    job = tmp_path / "job"
+    steps = {"mask": {}, "cutoff": {}, "pack": {"tile_size": 32}}
+    assert ds.run_cohort(tmp_path / "c.ome.tif", job=job, steps=steps, mpp=2.0).done == 1
+    with Image.open(job / "c" / "c.mask.png") as picture:
+        shown = np.asarray(picture.convert("RGB")).astype(int)
+    means = [shown[110:190, left : left + 60].mean(axis=(0, 1)) for left in (50, 170, 290)]
+    hues = {tuple(np.round(mean / mean.max(), 1)) for mean in means}
+    assert len(hues) == 3 and all(mean.max() - mean.min() > 50 for mean in means)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [{"resize": {"magnification": 40}}, {"cutoff": {"mpp": 0.2}}, {"pack": {"downsample": 0.5}}],
+)
+def test_a_slide_that_must_not_be_enlarged_fails(slides, tmp_path, sync, steps):
+    options = {"job": tmp_path / "job", "steps": steps, "mpp": 0.5}
+    result = ds.run_cohort(slides / "s0000.tif", enlarge=False, **options)
+    row = work.table(tmp_path / "job")["s0000"]
+    assert (result.failed, row["error"]) == (1, "SlideArgumentError")
+    assert "enlarges the slide" in row["message"]
+    if "resize" in steps:
+        assert ds.run_cohort(slides / "s0000.tif", **options).done == 1
+        made = ds.open_slide(tmp_path / "job/s0000/s0000.resize.ome.zarr")
+        assert (made.shape, made.mpp) == ((640, 640, 3), 0.25)
 
 
 @pytest.mark.parametrize("whole_below", [250, 0.01], ids=["whole", "by region"])
@@ -235,7 +315,7 @@ def test_an_unexpected_error_is_in_the_log(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.steps.pack_tiles", lambda *_, **__: 1 / 0)
     ds.run_cohort(slides, job=tmp_path / "job", steps=["mask", "pack"])
     row = work.table(tmp_path / "job")["s0000"]
-    assert (row["error"], row["mask_tiles"]) == ("ZeroDivisionError", "64")
+    assert (row["error"], row["mask_tiles"]) == ("ZeroDivisionError", "4")
     assert "Traceback" in (tmp_path / "job" / "cohort.log").read_text()
 
 
@@ -363,16 +443,43 @@ def test_slides_with_the_same_file_name_keep_their_folders(slides, tmp_path, syn
     assert work.table(job)["x"]["path"] == str(tmp_path / "b" / "x.tif")
 
 
-def test_the_blank_map_of_mask_cutoff_and_pack_is_read_once(slides, tmp_path, sync, reads):
-    def pixels(steps):
-        reads.clear()
-        ds.run_cohort(slides / "s0000.tif", job=tmp_path / "-".join(steps), steps=steps)
-        return sum(region.area for region in reads)
+def pixels_read(reads, slide, job, steps, **options):
+    """Return how many pixels a run reads."""
+    reads.clear()
+    assert ds.run_cohort(slide, job=job / "-".join(steps), steps=steps, **options).done == 1
+    return sum(region.area for region in reads)
 
+
+def test_statistics_of_mask_and_cutoff_and_the_picture_are_read_once(slides, tmp_path, sync, reads):
     options = {"tile_size": 64, "detector": ds.Contrast(0.2)}
+    scaled = options | {"shape": (64, 64)}
+
+    def pixels(steps):
+        return pixels_read(reads, slides / "s0000.tif", tmp_path, steps)
+
     alone = pixels({"mask": options})
-    assert alone == 320 * 320
-    pack = pixels({"pack": options})
-    cutoff = pixels({"cutoff": options | {"shape": (64, 64)}})
-    every = pixels({"mask": options, "cutoff": options | {"shape": (64, 64)}, "pack": options})
+    assert alone == 2 * 320 * 320  # the statistics, and the picture
+    assert pixels({"resize": {"shape": (64, 64)}}) == 320 * 320
+    image = pixels({"cutoff": scaled}) - alone
+    assert 0 < image < 320 * 320
+    assert pixels({"mask": options, "cutoff": scaled}) == alone + image
+
+
+def test_the_mask_of_mask_cutoff_and_pack_is_found_once(tmp_path, sync, reads):
+    image = np.full((320, 320, 3), 238, np.uint8)
+    rng = np.random.default_rng(0)
+    image[40:220, 40:220] = np.array((170, 90, 160)) + rng.integers(-30, 30, (180, 180, 1))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), compression="zlib")
+
+    def pixels(steps):
+        return pixels_read(reads, path, tmp_path, steps, mpp=2.0)
+
+    options, tiles = {"tile_size": 32}, {"tile_size": 64}
+    scaled = options | {"shape": (64, 64)}
+    alone = pixels({"mask": options})
+    assert alone == 2 * 320 * 320  # the overview, and the picture
+    cutoff, pack = pixels({"cutoff": scaled}), pixels({"pack": tiles})
+    assert alone < cutoff and alone < pack
+    every = pixels({"mask": options, "cutoff": scaled, "pack": tiles})
     assert every == cutoff + pack - alone

@@ -1,7 +1,6 @@
 """An operation on a dask array has one layer, whose tasks need only the blocks they read."""
 
 import tracemalloc
-from dataclasses import replace
 
 import cloudpickle
 import dask
@@ -68,17 +67,21 @@ def test_data_of_an_array_is_the_array():
 
 def test_layers_have_the_names_of_operations(tmp_path):
     file = ds.open_slide(sparse_tiff(tmp_path / "a.tif", shape=(2048, 2048)))
-    tissue = np.zeros((8, 8), bool)
-    tissue[2:5, 3] = True
+    blank = np.ones((8, 8), bool)
+    blank[2:5, 3] = False
     for slide in (file, ds.from_dask(da.zeros((2048, 2048, 3), dtype="uint8"))):
         found = ds.blank_map(slide, tile_size=256)
-        cut = ds.cutoff_resize(slide, downsample=2, blank_map=replace(found, blank=~tissue))
+        contrast = ds.blank_map(slide, tile_size=256, detector=ds.Contrast(0.05))
+        cut = ds.cutoff_resize(slide, downsample=2, blank_map=found.with_blank(blank))
         names = {
             "read": slide.to_dask(chunks=1000),
             "resize": ds.resize(slide, downsample=2).data,
             "cutoff": cut.image.data,
-            "blank-map": found.blank,
-            "statistics": found.statistics,
+            "blank-tiles": contrast.blank,
+            "unknown-tiles": found.unknown,
+            "statistics": contrast.statistics,
+            "tissue-areas": found.areas,
+            "find-tissue": found.found,
         }
         for name, array in names.items():
             assert array.name.startswith(f"{name}-"), array.name
@@ -97,16 +100,17 @@ def chunked(draw):
 @given(chunked(), st.integers(3, 30), st.floats(0.5, 6), seeds)
 def test_results_do_not_depend_on_the_chunks_of_the_source(pair, tile, ratio, seed):
     whole, array = (ds.from_dask(one) for one in pair)
-    found = ds.blank_map(whole, tile_size=tile).compute()
+    found = ds.blank_map(whole, tile_size=tile)
     blank = np.random.default_rng(seed).random(found.shape) < 0.5
     blank[0, 0] = False
-    found = replace(found, blank=blank)
+    found = found.with_blank(blank)
     results = []
     for slide in (whole, array):
         cut = ds.cutoff_resize(slide, downsample=ratio, blank_map=found).image
         results.append(
             [
-                ds.blank_map(slide, tile_size=tile).statistics,
+                ds.blank_map(slide, tile_size=tile, detector=ds.Contrast(0.05)).statistics,
+                ds.blank_map(slide, tile_size=tile).areas,
                 slide.to_dask(chunks=tile),
                 ds.resize(slide, downsample=ratio).to_dask(chunks=tile),
                 cut.to_dask(chunks=tile),
@@ -123,10 +127,10 @@ def test_blocks_between_the_pieces_of_a_cutoff_are_not_computed():
     image = noise(1000, 400, 3)
     computed = []
     array = recorded(image, (100, 100), computed)
-    found = ds.blank_map(image, tile_size=100).compute()
+    found = ds.blank_map(image, tile_size=100)
     blank = np.ones((10, 4), bool)
     blank[[0, 9], 1] = False
-    cut = ds.cutoff_resize(array, downsample=2, blank_map=replace(found, blank=blank)).image
+    cut = ds.cutoff_resize(array, downsample=2, blank_map=found.with_blank(blank)).image
     assert np.array_equal(
         cut.data.compute(scheduler="sync"),
         ds.resize(
@@ -144,7 +148,7 @@ def test_blocks_between_islands_are_not_computed(downsample):
     found = ds.blank_map(image, tile_size=50).compute()
     blank = np.ones((20, 8), bool)
     blank[0, 1] = blank[1, 2] = blank[19, 7] = False  # two diagonal cells, and one far away
-    options = {"downsample": downsample, "blank_map": replace(found, blank=blank)}
+    options = {"downsample": downsample, "blank_map": found.with_blank(blank)}
     cut = ds.cutoff_resize(array, **options, layout="islands").image
     expected = ds.cutoff_resize(image, **options, layout="islands").image
     assert cut.data.npartitions == 1
@@ -160,7 +164,8 @@ def test_blocks_between_islands_are_not_computed(downsample):
 
 def test_tiles_of_the_same_source_blocks_are_one_task():
     computed = []
-    pack = ds.pack_tiles(recorded(noise(240, 240, 3), (120, 80), computed), tile_size=40)
+    array = recorded(noise(240, 240, 3), (120, 80), computed)
+    pack = ds.pack_tiles(array, tile_size=40, detector=ds.Contrast(0.35))
     assert pack.tiles.chunks[0] == (2,) * 18  # two tiles of a row lie in each block
     del computed[:]
     pack.tiles.compute(scheduler="sync")

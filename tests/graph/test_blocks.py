@@ -3,7 +3,6 @@
 import os
 import pickle
 import tracemalloc
-from dataclasses import replace
 
 import cloudpickle
 import dask
@@ -54,13 +53,9 @@ def check(array, layers=1):
 def atlas_map(atlas):
     """Return a blank map of the atlas with tissue in the middle, without reading pixels."""
     lazy = ds.blank_map(atlas, tile_size=512)
-    rows, columns = lazy.shape
-    statistics = np.zeros(lazy.statistics.shape)
-    statistics[..., 0], statistics[..., 1], statistics[..., 2] = 1, 200, 200.0**2
-    row, column = np.mgrid[:rows, :columns]
+    row, column = np.mgrid[: lazy.shape[0], : lazy.shape[1]]
     inside = ((row // 7 + column // 5) % 2 == 0) & (row > 20) & (row < 180) & (column % 50 > 7)
-    statistics[inside, 1:3] = 100, 3 * 100.0**2
-    found = lazy.with_statistics(statistics)
+    found = lazy.with_blank(~inside)
     np.testing.assert_array_equal(found.blank, ~inside)
     return found
 
@@ -78,9 +73,11 @@ SCALES = {
 
 
 def test_blank_map_of_the_atlas(atlas):
-    assert check(ds.blank_map(atlas).blank, layers=2) > 100
-    assert check(ds.blank_map(atlas, tile_size=256).blank, layers=2) > 100
-    assert check(ds.blank_map(atlas, tile_size=(1000, 37)).statistics) > 100
+    contrast = ds.Contrast(0.05)
+    assert check(ds.blank_map(atlas, tile_size=2560, detector=contrast).blank, layers=2) > 100
+    assert check(ds.blank_map(atlas, tile_size=256, detector=contrast).blank, layers=2) > 100
+    small = ds.blank_map(atlas, tile_size=(1000, 37), detector=contrast)
+    assert check(small.statistics) > 100
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -197,9 +194,15 @@ def test_different_operations_have_different_names(atlas):
         atlas.data.name,
         atlas.to_dask(chunks=5000).name,
         ds.blank_map(atlas).blank.name,
+        ds.blank_map(atlas).unknown.name,
+        ds.blank_map(atlas, min_tissue=0.1).blank.name,
+        ds.blank_map(atlas, tile_size=999).blank.name,
+        ds.blank_map(atlas, detector=ds.Tissue(mpp=16)).blank.name,
+        ds.blank_map(atlas, detector=ds.Tissue(min_area=1)).blank.name,
+        ds.blank_map(atlas, detector=ds.Contrast(0.05)).blank.name,
         ds.blank_map(atlas, detector=ds.Contrast(0.1)).blank.name,
     }
-    assert len(names) == 8
+    assert len(names) == 14
     assert ds.resize(atlas, downsample=10).data.name in names
 
 
@@ -219,7 +222,7 @@ def times_read(regions, shape=(1500, 1300)):
 
 
 def test_a_blank_map_reads_each_pixel_once(slide, reads):
-    ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
+    ds.blank_map(slide, tile_size=100, detector=ds.Contrast(0.05)).compute(scheduler="sync")
     assert (times_read(reads) == 1).all()
 
 
@@ -229,8 +232,12 @@ def test_pixels_are_read_once(slide, reads):
 
 
 def test_more_detectors_read_nothing(slide, reads):
-    found = ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
+    found = ds.blank_map(slide, tile_size=100, detector=ds.Contrast(0.05)).compute()
+    tissue = ds.blank_map(slide).compute()
     del reads[:]
+    for share in (0, 0.5, 1):
+        changed = tissue.with_min_tissue(share).with_tile_size(77).remove_small(9).fill_holes(9)
+        changed.polygons()
     for ratio in np.linspace(0, 1, 20):
         found.with_detector(ds.Contrast(float(ratio)))
     assert not reads
@@ -240,7 +247,8 @@ def test_writing_reads_each_pixel_once(slide, reads, tmp_path):
     import dask
 
     with dask.config.set(scheduler="sync"):
-        ds.write(slide, tmp_path / "a.zarr", blank_map=ds.blank_map(slide, tile_size=100).compute())
+        found = ds.blank_map(slide, tile_size=100, detector=ds.Contrast(0.05)).compute()
+        ds.write(slide, tmp_path / "a.zarr", blank_map=found)
     count = times_read(reads)
     assert (count == 2).all()  # the map, and the image with all its levels
 
@@ -255,14 +263,12 @@ def test_a_resize_reads_its_halos_at_most_twice(slide, reads):
 
 
 def test_a_cutoff_reads_only_its_pixels(slide, reads):
-    found = ds.blank_map(slide, tile_size=100).compute(scheduler="sync")
-    blank = found.blank.copy()
+    found = ds.blank_map(slide, tile_size=100)
+    blank = np.zeros(found.shape, bool)
     blank[3:6] = True
     blank[:, 2] = True
-    statistics = found.statistics.copy()
-    statistics[blank, :3] = 0
-    cut = ds.cutoff_resize(slide, downsample=1, blank_map=found.with_statistics(statistics))
-    del reads[:]
+    cut = ds.cutoff_resize(slide, downsample=1, blank_map=found.with_blank(blank))
+    assert not reads
     cut.image.data.compute(scheduler="sync")
     count = times_read(reads)
     assert (count[300:600] == 0).all()
@@ -272,6 +278,7 @@ def test_a_cutoff_reads_only_its_pixels(slide, reads):
 
 def test_a_pack_reads_only_its_tiles(slide, reads):
     pack = ds.pack_tiles(slide, tile_size=64)
+    assert 0 < len(pack) < (1500 // 64) * (1300 // 64)
     del reads[:]
     pack.tiles.compute(scheduler="sync")
     assert sum(region.area for region in reads) == len(pack) * 64 * 64
@@ -286,11 +293,11 @@ def deep(tmp_path_factory, request):
 
 
 def cut_of(slide):
-    found = ds.blank_map(slide, tile_size=128).compute()
+    found = ds.blank_map(slide, tile_size=128)
     blank = np.zeros(found.shape, bool)
     blank[3::5] = True
     blank[:, 2::4] = True
-    return replace(found, blank=blank)
+    return found.with_blank(blank)
 
 
 MEMORY = {

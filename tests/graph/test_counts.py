@@ -161,7 +161,7 @@ def test_a_write_caches_the_tiles_of_the_next_block_below_or_above(
 
 def test_a_blank_map_decodes_each_tile_once_and_copies_none(path, counting, file_bytes):
     with counting() as counts:
-        found = ds.blank_map(path, tile_size=512)
+        found = ds.blank_map(path, tile_size=512, detector=ds.Contrast(0.05))
         assert found.statistics.npartitions == 16
         found.compute()
     check(counts, 1, TILES, file_bytes, arrays=3)  # for decoding and for checking the decoder
@@ -180,11 +180,9 @@ def test_arrays_of_a_blank_map_share_one_decode_of_each_tile(path, counting, det
 def map_with_a_gap(path, tile):
     """Return a blank map whose second row and column are blank, without reading pixels."""
     lazy = ds.blank_map(path, tile_size=tile)
-    statistics = np.zeros(lazy.statistics.shape)
-    statistics[..., 0], statistics[..., 1], statistics[..., 2] = 1, 100, 3 * 100.0**2
-    statistics[1, :, :3] = 0
-    statistics[:, 1, :3] = 0
-    return lazy.with_statistics(statistics)
+    blank = np.zeros(lazy.shape, bool)
+    blank[1] = blank[:, 1] = True
+    return lazy.with_blank(blank)
 
 
 def test_a_cutoff_decodes_only_its_tiles_once_and_reduced(path, counting):
@@ -215,7 +213,7 @@ def test_a_cut_of_a_reduced_image_is_the_reduced_cut(path):
 
 def test_a_pack_decodes_only_the_dense_tiles_again(path, counting):
     with counting() as counts:
-        pack = ds.pack_tiles(path, tile_size=TILE)
+        pack = ds.pack_tiles(path, tile_size=TILE, downsample=1, detector=ds.Contrast(0.35))
         judged = counts.decoded.copy()
         pack.tiles.compute()
     assert 0 < len(pack) < TILES
@@ -229,7 +227,7 @@ def test_a_pack_decodes_only_the_dense_tiles_again(path, counting):
 
 
 def test_crops_of_a_task_decode_each_tile_once(path, counting):
-    crops = ds.random_crops(path, n=200, size=100)
+    crops = ds.random_crops(path, n=200, size=100, downsample=1, detector=ds.Contrast(0.35))
     assert crops.tiles.npartitions == 8
     needed = []
     for start in range(0, 200, 25):
@@ -279,7 +277,7 @@ def test_equal_tiles_of_one_colour_are_decoded_once(tmp_path, monkeypatch):
         assert np.array_equal(slide.data.compute(), image)
         # 4 of noise, 7 at the edges of the dark part, and one per colour
         assert len(decoded) == 4 + 7 + 2
-        found = ds.blank_map(slide, tile_size=100).compute()
+        found = ds.blank_map(slide, tile_size=100, detector=ds.Contrast(0.05)).compute()
     assert len(decoded) == 2 * (4 + 7) + 2
     assert np.array_equal(found.blank, oracle.contrast_blank(image, (100, 100), 0.05))
     squares = oracle.per_cell(image, (100, 100), lambda p: (p.astype(float) ** 2).sum())

@@ -16,7 +16,10 @@ MOST = 10
 ROUTES = {
     "slide.read": lambda slide, _: slide.read(0, 0, 300, 300),
     "a block of a resize": lambda slide, _: ds.resize(slide, downsample=10).data.compute(),
-    "a block of a blank map": lambda slide, _: ds.blank_map(slide).statistics.compute(),
+    "a block of statistics": lambda slide, _: ds.blank_map(
+        slide, detector=ds.Contrast(0.05)
+    ).statistics.compute(),
+    "a block of an overview": lambda slide, _: ds.blank_map(slide).areas.compute(),
     "a shard of a write": lambda slide, path: ds.write(slide, path / "a.ome.zarr"),
 }
 

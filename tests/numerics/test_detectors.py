@@ -60,6 +60,45 @@ def test_a_flat_cell_is_blank_with_any_ratio(value):
     assert blank_of(image, 17, ds.Contrast(0)).all()
 
 
+@given(images(channels=st.just(3)), tiles, ratios)
+def test_contrast_with_alpha_is_that_of_an_rgba_array(image, tile, ratio):
+    alpha = np.full((*image.shape[:2], 1), 255, np.uint8)
+    rgba = np.concatenate((image, alpha), axis=2)
+    found = blank_of(image, tile, ds.Contrast(ratio, with_alpha=True))
+    gap = oracle.per_cell(
+        rgba, tile, lambda p: p.std(dtype=np.float64) - ratio * p.mean(dtype=np.float64)
+    )
+    decided = np.abs(gap) > 1e-6
+    assert np.array_equal(found[decided], gap[decided] < 0)
+
+
+def test_alpha_changes_which_tiles_are_blank():
+    image = np.full((20, 20, 3), 200, np.uint8)
+    image[:10, :, 0] = 150
+    plain, counted = (
+        blank_of(image, 10, ds.Contrast(0.12, with_alpha=alpha)) for alpha in (False, True)
+    )
+    # (150, 200, 200): 0.129; with 255: 0.185. (200, 200, 200): 0; with 255: 0.111
+    assert plain.tolist() == [[False, False], [True, True]]
+    assert counted.tolist() == [[False, False], [True, True]]
+    plain, counted = (
+        blank_of(image, 10, ds.Contrast(0.15, with_alpha=alpha)) for alpha in (False, True)
+    )
+    assert plain.all() and counted.tolist() == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((9, 9), "u1"), ((9, 9, 4), "u1"), ((9, 9, 3), "u2")])
+def test_alpha_is_refused_for_images_that_are_not_rgb_of_8_bits(shape, dtype):
+    detector = ds.Otsu() & (ds.Contrast(0.1, with_alpha=True) | ds.Saturation())
+    for call in (
+        lambda: ds.blank_map(np.zeros(shape, dtype), detector=detector),
+        lambda: ds.pack_tiles(np.zeros(shape, dtype), tile_size=3, detector=detector),
+        lambda: ds.random_crops(np.zeros(shape, dtype), n=2, size=3, detector=detector),
+    ):
+        with pytest.raises(ds.errors.SlideArgumentError, match=r"RGB images of 8 bits.*; use"):
+            call()
+
+
 def test_contrast_includes_its_ratio():
     image = np.array([[19, 21]], np.uint8).repeat(8, axis=0).repeat(4, axis=1)
     assert image.std() == 0.05 * image.mean()
@@ -304,10 +343,20 @@ def test_other_values_are_refused_with_a_solution(wrong):
         lambda: ds.AnyOf((None,)),
         lambda: ds.AnyOf(()),
         lambda: ds.AllOf(()),
+        lambda: ds.Contrast() | ds.Tissue(),
+        lambda: ds.AllOf((ds.Otsu(), ds.Tissue())),
+        lambda: ds.Tissue(background="white"),
+        lambda: ds.Tissue(min_area=-1),
+        lambda: ds.Tissue(min_area=math.nan),
+        lambda: ds.Tissue(max_hole=math.inf),
+        lambda: ds.Tissue(max_hole="a"),
+        lambda: ds.Tissue(pen="blue"),
+        lambda: ds.Tissue(mpp=0),
+        lambda: ds.Tissue(mpp=None),
     ],
 )
 def test_invalid_values_are_refused_in_one_line_with_a_solution(make):
-    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use) ") as error:
+    with pytest.raises(ds.errors.SlideArgumentError, match=r"; (give|use|combine) ") as error:
         make()
     assert "\n" not in str(error.value)
 

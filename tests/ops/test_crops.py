@@ -106,10 +106,11 @@ def test_a_crop_may_be_the_whole_image(tissue):
 
 def test_a_blank_slide_gives_no_crops_and_a_warning():
     glass = np.full((80, 60, 3), 240, np.uint8)
-    with pytest.warns(ds.errors.BlankSlideWarning, match="is blank under Contrast") as caught:
-        pack = ds.random_crops(glass, n=5, size=20)
-    assert caught[0].filename == __file__
-    assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
+    for options, name in (({}, "Tissue"), ({"detector": ds.Contrast(0.35)}, "Contrast")):
+        with pytest.warns(ds.errors.BlankSlideWarning, match=f"is blank under {name}") as caught:
+            pack = ds.random_crops(glass, n=5, size=20, **options)
+        assert caught[0].filename == __file__
+        assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
 
 
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
@@ -141,6 +142,14 @@ def test_crops_do_not_fit_an_empty_image():
         {"downsample": 2, "mpp": 1},
         {"mpp": 1},
         {"detector": None},
+        {"magnification": 20},
+        {"magnification": 20, "mpp": 0.5},
+        {"min_tissue": 1.1},
+        {"min_tissue": "all"},
+        {"weights": np.ones((3, 3)), "detector": DETECTOR},
+        {"weights": np.full((3, 3), -1)},
+        {"weights": np.full((3, 3), np.nan)},
+        {"weights": np.ones(3)},
     ],
     ids=str,
 )
@@ -166,7 +175,7 @@ def test_small_crops_decode_a_strip_once_per_step(tmp_path, monkeypatch, rows, n
 
     monkeypatch.setattr(ByteDecoder, "unpacked", unpacked)
     slide = ds.open_slide(path)
-    crops = ds.random_crops(slide, n=n, size=8)
+    crops = ds.random_crops(slide, n=n, size=8, detector=ds.Contrast(0.35))
     strips = 512 // rows
     # a crop may lie in two strips, and a strip in two of eight tasks
     limit = 1 if strips == 1 else min(2 * n, strips + 8)

@@ -11,6 +11,7 @@ from strategies import chunkings, kernels, pixels, seeds
 import dask_slides as ds
 
 GLASS = 240
+CONTRAST = ds.Contrast(0.05)
 
 
 @st.composite
@@ -31,6 +32,8 @@ def slides(draw):
 
 def cut_of(image, tile, **kwargs):
     kwargs.setdefault("downsample", 1)
+    if "blank_map" not in kwargs:
+        kwargs.setdefault("detector", CONTRAST)
     return ds.cutoff_resize(image, tile_size=tile, **kwargs)
 
 
@@ -140,10 +143,11 @@ def test_a_scale_applies_to_the_cut_image_and_the_ladder_to_the_whole_slide():
     array = da.full((10_500, 300), GLASS, dtype="uint8", chunks=1000)
     noise = da.from_array(pixels(0, (100, 300), "uint8"))
     tall = da.concatenate([noise, array])
-    assert ds.cutoff_resize(tall, tile_size=100).image.shape == (50, 150, 1)
-    assert ds.cutoff_resize(tall, max_size=150, tile_size=100).image.shape == (50, 150, 1)
-    assert ds.cutoff_resize(tall, shape=(7, 9), tile_size=100).image.shape == (7, 9, 1)
-    scaled = ds.cutoff_resize(ds.from_dask(tall, mpp=0.5), mpp=2, tile_size=100).image
+    options = {"tile_size": 100, "detector": CONTRAST}
+    assert ds.cutoff_resize(tall, **options).image.shape == (50, 150, 1)
+    assert ds.cutoff_resize(tall, max_size=150, **options).image.shape == (50, 150, 1)
+    assert ds.cutoff_resize(tall, shape=(7, 9), **options).image.shape == (7, 9, 1)
+    scaled = ds.cutoff_resize(ds.from_dask(tall, mpp=0.5), mpp=2, **options).image
     assert scaled.shape == (25, 75, 1) and scaled.mpp == 2
 
 
@@ -160,7 +164,7 @@ def test_a_slide_without_blank_rows_is_not_cut():
 def test_the_cutoff_of_a_blank_slide_is_empty():
     glass = np.full((80, 60, 3), GLASS, np.uint8)
     with pytest.warns(
-        ds.errors.BlankSlideWarning, match=r"every tile is blank under Contrast"
+        ds.errors.BlankSlideWarning, match=r"every tile is blank under Tissue"
     ) as warned:
         cut = ds.cutoff_resize(glass, downsample=3)
     assert warned[0].filename == __file__
@@ -180,13 +184,13 @@ def test_a_given_computed_blank_map_is_used_without_reading(tissue):
     def read(block_info):
         raise AssertionError("the slide was read")
 
-    found = ds.blank_map(ds.from_dask(tissue), tile_size=30).compute()
+    found = ds.blank_map(ds.from_dask(tissue), tile_size=30, detector=CONTRAST).compute()
     meta = np.empty((0, 0, 0), np.uint8)
     unreadable = da.map_blocks(read, chunks=((300,), (420,), (3,)), dtype="uint8", meta=meta)
     cut = ds.cutoff_resize(unreadable, downsample=1, blank_map=found)
     left = oracle.cut(tissue, oracle.contrast_blank(tissue, (30, 30), 0.05), (30, 30))
     assert cut.image.shape == left.shape and cut.blank_map is found
-    lazy = ds.blank_map(ds.from_dask(tissue), tile_size=30)
+    lazy = ds.blank_map(ds.from_dask(tissue), tile_size=30, detector=CONTRAST)
     again = ds.cutoff_resize(ds.from_dask(tissue), downsample=1, blank_map=lazy)
     assert np.array_equal(again.image.data.compute(), left)
 
@@ -246,8 +250,13 @@ def test_the_repr_and_equality_of_a_cutoff(tissue, sync):
     assert cut == same and cut != cut_of(ds.from_dask(tissue), 20, downsample=2)
 
 
-def test_a_plot_shows_the_cut_image(tissue, axes):
+def test_a_plot_shows_what_is_kept_on_the_slide(tissue, axes):
     cut = cut_of(ds.from_dask(tissue), 30)
     assert cut.plot(axes) is axes
-    height, width = cut.image.shape[:2]
-    assert axes.images[0].get_extent() == [0, width, height, 0]
+    assert axes.images[0].get_extent() == [0, 420, 300, 0]
+    assert axes.get_title() == f"dask array: cut off, gain {cut.gain:.2f}"
+    blank = oracle.contrast_blank(tissue, (30, 30), 0.05)
+    kept = np.zeros((300, 420), bool)
+    kept[np.ix_(*(oracle.kept_lines(blank, a, 30, kept.shape[a]) for a in (0, 1)))] = True
+    assert 0 < kept.mean() < 1 and np.array_equal(cut.kept_mask(), kept)
+    assert np.array_equal(cut.kept_mask(max_size=42), kept[5::10, 5::10])

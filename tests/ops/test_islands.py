@@ -22,7 +22,6 @@ from dask_slides.graph.resized import ResizedSource
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 
 GLASS, WHITE = 230, 255
-SOME = ds.Contrast(0)
 
 
 def image_of(blank, tile, shape, seed=0):
@@ -49,8 +48,7 @@ def slides(draw):
 
 
 def map_of(image, blank, tile):
-    found = ds.blank_map(image, tile_size=tile, detector=SOME).compute()
-    return replace(found, blank=blank)
+    return ds.blank_map(image, tile_size=tile).with_blank(blank)
 
 
 def islands_of(image, blank, tile, **options):

@@ -36,7 +36,7 @@ def expected_pack(image, tile, stride, edge, ratio):
 
 def planned(slide, **kwargs):
     """Return the grid of a pack without reading anything."""
-    values = {"tile_size": None, "stride": None, "downsample": None, "mpp": None, "edge": "drop"}
+    values = {"tile_size": 256, "stride": None, "downsample": None, "mpp": None, "edge": "drop"}
     return plan_pack(slide, **(values | kwargs))
 
 
@@ -110,17 +110,23 @@ def test_top_k_prefers_high_scores_then_upper_left_tiles():
 
 
 @pytest.mark.parametrize(
-    ("size", "tile", "count"),
-    [(100_000, 5_000, 20), (30_000, 3_000, 10), (12_000, 2_400, 5), (5_000, 1_250, 4)],
+    ("mpp", "factor"), [(None, 1), (0.25, 2), (0.1, 5), (0.5, 1), (0.48, 1), (0.52, 1), (2, 1)]
 )
-def test_default_tiles_divide_the_mean_side(size, tile, count):
-    square = da.zeros((size, size, 3), dtype="uint8", chunks=size)
-    _, grid = planned(ds.from_dask(square))
-    assert (grid.tile, grid.stride) == ((tile, tile), (tile, tile))
-    assert (grid.rows, grid.cols) == (count, count)
-    half = da.zeros((size, size // 2, 3), dtype="uint8", chunks=size)
-    _, grid = planned(ds.from_dask(half))
-    assert grid.tile == (tile * 3 // 4, tile * 3 // 4)
+def test_default_tiles_have_256_pixels_at_about_half_a_micrometre(mpp, factor):
+    slide = ds.from_dask(da.zeros((20_000, 9_000, 3), dtype="uint8", chunks=-1), mpp=mpp)
+    image, grid = planned(slide)
+    assert image.shape == (20_000 // factor, 9_000 // factor, 3)
+    assert (grid.tile, grid.stride) == ((256, 256), (256, 256))
+    assert grid.rows == 20_000 // factor // 256 and grid.cols == 9_000 // factor // 256
+
+
+def test_a_magnification_is_an_objective():
+    slide = ds.from_dask(da.zeros((2_000, 2_400, 3), dtype="uint8", chunks=-1), mpp=0.25)
+    for magnification, side in [(40, 2_000), (20, 1_000), (10, 500), (12.5, 625)]:
+        image, _ = planned(slide, magnification=magnification)
+        assert image.shape[0] == side and image.mpp == pytest.approx(10 / magnification)
+    with pytest.raises(ds.errors.SlideMppError):
+        planned(ds.from_dask(np.zeros((90, 90), np.uint8)), magnification=20)
 
 
 def test_attributes_describe_source_and_tiles(tissue_tiff):
@@ -133,9 +139,10 @@ def test_attributes_describe_source_and_tiles(tissue_tiff):
         "source_shape": [300, 420, 3],
         "mpp": 0.5,
         "downsample": [2.0, 2.0],
+        "read_from": "resized by 2 with lanczos from level 0",
         "tile_size": [40, 60],
         "stride": [20, 30],
-        "detector": "Contrast(ratio=0.1)",
+        "detector": repr(ds.Contrast(0.1)),
         "version": ds.__version__,
         "edge": "pad",
     }
@@ -158,11 +165,12 @@ def test_building_a_pack_reads_the_slide_once():
 
 def test_a_pack_of_a_blank_slide_is_empty_with_a_warning():
     glass = np.full((80, 60, 3), 240, np.uint8)
-    with pytest.warns(
-        ds.errors.BlankSlideWarning, match="every tile is blank under Contrast"
-    ) as caught:
-        pack = ds.pack_tiles(glass, tile_size=20)
-    assert caught[0].filename == __file__
+    for options, name in (({"detector": ds.Contrast(0.35)}, "Contrast"), ({}, "Tissue")):
+        with pytest.warns(
+            ds.errors.BlankSlideWarning, match=f"every tile is blank under {name}"
+        ) as caught:
+            pack = ds.pack_tiles(glass, tile_size=20, **options)
+        assert caught[0].filename == __file__
     assert len(pack) == 0 and pack.tiles.compute().shape == (0, 20, 20, 3)
     assert pack.y.shape == pack.x.shape == pack.score.shape == (0,)
     assert "0 of 20 x 20 px" in pack._repr_html_() and "none" in pack._repr_html_()
@@ -172,8 +180,8 @@ def test_a_pack_of_a_blank_slide_is_empty_with_a_warning():
 @pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 def test_a_pack_of_an_empty_image_is_empty():
     empty = ds.cutoff_resize(np.full((80, 60, 3), 240, np.uint8)).image
-    for tile in (None, 20):
-        pack = ds.pack_tiles(empty, tile_size=tile)
+    for options in ({}, {"tile_size": 20, "detector": ALL_TILES}):
+        pack = ds.pack_tiles(empty, **options)
         assert len(pack) == 0 and pack.attributes["downsample"] == [1.0, 1.0]
 
 
@@ -181,6 +189,7 @@ def test_a_pack_of_an_empty_image_is_empty():
     "arguments",
     [
         {"tile_size": 0},
+        {"tile_size": None},
         {"tile_size": (5, 5, 5)},
         {"tile_size": 2.5},
         {"stride": 0},
@@ -193,6 +202,10 @@ def test_a_pack_of_an_empty_image_is_empty():
         {"downsample": 2, "mpp": 1},
         {"mpp": 1},
         {"detector": 0.35},
+        {"magnification": 20},
+        {"magnification": 20, "downsample": 2},
+        {"min_tissue": -0.1},
+        {"min_tissue": None},
         {"fill": 256},
         {"fill": -1},
         {"fill": float("nan")},
@@ -222,7 +235,7 @@ def test_the_repr_of_a_pack(tissue):
     pack = ds.pack_tiles(slide, tile_size=(40, 50), detector=ds.Contrast(0.1))
     assert repr(pack) == (
         f"TilePack<dask array, shape=({len(pack)}, 40, 50, 3), dtype=uint8, mpp=0.5, "
-        f"detector=Contrast(ratio=0.1), chunksize=({len(pack)}, 40, 50, 3)>"
+        f"detector={ds.Contrast(0.1)!r}, chunksize=({len(pack)}, 40, 50, 3)>"
     )
     assert "mpp=None" in repr(ds.pack_tiles(tissue, tile_size=50, detector=ALL_TILES))
 

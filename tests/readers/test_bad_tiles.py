@@ -124,7 +124,7 @@ def test_by_default_a_corrupt_tile_raises_and_an_absent_one_does_not(tmp_path, k
     for work in (
         slide.data,
         ds.resize(slide, downsample=2).data,
-        ds.blank_map(slide, tile_size=50).blank,
+        ds.blank_map(slide, tile_size=50, detector=ds.Contrast(0.05)).blank,
     ):
         with pytest.raises(ds.errors.TileDecodeError):
             work.compute()
@@ -173,7 +173,7 @@ def test_a_truncated_raster_file_is_all_fill(tmp_path):
     assert (slide.read(3, 4, 50, 60) == 9).all()
     (tile,) = slide.bad_tiles()
     assert (tile.height, tile.width, tile.status) == (90, 80, "corrupt")
-    assert ds.blank_map(slide, tile_size=40).unknown.compute().all()
+    assert ds.blank_map(slide, tile_size=40, detector=ds.Contrast(0.05)).unknown.compute().all()
 
 
 def test_a_corrupt_chunk_of_a_store_is_masked_and_a_missing_one_is_legal(tmp_path):
@@ -261,17 +261,19 @@ def test_a_pooled_threshold_comes_from_good_tiles_only(tmp_path):
     assert found.unknown[4:].all() and not found.blank[4:].any()
 
 
-def test_absent_tiles_are_unknown_and_not_blank_by_default(tmp_path):
+@pytest.mark.parametrize("detector", [ds.Contrast(0.35), ds.Tissue()], ids=repr)
+def test_absent_tiles_are_unknown_and_not_blank_by_default(tmp_path, detector):
     path = sparse_tiff(tmp_path / "a.tif", (300, 400), 64)
-    found = ds.blank_map(path, tile_size=50).compute()
+    found = ds.blank_map(path, tile_size=50, detector=detector).compute()
     assert found.unknown.all() and not found.blank.any() and found.tissue_share == 0
     assert "unknown" in found._repr_html_()
-    cut = ds.cutoff_resize(path, downsample=1, tile_size=50)
+    cut = ds.cutoff_resize(path, downsample=1, tile_size=50, detector=detector)
     assert cut.image.shape == (300, 400, 3)
     with pytest.warns(ds.errors.BlankSlideWarning, match="or touches absent or corrupt tiles"):
-        assert len(ds.pack_tiles(path, tile_size=50)) == 0
+        pack = ds.pack_tiles(path, tile_size=50, detector=detector)
+    assert len(pack) == 0 and pack.attributes["skipped"] == 6 * 8
     with pytest.warns(ds.errors.BlankSlideWarning):
-        assert len(ds.random_crops(path, n=3, size=50)) == 0
+        assert len(ds.random_crops(path, n=3, size=50, detector=detector)) == 0
 
 
 def touched(mask, shape, kernel):
@@ -341,7 +343,7 @@ def test_a_reduced_decode_fills_the_same_tiles(tmp_path, kind, factor):
 def test_a_cut_does_not_drop_bad_tiles(tmp_path, case, side):
     path, pixels, mask = damaged_slide(tmp_path / "a", *case)
     slide = ds.open_slide(path, on_bad_tile="mask")
-    cut = ds.cutoff_resize(slide, downsample=1, tile_size=side)
+    cut = ds.cutoff_resize(slide, downsample=1, tile_size=side, detector=ds.Contrast(0.05))
     glass = oracle.contrast_blank(filled(pixels, mask), (side, side), 0.05)
     blank = glass & ~oracle.per_cell(mask, (side, side), np.any)
     if blank.all():
@@ -417,7 +419,7 @@ def test_listing_bad_tiles_decodes_no_tile_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TileDecoder, "__call__", counted)
     TILE_CACHE.clear()
-    found = ds.blank_map(slide, tile_size=TILE).compute()
+    found = ds.blank_map(slide, tile_size=TILE, detector=ds.Contrast(0.05)).compute()
     assert [tile.status for tile in found.bad_tiles] == ["absent", "corrupt"]
     assert sorted(decoded) == [n for n in range(tile_count("deflate")) if n != 3]
     decoded.clear()
@@ -487,7 +489,10 @@ def test_a_store_records_its_bad_tiles(tmp_path):
     # they are known when the store is opened again
     again = ds.open_slide(out)
     np.testing.assert_array_equal(footprint(again, shape), mask)
-    one, two = (ds.blank_map(one, tile_size=90).compute() for one in (again, slide))
+    one, two = (
+        ds.blank_map(one, tile_size=90, detector=ds.Contrast(0.05)).compute()
+        for one in (again, slide)
+    )
     np.testing.assert_array_equal(one.statistics, two.statistics)
 
 

@@ -178,7 +178,7 @@ def test_channels_are_written_and_read_again(tmp_path):
     slide = ds.open_slide(path)
     expected = [Channel("x", None, (0.0, 500.0)), Channel("y", None, (100.0, 70_000.0)),
                 Channel("z", None, (5.0, 9.0))]  # fmt: skip
-    cut = ds.cutoff_resize(slide, downsample=2, tile_size=64)
+    cut = ds.cutoff_resize(slide, downsample=2, tile_size=64, detector=ds.Contrast(0.05))
     assert cut.image.shape == (96, 128, 3)
     for image, cutoff in ((ds.resize(slide, downsample=2), None), (cut.image, cut)):
         assert list(image.channels) == expected

@@ -180,7 +180,9 @@ LAYOUTS = {"tiles": {"tile": (64, 64)}, "strips": {"rowsperstrip": 32}}
 OPERATIONS = {
     "read": lambda slide: slide.read(10, 20, 240, 290),
     "resize": lambda slide: ds.resize(slide, downsample=8).data.compute(),
-    "blank map": lambda slide: ds.blank_map(slide, tile_size=100).compute(),
+    "blank map": lambda slide: ds.blank_map(
+        slide, tile_size=100, detector=ds.Contrast(0.05)
+    ).compute(),
     "crops": lambda slide: ds.pack_tiles(
         slide, tile_size=50, detector=ds.Contrast(0)
     ).tiles.compute(),
@@ -310,7 +312,10 @@ def test_a_store_that_declares_huge_chunks_is_refused(tmp_path, change):
 @pytest.mark.parametrize("name", ["tiles", "y", "score"])
 def test_a_pack_that_declares_huge_chunks_is_refused(tmp_path, name):
     path = tmp_path / "a.tiles.zarr"
-    ds.write(ds.pack_tiles(ds.from_dask(noise(128, 128, 3)), tile_size=64), path)
+    ds.write(
+        ds.pack_tiles(ds.from_dask(noise(128, 128, 3)), tile_size=64, detector=ds.Contrast(0.35)),
+        path,
+    )
 
     def change(metadata):
         grid = metadata["chunk_grid"]["configuration"]

@@ -89,7 +89,7 @@ def test_nodata_shows_the_fill_and_is_not_in_statistics(
     assert np.array_equal(float(slide.properties["nodata"]), float(value), equal_nan=True)
     shown = np.where(gaps, np.asarray(value if fill is None else fill, dtype), image)
     np.testing.assert_array_equal(slide.data.compute()[..., 0], shown)
-    stats = ds.blank_map(slide, tile_size=30).compute().stats
+    stats = ds.blank_map(slide, tile_size=30, detector=ds.Contrast(0.05)).compute().stats
     for row, col, cell in oracle.cells(image.astype(np.float64), (30, 30)):
         valid = cell[~gaps[row * 30 : row * 30 + 30, col * 30 : col * 30 + 30]]
         assert stats.count[row, col] == valid.size
@@ -113,7 +113,10 @@ def test_a_pixel_is_nodata_if_all_its_samples_are(tmp_path):
     path = with_nodata(tmp_path / "a.tif", image, "0", photometric="rgb", tile=(16, 16))
     gaps = (image == 0).all(axis=-1)
     assert gaps.any() and (image == 0).any(axis=-1).sum() > gaps.sum()
-    assert ds.blank_map(path, tile_size=64).compute().stats.nodata[0, 0] == gaps.sum()
+    assert (
+        ds.blank_map(path, tile_size=64, detector=ds.Contrast(0.05)).compute().stats.nodata[0, 0]
+        == gaps.sum()
+    )
     shown = ds.open_slide(path, fill=9).data.compute()
     np.testing.assert_array_equal(shown, np.where(gaps[..., None], 9, image))
 
@@ -207,9 +210,11 @@ def test_the_frame_of_nodata_is_cut_off(tmp_path):
     gaps[200:210, 100:110] = True
     image[gaps] = -9999
     path = with_nodata(tmp_path / "a.tif", image, "-9999", tile=(64, 64))
-    cut = ds.cutoff_resize(path, downsample=1, tile_size=64)
+    cut = ds.cutoff_resize(path, downsample=1, tile_size=64, detector=ds.Contrast(0.05))
     np.testing.assert_array_equal(cut.image.data.compute()[..., 0], image[128:384, 64:384])
-    small = ds.cutoff_resize(path, downsample=4, tile_size=64, kernel="area").image
+    small = ds.cutoff_resize(
+        path, downsample=4, tile_size=64, kernel="area", detector=ds.Contrast(0.05)
+    ).image
     found = small.data.compute()[..., 0]
     touched = oracle.per_cell(gaps[128:384, 64:384], (4, 4), np.any)
     np.testing.assert_array_equal(found == -9999, touched)
@@ -231,7 +236,7 @@ def test_a_mask_page_says_which_pixels_have_a_value(tmp_path, compression, fill)
             stored = tiff.pages[2 * number].asarray()
         shown = np.where(mask[..., None], stored, 255 if fill is None else fill)
         np.testing.assert_array_equal(slide.to_dask(level=number).compute(), shown)
-    stats = ds.blank_map(slide, tile_size=50).compute().stats
+    stats = ds.blank_map(slide, tile_size=50, detector=ds.Contrast(0.05)).compute().stats
     np.testing.assert_array_equal(stats.nodata, oracle.per_cell(~masks[0], (50, 50), np.sum))
     small = ds.resize(slide, downsample=4, kernel="area").data.compute()  # of the second level
     touched = oracle.per_cell(~masks[1], (2, 2), np.any)
@@ -264,8 +269,10 @@ def test_a_corrupt_tile_beside_nodata_is_reported(tmp_path):
         file.seek(offset)
         file.write(bytes(40))
     with pytest.raises(ds.errors.TileDecodeError):
-        ds.blank_map(path, tile_size=64).compute()
-    found = ds.blank_map(ds.open_slide(path, on_bad_tile="mask"), tile_size=64).compute()
+        ds.blank_map(path, tile_size=64, detector=ds.Contrast(0.05)).compute()
+    found = ds.blank_map(
+        ds.open_slide(path, on_bad_tile="mask"), tile_size=64, detector=ds.Contrast(0.05)
+    ).compute()
     np.testing.assert_array_equal(found.blank, [[True, False], [True, False]])
     np.testing.assert_array_equal(found.unknown, [[False, False], [False, True]])
     np.testing.assert_array_equal(found.stats.known, [[True, True], [True, False]])
@@ -307,14 +314,19 @@ def test_a_store_keeps_its_nodata_value(tmp_path, dtype, value):
     np.testing.assert_array_equal(again.data.compute()[..., 0], image)
     for name in ("count", "total", "missing", "nodata"):
         found, expected = (
-            getattr(ds.blank_map(one, tile_size=50).compute().stats, name) for one in (again, path)
+            getattr(
+                ds.blank_map(one, tile_size=50, detector=ds.Contrast(0.05)).compute().stats, name
+            )
+            for one in (again, path)
         )
         np.testing.assert_array_equal(found, expected)
     shown = ds.open_slide(again.path, fill=3).data.compute()[..., 0]
     np.testing.assert_array_equal(shown, np.where(gaps, np.asarray(3, dtype), image))
     small = ds.write(ds.resize(path, downsample=3), tmp_path / "b.ome.zarr")
     resized = ds.resize(path, downsample=3).data.compute()
-    assert ds.blank_map(small, tile_size=200).compute().stats.nodata.sum() == (
+    assert ds.blank_map(
+        small, tile_size=200, detector=ds.Contrast(0.05)
+    ).compute().stats.nodata.sum() == (
         np.isnan(resized).sum() if value != value else (resized == resized[0, 0]).sum()
     )
 
@@ -329,14 +341,19 @@ def test_nodata_of_a_palette_is_an_index_and_of_inverted_grey_the_stored_number(
     path = with_nodata(tmp_path / "i.tif", stored, "2", photometric="miniswhite")
     expected = np.where(gaps, 0, 255 - stored[..., None])
     np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
-    assert ds.blank_map(path, tile_size=64).compute().stats.nodata[0, 0] == gaps.sum()
+    assert (
+        ds.blank_map(path, tile_size=64, detector=ds.Contrast(0.05)).compute().stats.nodata[0, 0]
+        == gaps.sum()
+    )
 
 
 MADE = {
     "plain": lambda slide: slide,
     "resized": lambda slide: ds.resize(slide, downsample=3.3),
     "barely resized": lambda slide: ds.resize(slide, downsample=1.2, gap=None),
-    "cut": lambda slide: ds.cutoff_resize(slide, downsample=1, tile_size=128).image,
+    "cut": lambda slide: (
+        ds.cutoff_resize(slide, downsample=1, tile_size=128, detector=ds.Contrast(0.05)).image
+    ),
     "resized twice": lambda slide: ds.resize(ds.resize(slide, downsample=2.5), downsample=1.7),
 }
 

@@ -213,7 +213,8 @@ def test_another_codec_pipeline_of_zarr_is_used(tmp_path, tissue, version):
     with zarr.config.set({"codec_pipeline.path": name}):
         image = ds.write(ds.from_dask(tissue), tmp_path / "a.ome.zarr", ome_zarr=version)
         pack = ds.write(
-            ds.pack_tiles(ds.from_dask(tissue), tile_size=64), tmp_path / "a.tiles.zarr"
+            ds.pack_tiles(ds.from_dask(tissue), tile_size=64, detector=ds.Contrast(0.35)),
+            tmp_path / "a.tiles.zarr",
         )
         array = zarr.open_array(f"{pack}/tiles", mode="r")
         assert isinstance(array.async_array.codec_pipeline, OtherPipeline)

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 SCRIPT = """
 import json, sys
 import dask, imagecodecs, numpy, PIL.Image, scipy.sparse, tifffile, zarr
-import zarr.codecs
+import scipy.ndimage, skimage.filters, zarr.codecs
 import dask.array as da
 import dask_slides as ds
+import dask_slides.numerics.tissue
 from dask_slides.ops.pack import plan_pack
 from dask_slides.runtime.numba_loader import numba_kernels
 from dask_slides.runtime.scheduler import compute
@@ -42,15 +43,19 @@ def resize(path, out, downsample=4):
 def whole(path, out):
     return resize(path, out, 1)
 
-def blank_map(path, out):
-    found = ds.blank_map(path)
+def blank_map(path, out, detector=ds.Contrast(0.05), **options):
+    found = ds.blank_map(path, detector=detector, tile_size=512, **options)
     ds.write(found, out)
     return estimate.estimate_blank_map(found, ds.open_slide(path)).task_bytes
 
-def pack(path, out):
-    image, grid = plan_pack(ds.open_slide(path), 256, None, None, None, "drop")
-    ds.write(ds.pack_tiles(path, tile_size=256, detector=ds.Contrast(0.05)), out)
-    return estimate.estimate_tiles(grid.rows * grid.cols, grid, image, image).task_bytes
+def tissue(path, out):
+    return blank_map(path, out, ds.Tissue())
+
+def pack(path, out, detector=ds.Contrast(0.05)):
+    slide = ds.open_slide(path)
+    image, grid = plan_pack(slide, 256, None, 1, None, "drop")
+    ds.write(ds.pack_tiles(path, tile_size=256, downsample=1, detector=detector), out)
+    return estimate.estimate_tiles(grid.rows * grid.cols, grid, image, slide, detector).task_bytes
 
 def array(path, out):
     found = compute(da.ones((10_000, 10_000, 3), dtype="uint8", chunks=(1000, 1000, 3)) + 1, "")
@@ -85,7 +90,7 @@ def test_computing_holds_the_result_only_once():
 
 
 @pytest.mark.parametrize("compression", ["jpeg", pytest.param("lzw", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["resize", "whole", "blank_map", "pack"])
+@pytest.mark.parametrize("kind", ["resize", "whole", "blank_map", "tissue", "pack"])
 def test_the_peak_stays_below_the_estimate(tmp_path, kind, compression):
     """The peak is that of two tasks, plus the free memory of the pool."""
     path = tmp_path / "s.tif"

@@ -17,17 +17,24 @@ CHUNKS = 111
 
 def results(slide):
     """Return the arrays of all operations on `slide` by name, in small blocks."""
-    found = ds.blank_map(slide, tile_size=37).compute()
+    contrast = ds.Contrast(0.05)
+    found = ds.blank_map(slide, tile_size=37, detector=contrast).compute()
+    tissue = ds.blank_map(slide, tile_size=37)
     small = ds.resize(slide, downsample=2.3)
-    cut = ds.cutoff_resize(slide, downsample=1.7, tile_size=30)
+    cut = ds.cutoff_resize(slide, downsample=1.7, tile_size=30, detector=contrast)
     pack = ds.pack_tiles(slide, tile_size=60, stride=50, detector=ds.Contrast(0.1), edge="pad")
     crops = ds.random_crops(
         slide, n=6, size=(30, 40), seed=6, downsample=1.3, detector=ds.Contrast(0.1)
     )
+    drawn = ds.random_crops(slide, n=6, size=(30, 40), seed=6)
     return {
+        "tissue": tissue.compute().mask.kinds,
+        "tissue areas": tissue.areas.compute(),
+        "drawn": drawn.tiles.compute(),
+        "drawn score": drawn.score,
         "blank": found.blank,
         "statistics": found.statistics,
-        "lazy blank": ds.blank_map(slide, tile_size=37).blank.compute(),
+        "lazy blank": ds.blank_map(slide, tile_size=37, detector=contrast).blank.compute(),
         "otsu": ds.blank_map(slide, tile_size=37, detector=ds.Otsu()).blank.compute(),
         "level 0": slide.to_dask(chunks=CHUNKS).compute(),
         "resize": small.to_dask(chunks=CHUNKS).compute(),
@@ -68,7 +75,8 @@ def assert_same(found, expected):
 
 
 def test_one_thread_gives_the_results_of_the_oracle(alone, slide, tissue):
-    assert len(alone["pack"]) and len(alone["crops"]) == 6
+    assert len(alone["pack"]) and len(alone["crops"]) == len(alone["drawn"]) == 6
+    assert 0 < alone["tissue"].mean() < 1
     if slide.dtype != np.uint8:
         assert np.array_equal(alone["level 0"], as_floats(tissue))
         shape = alone["resize"].shape[:2]

@@ -98,6 +98,7 @@ class Killing:
 
     name: ClassVar[str] = "killing"
     suffix: ClassVar[str] = ".killing.zarr"
+    draws: ClassVar[bool] = False
     counts: ClassVar[tuple[str, ...]] = ()
 
     def reductions(self, slide):

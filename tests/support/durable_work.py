@@ -31,9 +31,9 @@ def made(kind, path):
     if kind == "pack":
         return ds.pack_tiles(path, tile_size=128, detector=ds.Contrast(0.05))
     if kind == "cutoff":
-        return ds.cutoff_resize(path, max_size=700, tile_size=100)
+        return ds.cutoff_resize(path, max_size=700, tile_size=100, detector=ds.Contrast(0.05))
     if kind == "blank map":
-        return ds.blank_map(path, tile_size=100)
+        return ds.blank_map(path, tile_size=100, detector=ds.Contrast(0.05))
     return ds.open_slide(path)
 
 

@@ -75,7 +75,7 @@ def blank_cells(path):
     lazy = ds.pack_tiles(
         ds.from_dask(ds.open_slide(path).data), tile_size=64, detector=ds.Contrast(0.0)
     )
-    return ds.blank_map(path, tile_size=64).compute().blank, lazy[:2]
+    return ds.blank_map(path, tile_size=64, detector=ds.Contrast(0.05)).compute().blank, lazy[:2]
 
 
 def computed_in_a_child(path):

@@ -144,7 +144,7 @@ class Stores:
         rng = np.random.default_rng(0)
         tifffile.imwrite(path, rng.integers(0, 255, (64, 64, 3), np.uint8), photometric="rgb")
         pack, image = written / "a.tiles.zarr", written / "a.ome.zarr"
-        ds.write(ds.pack_tiles(path, tile_size=16), pack)
+        ds.write(ds.pack_tiles(path, tile_size=16, detector=ds.Contrast(0.35)), pack)
         ds.write(ds.open_slide(path), image)
         self.files = [
             ((store, file), file.read_bytes())

@@ -103,7 +103,8 @@ def test_a_run_may_be_killed_before_any_operation_on_the_disk(tmp_path):
 def command(folder, job, *words):
     """Start `dask-slides run` with the steps of `COMMAND_STEPS`."""
     words = ["run", folder, "-o", job, "--steps", "resize,pack", "--downsample", 2,
-             "--pack-tile-size", 64, "--pack-ratio", 0.2, *words]  # fmt: skip
+             "--pack-tile-size", 64, "--pack-detector", "contrast", "--pack-ratio", 0.2,
+             *words]  # fmt: skip
     words = [sys.executable, "-m", "dask_slides", *map(str, words)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: any(": done" in line for line in lines(job / "cohort.log")), process)

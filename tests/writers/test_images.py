@@ -230,7 +230,7 @@ def test_labels(tmp_path, kind, version):
     image[60:200, 104:300] = noise(140, 196, 3)
     image[400:480, 300:400] = noise(80, 100, 3)
     slide = ds.from_dask(image, mpp=0.5)
-    found = ds.blank_map(slide, tile_size=tile).compute()
+    found = ds.blank_map(slide, tile_size=tile, detector=ds.Contrast(0.05)).compute()
     starts = [range(0, n, tile) for n in (600, 520)]
     blank = np.array(
         [[image[y : y + tile, x : x + tile].std() == 0 for x in starts[1]] for y in starts[0]]
@@ -279,7 +279,8 @@ def test_the_label_of_a_slide_of_several_stages(tmp_path):
     image = np.full((9001, 120, 3), 240, np.uint8)
     image[1000:4500] = noise(3500, 120, 3)
     slide = ds.from_dask(image)
-    path = ds.write(slide, tmp_path / "a.zarr", blank_map=ds.blank_map(slide, tile_size=100))
+    found = ds.blank_map(slide, tile_size=100, detector=ds.Contrast(0.05))
+    path = ds.write(slide, tmp_path / "a.zarr", blank_map=found)
     group = zarr.open_group(path, mode="r")
     every = np.arange(9001)
     blank = np.ones((91, 2), bool)
@@ -325,7 +326,7 @@ def test_a_blank_cutoff_is_refused(tmp_path):
 def test_blank_maps(tmp_path, version):
     image = tissue(700, 530)
     slide = ds.from_dask(image, mpp=0.5)
-    found = ds.blank_map(slide, tile_size=(64, 50))
+    found = ds.blank_map(slide, tile_size=(64, 50), detector=ds.Contrast(0.05))
     path = ds.write(found, tmp_path / "a.ome.zarr", ome_zarr=version)
     blank = np.array(
         [[image[y : y + 64, x : x + 50].std() <= 0.05 * image[y : y + 64, x : x + 50].mean()

@@ -1,7 +1,5 @@
 """The way back to the source, read from written cut-offs."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import zarr
@@ -10,6 +8,8 @@ import dask_slides as ds
 from dask_slides.writers.mapping_reader import open_mapping
 
 pytestmark = pytest.mark.usefixtures("sync")
+
+GLASS = ds.Contrast(0.05)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def image():
 @pytest.mark.parametrize("layout", ["grid", "islands"])
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
 def test_a_written_cutoff_converts_the_same_points(tmp_path, image, layout, version):
-    cut = ds.cutoff_resize(image, downsample=1.7, tile_size=10, layout=layout)
+    cut = ds.cutoff_resize(image, downsample=1.7, tile_size=10, detector=GLASS, layout=layout)
     path = ds.write(cut, tmp_path / "a.ome.zarr", ome_zarr=version)
     mapping = open_mapping(path)
     assert mapping == cut.mapping and mapping.source_shape == (300, 420)
@@ -37,7 +37,7 @@ def test_a_written_cutoff_converts_the_same_points(tmp_path, image, layout, vers
 
 
 def test_the_attributes_of_islands_are_their_rectangles(tmp_path, image):
-    cut = ds.cutoff_resize(image, downsample=2, tile_size=10, layout="islands")
+    cut = ds.cutoff_resize(image, downsample=2, tile_size=10, detector=GLASS, layout="islands")
     own = zarr.open_group(ds.write(cut, tmp_path / "a.ome.zarr"), mode="r").attrs["dask_slides"]
     assert own["kind"] == "cutoff" and own["layout"] == "islands"
     assert own["source_shape"] == [300, 420] and own["factors"] == list(cut.factors)
@@ -48,12 +48,11 @@ def test_the_attributes_of_islands_are_their_rectangles(tmp_path, image):
 
 def test_pixels_and_labels_of_written_islands(tmp_path, image):
     image = image.repeat(4, axis=0).repeat(4, axis=1)
-    found = ds.blank_map(image, tile_size=40).compute()
+    found = ds.blank_map(image, tile_size=40, detector=GLASS).compute()
     # a blank cell inside of an island stays in the image, but is no tissue
     blank = np.array(found.blank)
     blank[8, 25] = True
-    found = replace(found, blank=blank)
-    cut = ds.cutoff_resize(image, downsample=1, blank_map=found, layout="islands")
+    cut = ds.cutoff_resize(image, downsample=1, blank_map=found.with_blank(blank), layout="islands")
     group = zarr.open_group(ds.write(cut, tmp_path / "a.ome.zarr"), mode="r")
     assert np.array_equal(group["0"][...].transpose(1, 2, 0), cut.image.data.compute())
     for level in range(2):
@@ -73,7 +72,7 @@ def test_other_stores_and_damaged_attributes_are_refused(tmp_path, image):
     for path in (plain, str(tmp_path / "nothing.ome.zarr")):
         with pytest.raises(ds.errors.SlideFormatError, match="not a cut-off; give a store"):
             open_mapping(path)
-    cut = ds.cutoff_resize(image, downsample=1, tile_size=10, layout="islands")
+    cut = ds.cutoff_resize(image, downsample=1, tile_size=10, detector=GLASS, layout="islands")
     path = ds.write(cut, tmp_path / "cut.ome.zarr")
     group = zarr.open_group(path, mode="r+")
     own = dict(group.attrs["dask_slides"])

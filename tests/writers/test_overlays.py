@@ -42,16 +42,17 @@ def extents(group, attributes):
 
 def result(slide, name):
     """Return the result of an operation on `slide`."""
-    tissue = ds.blank_map(slide, tile_size=64)
+    glass = ds.Contrast(0.05)
+    tissue = ds.blank_map(slide, tile_size=64, detector=glass)
     return {
         "slide": lambda: slide,
         "resized": lambda: ds.resize(slide, downsample=4, kernel="area"),
         "resized twice": lambda: ds.resize(ds.resize(slide, downsample=2), downsample=4),
         "mask": lambda: tissue,
         "mask of a resized slide": lambda: ds.blank_map(
-            ds.resize(slide, downsample=4), tile_size=16
+            ds.resize(slide, downsample=4), tile_size=16, detector=glass
         ),
-        "cut": lambda: ds.cutoff_resize(slide, downsample=1, tile_size=64),
+        "cut": lambda: ds.cutoff_resize(slide, downsample=1, tile_size=64, detector=glass),
         "cut and resized": lambda: ds.cutoff_resize(
             slide, downsample=4, kernel="area", blank_map=tissue
         ),

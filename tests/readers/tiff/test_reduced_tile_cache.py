@@ -25,9 +25,9 @@ from dask_slides.readers.tile_cache import TILE_CACHE
 SIDE, TILE, CELL = 2048, 256, 512
 TILES = (SIDE // TILE) ** 2
 STEPS = {
-    "mask": {"tile_size": CELL},
+    "mask": {"tile_size": CELL, "detector": "contrast"},
     "resize": {"downsample": 10},
-    "cutoff": {"downsample": 10, "tile_size": CELL},
+    "cutoff": {"downsample": 10, "tile_size": CELL, "detector": "contrast"},
 }
 
 
@@ -83,14 +83,17 @@ def test_a_cohort_decodes_each_tile_once(paths, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "factors"), [("zlib", [1]), ("jpeg", [1, 4])])
 def test_the_cutoff_command_decodes_no_tile_twice(paths, tmp_path, monkeypatch, name, factors):
     out = tmp_path / "cut.ome.zarr"
-    args = ["cutoff", str(paths[name]), str(out), "--downsample", "10", "--tile-size", str(CELL)]
+    args = ["cutoff", str(paths[name]), str(out), "--downsample", "10", "--tile-size", str(CELL),
+            "--detector", "contrast"]  # fmt: skip
     with counted_decodes(monkeypatch) as counts:
         found = CliRunner().invoke(main, [*args, "--workers", "1"])
     assert found.exit_code == 0, found.output
     assert set(counts.values()) == {1}
     assert {factor for _, factor in counts} == set(factors)
     with dask.config.set(scheduler="sync"):
-        cut = ds.cutoff_resize(paths[name], downsample=10, tile_size=CELL)
+        cut = ds.cutoff_resize(
+            paths[name], downsample=10, tile_size=CELL, detector=ds.Contrast(0.05)
+        )
         assert np.array_equal(ds.open_slide(out).data.compute(), cut.image.data.compute())
 
 

@@ -46,7 +46,7 @@ def test_more_entries_than_tiles_are_ignored(tmp_path, layout, code, spare):
             np.testing.assert_array_equal(np.asarray(image), PIXELS)
     checked = ds.check_slide(path)
     assert checked.good and not checked.statuses["absent"]
-    found = ds.blank_map(path, tile_size=16).compute()
+    found = ds.blank_map(path, tile_size=16, detector=ds.Contrast(0.05)).compute()
     assert found.blank.shape == (3, 3)
     assert not ds.open_slide(path).bad_tiles()
 
