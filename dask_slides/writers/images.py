@@ -144,7 +144,7 @@ def _image_job(
     if 0 in slide.shape[:2]:
         raise BlankSlideError(
             f"{slide.name}: every tile is blank, so there is no image to write; "
-            "use a smaller ratio, or write the blank map"
+            "use another detector, or write the blank map"
         )
     plan = plan_that_fits(slide)
     check_memory(task_bytes_of_image(plan, slide), slide.name)

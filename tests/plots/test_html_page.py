@@ -90,7 +90,7 @@ def test_the_page_of_the_demo(tmp_path):
     assert policy(parsed)["default-src"] == ["'none'"]
     assert str(tmp_path) not in text
     pictures = [base64.b64decode(one["src"].partition(",")[2]) for one in parsed.all("img")]
-    assert len(pictures) == 6
+    assert len(pictures) == 7
     for data in pictures:
         with Image.open(io.BytesIO(data)) as picture:
             assert max(picture.size) <= 640

@@ -268,7 +268,8 @@ class Watch:
                 other.wait(2)  # let the other thread run
 
 sys.meta_path.insert(0, Watch())
-pack = ds.pack_tiles(ds.from_dask(np.arange(4096, dtype="u1").reshape(64, 64)), tile_size=16)
+image = np.arange(4096, dtype="u1").reshape(64, 64)
+pack = ds.pack_tiles(image, tile_size=16, detector=ds.Contrast(0.05))
 
 def write():
     begun.wait()

@@ -195,7 +195,7 @@ def test_ome_zarr_models_accepts_it(tmp_path, version, kind):
         warnings.simplefilter("ignore")
         models = pytest.importorskip(f"ome_zarr_models.v0{version[-1]}")
     slide = ds.from_dask(tissue(1100, 700), mpp=0.5)
-    found = ds.blank_map(slide, tile_size=64)
+    found = ds.blank_map(slide, tile_size=64, detector=ds.Contrast(0.05))
     made = {
         "image": lambda: slide,
         "cutoff": lambda: ds.cutoff_resize(slide, blank_map=found),
@@ -296,7 +296,9 @@ def test_attributes_of_a_cutoff_convert_points_to_the_source(tmp_path):
     image = np.full((600, 520, 3), 240, np.uint8)
     image[100:200, 100:300] = noise(100, 200, 3)
     image[400:500, 300:400] = noise(100, 100, 3)
-    cut = ds.cutoff_resize(ds.from_dask(image), downsample=2, tile_size=100)
+    cut = ds.cutoff_resize(
+        ds.from_dask(image), downsample=2, tile_size=100, detector=ds.Contrast(0.05)
+    )
     path = ds.write(cut, tmp_path / "a.ome.zarr")
     own = zarr.open_group(path, mode="r").attrs["dask_slides"]
     assert own["kind"] == "cutoff"
@@ -378,7 +380,8 @@ def test_the_number_of_shards_per_task_does_not_change_the_store(tmp_path, monke
 
     def write(name):
         slide, tasks = ds.open_slide(path), []
-        obj = slide if made == "slide" else ds.cutoff_resize(slide, downsample=1, tile_size=100)
+        cut = {"downsample": 1, "tile_size": 100, "detector": ds.Contrast(0.05)}
+        obj = slide if made == "slide" else ds.cutoff_resize(slide, **cut)
         out = tmp_path / name
         ds.write(obj, out, progress=lambda *at: tasks.append(at), overwrite=True)
         ds.verify(out)

@@ -35,8 +35,10 @@ OPERATIONS = {
     "slide": lambda slide: slide,
     "array": lambda slide: ds.from_dask(slide.data),
     "resize": lambda slide: ds.resize(slide, downsample=1.5),
-    "cutoff": lambda slide: ds.cutoff_resize(slide, downsample=1.5, tile_size=64),
-    "pack": lambda slide: ds.pack_tiles(slide, tile_size=64),
+    "cutoff": lambda slide: ds.cutoff_resize(
+        slide, downsample=1.5, tile_size=64, detector=ds.Contrast(0.05)
+    ),
+    "pack": lambda slide: ds.pack_tiles(slide, tile_size=64, detector=ds.Contrast(0.05)),
     "blank map": lambda slide: ds.blank_map(slide, tile_size=64),
 }
 
@@ -48,7 +50,7 @@ def test_wrong_arguments_are_refused_immediately(tmp_path, slide, compute):
             ds.write(slide, tmp_path / "a.zarr", ome_zarr=version, compute=compute)
     with pytest.raises(ds.errors.SlideArgumentError, match="ndarray"):
         ds.write(noise(30, 30), tmp_path / "a.zarr", compute=compute)
-    found = ds.blank_map(slide, tile_size=64)
+    found = ds.blank_map(slide, tile_size=64, detector=ds.Contrast(0.05))
     for obj in (found, ds.cutoff_resize(slide, blank_map=found)):
         with pytest.raises(ds.errors.SlideArgumentError, match="blank_map"):
             ds.write(obj, tmp_path / "a.zarr", blank_map=found, compute=compute)
@@ -94,7 +96,7 @@ def test_local_schedulers_compute_delayed_writes(tmp_path, slide, scheduler):
 def test_a_cluster_computes_more_delayed_writes_than_it_has_threads(tmp_path, slide, client):
     """A task that waits for others does not occupy a thread."""
     paths = [tmp_path / f"{number}.zarr" for number in range(4)]
-    pack = ds.pack_tiles(slide, tile_size=64)
+    pack = ds.pack_tiles(slide, tile_size=64, detector=ds.Contrast(0.05))
     delayed = [ds.write(obj, path, compute=False) for obj, path in
                zip((slide, pack, slide, pack), paths, strict=True)]  # fmt: skip
     futures = client.compute(delayed)
