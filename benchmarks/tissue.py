@@ -205,6 +205,7 @@ def arguments() -> argparse.Namespace:
                         help="one group; repeats")  # fmt: skip
     parser.add_argument("--method", action="append", choices=METHODS, help="one method; repeats")
     parser.add_argument("--pictures", type=Path, help="folder for PNGs of all masks side by side")
+    parser.add_argument("--seed", default="", help="any text: make other images of each group")
     parser.add_argument(
         "--slides",
         type=Path,
