@@ -73,11 +73,14 @@ def found_in_picture(
 ) -> FoundTissue:
     """Find tissue in `picture` (h, w, c + 1) of a slide of `shape`; see `overview_blocks`."""
     pixels, state = picture[..., :-1], picture[..., -1]
-    valid = state == VALUE
-    overview = Overview(pixels, None if valid.all() else valid, mpp)
+    valid = None if state.min() == state.max() == VALUE else state == VALUE
+    overview = Overview(pixels, valid, mpp)
     fitted = detector.fit(overview)
-    tissue = fitted.find(overview) & valid
-    kinds = np.where(tissue, TISSUE, np.where(state == NOT_THERE, MISSING, BLANK)).astype(np.uint8)
+    tissue = fitted.find(overview)
+    kinds = np.where(tissue, np.uint8(TISSUE), np.uint8(BLANK))
+    if valid is not None:
+        kinds[~valid] = BLANK
+        kinds[state == NOT_THERE] = MISSING
     y_edges, x_edges = (edges_of_picture(n, m) for n, m in zip(shape, kinds.shape, strict=True))
     return FoundTissue(TissueMask(kinds, y_edges, x_edges, grey_of(pixels)), fitted)
 

@@ -54,8 +54,9 @@ FLAT = 0.8
 SAME_COLOUR = 0.85
 """Least cosine between the densities of a small piece and of all pieces: those of hematoxylin and
 of DAB beside it have more, coloured dust has less."""
-GREY = 2
-"""Largest difference of the channels of a pixel of a grey picture."""
+GREY, GREY_SIDE = 2, 256
+"""Largest difference of the channels of a pixel of a grey picture, and longest side of the pixels
+that are compared."""
 ONE_STAIN = (0.4, 1.0, 0.5)
 """Densities of red, green and blue that a grey picture gets, as if it had the stain of eosin: then
 what is darker than the glass has colour too."""
@@ -167,7 +168,8 @@ def _as_rgb(pixels: Array, valid: Mask | None) -> Array:
     """Convert to RGB of 8 bits over the range of the values, and grey pictures to one stain."""
     if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         pixels = _stretched(pixels, valid)
-    differences = np.ptp(_subsampled(pixels), axis=2)
+    step = -(-max(pixels.shape[:2]) // GREY_SIDE)
+    differences = np.ptp(pixels[::step, ::step], axis=2)
     if np.count_nonzero(differences > GREY) > 0.0001 * differences.size:
         return pixels
     grey = np.arange(256) / 255
