@@ -222,7 +222,8 @@ def _faint_cells(glass: Glass, strong: Array, mpp: float) -> Mask:
 
     Cells beside strong stain take both from it. They count only beside faint cells farther off.
     """
-    difference, total = np.ptp(glass.density, axis=0), glass.density.sum(axis=0)
+    lost = np.maximum(glass.density, 0)  # skipped areas are brighter than the glass
+    difference, total = np.ptp(lost, axis=0), glass.density.sum(axis=0)
     colour = ndimage.uniform_filter(np.where(difference < 0.1 * total, 0, difference), 3)
     rough = glass.texture > 0.8
     cells = rough | (colour > max(FAINT_COLOUR, 2 * glass.tint))
