@@ -80,6 +80,7 @@ SHARED = re.compile(
 OWNERS = {
     "runtime.local_cluster": "the cluster of the command line and the processes that it starts",
     "cohort.run": "the logger of one run, which other code cannot access",
+    "readers.codecs.fax": "the level of one logger, restored by the last thread",
     "readers.image_file": "warnings of Pillow only, restored by the last thread",
 }
 """Modules outside the command line that change such settings, with the reason."""

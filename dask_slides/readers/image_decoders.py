@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from dask_slides.core.types import Array
+from dask_slides.readers.codecs.colour import rgb_of_cmyk
+
+_SAMPLES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "RGBA": (4, "uint8"), "LA": (2, "uint8"),
+            "F": (1, "float32"), "CMYK": (3, "uint8")}  # fmt: skip
+"""Channels and dtype of each Pillow mode that is read."""
+
+
+class Decode(Protocol):
+    """A frozen, picklable decoder of an open file to samples (h, w, channels)."""
+
+    @property
+    def channels(self) -> int:
+        """Samples per pixel, alpha included."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample."""
+        ...
+
+    def __call__(self, file: Any) -> Array:
+        """Decode an open file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -15,24 +38,28 @@ class PillowDecode:
     """Decode a file with Pillow."""
 
     mode: str
-    """The Pillow mode that the image is converted to: L, RGB or RGBA."""
+    """The Pillow mode that the image is converted to."""
 
     @property
     def channels(self) -> int:
-        """Samples per pixel, alpha included."""
-        return len(self.mode)
+        """See `Decode`."""
+        return _SAMPLES[self.mode][0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of a sample."""
-        return np.dtype(np.uint8)
+        """See `Decode`."""
+        return np.dtype(_SAMPLES[self.mode][1])
 
     def __call__(self, file: Any) -> Array:
-        """Return the samples (h, w, channels) of an open file."""
+        """See `Decode`."""
         from PIL import Image
 
         with Image.open(_WholeFile(file)) as image:
-            return np.asarray(image if image.mode == self.mode else image.convert(self.mode))
+            pixels = np.asarray(image if image.mode == self.mode else image.convert(self.mode))
+        if self.mode == "CMYK":
+            # Pillow assumes inverted inks, as Photoshop stores them, and inverts them back
+            pixels = rgb_of_cmyk(pixels)
+        return pixels
 
 
 class _WholeFile:
@@ -58,16 +85,15 @@ class PngDecode:
     """Decode a PNG with imagecodecs; its transparent colour becomes alpha."""
 
     channels: int
-    """Samples per pixel, alpha included."""
     bits: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of a sample."""
+        """See `Decode`."""
         return np.dtype(np.uint16 if self.bits == 16 else np.uint8)
 
     def __call__(self, file: Any) -> Array:
-        """Return the samples (h, w, channels) of an open file."""
+        """See `Decode`."""
         import imagecodecs
 
         pixels: Array = imagecodecs.png_decode(file.read())

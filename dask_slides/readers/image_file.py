@@ -1,4 +1,4 @@
-"""PNG, JPEG, JPEG 2000, BMP and WebP files, which are decoded whole."""
+"""PNG, JPEG, JPEG 2000, BMP, WebP, GIF and PPM files, which are decoded whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,25 +25,25 @@ from dask_slides.errors import (
     reason_of,
 )
 from dask_slides.readers.codecs.colour import Conversion
-from dask_slides.readers.codecs.headers import LOSSLESS, START, jpeg_frame
-from dask_slides.readers.image_decoders import PillowDecode, PngDecode, upright
-from dask_slides.readers.jpeg2000_file import SIGNATURE, STREAM, Jpeg2000, open_jpeg2000
+from dask_slides.readers.codecs.headers import START, jpeg_frame
+from dask_slides.readers.image_decoders import Decode, PillowDecode, PngDecode, upright
+from dask_slides.readers.jpeg2000_file import SIGNATURE, STREAM, open_jpeg2000
 from dask_slides.readers.remote.byte_ranges import stream
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.tile_status import TileStatus, decode_error, fill_for
 from dask_slides.runtime.fork_safety import fork_safe_lock
 
-Decode = PillowDecode | PngDecode | Jpeg2000
-"""A frozen, picklable decoder of an open file to samples (h, w, channels)."""
-
 MAX_PIXELS = 2**28
 """Most pixels of a raster file that is read: every worker holds the whole image in memory."""
 
-_FORMATS = frozenset({"BMP", "JPEG", "MPO", "PNG", "WEBP"})
+_FORMATS = frozenset({"BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "WEBP"})
 """Formats that are read with Pillow. It cuts others to 8 bits, or reads only their preview."""
 _NAMES = {"TIFF": "a TIFF with this header", "MPEG": "video (MPEG)"}
-_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "CMYK", "YCbCr": "RGB",
+          "RGBA": "RGBA", "LA": "LA", "PA": "RGBA", "F": "F"}  # fmt: skip
 """Pillow mode that images of each mode are converted to."""
+_TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
+"""The same for images with a transparent colour."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[st
     identity = identify(path)
     try:
         with unwarned(), stream(path) as file:
-            kind, size, decode, alpha, orientation = _header(path, file)
+            kind, size, images, decode, alpha, orientation = _header(path, file)
     except SlideError:
         raise
     except NotImplementedError as error:
@@ -183,12 +183,14 @@ def open_raster(path: str, fill: float | None) -> tuple[ImageFileSource, dict[st
     _check_size(path, kind, *size)
     stored = 3 if alpha is None else 4
     fill = fill_for(path, fill, np.dtype(decode.dtype), colour=decode.channels == stored)
-    conversion = Conversion(alpha=alpha, fill=fill)
+    conversion = Conversion(alpha=alpha, fill=fill)  # type: ignore[arg-type]
     shape = size if orientation < 5 else size[::-1]
     properties = {
         "format": kind,
         "reader": "Pillow" if isinstance(decode, PillowDecode) else "imagecodecs",
     }
+    if images > 1:
+        properties["images"] = str(images)
     return ImageFileSource(path, identity, shape, decode, conversion, orientation), properties
 
 
@@ -202,24 +204,24 @@ def _check_size(path: str, kind: str, height: int, width: int) -> None:
         )
 
 
-Header = tuple[str, tuple[int, int], Decode, Literal["straight"] | None, int]
+Header = tuple[str, tuple[int, int], int, Decode, str | None, int]
 
 
 def _header(path: str, file: Any) -> Header:
-    """Return format, stored height and width, decoder, alpha, orientation."""
+    """Return format, stored height and width, number of images, decoder, alpha, orientation."""
     from PIL import Image, UnidentifiedImageError
 
     first = file.read(32)
     if first.startswith((SIGNATURE, STREAM)):
         jp2 = open_jpeg2000(path, file)
-        return "JPEG2000", jp2.shape, jp2, jp2.alpha, 1
+        return "JPEG2000", jp2.shape, jp2.images, jp2, jp2.alpha, 1
     if first.startswith(START):
         _check_jpeg(path, file)
     file.seek(0)
     try:
         image = Image.open(file)
     except Image.DecompressionBombError:
-        return "raster", (MAX_PIXELS, MAX_PIXELS), PillowDecode("L"), None, 1
+        return "raster", (MAX_PIXELS, MAX_PIXELS), 1, PillowDecode("L"), None, 1
     except UnidentifiedImageError:
         raise SlideFormatError(
             f"{path}: not an image that is known; give a TIFF, a slide, an OME-Zarr or a raster"
@@ -227,9 +229,12 @@ def _header(path: str, file: Any) -> Header:
     with image:
         kind = str(image.format)
         shape = image.height, image.width
-        if kind not in _FORMATS:
+        tile: Any = image.tile[0] if image.tile else None
+        deep = kind == "PPM" and _is_deep(tile)
+        if kind not in _FORMATS or deep:
+            name = "PGM or PPM of more than 8 bits" if deep else _NAMES.get(kind, kind)
             raise SlideUnsupportedError(
-                f"{path}: {_NAMES.get(kind, kind)} is not read; convert it to a TIFF or PNG first"
+                f"{path}: {name} is not read; convert it to a TIFF or PNG first"
             )
         _check_size(path, kind, *shape)
         decode: Decode
@@ -240,13 +245,12 @@ def _header(path: str, file: Any) -> Header:
             decode = PngDecode(channels, first[24])
             alpha = channels in (2, 4)
         else:
-            if image.mode not in _MODES:
-                raise SlideUnsupportedError(
-                    f"{path}: {kind} of mode {image.mode}; convert it to RGB or grey"
-                )
-            decode = PillowDecode(_MODES[image.mode])
-            alpha = decode.mode == "RGBA"
-        return kind, shape, decode, "straight" if alpha else None, _orientation(kind, image)
+            decode = _pillow_decode(path, kind, image)
+            alpha = decode.mode in ("LA", "RGBA")
+        return (
+            kind, shape, _images(image), decode, "straight" if alpha else None,
+            _orientation(kind, image),
+        )  # fmt: skip
 
 
 def _check_jpeg(path: str, file: Any) -> None:
@@ -256,11 +260,39 @@ def _check_jpeg(path: str, file: Any) -> None:
         frame = jpeg_frame(file.read(2**20))
     except ValueError:
         return  # Pillow reports what is wrong with it
-    if frame.bits != 8 or frame.samples not in (1, 3) or frame.marker > LOSSLESS:
-        raise SlideUnsupportedError(
-            f"{path}: is a JPEG of {frame.samples} components of {frame.bits} bits, kind "
-            f"SOF{frame.marker - 0xC0}; convert it to a TIFF or a sequential JPEG of RGB first"
-        )
+    kind = ""
+    if frame.bits != 8:
+        kind = f"of {frame.bits} bits"
+    elif frame.samples not in (1, 3, 4):
+        kind = f"of {frame.samples} components"
+    elif frame.marker > 0xC8:
+        kind = "with arithmetic coding"
+    elif frame.marker > 0xC3:
+        kind = "of several resolutions (hierarchical)"
+    if kind:
+        raise SlideUnsupportedError(f"{path}: is a JPEG {kind}; convert it to a TIFF first")
+
+
+def _is_deep(tile: Any) -> bool:
+    """Return whether a PGM or PPM has more than 8 bits, which Pillow rescales or cuts off."""
+    return tile.args == "I;16B" or (isinstance(tile.args, tuple) and tile.args[-1] > 255)
+
+
+def _pillow_decode(path: str, kind: str, image: Any) -> PillowDecode:
+    mode = image.mode
+    if "transparency" in image.info:
+        mode = _TRANSPARENT.get(mode, mode)
+    if mode not in _MODES:
+        raise SlideUnsupportedError(f"{path}: {kind} of mode {mode}; convert it to RGB or grey")
+    return PillowDecode(_MODES[mode])
+
+
+def _images(image: Any) -> int:
+    """Return the number of images in the file."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except (OSError, EOFError, ValueError, SyntaxError):
+        return 1  # the others are damaged
 
 
 def _orientation(kind: str, image: Any) -> int:

@@ -51,6 +51,16 @@ UNREAD: dict[str, tuple[str, str]] = {
 }
 """Formats that are not read, by suffix: a description of the file and the advice to users."""
 
+_SIGNATURES = {
+    b"ZISRAWFILE": ".czi",
+    b"SIS\0": ".ets",
+    b"\xda\xce\xbe\x0a": ".nd2",
+    b"\x89HDF\r\n\x1a\n": ".h5",
+    b"\0\0\0\x0cJXL \r\n\x87\n": ".jxl",
+    b"\xff\x0a": ".jxl",
+}
+"""First bytes of some of these formats, which are refused under any suffix."""
+
 _SIGNATURE_BYTES = 132
 """Bytes at the start of a file that show its format; DICOM needs all of them."""
 
@@ -101,10 +111,13 @@ def open_source(
 def _check_readable(path: str, first: bytes) -> None:
     """Refuse formats that only other programs read, and previews of slides in other files."""
     stem, suffix = os.path.splitext(os.path.basename(path))
-    kind = suffix.lower()
-    if first[128:132] == b"DICM":  # often without a suffix
-        kind = ".dcm"
-    if kind in UNREAD:
+    kind: str | None = suffix.lower()
+    if kind not in UNREAD:
+        kind = next(
+            (kind for signature, kind in _SIGNATURES.items() if first.startswith(signature)), None
+        )
+        kind = ".dcm" if first[128:132] == b"DICM" else kind
+    if kind is not None:
         description, advice = UNREAD[kind]
         raise SlideUnsupportedError(f"{path}: {description.format(stem=stem)}; {advice}")
 

@@ -54,12 +54,14 @@ class Plane:
     """One letter per stored axis. Y, X, S and C are read whole, Z and T at one index."""
     z: int = 0
     t: int = 0
+    page: int | None = None
+    """The page to read as an image of its own, from a stack along an unnamed axis."""
 
     def index(self, axis: str) -> int:
         """Return the index to read along an axis."""
         if axis.upper() in "YXSC":
             return 0
-        return {"Z": self.z, "T": self.t}.get(axis.upper(), 0)
+        return {"Z": self.z, "T": self.t}.get(axis.upper(), self.page or 0)
 
     def check(self, path: str, shape: Sequence[int]) -> dict[str, str]:
         """Raise if the plane does not exist; return the properties that count all planes."""
@@ -73,11 +75,10 @@ class Plane:
                 )
             if axis in "ZT" and length > 1:
                 properties[name] = f"{length} planes, {number} is read"
-            if axis not in "YXSCZT" and length > 1:
+            if axis not in "YXSCZT" and length > 1 and self.page is None:
                 raise SlideUnsupportedError(
                     f"{path}: {length} planes along axis {axis} of {self.axes}, which is not C, Z "
-                    "or T; name it (Z for planes, C for channels): "
-                    f"{example_of_axes(self.axes, shape)}"
+                    f"or T; name the axis: {examples_of_axes(self.axes, shape)}"
                 )
         for name in "zt":
             if self.index(name) and name.upper() not in self.axes:
@@ -115,7 +116,7 @@ def plane_of(path: str, stored: str, shape: Sequence[int], choice: ImageSelectio
         raise SlideArgumentError(
             f"{path}: axes={choice.axes!r} does not fit: it has {stored} of "
             f"{' x '.join(map(str, shape))}; keep Y, X and S, and name the others C, Z or T: "
-            f"{example_of_axes(stored, shape)}"
+            f"{examples_of_axes(stored, shape)}"
         )
     axes = "".join(named.get(at, "Q") for at in range(len(stored)))
     return Plane(axes, choice.z, choice.t)
@@ -125,12 +126,18 @@ def _planes(count: int) -> str:
     return "1 plane" if count == 1 else f"{count} planes"
 
 
-def example_of_axes(stored: str, shape: Sequence[int]) -> str:
-    """Return an `axes` argument that would fit an image of `stored` axes."""
+def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
+    """Return `axes` arguments that would fit an image of `stored` axes."""
     axes = [axis for axis, size in zip(stored, shape, strict=True) if size > 1 or axis in "YX"]
-    free = iter([letter for letter in "ZCT" if letter not in axes])
-    named = "".join(axis if axis in "YXSCZT" else next(free, "?") for axis in axes)
-    return "save each plane as a file of its own" if "?" in named else f"axes={named!r}"
+    found = []
+    for letters in ("CZT", "ZTC", "TCZ"):
+        free = iter([letter for letter in letters if letter not in axes])
+        named = [axis if axis in "YXSCZT" else next(free, "?") for axis in axes]
+        found.append(f"axes={''.join(named)!r}")
+    return (
+        " or ".join(dict.fromkeys(one for one in found if "?" not in one))
+        or "save each plane as a file of its own"
+    )
 
 
 def unique_names(names: Sequence[str | None]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ it, and remembers it: listing the bad tiles of a region that was read decodes no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -200,15 +199,22 @@ def fill_for(
 
 def parse_nodata(text: str, dtype: np.dtype[Any]) -> int | float | None:
     """Return the number in `text` if it is a value of `dtype`, else None."""
-    try:
-        value = Decimal(text.strip())  # a float does not hold all integers of 64 bits
-    except InvalidOperation:
-        return None
     if dtype.kind == "f":
-        return float(dtype.type(float(value)))
+        try:
+            return float(dtype.type(float(text)))
+        except ValueError:
+            return None
+    try:
+        value = int(text)
+    except ValueError:
+        try:
+            value = int(float(text))
+        except (ValueError, OverflowError):
+            return None
+        if value != float(text):
+            return None
     limits = np.iinfo(dtype)
-    is_integer = value.is_finite() and value == int(value)
-    return int(value) if is_integer and limits.min <= value <= limits.max else None
+    return value if limits.min <= value <= limits.max else None
 
 
 def is_nodata(samples: Array, nodata: float) -> Array:

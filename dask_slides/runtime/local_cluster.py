@@ -61,18 +61,33 @@ def local_cluster(workers: int, memory: int | None, log_level: int) -> Iterator[
         yield
 
 
+_LIBRARIES = ("tifffile", "imagecodecs")
+_NULL_HANDLER = logging.NullHandler()
+
+
+def silence_library_logs() -> None:
+    """Hide log messages of tifffile and imagecodecs, which our errors repeat.
+
+    The loggers are not disabled: the decoder of CCITT looks at the warnings of imagecodecs.
+    """
+    for name in _LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.addHandler(_NULL_HANDLER)
+        logger.propagate = False
+
+
 @contextmanager
 def library_logs_silenced() -> Iterator[None]:
-    """Hide log messages of tifffile and imagecodecs, which our errors repeat, inside the block."""
-    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs")]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
+    """Hide log messages of tifffile and imagecodecs inside the block."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    before = [logger.propagate for logger in loggers]
+    silence_library_logs()
     try:
         yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+            logger.removeHandler(_NULL_HANDLER)
 
 
 def _quiet_worker_plugin() -> Any:
@@ -82,7 +97,6 @@ def _quiet_worker_plugin() -> Any:
     class QuietWorker(WorkerPlugin):  # type: ignore[misc]
         def setup(self, worker: Any) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self.silenced = library_logs_silenced()
-            self.silenced.__enter__()
+            silence_library_logs()
 
     return QuietWorker()

@@ -500,6 +500,22 @@ def test_workers_do_not_print_logs_of_libraries(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_errors_of_the_ccitt_decoder_are_found(tmp_path):
+    pixels = np.zeros((40, 48), bool)
+    pixels[10:20, 5:30] = True
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels).save(path, compression="group4")
+    data = bytearray(path.read_bytes())
+    assert CliRunner().invoke(main, ["info", str(path), "--check"]).exit_code == 0
+    with tifffile.TiffFile(path) as opened:
+        start, count = opened.pages[0].dataoffsets[0], opened.pages[0].databytecounts[0]
+    data[start + 2 : start + count] = bytes(count - 2)
+    path.write_bytes(data)
+    result = CliRunner().invoke(main, ["info", str(path), "--check"])
+    assert result.exit_code == 3
+    assert "CCITT" in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_a_command_restores_the_loggers(run):
     loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs")]
     before = [(logger.disabled, list(logger.handlers), logger.level) for logger in loggers]

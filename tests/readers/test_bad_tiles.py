@@ -130,6 +130,20 @@ def test_by_default_a_corrupt_tile_raises_and_an_absent_one_does_not(tmp_path, k
             work.compute()
 
 
+def test_a_truncated_tile_is_corrupt(tmp_path):
+    path, pixels, _ = damaged_slide(tmp_path / "a", "jpeg", (), ())
+    with tifffile.TiffFile(path) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[8], tiff.pages[0].databytecounts[8]
+    with open(path, "r+b") as file:
+        file.seek(offset + count // 2)
+        file.write(bytes(count - count // 2))
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    mask = mask_of("jpeg", SHAPE, [8])
+    np.testing.assert_array_equal(slide.read(0, 0, *SHAPE), filled(pixels, mask))
+    (tile,) = slide.bad_tiles()
+    assert "no end" in tile.reason and "no end" in str(tile) and f"offset {offset}" in str(tile)
+
+
 def test_a_system_error_is_not_damage(tmp_path, monkeypatch):
     path, *_ = damaged_slide(tmp_path / "a", "deflate", (), ())
     slide = ds.open_slide(path, on_bad_tile="mask")

@@ -12,7 +12,7 @@ import zarr
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from rw_fixtures import noise, one_line, patch_tag, segments, smooth
+from rw_fixtures import noise, one_line, patch_tag, segments, smooth, sparse_tiff
 
 import dask_slides as ds
 from dask_slides.cli import main
@@ -31,6 +31,8 @@ ENCODED = {
     "jpeg 2000 in boxes": (lambda a: imagecodecs.jpeg2k_encode(a), headers.jpeg2000_frame),
     "webp": (lambda a: imagecodecs.webp_encode(a, lossless=False), headers.webp_frame),
     "webp lossless": (lambda a: imagecodecs.webp_encode(a, lossless=True), headers.webp_frame),
+    "png": (imagecodecs.png_encode, headers.png_frame),
+    "jpeg xl": (imagecodecs.jpegxl_encode, headers.jpegxl_frame),
     "lerc": (lambda a: imagecodecs.lerc_encode(a), headers.lerc_frame),
 }
 
@@ -126,6 +128,37 @@ def test_tiles_may_share_their_bytes(tmp_path):
     patch_tag(path, 325, [count] * 6)
     expected = np.tile(whole[:32, 64:], (2, 3, 1))
     np.testing.assert_array_equal(ds.open_slide(path).read(0, 0, 64, 96), expected)
+
+
+def test_a_sparse_slide_of_40_000_tiles_opens(tmp_path):
+    slide = ds.open_slide(sparse_tiff(tmp_path / "a.tif"))
+    assert slide.shape == (102_400, 102_400, 3)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpeg2000", "webp", "png", "jpegxl", "lzw", "lzma"])
+@pytest.mark.parametrize("planar", [False, True], ids=["contiguous", "planar"])
+def test_strict_decoding_equals_tifffile(tmp_path, codec, planar):
+    if planar and codec in ("webp", "jpegxl"):
+        pytest.skip("not written in planes")
+    path = tmp_path / "a.tif"
+    data = smooth(61, 47).transpose(2, 0, 1) if planar else smooth(61, 47)
+    tags = {"planarconfig": "separate"} if planar else {}
+    if planar and codec == "jpeg":
+        tags |= {"photometric": "minisblack", "extrasamples": [0, 0]}
+    tifffile.imwrite(path, np.ascontiguousarray(data), **({"photometric": "rgb"} | tags),
+                     tile=(32, 32), compression=codec)  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        strict = strict_decode(page)
+        for number, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts,
+                                                     strict=True)):  # fmt: skip
+            tiff.filehandle.seek(offset)
+            stored = tiff.filehandle.read(count)
+            options = {"jpegtables": page.jpegtables, "_fullsize": True}
+            expected = page.decode(stored, number, **options)
+            found = strict(stored, number, **options)
+            np.testing.assert_array_equal(found[0], expected[0])
+            assert found[1:] == expected[1:]
 
 
 STRIPS = {"strips": {"rowsperstrip": 16}, "odd tiles": {"tile": (48, 48)}}

@@ -100,27 +100,34 @@ def test_pages_of_one_size_that_are_stored_differently_are_images(tmp_path):
         np.testing.assert_array_equal(found[..., 0], page)
 
 
-def test_pages_that_were_written_one_by_one_are_images(tmp_path):
+def test_pages_that_were_written_one_by_one_are_images_or_a_stack(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tiff:
         for page in PAGES:
             tiff.write(page, compression="zlib")
-    assert ds.open_slide(path).images == tuple("01234")
+    assert ds.open_slide(path).images == tuple("01234")  # tifffile reads them as separate images
     for number, page in enumerate(PAGES):
-        slide = ds.open_slide(path, image=number)
-        np.testing.assert_array_equal(slide.data.compute()[..., 0], page)
+        for choice in ({"image": number}, {"axes": "ZYX", "z": number}):
+            slide = pickle.loads(pickle.dumps(ds.open_slide(path, **choice)))
+            np.testing.assert_array_equal(slide.data.compute()[..., 0], page)
+    slide = ds.open_slide(path, axes="CYX")
+    np.testing.assert_array_equal(slide.data.compute(), PAGES.transpose(1, 2, 0))
+    assert slide.images == ()
 
 
-def test_pages_beside_a_larger_image(tmp_path):
+@pytest.mark.parametrize("stacked", [True, False])
+def test_pages_beside_a_larger_image(tmp_path, stacked):
     path, large = tmp_path / "a.tif", noise(100, 90, 3)
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(large, metadata=None, **COLOUR)
-        tiff.write(PAGES[:3], metadata=None, photometric="minisblack")
+        pages = PAGES[:3] if stacked else PAGES[0]
+        tiff.write(pages, metadata=None, photometric="minisblack")
     slide = ds.open_slide(path)
     np.testing.assert_array_equal(slide.data.compute(), large)
-    assert slide.images == ("0", "1")
-    found = ds.open_slide(path, image=1, axes="ZYX", z=2).data.compute()
-    np.testing.assert_array_equal(found[..., 0], PAGES[2])
+    assert slide.images == (tuple("0123") if stacked else tuple("01"))
+    for number in range(1, len(slide.images)):
+        found = ds.open_slide(path, image=number).data.compute()
+        np.testing.assert_array_equal(found[..., 0], PAGES[number - 1])
 
 
 @pytest.mark.parametrize("image", [2, -1, "third", "2", True, 1.0])
@@ -231,10 +238,15 @@ def test_axes_say_what_pages_are(tmp_path, options):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PAGES, photometric="minisblack", **options)
     with pytest.raises(
-        ds.errors.SlideUnsupportedError, match=r"5 planes along axis .*'ZYX'"
+        ds.errors.SlideUnsupportedError, match=r"5 pages.*image=0 to 4.*'CYX'"
     ) as error:
         ds.open_slide(path)
     one_line(error)
+    for number, page in enumerate(PAGES):
+        alone = ds.open_slide(path, image=number)
+        np.testing.assert_array_equal(alone.data.compute()[..., 0], page)
+        assert alone.images == tuple("01234")
+        assert alone.properties["image"] == str(number)
     channels = ds.open_slide(path, axes="CYX")
     np.testing.assert_array_equal(channels.data.compute(), PAGES.transpose(1, 2, 0))
     assert [channel.name for channel in channels.channels] == list("01234")
@@ -381,7 +393,7 @@ def test_a_level_of_fewer_planes_is_left_out(tmp_path):
 
 def test_axes_of_a_store_with_unknown_names(tmp_path):
     path = zarr_image(tmp_path / "a.zarr", [PAGES], ["angle", "y", "x"])
-    with pytest.raises(ds.errors.SlideUnsupportedError, match="axes='ZYX'"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="axes='CYX'"):
         ds.open_slide(path)
     found = ds.open_slide(path, axes="CYX").data.compute()
     np.testing.assert_array_equal(found, PAGES.transpose(1, 2, 0))

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import distributed  # noqa: F401 - it makes errors pickle with their causes
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 from rw_fixtures import bytes_read, noise, one_line
+from zarr.abc.codec import CodecPipeline
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 
 import dask_slides as ds
@@ -77,6 +79,22 @@ def test_axes(tmp_path, version, axes):
     np.testing.assert_array_equal(slide.read(11, 9, 30, 20), expected[11:41, 9:29])
     assert slide.levels[0].tile == (16, 16)
     assert version in slide.properties["format"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("micrometer", 1), ("nanometer", 1e-3), ("millimeter", 1e3), (None, None), ("pixel", None)],
+)
+def test_units(tmp_path, version, unit, factor):
+    slide = ds.open_slide(write_store(tmp_path / "a.zarr", version, "cyx", unit=unit))
+    if factor is None:
+        assert slide.mpp_yx is None
+        with pytest.raises(ds.errors.SlideMppError):
+            ds.resize(slide, mpp=1)
+    else:
+        assert slide.mpp_yx == pytest.approx((0.5 * factor, 0.25 * factor))
+    assert ds.open_slide(tmp_path / "a.zarr", mpp=2).mpp == 2
 
 
 def test_scales_of_the_whole_image_multiply(tmp_path):
@@ -202,8 +220,44 @@ def test_a_store_that_was_rewritten(tmp_path, version, before):
     assert str(path) in one_line(error)
 
 
-class OtherPipeline(BatchedCodecPipeline):
-    """A codec pipeline that is not the one of Zarr."""
+@dataclass(frozen=True)
+class OtherPipeline(CodecPipeline):
+    """A codec pipeline with only the methods that Zarr requires."""
+
+    inner: BatchedCodecPipeline
+
+    @classmethod
+    def from_codecs(cls, codecs, **more):
+        return cls(BatchedCodecPipeline.from_codecs(codecs, **more))
+
+    def evolve_from_array_spec(self, array_spec):
+        return OtherPipeline(self.inner.evolve_from_array_spec(array_spec))
+
+    def validate(self, **more):
+        return self.inner.validate(**more)
+
+    def compute_encoded_size(self, byte_length, array_spec):
+        return self.inner.compute_encoded_size(byte_length, array_spec)
+
+    @property
+    def supports_partial_decode(self):
+        return self.inner.supports_partial_decode
+
+    @property
+    def supports_partial_encode(self):
+        return self.inner.supports_partial_encode
+
+    async def decode(self, chunks):
+        return await self.inner.decode(chunks)
+
+    async def encode(self, chunks):
+        return await self.inner.encode(chunks)
+
+    async def read(self, batch, out, drop_axes=()):
+        return await self.inner.read(batch, out, drop_axes)
+
+    async def write(self, batch, value, drop_axes=()):
+        return await self.inner.write(batch, value, drop_axes)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

@@ -29,9 +29,12 @@ def quiet():
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("0.499", 0.499), ("0,4990", 0.499), (0.25, 0.25), (2, 2.0), ("1e-3", 0.001),
+        ("0.499", 0.499), ("0,4990", 0.499), (0.25, 0.25), (2, 2.0), ("1e-3", 0.001), (".5", 0.5),
+        (" 0.5 ", 0.5), ("+0.5", 0.5), ("2.", 2.0), ("1E+2", 100.0),
         ("unknown", None), ("", None), (None, None), ("-1", None), ("0", None), ("nan", None),
-        ("inf", None), ("0.5 um", None), ("1,000.5", None), ("1e999", None), ((1, 2), None),
+        ("inf", None), (float("nan"), None), (float("inf"), None), (-0.5, None), ("0.5 um", None),
+        ("1_0", None), ("1,000.5", None), ("1e999", None), ((1, 2), None), ("0x10", None),
+        ("\u0660.\u0665", None),
     ],
 )  # fmt: skip
 def test_numbers(text, number):
@@ -41,15 +44,27 @@ def test_numbers(text, number):
 @pytest.mark.parametrize(
     ("unit", "factor"),
     [
-        ("m", 1e6), ("cm", 1e4), ("mm", 1e3), ("µm", 1.0), ("nm", 1e-3), ("pm", 1e-6),
-        ("Å", 1e-4), ("in", INCH), ("pixel", None), ("reference frame", None), ("pc", None),
+        # of the schema of OME
+        ("Ym", 1e30), ("Zm", 1e27), ("Em", 1e24), ("Pm", 1e21), ("Tm", 1e18), ("Gm", 1e15),
+        ("Mm", 1e12), ("km", 1e9), ("hm", 1e8), ("dam", 1e7), ("m", 1e6), ("dm", 1e5), ("cm", 1e4),
+        ("mm", 1e3), ("µm", 1.0), ("nm", 1e-3), ("pm", 1e-6), ("fm", 1e-9), ("am", 1e-12),
+        ("zm", 1e-15), ("ym", 1e-18), ("Å", 1e-4), ("thou", 25.4), ("li", INCH / 12), ("in", INCH),
+        ("ft", 304_800.0), ("yd", 914_400.0), ("mi", 1_609_344_000.0), ("ua", 1.495978707e17),
+        ("ly", 9.4607304725808e21), ("pc", 3.0856775814913673e22), ("pt", INCH / 72),
+        ("pixel", None), ("reference frame", None),
         # of UDUNITS, as OME-Zarr names them
-        ("angstrom", 1e-4), ("centimeter", 1e4), ("inch", INCH), ("meter", 1e6),
-        ("micrometer", 1.0), ("millimeter", 1e3), ("nanometer", 1e-3), ("picometer", 1e-6),
+        ("angstrom", 1e-4), ("attometer", 1e-12), ("centimeter", 1e4), ("decimeter", 1e5),
+        ("exameter", 1e24), ("femtometer", 1e-9), ("foot", 304_800.0), ("gigameter", 1e15),
+        ("hectometer", 1e8), ("inch", INCH), ("kilometer", 1e9), ("megameter", 1e12),
+        ("meter", 1e6), ("micrometer", 1.0), ("mile", 1_609_344_000.0), ("millimeter", 1e3),
+        ("nanometer", 1e-3), ("parsec", 3.0856775814913673e22), ("petameter", 1e21),
+        ("picometer", 1e-6), ("terameter", 1e18), ("yard", 914_400.0), ("yoctometer", 1e-18),
+        ("yottameter", 1e30), ("zeptometer", 1e-15), ("zettameter", 1e27),
         # of ImageJ and people
-        ("microns", 1.0), ("Micron", 1.0), ("um", 1.0), ("\\u00B5m", 1.0), ("\u03bcm", 1.0),
-        ("\u212b", 1e-4), ("micrometre", 1.0), ("Millimeters", 1e3), ("inches", INCH),
-        ("", None), ("second", None), ("MM", None), (None, None), (1, None), ("s", None),
+        ("micron", 1.0), ("microns", 1.0), ("Micron", 1.0), ("um", 1.0), ("\\u00B5m", 1.0),
+        ("\u03bcm", 1.0), ("\u00b5m", 1.0), ("\u212b", 1e-4), ("micrometre", 1.0),
+        ("Millimeters", 1e3), ("inches", INCH), ("pixels", None), ("", None), (" ", None),
+        ("furlong", None), ("second", None), ("MM", None), (None, None), (1, None), ("s", None),
     ],
 )  # fmt: skip
 def test_units(unit, factor):
@@ -169,10 +184,25 @@ def test_invalid_resolutions(tmp_path, value, code):
     assert ds.open_slide(path).mpp is None
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "value", "mpp"),
+    [(282, 2, "40k", None), (282, 12, 40_000.0, 0.25), (282, 4, 40_000, 0.25),
+     (282, 5, (1, 1, 2, 1), None), (282, 12, float("nan"), None), (296, 2, "cm", None),
+     (296, 3, (3, 3), None)],
+)  # fmt: skip
+def test_resolution_tags_of_odd_types(tmp_path, code, kind, value, mpp):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, IMAGE, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags[code].overwrite(value, dtype=kind)
+    assert ds.open_slide(path).mpp == (None if mpp is None else pytest.approx(mpp))
+
+
 # ---------------------------------------------------------------- vendors
 
 
-ODD = [("0,4990", 0.499), ("unknown", None), ("0", None)]
+ODD = [("0,4990", 0.499), ("unknown", None), ("-1", None), ("nan", None), ("inf", None),
+       ("0.5 um", None), ("", None), ("0", None)]  # fmt: skip
 TILED = {"tile": (64, 64), "photometric": "rgb", "compression": "zlib", "metadata": None}
 COLOUR = noise(256, 256, 3)
 
@@ -190,6 +220,33 @@ def test_aperio(tmp_path, text, mpp):
     tifffile.imwrite(path, COLOUR, description=text_of_page, **TILED)
     assert "svs" in ds.open_slide(path).properties["format"]
     assert_opens(path, mpp)
+
+
+@pytest.mark.parametrize(("text", "mpp"), ODD)
+def test_philips(tmp_path, text, mpp):
+    path = tmp_path / "a.tiff"
+    levels = "".join(
+        '<DataObject ObjectType="PixelDataRepresentation">'
+        f'<Attribute Name="DICOM_PIXEL_SPACING">"{size}" "{size}"</Attribute></DataObject>'
+        for size in (text, text if mpp is None else "0,9980")
+    )
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
+        f'<Attribute Name="A"><Array>{levels}</Array></Attribute></DataObject>'
+    )
+    macro = noise(100, 90, 3)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(COLOUR, description=xml, software="Philips DP v1.0", **TILED)
+        tiff.write(COLOUR[::2, ::2], subfiletype=1, **TILED)
+        tiff.write(macro, photometric="rgb", metadata=None, description="Macro")
+    assert_opens(path, None if mpp is None else mpp * 1000)
+    assert len(ds.open_slide(path).levels) == 2 or mpp is not None
+    if mpp is None:  # tifffile reads it without the Philips metadata
+        return
+    assert "philips" in ds.open_slide(path).properties["format"]
+    beside = ds.open_slide(path, image="Macro")
+    np.testing.assert_array_equal(beside.data.compute(), macro)
+    assert beside.mpp is None  # the metadata describe only the scan
 
 
 @pytest.mark.parametrize(("text", "mpp"), ODD)
@@ -214,7 +271,7 @@ def test_ventana(tmp_path, text, mpp):
 @pytest.mark.parametrize(
     ("unit", "scale", "mpp"),
     [("nanometer", 250, 0.25), ("angstrom", 2500, 0.25), ("inch", 1e-5, 0.254), ("um", 0.5, 0.5),
-     ("picometer", 5e5, 0.5), ("pixel", 1, None), (None, 1, None),
+     ("picometer", 5e5, 0.5), ("yard", 1e-6, 0.9144), ("pixel", 1, None), (None, 1, None),
      ("second", 1, None), (3, 1, None), ("micrometer", "0,25", 0.25), ("micrometer", "a", None),
      ("micrometer", 0, None), ("micrometer", -1, None), ("micrometer", None, None)],
 )  # fmt: skip

@@ -27,6 +27,27 @@ def in_one_file(path, planes, options):
     return path
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rowsperstrip": 16},
+        {"tile": (TILE, TILE)},
+        {"tile": (TILE, TILE), "compression": "lzw"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("height", [150, 100])
+def test_planes_of_one_file(tmp_path, options, height):
+    planes = planes_of()[:, :height]
+    path = in_one_file(tmp_path / "a.ome.tif", planes, [options] * 3)
+    slide = ds.open_slide(path)
+    expected = planes.transpose(1, 2, 0)
+    np.testing.assert_array_equal(slide.data.compute(), expected)
+    np.testing.assert_array_equal(slide.read(31, 40, 60, 99), expected[31:91, 40:139])
+    assert slide.bad_tiles() == ()
+
+
 @pytest.mark.parametrize("change", [{"predictor": True}, {"extratags": [(274, 3, 1, 3, True)]}])
 def test_planes_that_are_stored_differently_are_refused(tmp_path, change):
     tags = {"tile": (TILE, TILE), "compression": "zlib"}
@@ -34,6 +55,16 @@ def test_planes_that_are_stored_differently_are_refused(tmp_path, change):
     with pytest.raises(ds.errors.SlideUnsupportedError, match="plane 2") as error:
         ds.open_slide(path)
     assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_planes_are_turned_upright(tmp_path, orientation):
+    tags = {"tile": (TILE, TILE), "extratags": [(274, 3, 1, orientation, True)]}
+    planes = planes_of()
+    path = in_one_file(tmp_path / "a.ome.tif", planes, [tags] * 3)
+    turns = {3: 2, 6: -1}[orientation]
+    expected = np.rot90(planes.transpose(1, 2, 0), turns)
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(), expected)
 
 
 def abbreviated(stream):

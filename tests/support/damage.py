@@ -70,10 +70,6 @@ class File(Tiff):
         """Set the type of a tag."""
         self.set(self.at[code] + 2, "H", value)
 
-    def rename(self, code, value):
-        """Set the code of a tag."""
-        self.set(self.at[code], "H", value)
-
     def count(self, code, value):
         """Set the number of values of a tag."""
         self.set(self.at[code] + 4, self.word, value)
@@ -113,15 +109,15 @@ class File(Tiff):
 KINDS = {}
 
 
-def kind(outcomes, codecs=CODECS, places=None, name=None):
+def kind(outcomes, codecs=CODECS, places=None):
     """Register a function that damages a file, with the expected outcomes.
 
     The keys of `outcomes` are "CODEC PLACE", "CODEC", "* PLACE" or "*"; the first match counts.
     """
 
     def register(damage):
-        own = name or damage.__name__.replace("_", " ").strip()
-        KINDS[own] = (damage, {"*": outcomes} if isinstance(outcomes, str) else outcomes,
+        name = damage.__name__.replace("_", " ").strip()
+        KINDS[name] = (damage, {"*": outcomes} if isinstance(outcomes, str) else outcomes,
                        tuple(codecs), places)  # fmt: skip
         return damage
 
@@ -137,62 +133,41 @@ def each(*names):
     return {"places": tuple(PLACES)} | ({"codecs": names} if names else {})
 
 
-# ---------------------------------------------------------------- one entry of a directory
-
-YCBCR = KIND + "YCbCr outside of JPEG"
-RAW_SIZE = FORMAT + "does not fit its pixels"
-BYTES = ("lzw", "deflate", "zstd")
-ENTRIES = {
-    "offsets table short": ("count", 324, 5, FORMAT + "5 offsets and 9 byte counts for 9 tiles"),
-    "offsets table long": ("count", 324, 10, "right"),
-    "counts table short": ("count", 325, 5, FORMAT + "9 offsets and 5 byte counts for 9 tiles"),
-    # the last count would lie in the first tile of a codec of bytes
-    "counts table long": (
-        "count", 325, 10, {"*": "right"} | dict.fromkeys(BYTES, FORMAT + "overlaps a table")
-    ),
-    "counts table beyond the end": ("count", 325, 2**16, CUT + "the value of tag 325"),
-    "description huge": ("count", 270, 2**25, LIMIT + "a text of 33,554,432 bytes"),
-    "width of floats": ("kind", 256, 11, FORMAT + "tag 256 of type 11"),
-    "no offsets": ("rename", 324, 60000, FORMAT + "0 offsets"),
-    "no byte counts": ("rename", 325, 60001, FORMAT + "lacks the byte counts"),
-    "no width": ("rename", 256, 60002, FORMAT + "no image"),
-    "width 0": ("value", 256, 0, FORMAT + "no image"),
-    "length 0": ("value", 257, 0, FORMAT + "no image"),
-    "tile width 0": ("value", 322, 0, FORMAT),
-    "tile length 0": ("value", 323, 0, FORMAT),
-    "tile smaller": ("value", 322, 16, FORMAT + "9 offsets"),
-    "samples 0": ("value", 277, 0, FORMAT),
-    "samples many": ("value", 277, 65535, LIMIT + "65,535 samples per pixel"),
-    "samples 4": ("value", 277, 4, {"*": TILE_ERROR, "raw": RAW_SIZE}),
-    "photometric 99": ("value", 262, 99, KIND + "colour space 99"),
-    "photometric cmyk": ("value", 262, 5, KIND + "colour space SEPARATED"),
-    "photometric ycbcr": ("value", 262, 6, YCBCR, ("raw", *BYTES, "jpeg2000")),
-    "codec unknown": ("value", 259, 12345, {"*": KIND + "compressed as 12345", "jpeg": YCBCR}),
-    "codec old jpeg": ("value", 259, 6, KIND + "old-style JPEG"),
-    "codec of another": (
-        "value", 259, 8, {"*": TILE_ERROR, "deflate": "right", "jpeg": YCBCR}
-    ),
-    "codec none": (
-        "value", 259, 1, {"*": KIND + "predictor 2", "jpeg2000": RAW_SIZE}, (*BYTES, "jpeg2000")
-    ),
-    "predictor unknown": ("value", 317, 99, KIND + "cannot be decoded", BYTES),
-    "planar": (
-        "value", 284, 2, {"*": FORMAT + "for 27 tiles", "jpeg": KIND + "cannot be decoded"}
-    ),
-    "orientation 6": ("value", 274, 6, KIND + "orientation 6"),
-}  # fmt: skip
-"""By name: what of a tag is changed, its code, the new number, the outcomes, and the codecs."""
-
-
-def _change(what, code, number):
-    return lambda file: getattr(file, what)(code, number)
-
-
-for _name, (_what, _code, _number, _outcomes, *_codecs) in ENTRIES.items():
-    kind(_outcomes, *_codecs, name=_name)(_change(_what, _code, _number))
-
-
 # ---------------------------------------------------------------- tables
+
+
+@kind(FORMAT + "5 offsets and 9 byte counts for 9 tiles")
+def offsets_table_short(file):
+    file.count(324, 5)
+
+
+@kind("right")
+def offsets_table_long(file):
+    file.count(324, 10)
+
+
+@kind(FORMAT + "9 offsets and 5 byte counts for 9 tiles")
+def counts_table_short(file):
+    file.count(325, 5)
+
+
+@kind(
+    {"*": "right"}
+    # here the last of them would lie in the first tile
+    | dict.fromkeys(("lzw", "deflate", "zstd"), FORMAT + "overlaps a table")
+)
+def counts_table_long(file):
+    file.count(325, 10)
+
+
+@kind(FORMAT + "0 offsets")
+def no_offsets(file):
+    file.set(file.at[324], "H", 60000)
+
+
+@kind(FORMAT + "lacks the byte counts")
+def no_byte_counts(file):
+    file.set(file.at[325], "H", 60001)
 
 
 @kind(CUT + "the value of tag 324")
@@ -200,7 +175,37 @@ def offsets_table_beyond_the_end(file):
     file.set(file.at[324] + file.inline, file.word, len(file.data) - 8)
 
 
+@kind(CUT + "the value of tag 325")
+def counts_table_beyond_the_end(file):
+    file.count(325, 9 + len(file.data))
+
+
 # ---------------------------------------------------------------- declared values
+
+
+@kind(FORMAT + "no image")
+def width_0(file):
+    file.value(256, 0)
+
+
+@kind(FORMAT + "no image")
+def length_0(file):
+    file.value(257, 0)
+
+
+@kind(FORMAT)
+def tile_width_0(file):
+    file.value(322, 0)
+
+
+@kind(FORMAT)
+def tile_length_0(file):
+    file.value(323, 0)
+
+
+@kind(FORMAT + "no image")
+def no_width(file):
+    file.set(file.at[256], "H", 60002)
 
 
 @kind(LIMIT + "px; if that is right")
@@ -223,13 +228,33 @@ def tile_huge(file):
         file.value(code, 2**17)
 
 
+@kind(FORMAT + "9 offsets")
+def tile_smaller(file):
+    file.value(322, 16)
+
+
+@kind(FORMAT)
+def samples_0(file):
+    file.value(277, 0)
+
+
+@kind(LIMIT + "65,535 samples per pixel")
+def samples_many(file):
+    file.value(277, 65535)
+
+
+@kind({"*": TILE_ERROR, "raw": FORMAT + "does not fit its pixels"})
+def samples_4(file):
+    file.value(277, 4)
+
+
 @kind(KIND + "samples of 7 bits")
 def bits_7(file):
     for index in range(3):
         file.value(258, 7, index)
 
 
-@kind({"*": TILE_ERROR, "raw": RAW_SIZE})
+@kind({"*": TILE_ERROR, "raw": FORMAT + "does not fit its pixels"})
 def bits_16(file):
     for index in range(3):
         file.value(258, 16, index)
@@ -240,7 +265,63 @@ def bits_that_differ(file):
     file.value(258, 16, 1)
 
 
+@kind(KIND + "colour space 99")
+def photometric_99(file):
+    file.value(262, 99)
+
+
+@kind(KIND + "3 inks")
+def photometric_cmyk(file):
+    file.value(262, 5)
+
+
 YCBCR = KIND + "YCbCr outside of JPEG"
+
+
+@kind(
+    {"*": YCBCR, "raw": FORMAT + "does not fit its pixels"},
+    codecs=("raw", "lzw", "deflate", "zstd", "jpeg2000"),
+)
+def photometric_ycbcr(file):
+    file.value(262, 6)
+
+
+@kind({"*": KIND + "cannot be decoded", "jpeg": YCBCR})
+def codec_unknown(file):
+    file.value(259, 12345)
+
+
+@kind(KIND + "old-style JPEG")
+def codec_old_jpeg(file):
+    file.value(259, 6)
+
+
+@kind({"*": TILE_ERROR, "deflate": "right"})
+def codec_of_another(file):
+    file.value(259, 8)
+
+
+@kind(
+    {"*": KIND + "predictor 2", "jpeg2000": FORMAT + "does not fit its pixels"},
+    codecs=("lzw", "deflate", "zstd", "jpeg2000"),
+)
+def codec_none(file):
+    file.value(259, 1)
+
+
+@kind(KIND + "cannot be decoded", codecs=("lzw", "deflate", "zstd"))
+def predictor_unknown(file):
+    file.value(317, 99)
+
+
+@kind({"*": FORMAT + "for 27 tiles", "jpeg": KIND + "cannot be decoded"})
+def planar(file):
+    file.value(284, 2)
+
+
+@kind(KIND + "orientation 9")
+def orientation_9(file):
+    file.value(274, 9)
 
 
 # ---------------------------------------------------------------- directories
@@ -250,6 +331,11 @@ YCBCR = KIND + "YCbCr outside of JPEG"
 def tag_twice(file):
     at, other = file.at[256], file.at[305]
     file.data[other : other + file.size] = file.data[at : at + file.size]
+
+
+@kind(FORMAT + "tag 256 of type 11")
+def width_of_floats(file):
+    file.kind(256, 11)
 
 
 @kind(FORMAT + "tag 257 of type 3 with 0 values")
@@ -298,6 +384,21 @@ def directories_without_end(file):
 def sub_images_of_no_offsets(file):
     file.set(file.at[305], "H", 330)
     file.kind(305, 1)
+
+
+# ---------------------------------------------------------------- texts
+
+
+@kind(FORMAT + "DOCTYPE")
+def doctype(file):
+    at, _, _ = file.table(270)
+    text = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'
+    file.data[at : at + len(text)] = text
+
+
+@kind(LIMIT + "a text of 33,554,432 bytes")
+def description_huge(file):
+    file.count(270, 2**25)
 
 
 # ---------------------------------------------------------------- the whole file
@@ -370,6 +471,11 @@ def offset_in_the_header(file, number):
     file.value(324, 2, number)
 
 
+@kind({"*": FORMAT + "begins within", "* first": FORMAT + "overlaps a table"}, **each())
+def offset_in_the_directory(file, number):
+    file.value(324, file.directory + 4, number)
+
+
 @kind({"*": FORMAT + "begins within", "* last": CUT + "beyond the end"}, **each())
 def offset_one_further(file, number):
     file.value(324, file.value(324, index=number) + 1, number)
@@ -389,7 +495,10 @@ def another_tile(file, number):
 # ---------------------------------------------------------------- bytes of one tile
 
 
-@kind({"*": TILE_ERROR, "raw": RAW_SIZE}, **each())
+RAW_SIZE = FORMAT + "does not fit its pixels"
+
+
+@kind({"*": TILE_ERROR, "raw": RAW_SIZE, "lzw": "right", "deflate": "right"}, **each())
 def one_byte_short(file, number):
     file.value(325, file.value(325, index=number) - 1, number)
 
@@ -403,6 +512,19 @@ def half_of_the_bytes(file, number):
 def zeros(file, number):
     where = file.tile(number)
     file.data[where] = bytes(where.stop - where.start)
+
+
+@kind({"*": TILE_ERROR, "raw": "hash"}, **each())
+def zeros_at_the_end(file, number):
+    where = file.tile(number)
+    half = (where.stop - where.start) // 2
+    file.data[where.stop - half : where.stop] = bytes(half)
+
+
+@kind({"*": TILE_ERROR, "raw": "hash"}, **each())
+def head_overwritten(file, number):
+    start = file.tile(number).start
+    file.data[start : start + 4] = b"\xff\x00\xff\x00"
 
 
 @kind({"*": TILE_ERROR, "raw": "hash", "zstd": "hash", "jpeg2000": "hash"}, **each())
@@ -432,9 +554,14 @@ def bomb(file, number):
     file.replace(number, bombs(file.codec))
 
 
-@kind({"*": TILE_ERROR} | dict.fromkeys(("raw", "deflate", "jpeg"), "right"), **each())
+@kind({"*": "right", "zstd": TILE_ERROR, "jpeg2000": TILE_ERROR}, **each())
 def bytes_after_the_end(file, number):
     file.replace(number, bytes(file.data[file.tile(number)]) + b"garbage")
+
+
+@kind({"*": TILE_ERROR, "raw": RAW_SIZE}, **each())
+def text_instead(file, number):
+    file.replace(number, b"<html><body>404 Not Found</body></html>")
 
 
 def encoded(codec, pixels):

@@ -42,6 +42,8 @@ def small_tiffs(folder):
         "jpeg strips": {"compression": "jpeg", "rowsperstrip": 16},
         "jpeg 2000": {"compression": "jpeg2000", **tiled},
         "webp big": {"compression": "webp", "bigtiff": True, **tiled},
+        "png": {"compression": "png", **tiled},
+        "jpeg xl": {"compression": "jpegxl", **tiled},
         "big endian": {"byteorder": ">", "compression": "zlib", **tiled},
         "planar": {"planarconfig": "separate", "compression": "zlib", **tiled},
         "mapped": {},

@@ -1,4 +1,4 @@
-"""Write TIFFs byte by byte, as no library writes them, without dask_slides."""
+"""TIFFs built byte by byte and LZW built code by code, as no library writes them."""
 
 import struct
 
@@ -8,59 +8,36 @@ from rw_fixtures import noise, smooth
 import dask_slides as ds
 
 ROWS = 16
-TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "I", 7: "B"}
+FORMS = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B"}
 
 
-def tiff(tags, pieces, order="<"):
-    """Return a TIFF whose strips, or tiles if it has tag 322, are `pieces` of bytes.
-
-    `tags` are {code: (type, values)}; a value of None leaves the tag out.
-    """
-    offsets_tag, counts_tag = (324, 325) if 322 in tags else (273, 279)
-    tables = {offsets_tag: (4, [0] * len(pieces)), counts_tag: (4, [len(one) for one in pieces])}
-    tags = {code: value for code, value in sorted((tables | tags).items()) if value is not None}
-    packed = {
-        code: struct.pack(order + TYPES[kind] * len(values), *values)
-        for code, (kind, values) in tags.items()
+def tiff(tags, pieces):
+    """Return a TIFF of `tags`, (type, values) by code, whose strips or tiles are `pieces`."""
+    tiled = 322 in tags
+    tags = tags | {
+        324 if tiled else 273: (4, [0] * len(pieces)),
+        325 if tiled else 279: (4, [len(piece) for piece in pieces]),
     }
-    head = 8 + 2 + 12 * len(tags) + 4
-    begin = head + sum(len(data) + len(data) % 2 for data in packed.values() if len(data) > 4)
-    offsets = np.cumsum([begin, *(len(one) for one in pieces[:-1])]).tolist()
-    packed[offsets_tag] = struct.pack(order + "I" * len(offsets), *offsets)
-    entries, apart = b"", b""
-    for code, (kind, _) in tags.items():
-        data = packed[code]
-        count = len(data) // struct.calcsize(TYPES[kind]) // (2 if kind == 5 else 1)
-        entries += struct.pack(order + "HHI", code, kind, count)
-        if len(data) > 4:
-            entries += struct.pack(order + "I", head + len(apart))
-            apart += data + b"\0" * (len(data) % 2)
-        else:
-            entries += data.ljust(4, b"\0")
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    first = struct.pack(order + "IH", 8, len(tags))
-    return b"".join((magic, first, entries, bytes(4), apart, *pieces))
-
-
-def write_tiff(path, size, pieces, tags=(), order="<"):
-    """Write one page of grey of 8 bits in one strip, except where `tags` say otherwise."""
-    height, width = size
-    common = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]),
-              277: (3, [1]), 278: (4, [height])}  # fmt: skip
-    path.write_bytes(tiff(common | dict(tags), pieces, order))
-    return path
-
-
-def packed(rows, bits):
-    """Pack rows of integers into bits, most significant first, each row padded to bytes."""
-    out = b""
-    for row in rows:
-        number = 0
-        for value in row:
-            number = number << bits | int(value) & (1 << bits) - 1
-        gap = -len(row) * bits % 8
-        out += (number << gap).to_bytes((len(row) * bits + gap) // 8, "big")
-    return out
+    sizes = {code: struct.calcsize(FORMS[kind]) * len(values) for code, (kind, values) in
+             tags.items()}  # fmt: skip
+    start = 8 + 2 + 12 * len(tags) + 4
+    tables = start
+    start += sum(size for size in sizes.values() if size > 4)
+    offsets, at = [], start
+    for piece in pieces:
+        offsets.append(at)
+        at += len(piece)
+    tags[324 if tiled else 273] = (4, offsets)
+    entries = values_apart = b""
+    for code in sorted(tags):
+        kind, values = tags[code]
+        packed = struct.pack(f"<{len(values)}{FORMS[kind]}", *values)
+        if len(packed) > 4:
+            values_apart += packed
+            packed = struct.pack("<I", tables + len(values_apart) - len(packed))
+        entries += struct.pack("<HHI", code, kind, len(values)) + packed.ljust(4, b"\0")
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    return b"".join((head, entries, bytes(4), values_apart, *pieces))
 
 
 def tags_of(shape, compression, rows=None, tile=None, photometric=None, bits=8, more=()):
@@ -84,9 +61,31 @@ def padded(part):
     return np.concatenate([part, more])
 
 
-def pixels_of(path, **options):
+def lzw_codes(data):
+    """Return the LZW codes as (code, width), read as in section 13 of TIFF 6.0."""
+    bits = "".join(f"{byte:08b}" for byte in bytes(data))
+    codes, at, width, new = [], 0, 9, 258
+    while not codes or codes[-1][0] != 257:
+        code = int(bits[at : at + width], 2)
+        codes.append((code, width))
+        at += width
+        if code == 256:
+            width, new = 9, 257
+            continue
+        new += 1
+        width = max(9, (new + 1).bit_length())
+    return codes
+
+
+def packed(codes):
+    bits = "".join(f"{code:0{width}b}" for code, width in codes)
+    bits += "0" * (-len(bits) % 8)
+    return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
+
+
+def pixels_of(path):
     """Return the pixels of a slide."""
-    slide = ds.open_slide(path, **options)
+    slide = ds.open_slide(path)
     return slide.read(0, 0, *slide.shape[:2])
 
 

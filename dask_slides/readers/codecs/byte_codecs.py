@@ -1,63 +1,29 @@
-"""The base class of all decoders, and codecs of bytes: LZW, deflate, PackBits, LZMA, zstd.
+"""Codecs that compress bytes: LZW, deflate, PackBits, LZMA, zstd.
 
-A stream without its end, or that is too short or too long for its tile, is refused.
+libtiff stops at the last byte that a tile needs, so a stream may end in any way behind it. A
+stream that ends before it, or that is too long for the tile, is refused.
 """
 
 from __future__ import annotations
 
-import copy
+import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from dask_slides.readers.codecs.headers import Data
-from dask_slides.readers.codecs.tile_sizes import ByteCounts
+from dask_slides.readers.codecs.page_decoder import PageDecoder
+from dask_slides.readers.codecs.tile_sizes import ByteCounts, TileSizes, block_of, tile_bytes
 
-_LZW = 5
-BYTES = frozenset({_LZW, 8, 32773, 32946, 34925, 34926, 50000, 50013})
+LZW, PACKBITS = 5, 32773
+BYTES = frozenset({LZW, 8, PACKBITS, 32946, 34925, 34926, 50000, 50013})
 """Compression tags of LZW, deflate, PackBits, LZMA and zstd."""
 
-
-class PageDecoder:
-    """Decode the tiles of one page like tifffile's `page.decode`, but raise instead of guessing.
-
-    A codec decompresses a stream to bytes; tifffile unpacks, orders and pads the samples in them.
-    """
-
-    def __init__(self, page: Any, **tags: Any) -> None:
-        """Decode tiles of `page`; `tags` replace those that do not describe the decoded bytes."""
-        self._page = page
-        self._unpack_samples = uncompressed_decode(page, **tags)
-
-    def __call__(
-        self,
-        data: Data | None,
-        number: int,
-        *,
-        jpegtables: bytes | None = None,
-        jpegheader: bytes | None = None,
-        **options: Any,
-    ) -> Any:
-        """Return samples, indices and shape of tile `number`; ValueError if it is damaged."""
-        if data is not None:
-            data = self.unpacked(data, number)
-        return self._unpack_samples(data, number, **options)
-
-    def unpacked(self, data: Any, number: int) -> Any:
-        """Return the bytes that an uncompressed page has for the stream `data`."""
-        raise NotImplementedError
-
-
-def uncompressed_decode(page: Any, **tags: Any) -> Any:
-    """Return the `decode` of a page like `page`, but uncompressed and with other `tags`."""
-    import tifffile
-
-    other = copy.copy(page)
-    for cached in ("decode", "hash"):
-        other.__dict__.pop(cached, None)
-    for name, value in {"compression": tifffile.COMPRESSION.NONE, "fillorder": 1, **tags}.items():
-        setattr(other, name, value)
-    return other.decode
+_DEFLATE = frozenset({8, 32946})
+_CONTINUATIONS = (b"\0\0", b"\xff\xff", b"\x55\x55", b"\xaa\xaa")
+"""Bytes that are appended to LZW without an end code: no byte of the tile may depend on them."""
+_MOST_UNUSED = 8
+"""Most bytes that may follow those that a tile needs in LZW without an end code."""
 
 
 class ByteDecoder(PageDecoder):
@@ -70,7 +36,9 @@ class ByteDecoder(PageDecoder):
         self._decompress = tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
         self._sizes = ByteCounts(page)
         self._capacity = self._sizes.full + self._sizes.padding
-        self._lzw = int(page.compression) == _LZW
+        self._lzw = int(page.compression) == LZW
+        self._packbits = int(page.compression) == PACKBITS
+        self._deflate = int(page.compression) in _DEFLATE
         self._bits_reversed = page.fillorder == 2
 
     def unpacked(self, data: Any, number: int) -> Any:
@@ -86,9 +54,7 @@ class ByteDecoder(PageDecoder):
             # codecs copy results that are shorter than an array that they allocate themselves
             found = self._decompress(data, out=np.empty(self._capacity, np.uint8))
         except RuntimeError as error:
-            raise ValueError(
-                f"the stream of tile {number} is damaged, or longer than the tile ({error})"
-            ) from None
+            found = self._without_end(bytes(data), number, error)
         length = len(found)
         fitting = self._sizes.fitting(number, length)
         if fitting is None:
@@ -98,10 +64,104 @@ class ByteDecoder(PageDecoder):
             )
         return found if fitting == length else found[:fitting]
 
+    def _decoded(self, data: Any, capacity: int) -> Any:
+        return self._decompress(data, out=np.empty(capacity, np.uint8))
+
+    def _without_end(self, data: bytes, number: int, error: RuntimeError) -> Any:
+        """Return the bytes of a stream with a wrong end, if the tile needs no more than these."""
+        needed = self._sizes.needed(number)
+        found = None
+        if self._lzw:
+            found = self._lzw_without_end(data, needed)
+        elif self._packbits:
+            with suppress(RuntimeError):
+                found = self._decoded(data[: _packbits_end(data, needed)], self._capacity)
+        elif self._deflate:
+            stream = zlib.decompressobj()
+            with suppress(zlib.error):
+                found = stream.decompress(data, self._capacity)
+                # at its end the checksum was wrong; more bytes than needed are of another image
+                if stream.eof or len(found) not in (needed, self._sizes.full):
+                    found = None
+        if found is None:
+            raise ValueError(
+                f"the stream of tile {number} is damaged, or longer than the tile ({error})"
+            )
+        return found
+
+    def _lzw_without_end(self, data: bytes, needed: int) -> Any:
+        """Return the `needed` bytes; None if `data` holds fewer, or many more."""
+        found = self._in_whole_codes(data, needed)
+        if found is None:
+            return None
+        try:
+            ended = len(self._decoded(data + _CONTINUATIONS[0], self._capacity))
+        except RuntimeError:
+            ended = 0
+        # more than a few further codes are of another image, or follow damage
+        if ended not in (needed, self._sizes.full) and (
+            data.endswith(b"\0\0") or self._in_whole_codes(data[:-_MOST_UNUSED], needed) is not None
+        ):
+            return None
+        return found
+
+    def _in_whole_codes(self, data: bytes, length: int) -> Any:
+        """Return the first `length` bytes of LZW; None if one of their codes is cut off."""
+        try:
+            found, *others = (self._decoded(data + more, length) for more in _CONTINUATIONS)
+        except RuntimeError:
+            return None
+        whole = len(found) == length and all(np.array_equal(found, other) for other in others)
+        return found if whole else None
+
 
 def _has_lzw_end(data: Any) -> bool:
-    """Return whether LZW ends with its code for the end, 257, and any number of zeros."""
+    """Return whether LZW ends with its code for the end, 257, and less than a byte of zeros."""
     if data[:1] == b"\0":  # bits in the order of libtiff before 1993, which imagecodecs reads too
         return True
-    tail = int.from_bytes(bytes(data).rstrip(b"\0")[-3:], "big")
+    tail = int.from_bytes(bytes(data[-8:]).rstrip(b"\0")[-3:], "big")
     return bool(tail) and tail >> (tail & -tail).bit_length() - 1 & 0x1FF == 257
+
+
+def _packbits_end(data: bytes, length: int) -> int:
+    """Return how many bytes of PackBits hold the first `length` bytes, if all are there."""
+    at = done = 0
+    while done < length and at < len(data):
+        head = data[at]
+        if head != 128:  # a no-operation
+            done += head + 1 if head < 128 else 257 - head
+        at += 2 + head if head < 128 else 1 + (head > 128)
+    return at
+
+
+class SubsampledDecoder(PageDecoder):
+    """Decode YCbCr in blocks of pixels that share one sample of each chroma."""
+
+    def __init__(self, page: Any) -> None:
+        # `unpacked` returns chroma for each pixel
+        super().__init__(page, photometric=2, subsampling=(1, 1))
+        self._sizes = TileSizes(page)
+        self._bytes = ByteDecoder(page) if page.compression != 1 else None
+
+    def unpacked(self, data: Any, number: int) -> Any:
+        """Return the bytes of tile `number` with chroma for each pixel."""
+        import imagecodecs
+
+        if self._bytes is not None:
+            data = self._bytes.unpacked(data, number)
+        elif self._page.fillorder == 2:
+            data = imagecodecs.bitorder_decode(data)
+        sizes = {tile_bytes(self._page, *size): size for size in self._sizes.allowed(number)}
+        fitting = [nbytes for nbytes in sizes if nbytes <= len(data)]
+        if not fitting:
+            raise ValueError(f"tile {number} holds {len(data)} bytes, fewer than its pixels need")
+        nbytes = max(fitting)
+        height, width = sizes[nbytes]
+        high, wide = block_of(self._page)
+        rows, columns = -(-height // high), -(-width // wide)
+        blocks = np.frombuffer(data, np.uint8, nbytes).reshape(rows, columns, -1)
+        luma = blocks[..., :-2].reshape(rows, columns, high, wide).swapaxes(1, 2)
+        samples = np.empty((rows * high, columns * wide, 3), np.uint8)
+        samples[..., 0] = luma.reshape(samples.shape[:2])
+        samples[..., 1:] = blocks[..., -2:].repeat(high, axis=0).repeat(wide, axis=1)
+        return np.ascontiguousarray(samples[:height, :width]).reshape(-1).data

@@ -1,4 +1,4 @@
-"""Convert stored samples to grey or RGB: palettes, inverted grey, alpha, YCbCr."""
+"""Convert stored samples to grey or RGB: palettes, inverted grey, alpha, YCbCr, CMYK."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dask_slides.core.types import Array
+
+BT601 = (0.299, 0.587, 0.114)
+FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,16 @@ class Conversion:
     """Whether 0 is white."""
     ycbcr: bool = False
     """Whether the samples are luma and chroma."""
+    luma: tuple[float, ...] = BT601
+    """Shares of red, green and blue in the luma."""
+    reference: tuple[float, ...] = FULL_RANGE
+    """Black and white of the luma, then zero and maximum of each chroma."""
+    cmyk: bool = False
+    """Whether the samples are the four inks."""
     alpha: Literal["straight", "premultiplied"] | None = None
     """Whether the last channel is alpha, to be composited on `fill`."""
+    opaque: int | None = None
+    """The alpha of an opaque pixel, if it is not that of the dtype."""
     fill: float = 255
 
     @property
@@ -34,13 +45,13 @@ class Conversion:
     @property
     def mixes(self) -> bool:
         """Whether no stored number is converted to the same number in all channels."""
-        return self.palette is not None or self.ycbcr or self.scale is not None
+        return self.palette is not None or self.ycbcr or self.cmyk or self.scale is not None
 
     def channels(self, stored: int) -> int:
         """Return the number of channels after conversion from `stored` channels."""
         if self.palette is not None:
             return 3
-        return stored - 1 if self.alpha else stored
+        return stored - 1 if self.alpha or self.cmyk else stored
 
     def dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
         """Return the dtype after conversion from `stored`."""
@@ -63,31 +74,79 @@ class Conversion:
         if self.invert:
             stored = np.invert(stored)
         if self.ycbcr:
-            stored = _rgb_of_ycbcr(stored)
+            stored = _rgb_of_ycbcr(stored, self.luma, self.reference)
+        if self.cmyk:
+            stored = rgb_of_cmyk(stored)
         if self.alpha is not None:
-            stored = _composited(stored, self.fill, straight=self.alpha == "straight")
+            opaque = _opaque(stored.dtype) if self.opaque is None else self.opaque
+            stored = _composited(stored, self.fill, opaque, straight=self.alpha == "straight")
         return stored
 
 
-def _rgb_of_ycbcr(stored: Array) -> Array:
-    """Convert luma and chroma of 8 bits, as ITU-R BT.601 and JFIF define them."""
-    luma, blue, red = (stored[..., i].astype(np.float32) for i in range(3))
-    blue, red = blue - 128, red - 128
+def _rgb_of_ycbcr(stored: Array, shares: tuple[float, ...], reference: tuple[float, ...]) -> Array:
+    of_red, of_green, of_blue = shares
+    luma, blue, red = (
+        (stored[..., i].astype(np.float32) - low) * np.float32(top / (high - low))
+        for i, (top, low, high) in enumerate(
+            zip((255, 127, 127), reference[::2], reference[1::2], strict=True)
+        )
+    )
+    to_red, to_blue = 2 - 2 * of_red, 2 - 2 * of_blue
+    from_red, from_blue = of_red * to_red / of_green, of_blue * to_blue / of_green
     rgb = np.stack(
-        (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue),
+        (
+            luma + round(to_red, 6) * red,
+            luma - round(from_blue, 6) * blue - round(from_red, 6) * red,
+            luma + round(to_blue, 6) * blue,
+        ),
         axis=-1,
     )
     result: Array = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
     return result
 
 
-def _composited(stored: Array, fill: float, *, straight: bool) -> Array:
-    """Return the colour of 8 or 16 bits composited over `fill`."""
+def rgb_of_cmyk(stored: Array) -> Array:
+    """Convert CMYK samples (h, w, 4) of an unsigned type, where 0 is no ink, to RGB.
+
+    Each colour is (top - ink) * (top - black) / top, rounded, as in Pillow, libvips and GDAL
+    without a colour profile.
+    """
+    top = int(np.iinfo(stored.dtype).max)
+    wide: Any = np.uint32 if stored.dtype.itemsize == 1 else np.uint64
+    light = top - stored.astype(wide)
+    rgb: Array = ((light[..., :3] * light[..., 3:] + top // 2) // top).astype(stored.dtype)
+    return rgb
+
+
+def _opaque(dtype: np.dtype[Any]) -> int:
+    """Return the alpha of an opaque pixel: 1 for floats, else the largest value up to 16 bits.
+
+    GDAL and libvips write 255 for 32 bits too; an alpha above it is opaque as well.
+    """
+    if dtype.kind == "f":
+        return 1
+    return 255 if dtype.itemsize > 2 else int(np.iinfo(dtype).max)
+
+
+def _composited(stored: Array, fill: float, opaque: int, *, straight: bool) -> Array:
+    """Return the colour composited over `fill`; opaque pixels stay as they are stored."""
     dtype = stored.dtype
-    top = int(np.iinfo(dtype).max)
+    colour, alpha = stored[..., :-1], np.clip(stored[..., -1:], 0, opaque)
+    if dtype.kind == "f":
+        below = dtype.type(fill)
+        with np.errstate(invalid="ignore", over="ignore"):  # transparent pixels may hold any number
+            mixed = (colour * alpha if straight else colour) + (1 - alpha) * below
+        # NaN and infinity times 0 are not 0
+        mixed[alpha[..., 0] == 0] = below
+        if not np.isfinite(below):
+            opaquely = alpha[..., 0] == 1
+            mixed[opaquely] = colour[opaquely]
+        over: Array = mixed.astype(dtype, copy=False)
+        return over
+    limits = np.iinfo(dtype)
     wide: Any = np.int32 if dtype.itemsize == 1 else np.int64
-    colour, alpha = stored[..., :-1].astype(wide), stored[..., -1:].astype(wide)
-    weighted = colour * (alpha if straight else top)
-    mixed = (weighted + (top - alpha) * int(fill) + top // 2) // top
-    composited: Array = np.minimum(mixed, top).astype(dtype)
+    below = wide(min(max(fill, limits.min), limits.max))
+    weighted = colour.astype(wide) * (alpha if straight else wide(opaque))
+    mixed = (weighted + (opaque - alpha.astype(wide)) * below + opaque // 2) // opaque
+    composited: Array = np.clip(mixed, limits.min, limits.max).astype(dtype)
     return composited

@@ -141,6 +141,49 @@ def webp_frame(data: Data) -> Frame:
     return Frame(height, width, bits=8)
 
 
+def png_frame(data: Data) -> Frame:
+    """Return the header chunk of a PNG."""
+    head = bytes(data[:26])
+    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
+        raise ValueError("the PNG stream has no beginning")
+    width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
+    return Frame(height, width, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour), bits)
+
+
+def jpegxl_frame(data: Data) -> Frame:
+    """Return the size header of a JPEG XL stream, in boxes or without."""
+    stream = bytes(data)
+    at = 0
+    if stream[4:8] == b"JXL ":
+        while stream[at + 4 : at + 8] not in (b"jxlc", b"jxlp"):
+            length = int.from_bytes(stream[at : at + 4], "big")
+            if length < 8 or at + length >= len(stream):
+                raise ValueError("the JPEG XL file holds no stream")
+            at += length
+        at += 8 if stream[at + 4 : at + 8] == b"jxlc" else 12
+    if stream[at : at + 2] != b"\xff\x0a":
+        raise ValueError("the JPEG XL stream has no beginning")
+    bits = int.from_bytes(stream[at + 2 : at + 14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value = bits & ((1 << count) - 1)
+        bits >>= count
+        return value
+
+    small = take(1)
+
+    def side() -> int:
+        return (take(5) + 1) * 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    height = side()
+    ratio = take(3)
+    if not ratio:
+        return Frame(height, side())
+    up, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return Frame(height, height * up // down)
+
+
 def lerc_frame(data: Data) -> Frame:
     """Return the header of a LERC blob."""
     head = bytes(data[:26])
@@ -158,6 +201,8 @@ READ: dict[int, Callable[[Data], Frame]] = {
     **dict.fromkeys(JPEG, jpeg_frame),
     **dict.fromkeys((33003, 33004, 33005, 34712), jpeg2000_frame),
     **dict.fromkeys((50001, 34927), webp_frame),
+    **dict.fromkeys((50002, 52546), jpegxl_frame),
+    34933: png_frame,
     34887: lerc_frame,
 }
 """By compression tag, the function that reads the header of a stream."""

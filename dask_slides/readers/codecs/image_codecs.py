@@ -1,4 +1,4 @@
-"""Codecs whose streams are images with a header: JPEG 2000, WebP, LERC."""
+"""Codecs whose streams are images with a header: JPEG 2000, WebP, PNG, JPEG XL, LERC."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.readers.codecs.byte_codecs import PageDecoder
+from dask_slides.readers.codecs.page_decoder import PageDecoder, bytes_of_samples, tags_of_samples
 from dask_slides.readers.codecs.tile_sizes import FrameCheck, samples_of, tile_bytes, tile_size
 
 _LERC = 34887
@@ -21,14 +21,7 @@ class ImageDecoder(PageDecoder):
 
     def __init__(self, page: Any) -> None:
         self._samples = samples_of(page)
-        # the samples are decoded to whole bytes, and their colours are converted
-        super().__init__(
-            page,
-            photometric=2 if self._samples == 3 else 1,
-            subsampling=None,
-            predictor=1,
-            bitspersample=8 * page.dtype.itemsize,
-        )
+        super().__init__(page, **tags_of_samples(page, self._samples))
         self._check = FrameCheck(page)
         # the second of LercParameters says whether LERC is compressed once more
         _, self._packed = (*(page.tags.valueof(50674) or ()), 0, 0)[:2]
@@ -65,8 +58,7 @@ class ImageDecoder(PageDecoder):
                 f"the stream of tile {number} has samples {pixels.shape} of {pixels.dtype} where "
                 f"the page says {shape} of {page.dtype}"
             )
-        dtype = pixels.dtype.newbyteorder(page.parent.byteorder)
-        return np.ascontiguousarray(pixels, dtype).reshape(-1).data
+        return bytes_of_samples(pixels, page)
 
     def _lerc_stream(self, data: Any, number: int) -> bytes:
         import tifffile

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
+from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs.headers import (
     END,
     JPEG,
@@ -32,6 +33,8 @@ FACTORS = (2, 4, 8)
 """Reductions that libjpeg-turbo offers."""
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 """An APP14 segment that declares three components to be red, green and blue."""
+_MAX_MEAN_DIFFERENCE = 2.0
+"""Grey levels that the mean of a reduced tile may differ from the mean of the full one."""
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _SAMPLINGS = frozenset(
     (luma, 0x11, 0x11, *black)
@@ -143,8 +146,11 @@ class JpegDecoder(ImageDecoder):
         )
         return pixels
 
-    def matches_imagecodecs(self, number: int, data: Data) -> bool:
-        """Return whether simplejpeg decodes a tile to the same samples, so that `tile` is right."""
+    def matches_imagecodecs(self, number: int, data: Data, whole: bool) -> bool:
+        """Return whether simplejpeg decodes a tile to the same samples, so that `tile` is right.
+
+        A `whole` tile, which has no padding, must also have the right mean at 1/2.
+        """
         tables = self._page.jpegtables
         self._check(number, data)
         expected = self._by_imagecodecs(data, tables)
@@ -153,7 +159,10 @@ class JpegDecoder(ImageDecoder):
         if pixels is None or not _is_equal(pixels, expected):
             return False
         self._verified.add(tables)
-        return True
+        if not whole:
+            return True
+        reduced = self.tile(number, data, FACTORS[0])
+        return reduced is not None and _is_near(reduced, box_mean(pixels, FACTORS[0]))
 
     def tile(self, number: int, data: Data, factor: int = 1) -> Array | None:
         """Return the samples (h / factor, w / factor, s) of a tile.
@@ -206,12 +215,16 @@ def _colour_spaces(page: Any, samples: int) -> tuple[int | None, int | None]:
         return None, None
     if page.photometric == 2:
         return None if page.is_jfif else 2, 2
-    return None, 2 if page.photometric == 6 else None
+    return None, {5: 4, 6: 2}.get(page.photometric)
 
 
 def _is_equal(pixels: Array, others: Array) -> bool:
     same_size = pixels.shape[:2] == others.shape[:2] and pixels.size == others.size
     return same_size and np.array_equal(pixels.reshape(-1), others.reshape(-1))
+
+
+def _is_near(reduced: Array, mean: Array) -> bool:
+    return abs(float(reduced.mean()) - float(mean.mean())) <= _MAX_MEAN_DIFFERENCE
 
 
 def _is_grey(pixels: Array) -> bool:

@@ -41,6 +41,7 @@ class TileDecoder:
         self._page = page
         self._stored = stored
         self._sizes = TileSizes(page)
+        self._across = -(-page.imagewidth // self._sizes.full[1])
         self._strict = strict_decode(page)
         self._jpeg: JpegDecoder | None = None
         self._untested = is_jpeg(page) and page.is_tiled
@@ -135,13 +136,18 @@ class TileDecoder:
     def _tested_decoder(self) -> JpegDecoder | None:
         decoder = self._strict
         assert isinstance(decoder, JpegDecoder)
-        largest = np.argsort(self._page.databytecounts)[: -_TEST_TILES - 1 : -1]
-        for number in largest.tolist():
+        page = self._page
+        counts: Array = np.array(page.databytecounts).reshape(-1, self._across)
+        # tiles at the edges come last: their padding may have any colour
+        inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
+        whole = bool(inside.any())
+        counts[: inside.shape[0], : inside.shape[1]] *= 1 + whole * int(counts.max())
+        for number in np.argsort(counts, axis=None)[: -_TEST_TILES - 1 : -1].tolist():
             # the test ignores a damaged tile; reading it reports the damage
             with suppress(Exception):
                 ((_, data),) = self._stored.fetch([number])
                 if data is not None:
-                    return decoder if decoder.matches_imagecodecs(number, data) else None
+                    return decoder if decoder.matches_imagecodecs(number, data, whole) else None
         return None
 
 

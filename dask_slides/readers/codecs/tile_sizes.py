@@ -28,8 +28,22 @@ def samples_of(page: Any) -> int:
     return int(page.samplesperpixel) if page.planarconfig == 1 else 1
 
 
+def is_subsampled(page: Any) -> bool:
+    """Return whether pixels share chroma in blocks, in a codec that compresses bytes."""
+    return int(page.compression) not in READ and page.photometric == 6 and block_of(page) != (1, 1)
+
+
+def block_of(page: Any) -> tuple[int, int]:
+    """Return height and width of the pixels that share chroma; 2 x 2 if the page does not say."""
+    wide, high = page.tags.valueof(530, (2, 2))
+    return int(high), int(wide)
+
+
 def tile_bytes(page: Any, height: int, width: int) -> int:
     """Return the bytes of a decoded tile before its samples are unpacked."""
+    if is_subsampled(page):
+        high, wide = block_of(page)
+        return -(-height // high) * -(-width // wide) * (high * wide + 2)
     bits = page.bitspersample
     each = sum(bits) if isinstance(bits, tuple) else bits * samples_of(page)
     return height * -(-width * each // 8)
@@ -150,6 +164,10 @@ class ByteCounts:
         self.row = tile_bytes(page, 1, self._sizes.full[1])
         # writers pad strips to whole words or disk sectors
         self.padding = min(max(self.row, 2**12), self.full)
+
+    def needed(self, number: int) -> int:
+        """Return the bytes of tile `number` that hold pixels of the image."""
+        return self._sizes.valid(number)[0] * self.row
 
     def fitting(self, number: int, length: int) -> int | None:
         """Return how many of `length` bytes belong to tile `number`; None if no size fits.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from dask_slides.errors import SlideChangedError, SlideNotFoundError
 from dask_slides.readers.remote.identity import Identity, identify
@@ -29,6 +29,19 @@ _BLOCK = 2**18
 """Fewest bytes that a stream fetches at once: the tables of a TIFF lie close to each other."""
 _BLOCKS = 64
 """Blocks that a stream caches."""
+
+
+class ByteFile(Protocol):
+    """A file that is read by ranges of bytes. Threads can share it."""
+
+    def ranges(self, wanted: list[Range]) -> Iterator[Data]:
+        """Yield the bytes of each (start, stop), fewer at the end of the file."""
+        ...
+
+
+def byte_file(path: str, identity: Identity) -> ByteFile:
+    """Open the file at `path`."""
+    return RemoteFile(path, identity) if is_remote(path) else LocalFile(path)
 
 
 class LocalFile:
@@ -72,15 +85,6 @@ class RemoteFile:
     def range(self, start: int, stop: int) -> memoryview:
         """Return bytes [start, stop)."""
         return fetch(self._url, start, stop, self._facts)
-
-
-ByteFile = LocalFile | RemoteFile
-"""A file that is read by ranges of bytes. Threads can share it."""
-
-
-def byte_file(path: str, identity: Identity) -> ByteFile:
-    """Open the file at `path`."""
-    return RemoteFile(path, identity) if is_remote(path) else LocalFile(path)
 
 
 @cleared_after_fork

@@ -134,8 +134,12 @@ class _Walk:
             )
         size = layout.entry.itemsize
         tail = struct.calcsize(layout.pointer)
-        data = self.read(offset + head, count * size + tail, what)
-        (following,) = struct.unpack(layout.pointer, data[count * size :])
+        # the pointer to a next directory may be missing at the end of the file
+        left = max(0, min(tail, self.size - offset - head - count * size))
+        data = self.read(offset + head, count * size + left, what)
+        if left < tail and any(data[count * size :]):
+            self.read(offset + head, count * size + tail, what)
+        (following,) = struct.unpack(layout.pointer, data[count * size :].ljust(tail, b"\0"))
         self.reserved.append((offset, offset + head + len(data)))
         return np.frombuffer(data, layout.entry, count), following
 
@@ -165,11 +169,23 @@ class _Walk:
             (start,) = struct.unpack(self.format.order + "IQ"[len(value) == 8], value)
             if self.format.ndpi and self.size >= 2**32:
                 continue  # the high bits of the offset are stored elsewhere
-            if start + nbytes > self.size:
+            if code in _TEXTS:
+                text = self.read(start, nbytes, f"the value of tag {code}")
+                self.check_doctype(where, code, text)
+            elif start + nbytes > self.size:
                 self.read(start, nbytes, f"the value of tag {code}")
             elif code in _NUMBERS:
                 self.reserved.append((start, start + nbytes))
         return counts
+
+    def check_doctype(self, where: str, code: int, text: bytes) -> None:
+        """Refuse XML with entities, which can name other files or expand without limit."""
+        lowered = text.lower() if b"<!" in text else b""
+        if b"<!doctype" in lowered or b"<!entity" in lowered:
+            raise SlideFormatError(
+                f"{where} has XML with a DOCTYPE (tag {code}), which no scanner writes; "
+                "do not trust the file"
+            )
 
     def sub_directories(self, entries: NDArray[np.void]) -> Iterator[int]:
         """Yield the offsets of the sub-directories in `entries`."""

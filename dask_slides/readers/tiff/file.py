@@ -6,6 +6,8 @@ An open file cannot be pickled, so each process opens the files itself and keeps
 from __future__ import annotations
 
 import os
+import re
+import struct
 import threading
 import weakref
 from functools import lru_cache
@@ -23,12 +25,14 @@ from dask_slides.errors import (
     memory_error,
 )
 from dask_slides.readers.codecs.strict import strict_decode
+from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
-from dask_slides.readers.tiff.series import select_plane
+from dask_slides.readers.tiff.series import select_plane, series_of
 from dask_slides.readers.tiff.tags import (
+    PHILIPS_SPACING,
     absent_tiles,
     fit_tables,
     is_mapped,
@@ -40,6 +44,8 @@ from dask_slides.readers.tiff.tiled_page import TiledPage, can_read_directly
 from dask_slides.readers.tile_status import TileStatus
 from dask_slides.runtime.fork_safety import cleared_after_fork
 
+_MOST_TAGS = 4096
+"""Most tags per directory that tifffile reads."""
 OPEN_FILES = 16
 """Files that one process keeps open."""
 
@@ -90,7 +96,8 @@ class TiffFile:
         if is_remote(path):  # later requests fail unless they are for this version
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
-        self._series, self._axes = select_plane(path, self._tiff.series[series], plane)
+        chosen = series_of(self._tiff, plane.axes)[series]
+        self._series, self._axes = select_plane(path, chosen, plane)
         self._plane = plane
         self._mask = None if mask is None else self._tiff.series[mask]
         for one in (self._series, self._mask):
@@ -178,6 +185,9 @@ def tiff_file(path: str, file: Any = None) -> Any:
         tiff = tifffile.TiffFile(source, _multifile=False)
         # for these two kinds tifffile reads any file that an index in the folder names
         tiff.is_mmstack = tiff.is_ndtiff = False
+        _end_pages(tiff)
+        if tiff.is_philips:
+            _fix_spacing(tiff)
         return tiff
     except SlideError:
         raise
@@ -185,6 +195,35 @@ def tiff_file(path: str, file: Any = None) -> Any:
         raise SlideNotFoundError(f"{path}: {error.strerror or error}; check the path") from error
     except Exception as error:  # TiffFileError, and struct or index errors of damaged headers
         raise damaged(path, error) from None
+
+
+def _end_pages(tiff: Any) -> None:
+    """End the list of pages if the file ends before the pointer to a next page.
+
+    tifffile would read the last bytes of the directory as that pointer.
+    """
+    pages, file, form = tiff.pages, tiff.filehandle, tiff.tiff
+    if form.is_ndpi or not len(pages):  # tifffile already reads all pages of an NDPI
+        return
+    largest = form.tagnosize + _MOST_TAGS * form.tagsize
+    for number, offset in enumerate(pages._offsets):
+        if offset + largest >= file.size:
+            file.seek(offset)
+            (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            if offset + form.tagnosize + count * form.tagsize + form.offsetsize > file.size:
+                del pages._offsets[number + 1 :]
+                return
+
+
+def _fix_spacing(tiff: Any) -> None:
+    """Replace decimal commas in the pixel sizes of a Philips file, for tifffile."""
+    page = tiff.pages.first
+    fixed = re.sub(PHILIPS_SPACING, lambda found: found[0].replace(",", "."), page.description)
+    sizes = [size for pair in re.findall(PHILIPS_SPACING, fixed) for size in pair]
+    if any(number_above_zero(size) is None for size in sizes):
+        tiff.is_philips = False  # tifffile would divide by them; it can read the pages without
+    else:
+        page.description = fixed
 
 
 def damaged(path: str, error: Exception) -> SlideError:

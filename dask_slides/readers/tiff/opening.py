@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_slides.core.geometry import snapped_factor
@@ -10,6 +10,7 @@ from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened
 from dask_slides.errors import SlideError, SlideUnsupportedError
 from dask_slides.readers.codecs.colour import Conversion
+from dask_slides.readers.orientation import ORIENTATIONS, UPRIGHT, Orientation
 from dask_slides.readers.remote.byte_ranges import stream
 from dask_slides.readers.remote.identity import Identity, identify
 from dask_slides.readers.remote.object_store import is_remote
@@ -24,8 +25,9 @@ from dask_slides.readers.tiff.page_checks import (
     check_level,
     check_tables,
     conversion_of,
+    orientation_of,
 )
-from dask_slides.readers.tiff.series import chosen_series, select_plane
+from dask_slides.readers.tiff.series import chosen_series, select_plane, series_of
 from dask_slides.readers.tiff.source import TiffSource
 from dask_slides.readers.tiff.tags import (
     channels_of,
@@ -43,8 +45,8 @@ from dask_slides.readers.tiff.tiled_page import (
 )
 from dask_slides.readers.tile_status import fill_for
 
-_COLOUR = {2, 3, 6}
-"""Photometric tags of RGB, palettes and YCbCr."""
+_COLOUR = {2, 3, 5, 6}
+"""Photometric tags of RGB, palettes, CMYK and YCbCr."""
 _LARGEST_STRIP = 2**26
 """Largest strip, in bytes, that is fetched from a server: some images are one large strip."""
 
@@ -79,10 +81,10 @@ def _open(
     choice: ImageSelection,
 ) -> Opened:
     check_single_file(path, tiff)
-    all_series = tiff.series
-    index, name, names = chosen_series(path, all_series, choice.image)
+    all_series = series_of(tiff, choice.axes)
+    index, page, name, names = chosen_series(path, all_series, choice)
     series = all_series[index]
-    plane = plane_of(path, series.axes, series.shape, choice)
+    plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
     other_planes = plane.check(path, series.shape)
     selected, axes = select_plane(path, series, plane)
     for number, level in enumerate(selected.levels):
@@ -95,7 +97,7 @@ def _open(
         properties["image"] = name
     channels = channels_of(tiff, series, plane.axes, source.channels)
     mpp = mpp_of(tiff, series)
-    return Opened(source, mpp, properties, names, channels)
+    return Opened(source, mpp and source.orientation.sides(mpp), properties, names, channels)
 
 
 def _reader_of(series: Any) -> str:
@@ -116,19 +118,30 @@ def _check(path: str, number: int, level: Any, structure: Structure, limits: Lim
         check_tables(where, level.keyframe, page, structure)
 
 
-def _channel_count(path: str, series: Any, axes: str) -> int:
+@dataclass(frozen=True)
+class _SampleFormat:
+    """The format of the stored samples of all levels."""
+
+    axes: str
+    channels: int
+    orientation: Orientation
+    conversion: Conversion
+
+
+def _sample_format(path: str, series: Any, axes: str) -> _SampleFormat:
     sizes = dict(zip(axes, series.shape, strict=True))
     if {"C", "S"} <= set(sizes):
         raise SlideUnsupportedError(
             f"{path}: has several colour images as channels; save each as a file of its own"
         )
-    return next((sizes[axis] for axis in axes if axis in "CS"), 1)
+    channels = next((sizes[axis] for axis in axes if axis in "CS"), 1)
+    orientation = ORIENTATIONS[orientation_of(path, series.keyframe)]
+    conversion = conversion_of(path, series.keyframe, channels, 0)
+    return _SampleFormat(axes, channels, orientation, conversion)
 
 
-def _level(
-    path: str, number: int, series: Any, axes: str, channels: int, conversion: Conversion
-) -> Level:
-    """Return the size of level `number`; refuse a level whose samples need another conversion."""
+def _level(path: str, number: int, series: Any, samples: _SampleFormat) -> Level:
+    """Return the size of level `number`; refuse a level with another sample format."""
     level = series.levels[number]
     largest = max(level.keyframe.databytecounts)
     if is_remote(path) and largest > _LARGEST_STRIP:
@@ -136,17 +149,20 @@ def _level(
             f"{path}: level {number} has strips of {largest / 1e6:,.0f} MB, which can only "
             "be fetched whole; download the file first, or save it in tiles"
         )
-    if conversion_of(path, level.keyframe, channels) != conversion:
+    conversion = conversion_of(path, level.keyframe, samples.channels, 0)
+    orientation = ORIENTATIONS[orientation_of(path, level.keyframe)]
+    if (conversion, orientation) != (samples.conversion, samples.orientation):
         raise SlideUnsupportedError(
-            f"{path}: level {number} has another colour space, palette or alpha than level 0; "
-            "save it without that level"
+            f"{path}: level {number} has another orientation, colour space, palette or "
+            "alpha than level 0; save it without that level"
         )
     full, stored = (
         (size["Y"], size["X"])
-        for size in (dict(zip(axes, one.shape, strict=True)) for one in (series, level))
+        for size in (dict(zip(samples.axes, one.shape, strict=True)) for one in (series, level))
     )
     downsample = (snapped_factor(full[0], stored[0]), snapped_factor(full[1], stored[1]))
-    return Level(stored, downsample, tile_of(level, stored))
+    sides = orientation.sides
+    return Level(sides(stored), sides(downsample), sides(tile_of(level, stored)))
 
 
 def _source(
@@ -158,29 +174,28 @@ def _source(
     fill: float | None,
     mask: tuple[int, int] | None,
 ) -> TiffSource:
-    channels = _channel_count(path, series, axes)
-    conversion = conversion_of(path, series.keyframe, channels)
+    samples = _sample_format(path, series, axes)
+    conversion, orientation = samples.conversion, samples.orientation
     nodata = nodata_of(series.keyframe)
-    has_three = conversion.channels(channels) == 3
+    has_three = conversion.channels(samples.channels) == 3
     colour = has_three and int(series.keyframe.photometric) in _COLOUR
     # palette indices and inverted values are converted, so nodata cannot be the fill
     default = None if conversion.mixes or conversion.invert else nodata
     fill = fill_for(path, fill, conversion.dtype(series.dtype), colour=colour, nodata=default)
-    levels = [
-        _level(path, n, series, axes, channels, conversion) for n in range(len(series.levels))
-    ]
+    levels = [_level(path, number, series, samples) for number in range(len(series.levels))]
     if mask is not None:  # levels without a mask of their own would show masked pixels
         levels = levels[: mask[1]]
     stored = series.levels[: len(levels)]
     conversion = replace(conversion, fill=fill)
-    plain = conversion.plain and nodata is None and mask is None
+    # in a mirrored image the means of fewer pixels would be at the wrong end
+    plain = conversion.plain and orientation == UPRIGHT and nodata is None and mask is None
     reductions = tuple(reductions_of(level) if plain else () for level in stored)
     return TiffSource(
         path,
         identity,
         index,
         tuple(levels),
-        channels,
+        samples.channels,
         series.dtype,
         conversion,
         reductions,
@@ -188,7 +203,10 @@ def _source(
             coarseness_of(level) if factors else 1
             for level, factors in zip(stored, reductions, strict=True)
         ),
-        tuple(read_width_of(level, is_remote(path)) for level in stored),
+        tuple(
+            0 if orientation.swaps else read_width_of(level, is_remote(path)) for level in stored
+        ),
+        orientation=orientation,
         nodata=nodata,
         mask=None if mask is None else mask[0],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ from dask_slides.errors import (
     SlideUnsupportedError,
 )
 from dask_slides.readers.codecs.byte_codecs import BYTES
-from dask_slides.readers.codecs.colour import Conversion
+from dask_slides.readers.codecs.colour import BT601, FULL_RANGE, Conversion
+from dask_slides.readers.codecs.fax import FAX
 from dask_slides.readers.codecs.headers import JPEG
 from dask_slides.readers.codecs.strict import DECODED
-from dask_slides.readers.codecs.tile_sizes import check_raw, samples_of, tile_size
+from dask_slides.readers.codecs.tile_sizes import check_raw, is_subsampled, samples_of, tile_size
 from dask_slides.readers.tiff.directories import Structure
 from dask_slides.readers.tiff.tags import is_mapped, photometric_of, reason_of_tags
 
-_PHOTOMETRIC = {0, 1, 2, 3, 6}
-_LUMA = JPEG | {33003, 50001}
+_PHOTOMETRIC = {0, 1, 2, 3, 5, 6}
+_LUMA = JPEG | {33003, 50001, 34933}
 """Compressions in which YCbCr is converted to RGB, by the decoder or here."""
 _JPEG2000 = {33003, 33004, 33005, 34712}
 _OF_FLOATS = {3, 34894, 34895}
@@ -32,8 +34,8 @@ _OF_FLOATS = {3, 34894, 34895}
 _NEVER_PREDICTED = {1, 32773, 34887}
 """Compressions for which libtiff ignores the tag of the predictor: none, PackBits and LERC."""
 _PLAIN = BYTES | {1}
-"""Compressions of bytes."""
-_BITS = {1, 2, 4, *range(8, 17), 32, 64}
+"""Compressions that store YCbCr as bytes."""
+_BITS = {1, 2, 4, *range(8, 33), 64}
 _TABLES = (273, 279, 324, 325)
 """Tags with the offsets and byte counts of strips and tiles."""
 
@@ -59,6 +61,12 @@ def check_level(where: str, level: Any) -> None:
             f"{where} has JPEG 2000 of {bits} bits, of which its decoder returns 24; convert it to "
             "another codec"
         )
+    plain = page.compression in _PLAIN and page.dtype.kind == "u"
+    if bits == 24 and plain and page.parent.byteorder == ">":
+        raise SlideUnsupportedError(
+            f"{where} has integers of 24 bits in a big-endian file, whose byte order differs "
+            "between programs; convert it to 32 bits"
+        )
     is_named = 262 in page.tags or page.samplesperpixel < 3 or page.compression in _PLAIN
     if not is_named or photometric_of(page) not in _PHOTOMETRIC:
         name = getattr(page.photometric, "name", page.photometric) if is_named else "unknown"
@@ -66,21 +74,27 @@ def check_level(where: str, level: Any) -> None:
     if page.compression == 6:
         raise SlideUnsupportedError(f"{where} is an old-style JPEG; convert it to RGB")
     if page.photometric == 6 and page.compression not in _LUMA:
-        raise SlideUnsupportedError(f"{where} holds YCbCr outside of JPEG; convert it to RGB")
+        _check_luma(where, page)
     if page.compression == 33007 and page.description.startswith("Aperio"):
         raise SlideUnsupportedError(
             f"{where} holds Aperio's uncompressed YUYV (33007), which is not read; save it as JPEG"
         )
-    _check_upright(where, page)
+    if page.compression in FAX and (page.bitspersample, samples_of(page)) != (1, 1):
+        raise SlideUnsupportedError(
+            f"{where} is CCITT with {samples_of(page)} samples of {page.bitspersample} bits, but "
+            "only one bit per pixel is read; convert it to another codec"
+        )
+    orientation_of(where, page)
     if page.compression in _PLAIN | _NEVER_PREDICTED and page.predictor != 1:
         _check_predictor(where, page)
+    if not is_subsampled(page):
+        _check_decode(where, page)
     if int(page.compression) not in DECODED:
         name = getattr(page.compression, "name", page.compression)
         raise SlideUnsupportedError(
-            f"{where} is compressed as {name}, which is not read; save it with deflate (libtiff: "
-            "tiffcp -c zip) or as a tiled JPEG TIFF"
+            f"{where} is compressed as {name}, which shows the size of a tile only after decoding; "
+            "convert it to a tiled JPEG or JPEG 2000 TIFF"
         )
-    _check_decode(where, page)
 
 
 def _check_decode(where: str, page: Any) -> None:
@@ -109,15 +123,28 @@ def _check_predictor(where: str, page: Any) -> None:
         )
 
 
-def _check_upright(where: str, page: Any) -> None:
-    """Refuse a page that is stored mirrored or rotated."""
-    orientation = page.tags.valueof(274, 1) or 1  # some writers use 0 for unknown
-    orientation = orientation[0] if isinstance(orientation, bytes) else orientation
-    if orientation != 1:
+def _check_luma(where: str, page: Any) -> None:
+    """Refuse YCbCr outside of JPEG unless it has three samples of 8 bits."""
+    plain = page.compression in _PLAIN and page.bitspersample == 8
+    blocks = page.planarconfig == 1 and page.predictor == 1
+    if not plain or page.samplesperpixel != 3 or (is_subsampled(page) and not blocks):
         raise SlideUnsupportedError(
-            f"{where} is stored mirrored or rotated (orientation {orientation}); save it upright "
-            "(libvips: vips autorot)"
+            f"{where} holds YCbCr outside of JPEG of {page.samplesperpixel} samples of "
+            f"{page.bitspersample} bits, planar configuration {int(page.planarconfig)}, predictor "
+            f"{page.predictor}; convert it to RGB"
         )
+
+
+def orientation_of(where: str, page: Any) -> int:
+    """Return the Orientation tag of a page, 1 to 8; 1 is upright."""
+    orientation = page.tags.valueof(274, 1) or 1  # some writers use 0 for unknown
+    if isinstance(orientation, bytes) and len(orientation) == 1:
+        orientation = orientation[0]
+    if orientation not in range(1, 9):
+        raise SlideUnsupportedError(
+            f"{where} has orientation {orientation}, which is not known; save it upright"
+        )
+    return int(orientation)
 
 
 def check_declared(where: str, level: Any, limits: Limits) -> None:
@@ -228,21 +255,23 @@ def check_alike(where: str, level: Any) -> None:
         if page is None or page.is_virtual:  # it has no tags of its own
             continue
         own, first = page.aspage(), level.keyframe
-        _check_upright(f"{where}: plane {number}", own)
-        if own.hash != first.hash:
+        is_turned = orientation_of(where, own) != orientation_of(where, first)
+        if is_turned or own.hash != first.hash:
             raise SlideUnsupportedError(
                 f"{where}: plane {number} is stored differently from the first one (size, tiles, "
-                "codec, bits or colour space); save all planes alike"
+                "codec, bits, colour space or orientation); save all planes alike"
             )
 
 
-def conversion_of(path: str, page: Any, channels: int) -> Conversion:
+def conversion_of(path: str, page: Any, channels: int, fill: float) -> Conversion:
     """Return the conversion of a page's samples to grey or RGB; refuse unsupported samples."""
     photometric, bits = photometric_of(page), page.bitspersample
     # ExtraSamples: 0 is a plain channel, 1 and 2 are alpha
     kinds = tuple(int(kind) for kind in page.extrasamples)
     if photometric == 3:
-        return _palette_conversion(path, page, channels)
+        return _palette_conversion(path, page, channels, fill)
+    if photometric == 5:
+        return _cmyk_conversion(path, page, channels, fill)
     scale = None
     if page.dtype == np.bool_:
         scale = 255
@@ -257,7 +286,7 @@ def conversion_of(path: str, page: Any, channels: int) -> Conversion:
             f"{path}: has several alpha samples, or alpha before other samples (ExtraSamples "
             f"{kinds}); save it with one alpha as the last sample"
         )
-    if alpha and (page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16)):
+    if alpha and page.dtype.kind in "iu" and bits not in (*range(1, 17), 32):
         raise SlideUnsupportedError(
             f"{path}: has alpha in {bits}-bit {page.dtype}, whose scale is unknown; save it in 8 "
             "or 16 bits, or without alpha"
@@ -268,15 +297,21 @@ def conversion_of(path: str, page: Any, channels: int) -> Conversion:
             f"{path}: has {bits}-bit {page.dtype} where 0 is white, with further samples or an "
             "unknown black; save it with black at 0"
         )
+    luma = photometric == 6 and int(page.compression) in _PLAIN
+    packed = page.dtype == np.uint16 and bits < 16
     return Conversion(
         scale=scale,
         invert=photometric == 0,
-        ycbcr=wavelet,
+        ycbcr=luma or wavelet,
+        luma=_numbers(path, page, 529, BT601) if luma else BT601,
+        reference=_numbers(path, page, 532, FULL_RANGE) if luma else FULL_RANGE,
         alpha=alpha,  # type: ignore[arg-type]
+        opaque=2**bits - 1 if alpha and packed else None,
+        fill=fill,
     )
 
 
-def _palette_conversion(path: str, page: Any, channels: int) -> Conversion:
+def _palette_conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
     """Return the conversion of palette indices to RGB; refuse incomplete palettes."""
     bits = page.bitspersample
     problem = None
@@ -292,4 +327,35 @@ def _palette_conversion(path: str, page: Any, channels: int) -> Conversion:
     table = table // 256 if table.max() > 255 else table  # some writers use 8-bit values
     full = np.zeros((2**bits, 3), np.uint8)
     full[: table.shape[1]] = table.T[: 2**bits]
-    return Conversion(palette=full.tobytes())
+    return Conversion(palette=full.tobytes(), fill=fill)
+
+
+def _cmyk_conversion(path: str, page: Any, channels: int, fill: float) -> Conversion:
+    """Return the conversion of CMYK to RGB; refuse other inks."""
+    bits = page.bitspersample
+    # InkSet 2 means other inks than cyan, magenta, yellow and black
+    inks = channels == 4 and not tuple(page.extrasamples) and page.tags.valueof(332, 1) == 1
+    if not inks or page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
+        raise SlideUnsupportedError(
+            f"{path}: has {channels} inks of {bits}-bit {page.dtype}, but only CMYK of 8 or 16 "
+            "bits without alpha is read; convert it to RGB"
+        )
+    return Conversion(cmyk=True, fill=fill)
+
+
+def _numbers(path: str, page: Any, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the fractions in a tag of coefficients for YCbCr."""
+    value = page.tags.valueof(code)
+    if value is None:
+        return default
+    if code == 529 and isinstance(value, tuple) and not all(value[1::2]):
+        return default  # libtiff takes the default for fractions of 0 too
+    with suppress(TypeError, ValueError, ZeroDivisionError):
+        found = tuple(top / bottom for top, bottom in zip(value[::2], value[1::2], strict=False))
+        positive = code != 529 or min(found) > 0
+        ascending = code != 532 or all(b > a for a, b in zip(found[::2], found[1::2], strict=True))
+        if len(found) == len(default) and positive and ascending:
+            return found
+    raise SlideFormatError(
+        f"{path}: tag {code} holds invalid coefficients ({value!r:.60}); convert it to RGB"
+    )

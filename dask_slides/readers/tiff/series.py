@@ -9,7 +9,9 @@ import numpy as np
 
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideUnsupportedError
 from dask_slides.readers.selection import (
+    ImageSelection,
     Plane,
+    examples_of_axes,
     image_index,
     unique_names,
 )
@@ -17,26 +19,31 @@ from dask_slides.readers.tiff.tags import ASSOCIATED_IMAGES, MASK
 
 
 def chosen_series(
-    path: str, all_series: list[Any], image: int | str | None
-) -> tuple[int, str, tuple[str, ...]]:
-    """Choose a series: return its index, its name, and all names if there are several.
+    path: str, all_series: list[Any], choice: ImageSelection
+) -> tuple[int, int | None, str, tuple[str, ...]]:
+    """Choose a series: return its index, the page if only one is read, its name, all names.
 
-    The default is the largest image that is not a label, a macro image or similar.
+    The default is the largest image that is not a label, a macro image or similar. Pages that are
+    stacked along an unnamed axis count as separate images, which `image` chooses.
     """
-    areas = {}
+    areas, images = {}, []
     for index, series in enumerate(all_series):
         sizes = dict(zip(series.axes, series.shape, strict=True))
         is_mask = int(series.keyframe.subfiletype) & MASK
-        if not is_mask and 0 not in series.shape and {"Y", "X"} <= set(sizes):
-            areas[index] = sizes["Y"] * sizes["X"]
+        if is_mask or 0 in series.shape or not {"Y", "X"} <= set(sizes):
+            continue
+        areas[index] = sizes["Y"] * sizes["X"]
+        other = [n for axis, n in zip(series.axes, series.shape, strict=True)
+                 if axis not in "YXSCZT" and n > 1]  # fmt: skip
+        is_separate = len(other) == 1 and choice.axes is None
+        images += [(index, page) for page in (range(other[0]) if is_separate else [None])]
     if not areas:
         raise SlideFormatError(f"{path}: the file holds no image; check the file")
-    images = list(areas)
-    names = unique_names([all_series[index].name for index in images])
-    number = image_index(path, names, image)
+    names = unique_names([all_series[index].name for index, _ in images])
+    number = image_index(path, names, choice.image)
     if number is None:
         slides = [
-            n for n, index in enumerate(images)
+            n for n, (index, _) in enumerate(images)
             if len(areas) == 1 or all_series[index].name.lower() not in ASSOCIATED_IMAGES
         ]  # fmt: skip
         if not slides:
@@ -44,8 +51,37 @@ def chosen_series(
                 f"{path}: holds {len(images)} images ({', '.join(names)}), none of which is "
                 "the slide itself; choose one with image="
             )
-        number = max(slides, key=lambda n: areas[images[n]])
-    return images[number], names[number], names if len(names) > 1 else ()
+        number = max(slides, key=lambda n: areas[images[n][0]])
+        if images[number][1] is not None:
+            of_it = [n for n, (index, _) in enumerate(images) if index == images[number][0]]
+            series = all_series[images[number][0]]
+            raise SlideUnsupportedError(
+                f"{path}: holds {len(of_it)} pages of one size along an unnamed axis; "
+                f"choose one with image={of_it[0]} to {of_it[-1]}, or name the axis: "
+                f"{examples_of_axes(series.axes, series.shape)}"
+            )
+    return (*images[number], names[number], names if len(names) > 1 else ())
+
+
+def series_of(tiff: Any, axes: str | None) -> list[Any]:
+    """Return the series of a file, joined to one stack if `axes` names an axis for it."""
+    found: list[Any] = tiff.series
+    kinds = {(one.kind, one.axes, one.shape, one.dtype) for one in found}
+    pages = [page for one in found for page in one.pages]
+    if len(kinds) != 1 or not 1 < len(found) == len(pages) or found[0].kind != "shaped":
+        return found
+    first = found[0]
+    if (
+        axes is None
+        or len(axes) != len(first.axes) + 1
+        or any(len(one.levels) > 1 for one in found)
+    ):
+        return found
+    import tifffile
+
+    # the pages were written one at a time, each as an image
+    shape = (len(pages), *first.shape)
+    return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
 
 
 def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ and all other layouts are read through tifffile's Zarr store.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from dask_slides.core.source import Level, Source, fill_holes
 from dask_slides.core.types import Array
 from dask_slides.errors import TileDecodeError
 from dask_slides.readers.codecs.colour import Conversion
+from dask_slides.readers.orientation import UPRIGHT, Orientation
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
@@ -47,6 +48,8 @@ class TiffSource(Source):
     read_widths: tuple[int, ...]
     """For each level, pixels along x to read at once; 0 means any number."""
     on_bad_tile: str = "raise"
+    orientation: Orientation = UPRIGHT
+    """How the stored image is turned upright; `levels` are those of the upright image."""
     nodata: int | float | None = None
     """The stored number that means no value."""
     mask: int | None = None
@@ -93,6 +96,9 @@ class TiffSource(Source):
             self.plane,
         )
 
+    def _upright(self, level: int, stored: Region) -> Region:
+        return self.orientation.upright(stored, self.levels[level].shape)
+
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
         return self.read_valid(level, region)[0]
@@ -100,49 +106,56 @@ class TiffSource(Source):
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the pixels of `region` of `level`, and which of them have a value."""
         file = self._open()
-        valid = np.ones((region.height, region.width), bool) if self.masked else None
+        stored = self.orientation.stored(region, self.levels[level].shape)
+        valid = np.ones((stored.height, stored.width), bool) if self.masked else None
         try:
             if file.masks_bad_tiles:
-                read = partial(self._pixels, file, level, region, valid)
+                read = partial(self._pixels, file, level, stored, valid)
                 status = file.tile_status(level)
-                pixels = status.read_masked(region, read, self.channels, self.fill)
+                pixels = status.read_masked(stored, read, self.channels, self.fill)
             else:
-                pixels = self._pixels(file, level, region, valid, region)
+                samples = file.array(level).read(stored)
+                pixels = self._converted(file, level, stored, samples, valid)
         except Exception as error:
             failure = decode_error(self.path, level, region, error)
         else:
-            return self._filled(file, level, region, pixels, valid)
-        raise self._with_tile(failure, level, [region])
+            return self._filled(file, level, stored, pixels, valid)
+        raise self._with_tile(failure, level, [stored])
 
     def _pixels(
         self, file: TiffFile, level: int, around: Region, valid: Array | None, part: Region
     ) -> Array:
         """Return the pixels of a part of `around`; clear `valid` where they have no value."""
-        samples = file.array(level).read(part)
         if valid is not None:
             valid = valid[part.slices(around.y, around.x)]
+        return self._converted(file, level, part, file.array(level).read(part), valid)
+
+    def _converted(
+        self, file: TiffFile, level: int, region: Region, samples: Array, valid: Array | None
+    ) -> Array:
+        """Convert stored `samples` to pixels; clear `valid` (h, w) where they have no value."""
         if valid is not None and self.nodata is not None:
             colours = samples[..., :-1] if self.conversion.alpha else samples
             valid &= ~is_nodata(colours, self.nodata)
         if valid is not None and self.mask is not None:
-            valid &= file.array(level, mask=True).read(part)[..., 0].astype(bool)
+            valid &= file.array(level, mask=True).read(region)[..., 0].astype(bool)
         return self.conversion(samples)
 
     def _filled(
-        self, file: TiffFile, level: int, region: Region, pixels: Array, valid: Array | None
+        self, file: TiffFile, level: int, stored: Region, pixels: Array, valid: Array | None
     ) -> tuple[Array, Array | None]:
-        """Write the fill where there is no value; return pixels and `valid`."""
+        """Write the fill where there is no value; return pixels and `valid` upright."""
         if self.conversion.mixes:  # no stored value is converted to the fill
-            fill_holes(self, file.tile_status(level).holes(region), region, pixels)
+            fill_holes(self, file.tile_status(level).holes(stored), stored, pixels)
         if valid is None or valid.all():
-            return pixels, None
+            return self.orientation.pixels(pixels), None
         if not pixels.flags.writeable:  # mapped from the file
             pixels = pixels.copy()
         np.copyto(pixels, self.fill, where=~valid[..., None])  # faster than indexing with a mask
-        return pixels, valid
+        return self.orientation.pixels(pixels), self.orientation.pixels(valid)
 
     def _with_tile(self, failure: Exception, level: int, regions: list[Region]) -> Exception:
-        """Return the error of the first tile of `regions` that cannot be decoded.
+        """Return the error of the first tile of stored `regions` that cannot be decoded.
 
         Other errors than TileDecodeError are returned as they are.
         """
@@ -153,21 +166,34 @@ class TiffSource(Source):
                     try:
                         file.array(level).read(tile)
                     except Exception as error:
-                        return decode_error(self.path, level, tile, error, offset)
+                        upright = self._upright(level, tile)
+                        return decode_error(self.path, level, upright, error, offset)
         return failure
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the parts of `region` of `level` whose tiles are absent or masked."""
         file = self._open()
         status = file.tile_status(level)
+        stored = self.orientation.stored(region, self.levels[level].shape)
         if file.masks_bad_tiles:
-            for tile in status.undecoded(region):
-                self.read(level, tile)
-        return status.holes(region)
+            for tile in status.undecoded(stored):
+                self.read(level, self._upright(level, tile))
+        found = status.holes(stored)
+        return (
+            found
+            if self.orientation == UPRIGHT
+            else tuple(self._upright_hole(level, hole) for hole in found)
+        )
+
+    def _upright_hole(self, level: int, hole: MissingRegion) -> MissingRegion:
+        at = self._upright(level, hole.tile.region)
+        tile = replace(hole.tile, y=at.y, x=at.x, height=at.height, width=at.width)
+        return MissingRegion(self._upright(level, hole.region), tile)
 
     def lacks(self, level: int, region: Region) -> bool:
         """Return whether all tiles of `region` of `level` are known to hold no pixels."""
-        return self._open().tile_status(level).all_missing(region)
+        stored = self.orientation.stored(region, self.levels[level].shape)
+        return self._open().tile_status(level).all_missing(stored)
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """Return the factors by which `level` can be read reduced."""

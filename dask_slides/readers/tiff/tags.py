@@ -30,7 +30,7 @@ MASK = 4
 ASSOCIATED_IMAGES = {"label", "macro", "map", "overview", "thumbnail"}
 """Names of images beside the slide itself, in lower case. A label may show a person's name."""
 
-_PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
+PHILIPS_SPACING = r'"DICOM_PIXEL_SPACING"[^>]*>\s*"([^"]*)"\s*"([^"]*)"'
 _VENTANA_SCAN = r'\bScanRes="([^"]*)"'
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}
 """Micrometres per ResolutionUnit: inch, centimetre, and tifffile's millimetre and micrometre."""
@@ -79,7 +79,7 @@ def is_mapped(level: Any) -> bool:
 
 def photometric_of(page: Any) -> int:
     """Return the photometric tag of a page; without one, it is RGB or grey where 0 is black."""
-    if 262 in page.tags:
+    if 262 in page.tags or page.compression in (2, 3, 4):  # in fax 0 is white
         return int(page.photometric)
     return 2 if page.samplesperpixel - len(page.extrasamples) == 3 else 1
 
@@ -146,7 +146,7 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
     if tiff.is_ome:
         return mpp_of_pixels(pixels_of(tiff, series))
     if tiff.is_philips and is_scan:
-        return _first_pair(_PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
+        return _first_pair(PHILIPS_SPACING, tiff.philips_metadata, 1000.0)  # millimetres
     if tiff.is_bif and is_scan:
         xmp = tiff.pages[0].tags.valueof(700, b"")
         text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)

@@ -24,6 +24,8 @@ LAYOUTS = {
     "uncompressed tiles": {"tile": (64, 64)},
     "strips": {"compression": "zlib", "rowsperstrip": 16},
     "planes": {"compression": "zlib", "tile": (64, 64), "planarconfig": "separate"},
+    "on its side": {"tile": (64, 96), "extratags": [(274, 3, 1, 6, True)]},
+    "mirrored": {"compression": "zlib", "tile": (64, 96), "extratags": [(274, 3, 1, 2, True)]},
 }
 
 

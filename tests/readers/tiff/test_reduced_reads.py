@@ -1,5 +1,7 @@
 """Pages read at 1/2, 1/4 and 1/8: near the means, and the same pixels for any region."""
 
+import os
+
 import numpy as np
 import oracle
 import pytest
@@ -13,6 +15,7 @@ import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs import headers, jpeg
+from dask_slides.readers.tiff import file as tiff_file
 from dask_slides.readers.tile_cache import TILE_CACHE, Reuse, TileCache
 
 JPEGS = {
@@ -178,6 +181,31 @@ def test_jpeg_whose_photometric_tag_is_wrong_is_decoded_fast(tmp_path):
     assert page_of(slide).decoder.simplejpeg() is not None
     image = picture("from rgb").astype(int)
     assert np.abs(slide.read(0, 0, *SHAPE) - image).mean() < 4
+
+
+def test_absent_tiles_are_the_fill(tmp_path):
+    path = written(tmp_path, "deflate", LOSSLESS).path
+    with tifffile.TiffFile(path, mode="r+b") as opened:
+        counts = opened.pages[0].tags["TileByteCounts"]
+        counts.overwrite((0, *counts.value[1:]))
+    found = whole(ds.open_slide(path), 4)
+    assert (found[:16, :24] == 255).all()
+    assert (found[:16, 24:48] != 255).any()
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_a_damaged_tile_raises(tmp_path, factor):
+    slide = written(tmp_path, "4:2:0", JPEGS)
+    page = page_of(slide)
+    start, count = page._page.dataoffsets[7], page._page.databytecounts[7]
+    stat = slide.source.identity
+    with open(slide.path, "r+b") as file:
+        file.seek(start + count // 2)
+        file.write(bytes(count - count // 2))
+    os.utime(slide.path, ns=(stat.mtime_ns, stat.mtime_ns))
+    with pytest.raises(ds.errors.TileDecodeError, match="tile 7 has no end"):
+        whole(slide, factor)
+    tiff_file.opened.cache_clear()
 
 
 def test_only_plain_tiled_pages_of_8_bits_have_reductions(tmp_path):

@@ -44,10 +44,12 @@ def pixels_of(path, **options):
 
 def composited(stored, fill, premultiplied=False):
     """Return the colour composited over `fill`, in floating point."""
-    top = float(np.iinfo(stored.dtype).max)
+    top = float(np.iinfo(stored.dtype).max) if stored.dtype.kind == "u" else 1.0
     colour, alpha = stored[..., :-1].astype(np.float64), stored[..., -1:] / top
     mixed = (colour if premultiplied else colour * alpha) + (1 - alpha) * fill
-    return np.minimum(np.rint(mixed), top).astype(stored.dtype)
+    if stored.dtype.kind == "u":
+        return np.minimum(np.rint(mixed), top).astype(stored.dtype)
+    return mixed.astype(stored.dtype)
 
 
 # ---------------------------------------------------------------- layouts
@@ -193,7 +195,7 @@ def test_dtypes(tmp_path, layout, dtype, channels):
     np.testing.assert_array_equal(found, stored)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
 @pytest.mark.parametrize("colours", [3, 1])
 @pytest.mark.parametrize("fill", [None, 0, 200])
@@ -202,8 +204,9 @@ def test_alpha_is_composited(tmp_path, dtype, kind, colours, fill):
     stored = noise(61, 47, colours + 1, dtype=dtype)
     stored[:20, :, -1] = 0  # hidden colour
     if kind == "assocalpha":
-        wide = stored[..., :-1].astype(np.float64) * stored[..., -1:] / np.iinfo(dtype).max
-        stored[..., :-1] = np.rint(wide)
+        top = 1 if dtype == "float32" else np.iinfo(dtype).max
+        wide = stored[..., :-1].astype(np.float64) * stored[..., -1:] / top
+        stored[..., :-1] = wide if dtype == "float32" else np.rint(wide)
     tifffile.imwrite(
         path,
         stored,
@@ -215,10 +218,13 @@ def test_alpha_is_composited(tmp_path, dtype, kind, colours, fill):
     )
     found = pixels_of(path) if fill is None else pixels_of(path, fill=fill)
     if fill is None:  # white for colours, 0 for grey
-        fill = 0 if colours == 1 else np.iinfo(dtype).max
+        fill = 0 if colours == 1 else 1.0 if dtype == "float32" else np.iinfo(dtype).max
     expected = composited(stored, fill, kind == "assocalpha")
     assert found.shape == (61, 47, colours)
-    np.testing.assert_array_equal(found, expected)
+    if dtype == "float32":
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("count", [4, 5])
@@ -369,6 +375,22 @@ def test_opening_and_planning_read_no_pixel(tmp_path):
     assert slide.shape == (1500, 1500, 3)
 
 
+@pytest.mark.parametrize("codec", ["zlib", "lzw", "jpeg2000", "webp", "zstd", "lzma"])
+def test_damaged_tiles_raise(tmp_path, codec):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(64, 64, 3), photometric="rgb", compression=codec, tile=(64, 64))
+    ((offset, count),) = segments(path)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\x01" * count)
+    with pytest.raises(ds.errors.TileDecodeError, match="rows 0 to 64") as error:
+        ds.open_slide(path).data.compute(scheduler="sync")
+    assert isinstance(error.value, OSError)
+    message = one_line(error)
+    copy = pickle.loads(pickle.dumps(error.value))
+    assert (type(copy), str(copy)) == (ds.errors.TileDecodeError, message)
+
+
 def test_a_huge_sparse_slide_opens_and_reads_the_fill(tmp_path):
     path = sparse_tiff(tmp_path / "a.tif")
     assert path.stat().st_size < 1_000_000
@@ -399,6 +421,26 @@ ABSENT = {
 def test_absent_tiles_show_the_fill(tmp_path, kind, fill):
     path = sparse_tiff(tmp_path / "a.tif", (70, 80), 32, compression="zlib", **ABSENT[kind].copy())
     assert np.unique(ds.open_slide(path, fill=fill).read(3, 5, 60, 70)).tolist() == [fill]
+
+
+def test_absent_tiles_among_others(tmp_path):
+    path = tmp_path / "a.tif"
+    ycc = noise(64, 96, 3)
+    tifffile.imwrite(
+        path,
+        ycc,
+        photometric="rgb",
+        tile=(32, 32),
+        compression="jpeg2000",
+        compressionargs={"reversible": True, "mct": False},
+    )
+    patch_tag(path, 259, 33003)
+    whole = pixels_of(path)
+    counts = [count for _, count in segments(path)]
+    patch_tag(path, 325, [0 if k == 4 else count for k, count in enumerate(counts)])
+    expected = whole.copy()
+    expected[32:64, 32:64] = 255
+    np.testing.assert_array_equal(pixels_of(path), expected)
 
 
 @pytest.mark.parametrize("code", [273, 279], ids=["offset 0", "byte count 0"])
@@ -432,6 +474,25 @@ def test_a_path_that_does_not_exist(tmp_path):
 
 def test_a_folder_without_a_store(tmp_path):
     refused(tmp_path, ds.errors.SlideFormatError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello\n",
+        b"II*\0",
+        b"MM\0*\0\0",
+        b"II+\0\x08\0",
+        b"II*\0\xff\xff\xff\x7f",
+        b"\xff\xd8",
+    ],
+    ids=repr,
+)
+def test_files_without_an_image(tmp_path, content):
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    refused(path, ds.errors.SlideFormatError, ValueError)
 
 
 @pytest.mark.parametrize(
@@ -594,9 +655,13 @@ def frames_of_tifffile(path):
                 stored = stored.astype(np.uint8) * 255
             if int(page.photometric) == 0:
                 stored = 255 - stored
+            if int(page.photometric) == 5:
+                light = 1 - stored / np.iinfo(stored.dtype).max
+                rgb = light[..., :3] * light[..., 3:] * np.iinfo(stored.dtype).max
+                stored = np.rint(rgb).astype(stored.dtype)
             kind = int(page.extrasamples[-1]) if page.extrasamples else 0
             if kind in (1, 2) and stored.ndim == 3:
-                white = np.iinfo(stored.dtype).max
+                white = 1.0 if stored.dtype.kind == "f" else np.iinfo(stored.dtype).max
                 stored = composited(stored, white, premultiplied=kind == 1)
             yield stored
 

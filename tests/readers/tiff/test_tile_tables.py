@@ -1,16 +1,25 @@
-"""Tables with more or fewer entries than tiles."""
+"""Tables with more or fewer entries than tiles, and lists of pages without an end."""
+
+import io
+import struct
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from rw_fixtures import noise, one_line
-from tiff_bytes import ROWS, pixels_of, tags_of, tiff
+from tiff_bytes import ROWS, tags_of, tiff
 
 import dask_slides as ds
 
 PIXELS = noise(40, 48, 3)
 SPARE = {"none": [], "one": [b"spare"], "several": [b"\0" * 600, b"", b"of no tile"] * 4}
+
+
+def pixels_of(path):
+    slide = ds.open_slide(path)
+    return slide.read(0, 0, *slide.shape[:2])
 
 
 def pieces_of(pixels, layout):
@@ -84,3 +93,72 @@ def test_too_few_entries_are_refused(tmp_path, layout, code):
     with pytest.raises(ds.errors.SlideFormatError, match=f"for {len(pieces)} tiles") as error:
         ds.open_slide(path)
     one_line(error)
+
+
+def directories(data):
+    """Return byte order, number format, and (offset, tags) of each directory."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    head, word = ("Q", "Q") if big else ("H", "I")
+    size = 20 if big else 12
+    at, found = struct.unpack_from(order + word, data, 8 if big else 4)[0], []
+    while at:
+        (count,) = struct.unpack_from(order + head, data, at)
+        end = at + struct.calcsize(head) + count * size
+        found.append((at, end))
+        (at,) = struct.unpack_from(order + word, data, end)
+    return order + word, found
+
+
+def ended(pages, **options):
+    """Return a file that ends with its last directory, and the size of its pointers."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, **options) as writer:
+        for page in pages:
+            writer.write(page, photometric="rgb", tile=(16, 16), metadata=None)
+    data = bytearray(stream.getvalue())
+    form, found = directories(data)
+    start, stop = found[-1]
+    data += bytes(-len(data) % 8)
+    before = found[-2][1] if len(found) > 1 else (8 if form[1] == "Q" else 4)
+    struct.pack_into(form, data, before, len(data))
+    return bytes(data + data[start:stop]), struct.calcsize(form)
+
+
+FORMS = {
+    "little": {"byteorder": "<"},
+    "big-endian": {"byteorder": ">"},
+    "BigTIFF": {"bigtiff": True},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_list_of_pages_may_end_with_the_file(tmp_path, form, count):
+    """The pointer to a next page is missing or cut short."""
+    pages = [noise(40, 48 + 16 * number, 3, seed=number) for number in range(count)]
+    data, pointer = ended(pages, **FORMS[form])
+    path = tmp_path / "a.tif"
+    for left in range(pointer + 1):
+        path.write_bytes(data + bytes(left))
+        np.testing.assert_array_equal(pixels_of(path), pages[-1])
+        assert len(ds.open_slide(path).images) == (count if count > 1 else 0)
+        if count > 1:
+            slide = ds.open_slide(path, image=0)
+            np.testing.assert_array_equal(slide.read(0, 0, 40, 48), pages[0])
+    np.testing.assert_array_equal(ds.open_slide(path).data.compute(scheduler="sync"), pages[-1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_list_of_pages_that_was_cut_is_refused(tmp_path, form, count):
+    pages = [noise(40, 48 + 16 * number, 3, seed=number) for number in range(count)]
+    data, pointer = ended(pages, **FORMS[form])
+    path = tmp_path / "a.tif"
+    parts = [data[:-less] for less in (1, 2, 11, 12, 20, 30)]
+    parts += [data + b"\x01" * left for left in range(1, pointer)]
+    for part in parts:
+        path.write_bytes(part)
+        with pytest.raises(ds.errors.SlideTruncatedError, match="directory") as error:
+            ds.open_slide(path)
+        one_line(error)

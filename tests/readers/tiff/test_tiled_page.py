@@ -118,3 +118,27 @@ def test_strips_of_one_row_are_fetched_together_and_decoded_without_a_store(tmp_
     assert len(fetched) == 1
     with tifffile.TiffFile(slide.path) as opened:
         assert fetched[0][1] - fetched[0][0] == sum(opened.pages[0].databytecounts[100:250])
+
+
+def test_an_absent_strip_is_the_fill_and_a_corrupt_one_is_named(tmp_path):
+    path = written(tmp_path, "deflate", LAYOUTS["strips"])
+    with tifffile.TiffFile(path) as opened:
+        page = opened.pages[0]
+        values, offset = list(page.databytecounts), page.dataoffsets[5]
+        pixels = page.asarray()
+    values[2] = 0
+    with tifffile.TiffFile(path, mode="r+") as opened:
+        opened.pages[0].tags["StripByteCounts"].overwrite(values)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"damaged")
+    slide = ds.open_slide(path)
+    pixels[32:48] = 255
+    assert np.array_equal(slide.read(0, 0, 80, 420), pixels[:80])
+    with pytest.raises(ds.errors.TileDecodeError, match=f"rows 80 to 96, .*, at byte {offset}"):
+        slide.read(0, 0, 300, 420)
+    masked = ds.open_slide(path, on_bad_tile="mask")
+    pixels[80:96] = 255
+    assert np.array_equal(masked.read(0, 0, 300, 420), pixels)
+    found = ds.check_slide(masked)
+    assert found.statuses == {"ok": 17, "absent": 1, "corrupt": 1}

@@ -58,7 +58,6 @@ def test_philips(tmp_path):
         macro = {"photometric": "rgb", "metadata": None, "description": "Macro"}
         writer.write(PIXELS[::2, ::2], **macro)
     assert_slide(path, "philips", (0.25, 0.5))
-    assert ds.open_slide(path, image="Macro").mpp is None  # the metadata describe only the scan
 
 
 def test_leica_scn(tmp_path):
