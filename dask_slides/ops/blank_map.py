@@ -29,6 +29,7 @@ from dask_slides.graph.tissue import (
     spans_of_grid,
 )
 from dask_slides.numerics.detectors import (
+    Contrast,
     Detector,
     StatisticsDetector,
     checked_detector,
@@ -166,12 +167,12 @@ class BlankMap(EqualByFields):
 
     @property
     def stats(self) -> CellStats:
-        """The statistics of the tiles; computed if the map is lazy."""
+        """The statistics of the tiles at level 0; computed if the map is lazy.
+
+        A map of a mask does not hold them: the whole slide is read each time you ask.
+        """
         if self.statistics is None:
-            raise SlideArgumentError(
-                f"{self.name}: this map holds a mask and no statistics of tiles; make it with a "
-                "detector of statistics, such as Contrast(0.05)"
-            )
+            return map_of_grid(self.slide, self.grid, Contrast()).stats
         return unpacked(np.asarray(self.compute().statistics), self.fields)
 
     @property

@@ -153,8 +153,6 @@ def test_a_detector_that_needs_missing_statistics_is_refused(tissue_tiff):
             found.with_detector(detector)
     with pytest.raises(ds.errors.SlideArgumentError, match="no statistics for Contrast"):
         ds.blank_map(tissue_tiff, tile_size=30).with_detector(CONTRAST)
-    with pytest.raises(ds.errors.SlideArgumentError, match="no statistics of tiles; make it with"):
-        _ = ds.blank_map(tissue_tiff, tile_size=30).stats
     with pytest.raises(ds.errors.SlideArgumentError, match="is not a detector"):
         found.with_detector(0.05)
     incomplete = ds.CellStats(*np.ones((3, 2, 2)))
@@ -222,3 +220,10 @@ def test_the_map_of_an_image_without_pixels_is_empty():
     found = ds.blank_map(empty).compute()
     assert found.blank.shape == (0, 0) and found.tissue_share == 0
     assert "0 x 0 tiles" in found._repr_html_()
+
+
+def test_a_map_of_a_mask_computes_statistics_on_request(tissue_tiff):
+    mask, statistics = (ds.blank_map(tissue_tiff, tile_size=30, detector=one).stats
+                        for one in (ds.Tissue(), CONTRAST))  # fmt: skip
+    for name in ("count", "total", "squares"):
+        assert np.array_equal(getattr(mask, name), getattr(statistics, name))
