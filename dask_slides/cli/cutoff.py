@@ -29,7 +29,7 @@ from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
-from dask_slides.ops.cutoff import cutoff_resize
+from dask_slides.ops.cutoff import CUT_PX, CUT_UM, cells_to_cut, cutoff_resize
 from dask_slides.ops.resize import level0_reduction, resize
 from dask_slides.ops.scale import check_not_enlarged, resize_arguments
 from dask_slides.plots.pictures import pixels_text
@@ -42,7 +42,7 @@ from dask_slides.writers.estimate import estimate_image
 @output_argument(".ome.zarr")
 @scale_options
 @ome_zarr_option
-@blank_map_options()
+@blank_map_options(micrometres=CUT_UM, pixels=CUT_PX)
 @blank_map_option
 @layout_option
 @enlarge_option
@@ -68,6 +68,7 @@ def command(
         check_not_enlarged(source, **scale)
     found = given_map(source, map_file, detector, tile_size)
     if found is None:
+        tile_size = cells_to_cut(source, tile_size, detector, layout)
         found = blank_map(source, tile_size=tile_size, detector=detector)
     found = found.with_min_tissue(min_tissue)
     check_output(out, common)

@@ -232,11 +232,16 @@ def given_map(
     return BlankMap.from_geojson(file, slide, tile_size=tile_size)
 
 
-def blank_map_options(prefix: str = "") -> Decorator:
-    """Add the tile size of a blank map, its share of tissue and the detector."""
+def blank_map_options(
+    prefix: str = "", micrometres: float = TILE_UM, pixels: int = TILE_PX
+) -> Decorator:
+    """Add the tile size of a blank map, its share of tissue and the detector.
+
+    The default tile size has `micrometres`, or `pixels` if the pixel size is not known.
+    """
+    usual = f"{micrometres:g} µm, or {pixels} px if the pixel size is not known"
     return add_options(
-        click.option(f"--{prefix}tile-size", type=int,
-                     show_default=f"{TILE_UM:g} µm, or {TILE_PX} px if the pixel size is not known",
+        click.option(f"--{prefix}tile-size", type=int, show_default=usual,
                      help="side of a tile in pixels of the slide"),
         click.option(f"--{prefix}min-tissue", type=click.FloatRange(0, 1), default=MIN_TISSUE,
                      help="a tile is blank if a smaller share of its area is tissue"),

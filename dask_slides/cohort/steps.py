@@ -24,7 +24,7 @@ from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.numerics.tissue_mask import edges_of_picture
 from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share, map_tile
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
-from dask_slides.ops.cutoff import check_compact, check_layout, cutoff_resize
+from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize
 from dask_slides.ops.overlays import picture_on_slide
 from dask_slides.ops.pack import TILE_SIZE, TilePack, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
@@ -242,7 +242,8 @@ class Cutoff(_Scaled):
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        found = maps.compute(self.tile_size, self.detector, self.min_tissue)
+        tile_size = cells_to_cut(slide, self.tile_size, self.detector, self.layout)
+        found = maps.compute(tile_size, self.detector, self.min_tissue)
         placed: dict[str, Any] = {name: getattr(self, name) for name in PLACED}
         cut = cutoff_resize(slide, **self.scale(slide), blank_map=found, **placed)
         height, width = cut.image.shape[:2]

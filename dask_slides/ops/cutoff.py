@@ -18,9 +18,9 @@ from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph.cut import CutSource
 from dask_slides.graph.islands import IslandsSource, lattice_step
-from dask_slides.numerics.detectors import Detector
+from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.island_layout import island_layout
-from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.overlays import plot_on_slide
@@ -29,6 +29,10 @@ from dask_slides.plots import pictures
 from dask_slides.readers.tile_status import fill_for
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide
 
+CUT_UM, CUT_PX = 16.0, 64
+"""Height of the rows that are cut off in µm, and in pixels if the pixel size is not known."""
+MOST_CELLS = 1024
+"""Rows or columns along the longest side, at most."""
 LAYOUTS = ("grid", "islands")
 """How `cutoff_resize` arranges what is left."""
 GUTTER = 4.0
@@ -194,6 +198,20 @@ class Cutoff:
         return pictures.facts_html(f"Cut-off of {self.image.name}", facts, picture)
 
 
+def cells_to_cut(slide: Slide, tile_size: Any, detector: Detector, layout: str) -> Any:
+    """Return the tile size of the blank map by which `slide` is cut; None for that of `blank_map`.
+
+    A mask can be measured in small cells, which cut off more than tiles do.
+    """
+    small = layout == "grid" and isinstance(checked_detector(detector), MaskDetector)
+    if tile_size is not None or not small:
+        return tile_size
+    own = slide.mpp_yx
+    sides = (CUT_PX, CUT_PX) if own is None else (CUT_UM / own[0], CUT_UM / own[1])
+    least = max(slide.shape[:2]) / MOST_CELLS
+    return tuple(max(1, math.ceil(max(side, least) / 8)) * 8 for side in sides)
+
+
 def cutoff_resize(
     slide: SlideLike,
     *,
@@ -223,7 +241,8 @@ def cutoff_resize(
         As in `resize`, applied to the cut image. Without a scale, the scale follows from the size
         of the whole slide.
     tile_size, detector
-        As in `blank_map`.
+        As in `blank_map`. By default the rows and columns of "grid" have 16 µm with a detector that
+        finds a mask, or 64 px if the pixel size is not known, and there are at most 1,024 of them.
     blank_map : BlankMap, optional
         A blank map of this slide, used instead of `detector`. Give `tile_size` to cut by tiles of
         another size than those of the map.
@@ -279,6 +298,7 @@ def cutoff_resize(
     output_shape(slide, downsample, mpp, max_size, shape)
     resized(slide, slide.shape[:2], kernel, gap)
     if blank_map is None:
+        tile_size = cells_to_cut(slide, tile_size, detector, layout)
         blank_map = make_blank_map(slide, tile_size=tile_size, detector=detector)
     elif not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(
