@@ -362,9 +362,12 @@ def _batches(arriving: Any) -> Iterator[list[Any]]:
 
 def _is_lost(client: Any, error: BaseException) -> bool:
     """Return whether `error` means that the cluster is lost or has no workers."""
+    from distributed.comm import CommClosedError
     from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-    if isinstance(error, CancelledError | NoValidWorkerError | NoWorkerError):
+    # CommClosedError: the connection broke before the client has noticed
+    lost = (CancelledError, CommClosedError, NoValidWorkerError, NoWorkerError)
+    if isinstance(error, lost):
         return True
     ours = isinstance(error, SlideError | KeyboardInterrupt | SystemExit)
     return client.status != "running" and not ours
