@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 import traceback
@@ -172,6 +173,16 @@ def _reductions(job: SlideJob, done: Mapping[str, Any]) -> list[int]:
     return reductions
 
 
+def _write_picture(path: str, data: bytes) -> None:
+    """Write a picture, and remove what a killed run left of it.
+
+    It comes before its store, because a slide whose store is there is not done again.
+    """
+    for left in glob.glob(f"{glob.escape(path)}.*.partial"):
+        os.unlink(left)
+    write_whole(path, data)
+
+
 def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     """Run a step and write its result; return its counts."""
     _check_run(job)
@@ -180,11 +191,15 @@ def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     obj, counts = step.build(job.slide, maps)
     recorded = attributes_to_record(job.parameters(step), counts)
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
-    picture = step.picture(obj, maps) if step.draws else None
+    drawn = picture_path(path) if step.draws else None
+    if drawn is not None:
+        _write_picture(drawn, pictures.png(step.picture(obj, maps)))
     try:
         step.write(obj, target)
     except ResumeError:  # the unfinished store has other parameters, so start again
         step.write(obj, replace(target, resume=False))
-    if picture is not None:
-        write_whole(picture_path(path), pictures.png(picture))
+    except BaseException:
+        if drawn is not None:
+            os.unlink(drawn)
+        raise
     return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}

@@ -141,7 +141,7 @@ def test_a_lost_scheduler_ends_the_run(tmp_path):
     ("number", "scheduler"), [(signal.SIGTERM, "threads"), (signal.SIGINT, "processes")]
 )
 def test_an_interrupted_run_continues(tmp_path, number, scheduler):
-    folder, job = work.slide_files(tmp_path / "s", 12), tmp_path / "job"
+    folder, job = work.slide_files(tmp_path / "s", 60), tmp_path / "job"
     process = command(folder, job, "--workers", 2, "--scheduler", scheduler)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
@@ -153,4 +153,4 @@ def test_an_interrupted_run_continues(tmp_path, number, scheduler):
     assert note == "dask-slides: note: run the same command again to continue"
     assert last.startswith(("dask-slides: interrupted", "dask-slides: terminated"))
     assert "Traceback" not in said
-    check_continued(folder, job, 12)
+    check_continued(folder, job, 60)
