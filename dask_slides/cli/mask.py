@@ -24,13 +24,13 @@ from dask_slides.cli.output import (
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
-from dask_slides.core.source import provenance
 from dask_slides.errors import OutputExistsError
 from dask_slides.graph.overview import overview_source
-from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
+from dask_slides.graph.stored_level import read_from
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
+from dask_slides.ops.geojson import write_geojson
 from dask_slides.writers.estimate import estimate_blank_map
 
 OUTLINES = (".geojson", ".geojson.gz")
@@ -91,8 +91,9 @@ def _check_file(out: str, common: CommonOptions) -> None:
 
 
 def _write_outlines(found: BlankMap, out: str, common: CommonOptions) -> None:
-    path = found.to_geojson(out, overwrite=common.overwrite)
-    count, share = len(found.polygons()), found.tissue_share
+    polygons = found.polygons()
+    path = write_geojson(polygons, out, overwrite=common.overwrite)
+    count, share = len(polygons), found.tissue_share
     facts = {"path": path, "outlines": count, "tissue_share": share}
     outlines = "outline" if count == 1 else "outlines"
     line = f"{out}: {count:,} {outlines}, {share:.1%} of the area is tissue"
@@ -107,9 +108,6 @@ def _plan(found: BlankMap) -> dict[str, Any]:
     plan: dict[str, Any] = {"read_from": "level 0", "mpp": mpp, "detector": repr(detector)}
     if isinstance(detector, MaskDetector):
         small = overview_source(slide.source, own, detector.mpp)
-        if isinstance(small, LevelSource | ReducedLevelSource):
-            plan["read_from"] = small.operation
-        else:
-            plan["read_from"] = provenance(small, "level 0")
+        plan["read_from"] = read_from(small)
         plan["min_tissue"] = found.min_tissue
     return plan

@@ -13,13 +13,14 @@ from dask_slides.core.source import (
     Source,
     gutters_of,
     gutters_of_parent,
+    provenance,
 )
 from dask_slides.core.types import Array
 
 
 @dataclass(frozen=True)
-class LevelSource(DerivedSource):
-    """The levels of `parent` from `number` on."""
+class _StoredLevel(DerivedSource):
+    """What `LevelSource` and `ReducedLevelSource` share: the pixels of the parent are passed on."""
 
     parent: Source
     number: int
@@ -28,6 +29,36 @@ class LevelSource(DerivedSource):
     def layer_name(self) -> str:
         """The name of the graph layer, "level"."""
         return "level"
+
+    @property
+    def placement(self) -> Placement:
+        """The placement on level 0 of the parent."""
+        whole, own = self.parent.levels[0].shape, self.levels[0].shape
+        return Placement((whole[0] / own[0], whole[1] / own[1]))
+
+    def gutters(self, rows: Array, columns: Array) -> Array | None:
+        """Return whether the centres of these pixels lie in gutters of the parent."""
+        return gutters_of_parent(self, rows, columns)
+
+    def working_bytes(self, level: int, region: Region) -> int:
+        """Return 0: the pixels of the parent are passed on."""
+        return 0
+
+    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
+        """Return the level and region of the parent that `region` covers."""
+        return self.window(level, region)
+
+
+def read_from(source: Source) -> str:
+    """Say what `source` reads: a stored level, or operations on level 0."""
+    if isinstance(source, _StoredLevel):
+        return source.operation
+    return provenance(source, "level 0")
+
+
+@dataclass(frozen=True)
+class LevelSource(_StoredLevel):
+    """The levels of `parent` from `number` on."""
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -43,12 +74,6 @@ class LevelSource(DerivedSource):
         """The operation, such as "level 1"."""
         return f"level {self.number}"
 
-    @property
-    def placement(self) -> Placement:
-        """The placement on level 0 of the parent."""
-        whole, own = self.parent.levels[0].shape, self.parent.levels[self.number].shape
-        return Placement((whole[0] / own[0], whole[1] / own[1]))
-
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level of the parent and `region`."""
         return self.number + level, region
@@ -60,10 +85,6 @@ class LevelSource(DerivedSource):
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Read `region`, and a mask of its pixels with a value."""
         return self.parent.read_valid(self.number + level, region)
-
-    def gutters(self, rows: Array, columns: Array) -> Array | None:
-        """Return whether the centres of these pixels lie in gutters of the parent."""
-        return gutters_of_parent(self, rows, columns)
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent."""
@@ -91,27 +112,12 @@ class LevelSource(DerivedSource):
         """Read `region` of the parent reduced by `factor`."""
         return self.parent.read_reduced(self.number + level, factor, region)
 
-    def working_bytes(self, level: int, region: Region) -> int:
-        """Return 0: the pixels of the parent are passed on."""
-        return 0
-
-    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return the level of the parent and `region`."""
-        return self.window(level, region)
-
 
 @dataclass(frozen=True)
-class ReducedLevelSource(DerivedSource):
+class ReducedLevelSource(_StoredLevel):
     """A level of `parent` that is reduced by `factor` while it is decoded."""
 
-    parent: Source
-    number: int
     factor: int
-
-    @property
-    def layer_name(self) -> str:
-        """The name of the graph layer, "level"."""
-        return "level"
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -125,12 +131,6 @@ class ReducedLevelSource(DerivedSource):
     def operation(self) -> str:
         """The operation, such as "level 1 decoded at 1/2"."""
         return f"level {self.number} decoded at 1/{self.factor}"
-
-    @property
-    def placement(self) -> Placement:
-        """The placement on level 0 of the parent."""
-        whole, own = self.parent.levels[0].shape, self.levels[0].shape
-        return Placement((whole[0] / own[0], whole[1] / own[1]))
 
     def window(self, level: int, region: Region) -> tuple[int, Region]:
         """Return the level of the parent, and what `region` covers of it."""
@@ -148,19 +148,7 @@ class ReducedLevelSource(DerivedSource):
             return self.read(level, region), None
         return self.read(level, region), ~between
 
-    def gutters(self, rows: Array, columns: Array) -> Array | None:
-        """Return whether the centres of these pixels lie in gutters of the parent."""
-        return gutters_of_parent(self, rows, columns)
-
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent, reduced."""
         found = self.parent.holes(*self.window(level, region))
         return missing_within(found, region, self.factor)
-
-    def working_bytes(self, level: int, region: Region) -> int:
-        """Return 0: the pixels of the parent are passed on."""
-        return 0
-
-    def largest_read(self, level: int, region: Region) -> tuple[int, Region]:
-        """Return the level of the parent, and what `region` covers of it."""
-        return self.window(level, region)

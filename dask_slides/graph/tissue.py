@@ -27,7 +27,7 @@ from dask_slides.numerics.tissue_mask import (
     MISSING,
     TISSUE,
     TissueMask,
-    edges_of_picture,
+    edges_of_mask,
     grid_areas,
 )
 
@@ -81,7 +81,7 @@ def found_in_picture(
     if valid is not None:
         kinds[~valid] = BLANK
         kinds[state == NOT_THERE] = MISSING
-    y_edges, x_edges = (edges_of_picture(n, m) for n, m in zip(shape, kinds.shape, strict=True))
+    y_edges, x_edges = edges_of_mask(shape, kinds.shape)
     return FoundTissue(TissueMask(kinds, y_edges, x_edges, grey_of(pixels)), fitted)
 
 

@@ -37,6 +37,11 @@ class TissueMask(EqualByFields):
     grey: Array | None = None
     """(rows, cols) uint8, the picture in which the tissue was found; None if there is none."""
 
+    @classmethod
+    def of(cls, tissue: NDArray[np.bool_], edges: tuple[Integers, Integers]) -> TissueMask:
+        """Return the mask of `tissue` (rows, cols), of which no pixel is missing."""
+        return cls(np.where(tissue, np.uint8(TISSUE), np.uint8(BLANK)), *edges)
+
     @cached_property
     def tissue(self) -> NDArray[np.bool_]:
         """(rows, cols) bool, True = tissue."""
@@ -110,6 +115,12 @@ class TissueMask(EqualByFields):
 def edges_of_picture(size: int, pixels: int) -> Integers:
     """Return the edges of `pixels` equal parts of `size`, in whole pixels."""
     return np.arange(pixels + 1, dtype=np.int64) * size // max(1, pixels)
+
+
+def edges_of_mask(shape: tuple[int, int], pixels: tuple[int, ...]) -> tuple[Integers, Integers]:
+    """Return the edges of a mask of `pixels` (rows, cols) that covers a slide of `shape`."""
+    y, x = (edges_of_picture(n, m) for n, m in zip(shape, pixels, strict=True))
+    return y, x
 
 
 def edges_of_grid(grid: TileGrid) -> tuple[Integers, Integers]:

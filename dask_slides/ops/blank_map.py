@@ -44,7 +44,7 @@ from dask_slides.numerics.tissue_mask import (
     TISSUE,
     TissueMask,
     edges_of_grid,
-    edges_of_picture,
+    edges_of_mask,
 )
 from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
 from dask_slides.ops.geojson import read_geojson, write_geojson
@@ -331,10 +331,9 @@ class BlankMap(EqualByFields):
         """
         tissue = ~checked_mask(blank, self.grid.shape, self.name)
         of_tiles = tissue.shape == self.shape
-        edges = edges_of_grid(self.grid) if of_tiles else _edges(self.grid.shape, tissue.shape)
-        changed = self.with_mask(
-            TissueMask(np.where(tissue, TISSUE, BLANK).astype(np.uint8), *edges)
-        )
+        shape = self.grid.shape
+        edges = edges_of_grid(self.grid) if of_tiles else edges_of_mask(shape, tissue.shape)
+        changed = self.with_mask(TissueMask.of(tissue, edges))
         return replace(changed, detector="given by the user")
 
     def with_tile_size(self, tile_size: int | Sequence[int]) -> BlankMap:
@@ -497,7 +496,7 @@ class BlankMap(EqualByFields):
         shape = overview_shape(size, found.mpp_yx, DEFAULT_DETECTOR.mpp)
         if isinstance(labels, LabelImage):
             shape = labels.values.shape
-        y_edges, x_edges = _edges(size, shape)
+        y_edges, x_edges = edges_of_mask(size, shape)
         tissue = labels.mask(y_edges, x_edges, name=name)
         return map_from_mask(found, tissue, tile, f"{type(labels).__name__} of the user")
 
@@ -565,10 +564,6 @@ def _decide_areas(areas: Array, min_tissue: float, what: str) -> Array:
     tissue, missing, pixels = np.moveaxis(areas, -1, 0)
     empty = (tissue < min_tissue * pixels) | (tissue == 0)
     return np.asarray(empty & ((missing == 0) == (what == "blank")))
-
-
-def _edges(shape: tuple[int, int], pixels: tuple[int, ...]) -> Any:
-    return (edges_of_picture(n, m) for n, m in zip(shape, pixels, strict=True))
 
 
 def checked_share(value: Any, name: str) -> float:
@@ -713,6 +708,5 @@ def map_from_mask(
     slide: Slide, mask: NDArray[np.bool_], tile: tuple[int, int], detector: str
 ) -> BlankMap:
     """Return the computed map of a mask (h, w) that covers the slide, True = tissue."""
-    kinds = np.where(mask, TISSUE, BLANK).astype(np.uint8)
     empty = BlankMap(TileGrid(slide.shape[:2], tile, tile), detector, slide)
-    return empty.with_mask(TissueMask(kinds, *_edges(slide.shape[:2], mask.shape)))
+    return empty.with_mask(TissueMask.of(mask, edges_of_mask(slide.shape[:2], mask.shape)))

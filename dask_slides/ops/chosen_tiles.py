@@ -13,6 +13,7 @@ from dask_slides.core.geometry import Region
 from dask_slides.core.grid import TileGrid
 from dask_slides.core.types import Array
 from dask_slides.graph.tile_statistics import statistics_at
+from dask_slides.graph.tissue import areas_of_cells
 from dask_slides.numerics.detectors import StatisticsDetector
 from dask_slides.numerics.tissue_mask import TissueMask, grid_areas
 from dask_slides.ops.blank_map import BlankMap, map_of_grid
@@ -33,6 +34,14 @@ class Candidates:
     skipped: int = 0
     """Number of tiles left out because pixels of the file are missing."""
     bad_tiles: tuple[BadTile, ...] = ()
+
+    @classmethod
+    def none(
+        cls, detector: Any, skipped: int = 0, bad_tiles: tuple[BadTile, ...] = ()
+    ) -> Candidates:
+        """Return no tiles."""
+        empty = np.empty(0)
+        return cls(np.empty((0, 2), np.int64), empty, empty, detector, skipped, bad_tiles)
 
     def at(self, chosen: Any) -> Candidates:
         """Return the tiles with these numbers, or of this mask."""
@@ -72,12 +81,9 @@ def tiles_by_map(
     """
     mask = found.mask
     rows, columns = (level0_spans(grid, slide, axis) for axis in (0, 1))
-    tissue = grid_areas(mask.tissue, mask, rows, columns)
-    area = np.multiply.outer(np.diff(rows)[:, 0], np.diff(columns)[:, 0])
+    tissue, missing, area = np.moveaxis(areas_of_cells(mask, rows, columns), -1, 0)
     enough = (tissue >= min_tissue * area) & (tissue > 0)
-    known = np.ones_like(enough)
-    if mask.missing is not None:
-        known = grid_areas(mask.missing, mask, rows, columns) == 0
+    known = missing == 0
     score = _score(mask, rows, columns, tissue)
     chosen = np.flatnonzero(enough & known)
     tiles = Candidates(
@@ -99,7 +105,7 @@ def level0_spans(grid: TileGrid, slide: Slide, axis: int) -> Integers:
     return np.asarray(np.rint(spans * factor), np.int64)
 
 
-def _score(mask: TissueMask, rows: Integers, columns: Integers, tissue: Integers) -> Array:
+def _score(mask: TissueMask, rows: Integers, columns: Integers, tissue: Array) -> Array:
     """Return the standard deviation of the grey values of the tissue in each tile."""
     if mask.grey is None:
         return tissue.astype(float)
@@ -114,7 +120,7 @@ def tissue_greys(mask: TissueMask) -> Integers:
     return np.where(mask.tissue, mask.grey, 0).astype(np.int64)
 
 
-def deviation(count: Integers, total: Integers, squares: Integers) -> Array:
+def deviation(count: Array, total: Integers, squares: Integers) -> Array:
     """Return the standard deviation for a count, a sum and a sum of squares."""
     count = np.maximum(count, 1)
     mean = total / count

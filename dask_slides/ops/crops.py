@@ -13,7 +13,7 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.tile_statistics import MIN_TASKS, reading_order, statistics_at
 from dask_slides.numerics.detectors import Detector, StatisticsDetector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
-from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_picture
+from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_mask
 from dask_slides.ops.blank_map import BlankMap, checked_share, map_of_grid
 from dask_slides.ops.chosen_tiles import Candidates, deviation, find_missing, tissue_greys
 from dask_slides.ops.pack import (
@@ -157,7 +157,7 @@ def _weighted(
     mask: TissueMask, weights: NDArray[np.float64]
 ) -> tuple[TissueMask, NDArray[np.float64]]:
     """Return `mask` with pixels that lie in one weight each, and the weights of its pixels."""
-    of_weights = [edges_of_picture(n, m) for n, m in zip(mask.shape, weights.shape, strict=True)]
+    of_weights = edges_of_mask(mask.shape, weights.shape)
     edges = [
         np.union1d(*both) for both in zip((mask.y_edges, mask.x_edges), of_weights, strict=True)
     ]
@@ -203,17 +203,13 @@ class _MaskCrops:
             missing -= int(np.count_nonzero(drawn.tissue_fraction >= min_tissue))
             if not missing:
                 break
-        seen = _joined(rounds) if rounds else self._empty()
+        seen = _joined(rounds) if rounds else Candidates.none(self._found.detector)
         good = seen.at(seen.tissue_fraction >= min_tissue)
         if missing and len(seen.yx):  # repeat the best ones
             best = seen.at(np.argsort(-seen.tissue_fraction, kind="stable")[: max(1, n // 4)])
             repeated = best.at(np.arange(missing) % len(best.yx))
             good = _joined([good, repeated])
         return good
-
-    def _empty(self) -> Candidates:
-        none = np.empty(0)
-        return Candidates(np.empty((0, 2), np.int64), none, none, self._found.detector)
 
     def _draw_round(self, rng: np.random.Generator, count: int) -> Candidates:
         """Return up to `count` crops of which no pixel is missing."""
@@ -297,9 +293,7 @@ def _draw_dense(image: Slide, found: BlankMap, rng: np.random.Generator, n: int)
     dense = np.argwhere(found.stats.whole & ~np.asarray(found.blank))
     skipped = int(np.count_nonzero(~found.stats.known))
     if not len(dense):
-        none = np.empty(0)
-        yx = np.empty((0, 2), np.int64)
-        return Candidates(yx, none, none, detector, skipped, found.bad_tiles)
+        return Candidates.none(detector, skipped, found.bad_tiles)
     cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
     is_blank = detector.fit(found.stats)  # the threshold of the slide, not of the crops
     corners, scores, missing = [], [], n

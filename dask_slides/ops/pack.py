@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import BadTile, bad_tiles_to_json
 from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair
-from dask_slides.core.source import provenance, root_of
+from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph.blocks import map_blocks
-from dask_slides.graph.stored_level import LevelSource
+from dask_slides.graph.stored_level import LevelSource, read_from
 from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan_tile_blocks
 from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
@@ -269,18 +269,11 @@ def pack_attributes(
         "source_shape": list(slide.shape),
         "mpp": image.mpp,
         "downsample": _factors(slide, image),
-        "read_from": _read_from(image),
+        "read_from": read_from(image.source),
         "tile_size": list(tile),
         "detector": detector if isinstance(detector, str) else repr(detector),
         "version": __version__,
     }
-
-
-def _read_from(image: Slide) -> str:
-    source = image.source
-    if isinstance(source, LevelSource):
-        return source.operation
-    return provenance(source, "level 0")
 
 
 def bad_attributes(skipped: int, bad_tiles: tuple[BadTile, ...]) -> dict[str, Any]:

@@ -47,21 +47,14 @@ def fractions(tissue, tile):
     return oracle.per_cell(tissue, tile, np.mean)
 
 
-def starts(size, tile, stride, edge):
-    """Return the starts of tiles along an axis, found one after the other."""
-    found = [at for at in range(0, size, stride) if at + tile <= size]
-    end = found[-1] + tile if found else 0
-    if edge != "drop" and end < size:
-        found.append(size - tile if edge == "shift" else (found[-1] + stride if found else 0))
-    return found
-
-
 def expected_tiles(tissue, image, tile, stride, edge, min_tissue):
     """Return (y, x, pixels of tissue, share) of the tiles that have enough tissue."""
     spans = []
     for axis in (0, 1):
         factor = tissue.shape[axis] / image[axis]
-        ends = [(s, s + tile[axis]) for s in starts(image[axis], tile[axis], stride[axis], edge)]
+        ends = [
+            (s, s + tile[axis]) for s in oracle.starts(image[axis], tile[axis], stride[axis], edge)
+        ]
         spans.append([(round(start * factor), round(stop * factor)) for start, stop in ends])
     found = []
     for y, stop_y in spans[0]:

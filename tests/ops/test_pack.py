@@ -14,20 +14,11 @@ ALL_TILES = ds.Contrast(0)
 tiles = st.tuples(st.integers(7, 40), st.integers(7, 40))
 
 
-def starts(size, tile, stride, edge):
-    """Return the starts of tiles along an axis, found one after the other."""
-    found = [at for at in range(0, size, stride) if at + tile <= size]
-    end = found[-1] + tile if found else 0
-    if edge != "drop" and end < size:
-        found.append(size - tile if edge == "shift" else (found[-1] + stride if found else 0))
-    return found
-
-
 def expected_pack(image, tile, stride, edge, ratio):
     """Return y, x and score of the tiles that are not blank, in order of position."""
     found = []
-    for y in starts(image.shape[0], tile[0], stride[0], edge):
-        for x in starts(image.shape[1], tile[1], stride[1], edge):
+    for y in oracle.starts(image.shape[0], tile[0], stride[0], edge):
+        for x in oracle.starts(image.shape[1], tile[1], stride[1], edge):
             part = image[y : y + tile[0], x : x + tile[1]]
             if part.std(dtype=np.float64) > ratio * part.mean(dtype=np.float64):
                 found.append((y, x, part.std(dtype=np.float64)))

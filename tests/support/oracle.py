@@ -183,3 +183,12 @@ def tiles_at(image, y, x, tile, fill=255):
         image, ((0, tile[0]), (0, tile[1]), (0, 0)), mode="constant", constant_values=fill
     )
     return np.stack([padded[a : a + tile[0], b : b + tile[1]] for a, b in zip(y, x, strict=True)])
+
+
+def starts(size, tile, stride, edge):
+    """Return the starts of tiles along an axis, found one after the other."""
+    found = [at for at in range(0, size, stride) if at + tile <= size]
+    end = found[-1] + tile if found else 0
+    if edge != "drop" and end < size:
+        found.append(size - tile if edge == "shift" else (found[-1] + stride if found else 0))
+    return found
