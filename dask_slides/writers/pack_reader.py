@@ -78,7 +78,8 @@ class PackReader:
         pieces = np.flatnonzero(np.diff(of_shard)) + 1
         for part in np.split(np.arange(len(numbers)), pieces):
             if len(part):
-                self._read_shard(int(of_shard[part[0]]), numbers[part], [out[i] for i in part])
+                tiles = [out[i] for i in part.tolist()]
+                self._read_shard(int(of_shard[part[0]]), numbers[part], tiles)
 
     def _read_shard(self, shard: int, numbers: NDArray[np.int64], out: list[Array]) -> None:
         try:
