@@ -31,6 +31,7 @@ from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
+from dask_slides.writers.export import export
 from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.verify import Verified, verify
 from dask_slides.writers.write import write
@@ -63,6 +64,7 @@ __all__ = [
     "blank_map",
     "check_slide",
     "cutoff_resize",
+    "export",
     "from_dask",
     "label_mask",
     "open_pack",

@@ -136,6 +136,7 @@ ARGUMENTS = {
     "random_crops": "slide n size seed=0 downsample=None mpp=None magnification=None "
     "min_tissue=0.5 detector=Tissue() blank_map=None weights=None",
     "write": "obj path overwrite=False resume=False",
+    "export": "obj path to=None",
     "open_pack": "path",
     "sample_slide": "path shape=(20480,20480)",
 }
@@ -156,7 +157,7 @@ def test_public_functions_have_these_arguments(name):
     found = [first.name, *(str(p.replace(annotation=p.empty)).replace(" ", "") for p in rest)]
     promised = ARGUMENTS[name].split()
     assert [one for one in found if one in promised] == promised
-    if name != "write":  # write(obj, path)
+    if name not in ("write", "export"):  # write(obj, path)
         assert {one.kind for one in rest} <= {inspect.Parameter.KEYWORD_ONLY}
 
 
