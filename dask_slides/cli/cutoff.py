@@ -13,9 +13,9 @@ from dask_slides.cli.options import (
     blank_map_options,
     enlarge_option,
     given_map,
+    image_argument,
     layout_option,
     ome_zarr_option,
-    output_argument,
     scale_options,
 )
 from dask_slides.cli.output import (
@@ -23,7 +23,7 @@ from dask_slides.cli.output import (
     plan_of_tiles,
     print_estimate,
     print_store,
-    write_output,
+    write_image,
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -39,7 +39,7 @@ from dask_slides.writers.estimate import estimate_image
 
 @click.command("cutoff")
 @slide_options
-@output_argument(".ome.zarr")
+@image_argument()
 @scale_options
 @ome_zarr_option
 @blank_map_options(micrometres=CUT_UM, pixels=CUT_PX)
@@ -58,9 +58,10 @@ def command(
     detector: Detector,
     layout: str,
     ome_zarr: str,
+    tiff: dict[str, Any],
     common: CommonOptions,
 ) -> None:
-    """Cut the blank parts off SLIDE, resize the rest and write it to OUT.ome.zarr."""
+    """Cut the blank parts off SLIDE, resize the rest, write it to OUT.ome.zarr or OUT.ome.tif."""
     source = slide.open()
     arguments = resize_arguments(source, **scale)
     largest = resize(source, **arguments)
@@ -80,7 +81,7 @@ def command(
     cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
         cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
-        path = write_output(cut, out, common, ome_zarr=ome_zarr)
+        path = write_image(cut, out, common, ome_zarr, tiff)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from dask_slides.core.grid import Edge
 from dask_slides.errors import SlideArgumentError, SlideError
@@ -26,6 +27,7 @@ from dask_slides.ops.blank_map import MIN_TISSUE, TILE_PX, TILE_UM, BlankMap
 from dask_slides.ops.cutoff import LAYOUTS
 from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
+from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
 from dask_slides.writers.store.arrays import VERSIONS
 
 Command = Callable[..., Any]
@@ -121,6 +123,56 @@ def output_argument(ending: str) -> Decorator:
     """Add the path of the Zarr store to write, usually with this `ending`."""
     check = output_path("a Zarr store", (".zarr",), ending)
     return click.argument("out", metavar="OUT", callback=check)
+
+
+def is_tiff(out: str) -> bool:
+    """Return whether the name of an output is that of an OME-TIFF."""
+    return out.lower().endswith(SUFFIXES)
+
+
+_tiff_options = add_options(
+    click.option("--codec", type=click.Choice(CODECS),
+                 show_default="jpeg for 8-bit RGB, else deflate", help="of an OME-TIFF"),
+    click.option("--quality", type=click.IntRange(1, 100), show_default=str(QUALITY),
+                 help="of JPEG in an OME-TIFF"),
+    click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
+                 help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for OpenSlide"),
+)  # fmt: skip
+
+
+def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
+    """Add the path of an image to write, a Zarr store or an OME-TIFF, and the options of TIFF.
+
+    These are passed to the command as the dictionary `tiff`. `endings` are those of other outputs,
+    about which the message for a wrong name says `more`.
+    """
+    more = f", or the ending {SUFFIXES[0]} for an OME-TIFF{more}"
+    check = output_path("a Zarr store", (".zarr", *SUFFIXES, *endings), ".ome.zarr", more)
+
+    def add(command: Command) -> Command:
+        @wraps(command)
+        def run(**kwargs: Any) -> Any:
+            given = {name: kwargs.pop(name) for name in ("codec", "quality", "pyramid")}
+            tiff = {name: value for name, value in given.items() if value is not None}
+            _check_tiff_options(kwargs["out"], tiff)
+            return command(tiff=tiff, **kwargs)
+
+        return click.argument("out", metavar="OUT", callback=check)(_tiff_options(run))
+
+    return add
+
+
+def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
+    """Refuse options of TIFF for another output, and the version of OME-Zarr for a TIFF."""
+    source = click.get_current_context().get_parameter_source("ome_zarr")
+    if is_tiff(out):
+        if source is not ParameterSource.DEFAULT:
+            raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint="--ome-zarr")
+    elif tiff:
+        raise click.BadParameter(
+            f"is for an OME-TIFF; end the name of the output with {SUFFIXES[0]}",
+            param_hint=f"--{next(iter(tiff))}",
+        )
 
 
 def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) -> float | None:

@@ -72,7 +72,7 @@ def write_blank_map(
     # a single small array: there is nothing to resume
     with transaction(replace(target, resume=False), key, bytes_of_map(blank_map)) as unfinished:
         blank_map = _computed(blank_map, progress)
-        kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
+        kinds = kinds_of(blank_map)
         group = unfinished.create(2 if version == "0.4" else 3)
         label = _write_arrays(group, kinds, version)
         write_grid(group, blank_map)
@@ -84,6 +84,12 @@ def write_blank_map(
         attributes |= own_attributes("blank map", source=blank_map.name, **facts)
         unfinished.finish("0", {}, attributes)
     return target.absolute
+
+
+def kinds_of(blank_map: BlankMap) -> Array:
+    """Return the kind of each cell of a computed map, an index into `SHADES`."""
+    kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
+    return np.asarray(kinds, np.uint8)
 
 
 def _computed(blank_map: BlankMap, progress: Progress | None) -> BlankMap:

@@ -87,6 +87,7 @@ def plan_image(
     largest: int = LARGEST_SHARD,
     span: int = 0,
     aim: int = TASK_SIDE,
+    chunk: int | None = None,
 ) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
@@ -104,13 +105,15 @@ def plan_image(
     aim
         Side of the area that a task should read, in pixels of the file. A task reads several
         blocks, one after another, to reach it.
+    chunk
+        Side of a chunk; None chooses 256 or 512.
     """
     longest = max(shape)
     count = 1
     while halved(longest, count) >= SMALLEST_LEVEL:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    chunk, side = _first_sides(shape, min(largest, TASK_SIDE / input_ratio), largest)
+    chunk, side = _first_sides(shape, min(largest, TASK_SIDE / input_ratio), largest, chunk)
     blocks_per_read = max(1, min(-(-span // side), largest**2 // side**2))
     aim = int(aim / input_ratio)
     stages: list[Stage] = []
@@ -133,10 +136,12 @@ def plan_image(
     )
 
 
-def _first_sides(shape: tuple[int, int], target: float, largest: int) -> tuple[int, int]:
+def _first_sides(
+    shape: tuple[int, int], target: float, largest: int, chunk: int | None
+) -> tuple[int, int]:
     """Return the sides of a chunk and of a block of the first stage, the latter near `target`."""
     # tasks that shrink the image a lot write small blocks, so they read no more than others
-    chunk = 256 if max(shape) <= 4096 or target < 2 * 512 else 512
+    chunk = chunk or (256 if max(shape) <= 4096 or target < 2 * 512 else 512)
     side = 2 * chunk
     while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:
         side *= 2

@@ -31,8 +31,10 @@ from dask_slides.writers.labels import TissueLabel, tissue_label
 from dask_slides.writers.pyramid import (
     LABEL,
     SUMS,
+    PutPixels,
     StoredSums,
     WriteBlock,
+    put_shards_of,
     stage_array,
     stage_task,
 )
@@ -56,6 +58,8 @@ class ImageJob:
     """The blank map that is stored beside the image."""
     facts: Mapping[str, Any]
     """Attributes of dask_slides: the kind and the source of the store."""
+    put: PutPixels = put_shards_of
+    """Writes the pixels of the levels."""
 
     def key(self) -> dict[str, Any]:
         """Return the facts that must be equal to resume an unfinished store."""
@@ -84,21 +88,21 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_that_fits(slide: Slide) -> ImagePlan:
+def plan_that_fits(slide: Slide, chunk: int | None = None) -> ImagePlan:
     """Return the plan with the largest shards whose tasks fit into the memory of a thread.
 
     If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
-    never the pixels.
+    never the pixels. `chunk` is the side of a chunk; None chooses it.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
-    plan = plan_image(shape, ratio, span=span, aim=aim)
+    plan = plan_image(shape, ratio, span=span, aim=aim, chunk=chunk)
     available = memory_per_thread(task_bytes_of_image(plan, slide))
     while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
-        if side < SMALLEST_SHARD:
+        if side < max(SMALLEST_SHARD, 2 * (chunk or 0)):
             break
-        plan = plan_image(shape, ratio, side, span, aim)
+        plan = plan_image(shape, ratio, side, span, aim, chunk)
     return plan
 
 
@@ -118,7 +122,7 @@ def write_slide(
         layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
         factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
         label = tissue_label(blank_map, layout, factors)
-    return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
+    return _write_store(image_job(slide, version, label, blank_map, facts), target, progress)
 
 
 def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
@@ -129,16 +133,17 @@ def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress |
     facts = {"kind": "cutoff", "source": cut.image.name, **cut.mapping.to_json()}
     label = tissue_label(cut.blank_map, cut.layout, cut.factors)
     return _write_store(
-        _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
+        image_job(cut.image, version, label, cut.blank_map, facts), target, progress
     )
 
 
-def _image_job(
+def image_job(
     slide: Slide,
     version: str,
     label: TissueLabel | None,
     blank_map: BlankMap | None,
     facts: Mapping[str, Any],
+    chunk: int | None = None,
 ) -> ImageJob:
     """Return the job with its plan; raise if there is no image or no memory for a task."""
     if 0 in slide.shape[:2]:
@@ -146,7 +151,7 @@ def _image_job(
             f"{slide.name}: every tile is blank, so there is no image to write; "
             "use another detector, or write the blank map"
         )
-    plan = plan_that_fits(slide)
+    plan = plan_that_fits(slide, chunk)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
     return ImageJob(slide, version, plan, label, blank_map, facts)
 
@@ -157,7 +162,7 @@ def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> st
     with transaction(target, job.key(), bytes_of_image(plan, slide)) as unfinished:
         _create(unfinished, job)
         store = unfinished.path
-        _compute_stages(job, unfinished.journal, progress)
+        compute_stages(job, unfinished.journal, progress)
         if len(plan.stages) > 1:
             unfinished.location.remove_folder(SUMS)
         names = [str(number) for number in range(len(plan.levels))]
@@ -174,7 +179,7 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
         "multiscales": _multiscales(job, job.slide.name, "cyx"),
         "omero": ome_metadata.omero(job.slide.channels, job.slide.dtype),
     }
-    facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
+    facts = {**job.facts, **damage_facts(journal, job.blank_map), **nodata_facts(job.slide.source)}
     return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
 
 
@@ -183,7 +188,7 @@ def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
     return ome_metadata.multiscales(name, axes, placement_of(slide.source), slide.mpp_yx, count)
 
 
-def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
+def damage_facts(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
     """Return the bad tiles and the regions that show the fill for them; empty without any."""
     missing, tiles = journal.holes()
     if blank_map is not None:
@@ -193,7 +198,7 @@ def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
     return {"bad_tiles": bad_tiles_to_json(tiles), "holes": missing_to_json(missing)}
 
 
-def _nodata(source: Source) -> dict[str, str]:
+def nodata_facts(source: Source) -> dict[str, str]:
     """Return the nodata value as text, as JSON cannot hold every number; empty without one."""
     root = root_of(source)
     nodata = getattr(root, "nodata", None)
@@ -211,7 +216,7 @@ def _create(unfinished: Transaction, job: ImageJob) -> None:
         shape = (slide.shape[2], *level.shape)
         create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
     if len(job.plan.stages) > 1:
-        _create_sums(group, job)
+        create_sums(group, job)
     if job.label is not None:
         _create_label(group, job, job.label)
     if job.blank_map is not None:
@@ -219,7 +224,8 @@ def _create(unfinished: Transaction, job: ImageJob) -> None:
     unfinished.ready()
 
 
-def _create_sums(group: Any, job: ImageJob) -> None:
+def create_sums(group: Any, job: ImageJob) -> None:
+    """Create the arrays of the sums that each stage leaves for the next one."""
     sums = group.create_group(SUMS)
     slide = job.slide
     for stage in job.plan.stages[:-1]:
@@ -243,12 +249,13 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
     tissue.attrs.update(ome_metadata.attributes(job.version, parts))
 
 
-def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
+def compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
     """Compute the stages one after another; each reads the sums of the previous one."""
     done, plan = 0, job.plan
     for stage in plan.stages:
         source = _stage_source(job, stage, journal)
-        task = stage_task(plan, stage, source, journal.location.path, job.label, job.slide.dtype)
+        store, dtype = journal.location.path, job.slide.dtype
+        task = stage_task(plan, stage, source, store, job.label, dtype, job.put)
         blocks = stage_array(task, source)
         report = None if progress is None else _progress_of_stage(progress, done, plan.tasks)
         written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))

@@ -46,6 +46,8 @@ _HERE = "dask_slides.writers.exports"
 EXPORTS = (
     Exporter("csv", ("TilePack",), f"{_HERE}.tables:export_csv",
              "table of tiles, one row each", (".csv",)),
+    Exporter("ome-tiff", ("Slide", "Cutoff", "BlankMap"), f"{_HERE}.ome_tiff:export_ome_tiff",
+             "OME-TIFF with a pyramid, or levels as pages", (".ome.tif", ".ome.tiff")),
 )  # fmt: skip
 
 
