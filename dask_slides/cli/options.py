@@ -146,7 +146,7 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
     These are passed to the command as the dictionary `tiff`. `endings` are those of other outputs,
     about which the message for a wrong name says `more`.
     """
-    more = f", or the ending {SUFFIXES[0]} for an OME-TIFF{more}"
+    more = f", or the ending {more}{SUFFIXES[0]} for an OME-TIFF"
     check = output_path("a Zarr store", (".zarr", *SUFFIXES, *endings), ".ome.zarr", more)
 
     def add(command: Command) -> Command:

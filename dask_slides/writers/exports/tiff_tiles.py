@@ -51,7 +51,7 @@ class TileCodec:
             little = imagecodecs.delta_encode(little, axis=1)
         if self.name == "zstd":
             return bytes(imagecodecs.zstd_encode(little.tobytes(), level=ZSTD_LEVEL))
-        return bytes(imagecodecs.zlib_encode(little.tobytes(), level=DEFLATE_LEVEL))
+        return bytes(imagecodecs.deflate_encode(little.tobytes(), level=DEFLATE_LEVEL))
 
 
 @dataclass(frozen=True)
