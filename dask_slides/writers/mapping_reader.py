@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dask_slides.core.layout import CutoffMapping, mapping_from_json
 from dask_slides.errors import SlideFormatError
 from dask_slides.readers.remote.object_store import open_group
+from dask_slides.writers.exports.ome_tiff import facts_of_tiff
 from dask_slides.writers.store.attributes import absolute_path, read_own_attributes
 
 
@@ -16,7 +18,7 @@ def open_mapping(path: Any) -> CutoffMapping:
     Parameters
     ----------
     path : str or path
-        A store that `write` made of a Cutoff, or its address.
+        A store that `write` made of a Cutoff, or its address; or the OME-TIFF of `export`.
 
     Returns
     -------
@@ -29,11 +31,15 @@ def open_mapping(path: Any) -> CutoffMapping:
         The store is not a cut-off, or its attributes are damaged.
     """
     address = absolute_path(path)
-    facts = read_own_attributes(address)
+    facts: Mapping[str, Any] | None
+    if address.lower().endswith((".tif", ".tiff")):
+        facts, size = facts_of_tiff(address)
+    else:
+        facts, size = read_own_attributes(address), None
     if facts is None or facts.get("kind") != "cutoff":
         raise SlideFormatError(f"{address}: not a cut-off; give a store written from a Cutoff")
     try:
-        height, width = open_group(address)["0"].shape[-2:]
+        height, width = size or open_group(address)["0"].shape[-2:]
         return mapping_from_json(facts, (int(height), int(width)))
     except (KeyError, TypeError, ValueError) as error:
         raise SlideFormatError(

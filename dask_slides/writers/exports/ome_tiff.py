@@ -131,16 +131,14 @@ def export_ome_tiff(
     OutputExistsError, OutputBusyError, OutputFullError, OutputDeniedError, ResumeError
         As of `write`.
     """
-    if is_remote(path):
-        raise SlideArgumentError(f"{path}: a TIFF is written to a folder of a disk; give its path")
-    target = Target(path, overwrite, resume)
+    final, target = _file_at(path), Target(path, overwrite, resume)
     slide, blank_map, facts = _image_of(obj)
     rgb = _is_rgb(slide)
     if codec is None:
         fits = rgb and slide.dtype == np.uint8
         codec = "jpeg" if fits else "deflate"
     options = TiffOptions(codec, quality, subsampling, pyramid, tile)
-    _check_options(options, slide, rgb, target.absolute)
+    _check_options(options, slide, rgb, final.path)
     job = image_job(slide, "0.5", None, blank_map, facts, tile)
     put = PutTiles(
         TileCodec(codec, quality, subsampling, codec != "jpeg" and slide.dtype.kind in "ui"),
@@ -148,7 +146,8 @@ def export_ome_tiff(
         tuple(level.shard for level in job.plan.levels),
         planar=not rgb,
     )
-    return _write(replace(job, put=put), put, options, target)
+    _write(replace(job, put=put), put, options, target, final)
+    return final.path
 
 
 def _image_of(obj: Slide | Cutoff | BlankMap) -> tuple[Slide, BlankMap | None, dict[str, Any]]:
@@ -194,17 +193,18 @@ def _check_options(options: TiffOptions, slide: Slide, rgb: bool, path: str) -> 
         raise SlideArgumentError(f"{path}: {wrong}")
 
 
-def _write(job: ImageJob, put: PutTiles, options: TiffOptions, target: Target) -> str:
-    """Write the file, all of it or nothing; return its path."""
+def _write(
+    job: ImageJob, put: PutTiles, options: TiffOptions, target: Target, final: SingleFile
+) -> None:
+    """Write the file, all of it or nothing."""
     key = job.key() | facts_of(options, "tiff") | {"kind": "tiff"}
     nbytes = bytes_of_image(job.plan, job.slide)
-    with transaction(target, key, nbytes, SingleFile(target.absolute)) as unfinished:
+    with transaction(target, key, nbytes, final) as unfinished:
         if len(job.plan.stages) > 1:
             create_sums(unfinished.create(3), job)
             unfinished.ready()
         compute_stages(job, unfinished.journal, None)
         _assemble(unfinished, job, put, options)
-    return target.absolute
 
 
 def _assemble(unfinished: Transaction, job: ImageJob, put: PutTiles, options: TiffOptions) -> None:
@@ -277,23 +277,44 @@ def _place(
     return first
 
 
-def check_tiff(path: str, overwrite: bool) -> None:
+def check_tiff(path: Any, overwrite: bool) -> None:
     """Raise unless a TIFF can be written at `path`. Nothing is changed there."""
-    check_location(SingleFile(os.path.abspath(path)), overwrite)
+    check_location(_file_at(path), overwrite)
 
 
-def bad_tiles_in_tiff(path: str) -> tuple[BadTile, ...]:
-    """Return the bad tiles that the TIFF at `path`, which dask_slides wrote, lists.
+def _file_at(path: Any) -> SingleFile:
+    """Return the location of the file; raise SlideArgumentError for an address."""
+    if is_remote(os.fspath(path)):
+        raise SlideArgumentError(f"{path}: a TIFF is written to a folder of a disk; give its path")
+    return SingleFile(os.path.abspath(path))
 
-    Raises SlideFormatError if the list cannot be read.
+
+def facts_of_tiff(path: str) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Return the facts that dask_slides wrote into the TIFF at `path`, and height and width.
+
+    Raises SlideFormatError if there are none.
     """
     from tifffile import TiffFile
 
     try:
         with TiffFile(path) as tiff:
-            facts = facts_in(tiff.pages[0].description)
-        return tuple(bad_tile_from_json(row) for row in facts.get("bad_tiles", ()))
-    except (ValueError, KeyError, TypeError, SyntaxError, StopIteration) as error:
+            page = tiff.pages[0]
+            return facts_in(page.description), (page.imagelength, page.imagewidth)
+    except (ValueError, KeyError, TypeError, SyntaxError, StopIteration, OSError) as error:
         raise SlideFormatError(
-            f"{path}: its list of bad tiles cannot be read ({error!r}); write it again"
+            f"{path}: is no TIFF of dask_slides, or its facts cannot be read ({error!r})"
+        ) from error
+
+
+def bad_tiles_in_tiff(path: str) -> tuple[BadTile, ...]:
+    """Return the bad tiles that the TIFF at `path` lists, which dask_slides wrote.
+
+    Raises SlideFormatError if the list cannot be read.
+    """
+    facts, _ = facts_of_tiff(path)
+    try:
+        return tuple(bad_tile_from_json(row) for row in facts.get("bad_tiles", ()))
+    except TypeError as error:
+        raise SlideFormatError(
+            f"{path}: its list of bad tiles cannot be read ({error}); write it again"
         ) from error

@@ -29,6 +29,7 @@ from dask_slides.errors import (
 )
 from dask_slides.writers.exports import ome_tiff
 from dask_slides.writers.image_plan import plan_image
+from dask_slides.writers.mapping_reader import open_mapping
 
 pytestmark = pytest.mark.usefixtures("sync")
 
@@ -78,12 +79,17 @@ def test_all_levels_equal_those_of_the_zarr_store(tmp_path, name, codec):
     assert sorted(os.listdir(tmp_path)) == ["a.ome.tif", "a.ome.zarr"]
 
 
-def test_levels_are_the_means_of_the_image(tmp_path):
-    image = noise(1030, 777, 3)
-    path = ds.export(ds.from_dask(image), tmp_path / "a.ome.tif", codec="zstd", tile=128)
-    expected = [image, *area_pyramid(image, 2)]
-    for found, level in zip(levels_in_tifffile(path), expected, strict=True):
-        np.testing.assert_array_equal(found, level)
+@pytest.mark.parametrize("tile", [128, 512, 1024])
+@pytest.mark.parametrize("shape", [(1030, 777), (90, 4500)])
+def test_levels_are_the_means_of_the_image(tmp_path, shape, tile):
+    image = noise(*shape, 3)
+    path = ds.export(ds.from_dask(image), tmp_path / "a.ome.tif", codec="zstd", tile=tile)
+    found = levels_in_tifffile(path)
+    assert min(max(level.shape) for level in found) >= 256 > max(shape) / 2 ** len(found)
+    for one, level in zip(found, [image, *area_pyramid(image, len(found) - 1)], strict=True):
+        np.testing.assert_array_equal(one, level)
+    with tifffile.TiffFile(path) as tiff:
+        assert {level.keyframe.tile for level in tiff.series[0].levels} == {(tile, tile)}
 
 
 @pytest.mark.parametrize("codec", ["zstd", "deflate", "jpeg"])
@@ -275,6 +281,7 @@ def test_cutoffs_and_blank_maps(tmp_path, tissue, tissue_tiff):
     found = levels_in_tifffile(path)[0]
     np.testing.assert_array_equal(found, np.asarray(cut.image.data))
     assert found.shape[0] < tissue.shape[0]
+    assert open_mapping(path) == cut.mapping
     path = ds.export(blank, tmp_path / "m.ome.tif")
     cells = np.asarray(blank.compute().blank)
     assert not cells.all() and cells.any()
