@@ -46,6 +46,12 @@ _HERE = "dask_slides.writers.exports"
 EXPORTS = (
     Exporter("csv", ("TilePack",), f"{_HERE}.tables:export_csv",
              "table of tiles, one row each", (".csv",)),
+    Exporter("jpeg", ("TilePack",), f"{_HERE}.image_tiles:export_jpeg",
+             "folder of JPEG tiles whose names carry the coordinates"),
+    Exporter("png", ("TilePack",), f"{_HERE}.image_tiles:export_png",
+             "folder of PNG tiles whose names carry the coordinates"),
+    Exporter("webdataset", ("TilePack",), f"{_HERE}.webdataset:export_webdataset",
+             "tar shards of tiles for WebDataset", (".tar",)),
 )  # fmt: skip
 
 
