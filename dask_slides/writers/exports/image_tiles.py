@@ -31,7 +31,7 @@ class _WriteImages:
 
     def __call__(self, start: int, tiles: Array) -> None:
         for number, tile in enumerate(tiles, start):
-            with open(os.path.join(self.folder, self.file(number)), "xb") as file:
+            with open(os.path.join(self.folder, self.file(number)), "wb") as file:
                 file.write(self.encode(tile))
 
     def file(self, number: int) -> str:

@@ -46,6 +46,8 @@ _HERE = "dask_slides.writers.exports"
 EXPORTS = (
     Exporter("csv", ("TilePack",), f"{_HERE}.tables:export_csv",
              "table of tiles, one row each", (".csv",)),
+    Exporter("deepzoom", ("Slide", "Cutoff"), f"{_HERE}.deepzoom:export_deepzoom",
+             "Deep Zoom image for viewers such as OpenSeadragon", (".dzi",)),
     Exporter("jpeg", ("TilePack",), f"{_HERE}.image_tiles:export_jpeg",
              "folder of JPEG tiles whose names carry the coordinates"),
     Exporter("png", ("TilePack",), f"{_HERE}.image_tiles:export_png",

@@ -96,7 +96,7 @@ class _WriteSegments:
         stop = start + len(tiles)
         for shard in range(start // step, -(-stop // step)):
             first, last = max(start, shard * step), min(stop, (shard + 1) * step)
-            with open(os.path.join(self.folder, _segment(shard, first)), "xb") as file:
+            with open(os.path.join(self.folder, _segment(shard, first)), "wb") as file:
                 for number in range(first, last):
                     for name, data in self._members(number, tiles[number - start]):
                         _add(file, name, data)
