@@ -42,9 +42,10 @@ def export_csv(pack: TilePack, path: str, *, overwrite: bool = False) -> str:
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *constants])
+        texts = ["" if value is None else str(value) for value in constants.values()]
         for start in range(0, len(pack), ROWS):
             lists = (values[start : start + ROWS].tolist() for values in columns.values())
-            writer.writerows(zip(*lists, *map(repeat, constants.values()), strict=False))
+            writer.writerows(zip(*lists, *map(repeat, texts), strict=False))
     return path
 
 

@@ -129,10 +129,9 @@ def _write_coordinates(
     path: str, corners: NDArray[np.int64], attributes: dict[str, Any], overwrite: bool
 ) -> None:
     h5py = import_h5py()
-    # one tile per chunk is TRIDENT's layout: the format of 1.10 indexes the chunks in an array
-    # where older ones need a tree of three times the size
-    with new_file(path, overwrite, 25 * len(corners)) as partial, \
-            h5py.File(partial, "w", libver="v110") as file:  # fmt: skip
+    # bytes: up to 65 per chunk of 16, with its place in the index
+    nbytes = 65 * len(corners)
+    with new_file(path, overwrite, nbytes) as partial, h5py.File(partial, "w") as file:
         coords = file.create_dataset(
             "coords", shape=corners.shape, maxshape=(None, 2), chunks=(1, 2), dtype="<i8"
         )
@@ -141,7 +140,7 @@ def _write_coordinates(
 
 
 def _write_chunks(write: Any, corners: NDArray[np.int64]) -> None:
-    """Write one chunk per row; past HDF5's filters and cache, which take three times as long."""
+    """Write one chunk per tile, as TRIDENT does, past the cache of HDF5, in half the time."""
     data = memoryview(corners.astype("<i8").tobytes())
     for at in range(len(corners)):
         write((at, 0), data[16 * at : 16 * at + 16])

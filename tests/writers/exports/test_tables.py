@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_packs import all_tiles, labelled_tiles, without_pixels
 
 import dask_slides as ds
 
@@ -14,8 +15,8 @@ SAME = {"source": "dask array", "mpp": 0.5, "downsample_y": 1.0, "downsample_x":
 
 
 @pytest.fixture
-def pack(labelled, without_pixels):
-    return without_pixels(labelled)
+def pack():
+    return without_pixels(labelled_tiles())
 
 
 def expected_rows(pack):
@@ -61,9 +62,9 @@ def test_an_mpp_that_is_not_known_is_missing_in_all_tables(tmp_path):
         assert len(frame) == 6 and frame["mpp"].isna().all() and frame["mpp"].dtype == float
 
 
-def test_geoparquet_has_rectangles_that_geopandas_finds(pack_of, without_pixels, tmp_path):
+def test_geoparquet_has_rectangles_that_geopandas_finds(pyramid, tmp_path):
     geopandas = pytest.importorskip("geopandas")
-    pack = without_pixels(pack_of(downsample=2, stride=32))
+    pack = without_pixels(all_tiles(pyramid, downsample=2, stride=32))
     path = ds.export(pack, tmp_path / "tiles.geo.parquet")
     frame = geopandas.read_parquet(path)
     assert frame.crs is None and len(frame) == len(pack) > 9
@@ -96,7 +97,8 @@ def test_an_empty_pack_is_a_table_without_rows(name, tmp_path):
     assert len(frame) == 0 and {"y", "x", "source"} <= set(frame)
 
 
-def test_a_stored_pack_gives_the_same_table(labelled, tmp_path):
+def test_a_stored_pack_gives_the_same_table(tmp_path):
+    labelled = labelled_tiles()
     labelled_again = ds.open_pack(ds.write(labelled, tmp_path / "a.tiles.zarr"))
     fresh = ds.export(labelled, tmp_path / "fresh.csv")
     stored = ds.export(labelled_again, tmp_path / "stored.csv")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_packs import all_tiles, labelled_tiles, without_pixels
 
 import dask_slides as ds
 from dask_slides.errors import OutputExistsError, SlideArgumentError
@@ -15,9 +16,9 @@ def content_of(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def test_tiles_are_objects_with_measurements_and_a_class(labelled, without_pixels, tmp_path):
+def test_tiles_are_objects_with_measurements_and_a_class(tmp_path):
     shapely = pytest.importorskip("shapely")
-    pack = without_pixels(labelled)
+    pack = without_pixels(labelled_tiles())
     path = ds.export(pack, tmp_path / "tiles.geojson")
     content = content_of(path)
     assert content["type"] == "FeatureCollection" and len(content["features"]) == 24
@@ -41,10 +42,10 @@ def test_tiles_are_objects_with_measurements_and_a_class(labelled, without_pixel
     assert all(type(value) is int and 0 <= value <= 255 for one in colours for value in one)
 
 
-def test_many_tiles_are_written_in_batches(pack_of, monkeypatch, tmp_path):
+def test_many_tiles_are_written_in_batches(pyramid, monkeypatch, tmp_path):
     from dask_slides.writers.exports import geojson
 
-    pack = pack_of(32)
+    pack = all_tiles(pyramid, 32)
     whole = content_of(ds.export(pack, tmp_path / "a.geojson"))
     monkeypatch.setattr(geojson, "BATCH", 7)
     packed = ds.export(pack, tmp_path / "b.geojson.gz")

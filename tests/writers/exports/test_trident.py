@@ -6,6 +6,7 @@ import os
 import dask.array as da
 import numpy as np
 import pytest
+from export_packs import all_tiles, stored_levels, without_pixels
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -45,9 +46,9 @@ def cut(levels, facts, x, y):
     ],
 )
 def test_trident_cuts_the_tiles_of_the_pack(
-    pack_of, stored_levels, without_pixels, tmp_path, scale, folder, magnifications, level0_side
+    pyramid, tmp_path, scale, folder, magnifications, level0_side
 ):
-    pack = pack_of(**scale)
+    pack = all_tiles(pyramid, **scale)
     assert ds.export(without_pixels(pack), tmp_path, to="trident") == str(tmp_path)
     facts, coords = read_job(tmp_path, folder, "pyramid")
     assert facts == {
@@ -58,19 +59,21 @@ def test_trident_cuts_the_tiles_of_the_pack(
     }  # fmt: skip
     assert (coords == np.stack((pack.x, pack.y), axis=1)).all()
     assert coords[1, 0] > 0 and coords[1, 1] == 0  # x before y
+    levels = stored_levels(pyramid)
     for i in (0, 5, len(pack) - 1):
-        assert (cut(stored_levels, facts, *coords[i]) == pack[i]).all()
+        assert (cut(levels, facts, *coords[i]) == pack[i]).all()
 
 
-def test_trident_cuts_the_area_of_tiles_of_any_scale(pack_of, stored_levels, tmp_path):
-    pack = pack_of(downsample=3, edge="shift")
+def test_trident_cuts_the_area_of_tiles_of_any_scale(pyramid, tmp_path):
+    pack = all_tiles(pyramid, downsample=3, edge="shift")
     ds.export(pack, tmp_path, to="trident")
     facts, coords = read_job(tmp_path, "10x_64px_0px_overlap", "pyramid")
     assert facts["patch_size_level0"] == 192
     assert facts["target_magnification"] == pytest.approx(40 / 3)
+    levels = stored_levels(pyramid)
     for i in range(len(pack)):
-        error = np.abs(cut(stored_levels, facts, *coords[i]).astype(float) - pack[i])
-        other = np.abs(cut(stored_levels, facts, *coords[i - 1]).astype(float) - pack[i])
+        error = np.abs(cut(levels, facts, *coords[i]).astype(float) - pack[i])
+        other = np.abs(cut(levels, facts, *coords[i - 1]).astype(float) - pack[i])
         assert error.mean() < 10 < other.mean()
 
 
@@ -112,8 +115,8 @@ def test_contours_of_the_tissue(tissue_tiff, tmp_path):
     assert len(geopandas.read_file(tmp_path / "other/contours_geojson/a.b.geojson")) == len(areas)
 
 
-def test_a_stored_pack_is_exported_alike(pack_of, tmp_path):
-    pack = pack_of()
+def test_a_stored_pack_is_exported_alike(pyramid, tmp_path):
+    pack = all_tiles(pyramid)
     stored = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr"))
     found = []
     for one, job in ((pack, "fresh"), (stored, "stored")):
@@ -127,15 +130,15 @@ def test_a_stored_pack_is_exported_alike(pack_of, tmp_path):
     ds.export(pack, tmp_path / "fresh", to="trident", overwrite=True)
 
 
-def test_what_trident_cannot_have_is_refused(slide, pack_of, tmp_path):
+def test_what_trident_cannot_have_is_refused(pyramid, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype="uint8")
     unknown = ds.pack_tiles(noise, tile_size=64, detector=ds.Contrast(0.0))
     with pytest.raises(SlideMppError, match="needs a magnification"):
         ds.export(unknown, tmp_path / "a", to="trident")
-    resized = ds.resize(slide, downsample=2)
+    resized = ds.resize(ds.open_slide(pyramid, mpp=0.25), downsample=2)
     for pack, message in (
-        (pack_of((64, 32)), "square tiles only"),
-        (pack_of(stride=(64, 32)), "one stride for both"),
+        (all_tiles(pyramid, (64, 32)), "square tiles only"),
+        (all_tiles(pyramid, stride=(64, 32)), "one stride for both"),
         (ds.pack_tiles(resized, tile_size=64, detector=ds.Contrast(0.0)), "the file itself"),
         (ds.pack_tiles(resized, tile_size=64, downsample=2, detector=ds.Contrast(0.0)), "itself"),
     ):
@@ -143,7 +146,7 @@ def test_what_trident_cannot_have_is_refused(slide, pack_of, tmp_path):
             ds.export(pack, tmp_path / "a", to="trident")
     for name in ("../a", "", "."):
         with pytest.raises(SlideArgumentError, match="without a folder"):
-            ds.export(pack_of(), tmp_path / "a", to="trident", name=name)
+            ds.export(all_tiles(pyramid), tmp_path / "a", to="trident", name=name)
     with pytest.raises(SlideArgumentError, match="name of that folder"):
-        ds.export(pack_of(), tmp_path / "a.h5", to="trident")
+        ds.export(all_tiles(pyramid), tmp_path / "a.h5", to="trident")
     assert os.listdir(tmp_path) == []
