@@ -57,4 +57,5 @@ def export(
     """
     path = os.fspath(path)
     exporter = exporter_for(path, to, type(obj).__name__)
+    exporter.check_options(path, options)
     return exporter.load()(obj, path, overwrite=overwrite, **options)

@@ -1,0 +1,55 @@
+"""``dask-slides export``: write a slide, a pack or a blank map in the format of another tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dask_slides.cli.options import CommonOptions
+from dask_slides.cli.output import (
+    check_export,
+    print_export,
+    print_result,
+    to_options,
+    write_export,
+)
+from dask_slides.cli.scheduling import computing, megapixels, scheduler
+from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.ops.pack import TilePack
+from dask_slides.slide import Slide
+from dask_slides.writers.pack_reader import open_pack
+from dask_slides.writers.store.attributes import read_own_attributes
+
+
+@click.command("export")
+@slide_options
+@click.argument("out", metavar="OUT")
+@to_options
+@computing
+def command(
+    slide: SlideOptions,
+    out: str,
+    to: str | None,
+    format_options: dict[str, Any],
+    common: CommonOptions,
+) -> None:
+    """Write SLIDE, a file or a store of dask-slides, to OUT in the format of another tool.
+
+    The name of OUT chooses the format, or --to: csv, parquet, geoparquet, geojson, trident or clam
+    for a store of tiles.
+    """
+    obj = _opened(slide)
+    exporter = check_export(obj, out, to, format_options, common)
+    facts = {"to": exporter.name, "from": type(obj).__name__}
+    if common.dry_run:
+        print_result(common, facts | {"dry_run": True}, [f"{out}: {exporter.description}"])
+        return
+    with scheduler(common, megapixels(obj) if isinstance(obj, Slide) else 0.0):
+        path = write_export(obj, out, exporter, format_options, common)
+    print_export(common, path, out, exporter, obj)
+
+
+def _opened(slide: SlideOptions) -> Slide | TilePack:
+    own = read_own_attributes(slide.path)
+    return open_pack(slide.path) if own and own.get("kind") == "pack" else slide.open()
