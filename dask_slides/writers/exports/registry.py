@@ -75,6 +75,8 @@ EXPORTS = (
              "folder of JPEG tiles whose names carry the coordinates"),
     Exporter("png", ("TilePack",), f"{_HERE}.image_tiles:export_png",
              "folder of PNG tiles whose names carry the coordinates"),
+    Exporter("spatialdata", ("Slide",), f"{_HERE}.spatialdata:export_spatialdata",
+             "image, tissue and tiles in one store of SpatialData", (".spatialdata.zarr",)),
     Exporter("webdataset", ("TilePack",), f"{_HERE}.webdataset:export_webdataset",
              "tar shards of tiles for WebDataset", (".tar",)),
     Exporter("parquet", ("TilePack",), f"{_HERE}.tables:export_parquet",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from dask_slides.core.types import Array
 from dask_slides.graph.tiles import SlideTileReader, reading_bytes
 from dask_slides.ops.pack import TilePack
 from dask_slides.runtime.scheduler import check_memory, compute
+from dask_slides.writers.exports.pack_facts import source_name, stem
 
 WriteTiles = Callable[[int, Array], None]
 """Writes tiles (n, h, w, c), given the number of the first one. Picklable."""
@@ -27,8 +27,7 @@ def name_of(pack: TilePack) -> str:
 
     Only letters, digits, ``-`` and ``_`` of ASCII are kept; each other character becomes ``_``.
     """
-    stem = os.path.splitext(os.path.basename(str(pack.attributes.get("source", "tiles"))))[0]
-    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64] or "tiles"
+    return re.sub(r"[^A-Za-z0-9_-]", "_", stem(source_name(pack)))[:64]
 
 
 def write_tile_blocks(pack: TilePack, write: WriteTiles) -> None:
@@ -43,7 +42,7 @@ def write_tile_blocks(pack: TilePack, write: WriteTiles) -> None:
     tiles = pack.tiles
     if tiles.numblocks[1:] != (1, 1, 1):  # a pack of the user's own array
         tiles = tiles.rechunk((lengths, -1, -1, -1))
-    check_memory(_task_bytes(pack, max(lengths)), str(pack.attributes.get("source", "pack")))
+    check_memory(_task_bytes(pack, max(lengths)), source_name(pack))
     starts = bounds(lengths)
     # a key of the graph of its own, so that a cluster sends it once to each worker
     shared = dask.delayed(write, pure=False, traverse=False)
@@ -52,7 +51,7 @@ def write_tile_blocks(pack: TilePack, write: WriteTiles) -> None:
         drop_axis=(1, 2, 3), chunks=((1,) * len(lengths),), dtype=np.int64,
         meta=np.empty(0, np.int64), name=f"export-{uuid4().hex}",
     )  # fmt: skip
-    source = pack.attributes.get("source", "pack")
+    source = source_name(pack)
     written = compute(
         done, "export", None, lambda at: f"{source}: tiles {starts[at[0]]} to {starts[at[0] + 1]}"
     )

@@ -25,6 +25,7 @@ from dask_slides.errors import OutputExistsError, SlideArgumentError
 from dask_slides.ops.pack import TilePack
 from dask_slides.writers.exports.encoders import Encoder, encoder_for
 from dask_slides.writers.exports.output import check_parent, staging_folder
+from dask_slides.writers.exports.pack_facts import source_name
 from dask_slides.writers.exports.tile_blocks import name_of, write_tile_blocks
 
 TILES_PER_SHARD = 1000
@@ -124,7 +125,7 @@ class Records:
     @classmethod
     def from_pack(cls, pack: TilePack) -> Records:
         """Return the records of `pack`."""
-        source = str(pack.attributes.get("source", "tiles"))
+        source = source_name(pack)
         prefix = f"{name_of(pack)}-{_digest(pack)[:8]}"
         columns = (pack.boxes, pack.score, pack.tissue_fraction, pack.labels)
         classes = tuple(map(str, pack.attributes.get("classes", ())))
