@@ -108,7 +108,7 @@ def _fitting_stages(slide: Slide, grid: Grid) -> list[Stage]:
         depth -= 1
     while True:
         side = grid.tile << depth
-        width = max(1, min(-(-span // side), LARGEST_SIDE**2 // side**2))
+        width = max(1, min(-(-span // side), -(-(LARGEST_SIDE**2) // side**2)))
         stages = plan_stages(grid, depth, width)
         needed = _task_bytes(slide, stages[0])
         available = memory_per_thread(needed)

@@ -48,12 +48,12 @@ class ShardNames:
     @classmethod
     def of(cls, path: str, pack: TilePack) -> ShardNames:
         """Return the names for ``FOLDER/NAME-{:06d}.tar``, ``FOLDER/NAME.tar`` or ``FOLDER``."""
-        if not path.endswith(".tar"):
+        if not path.lower().endswith(".tar"):
             return cls(os.path.abspath(path), f"{name_of(pack)}-", ".tar", 6)
         folder, name = os.path.split(os.path.abspath(path))
         fields = list(FIELD.finditer(name))
         if not fields and "{" not in name:
-            return cls(folder, name[: -len(".tar")], ".tar", None)
+            return cls(folder, name, "", None)
         if len(fields) != 1:
             raise SlideArgumentError(
                 f"{path}: give one place for the number of a shard, such as name-{{:06d}}.tar"
@@ -214,7 +214,7 @@ def export_webdataset(
     names = ShardNames.of(path, pack)
     per_shard = _checked_count(path, tiles_per_shard, names.digits is None, len(pack))
     names.check_new(overwrite)
-    made = not os.path.isdir(names.folder) and not path.endswith(".tar")
+    made = not os.path.isdir(names.folder) and not path.lower().endswith(".tar")
     if made:
         check_parent(names.folder)
         os.mkdir(names.folder)

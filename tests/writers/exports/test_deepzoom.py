@@ -8,6 +8,7 @@ import dask
 import numpy as np
 import oracle
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -170,6 +171,17 @@ def test_only_tiles_at_the_edges_of_blocks_are_decoded_again(
         {row * 8 + col: times[row] * times[col] for row in range(8) for col in range(8)}
     )
     assert_exact(read_levels(tmp_path / "y.dzi"), slide.read(0, 0, 1024, 1024))
+
+
+def test_strips_are_read_across_the_whole_image(tmp_path, decodes):
+    image = np.repeat(random_image(500, 3000), 10, axis=0)
+    path = tmp_path / "strips.tif"
+    tifffile.imwrite(path, image, rowsperstrip=20, compression="zlib", photometric="rgb")
+    slide = ds.open_slide(path)
+    decodes.clear()
+    ds.export(slide, tmp_path / "x.dzi")
+    assert len(decodes) == 250
+    assert sum(decodes.values()) <= 250 + 2 * 2  # margins of two edges between blocks
 
 
 def test_a_cluster_writes_the_same_files(noise_tiff, tmp_path, client):
