@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.options import CommonOptions
-from dask_slides.cli.output import (
-    check_export,
+from dask_slides.cli.exporting import (
+    checked_format,
     print_export,
-    print_result,
-    to_options,
     write_export,
 )
+from dask_slides.cli.exporting import format_options as options_of_format
+from dask_slides.cli.options import CommonOptions
+from dask_slides.cli.output import print_result
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.ops.pack import TilePack
@@ -25,7 +25,7 @@ from dask_slides.writers.store.attributes import read_own_attributes
 @click.command("export")
 @slide_options
 @click.argument("out", metavar="OUT")
-@to_options
+@options_of_format
 @computing
 def command(
     slide: SlideOptions,
@@ -36,14 +36,14 @@ def command(
 ) -> None:
     """Write SLIDE, a file or a store of dask-slides, to OUT in the format of another tool.
 
-    The name of OUT chooses the format, or --to: csv, parquet, geoparquet, geojson, trident or clam
-    for a store of tiles.
+    The name of OUT chooses the format, or --to. Coordinates of a store of tiles are written without
+    reading its pixels.
     """
     obj = _opened(slide)
-    exporter = check_export(obj, out, to, format_options, common)
-    facts = {"to": exporter.name, "from": type(obj).__name__}
+    exporter = checked_format(out, to, type(obj).__name__, format_options, common)
     if common.dry_run:
-        print_result(common, facts | {"dry_run": True}, [f"{out}: {exporter.description}"])
+        facts = {"to": exporter.name, "of": type(obj).__name__, "dry_run": True}
+        print_result(common, facts, [f"{out}: {exporter.description}"])
         return
     with scheduler(common, megapixels(obj) if isinstance(obj, Slide) else 0.0):
         path = write_export(obj, out, exporter, format_options, common)
