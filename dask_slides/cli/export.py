@@ -9,6 +9,7 @@ import click
 from dask_slides.cli.exporting import (
     checked_format,
     print_export,
+    takes,
     write_export,
 )
 from dask_slides.cli.exporting import format_options as options_of_format
@@ -16,8 +17,10 @@ from dask_slides.cli.options import CommonOptions
 from dask_slides.cli.output import print_result
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.pack import TilePack
 from dask_slides.slide import Slide
+from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.attributes import read_own_attributes
 
@@ -39,7 +42,7 @@ def command(
     The name of OUT chooses the format, or --to. Coordinates of a store of tiles are written without
     reading its pixels.
     """
-    obj = _opened(slide)
+    obj = _opened(slide, out, to)
     exporter = checked_format(out, to, type(obj).__name__, format_options, common)
     if common.dry_run:
         facts = {"to": exporter.name, "of": type(obj).__name__, "dry_run": True}
@@ -50,6 +53,11 @@ def command(
     print_export(common, path, out, exporter, obj)
 
 
-def _opened(slide: SlideOptions) -> Slide | TilePack:
-    own = read_own_attributes(slide.path)
-    return open_pack(slide.path) if own and own.get("kind") == "pack" else slide.open()
+def _opened(slide: SlideOptions, out: str, to: str | None) -> Slide | TilePack | BlankMap:
+    """Return what SLIDE is. A stored blank map is an image too, for formats of images."""
+    kind = (read_own_attributes(slide.path) or {}).get("kind")
+    if kind == "pack":
+        return open_pack(slide.path)
+    if kind == "blank map" and not takes(out, to, "Slide"):
+        return open_blank_map(slide.path)
+    return slide.open()

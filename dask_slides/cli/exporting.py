@@ -41,6 +41,15 @@ format_options = add_options(
 """The format of an export and its options: the arguments `to` and `format_options`."""
 
 
+def takes(out: str, to: str | None, kind: str) -> bool:
+    """Return whether the format of `out` takes an object of `kind`."""
+    try:
+        exporter_for(out, to, kind)
+    except SlideArgumentError:
+        return False
+    return True
+
+
 def checked_format(
     out: str, to: str | None, kind: str, options: dict[str, Any], common: CommonOptions
 ) -> Exporter:
@@ -67,11 +76,11 @@ def tiles_format(
         if options:
             raise SlideArgumentError(f"{out}: --option is for exports; leave it out for Zarr")
         return None
-    takes = [one for one in exporters().values() if "TilePack" in one.kinds]
-    if not any(one.suffix_of(out) for one in takes):
+    fitting = [one for one in exporters().values() if "TilePack" in one.kinds]
+    if not any(one.suffix_of(out) for one in fitting):
         stem = os.path.splitext(out.rstrip("/"))[0]
-        endings = ", ".join(one.suffixes[0] for one in takes if one.suffixes)
-        folders = ", ".join(one.name for one in takes if not one.suffixes)
+        endings = ", ".join(one.suffixes[0] for one in fitting if one.suffixes)
+        folders = ", ".join(one.name for one in fitting if not one.suffixes)
         raise SlideArgumentError(
             f"{out!r} is not the name of a Zarr store; use {stem + '.tiles.zarr'!r}, an ending "
             f"for an export ({endings}), or a folder with --to ({folders})"

@@ -79,6 +79,42 @@ def test_a_stored_pack_is_exported(run, folder):
         assert (file["imgs"][:] == stored[:]).all()
 
 
+def test_a_stored_blank_map_is_exported_as_the_outlines_of_its_tiles(run, folder):
+    shapely = pytest.importorskip("shapely")
+    words = ["mask", "slide.ome.tif", "m.ome.zarr", "--tile-size", 100]
+    facts = json.loads(run(*words, "--json").stdout)
+    found = ds.blank_map(folder / "slide.ome.tif", tile_size=100).compute()
+    for out, *options in (["m.geojson"], ["job2", "--to", "trident"]):
+        assert run("export", "m.ome.zarr", out, *options).exit_code == 0
+    for path in ("m.geojson", "job2/contours_geojson/slide.geojson"):
+        features = json.loads((folder / path).read_text())["features"]
+        union = shapely.union_all([shapely.geometry.shape(one["geometry"]) for one in features])
+        rows, columns = np.nonzero(~found.blank)
+        assert 0 < len(rows) == facts["tiles"][0] * facts["tiles"][1] - facts["blank"]
+        cells = [
+            shapely.box(x, y, min(x + 100, 1536), min(y + 100, 1024))  # smaller at the edges
+            for y, x in zip(100 * rows, 100 * columns, strict=True)
+        ]
+        assert union.equals(shapely.union_all(cells))
+    result = run("export", "m.ome.zarr", "m.csv")
+    assert result.exit_code == 2 and "for a TilePack, not for a BlankMap" in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["shape", "kind"])
+def test_a_damaged_blank_map_is_one_line(run, folder, damage):
+    import zarr
+
+    path = ds.write(ds.blank_map(folder / "slide.ome.tif"), folder / "bad.ome.zarr", overwrite=True)
+    group = zarr.open_group(path)
+    if damage == "shape":
+        group["blank_map"].attrs["source_shape"] = [10, 10]
+    else:
+        del group["blank_map"]
+    result = run("export", "bad.ome.zarr", "bad.geojson")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "not a blank map of dask_slides" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
