@@ -65,6 +65,11 @@ class Exporter:
             )
 
 
+MAKERS = {
+    "TilePack": "pack_tiles (dask-slides pack)",
+    "BlankMap": "blank_map (dask-slides mask)",
+}
+"""What makes an object of each kind from a slide."""
 _HERE = "dask_slides.writers.exports"
 EXPORTS = (
     Exporter("csv", ("TilePack",), f"{_HERE}.tables:export_csv",
@@ -110,7 +115,11 @@ def exporter_for(path: str, to: str | None, kind: str) -> Exporter:
             return fitting[to]
         if to in exporters():
             takes = " or ".join(exporters()[to].kinds)
-            raise SlideArgumentError(f"{path}: {to!r} is a format for a {takes}, not for a {kind}")
+            makers = " or ".join(MAKERS[one] for one in exporters()[to].kinds if one in MAKERS)
+            raise SlideArgumentError(
+                f"{path}: {to!r} is a format for a {takes}, not for a {kind}"
+                + (f"; make one with {makers}" if makers else "")
+            )
         raise SlideArgumentError(f"{path}: the format {to!r} is not known; {_known(fitting, kind)}")
     chosen = [one for one in fitting.values() if one.suffix_of(path)]
     others = [one for one in exporters().values() if one.suffix_of(path)]
