@@ -27,8 +27,11 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.pack import TilePack
 from dask_slides.slide import Slide
+from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.exports.output import new_folder
+from dask_slides.writers.exports.pack_facts import source_name
 from dask_slides.writers.exports.tables import export_geoparquet
+from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.write import write
 
 IMAGE, TISSUE, OUTLINES, TILES = "image", "tissue", "outlines", "tiles"
@@ -46,8 +49,8 @@ def export_spatialdata(
     path: str,
     *,
     overwrite: bool = False,
-    blank_map: BlankMap | None = None,
-    pack: TilePack | None = None,
+    blank_map: BlankMap | str | os.PathLike[str] | None = None,
+    pack: TilePack | str | os.PathLike[str] | None = None,
 ) -> str:
     """Write a slide as a store that ``spatialdata.read_zarr`` opens.
 
@@ -65,10 +68,10 @@ def export_spatialdata(
         ``NAME.spatialdata.zarr``; a folder that exists must be empty.
     overwrite : bool
         Folders with files are never replaced.
-    blank_map : BlankMap, optional
-        Of the same file.
-    pack : TilePack, optional
-        Of the same file. Its pixels are not read.
+    blank_map : BlankMap or path, optional
+        Of the same file, or the store of one.
+    pack : TilePack or path, optional
+        Of the same file, or the store of one. Its pixels are not read.
 
     Returns
     -------
@@ -84,20 +87,28 @@ def export_spatialdata(
     """
     if blank_map is not None or pack is not None:
         _check_pyarrow()
-    outlines_on = None if blank_map is None else _placement(slide, blank_map.slide, path)
-    tiles_on = None if pack is None else _placement_of_pack(slide, pack, path)
+    if isinstance(blank_map, str | os.PathLike):
+        blank_map = open_blank_map(blank_map)
+    if isinstance(pack, str | os.PathLike):
+        pack = open_pack(pack)
+    outlines_on = tiles_on = Placement()
+    if blank_map is not None:
+        outlines_on = _placement(slide, blank_map.slide, blank_map.grid.shape, blank_map.name, path)
+    if pack is not None:
+        shape = tuple(pack.attributes.get("source_shape", ()))[:2]
+        tiles_on = _placement(slide, pack.slide, shape, source_name(pack), path)
     systems = _Systems(slide)
     with new_folder(path, _bytes_of(slide)) as store:
         for group in ("images", "labels", "shapes"):
             os.mkdir(os.path.join(store, group))
         _write_image(slide, store, blank_map, systems)
         shapes = []
-        if blank_map is not None and outlines_on is not None:
+        if blank_map is not None:
             outlines = blank_map.polygons()
             if outlines:
                 _write_outlines(outlines, _new_shapes(store, OUTLINES))
                 shapes.append((OUTLINES, outlines_on))
-        if pack is not None and tiles_on is not None and len(pack):
+        if pack is not None and len(pack):
             export_geoparquet(pack, _new_shapes(store, TILES))
             shapes.append((TILES, tiles_on))
         for name, placement in shapes:
@@ -120,25 +131,21 @@ def _bytes_of(slide: Slide) -> int:
     return slide.shape[0] * slide.shape[1] * slide.shape[2] * int(slide.dtype.itemsize) * 4 // 3
 
 
-def _placement(slide: Slide, other: Slide, path: str) -> Placement:
-    """Return the placement of `other` on the file; raise if it is not that of `slide`."""
-    mine, theirs = (root_of(one.source).levels[0].shape for one in (slide, other))
-    if mine != theirs:
-        raise _other_slide_error(path, other.name, theirs, mine)
-    return placement_of(other.source)
+def _placement(
+    slide: Slide, other: Slide | None, shape: tuple[int, ...], name: str, path: str
+) -> Placement:
+    """Return the placement on the file of the image that a blank map or a pack is of.
 
-
-def _placement_of_pack(slide: Slide, pack: TilePack, path: str) -> Placement:
-    """Return the placement of the slide that the coordinates of `pack` are of."""
-    if pack.slide is not None:
-        return _placement(slide, pack.slide, path)
-    shape = tuple(pack.attributes.get("source_shape", ()))[:2]  # of a pack that was opened
+    `other` is this image if it is known, and `shape` its size. Raise if it is not of the file.
+    """
     root = root_of(slide.source).levels[0].shape
+    if other is not None and root_of(other.source).levels[0].shape == root:
+        return placement_of(other.source)
+    if shape == root:
+        return Placement()
     if shape == slide.shape[:2]:
         return placement_of(slide.source)
-    if shape != root:
-        raise _other_slide_error(path, str(pack.attributes.get("source")), shape, root)
-    return Placement()
+    raise _other_slide_error(path, name, shape, root)
 
 
 def _other_slide_error(

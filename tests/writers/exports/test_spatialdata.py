@@ -167,6 +167,19 @@ def test_an_opened_pack_lies_on_its_slide(slide, found, tmp_path):
         assert scale == ([1.0, 1.0] if of is slide else [2.0, 2.0])
 
 
+def test_stores_of_a_map_and_a_pack_are_opened(slide, found, tmp_path):
+    pack = ds.pack_tiles(slide, tile_size=64, downsample=1, blank_map=found)
+    ds.export(slide, tmp_path / "a.spatialdata.zarr", blank_map=found, pack=pack)
+    stored = {
+        "blank_map": ds.write(found, tmp_path / "map.ome.zarr"),
+        "pack": ds.write(pack, tmp_path / "p.tiles.zarr"),
+    }
+    ds.export(slide, tmp_path / "b.spatialdata.zarr", **stored)
+    for name in ("outlines", "tiles"):
+        a, b = (tmp_path / f"{x}.spatialdata.zarr/shapes/{name}/shapes.parquet" for x in "ab")
+        assert pq.read_table(a).equals(pq.read_table(b))
+
+
 def test_what_does_not_belong_together_is_refused(slide, found, tmp_path):
     other = ds.from_dask(np.zeros((99, 50, 3), np.uint8))
     with pytest.raises(SlideArgumentError, match="of 600 x 840 px is not the slide of 99 x 50"):
