@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -134,6 +135,19 @@ def test_wrong_use_is_one_line_and_leaves_no_files(run, folder, words, message):
     result = run(*words)
     assert result.exit_code == 2, result.stderr
     assert message in result.stderr.splitlines()[-1]
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("package", "out"),
+    [("h5py", "a --to trident"), ("h5py", "a --to clam"), ("pyarrow", "a.parquet")],
+)
+def test_a_missing_extra_is_one_line(run, folder, monkeypatch, package, out):
+    before = sorted(os.listdir(folder))
+    monkeypatch.setitem(sys.modules, package, None)
+    result = run("export", "p.tiles.zarr", *out.split(), "-q")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "pip install 'dask-slides[export]'" in result.stderr
     assert sorted(os.listdir(folder)) == before
 
 

@@ -27,6 +27,8 @@ POLYGON = np.dtype(
     [("order", "u1"), ("kind", "<u4"), ("rings", "<u4"), ("count", "<u4"), ("xy", "<f8", (5, 2))]
 )
 """A rectangle as well-known binary."""
+LONGEST_NUMBER = 24
+"""Bytes of a number as text."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -36,13 +38,14 @@ def export_csv(pack: TilePack, path: str, *, overwrite: bool = False) -> str:
     Numbers have all their digits; an mpp that is not known is an empty field.
     """
     columns, constants = tile_columns(pack), pack_columns(pack)
+    texts = ["" if value is None else str(value) for value in constants.values()]
+    nbytes = len(pack) * (LONGEST_NUMBER * len(columns) + sum(map(len, texts)))
     with (
-        new_file(path, overwrite) as partial,
+        new_file(path, overwrite, nbytes) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *constants])
-        texts = ["" if value is None else str(value) for value in constants.values()]
         for start in range(0, len(pack), ROWS):
             lists = (values[start : start + ROWS].tolist() for values in columns.values())
             writer.writerows(zip(*lists, *map(repeat, texts), strict=False))
@@ -109,8 +112,9 @@ def _write_parquet(pack: TilePack, path: str, overwrite: bool, geo: bool) -> str
     if geo:
         metadata["geo"] = json.dumps(_geo_metadata(_bounds(pack.boxes)))
     schema = table(0).schema.with_metadata(metadata)
+    nbytes = len(pack) * (8 * len(columns) + (POLYGON.itemsize + 32 if geo else 0))
     with (
-        new_file(path, overwrite) as partial,
+        new_file(path, overwrite, nbytes) as partial,
         parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
     ):
         for start in range(0, len(pack), ROWS):
