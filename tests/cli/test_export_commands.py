@@ -54,6 +54,14 @@ def test_pack_writes_coordinates_without_a_store(run, folder, reads):
     assert facts["to"] == "geojson" and facts["tiles"] > 20 and reads == []
 
 
+def test_crops_are_coordinates_too(run, folder):
+    words = ["crops", "slide.ome.tif", "crops.csv", "-n", 9, "--size", 64]
+    assert run(*words, "--dry-run").stdout.endswith("output   at most 9 tiles, csv\n")
+    assert run(*words).exit_code == 0
+    again = ds.random_crops(folder / "slide.ome.tif", n=9, size=64)
+    assert positions(folder / "crops.csv") == list(zip(again.y, again.x, strict=True))
+
+
 def test_a_folder_of_trident_gets_coordinates_and_contours(run, folder):
     h5py = pytest.importorskip("h5py")
     words = ["pack", "slide.ome.tif", "job", "--to", "trident", "--slide-mpp", 0.5]
