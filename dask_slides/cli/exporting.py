@@ -10,10 +10,13 @@ import click
 
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import CommonOptions, add_options
-from dask_slides.cli.output import print_result
+from dask_slides.cli.output import plan_lines, print_pack, print_result, write_output
 from dask_slides.core.bad_tiles import bad_tile_from_json
 from dask_slides.errors import SlideArgumentError, SlideNotFoundError
+from dask_slides.numerics.mask_detectors import MaskDetector
+from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.pack import TilePack
+from dask_slides.slide import Slide
 from dask_slides.writers.export import export
 from dask_slides.writers.exports.output import check_new
 from dask_slides.writers.exports.registry import EXPORTS, Exporter, exporter_for, exporters
@@ -95,6 +98,55 @@ def write_export(
     if common.resume:
         options = options | {"resume": True}
     return export(obj, out, to=exporter.name, overwrite=common.overwrite, **options)
+
+
+def map_for(
+    exporter: Exporter | None,
+    source: Slide,
+    tissue: BlankMap | None,
+    options: dict[str, Any],
+    export_options: dict[str, Any],
+) -> BlankMap | None:
+    """Return the blank map that decides about tiles, and add it to the options of a format with it.
+
+    The map takes the place of the detector in `options`; detectors of statistics make none.
+    """
+    if exporter is None or "blank_map" not in exporter.options():
+        return tissue
+    if tissue is None and isinstance(options["detector"], MaskDetector):
+        tissue = blank_map(source, detector=options.pop("detector")).compute()
+    export_options["blank_map"] = tissue
+    return tissue
+
+
+def write_tiles(
+    pack: TilePack,
+    out: str,
+    exporter: Exporter | None,
+    options: dict[str, Any],
+    common: CommonOptions,
+) -> str:
+    """Write tiles as Zarr, or export them; return the path."""
+    if exporter is None:
+        return write_output(pack, out, common)
+    return write_export(pack, out, exporter, options, common)
+
+
+def print_tiles(
+    common: CommonOptions, path: str, out: str, exporter: Exporter | None, pack: TilePack
+) -> None:
+    """Describe the tiles that were written."""
+    if exporter is None:
+        print_pack(common, path, out, pack)
+    else:
+        print_export(common, path, out, exporter, pack)
+
+
+def print_plan(common: CommonOptions, exporter: Exporter, count: int, plan: dict[str, Any]) -> None:
+    """Print the plan of an export of at most `count` tiles, for --dry-run."""
+    facts = plan | {"dry_run": True, "to": exporter.name, "tiles": count}
+    lines = plan_lines(plan)
+    print_result(common, facts, [*lines, f"output   at most {count:,} tiles, {exporter.name}"])
 
 
 def print_export(common: CommonOptions, path: str, out: str, exporter: Exporter, obj: Any) -> None:

@@ -18,20 +18,13 @@ from dask_slides.cli.output import (
     check_output,
     plan_of_tiles,
     print_estimate,
-    print_pack,
-    print_result,
-    write_output,
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
-from dask_slides.numerics.mask_detectors import MaskDetector
-from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.geojson import read_geojson
 from dask_slides.ops.pack import pack_tiles, plan_pack
 from dask_slides.ops.scale import check_not_enlarged
-from dask_slides.slide import Slide
 from dask_slides.writers.estimate import estimate_tiles
-from dask_slides.writers.exports.registry import Exporter
 
 
 @click.command("pack")
@@ -77,39 +70,12 @@ def command(
         decides = tissue or options["detector"]
         plan = plan_of_tiles(source, image, map_file or options["detector"], options["min_tissue"])
         if exporter is not None:
-            _print_plan(common, exporter, count, plan)
+            exporting.print_plan(common, exporter, count, plan)
             return
         print_estimate(common, estimate_tiles(count, grid, image, source, decides), plan)
         return
     with scheduler(common, megapixels(source)):
-        if exporter is not None and "blank_map" in exporter.options():
-            tissue = tissue or _map_of(source, options)
-            format_options |= {"blank_map": tissue}
+        tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         pack = pack_tiles(source, **options, blank_map=tissue)
-        if exporter is None:
-            path = write_output(pack, out, common)
-        else:
-            path = exporting.write_export(pack, out, exporter, format_options, common)
-    if exporter is None:
-        print_pack(common, path, out, pack)
-    else:
-        exporting.print_export(common, path, out, exporter, pack)
-
-
-def _map_of(source: Slide, options: dict[str, Any]) -> BlankMap | None:
-    """Return the map that decides about tiles, in place of the detector in `options`.
-
-    None for a detector of statistics, which makes no map of the slide.
-    """
-    if not isinstance(options["detector"], MaskDetector):
-        return None
-    return blank_map(source, detector=options.pop("detector")).compute()
-
-
-def _print_plan(
-    common: CommonOptions, exporter: Exporter, count: int, plan: dict[str, Any]
-) -> None:
-    """Print the plan of an export, for --dry-run."""
-    facts = plan | {"dry_run": True, "to": exporter.name, "tiles": count}
-    lines = [f"{name:<9}{value}" for name, value in plan.items()]
-    print_result(common, facts, [*lines, f"output   at most {count:,} tiles, {exporter.name}"])
+        path = exporting.write_tiles(pack, out, exporter, format_options, common)
+    exporting.print_tiles(common, path, out, exporter, pack)

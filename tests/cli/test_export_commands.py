@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_pack_writes_coordinates_without_a_store(run, folder, reads):
     words = ["--tile-size", 64, "--slide-mpp", 0.5, "--blank-map", "tissue.geojson", "--json"]
     facts = json.loads(run("pack", "slide.ome.tif", "u.geojson", *words).stdout)
     assert facts["to"] == "geojson" and facts["tiles"] > 20 and reads == []
+
+
+def test_crops_are_coordinates_too(run, folder):
+    words = ["crops", "slide.ome.tif", "crops.csv", "-n", 9, "--size", 64]
+    assert run(*words, "--dry-run").stdout.endswith("output   at most 9 tiles, csv\n")
+    assert run(*words).exit_code == 0
+    again = ds.random_crops(folder / "slide.ome.tif", n=9, size=64)
+    assert positions(folder / "crops.csv") == list(zip(again.y, again.x, strict=True))
 
 
 def test_a_folder_of_trident_gets_coordinates_and_contours(run, folder):
@@ -134,6 +143,19 @@ def test_wrong_use_is_one_line_and_leaves_no_files(run, folder, words, message):
     result = run(*words)
     assert result.exit_code == 2, result.stderr
     assert message in result.stderr.splitlines()[-1]
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("package", "out"),
+    [("h5py", "a --to trident"), ("h5py", "a --to clam"), ("pyarrow", "a.parquet")],
+)
+def test_a_missing_extra_is_one_line(run, folder, monkeypatch, package, out):
+    before = sorted(os.listdir(folder))
+    monkeypatch.setitem(sys.modules, package, None)
+    result = run("export", "p.tiles.zarr", *out.split(), "-q")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "pip install 'dask-slides[export]'" in result.stderr
     assert sorted(os.listdir(folder)) == before
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from dask_slides.writers.exports.output import check_new, new_file
 
 BATCH = 4096
 """Tiles that are text in memory at a time."""
+LONGEST_NUMBERS = 200
+"""Bytes of the numbers of a tile beyond their places in its text."""
 CORNERS = "[[[%d,%d],[%d,%d],[%d,%d],[%d,%d],[%d,%d]]]"
 
 
@@ -44,26 +48,39 @@ def export_geojson(obj: TilePack | BlankMap, path: str, *, overwrite: bool = Fal
         check_new(path, overwrite)
         obj.to_geojson(path, overwrite=overwrite)
         return path
-    with new_file(path, overwrite) as partial, _text_file(partial) as file:
+    features = _features(obj)
+    nbytes = len(obj) * (max(map(len, features)) + LONGEST_NUMBERS)
+    with new_file(path, overwrite, nbytes) as partial, _text_file(partial) as file:
         file.write('{"type":"FeatureCollection","features":[\n')
-        for number, text in enumerate(_batches(obj)):
+        for number, text in enumerate(_batches(obj, features)):
             file.write(",\n" * (number > 0) + text)
         file.write("\n]}\n")
     return path
 
 
-def _text_file(path: str) -> Any:
-    """Return a context with a file of text; a compressed one has no time of its making."""
-    if not path.endswith(".gz"):
-        return open(path, "w", encoding="utf-8")
-    return gzip.open(path, "wt", compresslevel=6, encoding="utf-8")
+@contextmanager
+def _text_file(path: str) -> Iterator[TextIO]:
+    """Yield a file of text; the bytes of a compressed one do not depend on the time."""
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(open(path, "wb"))
+        if path.endswith(".gz"):
+            file = stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
+        yield stack.enter_context(TextIOWrapper(file, encoding="utf-8"))
 
 
-def _batches(pack: TilePack) -> Iterator[str]:
+def _features(pack: TilePack) -> list[str]:
+    """Return the text of a tile without a class, and of each class."""
+    classes = _classes(pack)
+    return [_feature(name, classes) for name in ("", *classes)]
+
+
+def _classes(pack: TilePack) -> list[str]:
+    return [] if pack.labels is None else list(pack.attributes["classes"])
+
+
+def _batches(pack: TilePack, features: list[str]) -> Iterator[str]:
     """Yield the features of the tiles, some thousand at a time, as text."""
-    classes = pack.attributes["classes"] if pack.labels is not None else []
-    features = np.array([_feature(one, classes) for one in ("", *classes)], object)
-    kinds = _kinds(pack, classes)
+    kinds = _kinds(pack)
     numbers = [pack.score, pack.tissue_fraction]
     numbers += [] if pack.coverage is None else list(pack.coverage.T)
     top, left, height, width = pack.boxes.T
@@ -72,8 +89,8 @@ def _batches(pack: TilePack) -> Iterator[str]:
     for start in range(0, len(pack), BATCH):
         part = slice(start, start + BATCH)
         values = zip(*(column[part].tolist() for column in (*ring, *numbers)), strict=True)
-        texts = features[kinds[part]].tolist()
-        yield ",\n".join(text % value for text, value in zip(texts, values, strict=True))
+        kind = kinds[part].tolist()
+        yield ",\n".join(features[k] % value for k, value in zip(kind, values, strict=True))
 
 
 def _feature(name: str, classes: list[str]) -> str:
@@ -93,9 +110,9 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("%", "%%")
 
 
-def _kinds(pack: TilePack, classes: list[str]) -> NDArray[np.intp]:
+def _kinds(pack: TilePack) -> NDArray[np.intp]:
     """Return the number of the class of each tile, from 1; 0 for none."""
     kinds = np.zeros(len(pack), np.intp)
-    for number, name in enumerate(classes, 1):
+    for number, name in enumerate(_classes(pack), 1):
         kinds[np.asarray(pack.labels) == name] = number
     return kinds

@@ -88,7 +88,7 @@ def square_tiles(pack: TilePack, tool: str) -> tuple[int, int]:
 
 def stride_of(pack: TilePack) -> tuple[int, int]:
     """Return the distance of tiles along y and x in pixels of the pack; crops have their side."""
-    y, x = pack.attributes.get("stride", pack.tiles.shape[1:3])
+    y, x = pack.attributes.get("stride") or pack.tiles.shape[1:3]
     return int(y), int(x)
 
 

@@ -66,6 +66,7 @@ def export_trident(
     if isinstance(obj, BlankMap):
         _write_contours(obj, path, checked_stem(name, obj.name), overwrite)
         return path
+    import_h5py()  # before folders are made
     stem = checked_stem(name, source_name(obj))
     facts = attributes_of(obj, stem)
     overlap = facts["overlap"]

@@ -2,13 +2,17 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from export_packs import all_tiles, labelled_tiles, without_pixels
+from hypothesis import given
+from hypothesis import strategies as st
 
 import dask_slides as ds
+from dask_slides.writers.exports import tables
 
 SAME = {"source": "dask array", "mpp": 0.5, "downsample_y": 1.0, "downsample_x": 1.0,
         "tile_height": 100, "tile_width": 100}  # fmt: skip
@@ -33,7 +37,8 @@ def expected_rows(pack):
     return rows
 
 
-def test_a_csv_says_what_each_tile_is_of(pack, tmp_path):
+def test_a_csv_says_what_each_tile_is_of(pack, monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "BATCH", 5)
     with open(ds.export(pack, tmp_path / "tiles.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     expected = expected_rows(pack)
@@ -50,6 +55,21 @@ def test_parquet_has_the_same_columns_and_the_attributes(pack, tmp_path):
     assert table.to_pylist() == expected_rows(pack)
     facts = json.loads(table.schema.metadata[b"dask_slides"])
     assert facts == {"kind": "tiles", **json.loads(json.dumps(dict(pack.attributes)))}
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=9)
+
+
+@given(name=TEXT, label=TEXT)
+def test_any_text_is_one_field_of_a_csv(name, label, tmp_path):
+    labels = ds.label_mask(np.ones((2, 2), np.uint8), (64, 64), {1: label})
+    image = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    slide = replace(ds.from_dask(image), name=name)
+    pack = ds.pack_tiles(slide, tile_size=32, detector=ds.Contrast(0.0), labels=labels)
+    with open(ds.export(pack, tmp_path / "a.csv", overwrite=True), newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    assert [(row["source"], row["label"]) for row in rows] == [(name, label)] * 4
+    assert [float(row[f"coverage_{label}"]) for row in rows] == [1] * 4
 
 
 def test_an_mpp_that_is_not_known_is_missing_in_all_tables(tmp_path):

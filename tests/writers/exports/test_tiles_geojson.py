@@ -49,6 +49,8 @@ def test_many_tiles_are_written_in_batches(pyramid, monkeypatch, tmp_path):
     whole = content_of(ds.export(pack, tmp_path / "a.geojson"))
     monkeypatch.setattr(geojson, "BATCH", 7)
     packed = ds.export(pack, tmp_path / "b.geojson.gz")
+    again = ds.export(pack, tmp_path / "c.geojson.gz")
+    assert Path(packed).read_bytes() == Path(again).read_bytes()
     with gzip.open(packed, "rt") as file:
         assert json.load(file) == whole
     assert len(whole["features"]) == len(pack) == 12 * 16

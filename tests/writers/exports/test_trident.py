@@ -77,6 +77,15 @@ def test_trident_cuts_the_area_of_tiles_of_any_scale(pyramid, tmp_path):
         assert error.mean() < 10 < other.mean()
 
 
+def test_crops_lie_anywhere(pyramid, tmp_path):
+    slide = ds.open_slide(pyramid, mpp=0.25)
+    crops = ds.random_crops(slide, n=9, size=50, detector=ds.Contrast(0.0))
+    ds.export(without_pixels(crops), tmp_path, to="trident")
+    facts, coords = read_job(tmp_path, "20x_50px_0px_overlap", "pyramid")
+    assert (coords == np.stack((crops.x, crops.y), axis=1)).all() and facts["overlap"] == 0
+    assert (cut(stored_levels(pyramid), facts, *coords[4]) == crops[4]).all()
+
+
 @given(mpp=st.floats(0.1, 3), factor=st.floats(1, 9), tile=st.integers(16, 64))
 def test_the_attributes_give_the_side_of_the_tiles(mpp, factor, tile):
     slide = ds.from_dask(da.zeros((1000, 1000, 3), dtype="uint8", chunks=500), mpp=mpp)
