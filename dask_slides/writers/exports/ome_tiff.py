@@ -104,8 +104,9 @@ def export_ome_tiff(
     resume : bool
         Continue an earlier call with the same arguments that was killed or failed.
     codec : {"jpeg", "zstd", "deflate"}, optional
-        By default JPEG for 8-bit RGB, and deflate, which every program reads, for all else. JPEG is
-        for 8-bit images of one channel or RGB; zstd is as lossless as deflate and faster.
+        By default JPEG for 8-bit RGB without nodata, and deflate, which every program reads, for
+        all else. JPEG is for 8-bit images of one channel or RGB. zstd is as lossless as deflate and
+        faster; programs with a libtiff without zstd do not read it, such as the wheels of pyvips.
     quality : int
         Of JPEG, 1 to 100.
     subsampling : {"4:4:4", "4:2:0"}
@@ -115,12 +116,13 @@ def export_ome_tiff(
         "subifds" is OME-TIFF, for Bio-Formats and QuPath. With "pages" every level is a page, as
         OpenSlide and libvips read it; there is no OME-XML, and the image has one channel or RGB.
     tile : int, optional
-        Side of a tile in pixels: 128, 256, 512 or 1024. By default 512, or 256 for small images.
+        Side of a tile in pixels: 128, 256, 512 or 1024. By default 512, or 256 for small images
+        and large reductions. The larger it is, the more memory a task needs.
 
     Returns
     -------
     str
-        The absolute path.
+        The path.
 
     Raises
     ------
@@ -135,7 +137,7 @@ def export_ome_tiff(
     slide, blank_map, facts = _image_of(obj)
     rgb = _is_rgb(slide)
     if codec is None:
-        fits = rgb and slide.dtype == np.uint8
+        fits = rgb and slide.dtype == np.uint8 and not slide.source.masked
         codec = "jpeg" if fits else "deflate"
     options = TiffOptions(codec, quality, subsampling, pyramid, tile)
     _check_options(options, slide, rgb, final.path)
@@ -147,7 +149,7 @@ def export_ome_tiff(
         planar=not rgb,
     )
     _write(replace(job, put=put), put, options, target, final)
-    return final.path
+    return path
 
 
 def _image_of(obj: Slide | Cutoff | BlankMap) -> tuple[Slide, BlankMap | None, dict[str, Any]]:
@@ -220,6 +222,7 @@ def _assemble(unfinished: Transaction, job: ImageJob, put: PutTiles, options: Ti
     tags = _tags(slide, put, options)
     with TiffWriter(os.path.join(store, ASSEMBLED), bigtiff=big, byteorder="<", ome=False) as tiff:
         for number, level in enumerate(levels):
+            # several channels are pages, for which tifffile wants them first
             planes = (slide.shape[2],) if put.planar and slide.shape[2] > 1 else ()
             samples = () if put.planar else (slide.shape[2],)
             tiff.write(
@@ -272,7 +275,7 @@ def _place(
             slide.name, slide.shape, slide.dtype, channels, slide.mpp_yx, facts
         )
         first["subifds"] = len(job.plan.levels) - 1
-    if "nodata" in facts:
+    if "nodata" in facts and options.codec != "jpeg":  # which changes pixels to and from nodata
         first["extratags"] = [(_GDAL_NODATA, "s", 0, facts["nodata"], True)]
     return first
 

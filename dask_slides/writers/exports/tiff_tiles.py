@@ -37,21 +37,24 @@ class TileCodec:
         import imagecodecs
 
         if self.name == "jpeg":
-            options: dict[str, Any] = {"level": self.quality}
-            if tile.shape[2] == 3:
-                ratios = self.subsampling.replace(":", "")
-                options |= {
-                    "colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": ratios
-                }  # fmt: skip
-            else:
-                tile = tile[..., 0]
-            return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(tile), **options))
+            return self._jpeg(tile)
         little = np.ascontiguousarray(tile, tile.dtype.newbyteorder("<"))
         if self.predictor:
             little = imagecodecs.delta_encode(little, axis=1)
         if self.name == "zstd":
             return bytes(imagecodecs.zstd_encode(little.tobytes(), level=ZSTD_LEVEL))
         return bytes(imagecodecs.deflate_encode(little.tobytes(), level=DEFLATE_LEVEL))
+
+    def _jpeg(self, tile: Array) -> bytes:
+        import imagecodecs
+
+        options: dict[str, Any] = {"level": self.quality}
+        if tile.shape[2] == 1:
+            tile = tile[..., 0]
+        else:  # as the tags say that tifffile writes
+            options |= {"colorspace": "RGB", "outcolorspace": "YCBCR"}
+            options["subsampling"] = self.subsampling.replace(":", "")
+        return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(tile), **options))
 
 
 @dataclass(frozen=True)

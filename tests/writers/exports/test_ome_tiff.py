@@ -20,6 +20,7 @@ from rw_fixtures import noise, real, smooth
 import dask_slides as ds
 from dask_slides.cli import main
 from dask_slides.core.channels import Channel
+from dask_slides.core.geometry import Region
 from dask_slides.errors import (
     BlankSlideError,
     OutputExistsError,
@@ -294,6 +295,22 @@ def test_cutoffs_and_blank_maps(tmp_path, tissue, tissue_tiff):
         ds.export(cut, tmp_path / "e.ome.tif")
 
 
+def test_nodata_is_kept_without_loss(tmp_path):
+    image = noise(600, 300, 3, top=200)
+    image[100:301, 50:90] = 255
+    tags = [(42113, "s", 0, "255", True)]
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(64, 64), photometric="rgb", extratags=tags)
+    slide = ds.open_slide(tmp_path / "a.tif")
+    path = ds.export(slide, tmp_path / "a.ome.tif")
+    for number, level in enumerate(levels_in_zarr(ds.write(slide, tmp_path / "a.ome.zarr"))):
+        opened = ds.open_slide(path).source
+        pixels, valid = opened.read_valid(number, Region(0, 0, *level.shape[:2]))
+        np.testing.assert_array_equal(pixels, level)
+        np.testing.assert_array_equal(valid, (level != 255).any(axis=-1))
+    lossy = ds.open_slide(ds.export(slide, tmp_path / "b.ome.tif", codec="jpeg"))
+    assert not lossy.source.masked
+
+
 @pytest.fixture
 def damaged(tmp_path):
     """Return a folder with a slide that has an absent and a corrupt tile, and its pixels."""
@@ -322,14 +339,15 @@ def test_bad_tiles_raise_or_show_the_fill_and_are_listed(damaged, tmp_path):
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["resize", "cutoff", "mask"])
+@pytest.mark.parametrize("command", ["resize", "cutoff", "mask", "export"])
 def test_the_commands_write_a_tiff_and_name_corrupt_tiles(damaged, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     words = [command, "slides/d.tif", "o.ome.tif", "--json"]
-    words += ["--tile-size", "50"] if command == "mask" else ["--downsample", "1"]
+    words += {"mask": ["--tile-size", "50"], "export": []}.get(command, ["--downsample", "1"])
     failed = CliRunner().invoke(main, words)
     assert failed.exit_code == 1 and os.listdir() == ["slides"]
-    result = CliRunner().invoke(main, [*words, "--on-bad-tile", "mask", "--pyramid", "pages"])
+    pages = ["-o", "pyramid=pages"] if command == "export" else ["--pyramid", "pages"]
+    result = CliRunner().invoke(main, [*words, "--on-bad-tile", "mask", *pages])
     assert result.exit_code == 3, result.stderr
     assert "level 0, y 64, x 64, 64 x 64 px" in result.stderr
     facts = json.loads(result.stdout)
