@@ -53,7 +53,7 @@ from dask_slides.writers.store.transaction import (
 SUFFIXES = (".ome.tif", ".ome.tiff")
 """Ends of names that choose this format."""
 CODECS = ("jpeg", "zstd", "deflate")
-SUBSAMPLINGS = ("4:4:4", "4:2:0")
+SUBSAMPLINGS = ("4:2:0", "4:4:4")
 PYRAMIDS = ("subifds", "pages")
 QUALITY = 90
 _COMPRESSIONS = {"jpeg": "jpeg", "zstd": "zstd", "deflate": "adobe_deflate"}
@@ -84,7 +84,7 @@ def export_ome_tiff(
     resume: bool = False,
     codec: str | None = None,
     quality: int = QUALITY,
-    subsampling: str = "4:4:4",
+    subsampling: str = "4:2:0",
     pyramid: str = "subifds",
     tile: int | None = None,
 ) -> str:
@@ -109,9 +109,9 @@ def export_ome_tiff(
         faster; programs with a libtiff without zstd do not read it, such as the wheels of pyvips.
     quality : int
         Of JPEG, 1 to 100.
-    subsampling : {"4:4:4", "4:2:0"}
-        Of the colours in JPEG. 4:4:4 keeps their resolution, which stains are measured by; 4:2:0
-        halves it, for files about a fifth smaller.
+    subsampling : {"4:2:0", "4:4:4"}
+        Of the colours in JPEG: half their resolution, as most scanners write them, or all of it.
+        4:4:4 is for ``pyramid="pages"`` only, as Bio-Formats shows it in wrong colours.
     pyramid : {"subifds", "pages"}
         "subifds" is OME-TIFF, for Bio-Formats and QuPath. With "pages" every level is a page, as
         OpenSlide and libvips read it; there is no OME-XML, and the image has one channel or RGB.
@@ -189,6 +189,12 @@ def _check_options(options: TiffOptions, slide: Slide, rgb: bool, path: str) -> 
         wrong = f"{what}, and OME-TIFF has no such type; convert it to one of {', '.join(TYPES)}"
     elif options.codec == "jpeg" and not (slide.dtype == np.uint8 and (rgb or samples == 1)):
         wrong = f"{what}, and JPEG holds 8-bit RGB or grey; give codec='zstd' or 'deflate'"
+    elif (options.subsampling, options.pyramid) == ("4:4:4", "subifds"):
+        # Bio-Formats 7.3 converts YCbCr twice if the tag says that it is not subsampled
+        wrong = (
+            "Bio-Formats and QuPath show subsampling='4:4:4' in wrong colours; leave it out, or "
+            "give a lossless codec or pyramid='pages'"
+        )
     elif options.pyramid == "pages" and not (slide.dtype.kind == "u" and (rgb or samples == 1)):
         wrong = f"{what}, and levels as pages are for RGB or grey; give pyramid='subifds'"
     if wrong is not None:

@@ -122,7 +122,7 @@ def test_jpeg_is_close_to_the_image(tmp_path):
     image = smooth(900, 700)
     sizes = {}
     for name, options in {
-        "best": {"quality": 98}, "usual": {}, "halved": {"subsampling": "4:2:0"},
+        "best": {"quality": 98}, "usual": {}, "full": {"subsampling": "4:4:4", "pyramid": "pages"},
     }.items():  # fmt: skip
         path = ds.export(ds.from_dask(image), tmp_path / f"{name}.ome.tif", **options)
         sizes[name] = os.path.getsize(path)
@@ -133,8 +133,8 @@ def test_jpeg_is_close_to_the_image(tmp_path):
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             assert page.compression.name == "JPEG" and page.photometric.name == "YCBCR"
-            assert page.tags[530].value == ((2, 2) if name == "halved" else (1, 1))
-    assert sizes["best"] > sizes["usual"] > sizes["halved"]
+            assert page.tags[530].value == ((1, 1) if name == "full" else (2, 2))
+    assert sizes["best"] > sizes["full"] > sizes["usual"]
 
 
 NAMED = (
@@ -187,6 +187,7 @@ def test_the_ome_xml_of_rgb_has_one_channel(tmp_path):
         (noise(9, 9, 3), {"codec": "lzw"}, "codec='lzw'.*jpeg, zstd, deflate"),
         (noise(9, 9, 3), {"pyramid": "none"}, "pyramid='none'"),
         (noise(9, 9, 3), {"subsampling": "4:1:1"}, "subsampling='4:1:1'"),
+        (noise(9, 9, 3), {"subsampling": "4:4:4"}, "wrong colours.*pyramid='pages'"),
         (noise(9, 9, 3), {"tile": 100}, "tile=100"),
         (noise(9, 9, 3), {"quality": 0}, "quality=0"),
     ],
