@@ -173,3 +173,27 @@ def test_shards_can_be_limited(shape, ratio, largest):
     for one in (plan, whole):
         sums = [one.levels[stage.levels[-1]] for stage in one.stages[:-1]]
         assert all(level.shard == level.chunk for level in sums)
+
+
+@given(
+    st.tuples(sides, sides),
+    ratios,
+    st.sampled_from([2048, 4096]),
+    st.sampled_from([128, 512, 1024]),
+)
+def test_the_side_of_chunks_can_be_given(shape, ratio, largest, chunk):
+    """Tiles of a TIFF are chunks; the levels and the rules of shards stay the same."""
+    plan = plan_image(shape, ratio, largest, chunk=chunk)
+    assert [level.shape for level in plan.levels] == [
+        level.shape for level in plan_image(shape, ratio).levels
+    ]
+    assert {level.chunk for level in plan.levels} == {chunk}
+    assert [n for stage in plan.stages for n in stage.levels] == list(range(len(plan.levels)))
+    for stage in plan.stages:
+        assert stage.side <= largest
+        for at, number in enumerate(stage.levels):
+            level, side = plan.levels[number], stage.side >> (stage.halvings + at)
+            assert level.shard % chunk == 0
+            assert side >= max(level.shape) or side % level.shard == 0
+    sums = [plan.levels[stage.levels[-1]] for stage in plan.stages[:-1]]
+    assert all(level.shard == chunk for level in sums)
