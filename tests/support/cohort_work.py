@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 
 import dask_slides as ds
+from dask_slides.cohort.steps import Step
 from dask_slides.writers.store.local_folder import LocalFolder
 
 STEPS = {
@@ -93,13 +94,20 @@ def run_until(step, folder, job):
 
 
 @dataclass(frozen=True)
-class Killing:
+class Killing(Step):
     """A step that kills its process if the slide is called "killer"."""
 
-    name: ClassVar[str] = "killing"
+    kind: ClassVar[str] = "killing"
+    makes: ClassVar[str] = "None"
     suffix: ClassVar[str] = ".killing.zarr"
     draws: ClassVar[bool] = False
     counts: ClassVar[tuple[str, ...]] = ()
+
+    def check(self):
+        pass
+
+    def estimate(self, slide):
+        pass
 
     def reductions(self, slide):
         return ()

@@ -1,0 +1,127 @@
+"""Read tables of slides: CSV, Parquet, and data frames."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dask_slides.cohort.plain_values import Plain, plain_or_text
+from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+
+SUFFIXES = (".csv", ".parquet")
+NAMED = ("path", "mpp", "name")
+"""Columns that say which slide it is."""
+OWN = ("status", "seconds", "error", "message")
+"""Columns that every process list has beside those."""
+Row = tuple[str, dict[str, Plain]]
+"""Where a row is, for messages, and its values by column."""
+
+
+def is_table(one: Any) -> bool:
+    """Return whether `one` is a data frame, or the path of a table."""
+    if is_frame(one):
+        return True
+    text = os.fspath(one)
+    return text.lower().endswith(SUFFIXES) and "://" not in text
+
+
+def is_frame(one: Any) -> bool:
+    """Return whether `one` is a data frame of pandas."""
+    return hasattr(one, "columns") and hasattr(one, "to_dict")
+
+
+def read_table(table: Any) -> list[Row]:
+    """Return the rows of a table that have a value; values are plain.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is no such file.
+    SlideFormatError
+        The file is not a table, or has no column path.
+    SlideArgumentError
+        A column has the name of one of the process list.
+    ImportError
+        pyarrow is not installed, and the table is Parquet.
+    """
+    if is_frame(table):
+        rows = [dict(row) for row in table.to_dict("records")]
+        return _checked("the table", list(table.columns), rows, range(1, len(rows) + 1), "row")
+    path = os.fspath(table)
+    try:
+        return _read_csv(path) if path.lower().endswith(".csv") else _read_parquet(path)
+    except FileNotFoundError:
+        raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
+
+
+def _read_csv(path: str) -> list[Row]:
+    try:
+        # spreadsheets put a byte order mark before the first column
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows, lines = [], []
+            for row in reader:
+                # fields beyond the last column are a list under None
+                values = {name: value or "" for name, value in row.items() if name is not None}
+                rows.append({name: value.strip() for name, value in values.items()})
+                lines.append(reader.line_num)
+            return _checked(path, list(reader.fieldnames or ()), rows, lines, "line")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SlideFormatError(f"{path}: is not a CSV table in UTF-8 ({error})") from error
+
+
+def _read_parquet(path: str) -> list[Row]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError("Parquet needs pyarrow; pip install 'dask-slides[export]'") from error
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise SlideFormatError(f"{path}: is not a Parquet table ({error})") from error
+    return _checked(path, table.column_names, table.to_pylist(), range(1, len(table) + 1), "row")
+
+
+def _checked(
+    what: str,
+    columns: Sequence[Any],
+    rows: Sequence[Mapping[Any, Any]],
+    numbers: Sequence[int],
+    unit: str,
+) -> list[Row]:
+    """Return the rows that are not empty, with the columns of the user and `NAMED`."""
+    names = [str(column) for column in columns]
+    if "path" not in names:
+        raise SlideFormatError(
+            f"{what}: has no column path; name the column with the files so, or put the names of "
+            f"columns in the first line (it has {', '.join(names[:8]) or 'no columns'})"
+        )
+    kept = (*NAMED, *user_columns(names))
+    for name in kept:
+        if name in OWN or kept.count(name) > 1:
+            reason = "is one of the process list" if name in OWN else "is there twice"
+            raise SlideArgumentError(f"{what}: the column {name!r} {reason}; rename it")
+    found = []
+    for number, row in zip(numbers, rows, strict=True):
+        values = {str(name): plain_or_text(value) for name, value in row.items()}
+        if any(value not in (None, "") for value in values.values()):
+            found.append((f"{what}, {unit} {number}", {n: values.get(n) for n in kept}))
+    return found
+
+
+def user_columns(names: Sequence[str]) -> list[str]:
+    """Return the columns of the user among those of a table or of a process list.
+
+    In a process list they come before the status.
+    """
+    own = set(OWN) <= set(names)
+    given = names[: names.index(OWN[0])] if own else names
+    return [name for name in given if name not in NAMED]
+
+
+def values_in(row: Mapping[str, Plain]) -> Iterator[tuple[str, Plain]]:
+    """Yield the columns of the user, and their values in a row."""
+    return ((name, value) for name, value in row.items() if name not in NAMED)
