@@ -142,8 +142,9 @@ def _folder(path: str) -> Found:
     left_out = [_reason(one) for one in others]
     deeper = sum(one.is_dir() and one.path not in set(slides) for one in inside)
     if deeper:
-        pattern = os.path.join(path, "**", "*")
-        left_out.append(f"{path}: {deeper:,} subfolders; give the pattern {pattern!r} to read them")
+        pattern = os.path.join(path, "**", "*.svs")
+        count = f"{deeper:,} subfolder{'s' * (deeper > 1)}"
+        left_out.append(f"{path}: {count}; give a pattern such as {pattern!r} to read slides there")
     return [SlideEntry(slide) for slide in slides], left_out
 
 

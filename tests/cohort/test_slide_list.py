@@ -105,7 +105,7 @@ def test_what_a_folder_leaves_out_is_named_with_the_reason(folder):
         "/m.mrxs: is the preview of a MIRAX slide, whose pixels lie in the folder m next to it",
         "/n.MRXS: is the preview of a MIRAX slide, whose pixels lie in the folder n next to it",
         "/slide: does not have the suffix of a slide",
-        ": 1 subfolders",
+        ": 1 subfolder",
     ]
     assert read_list("b/*.mrxs").left_out == ()  # a pattern may name any file
 

@@ -82,15 +82,29 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
-def run_until(step, folder, job):
+def size(slide, folder):
+    """Write the size of a slide to a file."""
+    path = Path(folder, "size.txt")
+    path.write_text(str(slide.shape))
+    return path
+
+
+KILLED = {
+    "stores": {name: STEPS[name] for name in ("resize", "pack")},
+    "files": {"export": {"of": {"pack": STEPS["pack"]}, "to": "csv"}, "size": size},
+}
+"""Steps of the runs that are killed."""
+
+
+def run_until(step, kind, folder, job):
     """Run a cohort in one thread; kill this process before the `step`th disk operation."""
 
     def run(kind, source, out):
         with dask.config.set(scheduler="sync"):
-            ds.run_cohort(source, job=out, steps={name: STEPS[name] for name in ("resize", "pack")})
+            ds.run_cohort(source, job=out, steps=KILLED[kind])
 
     durable_work.write = run
-    durable_work.write_until(step, "cohort", folder, job, {})
+    durable_work.write_until(step, {}, kind, folder, job, {})
 
 
 @dataclass(frozen=True)
