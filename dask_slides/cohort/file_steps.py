@@ -26,10 +26,6 @@ OUTPUT = "output"
 """Count of a function step: the path that the function returned."""
 
 
-NAME = "name"
-"""Fact of a target: the name of the slide."""
-
-
 class FileStep(Step):
     """Base of the steps whose result is recorded beside it, not inside."""
 
@@ -152,9 +148,9 @@ class Export(FileStep):
         """Return the object to export and its counts."""
         return maps.build(self.of)
 
-    def write(self, obj: Any, target: Target) -> str | None:
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
         """Export the object; return the path."""
-        options = self._options(str(target.recorded[NAME]))
+        options = self._options(name)
         return export(obj, target.path, to=self.to, overwrite=target.overwrite, **options)
 
 
@@ -253,6 +249,6 @@ class Function(FileStep):
             "path of a file, or None"
         )
 
-    def write(self, obj: Any, target: Target) -> str | None:
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
         """Return the path that the function returned."""
         return None if obj is None else str(obj)

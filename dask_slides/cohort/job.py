@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from dask_slides.cohort.file_steps import NAME
 from dask_slides.cohort.results import (
     CORRUPT_TILES,
     Parameters,
@@ -202,9 +201,9 @@ def _write_store(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
     with _picture(step, path, obj, maps):
         try:
-            step.write(obj, target)
+            step.write(obj, target, job.name)
         except ResumeError:  # the unfinished store has other parameters, so start again
-            step.write(obj, replace(target, resume=False))
+            step.write(obj, replace(target, resume=False), job.name)
     return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}
 
 
@@ -220,7 +219,7 @@ def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     obj, counts = maps.build(step)
     try:
         with _picture(step, path, obj, maps):
-            output = step.write(obj, Target(path, begun, recorded={NAME: job.name}))
+            output = step.write(obj, Target(path, begun), job.name)
     except OutputExistsError:
         os.unlink(record.path)  # what is there was written by others
         raise

@@ -89,16 +89,26 @@ def seconds_in(row: Mapping[str, str]) -> float:
         return 0.0
 
 
+def _known_counts(step: Step) -> list[str]:
+    return [f"{step.name}_{one}" for one in (*step.counts, CORRUPT_TILES)]
+
+
+def check_columns(rows: Iterable[Mapping[str, Any] | None], steps: Iterable[Step]) -> None:
+    """Raise SlideArgumentError if a column of the user has the name of a count of a step."""
+    taken = {name for step in steps for name in _known_counts(step)}
+    functions = tuple(f"{step.name}_" for step in steps if isinstance(step, Function))
+    for name in dict.fromkeys(name for row in rows for name in row or ()):
+        if name in taken or name.startswith(functions):
+            raise SlideArgumentError(
+                f"the column {name!r} of the table has the name of a count of a step; rename it"
+            )
+
+
 class ProcessList:
     """The rows of a run, and their table in the job folder.
 
     The table also contains the slides of earlier runs that are not part of this one. Columns of
     the user come before the status.
-
-    Raises
-    ------
-    SlideArgumentError
-        A column of the user has the name of a count.
     """
 
     def __init__(
@@ -115,7 +125,6 @@ class ProcessList:
         before = (user_columns(list(row)) for row in earlier.values())
         given = (row.columns for row in self.rows.values())
         self._user = list(dict.fromkeys(name for names in (*given, *before) for name in names))
-        self._check_names()
         self.tally = Counter(dict.fromkeys(STATUSES, 0))
         """Number of slides by status."""
         self.tally["todo"] = len(self.rows)
@@ -123,26 +132,17 @@ class ProcessList:
         for partial in glob.glob(f"{glob.escape(self.path)}.*.partial"):  # left by a killed run
             os.unlink(partial)
 
-    def _check_names(self) -> None:
-        functions = tuple(f"{one.name}_" for one in self._steps if isinstance(one, Function))
-        for name in self._user:
-            if name in self._counts() or (functions and name.startswith(functions)):
-                raise SlideArgumentError(
-                    f"the column {name!r} of the table has the name of a count of a step; rename it"
-                )
-
     def _counts(self) -> list[str]:
-        """Return the columns of counts, by step; functions return their own."""
+        """Return the columns of counts, by step."""
+        returned = dict.fromkeys(name for row in self.rows.values() for name in row.counts)
         found: list[str] = []
         for step in self._steps:
-            known = [f"{step.name}_{one}" for one in (*step.counts, CORRUPT_TILES)]
             if isinstance(step, Function):
-                known = [
-                    name for row in self.rows.values() for name in row.counts
-                    if name.startswith(f"{step.name}_") and name not in known
-                ]  # fmt: skip
-            found += known
-        return list(dict.fromkeys(found))
+                own = [name for name in returned if name.startswith(f"{step.name}_")]
+                found += [name for name in own if name != f"{step.name}_{CORRUPT_TILES}"]
+            else:
+                found += _known_counts(step)
+        return found
 
     def set_status(self, name: str, status: str) -> None:
         """Change the status of a slide."""
@@ -168,7 +168,7 @@ class ProcessList:
         """Replace the table in the job folder."""
         text = io.StringIO(newline="")
         columns = ["name", "path", "mpp", *self._user, OWN[0], *self._counts(), *OWN[1:]]
-        table = csv.DictWriter(text, columns, extrasaction="ignore")
+        table = csv.DictWriter(text, list(dict.fromkeys(columns)), extrasaction="ignore")
         table.writeheader()
         table.writerows(row.values() for row in self.rows.values())
         table.writerows(self._earlier)

@@ -15,8 +15,8 @@ from dask_slides.cohort.chosen_steps import Steps, checked_steps
 from dask_slides.cohort.job import RUN, Outcome, SlideJob, failure
 from dask_slides.cohort.names import LOG
 from dask_slides.cohort.plan import Cohort, job_folder, line_about, named_cohort
-from dask_slides.cohort.process_list import ProcessList, Row
-from dask_slides.cohort.slide_list import SlideEntry, SlideList, read_list
+from dask_slides.cohort.process_list import ProcessList, Row, check_columns
+from dask_slides.cohort.slide_list import SlideEntry, read_list
 from dask_slides.cohort.steps import USUAL
 from dask_slides.cohort.tables import user_columns
 from dask_slides.cohort.workers import Pool
@@ -286,13 +286,16 @@ def run_cohort(
         The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
         The list of slides or an argument is wrong, or the scheduler is Dask's pool of processes.
+    ImportError
+        The table is Parquet, and pyarrow is not installed.
     """
     start = time.monotonic()
     folder = job_folder(job)
     chosen = checked_steps(steps)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise SlideArgumentError(f"limit={limit!r} is not valid; give a whole number of 1 or more")
-    listed: SlideList = read_list(slides, mpp, on_bad_tile, limits)
+    listed = read_list(slides, mpp, on_bad_tile, limits)
+    check_columns([entry.columns for entry in listed.entries], chosen)
     with locked(folder, folder), _log_file(folder) as job_log, seceded():
         cohort = named_cohort(folder, listed.entries, chosen, overwrite, enlarge)
         run = _Run(cohort, keep_going, whole_below, job_log)

@@ -174,8 +174,8 @@ class Step(ABC):
         """Return a picture of the object that `build` returned on the slide."""
         raise NotImplementedError(f"{self.name} draws nothing")
 
-    def write(self, obj: Any, target: Target) -> str | None:
-        """Write the object that `build` returned; return the path of what was written."""
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
+        """Write what `build` returned for the slide `name`; return the path of what was written."""
         return write_to(obj, target)
 
 
@@ -206,7 +206,7 @@ class _Image(Step):
         if not self.is_store:
             exporter_for(f"NAME{self.suffix}", None, self.makes)
 
-    def write(self, obj: Any, target: Target) -> str | None:
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
         """Write the image; return its path."""
         if self.is_store:
             return write_to(obj, target, self.ome_zarr)

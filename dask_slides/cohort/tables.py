@@ -20,16 +20,23 @@ Row = tuple[str, dict[str, Plain]]
 
 
 def is_table(one: Any) -> bool:
-    """Return whether `one` is a data frame, or the path of a table."""
+    """Return whether `one` is a data frame, or the path of a table.
+
+    Raises SlideArgumentError if it is neither of these, nor another path.
+    """
     if is_frame(one):
         return True
+    if not isinstance(one, str | os.PathLike):
+        raise SlideArgumentError(
+            f"slides: a {type(one).__name__} is neither a path nor a DataFrame of pandas; give one"
+        )
     text = os.fspath(one)
     return text.lower().endswith(SUFFIXES) and "://" not in text
 
 
 def is_frame(one: Any) -> bool:
     """Return whether `one` is a data frame of pandas."""
-    return hasattr(one, "columns") and hasattr(one, "to_dict")
+    return hasattr(one, "iloc") and hasattr(one, "columns")
 
 
 def read_table(table: Any) -> list[Row]:

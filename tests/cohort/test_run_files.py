@@ -338,3 +338,4 @@ def test_a_column_with_the_name_of_a_count_is_refused(slides, tmp_path, sync):
         table = labelled(slides, **{column: [1, 2]})
         with pytest.raises(ds.errors.SlideArgumentError, match=f"'{column}' of the table"):
             run(table, tmp_path / "job", steps)
+        assert not (tmp_path / "job").exists()

@@ -50,6 +50,12 @@ def test_csv_keeps_texts_as_they_are(folder):
     assert found[1].columns["label"] == ""
 
 
+def test_what_is_no_path_and_no_table_is_refused():
+    for slides in ([3], pa.table({"path": ["a.svs"]})):
+        with pytest.raises(ds.errors.SlideArgumentError, match="neither a path nor a DataFrame"):
+            read_list(slides)
+
+
 def test_values_of_other_types_become_text_or_none(folder):
     frame = pd.DataFrame({"path": ["a.svs"], "date": [pd.Timestamp("2026-01-02")], "gone": [pd.NA]})
     assert read_list(frame).entries[0].columns == {"date": "2026-01-02 00:00:00", "gone": None}

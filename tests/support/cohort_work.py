@@ -131,7 +131,7 @@ class Killing(Step):
             os.kill(os.getpid(), signal.SIGKILL)
         return None, {"pid": os.getpid()}
 
-    def write(self, obj, target):
+    def write(self, obj, target, name):
         os.makedirs(
             target.path, exist_ok=True
         )  # it exists if the process was killed after the write
