@@ -84,14 +84,14 @@ class Export(FileStep):
         return exporter_for(f"step {self.name}", self.to, self.makes)
 
     @property
-    def names_files(self) -> bool:
+    def shares_path(self) -> bool:
         """Whether the format itself names the file of each slide in one folder."""
         exporter = self._exporter
         return not exporter.suffixes and "name" in inspect.signature(exporter.load()).parameters
 
     def path(self, job: str, name: str) -> str:
         """Return the path of the output of the slide `name`, or the folder of all of them."""
-        if self.names_files:
+        if self.shares_path:
             return os.path.join(job, EXPORTS, self.to)
         file = self.file or "{name}" + self.suffix
         return os.path.normpath(os.path.join(job, EXPORTS, self.name, file.format(name=name)))
@@ -118,12 +118,12 @@ class Export(FileStep):
 
     def _options(self, name: str) -> dict[str, Any]:
         """Return the options of the format for the slide `name`."""
-        return dict(self.options) | ({"name": name} if self.names_files else {})
+        return dict(self.options) | ({"name": name} if self.shares_path else {})
 
     def _check_file(self) -> None:
         if self.file is None:
             return
-        if self.names_files:
+        if self.shares_path:
             raise SlideArgumentError(f"step {self.name}: {self.to} names its files; omit file")
         try:
             differs = self.file.format(name="a") != self.file.format(name="b")
@@ -179,6 +179,11 @@ class Function(FileStep):
     def suffix(self) -> str:
         """It has no output of its own."""
         return ""
+
+    @property
+    def shares_path(self) -> bool:
+        """The folder of the slide is that of other steps too."""
+        return True
 
     def path(self, job: str, name: str) -> str:
         """Return the folder of the slide."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -211,10 +212,8 @@ def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     """Run a step that writes no store, and record what it made; return its counts."""
     path, record = job.path(step), Record.of(job.folder, job.name, step)
     begun = record.exists()
-    if not begun and not os.path.isdir(path):
-        check_new(path, overwrite=False)  # the user's own file
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    _remove_partial(path)
+    if not step.shares_path:
+        _make_room(path, begun)
     record.begin()
     obj, counts = maps.build(step)
     try:
@@ -228,11 +227,20 @@ def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     return counts
 
 
-def _remove_partial(path: str) -> None:
-    """Remove what a killed run left of the file at `path` (see `new_file`)."""
-    folder, name = (glob.escape(one) for one in os.path.split(path))
-    for left in glob.glob(os.path.join(folder, f".*.partial.{name}")):
-        os.unlink(left)
+def _make_room(path: str, begun: bool) -> None:
+    """Create the folder of the output at `path`; remove what a run left that began to write it.
+
+    Raises OutputExistsError if no run began it. A complete file is not removed, as it is replaced
+    at once.
+    """
+    if not begun:
+        check_new(path, overwrite=False)
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    for left in glob.glob(os.path.join(glob.escape(folder), f".*.partial.{glob.escape(name)}")):
+        os.unlink(left)  # see `new_file`
+    if os.path.isdir(path):
+        shutil.rmtree(path)
 
 
 def _corrupt_tiles_read(job: SlideJob) -> int:

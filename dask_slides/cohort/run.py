@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from dask_slides.cohort.chosen_steps import Steps, checked_steps
 from dask_slides.cohort.job import RUN, Outcome, SlideJob, failure
-from dask_slides.cohort.names import LOG
+from dask_slides.cohort.names import EXPORTS, LOG
 from dask_slides.cohort.plan import Cohort, job_folder, line_about, named_cohort
 from dask_slides.cohort.process_list import ProcessList, Row, check_columns
 from dask_slides.cohort.slide_list import SlideEntry, read_list
@@ -98,6 +99,8 @@ class _Run:
         counts = f"{len(self.list.rows):,}", f"{tally['done']:,}"
         self._log(logging.INFO, "%s slides, %s already done", *counts)
         marker = os.path.join(self._cohort.folder, RUN)
+        if os.path.exists(marker):  # the run before was killed
+            _remove_partial_exports(os.path.join(self._cohort.folder, EXPORTS))
         with open(marker, "w", encoding="ascii") as stream:
             stream.write(self._identifier)
         try:
@@ -173,6 +176,16 @@ class _Run:
             self._log(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
             if outcome.traceback:
                 self._job_log.error("%s", outcome.traceback.rstrip())
+
+
+def _remove_partial_exports(folder: str) -> None:
+    """Remove hidden files and folders of exports that a killed run did not complete."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if name.startswith(".") and ".partial" in name:
+                path = os.path.join(parent, name)
+                shutil.rmtree(path) if name in folders else os.unlink(path)
+        folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 @contextmanager

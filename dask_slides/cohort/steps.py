@@ -142,6 +142,11 @@ class Step(ABC):
         """Whether it writes a Zarr store, whose attributes record what it was made with."""
         return True
 
+    @property
+    def shares_path(self) -> bool:
+        """Whether `path` is a folder that other slides or steps use too."""
+        return False
+
     def path(self, job: str, name: str) -> str:
         """Return the path of the output for the slide `name`."""
         return os.path.join(job, name, name + self.suffix)

@@ -13,6 +13,7 @@ import pytest
 from scheduler_processes import local_client
 
 import dask_slides as ds
+from dask_slides.cohort.job import RUN
 from dask_slides.errors import OutputExistsError
 from dask_slides.writers.exports import registry
 from dask_slides.writers.exports.output import new_file
@@ -44,12 +45,21 @@ def export_project(pack, path, *, overwrite=False, name=None, prefix=""):
     return path
 
 
+def export_folder(pack, path, *, overwrite=False):
+    """Write one file per tile into a folder, which must be new."""
+    os.mkdir(path)
+    for y, x in pairs(pack):
+        Path(path, f"{y}_{x}").touch()
+    return path
+
+
 @pytest.fixture
 def formats(monkeypatch):
-    """Add a format of images, and a format that is one folder for all slides."""
+    """Add formats of images, of a folder per slide, and of one folder for all slides."""
     image = registry.Exporter("npy", ("Slide", "Cutoff", "BlankMap"), export_npy, "", (".ome.tif",))
     project = registry.Exporter("project", ("TilePack",), export_project, "")
-    monkeypatch.setattr(registry, "EXPORTS", (*registry.EXPORTS, image, project))
+    folder = registry.Exporter("folder", ("TilePack",), export_folder, "")
+    monkeypatch.setattr(registry, "EXPORTS", (*registry.EXPORTS, image, project, folder))
     registry.exporters.cache_clear()
     yield
     registry.exporters.cache_clear()
@@ -162,6 +172,28 @@ def test_a_format_of_one_folder_for_all_slides_gets_their_names(slides, tmp_path
         assert json.loads(made.read_text()) == [pack.y.tolist(), pack.x.tolist()]
     with pytest.raises(ds.errors.SlideArgumentError, match="project names its files"):
         run(slides, tmp_path / "job", {"export": export | {"file": "{name}"}})
+
+
+def test_a_folder_of_an_export_is_replaced_only_if_a_run_began_it(slides, tmp_path, sync, formats):
+    job, steps = tmp_path / "job", {"export": {"of": {"pack": PACK}, "to": "folder"}}
+    slide, made = slides / "s0000.tif", job / "exports" / "pack_folder" / "s0000"
+    run(slide, job, "mask")
+    made.mkdir(parents=True)
+    assert run(slide, job, steps, overwrite=True).failed == 1
+    made.rmdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dask_slides.cohort.results.Record.finish", lambda *_, **__: 1 / 0)
+        assert run(slide, job, steps).failed == 1
+    left = job / "exports" / "project" / "patches"
+    (left / ".0.partial").mkdir(parents=True)  # what a killed run leaves
+    (left / ".1.partial.s0000.json").touch()
+    (job / RUN).touch()
+    assert run(slide, job, steps).done == 1
+    tiles = {f"{y}_{x}" for y, x in pairs(ds.pack_tiles(slide, **PACK))}
+    assert set(os.listdir(made)) == tiles and not os.listdir(left)
+    best = {"export": {"of": {"pack": PACK | {"top_k": 1}}, "to": "folder"}}
+    assert run(slide, job, best, overwrite=True).done == 1
+    assert len(os.listdir(made)) == 1
 
 
 def test_images_are_files_of_another_format_on_request(slides, tmp_path, sync, formats):
