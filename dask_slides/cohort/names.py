@@ -69,7 +69,7 @@ def names_for(
     for path, name in wanted.items():
         if count[folded(name)] > 1 or folded(name) in used:
             short = name.encode()[: LONGEST - 9].decode("utf-8", "ignore").rstrip(". ")
-            digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+            digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
             name = f"{short}-{digest[:8]}"
         fixed[path] = name
     return {path: str(name) for path, name in fixed.items()}

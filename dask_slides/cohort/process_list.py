@@ -8,7 +8,7 @@ import io
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,15 +134,17 @@ class ProcessList:
 
     def _counts(self) -> list[str]:
         """Return the columns of counts, by step."""
-        returned = dict.fromkeys(name for row in self.rows.values() for name in row.counts)
         found: list[str] = []
         for step in self._steps:
-            if isinstance(step, Function):
-                own = [name for name in returned if name.startswith(f"{step.name}_")]
-                found += [name for name in own if name != f"{step.name}_{CORRUPT_TILES}"]
-            else:
-                found += _known_counts(step)
+            is_function = isinstance(step, Function)
+            found += self._returned(step.name) if is_function else _known_counts(step)
         return found
+
+    def _returned(self, function: str) -> Iterator[str]:
+        """Yield the columns of the values that a function returned for any slide."""
+        for name in dict.fromkeys(name for row in self.rows.values() for name in row.counts):
+            if name.startswith(f"{function}_") and name != f"{function}_{CORRUPT_TILES}":
+                yield name
 
     def set_status(self, name: str, status: str) -> None:
         """Change the status of a slide."""

@@ -54,8 +54,8 @@ def read_table(table: Any) -> list[Row]:
         pyarrow is not installed, and the table is Parquet.
     """
     if is_frame(table):
-        rows = [dict(row) for row in table.to_dict("records")]
-        return _checked("the table", list(table.columns), rows, range(1, len(rows) + 1), "row")
+        kept = _kept_columns("the table", list(table.columns))
+        return _numbered("the table, row", kept, table.to_dict("records"))
     path = os.fspath(table)
     try:
         return _read_csv(path) if path.lower().endswith(".csv") else _read_parquet(path)
@@ -68,13 +68,10 @@ def _read_csv(path: str) -> list[Row]:
         # spreadsheets put a byte order mark before the first column
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            rows, lines = [], []
-            for row in reader:
-                # fields beyond the last column are a list under None
-                values = {name: value or "" for name, value in row.items() if name is not None}
-                rows.append({name: value.strip() for name, value in values.items()})
-                lines.append(reader.line_num)
-            return _checked(path, list(reader.fieldnames or ()), rows, lines, "line")
+            kept = _kept_columns(path, list(reader.fieldnames or ()))
+            rows = [(reader.line_num, _stripped(row)) for row in reader]
+            lines = [number for number, _ in rows]
+            return _numbered(f"{path}, line", kept, [row for _, row in rows], lines)
     except (UnicodeDecodeError, csv.Error) as error:
         raise SlideFormatError(f"{path}: is not a CSV table in UTF-8 ({error})") from error
 
@@ -89,17 +86,17 @@ def _read_parquet(path: str) -> list[Row]:
         table = parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise SlideFormatError(f"{path}: is not a Parquet table ({error})") from error
-    return _checked(path, table.column_names, table.to_pylist(), range(1, len(table) + 1), "row")
+    kept = _kept_columns(path, table.column_names)
+    return _numbered(f"{path}, row", kept, table.to_pylist())
 
 
-def _checked(
-    what: str,
-    columns: Sequence[Any],
-    rows: Sequence[Mapping[Any, Any]],
-    numbers: Sequence[int],
-    unit: str,
-) -> list[Row]:
-    """Return the rows that are not empty, with the columns of the user and `NAMED`."""
+def _stripped(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the texts of a line of CSV; fields beyond the last column are a list under None."""
+    return {name: (text or "").strip() for name, text in row.items() if name is not None}
+
+
+def _kept_columns(what: str, columns: Sequence[Any]) -> tuple[str, ...]:
+    """Return `NAMED` and the columns of the user; raise if the columns cannot be used."""
     names = [str(column) for column in columns]
     if "path" not in names:
         raise SlideFormatError(
@@ -111,11 +108,21 @@ def _checked(
         if name in OWN or kept.count(name) > 1:
             reason = "is one of the process list" if name in OWN else "is there twice"
             raise SlideArgumentError(f"{what}: the column {name!r} {reason}; rename it")
+    return kept
+
+
+def _numbered(
+    what: str,
+    kept: Sequence[str],
+    rows: Sequence[Mapping[Any, Any]],
+    numbers: Sequence[int] | None = None,
+) -> list[Row]:
+    """Return the rows that are not empty with the `kept` columns; `what` and a number say where."""
     found = []
-    for number, row in zip(numbers, rows, strict=True):
+    for number, row in zip(numbers or range(1, len(rows) + 1), rows, strict=True):
         values = {str(name): plain_or_text(value) for name, value in row.items()}
         if any(value not in (None, "") for value in values.values()):
-            found.append((f"{what}, {unit} {number}", {n: values.get(n) for n in kept}))
+            found.append((f"{what} {number}", {name: values.get(name) for name in kept}))
     return found
 
 

@@ -171,6 +171,11 @@ def test_names_are_distinct_and_independent_of_the_order(paths, random):
     assert names_for(shuffled, {}, {}) == names
 
 
+def test_paths_that_are_no_unicode_have_names():
+    names = names_for(["/a/'.svs", "/a/\ud800.svs", "/a/\udcff.svs"], {}, {})
+    assert len(set(names.values())) == 3 and all(name.isascii() for name in names.values())
+
+
 @given(PATHS, st.data())
 def test_a_slide_keeps_its_name_when_others_are_added(paths, data):
     some = data.draw(st.lists(st.sampled_from(paths), unique=True)) if paths else []

@@ -56,6 +56,12 @@ def test_what_is_no_path_and_no_table_is_refused():
             read_list(slides)
 
 
+def test_a_column_that_is_there_twice_is_refused():
+    frame = pd.DataFrame([["a.svs", 1, 2]], columns=["path", "label", "label"])
+    with pytest.raises(ds.errors.SlideArgumentError, match="the column 'label' is there"):
+        read_list(frame)
+
+
 def test_values_of_other_types_become_text_or_none(folder):
     frame = pd.DataFrame({"path": ["a.svs"], "date": [pd.Timestamp("2026-01-02")], "gone": [pd.NA]})
     assert read_list(frame).entries[0].columns == {"date": "2026-01-02 00:00:00", "gone": None}
