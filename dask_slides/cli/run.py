@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from dask_slides.cli.exit_codes import MAX_PRINTED
+from dask_slides.cli.exporting import parse_options
 from dask_slides.cli.options import (
     CommonOptions,
     add_options,
@@ -50,12 +51,16 @@ _crops_options = add_options(
 )  # fmt: skip
 
 
-def _parse_exports(_context: Any, _option: Any, given: tuple[str, ...]) -> list[tuple[str, str]]:
-    pairs = [tuple(text.split(":")) for text in given]
-    for text, pair in zip(given, pairs, strict=True):
-        if len(pair) != 2 or not all(pair):
+def _parse_exports(context: Any, option: Any, given: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the arguments of the exports, as in pack:clam,pixels=true."""
+    found = []
+    for text in given:
+        names, *options = text.split(",")
+        of, _, to = names.partition(":")
+        if not (of and to):
             raise click.BadParameter(f"{text!r}: give a step and a format, such as pack:csv")
-    return [(pair[0], pair[1]) for pair in pairs]
+        found.append(parse_options(context, option, tuple(options)) | {"of": of, "to": to})
+    return found
 
 
 @click.command("run")
@@ -63,10 +68,10 @@ def _parse_exports(_context: Any, _option: Any, given: tuple[str, ...]) -> list[
 @click.option("-o", "--out", "job", metavar="JOB", required=True, help="folder to write to")
 @click.option("--steps", default=",".join(USUAL),
               help="steps to run for each slide, also crops")  # fmt: skip
-@click.option("--export", "exports", metavar="STEP:FORMAT", multiple=True, callback=_parse_exports,
-              show_default="none",
-              help="also export what a step makes, as in pack:csv, to JOB/exports; the step need "
-              "not be one of --steps")  # fmt: skip
+@click.option("--export", "exports", metavar="STEP:FORMAT[,NAME=VALUE]", multiple=True,
+              callback=_parse_exports, show_default="none",
+              help="also export what a step makes to JOB/exports, as in pack:csv or "
+              "pack:clam,pixels=true; the step need not be one of --steps")  # fmt: skip
 @click.option("--format", "image_format", type=click.Choice(FORMATS), default=FORMATS[0],
               help="format of the images of mask, resize and cutoff")  # fmt: skip
 @opening_options
@@ -88,7 +93,7 @@ def command(
     slides: tuple[str, ...],
     job: str,
     steps: str,
-    exports: list[tuple[str, str]],
+    exports: list[dict[str, Any]],
     image_format: str,
     slide_mpp: float | None,
     on_bad_tile: str,
@@ -161,7 +166,7 @@ def _print_left_out(common: CommonOptions, lines: tuple[str, ...]) -> None:
 
 def _chosen_steps(
     names: str,
-    exports: list[tuple[str, str]],
+    exports: list[dict[str, Any]],
     scale: dict[str, Any],
     image: dict[str, Any],
     layout: str,
@@ -175,7 +180,7 @@ def _chosen_steps(
     resize = scale | image
     known = parts | {"resize": resize, "cutoff": resize | parts["mask"] | {"layout": layout}}
     chosen = [{name: known.get(name, {})} for name in names.replace(" ", "").split(",") if name]
-    made = [{"export": {"of": {of: known.get(of, {})}, "to": to}} for of, to in exports]
+    made = [{"export": one | {"of": {one["of"]: known.get(one["of"], {})}}} for one in exports]
     return [*chosen, *made]
 
 

@@ -24,6 +24,8 @@ from dask_slides.writers.store.transaction import Target, facts_of
 
 OUTPUT = "output"
 """Count of a function step: the path that the function returned."""
+NAME = "name"
+"""Option of a format that names the file of a slide in a folder for all slides."""
 
 
 class FileStep(Step):
@@ -87,7 +89,7 @@ class Export(FileStep):
     def shares_path(self) -> bool:
         """Whether the format itself names the file of each slide in one folder."""
         exporter = self._exporter
-        return not exporter.suffixes and "name" in inspect.signature(exporter.load()).parameters
+        return not exporter.suffixes and NAME in exporter.options()
 
     def path(self, job: str, name: str) -> str:
         """Return the path of the output of the slide `name`, or the folder of all of them."""
@@ -110,15 +112,11 @@ class Export(FileStep):
         """Raise SlideArgumentError for arguments that no slide accepts."""
         self.of.check()
         self._check_file()
-        function = self._exporter.load()
-        try:
-            inspect.signature(function).bind(None, "", overwrite=False, **self._options("NAME"))
-        except TypeError as error:
-            raise SlideArgumentError(f"step {self.name}: {error} of {self.to}") from None
+        self._exporter.check_options(f"step {self.name}", dict(self.options))
 
     def _options(self, name: str) -> dict[str, Any]:
         """Return the options of the format for the slide `name`."""
-        return dict(self.options) | ({"name": name} if self.shares_path else {})
+        return dict(self.options) | ({NAME: name} if self.shares_path else {})
 
     def _check_file(self) -> None:
         if self.file is None:

@@ -116,6 +116,8 @@ def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
         (["SLIDES", "--layout", "rows"], 2, "'islands'"),
         (["SLIDES", "--export", "csv"], 2, "give a step and a format, such as pack:csv"),
         (["SLIDES", "--export", "pack:xls"], 2, "'xls' is not known"),
+        (["SLIDES", "--export", "pack:jpeg,quality"], 2, "give a name, = and a value"),
+        (["SLIDES", "--export", "pack:jpeg,size=9"], 2, "jpeg has no option 'size'"),
         (["SLIDES", "--steps", "crops"], 2, "n=None is not a count"),
         (["SLIDES", "--magnification", "-1"], 2, "magnification"),
         ([], 2, "SLIDES"),
@@ -162,6 +164,7 @@ def test_a_table_exports_and_crops(slides, tmp_path, sync):
     words = ["--pack-tile-size", 80, "--pack-detector", "contrast", "--pack-ratio", 0.2]
     words += ["--crops-n", 5, "--crops-size", 40, "--crops-seed", 2, "--crops-detector", "contrast"]
     words += ["--steps", "crops", "--export", "pack:csv", "--export", "crops:csv"]
+    words += ["--export", "crops:jpeg,quality=50"]
     result = run(tmp_path / "list.csv", "-o", job, *words)
     assert result.exit_code == 0, result.stderr
     path = slides / "s0001.tif"
@@ -173,6 +176,7 @@ def test_a_table_exports_and_crops(slides, tmp_path, sync):
     lines = (job / "exports" / "crops_csv" / "s0001.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["y", *map(str, crops.y.tolist())]
     assert not list(job.glob("*/*.tiles.zarr"))
+    assert len(list((job / "exports" / "crops_jpeg" / "s0001").glob("*.jpg"))) == 5
 
 
 def test_what_is_left_out_is_in_the_last_lines(slides, tmp_path):

@@ -62,7 +62,7 @@ def test_an_export_takes_the_arguments_of_the_step_of_the_run_or_its_own():
             {"export": {"of": "mask", "to": "csv"}},
             "step mask_csv: 'csv' is a format for a TilePack",
         ),
-        ({"export": CSV | {"colour": 1}}, "pack_csv: .*'colour'.*"),
+        ({"export": CSV | {"colour": 1}}, "pack_csv: csv has no option 'colour'"),
         ({"export": CSV | {"file": "all.csv"}}, "file='all.csv' is not a path for each slide"),
         ({"export": CSV | {"file": "../{name}.csv"}}, "inside the folder of the exports"),
         ({"export": CSV | {"file": "{nom}.csv"}}, "not a path for each slide"),

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import cohort_work as work
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,6 +173,21 @@ def test_a_format_of_one_folder_for_all_slides_gets_their_names(slides, tmp_path
         assert json.loads(made.read_text()) == [pack.y.tolist(), pack.x.tolist()]
     with pytest.raises(ds.errors.SlideArgumentError, match="project names its files"):
         run(slides, tmp_path / "job", {"export": export | {"file": "{name}"}})
+
+
+def test_a_job_of_trident_has_the_coordinates_and_outlines_of_all_slides(slides, tmp_path, sync):
+    job, mask = tmp_path / "job", {"mask": {"tile_size": 64, "detector": GLASS}}
+    exports = [{"of": {"pack": PACK}, "to": "trident"}, {"of": mask, "to": "trident"}]
+    table = pd.DataFrame({"path": [str(path) for path in sorted(slides.iterdir())], "mpp": 0.5})
+    table["name"] = ["first", "second"]
+    for worked_on in (2, 0):
+        result = run(table, job, {"export": exports})
+        assert (result.done, result.worked_on) == (2, worked_on)
+    for path, name in zip(table.path, table.name, strict=True):
+        trident = job / "exports" / "trident"
+        with h5py.File(trident / "20x_64px_0px_overlap" / "patches" / f"{name}_patches.h5") as file:
+            assert [(y, x) for x, y in file["coords"]] == pairs(ds.pack_tiles(path, **PACK))
+        assert json.loads((trident / "contours_geojson" / f"{name}.geojson").read_text())
 
 
 def test_a_folder_of_an_export_is_replaced_only_if_a_run_began_it(slides, tmp_path, sync, formats):
