@@ -129,11 +129,12 @@ def _numbered(
 def user_columns(names: Sequence[str]) -> list[str]:
     """Return the columns of the user among those of a table or of a process list.
 
-    In a process list they come before the status.
+    In a process list they come before the status. A column without a name, such as the index that
+    pandas writes, is none of them.
     """
     own = set(OWN) <= set(names)
     given = names[: names.index(OWN[0])] if own else names
-    return [name for name in given if name not in NAMED]
+    return [name for name in given if name and name not in NAMED]
 
 
 def values_in(row: Mapping[str, Plain]) -> Iterator[tuple[str, Plain]]:

@@ -42,7 +42,7 @@ def test_a_data_frame_and_parquet_keep_the_types_of_their_values(folder):
 
 
 def test_csv_keeps_texts_as_they_are(folder):
-    pd.DataFrame(COLUMNS | {"fold": ["007", "1", "2"]}).to_csv("list.csv", index=False)
+    pd.DataFrame(COLUMNS | {"fold": ["007", "1", "2"]}).to_csv("list.csv")
     found = read_list("list.csv").entries
     assert [entry.path for entry in found] == [entry.path for entry in expected(folder)]
     assert [entry.mpp for entry in found] == [0.5, 0.25, None]
