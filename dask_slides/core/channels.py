@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from dask_slides.errors import SlideArgumentError
+
 DEFAULT_COLORS = ("3C6EFF", "00DC50", "FF3CC8", "FFD200", "00D2FF", "F04600", "FFFFFF")
 """Colours (RRGGBB) of channels without one, in their order; the first is often a nuclear stain.
 
@@ -62,6 +66,57 @@ def _window(pair: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         return None
     return (low, high) if -math.inf < low < high < math.inf else None
+
+
+def channel_numbers(
+    name: str, channels: Sequence[Channel], wanted: Sequence[int | str]
+) -> tuple[int, ...]:
+    """Return the numbers of the `wanted` channels of the image `name`, in their order.
+
+    Parameters
+    ----------
+    name : str
+        The image, for messages.
+    channels : sequence of Channel
+        All channels of the image.
+    wanted : sequence of str or int
+        Names, or numbers from 0. A name may differ in case if only one channel has it.
+
+    Raises
+    ------
+    SlideArgumentError
+        A channel does not exist, several have that name, or one is given twice.
+    """
+    if isinstance(wanted, str | int) or not isinstance(wanted, Sequence) or not wanted:
+        raise SlideArgumentError(
+            f"{name}: channels={wanted!r}; give a list of names or numbers, such as "
+            f"channels=[{channels[0].name!r}]"
+        )
+    numbers = tuple(_number_of(name, channels, one) for one in wanted)
+    twice = next((one for at, one in enumerate(numbers) if one in numbers[:at]), None)
+    if twice is not None:
+        raise SlideArgumentError(
+            f"{name}: channel {channels[twice].name!r} is given twice; give each channel once"
+        )
+    return numbers
+
+
+def _number_of(name: str, channels: Sequence[Channel], wanted: Any) -> int:
+    if isinstance(wanted, str):
+        names = [one.name for one in channels]
+        found = [n for n, one in enumerate(names) if one == wanted]
+        found = found or [n for n, one in enumerate(names) if one.lower() == wanted.lower()]
+        if not found and wanted.isdecimal() and int(wanted) < len(channels):
+            found = [int(wanted)]
+    else:
+        is_number = isinstance(wanted, int | np.integer) and not isinstance(wanted, bool)
+        found = [int(wanted)] if is_number and 0 <= wanted < len(channels) else []
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"{n} {one.name!r}" for n, one in enumerate(channels))
+    problem = "is the name of several" if found else "does not exist"
+    advice = "give a number" if found else "give a name or a number"
+    raise SlideArgumentError(f"{name}: channel {wanted!r} {problem}; {advice}: {listed}")
 
 
 def hex_color(red: int, green: int, blue: int) -> str | None:

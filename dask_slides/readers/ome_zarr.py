@@ -36,6 +36,7 @@ from dask_slides.readers.selection import (
     Plane,
     image_index,
     plane_of,
+    read_channels,
     unique_names,
 )
 from dask_slides.readers.tile_status import (
@@ -84,6 +85,11 @@ class OmeZarrSource(Source):
         """Return the pixels of `region` of `level`."""
         return self.read_valid(level, region)[0]
 
+    def with_channels(self, numbers: tuple[int, ...]) -> OmeZarrSource:
+        """Return the source of these channels; chunks without any of them are not read."""
+        plane = replace(self.plane, channels=numbers if "c" in self.axes else None)
+        return replace(self, channels=len(numbers), plane=plane)
+
     @property
     def masked(self) -> bool:
         """Whether the store has a nodata value."""
@@ -111,10 +117,17 @@ class OmeZarrSource(Source):
         raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
+        array = _arrays(self)[level]
+        together = array.chunks[self.axes.index("c")] if "c" in self.axes else 1
+        return read_channels(
+            lambda part: self._of_channels(array, region, part), self.plane.channels, together
+        )
+
+    def _of_channels(self, array: Any, region: Region, channels: slice) -> Array:
         rows, columns = region.slices()
-        index = {"y": rows, "x": columns, "c": slice(None)}
+        index = {"y": rows, "x": columns, "c": channels}
         where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
-        stored = _arrays(self)[level][where]
+        stored = array[where]
         axes = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # in native byte order
         if "c" not in axes:

@@ -236,6 +236,10 @@ def test_info_prints_names_in_the_file(tmp_path):
         "CD8",
         "PD-L1",
     ]
+    result = CliRunner().invoke(main, ["info", str(path), "--json", "--channels", "PD-L1, 0"])
+    assert [one["name"] for one in json.loads(result.stdout)["channels"]] == ["PD-L1", "DAPI"]
+    result = CliRunner().invoke(main, ["info", str(path), "--channels", "CD9"])
+    assert result.exit_code == 2 and "0 'DAPI', 1 'CD8', 2 'PD-L1'" in result.stderr
     tifffile.imwrite(path, noise(30, 30, 3), photometric="rgb", ome=True)
     assert "channels" not in CliRunner().invoke(main, ["info", str(path)]).stdout
 

@@ -94,11 +94,13 @@ def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
     return (min(page.rowsperstrip, shape[0]), shape[1])
 
 
-def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
+def absent_tiles(
+    level: Any, shape: tuple[int, int], channels: tuple[int, ...] | None = None
+) -> tuple[Array, Array] | None:
     """Return which tiles of a level are absent, and their offsets, as arrays (rows, columns).
 
-    A tile of several planes is absent if it is absent in one of them. Return None for an image
-    that is mapped from the file.
+    A tile of several planes is absent if it is absent in one of them, or in one of the planes of
+    `channels`. Return None for an image that is mapped from the file.
     """
     if is_mapped(level):
         return None
@@ -108,7 +110,10 @@ def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | No
         np.array([getattr(page, name) for page in level.pages], np.int64).reshape(counts)
         for name in ("dataoffsets", "databytecounts")
     )
-    return ((offsets == 0) | (nbytes == 0)).any(axis=0), offsets[0]
+    absent = (offsets == 0) | (nbytes == 0)
+    if channels is not None and len(level.pages) == 1 and level.keyframe.planarconfig == 2:
+        absent, offsets = absent[list(channels)], offsets[list(channels)]
+    return absent.any(axis=0), offsets[0]
 
 
 def properties_of(tiff: Any, series: Any) -> dict[str, str]:
