@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ DEFAULT_COLORS = ("3C6EFF", "00DC50", "FF3CC8", "FFD200", "00D2FF", "F04600", "F
 
 People with a colour vision deficiency can tell them apart, too.
 """
+_RGB = ("FF0000", "00FF00", "0000FF")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,37 @@ def _window(pair: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         return None
     return (low, high) if -math.inf < low < high < math.inf else None
+
+
+def is_rgb(channels: Sequence[Channel]) -> bool:
+    """Return whether the channels are the red, green and blue of one colour image.
+
+    Three stains in these colours have a window each, and a colour image has one, if any.
+    """
+    same = len({one.window for one in channels}) == 1
+    return same and tuple(one.color for one in channels) == _RGB
+
+
+def channels_to_json(channels: Sequence[Channel]) -> list[dict[str, Any]]:
+    """Return the channels as plain values for JSON."""
+    return [
+        {"name": one.name, "color": one.color, "window": one.window and list(one.window)}
+        for one in channels
+    ]
+
+
+def channels_from_json(values: Any, count: int) -> tuple[Channel, ...]:
+    """Return the channels that `channels_to_json` stored; the default ones for other values."""
+    if not (isinstance(values, list) and len(values) == count):
+        return plain_channels(count)
+    entries = [one if isinstance(one, dict) else {} for one in values]
+    colors = [str(one.get("color")) for one in entries]
+    return described(
+        count,
+        [one.get("name") for one in entries],
+        [color if re.fullmatch("[0-9A-F]{6}", color) else None for color in colors],
+        [one.get("window") for one in entries],
+    )
 
 
 def channel_numbers(

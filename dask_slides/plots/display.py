@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.core.channels import DEFAULT_COLORS, Channel, plain_channels
+from dask_slides.core.channels import DEFAULT_COLORS, Channel, is_rgb, plain_channels
 from dask_slides.core.types import Array
 
 PERCENTILES = (1.0, 99.8)
 """Percentiles of a channel that are shown as black and as its full colour."""
 MAX_CHANNELS = 7
 """Channels of one picture; the sum of more is white nearly everywhere."""
-_RGB = ("FF0000", "00FF00", "0000FF")
 
 
 def display_rgb(
@@ -56,7 +55,8 @@ def display_rgb(
     if is_rgb(channels):
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
-        return _bytes(_stretched(pixels, _range(pixels[_valid(pixels, fill)], None)))
+        values = pixels[_valid(pixels, fill)]
+        return _bytes(_stretched(pixels, _range(values, channels[0].window)))
     shown = np.zeros((*pixels.shape[:2], 3), np.float32)
     valid = _valid(pixels, fill)
     for number, color in enumerate(display_colors(channels[:MAX_CHANNELS])):
@@ -80,11 +80,6 @@ def display_colors(channels: Sequence[Channel]) -> Array:
         color or DEFAULT_COLORS[number % len(DEFAULT_COLORS)] for number, color in enumerate(colors)
     ]
     return np.array([list(bytes.fromhex(color)) for color in found], np.uint8).reshape(-1, 3)
-
-
-def is_rgb(channels: Sequence[Channel]) -> bool:
-    """Return whether the channels are the red, green and blue of one colour image."""
-    return tuple(one.color for one in channels) == _RGB
 
 
 def _has_alpha(pixels: Array, channels: Sequence[Channel]) -> bool:

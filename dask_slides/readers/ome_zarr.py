@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
-from dask_slides.core.channels import Channel, described
+from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
 from dask_slides.core.geometry import Region, snapped_factor
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
@@ -190,7 +190,8 @@ def open_ome_zarr(
         ) from None
     source = opened.source
     assert isinstance(source, OmeZarrSource)
-    colour = source.dtype == np.uint8 and source.channels == 3
+    channels = opened.channels or plain_channels(source.channels)
+    colour = source.dtype == np.uint8 and is_rgb(channels)
     fill = fill_for(path, fill, source.dtype, colour=colour, nodata=source.nodata)
     properties = opened.properties
     if source.nodata is not None:

@@ -218,9 +218,11 @@ def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channe
     tables = [np.asarray(table) for table in tables]
     tops = [table[:, -1].tolist() if table.shape == (3, 256) else (0, 0, 0) for table in tables]
     colors = [hex_color(*top) if any(top) else None for top in tops]
-    if not ranges and count == 1:
-        ranges = (metadata.get("min"), metadata.get("max"))
-    names = labels if len(labels) == count else ()  # else they name planes, not channels
+    if not ranges:  # one range for all channels
+        ranges = (metadata.get("min"), metadata.get("max")) * count
+    # there is a label for each plane, and all planes of a channel may have the same
+    of_channels = [[str(label) for label in labels[number::count]] for number in range(count)]
+    names = [one[0] if one and len(set(one)) == 1 else None for one in of_channels]
     return described(count, names, colors, list(zip(ranges[::2], ranges[1::2], strict=False)))
 
 
