@@ -58,6 +58,8 @@ TILE_UM, TILE_PX = 64.0, 256
 """Side of a tile in micrometres, and in pixels if the pixel size is not known."""
 MIN_TISSUE = 0.05
 """Tiles with a smaller share of tissue are blank."""
+LARGEST_MPP = 1000.0
+"""Pixels from this size on are those of a satellite: detectors assume their usual pixel size."""
 SMALL_GRID = 4096
 """Grids of up to this many tiles store histograms, so that you can change the detector later."""
 
@@ -689,7 +691,9 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
     size = slide.shape[:2]
     small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
-    mpp = None if slide.mpp is None else slide.mpp * size[0] / small.levels[0].shape[0]
+    mpp = None
+    if slide.mpp is not None and slide.mpp < LARGEST_MPP:
+        mpp = slide.mpp * size[0] / small.levels[0].shape[0]
     found = find_in_slide(small, size, mpp, detector)
     areas = area_blocks(found, grid)
     return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))

@@ -15,6 +15,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
 from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
 from dask_slides.core.geometry import Region, snapped_factor
+from dask_slides.core.georeference import reference_from_json
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
 from dask_slides.core.types import Array
@@ -249,6 +250,9 @@ def _open(
         nodata=parse_nodata(str(own.get("nodata", "")), dtype),
     )
     properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
+    reference = reference_from_json(own.get("geotiff"))
+    if reference is not None:
+        properties |= reference.to_properties()
     return Opened(source, mpp, properties, channels=_channels(ome, channels))
 
 

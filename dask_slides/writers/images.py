@@ -11,9 +11,10 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.geometry import Region
+from dask_slides.core.georeference import reference_of
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.layout import GridLayout
-from dask_slides.core.source import Source, placement_of, root_of
+from dask_slides.core.source import Source, placement_of, root_of, root_spans
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
 from dask_slides.graph.blocks import Block
@@ -175,6 +176,7 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
         "omero": ome_metadata.omero(job.slide.channels, job.slide.dtype),
     }
     facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
+    facts |= _georeference(job.slide)
     return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
 
 
@@ -201,6 +203,16 @@ def _nodata(source: Source) -> dict[str, str]:
         return {}
     value = np.asarray(nodata, source.dtype)
     return {"nodata": text_of(nodata)} if np.array_equal(root.fill, value, equal_nan=True) else {}
+
+
+def _georeference(slide: Slide) -> dict[str, Any]:
+    """Return where the image lies on a map, if its file was a GeoTIFF; empty otherwise."""
+    reference = reference_of(slide.properties)
+    if reference is None:
+        return {}
+    spans = root_spans(slide.source, 0, Region(0, 0, *slide.shape[:2]))
+    whole = len(spans) == 1 and all(len(ranges) == 1 for ranges in spans[0])
+    return {"geotiff": reference.placed(placement_of(slide.source), whole=whole).to_json()}
 
 
 def _create(unfinished: Transaction, job: ImageJob) -> None:

@@ -14,6 +14,7 @@ from dask_slides.core.channels import Channel, described, hex_color, plain_chann
 from dask_slides.core.types import Array
 from dask_slides.errors import reason_of
 from dask_slides.readers.physical_units import micrometres, number_above_zero
+from dask_slides.readers.tiff.geotiff import band_names, mpp_of_page, reference_of_page
 from dask_slides.readers.tiff.ome_xml import (
     channels_of_pixels,
     children,
@@ -128,6 +129,9 @@ def properties_of(tiff: Any, series: Any) -> dict[str, str]:
         found.update({f"aperio.{k}": str(v) for k, v in _svs_metadata(page).items() if k})
     if page.software:
         found["software"] = str(page.software)
+    reference = reference_of_page(page)
+    if reference is not None:
+        found |= reference.to_properties()
     return found
 
 
@@ -156,6 +160,8 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
         xmp = tiff.pages[0].tags.valueof(700, b"")
         text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)
         return _first_pair(_VENTANA_SCAN, text, 1.0)
+    if page.is_geotiff:  # its resolution tags are for a printer
+        return mpp_of_page(page)
     metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
     if unit := str(metadata.get("unit", "")).strip():
         x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
@@ -198,7 +204,13 @@ def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, f
 
 def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel, ...]:
     """Return the names and colours of the `count` channels of a series whose axes are `axes`."""
-    if count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1:
+    bands = band_names(series.keyframe, count)
+    stacked = not (count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1)
+    if any(bands):
+        plain = plain_channels(count, stacked)
+        names = [own or one.name for own, one in zip(bands, plain, strict=True)]
+        return described(count, names, [one.color for one in plain])
+    if not stacked:
         return plain_channels(count)
     if tiff.is_ome and len(pixels := pixels_of(tiff, series)) == 1:
         return channels_of_pixels(pixels[0], count)
