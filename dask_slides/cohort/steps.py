@@ -21,7 +21,6 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.numerics.tissue_mask import edges_of_mask
 from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share, map_tile
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
 from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize
@@ -313,9 +312,7 @@ class Pack(Step):
 
 
 def _picture_of_map(found: BlankMap, maps: BlankMaps) -> Array:
-    picture = maps.thumbnail
-    mask = found.mask.resampled(*edges_of_mask(found.grid.shape, picture.shape[:2]))
-    return picture_on_slide(maps.slide, mask=mask.tissue, thumbnail=picture)
+    return picture_on_slide(maps.slide, mask=found.mask, thumbnail=maps.thumbnail)
 
 
 def _check_blank_map(tile_size: Any, detector: Any, min_tissue: Any) -> None:

@@ -505,7 +505,7 @@ class BlankMap(EqualByFields):
     def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
         """Draw the map on the slide with matplotlib (the extra ``plot``); return the axes."""
         title = f"{self.name}: {self.tissue_share:.1%} tissue"
-        return plot_on_slide(self.slide, title, ax, max_size, mask=self.mask.tissue)
+        return plot_on_slide(self.slide, title, ax, max_size, mask=self.mask)
 
     def __repr__(self) -> str:
         facts = [
