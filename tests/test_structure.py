@@ -185,8 +185,8 @@ def documented():
         if inspect.isfunction(value) or inspect.isclass(value):
             yield name, value
         if inspect.isclass(value):
-            for key, method in vars(value).items():
-                if inspect.isfunction(method) and not key.startswith("_"):
+            for key, method in inspect.getmembers(value, inspect.isfunction):
+                if method.__module__.startswith("dask_slides") and not key.startswith("_"):
                     yield f"{name}.{key}", method
 
 
