@@ -135,6 +135,8 @@ def random_crops(
         warn_blank(slide, drawn)
     attributes = pack_attributes(slide, image, grid.tile, drawn.detector)
     attributes |= {"stride": None, "seed": int(seed)}
+    if isinstance(found, BlankMap):
+        attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)
     return pack_at(
         slide, image, drawn.yx, grid.tile, drawn.score, attributes, 0, drawn.tissue_fraction,

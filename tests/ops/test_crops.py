@@ -99,6 +99,15 @@ def test_attributes_hold_the_seed(tissue_tiff):
     assert pack.attributes["stride"] is None
 
 
+def test_attributes_hold_the_share_of_tissue_as_those_of_a_pack(tissue_tiff):
+    found = ds.blank_map(tissue_tiff, tile_size=50).with_blank(np.zeros((1, 1), bool))
+    for decides, expected in (({"blank_map": found}, 0.3), ({"detector": DETECTOR}, None)):
+        crops = ds.random_crops(tissue_tiff, n=2, size=20, min_tissue=0.3, **decides)
+        pack = ds.pack_tiles(tissue_tiff, tile_size=20, min_tissue=0.3, **decides)
+        for one in (crops, pack):
+            assert one.attributes.get("min_tissue") == expected
+
+
 def test_a_crop_may_be_the_whole_image(tissue):
     pack = ds.random_crops(ds.from_dask(tissue), n=2, size=(300, 420), detector=DETECTOR)
     assert np.array_equal(pack.tiles.compute(), np.stack([tissue, tissue]))
