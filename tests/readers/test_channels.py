@@ -149,6 +149,37 @@ def test_colours_and_windows_of_imagej(tmp_path):
     assert channels_of(path) == [Channel("0")]
 
 
+def test_one_window_of_imagej_is_that_of_all_channels(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "CYX", "min": 5, "max": 900})
+    assert [one.window for one in channels_of(path)] == [(5.0, 900.0)] * 3
+
+
+def test_labels_of_imagej_planes_name_channels_if_all_planes_agree(tmp_path):
+    path = tmp_path / "a.tif"
+    stack = np.stack([STACK, STACK])
+    for labels, expected in (
+        (["DAPI", "CD3", "CD8"] * 2, ["DAPI", "CD3", "CD8"]),
+        (["DAPI", "a", "b", "DAPI", "c", "d"], ["DAPI", "1", "2"]),
+        (["DAPI", "CD3"], ["DAPI", "CD3", "2"]),
+    ):
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
+        assert [one.name for one in channels_of(path)] == expected
+        chosen = ds.open_slide(path, z=1, channels=[expected[2], "DAPI"])
+        np.testing.assert_array_equal(np.asarray(chosen), STACK[[2, 0]].transpose(1, 2, 0))
+
+
+def test_stains_of_8_bits_are_no_colour_image(tmp_path):
+    metadata = {"axes": "CYX", "Channel": {"Name": ["a", "b", "c"]}}
+    stack = noise(3, 256, 256)
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, ome=True, metadata=metadata)
+    slide = ds.open_slide(tmp_path / "a.ome.tif")
+    again = ds.open_slide(ds.write(slide, tmp_path / "a.ome.zarr"))
+    assert slide.source.fill == again.source.fill == 0
+    colour = ds.write(ds.from_dask(stack.transpose(1, 2, 0)), tmp_path / "b.ome.zarr")
+    assert ds.open_slide(colour).source.fill == 255
+
+
 def test_default_channels(tmp_path):
     assert list(ds.from_dask(noise(30, 30, 3)).channels) == RGB
     assert list(ds.from_dask(noise(30, 30)).channels) == [Channel("0")]
