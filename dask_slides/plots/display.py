@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,25 @@ def _valid(pixels: Array, fill: Any) -> Array:
     if fill is not None:
         valid &= (pixels != np.asarray(fill)).any(axis=-1)
     return valid if valid.any() else np.ones_like(valid)
+
+
+def windows_of(
+    pixels: Array, channels: Sequence[Channel], *, fill: Any = None
+) -> tuple[Channel, ...]:
+    """Return the channels, each with a window: its own, or `PERCENTILES` of `pixels` (h, w, c).
+
+    8-bit images and colour images stay as they are, because viewers show all their values.
+    """
+    if pixels.dtype == np.uint8 or is_rgb(channels):
+        return tuple(channels)
+    valid = _valid(pixels, fill)
+    found = []
+    for number, channel in enumerate(channels):
+        low, high = channel.window or _range(pixels[..., number][valid], None)
+        if channel.window is None and pixels.dtype.kind in "ui":
+            low, high = math.floor(low), math.ceil(high)
+        found.append(replace(channel, window=(float(low), float(high))))
+    return tuple(found)
 
 
 def _range(values: Array, window: tuple[float, float] | None) -> tuple[float, float]:

@@ -227,6 +227,30 @@ def test_channels_are_written_and_read_again(tmp_path):
         assert [one.color for one in again] == [one["color"] for one in shown]
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
+def test_a_channel_without_a_window_is_written_with_that_of_its_pixels(tmp_path, dtype, version):
+    rng = np.random.default_rng(0)
+    pixels = rng.gamma(2, [50, 900], (1300, 1100, 2)).astype(dtype)
+    path = ds.write(ds.from_dask(pixels), tmp_path / "a.ome.zarr", ome_zarr=version)
+    group = zarr.open_group(path, mode="r")
+    small = group["2"][...].reshape(2, -1)
+    attributes = dict(group.attrs)
+    shown = attributes.get("ome", attributes)["omero"]["channels"]
+    windows = [(one["window"]["start"], one["window"]["end"]) for one in shown]
+    atol = 0.1 if dtype == "float32" else 1
+    for values, window in zip(small, windows, strict=True):
+        assert np.allclose(window, np.percentile(values, (1, 99.8)), atol=atol)
+    assert [one.window for one in channels_of(path)] == windows
+
+
+def test_eight_bits_and_colours_are_written_with_all_values(tmp_path):
+    for pixels, top in ((noise(300, 300, 2), 255.0), (noise(300, 300, 3, dtype="uint16"), 65535.0)):
+        shown = omero_of(ds.write(ds.from_dask(pixels), tmp_path / "a.ome.zarr", overwrite=True))
+        for one in shown["channels"]:
+            assert (one["window"]["start"], one["window"]["end"]) == (0.0, top)
+
+
 def test_a_colour_of_one_channel_is_written(tmp_path):
     path = tmp_path / "a.ome.tif"
     metadata = {"Name": ["DAPI"], "Color": [signed("0000FF")]}
