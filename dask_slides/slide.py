@@ -453,13 +453,16 @@ def open_slide(
     if on_bad_tile == "mask":
         source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
-    described = opened.channels
+    described, properties = opened.channels, opened.properties
     if channels is not None:
-        described = opened.channels or plain_channels(source.channels)
+        count = source.channels
+        described = opened.channels or plain_channels(count)
         numbers = channel_numbers(address, described, channels)
         source = with_channels(source, numbers)
         described = tuple(described[number] for number in numbers)
-    metadata = (tuple(opened.properties.items()), opened.images, described)
+        names = ", ".join(one.name for one in described)
+        properties = properties | {"channels": f"{count} channels, {names} are read"}
+    metadata = (tuple(properties.items()), opened.images, described)
     return Slide(source, Path(address).name, given or opened.mpp, address, *metadata)
 
 

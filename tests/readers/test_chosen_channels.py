@@ -161,6 +161,7 @@ def test_names_numbers_and_case(tmp_path):
     for wanted in (["CD8", "DAPI"], [2, 0], ["cd8", "0"], ("2", np.int64(0))):
         slide = ds.open_slide(path, channels=wanted)
         assert [one.name for one in slide.channels] == ["CD8", "DAPI"]
+        assert slide.properties["channels"] == "4 channels, CD8, DAPI are read"
     assert "DAPI" in repr(ds.open_slide(path).channels)
 
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from click.testing import CliRunner
 from rw_fixtures import noise
 
 import dask_slides as ds
+from dask_slides.cli import main
 from dask_slides.core.geometry import Placement
 from dask_slides.core.georeference import reference_of
 
@@ -206,3 +208,10 @@ def test_other_properties_are_no_reference():
     moved = found.placed(Placement((2, 3), (10, 20)))
     assert moved.transform == (3, 0, 25, 0, -2, -1) and moved.origin == (25, -1)
     assert reference_of(moved.to_properties()) == moved
+
+
+def test_info_shows_no_magnification_of_a_satellite(tmp_path):
+    scene(tmp_path / "a.tif")
+    printed = CliRunner().invoke(main, ["info", str(tmp_path / "a.tif")]).stdout
+    assert "geotiff.crs_name: WGS 84 / UTM zone 33N" in printed and "channels B2, B3" in printed
+    assert "mpp      1e+07 µm\n" in printed
