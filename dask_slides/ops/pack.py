@@ -27,6 +27,7 @@ from dask_slides.ops.annotations import Labels, class_coverage
 from dask_slides.ops.blank_map import BlankMap, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.chosen_tiles import Candidates, tiles_by_map, tiles_by_statistics
+from dask_slides.ops.georeference import georeference
 from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
 from dask_slides.plots import pictures
@@ -66,6 +67,9 @@ class TilePack:
     samples of the tile. For blank maps without a picture it is the area of tissue in pixels."""
     attributes: Mapping[str, Any]
     """source, source_shape, mpp, downsample, tile_size, stride, channels, detector, version.
+
+    For a slide of a GeoTIFF also `geotiff`, the place of level 0 on the map: ``crs``, ``unit``,
+    ``pixel_size`` (x, y) and ``transform``, the six numbers of rasterio's ``Affine``.
 
     If tiles of the slide are absent or corrupt, also `bad_tiles`, the list of these tiles, and
     `skipped`, the number of tiles that were left out of the pack because they touch one.
@@ -270,7 +274,9 @@ def pack_attributes(
     """Return the attributes of a pack: plain values for JSON."""
     from dask_slides.core.version import __version__
 
-    return {
+    reference = georeference(slide)
+    geotiff = {} if reference is None else {"geotiff": reference.to_json()}
+    return geotiff | {
         "source": slide.name,
         "source_shape": list(slide.shape),
         "mpp": image.mpp,

@@ -12,10 +12,9 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Region
-from dask_slides.core.georeference import reference_of
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.layout import GridLayout
-from dask_slides.core.source import Source, placement_of, root_of, root_spans
+from dask_slides.core.source import Source, placement_of, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
 from dask_slides.graph.blocks import Block
@@ -23,6 +22,7 @@ from dask_slides.graph.chunks import input_ratio, read_side, read_span, task_byt
 from dask_slides.numerics.area_means import sum_dtype
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
+from dask_slides.ops.georeference import georeference
 from dask_slides.plots.display import windows_of
 from dask_slides.readers.tile_status import text_of
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
@@ -181,7 +181,9 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
         "omero": ome_metadata.omero(_channels(job, journal.location.path), job.slide.dtype),
     }
     facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
-    facts |= _georeference(job.slide)
+    reference = georeference(job.slide)
+    if reference is not None:
+        facts["geotiff"] = reference.to_json()
     return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
 
 
@@ -219,16 +221,6 @@ def _nodata(source: Source) -> dict[str, str]:
         return {}
     value = np.asarray(nodata, source.dtype)
     return {"nodata": text_of(nodata)} if np.array_equal(root.fill, value, equal_nan=True) else {}
-
-
-def _georeference(slide: Slide) -> dict[str, Any]:
-    """Return where the image lies on a map, if its file was a GeoTIFF; empty otherwise."""
-    reference = reference_of(slide.properties)
-    if reference is None:
-        return {}
-    spans = root_spans(slide.source, 0, Region(0, 0, *slide.shape[:2]))
-    whole = len(spans) == 1 and all(len(ranges) == 1 for ranges in spans[0])
-    return {"geotiff": reference.placed(placement_of(slide.source), whole=whole).to_json()}
 
 
 def _create(unfinished: Transaction, job: ImageJob) -> None:

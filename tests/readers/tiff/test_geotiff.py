@@ -192,6 +192,27 @@ def test_a_cut_off_has_the_transform_of_one_piece_only(tmp_path):
         blank[10:12] = True
 
 
+@pytest.mark.parametrize("downsample", [1, 2])
+def test_tiles_of_a_pack_lie_where_their_pixels_do(tmp_path, downsample):
+    transform = scene(tmp_path / "a.tif")
+    slide = ds.resize(ds.open_slide(tmp_path / "a.tif"), downsample=2)
+    found = ds.blank_map(slide).with_blank(np.zeros((1, 1), bool))
+    pack = ds.pack_tiles(slide, tile_size=20, downsample=downsample, blank_map=found)
+    again = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr"))
+    own = again.attributes["geotiff"]
+    assert own["crs"] == UTM and own["pixel_size"] == [20, 20]
+    place = rasterio.Affine(*own["transform"])
+    assert len(again) > 4
+    for y, x in zip(again.y, again.x, strict=True):
+        assert at(place, y, x) == pytest.approx(at(transform, 2 * y, 2 * x))
+    assert (
+        "geotiff"
+        not in ds.pack_tiles(
+            ds.from_dask(slide.to_dask()), tile_size=20, blank_map=found
+        ).attributes
+    )
+
+
 def test_defaults_treat_it_as_a_slide_of_unknown_pixel_size(tmp_path):
     scene(tmp_path / "a.tif")
     slide = ds.open_slide(tmp_path / "a.tif")
