@@ -11,6 +11,7 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.channels import Channel
+from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Placement, Region, strips
 from dask_slides.core.types import Array
 
@@ -157,6 +158,25 @@ class Source(ABC):
         Return None if the source cannot do this.
         """
         return None
+
+    def encoding(self, level: int) -> TileEncoding | None:
+        """Return how the tiles of `level` are compressed; None if they cannot be copied.
+
+        Decoded, they are the pixels of `level` in tiles of `Level.tile`, in rows from the top left.
+        """
+        return None
+
+    def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield number and compressed stream of tiles of `level`, without decoding them.
+
+        None stands for an absent tile, and for a corrupt one if corrupt tiles are masked. Only for
+        a level with an `encoding`.
+        """
+        raise NotImplementedError
+
+    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return those of `holes` that are known without decoding a tile."""
+        return ()
 
     def read_width(self, level: int) -> int:
         """Return the minimum width in pixels that a task should read; 0 if there is none."""

@@ -120,12 +120,13 @@ def _metadata(blank_map: BlankMap) -> tuple[dict[str, Any], dict[str, Any]]:
     placement = placement.on(placement_of(blank_map.slide.source))
     if mpp is not None:
         mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
+    whole = [(1.0, 1.0)]
     image = {
-        "multiscales": ome_metadata.multiscales(blank_map.name, "cyx", placement, mpp, 1),
+        "multiscales": ome_metadata.multiscales(blank_map.name, "cyx", placement, mpp, whole),
         "omero": ome_metadata.omero(plain_channels(1), np.dtype(np.uint8)),
     }
     label = {
-        "multiscales": ome_metadata.multiscales("tissue", "yx", placement, mpp, 1),
+        "multiscales": ome_metadata.multiscales("tissue", "yx", placement, mpp, whole),
         "image-label": ome_metadata.image_label(bool(blank_map.unknown.any())),
     }
     return image, label

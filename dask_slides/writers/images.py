@@ -204,8 +204,10 @@ def _channels(job: ImageJob, store: str) -> tuple[Channel, ...]:
 
 
 def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
-    slide, count = job.slide, len(job.plan.levels)
-    return ome_metadata.multiscales(name, axes, placement_of(slide.source), slide.mpp_yx, count)
+    slide, downsamples = job.slide, ome_metadata.halvings(len(job.plan.levels))
+    return ome_metadata.multiscales(
+        name, axes, placement_of(slide.source), slide.mpp_yx, downsamples
+    )
 
 
 def damage_facts(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:

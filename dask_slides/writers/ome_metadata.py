@@ -12,9 +12,13 @@ from dask_slides.core.geometry import Placement
 
 
 def multiscales(
-    name: str, axes: str, placement: Placement, mpp: tuple[float, float] | None, count: int
+    name: str,
+    axes: str,
+    placement: Placement,
+    mpp: tuple[float, float] | None,
+    downsamples: Sequence[tuple[float, float]],
 ) -> list[dict[str, Any]]:
-    """Return the multiscales of `count` levels, each half the size of the one before.
+    """Return the multiscales of levels with these `downsamples` along y and x.
 
     Coordinates are those of the slide, so that viewers overlay all stores of a slide. They are
     centres of pixels, and the first pixel of the slide is at 0. The unit is micrometres, or pixels
@@ -32,10 +36,11 @@ def multiscales(
     covered = dict(zip("yx", placement.scale, strict=True))
     offset = dict(zip("yx", placement.offset, strict=True))
     datasets = []
-    for level in range(count):
-        scale = [size[axis] * 2**level if axis in size else 1.0 for axis in axes]
+    for level, downsample in enumerate(downsamples):
+        factor = dict(zip("yx", downsample, strict=True))
+        scale = [size[axis] * factor[axis] if axis in size else 1.0 for axis in axes]
         shift = [
-            size[axis] / covered[axis] * (offset[axis] + (covered[axis] * 2**level - 1) / 2)
+            size[axis] / covered[axis] * (offset[axis] + (covered[axis] * factor[axis] - 1) / 2)
             if axis in size
             else 0.0
             for axis in axes
@@ -43,6 +48,11 @@ def multiscales(
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
         datasets.append({"path": str(level), "coordinateTransformations": steps})
     return [{"name": name, "axes": described, "datasets": datasets, "type": "area mean"}]
+
+
+def halvings(count: int) -> list[tuple[float, float]]:
+    """Return the downsamples of `count` levels, each half the size of the one before."""
+    return [(2.0**level, 2.0**level) for level in range(count)]
 
 
 def omero(channels: Sequence[Channel], dtype: np.dtype[Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
 from dask_slides.writers.packs import write_pack
+from dask_slides.writers.source_copy import QUALITY, SourceCodec, write_source
 from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.attributes import absolute_path
 from dask_slides.writers.store.transaction import Target
@@ -37,6 +38,9 @@ def write(
     resume: bool = False,
     ome_zarr: str = "0.5",
     blank_map: BlankMap | None = None,
+    codec: str | None = None,
+    quality: int = QUALITY,
+    drop_blank: bool = False,
     progress: Progress | None = None,
     client: Any = None,
 ) -> str | Delayed:
@@ -67,7 +71,20 @@ def write(
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
     blank_map : BlankMap, optional
-        A blank map of the source of a slide: adds the label image ``labels/tissue``.
+        A blank map of the source of a slide: adds the label image ``labels/tissue``. With
+        ``drop_blank`` it says which tiles are left out.
+    codec : {None, "source"}
+        How chunks are compressed. None compresses pixels with zstd, which loses nothing. "source"
+        copies the compressed tiles of a whole slide as they are, without decoding them: JPEG, JPEG
+        2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide lacks are
+        made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless. To read
+        such a store, other programs need the codecs of imagecodecs for Zarr v3.
+    quality : int
+        With ``codec="source"``: quality of JPEG, 1 to 100, of the levels that the slide lacks.
+    drop_blank : bool
+        With ``codec="source"``: leave out tiles that lie wholly in blank tiles of `blank_map`, by
+        default a map in which no pixel of a blank tile is tissue. They read as the fill, which is
+        white for colour.
     progress : callable, optional
         Called with the number of finished blocks and the number of all blocks.
     client : distributed.Client, optional
@@ -100,6 +117,8 @@ def write(
         The server of a bucket gives no valid answer, or denies access.
     BlankSlideError
         The slide of the cut-off is entirely blank, so there is no image.
+    SlideUnsupportedError
+        With ``codec="source"``: the tiles of the slide cannot be copied.
     SlideArgumentError
         An argument is wrong, or `progress` or `client` is given with ``compute=False``.
 
@@ -113,7 +132,12 @@ def write(
     (64, 64, 3)
     """
     target = Target(absolute_path(path), overwrite, resume)  # workers run in other folders
-    run = _writer_of(obj, target, ome_zarr, blank_map)
+    source = source_codec(codec, quality, drop_blank)
+    run = (
+        _writer_of(obj, target, ome_zarr, blank_map)
+        if source is None
+        else _copier_of(obj, target, ome_zarr, blank_map, source)
+    )
     if not compute:
         if progress is not None or client is not None:
             raise SlideArgumentError(
@@ -130,6 +154,35 @@ def write(
 def write_to(obj: Any, target: Target, version: str = "0.5") -> str:
     """Write `obj` to `target`; return its path or address."""
     return _writer_of(obj, target, version, None)(None)
+
+
+def source_codec(codec: str | None, quality: int, drop_blank: bool) -> SourceCodec | None:
+    """Return the options of copied tiles; None if pixels are written."""
+    if codec not in (None, "source"):
+        raise SlideArgumentError(f"codec={codec!r}; use 'source', or None for zstd")
+    if codec is None:
+        if drop_blank:
+            raise SlideArgumentError("drop_blank is only for codec='source'; leave it out")
+        return None
+    return SourceCodec(quality, drop_blank)
+
+
+def _copier_of(
+    obj: Any, target: Target, version: str, blank_map: BlankMap | None, codec: SourceCodec
+) -> Write:
+    """Return the function that writes `obj` with its own compressed tiles."""
+    if not isinstance(obj, Slide):
+        raise SlideArgumentError(
+            f"codec='source' copies the tiles of a slide, not of a {type(obj).__name__}; "
+            "leave codec out"
+        )
+    if version != "0.5":
+        raise SlideArgumentError(
+            f"codec='source' needs OME-Zarr 0.5; ome_zarr={version!r} has none"
+        )
+    if blank_map is not None and not codec.drop_blank:
+        raise SlideArgumentError("blank_map with codec='source' is for drop_blank=True; give both")
+    return partial(write_source, obj, target, codec, blank_map)
 
 
 def _writer_of(obj: Any, target: Target, version: str, blank_map: BlankMap | None) -> Write:

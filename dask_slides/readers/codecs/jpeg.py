@@ -90,7 +90,7 @@ class JpegDecoder(ImageDecoder):
 
     def __init__(self, page: Any) -> None:
         super().__init__(page)
-        self._colours = _colour_spaces(page, self._samples)
+        self._colours = colour_spaces(page, self._samples)
         self._size = tile_size(page)
         # by their tables: all planes are decoded with the page of the first one
         self._simple: dict[bytes | None, SimpleJpeg | None] = {}
@@ -132,7 +132,7 @@ class JpegDecoder(ImageDecoder):
         """Return the decoder for streams with `tables`; None if it does not support the page."""
         if tables not in self._simple:
             is_supported = self._page.bitspersample == 8 and self._samples in _COLOURS
-            header = _header(tables, is_rgb=self._colours[0] is not None)
+            header = stream_header(tables, is_rgb=self._colours[0] is not None)
             self._simple[tables] = SimpleJpeg(header, self._samples) if is_supported else None
         return self._simple[tables]
 
@@ -196,7 +196,7 @@ class JpegDecoder(ImageDecoder):
         return buffers[name]
 
 
-def _header(tables: bytes | None, is_rgb: bool) -> bytes:
+def stream_header(tables: bytes | None, is_rgb: bool) -> bytes:
     """Return the bytes that replace the SOI marker of streams; empty if nothing is added.
 
     The tables may be stored apart from the streams. libjpeg decodes three components without a
@@ -206,7 +206,7 @@ def _header(tables: bytes | None, is_rgb: bool) -> bytes:
     return START + _ADOBE_RGB * is_rgb + tables if is_rgb or tables else b""
 
 
-def _colour_spaces(page: Any, samples: int) -> tuple[int | None, int | None]:
+def colour_spaces(page: Any, samples: int) -> tuple[int | None, int | None]:
     """Return the colour spaces of a stream and of its samples as tifffile chooses them.
 
     They are numbers of the photometric tag. None lets libjpeg read it from the stream.

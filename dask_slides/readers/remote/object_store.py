@@ -281,4 +281,7 @@ def open_group(path: str) -> Any:
     """Open the Zarr group at `path`, a folder or an address, for reading."""
     import zarr
 
+    from dask_slides.readers.codecs.zarr_codecs import register
+
+    register()  # the codecs of copied tiles
     return zarr.open_group(zarr_store(path), mode="r")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dask_slides.core.bad_tiles import MissingRegion
+from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, hull
 from dask_slides.core.source import Level, Source, fill_holes
 from dask_slides.core.types import Array
@@ -25,7 +26,7 @@ from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
 from dask_slides.readers.tiff.file import StoredArray, TiffFile, opened
 from dask_slides.readers.tiff.tags import tile_of
-from dask_slides.readers.tiff.tiled_page import TiledPage, ways_to_read
+from dask_slides.readers.tiff.tiled_page import StreamError, TiledPage, ways_to_read
 from dask_slides.readers.tile_status import decode_error, is_nodata
 
 Item = TypeVar("Item")
@@ -263,6 +264,41 @@ class TiffSource(Source):
         if isinstance(array, StoredArray) and array.is_mapped:
             return ((n, region, self.read(level, region)) for n, region in enumerate(regions))
         return None
+
+    def encoding(self, level: int) -> TileEncoding | None:
+        """Return how the tiles of `level` are compressed, if they hold the pixels as they are."""
+        plain = self.conversion.plain and self.orientation == UPRIGHT and self.mask is None
+        shows_nodata = self.nodata is None or np.array_equal(
+            self.fill, self.dtype.type(self.nodata), equal_nan=True
+        )
+        if not (plain and shows_nodata and self.plane.channels is None):
+            return None
+        page = self._open().array(level)
+        return page.encoding if isinstance(page, TiledPage) else None
+
+    def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the compressed streams of tiles; an error names the tile."""
+        page = self._open().array(level)
+        assert isinstance(page, TiledPage)
+        items = page.streams(numbers)
+        while True:
+            try:
+                item = next(items, None)
+            except StreamError as error:
+                region = error.region.intersect(Region(0, 0, *self.levels[level].shape))
+                failure = decode_error(self.path, level, region, error)
+                break
+            except Exception as error:
+                failure = decode_error(self.path, level, page.region_of(numbers), error)
+                break
+            if item is None:
+                return
+            yield item
+        raise failure
+
+    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return the parts of `region` whose tiles are absent or were found to be corrupt."""
+        return self._open().tile_status(level).holes(region)
 
     def _checked(self, level: int, regions: list[Region], items: Iterator[Item]) -> Iterator[Item]:
         """Yield `items`, which are read from `regions`; raise errors that name the tile."""

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_slides.core.geometry import Region
+from dask_slides.core.encoded_tiles import TileEncoding
+from dask_slides.core.geometry import Region, hull
 from dask_slides.core.types import Array
 from dask_slides.readers.codecs.jpeg import FACTORS, coarseness, is_jpeg
+from dask_slides.readers.codecs.stream_copies import Whole, encoding_of, whole_streams
 from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.codecs.tile_sizes import tile_size
@@ -177,6 +180,35 @@ class TiledPage:
                 out[into_y, into_x] = part
         return out
 
+    def streams(self, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield number and whole compressed stream of each tile; nothing is decoded.
+
+        The stream is None if the tile is absent, or if it is corrupt and corrupt tiles are masked.
+        A tile that cannot be copied raises StreamError with its region.
+        """
+        for number, data in self._fetched(numbers):
+            stream = None
+            try:
+                stream = None if data is None else self._whole(number, data)
+            except Exception as error:
+                if self._status is None:
+                    raise StreamError(self._region(number), error) from None
+                self._mark_corrupt(number, error)
+            yield number, stream
+
+    def region_of(self, numbers: list[int]) -> Region:
+        """Return the smallest region that holds these tiles."""
+        return hull([self._region(number) for number in numbers])
+
+    @cached_property
+    def _whole(self) -> Whole:
+        return whole_streams(self._page)
+
+    @property
+    def encoding(self) -> TileEncoding | None:
+        """How the tiles are compressed; None if they cannot be copied."""
+        return encoding_of(self._page)
+
     def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
         """Yield the part of each good tile in `region`. The next part overwrites the array."""
         rows, columns = self._spans(region, 1)
@@ -297,6 +329,14 @@ class TiledPage:
         if self._status is None:
             raise error
         self._status.mark_corrupt(self._region(number), error)
+
+
+class StreamError(ValueError):
+    """A tile whose stream cannot be copied, and why."""
+
+    def __init__(self, region: Region, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.region = region
 
 
 Spans = dict[int, tuple[slice, slice]]

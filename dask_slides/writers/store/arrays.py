@@ -80,6 +80,9 @@ def open_array(path: str) -> Any:
 def _open_cached(path: str, identity: Identity, version: Any) -> Any:
     import zarr
 
+    from dask_slides.readers.codecs.zarr_codecs import register
+
+    register()  # the codecs of copied tiles
     return zarr.open_array(zarr_store(path), mode="r", zarr_format=version)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,13 +82,17 @@ def pixels_of_task(store: str, task: str) -> int | None:
 class Journal:
     """The records of the tasks of a store; each record is read once."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, only: Callable[[str], bool] | None = None) -> None:
+        """Read the records at `location`, or `only` those of some tasks, by name."""
         self.location = location
+        self._only = only
         self._read: dict[str, dict[str, Any]] = {}
 
     def done(self) -> list[dict[str, Any]]:
         """Return the records of all finished tasks."""
         names = sorted(name for name in self.location.names(JOURNAL) if name.endswith(".json"))
+        if self._only is not None:
+            names = [name for name in names if self._only(name.removesuffix(".json"))]
         new = [name for name in names if name not in self._read]
         with ThreadPoolExecutor() as pool:  # in a bucket each read is a request
             self._read |= zip(new, map(json.loads, pool.map(self.location.read, new)), strict=True)

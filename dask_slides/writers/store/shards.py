@@ -8,10 +8,14 @@ each chunk.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import google_crc32c
 import numpy as np
 
 from dask_slides.core.types import Array
+
+Data = bytes | memoryview
 
 ZSTD_LEVEL = 1
 """Twice as fast as level 3, and files of slides are at most 1 % larger."""
@@ -41,10 +45,15 @@ def decompress(data: bytes, out: Array) -> None:
         raise ValueError("the chunk is too short")
 
 
+def checksum_of(data: Data) -> bytes:
+    """Return the checksum of `data`."""
+    checksum: int = google_crc32c.value(data)
+    return checksum.to_bytes(CHECKSUM_BYTES, "little")
+
+
 def add_checksum(data: bytes) -> bytes:
     """Return `data` with its checksum at the end."""
-    checksum: int = google_crc32c.value(data)
-    return data + checksum.to_bytes(CHECKSUM_BYTES, "little")
+    return data + checksum_of(data)
 
 
 def remove_checksum(data: bytes) -> bytes:
@@ -68,6 +77,20 @@ def encode_shard(pixels: Array, shard: tuple[int, ...], chunk: tuple[int, ...]) 
             index[position] = offset, len(parts[-1])
             offset += len(parts[-1])
     return b"".join([*parts, add_checksum(index.tobytes())])
+
+
+def join_chunks(chunks: Iterable[Data | None]) -> bytes:
+    """Return a shard of encoded `chunks`, in rows from the top left; None is not stored."""
+    entries, parts, offset = [], [], 0
+    for chunk in chunks:
+        if chunk is None:
+            entries.append((_NO_CHUNK, _NO_CHUNK))
+            continue
+        parts += [chunk, checksum_of(chunk)]
+        length = len(chunk) + CHECKSUM_BYTES
+        entries.append((offset, length))
+        offset += length
+    return b"".join([*parts, add_checksum(np.array(entries, "<u8").tobytes())])
 
 
 def index_size(chunks: int) -> int:

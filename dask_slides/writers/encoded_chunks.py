@@ -1,0 +1,96 @@
+"""Encode the chunks of levels that a slide lacks, beside chunks that are copied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_slides.core.bad_tiles import BLANK, OK, MissingRegion, status_of_region
+from dask_slides.core.encoded_tiles import TileEncoding
+from dask_slides.core.geometry import Region
+from dask_slides.core.source import Source
+from dask_slides.core.types import Array
+from dask_slides.writers.image_plan import LevelPlan
+from dask_slides.writers.store.manifest import Record, write_file
+from dask_slides.writers.store.shards import compress, join_chunks
+
+JPEG = "JPEG"
+
+
+@dataclass(frozen=True)
+class PutEncoded:
+    """Write pixels as whole shards of encoded chunks, array (c, y, x)."""
+
+    names: tuple[str | None, ...]
+    """Arrays of the levels of the plan; None for a level that is not written."""
+    levels: tuple[LevelPlan, ...]
+    quality: int | None
+    """Quality of JPEG; None for zstd, which loses nothing."""
+
+    def __call__(
+        self,
+        store: str,
+        name: str,
+        region: Region,
+        image: Array,
+        missing: tuple[MissingRegion, ...] = (),
+    ) -> list[Record]:
+        """Write `image`, the pixels (h, w, c) of `region` of the level `name` of the plan."""
+        array, level = self.names[int(name)], self.levels[int(name)]
+        if array is None:
+            return []
+        side, records = level.shard, []
+        for top in range(0, region.height, side):
+            for left in range(0, region.width, side):
+                row, column = (region.y + top) // side, (region.x + left) // side
+                pixels = image[top : top + side, left : left + side]
+                status = BLANK if pixels.min() == pixels.max() else OK
+                shard = Region(row * side, column * side, side, side)
+                status = status_of_region(missing, shard) or status
+                file = f"{array}/c/0/{row}/{column}"
+                records.append(write_file(store, file, self._shard(pixels, level), status))
+        return records
+
+    def _shard(self, pixels: Array, level: LevelPlan) -> bytes:
+        chunk, count = level.chunk, level.shard // level.chunk
+        parts = (
+            pixels[row * chunk : (row + 1) * chunk, column * chunk : (column + 1) * chunk]
+            for row in range(count)
+            for column in range(count)
+        )
+        return join_chunks(self._encoded(part, chunk) if part.size else None for part in parts)
+
+    def _encoded(self, part: Array, chunk: int) -> bytes:
+        """Return a chunk; beyond the edge it repeats the last pixels, as JPEG blurs other edges."""
+        rest = [(0, chunk - n) for n in part.shape[:2]]
+        if np.any(rest):
+            part = np.pad(part, [*rest, (0, 0)], mode="edge")
+        if self.quality is None:
+            planes = part.transpose(2, 0, 1)
+            return compress(planes, planes.shape)
+        return encode_jpeg(part, self.quality)
+
+
+def encode_jpeg(pixels: Array, quality: int) -> bytes:
+    """Return 8-bit grey or RGB pixels (h, w, c) as a JPEG whose colours are 4:2:0."""
+    import simplejpeg
+
+    space = "GRAY" if pixels.shape[2] == 1 else "RGB"
+    return bytes(
+        simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, space, colorsubsampling="420")
+    )
+
+
+def made_encoding(encoding: TileEncoding, source: Source, side: int) -> TileEncoding:
+    """Return how chunks are encoded beside copied tiles of `encoding`: as JPEG, or without loss.
+
+    JPEG would blur the value of pixels without data.
+    """
+    size, dtype = (side, side), source.dtype
+    blurs = source.masked or dtype != np.uint8 or source.channels not in (1, 3)
+    if encoding.lossy and not blurs:
+        return TileEncoding(JPEG, size, {"name": "imagecodecs_jpeg"})
+    zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+    endian = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
+    return TileEncoding("zstd", size, {"name": "bytes", **endian}, (zstd,), False, False)

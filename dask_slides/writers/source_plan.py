@@ -1,0 +1,147 @@
+"""Plan a store of the slide's own compressed tiles: which levels are copied, and which are made.
+
+A stored level whose tiles a codec of Zarr decodes is copied. Each power of two for which the slide
+has no such level, down to a longest side of 256 px, is made from the pixels of the level above the
+first gap::
+
+    slide    1        4        16
+    store    1   2*   4   8*   16   32*      * made: one pass over level 1, decoded at 1/2
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from dask_slides.core.encoded_tiles import TileEncoding
+from dask_slides.core.geometry import even_pieces, halved
+from dask_slides.core.source import Source
+from dask_slides.errors import SlideUnsupportedError
+from dask_slides.graph.chunks import MAX_TASKS
+from dask_slides.writers.image_plan import SMALLEST_LEVEL
+
+SHARD_SIDE = 4096
+"""Side of a shard of copied tiles in pixels, about."""
+
+
+@dataclass(frozen=True)
+class CopiedLevel:
+    """A stored level of the slide whose tiles are copied."""
+
+    name: str
+    """Path of the array in the store."""
+    number: int
+    """Number of the level in the slide."""
+    shape: tuple[int, int]
+    downsample: tuple[float, float]
+    encoding: TileEncoding
+    tiles_per_shard: int
+    """Tiles of a shard, along y and along x."""
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Height and width of a shard in pixels."""
+        height, width = self.encoding.tile
+        return height * self.tiles_per_shard, width * self.tiles_per_shard
+
+    @property
+    def shards(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Heights and widths of the parts of the image in each shard."""
+        rows, columns = (
+            even_pieces(size, side) for size, side in zip(self.shape, self.shard, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Tiles along y and along x."""
+        rows, columns = (
+            -(-size // side) for size, side in zip(self.shape, self.encoding.tile, strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class MadeLevel:
+    """A level that the slide lacks, half the size of the one before it."""
+
+    name: str
+    factor: int
+    """Pixels of level 0 per pixel, along a side."""
+    shape: tuple[int, int]
+    halvings: int
+    """Halvings from the level that it is made of."""
+
+    @property
+    def downsample(self) -> tuple[float, float]:
+        """Pixels of level 0 per pixel, along y and along x."""
+        return float(self.factor), float(self.factor)
+
+
+PlannedLevel = CopiedLevel | MadeLevel
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """The levels of a store, from full to smallest."""
+
+    levels: tuple[PlannedLevel, ...]
+    base: CopiedLevel
+    """The level whose pixels the missing ones are made of."""
+
+    @property
+    def copied(self) -> tuple[CopiedLevel, ...]:
+        """The levels that are copied."""
+        return tuple(one for one in self.levels if isinstance(one, CopiedLevel))
+
+    @property
+    def made(self) -> tuple[MadeLevel, ...]:
+        """The levels that are made."""
+        return tuple(one for one in self.levels if isinstance(one, MadeLevel))
+
+
+def plan_source(source: Source) -> SourcePlan:
+    """Plan the store of `source`; SlideUnsupportedError if its level 0 cannot be copied."""
+    copied = []
+    for number, level in enumerate(source.levels):
+        encoding = source.encoding(number)
+        if encoding is not None:
+            count = _tiles_per_shard(level.shape, encoding.tile)
+            copied.append(CopiedLevel("", number, level.shape, level.downsample, encoding, count))
+    if not copied or copied[0].number:
+        raise SlideUnsupportedError(
+            f"{source.name}: its tiles cannot be copied; codec='source' needs a whole tiled TIFF "
+            "of JPEG, JPEG 2000, WebP, zstd, deflate or LZW without a predictor, in grey or RGB "
+            "as stored; leave codec out"
+        )
+    factors = {power_of_two(one.downsample) for one in copied}
+    gap = 1
+    while gap in factors:
+        gap *= 2
+    base = [one for one in copied if power_of_two(one.downsample) < gap][-1]
+    made = []
+    for times in range(1, 64):
+        shape = halved(base.shape[0], times), halved(base.shape[1], times)
+        factor = power_of_two(base.downsample) * 2**times
+        if max(shape) < SMALLEST_LEVEL:
+            break
+        if factor not in factors:
+            made.append(MadeLevel("", factor, shape, times))
+    found: list[PlannedLevel] = sorted([*copied, *made], key=lambda one: max(one.downsample))
+    named = tuple(replace(one, name=str(number)) for number, one in enumerate(found))
+    return SourcePlan(named, base)
+
+
+def power_of_two(downsample: tuple[float, float]) -> int:
+    """Return the power of two that is nearest to `downsample`."""
+    return int(2 ** round(math.log2(max(downsample))))
+
+
+def _tiles_per_shard(shape: tuple[int, int], tile: tuple[int, int]) -> int:
+    """Return the tiles of a shard along a side."""
+    count = max(1, round(SHARD_SIDE / max(tile)))
+    while (
+        math.prod(-(-n // (side * count)) for n, side in zip(shape, tile, strict=True)) > MAX_TASKS
+    ):
+        count *= 2
+    return count
