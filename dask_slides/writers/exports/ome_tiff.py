@@ -23,7 +23,7 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.bad_tiles import BadTile, bad_tile_from_json
-from dask_slides.core.channels import plain_channels
+from dask_slides.core.channels import is_rgb, plain_channels
 from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
@@ -37,9 +37,8 @@ from dask_slides.writers.images import (
     bytes_of_image,
     compute_stages,
     create_sums,
-    damage_facts,
+    facts_of_image,
     image_job,
-    nodata_facts,
 )
 from dask_slides.writers.store.single_file import ASSEMBLED, SingleFile
 from dask_slides.writers.store.transaction import (
@@ -168,8 +167,8 @@ def _image_of(obj: Slide | Cutoff | BlankMap) -> tuple[Slide, BlankMap | None, d
 
 def _is_rgb(slide: Slide) -> bool:
     """Return whether pixels are colours; three named channels are planes, to keep their names."""
-    plain = [(one.name, one.color) for one in plain_channels(3)]
-    return [(one.name, one.color) for one in slide.channels] == plain
+    plain = [one.name for one in plain_channels(3)]
+    return is_rgb(slide.channels) and [one.name for one in slide.channels] == plain
 
 
 def _check_options(options: TiffOptions, slide: Slide, rgb: bool, path: str) -> None:
@@ -220,8 +219,7 @@ def _assemble(unfinished: Transaction, job: ImageJob, put: PutTiles, options: Ti
     from tifffile import TiffWriter
 
     slide, store, levels = job.slide, unfinished.path, job.plan.levels
-    facts = {**job.facts, **damage_facts(unfinished.journal, job.blank_map),
-             **nodata_facts(slide.source)}  # fmt: skip
+    facts = facts_of_image(job, unfinished.journal)
     tiles = sum(one["size"] for done in unfinished.journal.done() for one in done["files"])
     count = job.plan.pixels // put.tile**2 * (slide.shape[2] if put.planar else 1)
     big = tiles + _TABLE_ENTRY * count > _CLASSIC_BYTES
