@@ -28,9 +28,10 @@ from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
 from dask_slides.readers.remote.object_store import is_remote
+from dask_slides.readers.tiff.own_facts import facts_in
 from dask_slides.slide import Slide, from_dask
 from dask_slides.writers.blank_maps import SHADES, kinds_of
-from dask_slides.writers.exports.ome_xml import TYPES, facts_in, ome_xml, plain_description
+from dask_slides.writers.exports.ome_xml import TYPES, ome_xml, plain_description
 from dask_slides.writers.exports.tiff_tiles import PutTiles, TileCodec
 from dask_slides.writers.images import (
     ImageJob,
@@ -307,7 +308,7 @@ def facts_of_tiff(path: str) -> tuple[dict[str, Any], tuple[int, int]]:
         with TiffFile(path) as tiff:
             page = tiff.pages[0]
             return facts_in(page.description), (page.imagelength, page.imagewidth)
-    except (ValueError, KeyError, TypeError, SyntaxError, StopIteration, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise SlideFormatError(
             f"{path}: is no TIFF of dask_slides, or its facts cannot be read ({error!r})"
         ) from error
