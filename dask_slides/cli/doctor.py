@@ -24,7 +24,12 @@ REQUIRED = (
     "dask", "distributed", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile",
     "zarr",
 )  # fmt: skip
-EXTRAS = {"matplotlib": "plot", "obstore": "cloud", "shapely": "annotations"}
+EXTRAS = {
+    "matplotlib": "plot",
+    "obstore": "cloud",
+    "openslide-python": "openslide",
+    "shapely": "annotations",
+}
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 

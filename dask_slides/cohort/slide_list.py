@@ -13,7 +13,7 @@ from typing import Any
 from dask_slides.cohort.names import folded, safe_name
 from dask_slides.core.limits import Limits
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
-from dask_slides.readers.registry import UNREAD
+from dask_slides.readers.registry import UNREAD, optional_suffixes
 from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
@@ -103,8 +103,10 @@ def _paths(text: str) -> Sequence[str]:
     path = os.path.abspath(text)
     if os.path.isdir(path) and not path.lower().endswith(".zarr"):
         files = [entry.path for entry in os.scandir(path) if not entry.name.startswith(".")]
-        names = [file for file in files if file.lower().endswith(SUFFIXES)]
-        skipped = [file for file in files if file.lower().endswith(tuple(UNREAD))]
+        known = SUFFIXES + optional_suffixes()
+        names = [file for file in files if file.lower().endswith(known)]
+        unread = tuple(suffix for suffix in UNREAD if suffix not in known)
+        skipped = [file for file in files if file.lower().endswith(unread)]
         if skipped:
             reason = f"{len(skipped):,} files of formats that are not read, such as {skipped[0]}"
             log.warning("%s: skipped %s; open it to see why", text, reason)

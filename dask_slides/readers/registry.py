@@ -102,10 +102,10 @@ class Reader:
     description: str
     """One line for users."""
     suffixes: tuple[str, ...] = ()
-    """Ends of file names that choose the reader."""
+    """Ends of file names that choose the reader; `run` takes such files from a folder."""
     matches: Callable[[str, bytes | None], bool] | None = None
-    """``matches(path, first)`` chooses the reader instead of `suffixes`; `first` are the first
-    bytes of the file, None for a folder."""
+    """``matches(path, first)`` chooses the reader for further images; `first` are the first 132
+    bytes of a file, None for a folder."""
     package: str | None = None
     """The module of an optional package that the reader imports."""
     extra: str | None = None
@@ -129,9 +129,9 @@ class Reader:
 
     def takes(self, path: str, first: bytes | None) -> bool:
         """Return whether the image at `path` is for this reader."""
-        if self.matches is not None:
-            return self.matches(path, first)
-        return path.lower().endswith(self.suffixes or ("\0",))
+        if first is not None and path.lower().endswith(self.suffixes or ("\0",)):
+            return True
+        return self.matches is not None and self.matches(path, first)
 
     def load(self) -> OpenFunction:
         """Return the function."""
@@ -154,15 +154,29 @@ def _is_image(path: str, first: bytes | None) -> bool:
     return first is not None and _unread_kind(path, first) is None
 
 
+def _is_dicom(path: str, first: bytes | None) -> bool:
+    return first is not None and _unread_kind(path, first) == ".dcm"
+
+
 def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSelection) -> Opened:
     source, properties = open_raster(path, fill)
     choice.check_single_plane(path)
     return Opened(source, None, properties)
 
 
+_HERE = "dask_slides.readers"
 READERS = (
     Reader("ome-zarr", open_ome_zarr, "OME-Zarr", matches=_is_store, remote=True),
     Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
+    Reader(
+        "openslide",
+        f"{_HERE}.openslide_file:open_openslide",
+        "MIRAX, VMS, VMU, Sakura, DICOM",
+        (".mrxs", ".vms", ".vmu", ".svslide"),
+        _is_dicom,
+        "openslide",
+        "openslide",
+    ),
 )
 """The first that takes a path opens it. Those of other packages follow."""
 
@@ -171,7 +185,7 @@ LAST = Reader("image", _image_file, "PNG, JPEG, JPEG 2000, BMP", matches=_is_ima
 
 
 @cache
-def _of_other_packages() -> tuple[Reader, ...]:
+def of_other_packages() -> tuple[Reader, ...]:
     """Return the readers of entry points; one that does not import is left out with a warning."""
     found: list[Reader] = []
     for entry in entry_points(group=GROUP):
@@ -187,8 +201,13 @@ def _of_other_packages() -> tuple[Reader, ...]:
 def readers() -> Iterator[Reader]:
     """Yield all readers in the order of choice."""
     yield from READERS
-    yield from _of_other_packages()  # here, as it looks through all installed packages
+    yield from of_other_packages()  # here, as it looks through all installed packages
     yield LAST
+
+
+def optional_suffixes() -> tuple[str, ...]:
+    """Return the ends of names of slides that optional packages and other packages read here."""
+    return tuple(suffix for one in readers() if one.installed for suffix in one.suffixes)
 
 
 def open_source(

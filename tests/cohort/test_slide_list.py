@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import dask_slides as ds
 from dask_slides.cohort.names import names_for, safe_name, stem
 from dask_slides.cohort.slide_list import SlideEntry, read_list
+from dask_slides.readers import registry
 
 WINDOWS = {"con", "prn", "aux", "nul", *(f"{a}{n}" for a in ("com", "lpt") for n in range(10))}
 
@@ -90,11 +91,15 @@ def test_paths_and_patterns_without_a_slide_are_refused(folder, slides):
         read_list(slides)
 
 
-def test_unsupported_files_of_a_folder_are_logged(folder, caplog):
-    for name in ("m.mrxs", "n.MRXS", "o.jp2"):
+@pytest.mark.parametrize("installed", [False, True])
+def test_unsupported_files_of_a_folder_are_logged(folder, caplog, monkeypatch, installed):
+    monkeypatch.setattr(registry, "find_spec", lambda name: installed or None)
+    for name in ("m.mrxs", "n.MRXS", "o.jp2", "p.vsi"):
         (folder / "b" / name).touch()
-    assert listed(folder, "b") == ["b/o.jp2", "b/x.svs"]
-    assert "skipped 2 files of formats that are not read" in caplog.text
+    mirax = ["b/m.mrxs", "b/n.MRXS"] if installed else []
+    assert listed(folder, "b") == [*mirax, "b/o.jp2", "b/x.svs"]
+    count = 1 if installed else 3
+    assert f"skipped {count} files of formats that are not read" in caplog.text
 
 
 @pytest.mark.parametrize(
