@@ -29,6 +29,7 @@ EXTRAS = {
     "obstore": "cloud",
     "openslide-python": "openslide",
     "shapely": "annotations",
+    "wsidicom": "dicom",
 }
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")

@@ -13,7 +13,7 @@ from typing import Any
 from dask_slides.cohort.names import folded, safe_name
 from dask_slides.core.limits import Limits
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
-from dask_slides.readers.registry import UNREAD, optional_suffixes
+from dask_slides.readers.registry import UNREAD, is_dicom_folder, optional_suffixes
 from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
@@ -101,7 +101,7 @@ def _paths(text: str) -> Sequence[str]:
     if "://" in text:
         return [text]
     path = os.path.abspath(text)
-    if os.path.isdir(path) and not path.lower().endswith(".zarr"):
+    if os.path.isdir(path) and not (path.lower().endswith(".zarr") or is_dicom_folder(path)):
         files = [entry.path for entry in os.scandir(path) if not entry.name.startswith(".")]
         known = SUFFIXES + optional_suffixes()
         names = [file for file in files if file.lower().endswith(known)]

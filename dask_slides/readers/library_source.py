@@ -121,6 +121,10 @@ class LibrarySource(Source):
         be raised.
         """
 
+    def absent(self, level: int) -> Array | None:
+        """Return which tiles (rows, columns) the file does not hold; None if it holds all."""
+        return None
+
     @property
     def name(self) -> str:
         """The path."""
@@ -131,11 +135,6 @@ class LibrarySource(Source):
         """The value that pixels without a value show."""
         return self.dtype.type(self.background)
 
-    @property
-    def masked(self) -> bool:
-        """True: a slide may have pixels without a value."""
-        return True
-
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
         return self.read_valid(level, region)[0]
@@ -143,7 +142,7 @@ class LibrarySource(Source):
     def read_valid(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Return the pixels of `region` of `level`, and which of them have a value."""
         self.files.check()
-        valid: Array = np.ones((region.height, region.width), bool)
+        valid = np.ones((region.height, region.width), bool) if self.masked else None
         read = partial(self._valid_part, level, region, valid)
         try:
             if self.on_bad_tile == "mask":
@@ -154,13 +153,13 @@ class LibrarySource(Source):
         except Exception as error:  # each library has errors of its own
             failure = decode_error(self.path, level, region, error)
         else:
-            return pixels, None if valid.all() else valid
+            return pixels, None if valid is None or valid.all() else valid
         raise self._with_tile(failure, level, region)
 
-    def _valid_part(self, level: int, around: Region, valid: Array, part: Region) -> Array:
+    def _valid_part(self, level: int, around: Region, valid: Array | None, part: Region) -> Array:
         """Return the pixels of a part of `around`; clear `valid` where they have no value."""
         pixels, mask = self.part(level, part)
-        if mask is not None:
+        if mask is not None and valid is not None:
             valid[part.slices(around.y, around.x)] = mask
         return pixels
 
@@ -175,22 +174,22 @@ class LibrarySource(Source):
         return failure
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` whose tiles are masked as corrupt."""
-        if self.on_bad_tile == "raise":
-            return ()
+        """Return the parts of `region` whose tiles are absent, or masked as corrupt."""
         status = _tile_status(self, level)
-        for tile in status.undecoded(region):
-            self.read(level, tile)
+        if self.on_bad_tile == "mask":
+            for tile in status.undecoded(region):
+                self.read(level, tile)
         return status.holes(region)
 
     def lacks(self, level: int, region: Region) -> bool:
-        """Return whether all tiles of `region` are known to be corrupt."""
-        return self.on_bad_tile == "mask" and _tile_status(self, level).all_missing(region)
+        """Return whether all tiles of `region` are known to be bad."""
+        return _tile_status(self, level).all_missing(region)
 
 
 @lru_cache(maxsize=64)
 def _tile_status(source: LibrarySource, level: int) -> TileStatus:
-    return TileStatus(level, source.levels[level].shape, source.levels[level].tile)
+    info = source.levels[level]
+    return TileStatus(level, info.shape, info.tile, source.absent(level))
 
 
 def check_levels(

@@ -43,6 +43,11 @@ class OpenSlideSource(LibrarySource):
     channels: ClassVar[int] = 3
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
 
+    @property
+    def masked(self) -> bool:
+        """True: areas that were not scanned have no pixels."""
+        return True
+
     def part(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Read `region`; the mask is False where OpenSlide returns transparent pixels.
 

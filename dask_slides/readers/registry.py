@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from itertools import islice
 
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Opened
@@ -51,7 +52,7 @@ UNREAD: dict[str, tuple[str, str]] = {
     ".svslide": ("is a Sakura slide", _OPENSLIDE),
     ".czi": ("is a Zeiss CZI", _BIOFORMATS),
     ".zvi": ("is a Zeiss ZVI", _BIOFORMATS),
-    ".dcm": ("is a DICOM file", _BIOFORMATS),
+    ".dcm": ("is DICOM", _BIOFORMATS),
     ".isyntax": ("is a Philips iSyntax slide", "convert it to OME-Zarr with isyntax2raw"),
     ".lif": ("is a Leica LIF", _BIOFORMATS),
     ".nd2": ("is a Nikon ND2", _BIOFORMATS),
@@ -78,6 +79,12 @@ _SIGNATURES = {
 
 _SIGNATURE_BYTES = 132
 """Bytes at the start of a file that show its format; DICOM needs all of them."""
+
+STORE_MARKERS = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+"""Files of which one lies in the folder of every Zarr store."""
+
+_FILES_TO_TRY = 8
+"""Files in a folder that may show that it holds DICOM."""
 
 UNFINISHED = ".key.json"
 """A file in stores that are not completely written."""
@@ -143,7 +150,7 @@ class Reader:
 
 
 def _is_store(path: str, first: bytes | None) -> bool:
-    return first is None
+    return first is None and _unread_kind(path, first) is None
 
 
 def _is_tiff(path: str, first: bytes | None) -> bool:
@@ -155,7 +162,11 @@ def _is_image(path: str, first: bytes | None) -> bool:
 
 
 def _is_dicom(path: str, first: bytes | None) -> bool:
-    return first is not None and _unread_kind(path, first) == ".dcm"
+    return _unread_kind(path, first) == ".dcm"
+
+
+def _is_dicom_file(path: str, first: bytes | None) -> bool:
+    return first is not None and _is_dicom(path, first)
 
 
 def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSelection) -> Opened:
@@ -166,18 +177,17 @@ def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSele
 
 _HERE = "dask_slides.readers"
 READERS = (
+    Reader(
+        "dicom", f"{_HERE}.dicom_file:open_dicom", "whole-slide DICOM, a file or a folder",
+        matches=_is_dicom, package="wsidicom", extra="dicom",
+    ),
     Reader("ome-zarr", open_ome_zarr, "OME-Zarr", matches=_is_store, remote=True),
     Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
     Reader(
-        "openslide",
-        f"{_HERE}.openslide_file:open_openslide",
-        "MIRAX, VMS, VMU, Sakura, DICOM",
-        (".mrxs", ".vms", ".vmu", ".svslide"),
-        _is_dicom,
-        "openslide",
-        "openslide",
+        "openslide", f"{_HERE}.openslide_file:open_openslide", "MIRAX, VMS, VMU, Sakura, DICOM",
+        (".mrxs", ".vms", ".vmu", ".svslide"), _is_dicom_file, "openslide", "openslide",
     ),
-)
+)  # fmt: skip
 """The first that takes a path opens it. Those of other packages follow."""
 
 LAST = Reader("image", _image_file, "PNG, JPEG, JPEG 2000, BMP", matches=_is_image, remote=True)
@@ -263,12 +273,26 @@ def _chosen(path: str, first: bytes | None) -> Reader:
 
 def _unread_kind(path: str, first: bytes | None) -> str | None:
     """Return the key in `UNREAD` of the file at `path`; None if it is not there."""
+    if first is None:
+        return ".dcm" if not is_remote(path) and is_dicom_folder(path) else None
     kind = os.path.splitext(path)[1].lower()
-    if first is None or kind in UNREAD:
-        return None if first is None else kind
+    if kind in UNREAD:
+        return kind
     if first[128:132] == b"DICM":
         return ".dcm"
     return next((kind for start, kind in _SIGNATURES.items() if first.startswith(start)), None)
+
+
+def is_dicom_folder(path: str) -> bool:
+    """Return whether the folder at `path` holds DICOM files, by the first files in it."""
+    try:
+        with os.scandir(path) as entries:
+            first = list(islice((one for one in entries if one.is_file()), _FILES_TO_TRY))
+        return not any(one.name in STORE_MARKERS for one in first) and any(
+            (_first_bytes(one.path) or b"")[128:132] == b"DICM" for one in first
+        )
+    except (OSError, SlideNotFoundError):
+        return False
 
 
 def _first_bytes(path: str) -> bytes | None:

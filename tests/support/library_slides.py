@@ -1,5 +1,6 @@
 """One slide for each reader that a library does the reading for, and its pixels."""
 
+from dicom_files import write_dicom
 from mrxs_files import write_mrxs
 from rw_fixtures import noise
 
@@ -9,5 +10,11 @@ def mirax(folder):
     return write_mrxs(folder / "a.mrxs", [pixels, noise(192, 256, 3, seed=1)]), pixels
 
 
-SLIDES = {"openslide": (mirax, "openslide")}
+def dicom(folder):
+    pixels = noise(2, 1, 300, 400, 1, dtype="uint16")
+    write_dicom(folder / "slide", [pixels, pixels[:, :, ::2, ::2]], paths=("DAPI", "FITC"))
+    return folder / "slide", pixels[:, 0, :, :, 0].transpose(1, 2, 0)
+
+
+SLIDES = {"openslide": (mirax, "openslide"), "dicom": (dicom, "wsidicom")}
 """A function that writes a slide into a folder and returns its path and pixels; the package."""
