@@ -28,6 +28,7 @@ EXTRAS = {
     "matplotlib": "plot",
     "obstore": "cloud",
     "openslide-python": "openslide",
+    "pylibCZIrw": "czi",
     "shapely": "annotations",
     "wsidicom": "dicom",
 }

@@ -140,7 +140,18 @@ def open_openslide(
             path, files, check_levels(path, levels, 4, limits), tuple(scales), fill
         )
         return Opened(source, _mpp(properties), _described(properties))
-    raise SlideFormatError(f"{path}: OpenSlide cannot open it ({reason}); check the file")
+    raise SlideFormatError(f"{path}: OpenSlide cannot open it ({reason}); {_advice(path)}")
+
+
+def _advice(path: str) -> str:
+    """Say what to do if OpenSlide does not open the file."""
+    stem, suffix = os.path.splitext(path)
+    folder = os.path.basename(stem)
+    if suffix.lower() == ".mrxs" and not os.path.isfile(os.path.join(stem, "Slidedat.ini")):
+        return f"the pixels of a MIRAX slide lie in the folder {folder} next to it, copy it there"
+    if suffix.lower() == ".mrxs" and suffix != ".mrxs":
+        return f"rename it to {folder}.mrxs"  # it compares the letters
+    return "check the file"
 
 
 def _companions(path: str) -> list[str]:

@@ -38,7 +38,7 @@ UNREAD: dict[str, tuple[str, str]] = {
     ".vsi": (
         "holds previews of an Olympus or Evident slide, whose pixels lie in the folder _{stem}_ "
         "next to it",
-        f"{_BIOFORMATS}, or copy a .vsi that has no such folder to a name that ends in .tif",
+        f"{_BIOFORMATS}, or open a .vsi that has no such folder with reader='tiff'",
     ),
     ".ets": ("holds tiles of an Olympus or Evident slide (.vsi)", f"{_BIOFORMATS}, from the .vsi"),
     ".mrxs": (
@@ -169,6 +169,10 @@ def _is_dicom_file(path: str, first: bytes | None) -> bool:
     return first is not None and _is_dicom(path, first)
 
 
+def _is_czi(path: str, first: bytes | None) -> bool:
+    return first is not None and _unread_kind(path, first) == ".czi"
+
+
 def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSelection) -> Opened:
     source, properties = open_raster(path, fill)
     choice.check_single_plane(path)
@@ -183,6 +187,9 @@ READERS = (
     ),
     Reader("ome-zarr", open_ome_zarr, "OME-Zarr", matches=_is_store, remote=True),
     Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
+    Reader(
+        "czi", f"{_HERE}.czi_file:open_czi", "Zeiss CZI", (".czi",), _is_czi, "pylibCZIrw", "czi"
+    ),
     Reader(
         "openslide", f"{_HERE}.openslide_file:open_openslide", "MIRAX, VMS, VMU, Sakura, DICOM",
         (".mrxs", ".vms", ".vmu", ".svslide"), _is_dicom_file, "openslide", "openslide",

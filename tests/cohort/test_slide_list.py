@@ -91,6 +91,13 @@ def test_paths_and_patterns_without_a_slide_are_refused(folder, slides):
         read_list(slides)
 
 
+def test_a_folder_of_dicom_files_is_one_slide(folder):
+    (folder / "dicom").mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (folder / "dicom" / name).write_bytes(bytes(128) + b"DICM")
+    assert listed(folder, "dicom") == ["dicom"]
+
+
 @pytest.mark.parametrize("installed", [False, True])
 def test_unsupported_files_of_a_folder_are_logged(folder, caplog, monkeypatch, installed):
     monkeypatch.setattr(registry, "find_spec", lambda name: installed or None)

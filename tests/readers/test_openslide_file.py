@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 from mrxs_files import write_mrxs
-from rw_fixtures import noise, one_line
+from PIL import Image
+from rw_fixtures import noise, one_line, smooth
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
@@ -44,6 +45,28 @@ def test_mirax_is_opened_by_itself_with_levels_and_pixel_size(mrxs):
     for number, pixels in enumerate(LEVELS):
         np.testing.assert_array_equal(slide.to_dask(number, chunks=100).compute(), pixels)
     check_reader(slide, PIXELS)
+
+
+def test_hamamatsu_vms_is_opened_by_itself(tmp_path):
+    image = Image.fromarray(smooth(256, 512))
+    options = {"quality": 95, "restart_marker_blocks": 4, "subsampling": 0}
+    image.save(tmp_path / "a.jpg", **options)
+    for name in ("map.jpg", "macro.jpg"):
+        image.reduce(4).save(tmp_path / name, **options)
+    (tmp_path / "a.opt").write_bytes(b"")
+    (tmp_path / "a.vms").write_text(
+        "[Virtual Microscope Specimen]\nNoLayers=1\nNoJpegColumns=1\nNoJpegRows=1\n"
+        "ImageFile=a.jpg\nMapFile=map.jpg\nMacroImage=macro.jpg\nOptimisationFile=a.opt\n"
+        "PhysicalWidth=128000\nPhysicalHeight=64000\nSourceLens=20\n"
+    )
+    slide = ds.open_slide(tmp_path / "a.vms")
+    assert slide.mpp == 0.25 and slide.properties["format"] == "hamamatsu"
+    assert [level.downsample for level in slide.levels[:3]] == [(1, 1), (2, 2), (4, 4)]
+    assert slide.levels[0].tile == (256, 256)  # of 8 x 32, which would make tiny tasks
+    np.testing.assert_array_equal(slide.data.compute(), np.asarray(Image.open(tmp_path / "a.jpg")))
+    os.utime(tmp_path / "a.jpg", ns=(0, 0))
+    with pytest.raises(ds.errors.SlideChangedError):
+        slide.read(0, 0, 10, 10)
 
 
 @pytest.mark.parametrize(("fill", "shown"), [(None, 255), (7, 7)])
@@ -138,6 +161,9 @@ def test_what_openslide_cannot_open_is_refused(tmp_path, mrxs):
     with pytest.raises(ds.errors.SlideFormatError, match="OpenSlide cannot open it") as raised:
         ds.open_slide(mrxs)
     assert one_line(raised)
+    mrxs.with_suffix("").rename(tmp_path / "elsewhere")
+    with pytest.raises(ds.errors.SlideFormatError, match="folder a next to it, copy it there"):
+        ds.open_slide(mrxs)
     (tmp_path / "b.svslide").write_bytes(b"nothing")
     with pytest.raises(ds.errors.SlideFormatError, match="Unsupported or missing"):
         ds.open_slide(tmp_path / "b.svslide")

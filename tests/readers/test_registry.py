@@ -71,6 +71,11 @@ def test_missing_packages_are_named_with_the_extra(tmp_path, monkeypatch):
         with pytest.raises(ds.errors.SlideUnsupportedError) as raised:
             ds.open_slide(path)
         assert cure in one_line(raised) and str(path) in one_line(raised)
+    folder = tmp_path / "slide"
+    folder.mkdir()
+    (folder / "1").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(ds.errors.SlideUnsupportedError, match=r"is DICOM; pip .*\[dicom\]"):
+        ds.open_slide(folder)
     with pytest.raises(ImportError, match=r"needs openslide; pip install 'dask-slides\[openslide"):
         ds.open_slide(path, reader="openslide")
 
@@ -79,8 +84,10 @@ MISSING = [
     ("a.mrxs", b"\xff\xd8\xff", "pip install 'dask-slides[openslide]'"),
     ("a.vms", b"[Virtual Microscope Specimen]", "pip install 'dask-slides[openslide]'"),
     ("a.svslide", b"SQLite", "pip install 'dask-slides[openslide]'"),
-    ("a.dcm", bytes(128) + b"DICM", "pip install 'dask-slides[openslide]'"),
-    ("b", bytes(128) + b"DICM", "pip install 'dask-slides[openslide]'"),
+    ("a.dcm", bytes(128) + b"DICM", "pip install 'dask-slides[dicom]', or pip install"),
+    ("b", bytes(128) + b"DICM", "pip install 'dask-slides[dicom]'"),
+    ("a.czi", b"ZISRAWFILE", "pip install 'dask-slides[czi]'"),
+    ("c", b"ZISRAWFILE", "pip install 'dask-slides[czi]'"),
 ]
 
 MODULE = """

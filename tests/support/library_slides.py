@@ -16,5 +16,20 @@ def dicom(folder):
     return folder / "slide", pixels[:, 0, :, :, 0].transpose(1, 2, 0)
 
 
-SLIDES = {"openslide": (mirax, "openslide"), "dicom": (dicom, "wsidicom")}
+def mosaic(folder):
+    from czi_files import write_czi
+
+    pixels = noise(300, 400, 2, dtype="uint16")
+    tiles = [
+        (pixels[y : y + 150, x : x + 200, channel : channel + 1], y, x, 1, {"C": channel}, 0)
+        for channel in range(2) for y in (0, 150) for x in (0, 200)
+    ]  # fmt: skip
+    return write_czi(folder / "a.czi", tiles), pixels
+
+
+SLIDES = {
+    "openslide": (mirax, "openslide"),
+    "dicom": (dicom, "wsidicom"),
+    "czi": (mosaic, "pylibCZIrw"),
+}
 """A function that writes a slide into a folder and returns its path and pixels; the package."""
