@@ -361,7 +361,8 @@ def open_slide(
 
     Formats: every TIFF that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
     plain), OME-Zarr 0.4 and 0.5, JPEG 2000, and files that are decoded as a whole (PNG, JPEG,
-    ...).
+    ...). With the extra ``openslide`` also MIRAX, Hamamatsu VMS and VMU and Sakura, with ``dicom``
+    whole-slide DICOM (a file of a series, or their folder), and with ``czi`` Zeiss CZI.
 
     Parameters
     ----------
@@ -376,8 +377,9 @@ def open_slide(
         for RGB and RGBA images (the largest value of an integer dtype, 1.0 for floats), else 0.
     image : str or int, optional
         Name or number of the image, if the file has several; `Slide.images` lists them. By default
-        the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, and the
-        first image of an OME-Zarr store.
+        the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, the
+        largest series of a DICOM folder, the largest scene of a CZI, and the first image of an
+        OME-Zarr store.
     axes : str, optional
         Axes of the stored pages, if the file does not name them or is wrong: one letter per axis
         in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour
@@ -385,9 +387,9 @@ def open_slide(
     z, t : int
         Plane to read, if there are several along Z or T; `Slide.properties` says how many.
     reader : str, optional
-        Name of the reader to use: "tiff", "ome-zarr", "image", "openslide", or that of another
-        package. By default the file decides: TIFFs are read with tifffile, and the readers that
-        need an optional package open what no other one does.
+        Name of the reader to use: "tiff", "ome-zarr", "image", "openslide", "dicom", "czi", or
+        that of another package. By default the file decides: TIFFs are read with tifffile, and the
+        readers that need an optional package open what no other one does.
     on_bad_tile : {"raise", "mask"}
         What happens to a tile that cannot be decoded. "raise" raises TileDecodeError when its
         pixels are read. "mask" shows `fill`, and `Slide.bad_tiles`, blank maps, packs and written

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dask_slides.core.channels import Channel, described
-from dask_slides.core.geometry import Region
+from dask_slides.core.geometry import Region, strips
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened
 from dask_slides.core.types import Array
@@ -28,10 +28,12 @@ from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.selection import ImageSelection, Plane, image_index, unique_names
 from dask_slides.readers.tile_status import fill_for
 
-CACHE_BYTES = 2**26
+CACHE_BYTES = 2**25
 """Decoded tiles that libCZI keeps for each open file: those that the next region touches too."""
 _GRID = 512
 """Side of the parts in which levels of the pyramid are read, where libCZI rounds positions."""
+_PIXELS_AT_ONCE = 2**20
+"""Pixels of level 0 that are read at once, unless a row of tiles has more; they are copied."""
 _LARGEST_PIXEL = 1e-3
 """Metres per pixel from which a pixel size is ignored: some programs write micrometres."""
 _SAMPLES_TO_TRY = 64
@@ -78,7 +80,7 @@ class CziSource(LibrarySource):
         whose corners do not depend on the region.
         """
         pixels = np.empty((region.height, region.width, self.channels), self.dtype)
-        for whole in self._grid(level, region) if level else [region]:
+        for whole in self._pieces(level, region):
             part = whole.intersect(region)
             found = self._pixels(level, whole)[part.slices(whole.y, whole.x)]
             pixels[part.slices(region.y, region.x)] = found
@@ -87,7 +89,11 @@ class CziSource(LibrarySource):
             pixels[~valid] = self.fill
         return pixels, valid
 
-    def _grid(self, level: int, region: Region) -> Iterator[Region]:
+    def _pieces(self, level: int, region: Region) -> Iterator[Region]:
+        """Yield what is read at once: strips of level 0, or squares of a fixed grid."""
+        if level == 0:
+            yield from strips(region, self.levels[0].tile[0], _PIXELS_AT_ONCE)
+            return
         whole = Region(0, 0, *self.levels[level].shape)
         for y in range(region.y // _GRID * _GRID, region.stop_y, _GRID):
             for x in range(region.x // _GRID * _GRID, region.stop_x, _GRID):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dask_slides.core.geometry import Region, snapped_factor
+from dask_slides.core.geometry import Region, snapped_factor, strips
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened
 from dask_slides.core.types import Array
@@ -23,6 +23,8 @@ from dask_slides.readers.tile_status import fill_for
 
 MIN_TILE = 256
 """Smallest side of a tile in pixels. Those of some formats have 8 rows, and of others no size."""
+_PIXELS_AT_ONCE = 2**20
+"""Pixels that OpenSlide returns at once; they are copied several times, with four samples."""
 _SYSTEM_ERRORS = {os.strerror(number): number for number in (
     errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOMEM, errno.ESTALE,
 )}  # fmt: skip
@@ -55,18 +57,20 @@ class OpenSlideSource(LibrarySource):
         whole pixels of the level. Each tile of such a level is read from its own corner, so that
         its pixels do not depend on the region that is read.
         """
-        if self.scales[level].is_integer():
-            return self._composited(self._rgba(level, region))
-        rgba = np.empty((region.height, region.width, 4), np.uint8)
-        for tile in self._tiles(level, region):
-            part = tile.intersect(region)
-            rgba[part.slices(region.y, region.x)] = self._rgba(level, tile)[
-                part.slices(tile.y, tile.x)
-            ]
-        return self._composited(rgba)
+        rgb = np.empty((region.height, region.width, 3), np.uint8)
+        valid = np.ones((region.height, region.width), bool)
+        for whole in self._pieces(level, region):
+            part = whole.intersect(region)
+            rgba = self._rgba(level, whole)[part.slices(whole.y, whole.x)]
+            where = part.slices(region.y, region.x)
+            self._composite(rgba, rgb[where], valid[where])
+        return rgb, None if valid.all() else valid
 
-    def _tiles(self, level: int, region: Region) -> Iterator[Region]:
-        """Yield the tiles that `region` touches."""
+    def _pieces(self, level: int, region: Region) -> Iterator[Region]:
+        """Yield what is read at once: strips, or tiles of a level at a fraction."""
+        if self.scales[level].is_integer():
+            yield from strips(region, self.levels[level].tile[0], _PIXELS_AT_ONCE)
+            return
         height, width = self.levels[level].tile
         whole = Region(0, 0, *self.levels[level].shape)
         for y in range(region.y // height * height, region.stop_y, height):
@@ -94,14 +98,13 @@ class OpenSlideSource(LibrarySource):
                     raise OSError(number, str(error)) from None
                 raise
 
-    def _composited(self, rgba: Array) -> tuple[Array, Array | None]:
-        """Return RGB on the background, and a mask of the pixels that are not transparent."""
-        rgb, alpha = np.ascontiguousarray(rgba[..., :3]), rgba[..., 3:]
-        if alpha.min(initial=255) == 255:
-            return rgb, None
-        wide = alpha.astype(np.uint32)
-        mixed = (rgb * wide + np.uint32(self.background) * (255 - wide) + 127) // 255
-        return mixed.astype(np.uint8), alpha[..., 0] > 0
+    def _composite(self, rgba: Array, rgb: Array, valid: Array) -> None:
+        """Write `rgba` on the background into `rgb`, and which pixels are not transparent."""
+        rgb[...], alpha = rgba[..., :3], rgba[..., 3:]
+        if alpha.min(initial=255) < 255:
+            wide = alpha.astype(np.uint32)
+            rgb[...] = (rgb * wide + np.uint32(self.background) * (255 - wide) + 127) // 255
+            valid[...] = alpha[..., 0] > 0
 
 
 def _open_handle(key: tuple[str, Files]) -> Any:
@@ -201,6 +204,7 @@ def _check_tiles(path: str, properties: Mapping[str, str], limits: Limits) -> No
             width = properties.get(name.removesuffix(down) + across)
             if (
                 name.endswith(down) and width is not None
+                and height.isdecimal() and width.isdecimal()
                 and int(height) * int(width) * 4 > limits.tile_bytes
             ):  # fmt: skip
                 raise SlideLimitError(
