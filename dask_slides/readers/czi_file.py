@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +44,10 @@ _PIXEL_TYPES = {
     "Bgr24": (3, "u1"), "Bgr48": (3, "u2"), "Bgr96Float": (3, "f4"),
 }  # fmt: skip
 """Samples per pixel and channel, and the dtype, by the name of the type in CZI."""
+_TILE_HEADER = 80
+"""Bytes of a segment up to the number of dimensions of a tile."""
+_DIMENSIONS = 40
+"""Most dimensions of a tile that libCZI knows."""
 _COLUMNS = ("y", "x", "height", "width", "stored_height", "stored_width", "C", "Z", "T", "S")
 
 
@@ -205,13 +210,41 @@ def open_czi(
 ) -> Opened:
     """Read the metadata of the file at `path`."""
     files = Files.of([path])
+    _check_tile_headers(path)
     try:
         return _open(path, files, fill, limits, choice)
-    except (SlideError, OSError):
+    except (SlideError, OSError, ImportError):
         raise
     except Exception as error:  # libCZI raises errors of several classes
         reason = reason_of(error)
     raise SlideFormatError(f"{path}: libCZI cannot open it ({reason}); check the file")
+
+
+def _check_tile_headers(path: str) -> None:
+    """Raise SlideFormatError if the header of a tile is impossible: libCZI would end the process.
+
+    A file is a chain of segments: a name, the bytes that follow, and the bytes in use. Valid files
+    may have other bytes between them, at which the check ends.
+    """
+    with open(path, "rb", buffering=0) as file:
+        at = 0
+        while True:
+            file.seek(at)
+            head = file.read(_TILE_HEADER)
+            if len(head) < _TILE_HEADER:
+                return
+            name, length, _ = struct.unpack_from("<16sqq", head)
+            if not name.startswith((b"ZISRAW", b"DELETED")) or length < 0:
+                return
+            if name.startswith(b"ZISRAWSUBBLOCK"):
+                sizes = struct.unpack_from("<iiq", head, 32)
+                (dimensions,) = struct.unpack_from("<i", head, 76)
+                if min(sizes) < 0 or sum(sizes) > length or not 0 <= dimensions <= _DIMENSIONS:
+                    raise SlideFormatError(
+                        f"{path}: the header of the tile at byte {at} is damaged; fetch the file "
+                        "again"
+                    )
+            at += 32 + length
 
 
 def _open(

@@ -146,9 +146,18 @@ class _OpenSeries:
         from wsidicom.config import Settings
 
         # tiles are read once for each block: caches of wsidicom would only hold memory
-        settings = Settings(decoded_frame_cache_size=0, encoded_frame_cache_size=0)
+        settings = Settings(
+            decoded_frame_cache_size=0, encoded_frame_cache_size=0, strict_tile_size_check=False
+        )
         slide = WsiDicom.open(files.paths, settings=settings)
         weakref.finalize(self, slide.close)
+        # it leaves files out that it cannot read or that do not fit the others, and only logs it
+        left_out = set(files.paths) - {str(file) for file in slide.files or ()}
+        if left_out:
+            raise SlideFormatError(
+                f"{min(left_out)}: is damaged, or no level of the slide beside it; fetch it again, "
+                "or move it elsewhere"
+            )
         self.pyramids = len(slide.pyramids)
         self.levels = list(slide.pyramid)
 
@@ -175,7 +184,7 @@ def open_dicom(
     headers, images, number = _series(path, choice)
     try:
         opened = _open(path, headers, fill, limits, choice)
-    except (SlideError, OSError):
+    except (SlideError, OSError, ImportError):
         raise
     except Exception as error:  # wsidicom and pydicom raise errors of many classes
         reason = reason_of(error)
@@ -281,13 +290,16 @@ def _series(path: str, choice: ImageSelection) -> tuple[list[_Header], tuple[str
 
 def _header(path: str) -> _Header | None:
     """Return the header of a file with a level of a slide; None for other files."""
-    from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_partial
 
+    with open(path, "rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return None
     try:
         with open(path, "rb") as file:
             found = read_partial(file, stop_when=lambda tag, vr, length: tag > _LAST_TAG)
-        if str(found.get("SOPClassUID")) != _WHOLE_SLIDE or found.ImageType[2] != "VOLUME":
+        stored = found.get("SOPClassUID") or found.file_meta.MediaStorageSOPClassUID
+        if str(stored) != _WHOLE_SLIDE or found.ImageType[2] != "VOLUME":
             return None
         return _Header(
             path,
@@ -296,8 +308,10 @@ def _header(path: str) -> _Header | None:
             int(found.TotalPixelMatrixRows) * int(found.TotalPixelMatrixColumns),
             tuple(_optical_paths(found.get("OpticalPathSequence") or ())),
         )
-    except (InvalidDicomError, AttributeError, IndexError, TypeError, ValueError, EOFError):
-        return None
+    except Exception as error:  # pydicom raises errors of many classes
+        reason = reason_of(error)
+    # it may be a level of the slide, which would be missing without a word
+    raise SlideFormatError(f"{path}: is damaged DICOM ({reason}); fetch it again")
 
 
 def _optical_paths(sequence: Iterable[Any]) -> Iterator[tuple[str, str]]:

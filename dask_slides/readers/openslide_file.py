@@ -120,15 +120,15 @@ def open_openslide(
     path: str, fill: float | None, limits: Limits, choice: ImageSelection = ImageSelection()
 ) -> Opened:
     """Read the metadata of the slide at `path`."""
-    import openslide
-
     choice.check_single_plane(path)
     files = Files.of([path, *_companions(path)])
     try:
         slide = _HANDLES.get((path, files))
         properties = dict(slide.properties)
         sizes, scales = slide.level_dimensions, slide.level_downsamples
-    except (openslide.OpenSlideError, OSError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # also of ctypes, where the texts of a file are damaged
         reason = reason_of(error)
     else:
         fill = _background(properties) if fill is None else fill

@@ -165,6 +165,18 @@ def test_changed_and_other_files_are_refused(tmp_path):
     assert one_line(raised)
 
 
+@pytest.mark.parametrize(("at", "value"), [(44, 19), (79, 176), (32, 255)])
+def test_impossible_headers_of_tiles_are_refused(tmp_path, at, value):
+    """With the first two, libCZI ends the process: the size of a tile, and its dimensions."""
+    path = write_czi(tmp_path / "a.czi", tiles_of(RGB, 100))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"ZISRAWSUBBLOCK", 2000)
+    data[start + at + (3 if at == 32 else 0)] = value
+    path.write_bytes(data)
+    with pytest.raises(ds.errors.SlideFormatError, match=f"tile at byte {start} is damaged"):
+        ds.open_slide(path)
+
+
 def test_what_the_reader_does_not_read_is_refused(tmp_path):
     mixed = [*tiles_of(RGB, 200), *tiles_of(GREY[..., :1], 200, plane={"C": 1})]
     with pytest.raises(ds.errors.SlideUnsupportedError, match="Bgr24, Gray16") as raised:

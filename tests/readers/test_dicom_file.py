@@ -141,7 +141,9 @@ def test_a_changed_file_of_a_level_is_noticed(tmp_path):
 
 
 def test_other_dicom_and_damaged_files_are_refused(tmp_path):
-    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    (path,) = write_dicom(tmp_path / "c", [RGB])
+    path.write_bytes(path.read_bytes().replace(b"VOLUME", b"LABEL "))
+    path.rename(tmp_path / "a.dcm")
     with pytest.raises(ds.errors.SlideUnsupportedError, match="not a whole-slide image") as raised:
         ds.open_slide(tmp_path / "a.dcm")
     assert one_line(raised)
@@ -150,6 +152,32 @@ def test_other_dicom_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(ds.errors.SlideError) as raised:
         ds.open_slide(path).data.compute()
     assert one_line(raised)
+
+
+@pytest.mark.parametrize("cut", [200, 700, 1500])
+def test_a_level_with_a_damaged_header_is_named_and_not_left_out(tmp_path, cut):
+    files = write_dicom(tmp_path / "a", [RGB, RGB[:, :, ::2, ::2]])
+    files[0].write_bytes(files[0].read_bytes()[:cut])
+    for path in (tmp_path / "a", files[1]):
+        with pytest.raises(ds.errors.SlideFormatError, match=r"0\.dcm: is damaged") as raised:
+            ds.open_slide(path)
+        assert one_line(raised)
+
+
+def test_damaged_files_are_read_or_raise_an_error_of_dask_slides(tmp_path):
+    files = write_dicom(tmp_path / "a", [RGB, RGB[:, :, ::2, ::2]], codec="jpeg2000")
+    whole = [file.read_bytes() for file in files]
+    random = np.random.default_rng(3)
+    for _ in range(25):
+        for file, data in zip(files, whole, strict=True):
+            changed = bytearray(data)
+            for at in random.integers(0, 3000, 2):
+                changed[at] = random.integers(256)
+            file.write_bytes(changed)
+        try:
+            ds.open_slide(tmp_path / "a").data.compute(scheduler="sync")
+        except ds.SlideError as error:
+            assert one_line(error)
 
 
 def test_sizes_beyond_the_limits_are_refused(tmp_path):

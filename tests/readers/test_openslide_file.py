@@ -169,6 +169,23 @@ def test_what_openslide_cannot_open_is_refused(tmp_path, mrxs):
         ds.open_slide(tmp_path / "b.svslide")
 
 
+def test_damaged_files_are_read_or_raise_an_error_of_dask_slides(mrxs):
+    files = sorted(mrxs.with_suffix("").iterdir())
+    whole = {file: file.read_bytes() for file in files}
+    random = np.random.default_rng(3)
+    for number in range(45):
+        file = files[number % 3]
+        data = bytearray(whole[file])
+        for at in random.integers(0, min(len(data), 2000), 3):
+            data[at] = random.integers(256)
+        file.write_bytes(data)
+        try:
+            ds.open_slide(mrxs).data.compute(scheduler="sync")
+        except ds.SlideError as error:
+            assert one_line(error)
+        file.write_bytes(whole[file])
+
+
 def test_tiles_beyond_the_limit_are_refused_before_they_are_read(mrxs):
     with pytest.raises(ds.errors.SlideLimitError, match="64 x 64"):
         ds.open_slide(mrxs, limits=ds.Limits(tile_bytes=64 * 64 * 4 - 1))
