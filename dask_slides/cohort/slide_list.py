@@ -104,7 +104,7 @@ def _paths(text: str) -> Sequence[str]:
     if os.path.isdir(path) and not (path.lower().endswith(".zarr") or is_dicom_folder(path)):
         files = [entry.path for entry in os.scandir(path) if not entry.name.startswith(".")]
         known = SUFFIXES + optional_suffixes()
-        names = [file for file in files if file.lower().endswith(known)]
+        names = [one for one in files if one.lower().endswith(known) or is_dicom_folder(one)]
         unread = tuple(suffix for suffix in UNREAD if suffix not in known)
         skipped = [file for file in files if file.lower().endswith(unread)]
         if skipped:

@@ -96,6 +96,7 @@ def test_a_folder_of_dicom_files_is_one_slide(folder):
     for name in ("1.dcm", "2.dcm"):
         (folder / "dicom" / name).write_bytes(bytes(128) + b"DICM")
     assert listed(folder, "dicom") == ["dicom"]
+    assert listed(folder, ".") == ["dicom"]
 
 
 @pytest.mark.parametrize("installed", [False, True])
