@@ -278,7 +278,9 @@ def _series(path: str, choice: ImageSelection) -> tuple[list[_Header], tuple[str
     for header in headers:
         groups.setdefault(header.series, []).append(header)
     if not groups:
-        raise SlideUnsupportedError(f"{path}: is DICOM, but not a whole-slide image; open one")
+        raise SlideUnsupportedError(
+            f"{path}: holds no level of a whole-slide image in DICOM; open one"
+        )
     series = list(groups.values())
     images = unique_names([group[0].name for group in series])
     number = image_index(path, images, choice.image)

@@ -1,4 +1,4 @@
-"""Read slides with OpenSlide: MIRAX, Hamamatsu VMS and VMU, Sakura, DICOM and all that it knows."""
+"""Read slides with OpenSlide: MIRAX, Hamamatsu VMS and VMU, Sakura, and others that it knows."""
 
 from __future__ import annotations
 
@@ -154,6 +154,8 @@ def _advice(path: str) -> str:
         return f"the pixels of a MIRAX slide lie in the folder {folder} next to it, copy it there"
     if suffix.lower() == ".mrxs" and suffix != ".mrxs":
         return f"rename it to {folder}.mrxs"  # it compares the letters
+    if suffix.lower() == ".czi":  # it reads colours without other planes
+        return "pip install 'dask-slides[czi]', which reads more kinds of CZI"
     return "check the file"
 
 

@@ -165,8 +165,8 @@ def _is_dicom(path: str, first: bytes | None) -> bool:
     return _unread_kind(path, first) == ".dcm"
 
 
-def _is_dicom_file(path: str, first: bytes | None) -> bool:
-    return first is not None and _is_dicom(path, first)
+def _is_dicom_or_czi(path: str, first: bytes | None) -> bool:
+    return first is not None and _unread_kind(path, first) in (".dcm", ".czi")
 
 
 def _is_czi(path: str, first: bytes | None) -> bool:
@@ -191,8 +191,8 @@ READERS = (
         "czi", f"{_HERE}.czi_file:open_czi", "Zeiss CZI", (".czi",), _is_czi, "pylibCZIrw", "czi"
     ),
     Reader(
-        "openslide", f"{_HERE}.openslide_file:open_openslide", "MIRAX, VMS, VMU, Sakura, DICOM",
-        (".mrxs", ".vms", ".vmu", ".svslide"), _is_dicom_file, "openslide", "openslide",
+        "openslide", f"{_HERE}.openslide_file:open_openslide", "MIRAX, VMS, Sakura, CZI, DICOM",
+        (".mrxs", ".vms", ".vmu", ".svslide", ".czi"), _is_dicom_or_czi, "openslide", "openslide",
     ),
 )  # fmt: skip
 """The first that takes a path opens it. Those of other packages follow."""
@@ -239,11 +239,11 @@ def open_source(
     `reader` names the reader; None chooses it.
     """
     first = _first_bytes_remote(path) if is_remote(path) else _first_bytes(path)
-    chosen = _chosen(path, first) if reader is None else _named(path, reader)
+    chosen = _chosen(path, first) if reader is None else _named(path, first, reader)
     return chosen.load()(path, fill, limits, choice)
 
 
-def _named(path: str, name: str) -> Reader:
+def _named(path: str, first: bytes | None, name: str) -> Reader:
     """Return the reader `name`; raise if it does not exist or cannot be used for `path`."""
     reader = next((one for one in readers() if one.name == name), None)
     if reader is None:
@@ -253,6 +253,8 @@ def _named(path: str, name: str) -> Reader:
         raise ImportError(f"{path}: reader={name!r} needs {reader.package}; {reader.cure}")
     if is_remote(path) and not reader.remote:
         raise SlideUnsupportedError(f"{path}: reader={name!r} reads local files; download it first")
+    if first is None and not reader.takes(path, None):
+        raise SlideUnsupportedError(f"{path}: is a folder, and reader={name!r} does not read it")
     return reader
 
 

@@ -55,6 +55,21 @@ def test_a_reader_can_be_forced(tmp_path):
     assert "'vips' is not known" in one_line(raised)
 
 
+def test_a_reader_of_files_reads_no_folder(tmp_path):
+    for name in ("tiff", "image", "openslide", "czi"):
+        with pytest.raises(ds.errors.SlideUnsupportedError, match="is a folder") as raised:
+            ds.open_slide(tmp_path, reader=name)
+        assert one_line(raised)
+
+
+def test_readers_of_local_files_refuse_addresses(monkeypatch):
+    monkeypatch.setattr(registry, "_first_bytes_remote", lambda url: b"\xff\xd8\xff")
+    for options in ({}, {"reader": "openslide"}):
+        with pytest.raises(ds.errors.SlideUnsupportedError, match="download it first") as raised:
+            ds.open_slide("https://example.org/a.mrxs", **options)
+        assert one_line(raised)
+
+
 def test_the_command_line_forces_a_reader(tmp_path):
     tiff()(tmp_path / "a.vsi")
     command = ["info", str(tmp_path / "a.vsi"), "--json"]
@@ -86,7 +101,7 @@ MISSING = [
     ("a.svslide", b"SQLite", "pip install 'dask-slides[openslide]'"),
     ("a.dcm", bytes(128) + b"DICM", "pip install 'dask-slides[dicom]', or pip install"),
     ("b", bytes(128) + b"DICM", "pip install 'dask-slides[dicom]'"),
-    ("a.czi", b"ZISRAWFILE", "pip install 'dask-slides[czi]'"),
+    ("a.czi", b"ZISRAWFILE", "pip install 'dask-slides[czi]', or pip install"),
     ("c", b"ZISRAWFILE", "pip install 'dask-slides[czi]'"),
 ]
 
