@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,19 +145,22 @@ class _OpenSeries:
     def __init__(self, files: Files) -> None:
         from wsidicom import WsiDicom
         from wsidicom.config import Settings
+        from wsidicom.errors import WsiDicomNotFoundError
 
         # tiles are read once for each block: caches of wsidicom would only hold memory
         settings = Settings(
             decoded_frame_cache_size=0, encoded_frame_cache_size=0, strict_tile_size_check=False
         )
-        slide = WsiDicom.open(files.paths, settings=settings)
-        weakref.finalize(self, slide.close)
+        left_out = set(files.paths)
+        with suppress(WsiDicomNotFoundError):
+            slide = WsiDicom.open(files.paths, settings=settings)
+            weakref.finalize(self, slide.close)
+            left_out -= {str(file) for file in slide.files or ()}
         # it leaves files out that it cannot read or that do not fit the others, and only logs it
-        left_out = set(files.paths) - {str(file) for file in slide.files or ()}
         if left_out:
             raise SlideFormatError(
-                f"{min(left_out)}: is damaged, or no level of the slide beside it; fetch it again, "
-                "or move it elsewhere"
+                f"{min(left_out)}: is damaged, of a transfer syntax that wsidicom does not decode, "
+                "or no level of the slide beside it; fetch it again, or move it elsewhere"
             )
         self.pyramids = len(slide.pyramids)
         self.levels = list(slide.pyramid)

@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from dask_slides.testing.reader_contract import check_reader
 
 pytest.importorskip("pydicom")
 pytest.importorskip("wsidicom")
-from dicom_files import encoded, frames_of, write_dicom
+from dicom_files import encoded, frames_of, write_dicom, write_frame
+from pydicom._uid_dict import UID_dictionary
 
 SIDE = 64
 
@@ -55,6 +57,43 @@ def test_jpeg_tiles_are_those_that_pillow_decodes(tmp_path):
     assert openslide.OpenSlide(tmp_path / "a" / "0.dcm").dimensions == (200, 150)
     other = ds.open_slide(tmp_path / "a" / "0.dcm", reader="openslide").data.compute()
     assert np.abs(found.astype(int) - other).max() <= 1
+
+
+def real_frames():
+    """Yield the frames of the package wsidicom-data, which other programs encoded."""
+    try:
+        import wsidicom_data
+    except ImportError:
+        return
+    folder = Path(wsidicom_data.__file__).parent / "data"
+    for path in sorted((folder / "encoded").iterdir()):
+        if path.suffix != ".raw":
+            yield pytest.param(folder, path, id=path.stem)
+
+
+@pytest.mark.parametrize(("folder", "path"), [*real_frames()])
+def test_frames_of_other_encoders(tmp_path, folder, path):
+    name, kind, bits = path.stem.rsplit("-", 2)
+    syntax = next(
+        uid for uid, (text, *_) in UID_dictionary.items() if text == name.replace("_", " ")
+    )
+    image = Image.open(folder / "test_tile.png")
+    expected = np.asarray(image if kind != "GRAYSCALE" else image.convert("L")).astype(int)
+    expected = expected.reshape(*expected.shape[:2], -1) << (int(bits) - 8)
+    lossless = "Lossless" in name and "Near" not in name
+    ybr = "YBR_FULL" if "2000" not in name else "YBR_RCT" if lossless else "YBR_ICT"
+    photometric = {"GRAYSCALE": "MONOCHROME2", "RGB": "RGB", "YBR": ybr}[kind]
+    write_frame(
+        tmp_path / "a.dcm", expected.shape, int(bits), path.read_bytes(), syntax, photometric
+    )
+    if name == "RLE_Lossless" and bits == "16":
+        with pytest.raises(ds.errors.SlideFormatError, match="a transfer syntax that"):
+            ds.open_slide(tmp_path / "a.dcm")
+        return
+    found = ds.open_slide(tmp_path / "a.dcm").data.compute(scheduler="sync").astype(int)
+    if lossless and ybr != "YBR_FULL":
+        np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - expected).mean() <= 4 << (int(bits) - 8)
 
 
 def test_optical_paths_are_channels_with_names(tmp_path):

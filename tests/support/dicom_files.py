@@ -32,6 +32,21 @@ def write_dicom(
     return found
 
 
+def write_frame(path, shape, bits, frame, syntax, photometric):
+    """Write a slide of one tile from its compressed `frame`, in the transfer syntax `syntax`."""
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    blank = np.zeros((1, 1, *shape), dtype)
+    uids = [generate_uid() for _ in range(4)]
+    one = _level(0, blank, shape[0], ("0",), 1, set(), 0.5, None, uids)
+    one.file_meta.TransferSyntaxUID = syntax
+    one.PhotometricInterpretation = photometric
+    one.BitsStored, one.HighBit = bits, bits - 1
+    one.PixelData = encapsulate([frame])
+    one["PixelData"].VR = "OB"
+    one.save_as(path, enforce_file_format=True)
+    return path
+
+
 def frames_of(pixels, side):
     """Yield row, column, path, plane and the samples of each tile, padded with zeros."""
     count, planes, height, width, samples = pixels.shape
