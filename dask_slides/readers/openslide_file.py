@@ -54,8 +54,8 @@ class OpenSlideSource(LibrarySource):
         """Read `region`; the mask is False where OpenSlide returns transparent pixels.
 
         OpenSlide takes positions in whole pixels of level 0, and interpolates where they are no
-        whole pixels of the level. Each tile of such a level is read from its own corner, so that
-        its pixels do not depend on the region that is read.
+        whole pixels of the level, by up to half a pixel of level 0. Each tile of such a level is
+        read from its own corner, so that its pixels do not depend on the region that is read.
         """
         rgb = np.empty((region.height, region.width, 3), np.uint8)
         valid = np.ones((region.height, region.width), bool)

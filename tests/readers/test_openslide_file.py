@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from mrxs_files import write_mrxs
 from PIL import Image
-from rw_fixtures import noise, one_line, smooth
+from rw_fixtures import noise, one_line, real, smooth
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
@@ -154,6 +154,27 @@ def test_openslide_reads_a_tiff_as_tifffile_does(pyramid):
     tiff, other = ds.open_slide(pyramid), ds.open_slide(pyramid, reader="openslide")
     assert tiff.properties["reader"] == "direct" and other.properties["reader"] == "OpenSlide"
     np.testing.assert_array_equal(other.data.compute(), tiff.data.compute())
+
+
+def test_photos_that_overlap_do_not_depend_on_the_region(tmp_path):
+    """Their places are fractions of pixels at the smaller levels."""
+    levels = [noise(512 >> n, 768 >> n, 3, seed=n) for n in range(4)]
+    slide = ds.open_slide(write_mrxs(tmp_path / "a.mrxs", levels, overlap=5))
+    assert slide.shape == (477, 713, 3)
+    check_reader(slide, new_process=False)
+
+
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "TCGA-CR-7395.svs"])
+def test_real_slides_are_read_as_tifffile_does(name):
+    tiff, other = ds.open_slide(real(name)), ds.open_slide(real(name), reader="openslide")
+    assert [level.shape for level in other.levels] == [level.shape for level in tiff.levels]
+    assert other.mpp == tiff.mpp
+    y, x = (n // 3 for n in tiff.shape[:2])
+    np.testing.assert_array_equal(other.read(y, x, 700, 900), tiff.read(y, x, 700, 900))
+    # the second has a level at 1/2.0005, which OpenSlide interpolates by up to 1/4 pixel
+    level = len(tiff.levels) - 1
+    differences = other.to_dask(level) - tiff.to_dask(level).astype(int)
+    assert abs(differences).mean().compute(scheduler="threads") < 3
 
 
 def test_what_openslide_cannot_open_is_refused(tmp_path, mrxs):

@@ -10,11 +10,11 @@ SLIDE_ID = "0123456789ABCDEF0123456789ABCDEF"
 VERSION = "01.02"
 
 
-def write_mrxs(path, levels, side=64, missing=(), mpp=0.25, background=0xFFFFFF):
+def write_mrxs(path, levels, side=64, missing=(), mpp=0.25, background=0xFFFFFF, overlap=0):
     """Write `levels`, (h, w, 3) arrays each half as large as the one before, in images of `side`.
 
     Level 0 has a whole number of images along each axis. `missing` are (level, row, column) of
-    images that are not stored.
+    images that are not stored. Photos that overlap are placed closer to each other.
     """
     path = Path(path)
     folder = path.with_suffix("")
@@ -39,7 +39,7 @@ def write_mrxs(path, levels, side=64, missing=(), mpp=0.25, background=0xFFFFFF)
     (folder / "Data0000.dat").write_bytes(data.getvalue())
     (folder / "Index.dat").write_bytes(_index(pages))
     (folder / "Slidedat.ini").write_text(
-        _slidedat(len(levels), rows, columns, side, mpp, background), encoding="utf-8"
+        _slidedat(len(levels), rows, columns, side, mpp, background, overlap), encoding="utf-8"
     )
     return path
 
@@ -58,7 +58,7 @@ def _index(pages):
     return head + struct.pack("<2i", at, 0) + pointers + body
 
 
-def _slidedat(levels, rows, columns, side, mpp, background):
+def _slidedat(levels, rows, columns, side, mpp, background, overlap):
     sections = [f"LAYER_0_LEVEL_{number}_SECTION" for number in range(levels)]
     lines = [
         "[GENERAL]", f"SLIDE_ID = {SLIDE_ID}", f"IMAGENUMBER_X = {columns}",
@@ -71,8 +71,9 @@ def _slidedat(levels, rows, columns, side, mpp, background):
     ]  # fmt: skip
     for number, name in enumerate(sections):
         lines += [
-            f"[{name}]", f"IMAGE_CONCAT_FACTOR = {min(number, 1)}", "OVERLAP_X = 0",
-            "OVERLAP_Y = 0", f"MICROMETER_PER_PIXEL_X = {mpp * 2**number}",
+            f"[{name}]", f"IMAGE_CONCAT_FACTOR = {min(number, 1)}",
+            f"OVERLAP_X = {overlap / 2**number}", f"OVERLAP_Y = {overlap / 2**number}",
+            f"MICROMETER_PER_PIXEL_X = {mpp * 2**number}",
             f"MICROMETER_PER_PIXEL_Y = {mpp * 2**number}",
             f"IMAGE_FILL_COLOR_BGR = {background}", f"DIGITIZER_WIDTH = {side}",
             f"DIGITIZER_HEIGHT = {side}", "IMAGE_FORMAT = PNG",
