@@ -202,7 +202,7 @@ class _OpenCzi:
         self.tiles = np.array(rows, [(name, np.int64) for name in _COLUMNS])
 
 
-_HANDLES = OpenHandles(_OpenCzi)
+_HANDLES = OpenHandles(_OpenCzi, limit=4)  # each has a cache of its own
 
 
 def open_czi(

@@ -24,8 +24,8 @@ from dask_slides.runtime.fork_safety import after_fork_in_child, fork_safe_lock
 Key = TypeVar("Key", bound=Hashable)
 Handle = TypeVar("Handle")
 
-OPEN_FILES = 4
-"""Slides that one process keeps open for each library; each has a cache of up to 32 MB."""
+OPEN_FILES = 16
+"""Slides that one process keeps open for each library."""
 
 
 @dataclass(frozen=True)

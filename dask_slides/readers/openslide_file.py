@@ -23,6 +23,8 @@ from dask_slides.readers.tile_status import fill_for
 
 MIN_TILE = 256
 """Smallest side of a tile in pixels. Those of some formats have 8 rows, and of others no size."""
+CACHE_BYTES = 2**25
+"""Decoded tiles that OpenSlide keeps, of all slides that are open in a process."""
 _PIXELS_AT_ONCE = 2**20
 """Pixels that OpenSlide returns at once; they are copied several times, with four samples."""
 _SYSTEM_ERRORS = {os.strerror(number): number for number in (
@@ -107,12 +109,22 @@ class OpenSlideSource(LibrarySource):
             valid[...] = alpha[..., 0] > 0
 
 
+def _open_cache(nbytes: int) -> Any:
+    import openslide
+
+    return openslide.OpenSlideCache(nbytes)
+
+
 def _open_handle(key: tuple[str, Files]) -> Any:
     import openslide
 
-    return openslide.OpenSlide(key[0])
+    handle = openslide.OpenSlide(key[0])
+    handle.set_cache(_CACHES.get(CACHE_BYTES))
+    return handle
 
 
+_CACHES = OpenHandles(_open_cache)
+# after the caches: before a fork the locks are taken in reverse order, as `_open_handle` does
 _HANDLES = OpenHandles(_open_handle)
 
 
