@@ -55,6 +55,12 @@ def plan_crops(
     return image, TileGrid((height, width), tile, tile, "shift")
 
 
+def check_seed(seed: Any) -> None:
+    """Raise SlideArgumentError unless `seed` is a whole number from 0."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
+
+
 def random_crops(
     slide: SlideLike,
     *,
@@ -115,8 +121,7 @@ def random_crops(
         `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
     """
     slide = as_slide(slide)
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
+    check_seed(seed)
     min_tissue = checked_share(min_tissue, "min_tissue")
     rng = np.random.default_rng(int(seed))
     image, grid = plan_crops(slide, n, size, downsample, mpp, magnification)

@@ -260,24 +260,24 @@ def _named(path: str, first: bytes | None, name: str) -> Reader:
 
 def _chosen(path: str, first: bytes | None) -> Reader:
     """Return the first reader that takes `path`; raise with the cure if there is none."""
-    fitting = []
     for one in readers():
-        if one.takes(path, first):
-            if one.installed and (one.remote or not is_remote(path)):
-                return one
-            fitting.append(one)
+        if one.takes(path, first) and one.installed and (one.remote or not is_remote(path)):
+            return one
     kind = _unread_kind(path, first)
     assert kind is not None  # LAST takes all others
     description, advice = UNREAD[kind]
-    cures = [one.cure for one in fitting if not one.installed]
-    if cures and is_remote(path):
-        cures[0] = f"download it and {cures[0]}"
-    elif fitting and is_remote(path):
-        cures = ["download it first"]
+    found = cures(path, first)
+    if is_remote(path) and any(one.takes(path, first) for one in readers()):
+        found = [f"download it first and {found[0]}" if found else "download it first", *found[1:]]
     stem = os.path.splitext(os.path.basename(path))[0]
     raise SlideUnsupportedError(
-        f"{path}: {description.format(stem=stem)}; {', or '.join([*cures, advice])}"
+        f"{path}: {description.format(stem=stem)}; {', or '.join([*found, advice])}"
     )
+
+
+def cures(path: str, first: bytes | None = b"") -> list[str]:
+    """Return the commands that install readers of the image at `path`."""
+    return [one.cure for one in readers() if one.takes(path, first) and not one.installed]
 
 
 def _unread_kind(path: str, first: bytes | None) -> str | None:
