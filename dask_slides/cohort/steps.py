@@ -22,11 +22,11 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.numerics.tissue_mask import edges_of_mask
-from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share, map_tile
+from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share
 from dask_slides.ops.crops import check_seed, plan_crops, random_crops
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
 from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize
+from dask_slides.ops.map_tiles import map_tile
 from dask_slides.ops.overlays import picture_on_slide
 from dask_slides.ops.pack import TILE_SIZE, TilePack, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
@@ -483,9 +483,7 @@ class Crops(_Tiles):
 
 
 def _picture_of_map(found: BlankMap, maps: BlankMaps) -> Array:
-    picture = maps.thumbnail
-    mask = found.mask.resampled(*edges_of_mask(found.grid.shape, picture.shape[:2]))
-    return picture_on_slide(maps.slide, mask=mask.tissue, thumbnail=picture)
+    return picture_on_slide(maps.slide, mask=found.mask, thumbnail=maps.thumbnail)
 
 
 def _check_blank_map(tile_size: Any, detector: Any, min_tissue: Any) -> None:

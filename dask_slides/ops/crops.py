@@ -15,7 +15,14 @@ from dask_slides.numerics.detectors import Detector, StatisticsDetector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_mask
 from dask_slides.ops.blank_map import BlankMap, checked_share, map_of_grid
-from dask_slides.ops.chosen_tiles import Candidates, deviation, find_missing, tissue_greys
+from dask_slides.ops.chosen_tiles import (
+    Candidates,
+    Listed,
+    deviation,
+    find_missing,
+    listed_holes,
+    tissue_greys,
+)
 from dask_slides.ops.pack import (
     TilePack,
     bad_attributes,
@@ -140,6 +147,8 @@ def random_crops(
         warn_blank(slide, drawn)
     attributes = pack_attributes(slide, image, grid.tile, drawn.detector)
     attributes |= {"stride": None, "seed": int(seed)}
+    if isinstance(found, BlankMap):
+        attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)
     return pack_at(
         slide, image, drawn.yx, grid.tile, drawn.score, attributes, 0, drawn.tissue_fraction,
@@ -230,7 +239,7 @@ class _MaskCrops:
         yx = centre.astype(np.int64) - size // 2
         yx = np.clip(yx, 0, np.array(self._image.shape[:2]) - size)
         boxes = self._boxes(yx)
-        whole, known, bad = find_missing(self._image, yx, self._size)
+        whole, known, bad = find_missing(self._image, yx, self._size, self._listed)
         if self._missing is not None:
             present = self._missing(boxes) == 0
             whole, known = whole & present, known & present
@@ -253,6 +262,10 @@ class _MaskCrops:
         if self._mask.grey is None:
             return tissue.astype(float)
         return deviation(tissue, *(sums(boxes) for sums in self._greys))
+
+    @cached_property
+    def _listed(self) -> Listed:
+        return listed_holes(self._image)
 
     @cached_property
     def _greys(self) -> tuple[BoxSums, BoxSums]:

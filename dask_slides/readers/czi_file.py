@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
@@ -68,10 +68,22 @@ class CziSource(LibrarySource):
     t: int
     samples: int
     """Samples of a channel: 3 for colour."""
-    channels: int
+    numbers: tuple[int, ...]
+    """The channels of the file that are read."""
     dtype: np.dtype[Any]
     background: float
     on_bad_tile: str = "raise"
+
+    @property
+    def channels(self) -> int:
+        """Samples per pixel."""
+        return self.samples * len(self.numbers)
+
+    def with_channels(self, numbers: tuple[int, ...]) -> CziSource | None:
+        """Return the source of the channels `numbers`; None for a colour image."""
+        if self.samples > 1:
+            return None
+        return replace(self, numbers=tuple(self.numbers[number] for number in numbers))
 
     @property
     def masked(self) -> bool:
@@ -113,7 +125,8 @@ class CziSource(LibrarySource):
         zoom = None if factor == 1 else float(np.nextafter(np.float32(1 / factor), np.float32(1)))
         reader = _HANDLES.get(self.files).reader
         pixels = np.empty((region.height, region.width, self.channels), self.dtype)
-        for number, channel in enumerate(range(0, self.channels, self.samples)):
+        for place, number in enumerate(self.numbers):
+            channel = place * self.samples
             found = reader.read(
                 roi=(*corner, *sides),
                 plane={"C": number, "Z": self.z, "T": self.t},
@@ -145,7 +158,7 @@ def _rectangles_of_channels(source: CziSource, factor: int) -> list[Array]:
         & (table["T"] == source.t)
     ]
     found: dict[bytes, Array] = {}
-    for channel in range(source.channels // source.samples):
+    for channel in source.numbers:
         rows = chosen[chosen["C"] == channel]
         edges = np.stack([rows[name] for name in _COLUMNS[:4]], axis=-1)
         found[np.sort(edges, axis=0).tobytes()] = edges
@@ -272,8 +285,9 @@ def _open(
     levels = list(check_levels(path, levels, channels * dtype.itemsize, limits))
     source = CziSource(
         path, files, tuple(levels), tuple(factors), (y, x),
-        None if scenes[number] < 0 else scenes[number], choice.z, choice.t, samples, channels,
-        dtype, fill_for(path, fill, dtype, colour=channels == 3 == samples),
+        None if scenes[number] < 0 else scenes[number], choice.z, choice.t, samples,
+        tuple(range(sizes["C"])), dtype,
+        fill_for(path, fill, dtype, colour=channels == 3 == samples),
     )  # fmt: skip
     if len(images) > 1:
         properties["image"] = images[number]

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,13 @@ class DicomSource(LibrarySource):
     def masked(self) -> bool:
         """False: no single pixel is without a value."""
         return False
+
+    def with_channels(self, numbers: tuple[int, ...]) -> DicomSource | None:
+        """Return the source of the optical paths `numbers`; None for a colour image."""
+        if self.channels != len(self.paths):
+            return None
+        paths = tuple(self.paths[number] for number in numbers)
+        return replace(self, paths=paths, channels=len(paths))
 
     def part(self, level: int, region: Region) -> tuple[Array, Array | None]:
         """Read `region`, tile by tile."""

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
-from dask_slides.core.channels import Channel, described
+from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
 from dask_slides.core.geometry import Region, snapped_factor
+from dask_slides.core.georeference import reference_from_json
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
 from dask_slides.core.types import Array
@@ -36,6 +37,7 @@ from dask_slides.readers.selection import (
     Plane,
     image_index,
     plane_of,
+    read_channels,
     unique_names,
 )
 from dask_slides.readers.tile_status import (
@@ -84,6 +86,11 @@ class OmeZarrSource(Source):
         """Return the pixels of `region` of `level`."""
         return self.read_valid(level, region)[0]
 
+    def with_channels(self, numbers: tuple[int, ...]) -> OmeZarrSource:
+        """Return the source of these channels; chunks without any of them are not read."""
+        plane = replace(self.plane, channels=numbers if "c" in self.axes else None)
+        return replace(self, channels=len(numbers), plane=plane)
+
     @property
     def masked(self) -> bool:
         """Whether the store has a nodata value."""
@@ -111,10 +118,17 @@ class OmeZarrSource(Source):
         raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
+        array = _arrays(self)[level]
+        together = array.chunks[self.axes.index("c")] if "c" in self.axes else 1
+        return read_channels(
+            lambda part: self._of_channels(array, region, part), self.plane.channels, together
+        )
+
+    def _of_channels(self, array: Any, region: Region, channels: slice) -> Array:
         rows, columns = region.slices()
-        index = {"y": rows, "x": columns, "c": slice(None)}
+        index = {"y": rows, "x": columns, "c": channels}
         where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
-        stored = _arrays(self)[level][where]
+        stored = array[where]
         axes = [axis for axis in self.axes if axis in index]
         pixels = np.asarray(stored, self.dtype)  # in native byte order
         if "c" not in axes:
@@ -177,7 +191,8 @@ def open_ome_zarr(
         ) from None
     source = opened.source
     assert isinstance(source, OmeZarrSource)
-    colour = source.dtype == np.uint8 and source.channels == 3
+    channels = opened.channels or plain_channels(source.channels)
+    colour = source.dtype == np.uint8 and is_rgb(channels)
     fill = fill_for(path, fill, source.dtype, colour=colour, nodata=source.nodata)
     properties = opened.properties
     if source.nodata is not None:
@@ -235,6 +250,9 @@ def _open(
         nodata=parse_nodata(str(own.get("nodata", "")), dtype),
     )
     properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
+    reference = reference_from_json(own.get("geotiff"))
+    if reference is not None:
+        properties |= reference.to_properties()
     return Opened(source, mpp, properties, channels=_channels(ome, channels))
 
 

@@ -58,6 +58,18 @@ def test_channels_have_names_colours_and_windows(tmp_path, dtype):
     assert first.window == (None if top is None else (0.25 * top, 0.5 * top))
 
 
+def test_chosen_channels_are_read_without_the_others(tmp_path):
+    tiles = [one for c in range(2) for one in tiles_of(GREY[..., c : c + 1], 100, plane={"C": c})]
+    tiles = [one for one in tiles if (one[1:3], one[4]) != ((0, 0), {"C": 0})]
+    path = write_czi(tmp_path / "a.czi", tiles, names={0: "DAPI", 1: "FITC"})
+    slide = ds.open_slide(path, channels=["FITC"])  # the other one has an empty place
+    assert [channel.name for channel in slide.channels] == ["FITC"]
+    assert slide.source.read_valid(0, Region(0, 0, 300, 400))[1] is None
+    check_reader(slide, GREY[..., 1:], new_process=False)
+    swapped = ds.open_slide(path, channels=[1, 0]).read(100, 100, 50, 60)
+    np.testing.assert_array_equal(swapped, GREY[100:150, 100:160, ::-1])
+
+
 def test_a_scene_is_chosen_and_the_largest_is_the_default(tmp_path):
     small = noise(100, 120, 3, seed=1)
     tiles = [*tiles_of(small, 70, 0, 0, scene=0), *tiles_of(RGB, 150, 50, 1000, scene=1)]

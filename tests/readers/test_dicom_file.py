@@ -102,7 +102,11 @@ def test_optical_paths_are_channels_with_names(tmp_path):
     slide = ds.open_slide(tmp_path / "a")
     assert slide.dtype == np.uint16 and slide.source.fill == 0
     assert [channel.name for channel in slide.channels] == ["DAPI", "FITC", "Cy5"]
-    check_reader(slide, pixels[:, 0, :, :, 0].transpose(1, 2, 0))
+    expected = pixels[:, 0, :, :, 0].transpose(1, 2, 0)
+    check_reader(slide, expected)
+    two = ds.open_slide(tmp_path / "a", channels=["Cy5", "DAPI"])
+    assert two.source.paths == ("2", "0")  # the third is not decoded
+    np.testing.assert_array_equal(two.data.compute(), expected[..., [2, 0]])
 
 
 def test_a_focal_plane_is_chosen(tmp_path):
