@@ -12,6 +12,7 @@ from dask_slides.cli.options import (
     enlarge_option,
     given_map,
     output_argument,
+    shards_option,
     tile_scale_options,
 )
 from dask_slides.cli.output import (
@@ -37,12 +38,14 @@ from dask_slides.writers.estimate import estimate_tiles
 @tile_scale_options()
 @enlarge_option
 @blank_map_option
+@shards_option
 @computing
 def command(
     slide: SlideOptions,
     out: str,
     enlarge: bool,
     map_file: str | None,
+    shards: bool,
     common: CommonOptions,
     **options: Any,
 ) -> None:
@@ -61,5 +64,5 @@ def command(
         return
     with scheduler(common, megapixels(source)):
         crops = random_crops(source, **options, blank_map=tissue)
-        path = write_output(crops, out, common)
+        path = write_output(crops, out, common, shards=shards)
     print_pack(common, path, out, crops)

@@ -17,6 +17,7 @@ from dask_slides.cli.options import (
     ome_zarr_option,
     output_argument,
     scale_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
@@ -42,6 +43,7 @@ from dask_slides.writers.estimate import estimate_image
 @output_argument(".ome.zarr")
 @scale_options
 @ome_zarr_option
+@shards_option
 @blank_map_options(micrometres=CUT_UM, pixels=CUT_PX)
 @blank_map_option
 @layout_option
@@ -58,6 +60,7 @@ def command(
     detector: Detector,
     layout: str,
     ome_zarr: str,
+    shards: bool,
     common: CommonOptions,
 ) -> None:
     """Cut the blank parts off SLIDE, resize the rest and write it to OUT.ome.zarr."""
@@ -74,13 +77,14 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_tiles(source, largest, map_file or detector, min_tissue)
-        print_estimate(common, estimate_image(largest, source, upper_bound=True), plan)
+        sharded = shards and ome_zarr != "0.4"
+        print_estimate(common, estimate_image(largest, source, True, sharded), plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
     cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
         cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
-        path = write_output(cut, out, common, ome_zarr=ome_zarr)
+        path = write_output(cut, out, common, ome_zarr=ome_zarr, shards=shards)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"

@@ -135,6 +135,10 @@ def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) ->
 ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
+shards_option = click.option(
+    "--shards/--no-shards", default=True,
+    help="several chunks per file, or one, for programs that cannot read shards",
+)  # fmt: skip
 _scale_options = add_options(
     click.option("--downsample", type=float, show_default="1, 2, 5 or 10, by the longest side",
                  help="how many times smaller"),

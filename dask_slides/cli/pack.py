@@ -13,6 +13,7 @@ from dask_slides.cli.options import (
     given_map,
     output_argument,
     pack_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
@@ -35,6 +36,7 @@ from dask_slides.writers.estimate import estimate_tiles
 @pack_options()
 @enlarge_option
 @blank_map_option
+@shards_option
 @click.option("--labels", metavar="FILE.geojson", show_default="none",
               help="polygons of classes; the class of each tile is stored")  # fmt: skip
 @computing
@@ -44,6 +46,7 @@ def command(
     enlarge: bool,
     map_file: str | None,
     labels: str | None,
+    shards: bool,
     common: CommonOptions,
     **options: Any,
 ) -> None:
@@ -66,5 +69,5 @@ def command(
         return
     with scheduler(common, megapixels(source)):
         pack = pack_tiles(source, **options, blank_map=tissue)
-        path = write_output(pack, out, common)
+        path = write_output(pack, out, common, shards=shards)
     print_pack(common, path, out, pack)

@@ -84,21 +84,21 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_that_fits(slide: Slide) -> ImagePlan:
+def plan_that_fits(slide: Slide, sharded: bool = True) -> ImagePlan:
     """Return the plan with the largest shards whose tasks fit into the memory of a thread.
 
     If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
-    never the pixels.
+    never the pixels. Without shards this holds for the blocks that a task writes.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
-    plan = plan_image(shape, ratio, span=span, aim=aim)
+    plan = plan_image(shape, ratio, span=span, aim=aim, sharded=sharded)
     available = memory_per_thread(task_bytes_of_image(plan, slide))
     while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < SMALLEST_SHARD:
             break
-        plan = plan_image(shape, ratio, side, span, aim)
+        plan = plan_image(shape, ratio, side, span, aim, sharded)
     return plan
 
 
@@ -106,6 +106,7 @@ def write_slide(
     slide: Slide,
     target: Target,
     version: str,
+    sharded: bool,
     blank_map: BlankMap | None,
     progress: Progress | None,
 ) -> str:
@@ -118,24 +119,27 @@ def write_slide(
         layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
         factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
         label = tissue_label(blank_map, layout, factors)
-    return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
+    job = _image_job(slide, version, sharded, label, blank_map, facts)
+    return _write_store(job, target, progress)
 
 
-def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
+def write_cutoff(
+    cut: Cutoff, target: Target, version: str, sharded: bool, progress: Progress | None
+) -> str:
     """Write a cut-off: image, tissue label, blank map, and the way back to its source.
 
     The attributes have the kind "cutoff", and the facts that `mapping_from_json` describes.
     """
     facts = {"kind": "cutoff", "source": cut.image.name, **cut.mapping.to_json()}
     label = tissue_label(cut.blank_map, cut.layout, cut.factors)
-    return _write_store(
-        _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
-    )
+    job = _image_job(cut.image, version, sharded, label, cut.blank_map, facts)
+    return _write_store(job, target, progress)
 
 
 def _image_job(
     slide: Slide,
     version: str,
+    sharded: bool,
     label: TissueLabel | None,
     blank_map: BlankMap | None,
     facts: Mapping[str, Any],
@@ -146,7 +150,7 @@ def _image_job(
             f"{slide.name}: every tile is blank, so there is no image to write; "
             "use another detector, or write the blank map"
         )
-    plan = plan_that_fits(slide)
+    plan = plan_that_fits(slide, sharded and version != "0.4")
     check_memory(task_bytes_of_image(plan, slide), slide.name)
     return ImageJob(slide, version, plan, label, blank_map, facts)
 

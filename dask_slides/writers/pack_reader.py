@@ -33,7 +33,7 @@ from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.byte_ranges import byte_file
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.remote.object_store import is_remote, open_group
-from dask_slides.writers.packs import COLUMNS, NO_CLASS
+from dask_slides.writers.packs import COLUMNS, NO_CLASS, tiles_per_shard
 from dask_slides.writers.store import shards
 from dask_slides.writers.store.attributes import absolute_path
 
@@ -219,7 +219,7 @@ def open_pack(path: Any) -> TilePack:
 
 
 def _open_pack(path: str) -> TilePack:
-    group = open_group(path)
+    group = open_group(path, consolidated=False)  # the arrays are what is decoded, not a copy
     attributes = group.attrs.asdict()
     if attributes.pop(MARK)["kind"] != "pack":
         raise KeyError(MARK)
@@ -253,7 +253,10 @@ def _lazy_tiles(reader: PackReader) -> da.Array:
     count, *shape = reader.shape
     if not count:
         return da.empty(reader.shape, dtype=reader.dtype, chunks=(1, *shape))
-    lengths = even_pieces(count, reader.tiles_per_shard)
+    per_task = reader.tiles_per_shard
+    if per_task == 1:  # no shards: some tiles together all the same, to have fewer tasks
+        per_task = tiles_per_shard(count, math.prod(shape) * reader.dtype.itemsize)
+    lengths = even_pieces(count, per_task)
     tiles = da.map_blocks(
         partial(_read_block, reader, bounds(lengths)),
         chunks=(lengths, *((n,) for n in shape)),

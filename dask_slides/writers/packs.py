@@ -100,20 +100,24 @@ def _write_tiles(store: str, start: int, tiles: Array) -> None:
     record_task(store, str(start), len(tiles), put_shards(store, "tiles", index, tiles))
 
 
-def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str:
-    """Write the tiles, the columns and the attributes of a pack; return the path."""
+def write_pack(pack: TilePack, target: Target, sharded: bool, progress: Progress | None) -> str:
+    """Write the tiles, the columns and the attributes of a pack; return the path.
+
+    Without shards a task writes as many tiles as a shard would hold, each as a file.
+    """
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     reading = _reading_bytes(pack)
     per_shard = shards_that_fit(count, nbytes, reading)
     check_memory(task_bytes_of_pack(per_shard, nbytes, reading), _name(pack))
-    with transaction(target, _key(pack, per_shard), count * nbytes) as unfinished:
-        _create(unfinished, pack, per_shard)
+    key = _key(pack, per_shard) | {"sharded": sharded}
+    with transaction(target, key, count * nbytes) as unfinished:
+        _create(unfinished, pack, per_shard if sharded else 1)
         if count:
             _compute_shards(pack, unfinished.path, per_shard, progress)
         attributes = dict(pack.attributes) | own_attributes("pack")
         shards = {"tiles": shards_of(unfinished.path, "tiles")}
-        unfinished.finish("tiles", shards, attributes)
+        unfinished.finish("tiles", shards, attributes, consolidated=True)
     return target.absolute
 
 

@@ -277,8 +277,12 @@ def zarr_store(path: str) -> Any:
     return zarr.storage.StorePath(RemoteStore(store, path), key)
 
 
-def open_group(path: str) -> Any:
-    """Open the Zarr group at `path`, a folder or an address, for reading."""
+def open_group(path: str, consolidated: bool | None = None) -> Any:
+    """Open the Zarr group at `path`, a folder or an address, for reading.
+
+    Copies of the metadata of arrays in the root are used if there are any, unless `consolidated`
+    is False.
+    """
     import zarr
 
-    return zarr.open_group(zarr_store(path), mode="r")
+    return zarr.open_group(zarr_store(path), mode="r", use_consolidated=consolidated)
