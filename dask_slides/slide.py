@@ -352,6 +352,7 @@ def open_slide(
     axes: str | None = None,
     z: int = 0,
     t: int = 0,
+    reader: str | None = None,
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
     sha256: str | None = None,
@@ -383,6 +384,10 @@ def open_slide(
         samples.
     z, t : int
         Plane to read, if there are several along Z or T; `Slide.properties` says how many.
+    reader : str, optional
+        Name of the reader to use: "tiff", "ome-zarr", "image", "openslide", or that of another
+        package. By default the file decides: TIFFs are read with tifffile, and the readers that
+        need an optional package open what no other one does.
     on_bad_tile : {"raise", "mask"}
         What happens to a tile that cannot be decoded. "raise" raises TileDecodeError when its
         pixels are read. "mask" shows `fill`, and `Slide.bad_tiles`, blank maps, packs and written
@@ -417,6 +422,8 @@ def open_slide(
         The file does not have the checksum `sha256`.
     SlideUnsupportedError
         The image is valid, but not supported.
+    ImportError
+        `reader` needs a package that is not installed.
     RemoteError, RemoteAccessError
         The server of an address gives no valid answer, or denies access.
 
@@ -437,7 +444,7 @@ def open_slide(
     # absolute, as a worker may run in another directory
     address = checked_address(address) if is_remote(address) else os.path.abspath(address)
     identity = None if sha256 is None else check_digest(address, sha256)
-    opened = open_source(address, fill, limits, choice)
+    opened = open_source(address, fill, limits, choice, reader)
     source = opened.source
     if identity is not None:
         check_identity(address, identity)

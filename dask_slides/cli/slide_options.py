@@ -28,6 +28,7 @@ class SlideOptions:
     axes: str | None
     z: int
     t: int
+    reader: str | None
 
     @property
     def path(self) -> str:
@@ -46,6 +47,7 @@ class SlideOptions:
             axes=self.axes,
             z=self.z,
             t=self.t,
+            reader=self.reader,
         )
 
 
@@ -86,6 +88,8 @@ _slide_options = add_options(
                  help="axes of stacked pages, such as CYX for channels, ZYX or TYX"),
     click.option("--z", type=click.IntRange(0), default=0, help="index of the plane along z"),
     click.option("--t", type=click.IntRange(0), default=0, help="index of the plane along t"),
+    click.option("--reader", metavar="NAME", show_default="chosen by the file",
+                 help="reader to use, such as tiff or openslide"),
 )  # fmt: skip
 
 

@@ -1,13 +1,28 @@
-"""Choose the reader of a path. To add a reader, add a line to `READERS`."""
+"""Choose the reader of a path. To add a reader, write a module and add a line to `READERS`.
+
+Other packages add theirs by an entry point of the group ``dask_slides.readers`` whose object is a
+`Reader`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Opened
-from dask_slides.errors import SlideFormatError, SlideNotFoundError, SlideUnsupportedError
+from dask_slides.errors import (
+    SlideArgumentError,
+    SlideFormatError,
+    SlideNotFoundError,
+    SlideUnsupportedError,
+)
 from dask_slides.readers.image_file import open_raster
 from dask_slides.readers.ome_zarr import marker_of, open_ome_zarr
 from dask_slides.readers.remote.object_store import exists, fetch, head, is_remote
@@ -49,7 +64,7 @@ UNREAD: dict[str, tuple[str, str]] = {
     ".heic": ("is a HEIF file", _PLAIN),
     ".heif": ("is a HEIF file", _PLAIN),
 }
-"""Formats that are not read, by suffix: a description of the file and the advice to users."""
+"""Formats that need an optional package or are not read, by suffix: description and advice."""
 
 _SIGNATURES = {
     b"ZISRAWFILE": ".czi",
@@ -68,12 +83,75 @@ UNFINISHED = ".key.json"
 """A file in stores that are not completely written."""
 
 
+GROUP = "dask_slides.readers"
+"""Entry points of other packages."""
+
+OpenFunction = Callable[[str, float | None, Limits, ImageSelection], Opened]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of image, and the function that opens it."""
+
+    name: str
+    """What ``open_slide(reader=)`` calls it."""
+    function: OpenFunction | str
+    """``function(path, fill, limits, choice)`` opens the image; the arguments are an absolute path
+    or an address, and the arguments of `open_slide`. Or its own address, ``module:function``, which
+    is imported at the first use."""
+    description: str
+    """One line for users."""
+    suffixes: tuple[str, ...] = ()
+    """Ends of file names that choose the reader."""
+    matches: Callable[[str, bytes | None], bool] | None = None
+    """``matches(path, first)`` chooses the reader instead of `suffixes`; `first` are the first
+    bytes of the file, None for a folder."""
+    package: str | None = None
+    """The module of an optional package that the reader imports."""
+    extra: str | None = None
+    """The extra of dask_slides with that package."""
+    remote: bool = False
+    """Whether it reads addresses, such as ``s3://``."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is installed."""
+        return self.package is None or find_spec(self.package) is not None
+
+    @property
+    def cure(self) -> str:
+        """The command that installs its package."""
+        return (
+            f"pip install 'dask-slides[{self.extra}]'"
+            if self.extra
+            else (f"pip install {self.package}")
+        )
+
+    def takes(self, path: str, first: bytes | None) -> bool:
+        """Return whether the image at `path` is for this reader."""
+        if self.matches is not None:
+            return self.matches(path, first)
+        return path.lower().endswith(self.suffixes or ("\0",))
+
+    def load(self) -> OpenFunction:
+        """Return the function."""
+        if not isinstance(self.function, str):
+            return self.function
+        module, name = self.function.split(":")
+        function: OpenFunction = getattr(import_module(module), name)
+        return function
+
+
 def _is_store(path: str, first: bytes | None) -> bool:
     return first is None
 
 
 def _is_tiff(path: str, first: bytes | None) -> bool:
-    return first is not None and first[:4] in MAGIC
+    return first is not None and first[:4] in MAGIC and _unread_kind(path, first) is None
+
+
+def _is_image(path: str, first: bytes | None) -> bool:
+    return first is not None and _unread_kind(path, first) is None
 
 
 def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSelection) -> Opened:
@@ -82,16 +160,35 @@ def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSele
     return Opened(source, None, properties)
 
 
-Reader = Callable[[str, float | None, Limits, ImageSelection], Opened]
-
-READERS: tuple[tuple[Callable[[str, bytes | None], bool], Reader], ...] = (
-    (_is_store, open_ome_zarr),
-    (_is_tiff, open_tiff),
-    (lambda path, first: True, _image_file),
+READERS = (
+    Reader("ome-zarr", open_ome_zarr, "OME-Zarr", matches=_is_store, remote=True),
+    Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
 )
-"""Tests of a path and its first bytes (None for a folder), each with its reader.
+"""The first that takes a path opens it. Those of other packages follow."""
 
-The first test that returns True decides."""
+LAST = Reader("image", _image_file, "PNG, JPEG, JPEG 2000, BMP", matches=_is_image, remote=True)
+"""Opens what no other reader takes."""
+
+
+@cache
+def _of_other_packages() -> tuple[Reader, ...]:
+    """Return the readers of entry points; one that does not import is left out with a warning."""
+    found: list[Reader] = []
+    for entry in entry_points(group=GROUP):
+        try:
+            found.append(entry.load())
+        except Exception as error:  # whatever importing another package raises
+            reason = " ".join(str(error).split())
+            warnings.warn(f"the reader {entry.name} of {entry.value} is left out ({reason})",
+                          RuntimeWarning, stacklevel=2)  # fmt: skip
+    return tuple(found)
+
+
+def readers() -> Iterator[Reader]:
+    """Yield all readers in the order of choice."""
+    yield from READERS
+    yield from _of_other_packages()  # here, as it looks through all installed packages
+    yield LAST
 
 
 def open_source(
@@ -99,27 +196,60 @@ def open_source(
     fill: float | None,
     limits: Limits,
     choice: ImageSelection = ImageSelection(),
+    reader: str | None = None,
 ) -> Opened:
-    """Open the image at `path`; `choice` says which image and plane of it."""
+    """Open the image at `path`; `choice` says which image and plane of it.
+
+    `reader` names the reader; None chooses it.
+    """
     first = _first_bytes_remote(path) if is_remote(path) else _first_bytes(path)
-    if first is not None:
-        _check_readable(path, first)
-    reader = next(reader for matches, reader in READERS if matches(path, first))
-    return reader(path, fill, limits, choice)
+    chosen = _chosen(path, first) if reader is None else _named(path, reader)
+    return chosen.load()(path, fill, limits, choice)
 
 
-def _check_readable(path: str, first: bytes) -> None:
-    """Refuse formats that only other programs read, and previews of slides in other files."""
-    stem, suffix = os.path.splitext(os.path.basename(path))
-    kind: str | None = suffix.lower()
-    if kind not in UNREAD:
-        kind = next(
-            (kind for signature, kind in _SIGNATURES.items() if first.startswith(signature)), None
-        )
-        kind = ".dcm" if first[128:132] == b"DICM" else kind
-    if kind is not None:
-        description, advice = UNREAD[kind]
-        raise SlideUnsupportedError(f"{path}: {description.format(stem=stem)}; {advice}")
+def _named(path: str, name: str) -> Reader:
+    """Return the reader `name`; raise if it does not exist or cannot be used for `path`."""
+    reader = next((one for one in readers() if one.name == name), None)
+    if reader is None:
+        known = ", ".join(one.name for one in readers())
+        raise SlideArgumentError(f"{path}: reader={name!r} is not known; give one of {known}")
+    if not reader.installed:
+        raise ImportError(f"{path}: reader={name!r} needs {reader.package}; {reader.cure}")
+    if is_remote(path) and not reader.remote:
+        raise SlideUnsupportedError(f"{path}: reader={name!r} reads local files; download it first")
+    return reader
+
+
+def _chosen(path: str, first: bytes | None) -> Reader:
+    """Return the first reader that takes `path`; raise with the cure if there is none."""
+    fitting = []
+    for one in readers():
+        if one.takes(path, first):
+            if one.installed and (one.remote or not is_remote(path)):
+                return one
+            fitting.append(one)
+    kind = _unread_kind(path, first)
+    assert kind is not None  # LAST takes all others
+    description, advice = UNREAD[kind]
+    cures = [one.cure for one in fitting if not one.installed]
+    if cures and is_remote(path):
+        cures[0] = f"download it and {cures[0]}"
+    elif fitting and is_remote(path):
+        cures = ["download it first"]
+    stem = os.path.splitext(os.path.basename(path))[0]
+    raise SlideUnsupportedError(
+        f"{path}: {description.format(stem=stem)}; {', or '.join([*cures, advice])}"
+    )
+
+
+def _unread_kind(path: str, first: bytes | None) -> str | None:
+    """Return the key in `UNREAD` of the file at `path`; None if it is not there."""
+    kind = os.path.splitext(path)[1].lower()
+    if first is None or kind in UNREAD:
+        return None if first is None else kind
+    if first[128:132] == b"DICM":
+        return ".dcm"
+    return next((kind for start, kind in _SIGNATURES.items() if first.startswith(start)), None)
 
 
 def _first_bytes(path: str) -> bytes | None:
