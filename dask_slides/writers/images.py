@@ -49,6 +49,8 @@ class ImageJob:
     slide: Slide
     version: str
     """Version of OME-Zarr."""
+    sharded: bool
+    """Whether files hold several chunks; OME-Zarr 0.4 has no shards."""
     plan: ImagePlan
     label: TissueLabel | None
     """The tissue label, if there is one."""
@@ -62,7 +64,7 @@ class ImageJob:
         slide = self.slide
         key = facts_of(slide.source, "source") | facts_of(self.plan, "plan")
         key |= facts_of(self.label, "label") | {"kind": "image", "dask_slides": __version__}
-        key |= {"ome_zarr": self.version, "mpp": slide.mpp_yx}
+        key |= {"ome_zarr": self.version, "sharded": self.sharded, "mpp": slide.mpp_yx}
         key |= {"channels": slide.shape[2], "dtype": str(slide.dtype)}
         return key | {name: repr(value) for name, value in self.facts.items()}
 
@@ -152,7 +154,7 @@ def _image_job(
         )
     plan = plan_that_fits(slide, sharded and version != "0.4")
     check_memory(task_bytes_of_image(plan, slide), slide.name)
-    return ImageJob(slide, version, plan, label, blank_map, facts)
+    return ImageJob(slide, version, sharded, plan, label, blank_map, facts)
 
 
 def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> str:
@@ -213,7 +215,8 @@ def _create(unfinished: Transaction, job: ImageJob) -> None:
     slide = job.slide
     for number, level in enumerate(job.plan.levels):
         shape = (slide.shape[2], *level.shape)
-        create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
+        side = level.chunk, level.shard
+        create_level(group, str(number), shape, side, slide.dtype, "cyx", not job.sharded)
     if len(job.plan.stages) > 1:
         _create_sums(group, job)
     if job.label is not None:
@@ -239,7 +242,8 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
     labels.attrs.update(ome_metadata.attributes(job.version, {"labels": ["tissue"]}))
     tissue = labels.create_group("tissue")
     for number, level in enumerate(job.plan.levels):
-        create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
+        side = level.chunk, level.shard
+        create_level(tissue, str(number), level.shape, side, "uint8", "yx", not job.sharded)
     parts: dict[str, Any] = {
         "multiscales": _multiscales(job, "tissue", "yx"),
         "image-label": ome_metadata.image_label(label.has_unknown),

@@ -35,12 +35,15 @@ from dask_slides.readers.remote.identity import Identity, check_identity, identi
 from dask_slides.readers.remote.object_store import is_remote, open_group
 from dask_slides.writers.packs import COLUMNS, NO_CLASS, tiles_per_shard
 from dask_slides.writers.store import shards
+from dask_slides.writers.store.arrays import has_checksum_codec
 from dask_slides.writers.store.attributes import absolute_path
 
 MAX_TILES = 2**25
 """Largest number of tiles of a pack; damaged metadata can declare any number."""
 TILE_CODECS = ("bytes", "zstd", "crc32c")
 """Zarr codecs of a tile, in the order in which they encode."""
+PLAIN_CODECS = ("bytes", "zstd")
+"""The same for a pack that was written without shards; zstd has the checksum."""
 INDEX_CODECS = ("bytes", "crc32c")
 """Zarr codecs of the index of a shard."""
 MAX_READ_BYTES = 2**22
@@ -65,6 +68,8 @@ class PackReader:
     """(n, h, w, c) of the array."""
     dtype: np.dtype[Any]
     tiles_per_shard: int
+    has_checksums: bool = True
+    """Whether a crc32c follows each compressed tile; if not, zstd has one."""
 
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop)."""
@@ -85,7 +90,8 @@ class PackReader:
         try:
             inside = (numbers - shard * self.tiles_per_shard).tolist()
             for data, tile in zip(_open_shard(self, shard).encoded(inside), out, strict=True):
-                shards.decompress(shards.remove_checksum(data), tile)
+                data = shards.remove_checksum(data) if self.has_checksums else data
+                shards.decompress(data, tile)
             return
         except SlideError:
             raise
@@ -156,7 +162,9 @@ def _check_codecs(path: str, array: Any) -> None:
         index = tuple(codec["name"] for codec in sharding["index_codecs"])
     names = tuple(codec["name"] for codec in codecs)
     order = codecs[0].get("configuration", {}).get("endian") or sys.byteorder
-    if (names, index, location, order) != (TILE_CODECS, INDEX_CODECS, "end", sys.byteorder):
+    is_plain = names == PLAIN_CODECS and array.shards is None
+    found = (TILE_CODECS if is_plain else names, index, location, order)
+    if found != (TILE_CODECS, INDEX_CODECS, "end", sys.byteorder):
         raise SlideFormatError(
             f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), or shards in "
             "another way than write() does; write the pack again"
@@ -234,7 +242,8 @@ def _open_pack(path: str) -> TilePack:
     shares = [np.asarray(one[...], np.float64) for one in coverage]
     per_shard = int((array.shards or array.chunks)[0])
     identity = identify(f"{path}/zarr.json")
-    reader = PackReader(path, identity, array.shape, array.dtype, per_shard)
+    has_checksums = array.shards is not None or has_checksum_codec(array)
+    reader = PackReader(path, identity, array.shape, array.dtype, per_shard, has_checksums)
     pack = TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
     return pack if classes is None else _annotated(pack, label[0], shares[0])
 

@@ -112,7 +112,7 @@ def write_pack(pack: TilePack, target: Target, sharded: bool, progress: Progress
     check_memory(task_bytes_of_pack(per_shard, nbytes, reading), _name(pack))
     key = _key(pack, per_shard) | {"sharded": sharded}
     with transaction(target, key, count * nbytes) as unfinished:
-        _create(unfinished, pack, per_shard if sharded else 1)
+        _create(unfinished, pack, per_shard if sharded else 1, not sharded)
         if count:
             _compute_shards(pack, unfinished.path, per_shard, progress)
         attributes = dict(pack.attributes) | own_attributes("pack")
@@ -134,7 +134,7 @@ def _key(pack: TilePack, per_shard: int) -> dict[str, Any]:
     return key | facts_of(pack.coverage, "coverage")
 
 
-def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
+def _create(unfinished: Transaction, pack: TilePack, per_shard: int, plain: bool) -> None:
     shape = pack.tiles.shape[1:]
     group = unfinished.create(3)
     group.create_array(
@@ -143,7 +143,7 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
         chunks=(1, *shape),
         shards=(per_shard, *shape) if per_shard > 1 else None,
         dtype=pack.tiles.dtype,
-        compressors=compressors(),
+        compressors=compressors(plain),
         dimension_names=["tile", "py", "px", "channel"],
         config={"write_empty_chunks": True},
     )
@@ -153,7 +153,7 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
             shape=values.shape,
             chunks=tuple(max(1, side) for side in values.shape),
             dtype=values.dtype,
-            compressors=compressors(),
+            compressors=compressors(plain),
             dimension_names=["tile", "class"][: values.ndim],
         )
         array[...] = values

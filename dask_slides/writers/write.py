@@ -68,10 +68,10 @@ def write(
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
     shards : bool
-        False writes every chunk as a file of its own, for tools that cannot read the Zarr codec
-        ``sharding_indexed``. The pixels are the same. Chunks of an image then have up to
-        1,024 x 1,024 pixels instead of 512 x 512, to keep the number of files low; a pack has a
-        file per tile. OME-Zarr 0.4 has no shards.
+        False writes every chunk as a file of its own, for tools that cannot read the Zarr codecs
+        ``sharding_indexed`` and ``crc32c``. The pixels are the same, and zstd adds the checksums.
+        Chunks of an image then have up to 1,024 x 1,024 pixels instead of 512 x 512, to keep the
+        number of files low; a pack has a file per tile. OME-Zarr 0.4 has no shards.
     blank_map : BlankMap, optional
         A blank map of the source of a slide: adds the label image ``labels/tissue``.
     progress : callable, optional
@@ -152,7 +152,7 @@ def _writer_of(
         return partial(write_cutoff, obj, target, version, shards)
     if isinstance(obj, BlankMap):
         check_version(version)
-        return partial(write_blank_map, obj, target, version)
+        return partial(write_blank_map, obj, target, version, shards)
     if isinstance(obj, TilePack):
         return partial(write_pack, obj, target, shards)
     raise SlideArgumentError(
