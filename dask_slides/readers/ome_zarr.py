@@ -1,11 +1,11 @@
-"""Read OME-Zarr 0.4 and 0.5."""
+"""Read OME-Zarr 0.4, 0.5 and 0.6."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -173,7 +173,7 @@ def open_ome_zarr(
     except Exception as error:  # metadata can be anything, and Zarr has many errors
         raise SlideFormatError(
             f"{path}: the multiscales metadata cannot be read ({error!r}); "
-            "give an OME-Zarr 0.4 or 0.5 image"
+            "give an OME-Zarr 0.4, 0.5 or 0.6 image"
         ) from None
     source = opened.source
     assert isinstance(source, OmeZarrSource)
@@ -197,7 +197,7 @@ def _open(
 ) -> Opened:
     """Return the image of one multiscale. Invalid metadata may raise any error."""
     ome = attributes.get("ome", attributes)
-    multiscale = ome["multiscales"][scales]
+    multiscale = _with_axes(ome["multiscales"][scales])
     names = [str(dataset["path"]) for dataset in multiscale["datasets"]]
     arrays = [group[name] for name in names]
     for array in arrays:
@@ -335,6 +335,48 @@ def _name(attributes: Mapping[str, Any], number: int) -> str | None:
 
 def _axis_name(axis: Any) -> str:
     return str(axis["name"] if isinstance(axis, Mapping) else axis)
+
+
+def _with_axes(multiscale: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a multiscale of version 0.6 in the form of earlier versions, and others unchanged.
+
+    Since 0.6 there are several systems of coordinates. The transformations of the datasets lead to
+    one of them, the intrinsic one, which the specification recommends for viewing and processing.
+    Those of the whole image lead from there to other systems, and are left out.
+    """
+    if "axes" in multiscale or "coordinateSystems" not in multiscale:
+        return multiscale
+    output = multiscale["datasets"][0]["coordinateTransformations"][0]["output"]
+    intrinsic = output["name"] if isinstance(output, Mapping) else output
+    system = next(one for one in multiscale["coordinateSystems"] if one["name"] == intrinsic)
+    datasets = [
+        one | {"coordinateTransformations": [*_single_steps(one["coordinateTransformations"])]}
+        for one in multiscale["datasets"]
+    ]
+    rest = {key: value for key, value in multiscale.items() if key != "coordinateTransformations"}
+    return rest | {"axes": _usual_names(system["axes"]), "datasets": datasets}
+
+
+def _single_steps(steps: list[Any]) -> Iterator[Any]:
+    """Yield the transformations, with those of a sequence one by one."""
+    for step in steps:
+        if step["type"] == "sequence":
+            yield from _single_steps(step["transformations"])
+        else:
+            yield step
+
+
+def _usual_names(axes: list[Any]) -> list[Any]:
+    """Return axes whose names say what they are; in version 0.6 only their types have to."""
+    if {"y", "x"} <= {_axis_name(axis) for axis in axes}:
+        return axes
+    space = [n for n, axis in enumerate(axes) if axis.get("type") == "space"]
+    names = dict(zip(reversed(space), "xyz", strict=False))
+    letters = {"time": "t", "channel": "c"}
+    return [
+        axis | {"name": names.get(n) or letters.get(axis.get("type"), axis["name"])}
+        for n, axis in enumerate(axes)
+    ]
 
 
 def _plane(path: str, axes: list[Any], shape: tuple[int, ...], choice: ImageSelection) -> Plane:
