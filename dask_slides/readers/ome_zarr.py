@@ -29,7 +29,7 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.physical_units import micrometres, number_above_zero
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import exists, is_remote, open_group
+from dask_slides.readers.remote.object_store import exists, is_remote, open_array, open_group
 from dask_slides.readers.selection import (
     FIRST_PLANE,
     ImageSelection,
@@ -49,19 +49,24 @@ from dask_slides.readers.tile_status import (
 
 SHARD_ENTRY = 16
 """Bytes per chunk in the index of a shard, which is read as a whole."""
+_MOST_ARRAYS = 6
+"""Most arrays that a message lists."""
+
+
+class NotAGroupError(SlideFormatError):
+    """A folder that holds no Zarr group; it may hold a single array."""
 
 
 @dataclass(frozen=True)
 class OmeZarrSource(Source):
-    """The arrays of one multiscale image of an OME-Zarr store."""
+    """The arrays of one multiscale image of an OME-Zarr store, or a single array."""
 
     path: str
     metadata: str
     """The metadata file of the image; it changes when the store is written again."""
     identity: Identity
     arrays: tuple[str, ...]
-    """Path of each level's array in the store."""
-    axes: tuple[str, ...]
+    """Path of each level's array in the store; empty for the array that is the store."""
     levels: tuple[Level, ...]
     channels: int
     dtype: np.dtype[Any]
@@ -111,16 +116,7 @@ class OmeZarrSource(Source):
         raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
-        rows, columns = region.slices()
-        index = {"y": rows, "x": columns, "c": slice(None)}
-        where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
-        stored = _arrays(self)[level][where]
-        axes = [axis for axis in self.axes if axis in index]
-        pixels = np.asarray(stored, self.dtype)  # in native byte order
-        if "c" not in axes:
-            axes.append("c")
-            pixels = pixels[..., None]
-        return pixels.transpose([axes.index(axis) for axis in "yxc"])
+        return pixels_yxc(_arrays(self)[level], self.plane, region, self.dtype)
 
     @property
     def fill(self) -> Any:
@@ -143,6 +139,19 @@ class OmeZarrSource(Source):
         return found + status.holes(region)
 
 
+def pixels_yxc(array: Any, plane: Plane, region: Region, dtype: np.dtype[Any]) -> Array:
+    """Return `region` of a `plane` of an array as (y, x, c) in native byte order."""
+    rows, columns = region.slices()
+    index = {"Y": rows, "X": columns, "C": slice(None)}
+    where = tuple(index.get(axis, plane.index(axis)) for axis in plane.axes)
+    axes = [axis for axis in plane.axes if axis in index]
+    pixels = np.asarray(array[where], dtype)
+    if "C" not in axes:
+        axes.append("C")
+        pixels = pixels[..., None]
+    return pixels.transpose([axes.index(axis) for axis in "YXC"])
+
+
 @lru_cache(maxsize=64)
 def _tile_status(source: OmeZarrSource, level: int) -> TileStatus:
     return TileStatus(level, source.levels[level].shape, source.levels[level].tile)
@@ -150,6 +159,8 @@ def _tile_status(source: OmeZarrSource, level: int) -> TileStatus:
 
 @lru_cache(maxsize=16)
 def _arrays(source: OmeZarrSource) -> list[Any]:
+    if source.arrays == ("",):
+        return [open_array(source.path)]
     group = open_group(source.path)
     return [group[name] for name in source.arrays]
 
@@ -157,7 +168,7 @@ def _arrays(source: OmeZarrSource) -> list[Any]:
 def marker_of(path: str) -> str | None:
     """Return the metadata file at the root of the store at `path`; None if there is none."""
     is_file = exists if is_remote(path) else os.path.exists
-    names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup"))
+    names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
     return next((name for name in names if is_file(name)), None)
 
 
@@ -166,6 +177,7 @@ def open_ome_zarr(
 ) -> Opened:
     """Read the metadata of the store at `path`."""
     path, group, attributes, scales, images, number = _image_group(path, choice)
+    _check_is_image(path, group, attributes)
     try:
         opened = _open(path, group, attributes, scales, limits, choice)
     except SlideError:
@@ -185,6 +197,21 @@ def open_ome_zarr(
     if images:
         properties["image"] = images[number]
     return replace(opened, source=replace(source, background=fill), images=images)
+
+
+def _check_is_image(path: str, group: Any, attributes: Mapping[str, Any]) -> None:
+    """Refuse a group that is no image; the message says what to open instead."""
+    if attributes.get("ome", attributes).get("multiscales"):
+        return
+    own = attributes.get(MARK)
+    if isinstance(own, Mapping) and own.get("kind") == "pack":
+        raise SlideFormatError(f"{path}: is a tile pack, not an image; open it with open_pack")
+    try:
+        names = [f"{path}/{name}" for name in sorted(group.array_keys())[:_MOST_ARRAYS]]
+    except Exception:  # a web server does not list what it holds
+        names = []
+    advice = f"open an array in it: {', '.join(names)}" if names else "give an OME-Zarr image"
+    raise SlideFormatError(f"{path}: has no multiscales metadata of OME-Zarr; {advice}")
 
 
 def _open(
@@ -214,7 +241,7 @@ def _open(
     mpp = _mpp(multiscale, axes)
     version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
     dtype = np.dtype(first.dtype)
-    _check_limits(path, levels, channels * dtype.itemsize, limits)
+    check_levels(path, levels, channels * dtype.itemsize, limits)
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
     own = attributes.get(MARK)
@@ -226,7 +253,6 @@ def _open(
         metadata,
         identify(metadata),
         tuple(names[n] for n in same),
-        axes,
         levels,
         channels,
         dtype.newbyteorder("="),
@@ -249,7 +275,7 @@ def check_chunks(path: str, array: Any, limits: Limits) -> None:
         )
 
 
-def _check_limits(path: str, levels: tuple[Level, ...], pixel_bytes: int, limits: Limits) -> None:
+def check_levels(path: str, levels: tuple[Level, ...], pixel_bytes: int, limits: Limits) -> None:
     """Refuse levels beyond `limits`."""
     for number, level in enumerate(levels):
         (height, width), (rows, columns) = level.shape, level.tile
@@ -293,7 +319,7 @@ def _image_group(
     except Exception as error:  # Zarr raises errors of several classes if this is not a group
         kind = type(error).__name__
     # outside of the `except` block: Zarr's error would be the context, and cannot be unpickled
-    raise SlideFormatError(
+    raise NotAGroupError(
         f"{path}: is a folder that is not an OME-Zarr image ({kind}); "
         "give the folder that holds zarr.json or .zattrs"
     )

@@ -24,11 +24,12 @@ from dask_slides.errors import (
     SlideUnsupportedError,
 )
 from dask_slides.readers.image_file import open_raster
-from dask_slides.readers.ome_zarr import marker_of, open_ome_zarr
+from dask_slides.readers.ome_zarr import marker_of
 from dask_slides.readers.remote.object_store import exists, fetch, head, is_remote
 from dask_slides.readers.selection import ImageSelection
 from dask_slides.readers.tiff.directories import MAGIC
 from dask_slides.readers.tiff.opening import open_tiff
+from dask_slides.readers.zarr_array import open_zarr
 
 _BIOFORMATS = "convert it to OME-Zarr with bioformats2raw"
 _OPENSLIDE = "convert it to a tiled TIFF with a program that has OpenSlide, such as libvips"
@@ -146,6 +147,10 @@ def _is_store(path: str, first: bytes | None) -> bool:
     return first is None
 
 
+def _is_npy(path: str, first: bytes | None) -> bool:
+    return first is not None and first.startswith(b"\x93NUMPY")
+
+
 def _is_tiff(path: str, first: bytes | None) -> bool:
     return first is not None and first[:4] in MAGIC and _unread_kind(path, first) is None
 
@@ -161,7 +166,8 @@ def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSele
 
 
 READERS = (
-    Reader("ome-zarr", open_ome_zarr, "OME-Zarr", matches=_is_store, remote=True),
+    Reader("ome-zarr", open_zarr, "OME-Zarr and Zarr arrays", matches=_is_store, remote=True),
+    Reader("npy", "dask_slides.readers.npy_file:open_npy", "NumPy arrays", matches=_is_npy),
     Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
 )
 """The first that takes a path opens it. Those of other packages follow."""

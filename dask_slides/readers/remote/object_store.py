@@ -277,6 +277,13 @@ def zarr_store(path: str) -> Any:
     return zarr.storage.StorePath(RemoteStore(store, path), key)
 
 
+def open_array(path: str) -> Any:
+    """Open the Zarr array at `path`, a folder or an address, for reading."""
+    import zarr
+
+    return zarr.open_array(zarr_store(path), mode="r")
+
+
 def open_group(path: str, consolidated: bool | None = None) -> Any:
     """Open the Zarr group at `path`, a folder or an address, for reading.
 
