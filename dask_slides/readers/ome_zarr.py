@@ -14,7 +14,7 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
 from dask_slides.core.channels import Channel, described
-from dask_slides.core.geometry import Region, snapped_factor
+from dask_slides.core.geometry import Placement, Region, snapped_factor
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
 from dask_slides.core.types import Array
@@ -49,6 +49,8 @@ from dask_slides.readers.tile_status import (
 
 SHARD_ENTRY = 16
 """Bytes per chunk in the index of a shard, which is read as a whole."""
+WHOLE = Placement()
+"""The placement of an image that is a whole slide."""
 _MOST_ARRAYS = 6
 """Most arrays that a message lists."""
 
@@ -79,6 +81,8 @@ class OmeZarrSource(Source):
     """The plane that is read."""
     nodata: int | float | None = None
     """The value of pixels without a value; only stores of dask_slides declare one."""
+    placement: Placement = WHOLE
+    """Where level 0 lies on the slide whose coordinates the store uses."""
 
     @property
     def name(self) -> str:
@@ -238,7 +242,7 @@ def _open(
     levels, channels = _levels(
         axes, [arrays[n].shape for n in same], [arrays[n].chunks for n in same]
     )
-    mpp = _mpp(multiscale, axes)
+    mpp, placement = _coordinates(multiscale, axes)
     version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
     dtype = np.dtype(first.dtype)
     check_levels(path, levels, channels * dtype.itemsize, limits)
@@ -259,6 +263,7 @@ def _open(
         recorded_holes=missing_from_json(own.get("holes", ())),
         plane=plane,
         nodata=parse_nodata(str(own.get("nodata", "")), dtype),
+        placement=placement,
     )
     properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
     return Opened(source, mpp, properties, channels=_channels(ome, channels))
@@ -431,20 +436,33 @@ def _levels(
     return tuple(levels), int(first.get("c", 1))
 
 
-def _mpp(multiscale: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, float] | None:
+def _coordinates(
+    multiscale: Mapping[str, Any], names: tuple[str, ...]
+) -> tuple[tuple[float, float] | None, Placement]:
+    """Return micrometres per pixel, and where level 0 lies on the slide of its coordinates.
+
+    The centre of pixel i is at ``translation + scale * i``. Without a unit these are pixels of the
+    slide from which the image was made. With one, only the translation says where it lies.
+    """
     axes = multiscale["axes"]
-    scale = [1.0] * len(axes)
+    scale, shift = [1.0] * len(axes), [0.0] * len(axes)
     steps = list(multiscale["datasets"][0].get("coordinateTransformations", ()))
     for step in steps + list(multiscale.get("coordinateTransformations", ())):
         if step.get("type") == "scale":
             sizes = [number_above_zero(size) or math.nan for size in step["scale"]]
             scale = [a * b for a, b in zip(scale, sizes, strict=True)]
-    found = {}
-    for name, axis, value in zip(names, axes, scale, strict=True):
-        unit = micrometres(axis.get("unit")) if isinstance(axis, Mapping) else None
-        if unit is not None and math.isfinite(value):
-            found[name] = value * unit
-    return (found["y"], found["x"]) if {"y", "x"} <= set(found) else None
+            shift = [a * b for a, b in zip(shift, sizes, strict=True)]
+        elif step.get("type") == "translation":
+            shift = [a + float(b) for a, b in zip(shift, step["translation"], strict=True)]
+    units = [micrometres(axis.get("unit")) if isinstance(axis, Mapping) else None for axis in axes]
+    y, x = names.index("y"), names.index("x")
+    if not all(math.isfinite(value) for n in (y, x) for value in (scale[n], shift[n])):
+        return None, WHOLE
+    if (unit_y := units[y]) is not None and (unit_x := units[x]) is not None:
+        at = (shift[y] / scale[y], shift[x] / scale[x])
+        return (scale[y] * unit_y, scale[x] * unit_x), Placement((1.0, 1.0), at)
+    at = (shift[y] - (scale[y] - 1) / 2, shift[x] - (scale[x] - 1) / 2)
+    return None, Placement((scale[y], scale[x]), at)
 
 
 def _channels(attributes: Mapping[str, Any], count: int) -> tuple[Channel, ...]:

@@ -11,7 +11,6 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json
 from dask_slides.core.channels import plain_channels
 from dask_slides.core.geometry import Placement
-from dask_slides.core.source import placement_of
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
 from dask_slides.numerics.statistics import COUNTS
@@ -111,7 +110,7 @@ def _metadata(blank_map: BlankMap) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the OME metadata of the image and of its label."""
     tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
     placement = Placement((float(tile[0]), float(tile[1])))
-    placement = placement.on(placement_of(blank_map.slide.source))
+    placement = placement.on(ome_metadata.placement_on_slide(blank_map.slide.source))
     if mpp is not None:
         mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
     image = {

@@ -13,7 +13,7 @@ from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.layout import GridLayout
-from dask_slides.core.source import Source, placement_of, root_of
+from dask_slides.core.source import Source, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
 from dask_slides.graph.blocks import Block
@@ -186,7 +186,8 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
 
 def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
     slide, count = job.slide, len(job.plan.levels)
-    return ome_metadata.multiscales(name, axes, placement_of(slide.source), slide.mpp_yx, count)
+    placement = ome_metadata.placement_on_slide(slide.source)
+    return ome_metadata.multiscales(name, axes, placement, slide.mpp_yx, count)
 
 
 def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
