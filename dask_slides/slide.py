@@ -360,14 +360,14 @@ def open_slide(
     """Open an image of any size. Only its metadata is read.
 
     Formats: every TIFF that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
-    plain), OME-Zarr 0.4 and 0.5, JPEG 2000, and files that are decoded as a whole (PNG, JPEG,
-    ...).
+    plain), OME-Zarr 0.4 to 0.6, plain Zarr arrays, ``.npy``, JPEG 2000, and files that are decoded
+    as a whole (PNG, JPEG, ...).
 
     Parameters
     ----------
     path : str or path
         The file, or the directory of an OME-Zarr store. With the extra ``cloud`` also its
-        ``s3://``, ``http://`` or ``https://`` address.
+        ``s3://``, ``gs://``, ``az://``, ``http://`` or ``https://`` address.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float, optional

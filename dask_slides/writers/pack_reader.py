@@ -196,7 +196,7 @@ def open_pack(path: Any) -> TilePack:
     Parameters
     ----------
     path : str or path
-        The ``*.tiles.zarr`` folder, or its ``s3://`` address.
+        The ``*.tiles.zarr`` folder, or its address in a bucket.
 
     Returns
     -------

@@ -53,7 +53,8 @@ def write(
         What to write.
     path : str or path
         ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster, a folder that every
-        worker can write to. Or ``s3://BUCKET/NAME.ome.zarr``, with the extra ``cloud``.
+        worker can write to. Or ``s3://BUCKET/NAME.ome.zarr``, also ``gs://`` and ``az://``, with
+        the extra ``cloud``.
     compute : bool
         False returns a ``dask.delayed.Delayed``, which writes the store when you compute it, on
         any scheduler. Its single task starts other tasks and waits for them. On a cluster it does

@@ -68,6 +68,22 @@ def test_ome_zarr_py(stores, kind):
     assert [axis["name"] for axis in nodes[0].metadata["axes"]] == list("cyx")
 
 
+def test_fastslide(stores):
+    """Without shards only; 0.8 refuses the codecs of the others."""
+    fastslide = pytest.importorskip("fastslide")
+    slide = fastslide.FastSlide.from_file_path(stores["0.5 without shards"])
+    assert slide.mpp == (0.25, 0.5)  # x before y
+    for level, size in enumerate(slide.level_dimensions):
+        found = slide.read_region((0, 0), level, size).numpy()  # (c, y, x)
+        expected = ds.open_slide(stores["0.5"]).to_dask(level=level).compute()
+        np.testing.assert_array_equal(found.transpose(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_yaozarrs_validates_them(stores, kind):
+    pytest.importorskip("yaozarrs").validate_zarr_store(stores[kind])
+
+
 @pytest.mark.parametrize("kind", ["0.5", "0.5 without shards"])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_levels_in_xarray(stores, kind, level):
@@ -81,6 +97,8 @@ def test_levels_in_xarray(stores, kind, level):
     np.testing.assert_array_equal(image.transpose("y", "x", "c"), expected)
     with pytest.raises(ValueError, match="conflicting sizes"):
         xarray.open_zarr(stores[kind], consolidated=False)
+    with pytest.raises(KeyError, match="_ARRAY_DIMENSIONS"):
+        xarray.open_zarr(stores["0.4"], consolidated=False, drop_variables=others)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -186,3 +186,5 @@ def test_the_number_of_files_without_shards_is_limited():
     files = [-(-level.shape[0] // 1024) * -(-level.shape[1] // 1024) for level in plan.levels]
     assert files[0] == 10_000
     assert sum(files) < 13_400
+    levels = plan_image((LARGE, LARGE)).levels
+    assert sum(np.prod([-(-n // one.shard) for n in one.shape]) for one in levels) < 2_750
