@@ -181,8 +181,8 @@ def open_ome_zarr(
 ) -> Opened:
     """Read the metadata of the store at `path`."""
     path, group, attributes, scales, images, number = _image_group(path, choice)
-    _check_is_image(path, group, attributes)
     try:
+        _check_is_image(path, group, attributes)
         opened = _open(path, group, attributes, scales, limits, choice)
     except SlideError:
         raise
@@ -453,16 +453,23 @@ def _coordinates(
             scale = [a * b for a, b in zip(scale, sizes, strict=True)]
             shift = [a * b for a, b in zip(shift, sizes, strict=True)]
         elif step.get("type") == "translation":
-            shift = [a + float(b) for a, b in zip(shift, step["translation"], strict=True)]
+            shift = [a + _number(b) for a, b in zip(shift, step["translation"], strict=True)]
     units = [micrometres(axis.get("unit")) if isinstance(axis, Mapping) else None for axis in axes]
     y, x = names.index("y"), names.index("x")
-    if not all(math.isfinite(value) for n in (y, x) for value in (scale[n], shift[n])):
+    if not math.isfinite(scale[y] * scale[x]):
         return None, WHOLE
     if (unit_y := units[y]) is not None and (unit_x := units[x]) is not None:
-        at = (shift[y] / scale[y], shift[x] / scale[x])
-        return (scale[y] * unit_y, scale[x] * unit_x), Placement((1.0, 1.0), at)
-    at = (shift[y] - (scale[y] - 1) / 2, shift[x] - (scale[x] - 1) / 2)
-    return None, Placement((scale[y], scale[x]), at)
+        mpp = (scale[y] * unit_y, scale[x] * unit_x)
+        size, at = (1.0, 1.0), (shift[y] / scale[y], shift[x] / scale[x])
+    else:
+        mpp, size = None, (scale[y], scale[x])
+        at = (shift[y] - (scale[y] - 1) / 2, shift[x] - (scale[x] - 1) / 2)
+    return mpp, Placement(size, at) if math.isfinite(at[0] + at[1]) else WHOLE
+
+
+def _number(value: Any) -> float:
+    """Return a number of the metadata as a float; nan if it is none."""
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _channels(attributes: Mapping[str, Any], count: int) -> tuple[Channel, ...]:

@@ -115,6 +115,17 @@ def test_levels(tmp_path, version):
         np.testing.assert_array_equal(slide.to_dask(level=number).compute(), image)
 
 
+@pytest.mark.parametrize("shift", [["a", "b", "c"], [0.0, float("inf"), 0.0], [0, 3, 4]])
+def test_translations_do_not_change_the_pixel_size(tmp_path, shift):
+    whole = {"coordinateTransformations": [{"type": "translation", "translation": shift}]}
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", unit="micrometer", extra=whole.items())
+    slide = ds.open_slide(path)
+    assert slide.mpp_yx == pytest.approx((0.5, 0.25))
+    again = ds.open_slide(ds.write(slide, tmp_path / "b.zarr"))
+    offset = (6, 16) if shift == [0, 3, 4] else (0, 0)  # in pixels
+    assert again.source.placement.offset == pytest.approx(offset)
+
+
 def test_axes_as_plain_names(tmp_path):
     path = write_store(tmp_path / "a.zarr", "0.4", "cyx")
     group = zarr.open_group(path)
