@@ -115,9 +115,7 @@ class Slide:
         It follows from `mpp`: 80 below 0.16 µm, 60 below 0.2, 40 below 0.3, 20 below 0.6, 10 below
         1.2, 5 below 2.4, and 10 / mpp above.
         """
-        if self.mpp is None:
-            return None
-        return next((value for limit, value in MAGNIFICATIONS if self.mpp < limit), 10 / self.mpp)
+        return None if self.mpp is None else magnification_of(self.mpp)
 
     @property
     def properties(self) -> Mapping[str, str]:
@@ -329,6 +327,11 @@ class Slide:
         pixels = self.source.read(number, Region(0, 0, *level.shape))
         picture = display_rgb(pixels, self.channels, fill=self.source.fill)
         return pictures.shrunk(picture, 256)
+
+
+def magnification_of(mpp: float) -> float:
+    """Return the magnification of an objective with this pixel size; see `Slide.magnification`."""
+    return next((value for limit, value in MAGNIFICATIONS if mpp < limit), 10 / mpp)
 
 
 SlideLike: TypeAlias = Slide | str | os.PathLike[str] | da.Array | np.ndarray

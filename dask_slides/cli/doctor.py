@@ -24,7 +24,10 @@ REQUIRED = (
     "dask", "distributed", "imagecodecs", "numpy", "pillow", "scikit-image", "scipy", "tifffile",
     "zarr",
 )  # fmt: skip
-EXTRAS = {"matplotlib": "plot", "obstore": "cloud", "shapely": "annotations"}
+EXTRAS = {
+    "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "pyarrow": "export",
+    "shapely": "annotations",
+}  # fmt: skip
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 

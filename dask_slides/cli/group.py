@@ -13,6 +13,7 @@ from dask_slides.cli import (
     cutoff,
     demo_command,
     doctor,
+    export,
     info,
     mask,
     pack,
@@ -24,7 +25,7 @@ from dask_slides.cli import (
 from dask_slides.core.version import __version__
 
 COMMANDS = (
-    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, run, verify
+    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, export, run, verify
 )  # fmt: skip
 """Modules that each define a `command`."""
 

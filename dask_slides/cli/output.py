@@ -90,7 +90,7 @@ def print_estimate(common: CommonOptions, estimate: Estimate, plan: Mapping[str,
     facts = estimate.asdict() | {"dry_run": True, "threads": threads, "worker_bytes": peak}
     lines = [
         f"source   {pixels_text(estimate.source_shape)}",
-        *_plan_lines(plan),
+        *plan_lines(plan),
         f"output   {bound}{pixels_text(estimate.output_shape)}",
         f"tasks    {bound}{estimate.tasks:,}",
         f"write    {bound}{bytes_text(estimate.bytes_to_write)} before compression",
@@ -100,7 +100,8 @@ def print_estimate(common: CommonOptions, estimate: Estimate, plan: Mapping[str,
     print_result(common, facts | dict(plan), lines)
 
 
-def _plan_lines(plan: Mapping[str, Any]) -> list[str]:
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    """Return a plan as lines of text."""
     mpp = plan["mpp"]
     lines = [f"read     {plan['read_from']}"]
     lines.append(f"mpp      {'not known' if mpp is None else f'{mpp:.4g} µm'}")

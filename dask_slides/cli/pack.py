@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
+from dask_slides.cli import exporting
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_option,
     enlarge_option,
     given_map,
-    output_argument,
     pack_options,
     shards_option,
 )
@@ -19,8 +19,6 @@ from dask_slides.cli.output import (
     check_output,
     plan_of_tiles,
     print_estimate,
-    print_pack,
-    write_output,
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -32,13 +30,14 @@ from dask_slides.writers.estimate import estimate_tiles
 
 @click.command("pack")
 @slide_options
-@output_argument(".tiles.zarr")
+@click.argument("out", metavar="OUT")
 @pack_options()
 @enlarge_option
 @blank_map_option
 @shards_option
 @click.option("--labels", metavar="FILE.geojson", show_default="none",
               help="polygons of classes; the class of each tile is stored")  # fmt: skip
+@exporting.format_options
 @computing
 def command(
     slide: SlideOptions,
@@ -47,12 +46,20 @@ def command(
     map_file: str | None,
     labels: str | None,
     shards: bool,
+    to: str | None,
+    format_options: dict[str, Any],
     common: CommonOptions,
     **options: Any,
 ) -> None:
-    """Pack the tiles of SLIDE that show tissue into OUT.tiles.zarr."""
+    """Pack the tiles of SLIDE that show tissue into OUT.tiles.zarr.
+
+    An ending such as .parquet, .csv or .geojson, or --to, such as --to trident for the folder of a
+    job, writes their coordinates for another tool instead, and no pixels.
+    """
     source = slide.open()
-    check_output(out, common)
+    exporter = exporting.tiles_format(out, to, format_options, common, shards)
+    if exporter is None:
+        check_output(out, common)
     names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification")
     image, grid = plan_pack(source, **{name: options[name] for name in names})
     if not enlarge:
@@ -65,9 +72,13 @@ def command(
         count = min(count, options["top_k"] or count)
         decides = tissue or options["detector"]
         plan = plan_of_tiles(source, image, map_file or options["detector"], options["min_tissue"])
+        if exporter is not None:
+            exporting.print_plan(common, exporter, count, plan)
+            return
         print_estimate(common, estimate_tiles(count, grid, image, source, decides), plan)
         return
     with scheduler(common, megapixels(source)):
+        tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         pack = pack_tiles(source, **options, blank_map=tissue)
-        path = write_output(pack, out, common, shards=shards)
-    print_pack(common, path, out, pack)
+        path = exporting.write_tiles(pack, out, exporter, format_options, common, shards)
+    exporting.print_tiles(common, path, out, exporter, pack)

@@ -29,6 +29,9 @@ PALEST, PALEST_TINT = 0.035, 0.008
 """Density, summed over the channels, and its range, that stain has where the glass is even."""
 SMEARED = 0.12
 """Share of the density nearby that blur and JPEG smear onto glass."""
+ROUGH, DARK, COLOURED = 0.8, 0.1, 0.035
+"""Texture, density summed over the channels, and its range, up to all of which a cell shows glass:
+its pixels are neither stain nor ink."""
 STROKE, STROKE_AREA = 12, 30_000
 """Half the width in µm that strokes of a pen have at least, and their smallest area in µm²."""
 BLEND = 150
@@ -53,28 +56,36 @@ class Colours:
 
 def classify(pixels: Array, glass: Glass) -> Colours:
     """Sort the colours of an RGB picture (height, width, 3) of 8 bits."""
-    cells = glass.cells
-    stain, ink, blend = (np.empty(cells.shape, bool) for _ in range(3))
-    stain_share, strong_share = (np.empty(cells.count, np.float32) for _ in range(2))
+    stain, ink, blend = (np.zeros(glass.cells.shape, bool) for _ in range(3))
+    stain_share, strong_share = (np.zeros(glass.cells.count, np.float32) for _ in range(2))
     table = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1))
     levels = np.log(glass.level)
     darkest = _unexplained(glass)
-    strips = cells.strips()
+    parts = glass.cells.parts(_shows_more_than_glass(glass))
 
     def call(numbers: NDArray[np.int64]) -> None:
-        for rows, part in (strips[number] for number in numbers):
-            strip = pixels[part]
+        for part in (parts[number] for number in numbers):
+            own, at = part.own, part.pixels
             red, green, blue = (
-                table.take(strip[..., c]) + cells.enlarged(levels[c, rows], len(strip))
+                table.take(pixels[at][..., c]) + own.enlarged(levels[c][part.cells])
                 for c in range(3)
             )
-            least_dark = cells.enlarged(darkest[rows], len(strip))
-            stain[part], strong = _stained(red, green, blue, least_dark, glass.tint)
-            stain_share[rows], strong_share[rows] = cells.means(stain[part]), cells.means(strong)
-            ink[part], blend[part] = _inked(red, green, blue)
+            stain[at], strong = _stained(
+                red, green, blue, own.enlarged(darkest[part.cells]), glass.tint
+            )
+            stain_share[part.cells] = own.means(stain[at])
+            strong_share[part.cells] = own.means(strong)
+            ink[at], blend[at] = _inked(red, green, blue)
 
-    in_threads(call, np.arange(len(strips)))
+    in_threads(call, np.arange(len(parts)))
     return Colours(stain, ink, blend, stain_share, strong_share)
+
+
+def _shows_more_than_glass(glass: Glass) -> Mask:
+    """Return the cells (rows, columns) that are rough, dark or coloured, or beside a rough one."""
+    rough = dilated(glass.texture > ROUGH, 1)
+    dark = glass.density.sum(axis=0) > DARK
+    return np.asarray(rough | dark | (np.ptp(glass.density, axis=0) > COLOURED))
 
 
 def _unexplained(glass: Glass) -> Array:

@@ -37,6 +37,7 @@ from dask_slides.runtime.client import (
 )
 from dask_slides.runtime.threads import (
     configured_threads,
+    helping_pool,
     is_synchronous,
     overridden_settings,
     setting,
@@ -278,7 +279,7 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
     In Dask's own pool, tasks continue after another task failed or the user interrupted. They could
     then write into a store that was removed.
     """
-    pool = ThreadPoolExecutor(configured_threads())
+    pool = helping_pool(configured_threads())
     try:
         yield pool
     finally:

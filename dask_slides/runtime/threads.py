@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from multiprocessing import parent_process
 from types import MappingProxyType
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 PARTS_PER_THREAD = 4
 """Enough parts that all threads end at about the same time."""
 
-
+_thread = threading.local()
+"""The attribute `pool` is the `helping_pool` that a thread belongs to, and its size."""
 _overrides: ContextVar[Mapping[str, Any]] = ContextVar("overrides", default=MappingProxyType({}))
 
 
@@ -64,16 +66,66 @@ def local_threads() -> int:
     return 1 if is_synchronous() else configured_threads()
 
 
+def helping_pool(threads: int) -> ThreadPoolExecutor:
+    """Return a pool of threads whose idle ones help those that call `in_threads`."""
+
+    def register() -> None:
+        _thread.pool = pool, threads
+
+    pool = ThreadPoolExecutor(threads, initializer=register)
+    return pool
+
+
 def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:
-    """Call `call` with parts of `numbers`, in order, in threads of this process."""
-    # tasks and workers of a data loader already run in parallel
+    """Call `call` with parts of `numbers` in threads of this process.
+
+    In a `helping_pool`, they are its idle threads. In other tasks, and in workers of a data loader,
+    it is the calling thread only, as these run in parallel already.
+    """
+    own = getattr(_thread, "pool", None)
+    if own is not None:
+        _share(call, numbers, *own)
+        return
     alone = threading.current_thread() is threading.main_thread() and parent_process() is None
     threads = local_threads() if alone else 1
-    parts = np.array_split(numbers, PARTS_PER_THREAD * threads if threads > 1 else 1)
-    parts = [part for part in parts if len(part)]
     if threads == 1:
-        for part in parts:
-            call(part)
+        call(numbers)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(call, parts))  # after an error, parts that have not started are dropped
+    with ThreadPoolExecutor(threads - 1) as helpers:
+        _share(call, numbers, helpers, threads)
+
+
+def _share(
+    call: Callable[[NDArray[np.int64]], None],
+    numbers: NDArray[np.int64],
+    pool: ThreadPoolExecutor,
+    threads: int,
+) -> None:
+    """Call `call` with parts of `numbers` in this thread, and in those of `pool` that are idle."""
+    waiting = deque(
+        part for part in np.array_split(numbers, PARTS_PER_THREAD * threads) if len(part)
+    )
+
+    def work() -> None:
+        try:
+            while True:
+                try:
+                    part = waiting.popleft()
+                except IndexError:
+                    return
+                call(part)
+        except BaseException:
+            waiting.clear()  # the others stop after their part
+            raise
+
+    helpers = []
+    with suppress(RuntimeError):  # the pool is being shut down
+        helpers = [pool.submit(work) for _ in range(min(threads, len(waiting)) - 1)]
+    try:
+        work()
+    finally:
+        # those that have not started would find nothing to do
+        started = [helper for helper in helpers if not helper.cancel()]
+        wait(started)
+    for helper in started:
+        helper.result()

@@ -29,7 +29,8 @@ def export(
     path : str or path
         A file, or a folder for formats of several files.
     to : str, optional
-        The format. By default the suffix of `path` chooses it.
+        The format, such as "csv", "parquet", "geojson", "trident" or "clam". By default the suffix
+        of `path` chooses it.
     overwrite : bool
         Replace a file that exists.
     **options
@@ -57,4 +58,5 @@ def export(
     """
     path = os.fspath(path)
     exporter = exporter_for(path, to, type(obj).__name__)
+    exporter.check_options(path, options)
     return exporter.load()(obj, path, overwrite=overwrite, **options)

@@ -6,11 +6,12 @@ Other packages add theirs by an entry point of the group ``dask_slides.exports``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import Parameter, signature
 
 from dask_slides.errors import SlideArgumentError
 
@@ -41,11 +42,58 @@ class Exporter:
         function: Callable[..., str] = getattr(import_module(module), name)
         return function
 
+    def suffix_of(self, path: str) -> str:
+        """Return the longest of `suffixes` that `path` ends with, or ""."""
+        return max(
+            (one for one in self.suffixes if path.lower().endswith(one)), key=len, default=""
+        )
 
+    def options(self) -> tuple[str, ...]:
+        """Return the names of the options of the function."""
+        found = signature(self.load()).parameters.values()
+        names = (one.name for one in found if one.kind is Parameter.KEYWORD_ONLY)
+        return tuple(name for name in names if name != "overwrite")
+
+    def check_options(self, path: str, given: Iterable[str]) -> None:
+        """Raise SlideArgumentError for an option that the function does not take."""
+        kinds = {one.kind for one in signature(self.load()).parameters.values()}
+        unknown = sorted(set(given) - set(self.options()))
+        if unknown and Parameter.VAR_KEYWORD not in kinds:
+            known = ", ".join(self.options()) or "none"
+            raise SlideArgumentError(
+                f"{path}: {self.name} has no option {unknown[0]!r}; its options are: {known}"
+            )
+
+
+MAKERS = {
+    "TilePack": "pack_tiles (dask-slides pack)",
+    "BlankMap": "blank_map (dask-slides mask)",
+}
+"""What makes an object of each kind from a slide."""
 _HERE = "dask_slides.writers.exports"
 EXPORTS = (
     Exporter("csv", ("TilePack",), f"{_HERE}.tables:export_csv",
              "table of tiles, one row each", (".csv",)),
+    Exporter("parquet", ("TilePack",), f"{_HERE}.tables:export_parquet",
+             "the same table as Parquet", (".parquet",)),
+    Exporter("geoparquet", ("TilePack",), f"{_HERE}.tables:export_geoparquet",
+             "the same table with rectangles, for GeoPandas", (".geoparquet", ".geo.parquet")),
+    Exporter("geojson", ("TilePack", "BlankMap"), f"{_HERE}.geojson:export_geojson",
+             "tiles or outlines for QuPath", (".geojson", ".geojson.gz")),
+    Exporter("trident", ("TilePack", "BlankMap"), f"{_HERE}.trident:export_trident",
+             "coordinates or contours in the folder of a TRIDENT job"),
+    Exporter("clam", ("TilePack",), f"{_HERE}.clam:export_clam",
+             "coordinates, with pixels on request, in a folder of CLAM"),
+    Exporter("deepzoom", ("Slide", "Cutoff"), f"{_HERE}.deepzoom:export_deepzoom",
+             "Deep Zoom image for viewers such as OpenSeadragon", (".dzi",)),
+    Exporter("jpeg", ("TilePack",), f"{_HERE}.image_tiles:export_jpeg",
+             "folder of JPEG tiles whose names carry the coordinates"),
+    Exporter("png", ("TilePack",), f"{_HERE}.image_tiles:export_png",
+             "folder of PNG tiles whose names carry the coordinates"),
+    Exporter("spatialdata", ("Slide",), f"{_HERE}.spatialdata:export_spatialdata",
+             "image, tissue and tiles in one store of SpatialData", (".spatialdata.zarr",)),
+    Exporter("webdataset", ("TilePack",), f"{_HERE}.webdataset:export_webdataset",
+             "tar shards of tiles for WebDataset", (".tar",)),
 )  # fmt: skip
 
 
@@ -67,14 +115,19 @@ def exporter_for(path: str, to: str | None, kind: str) -> Exporter:
             return fitting[to]
         if to in exporters():
             takes = " or ".join(exporters()[to].kinds)
-            raise SlideArgumentError(f"{path}: {to!r} is a format for a {takes}, not for a {kind}")
+            makers = " or ".join(MAKERS[one] for one in exporters()[to].kinds if one in MAKERS)
+            raise SlideArgumentError(
+                f"{path}: {to!r} is a format for a {takes}, not for a {kind}"
+                + (f"; make one with {makers}" if makers else "")
+            )
         raise SlideArgumentError(f"{path}: the format {to!r} is not known; {_known(fitting, kind)}")
-    chosen = [one for one in fitting.values() if path.lower().endswith(one.suffixes or ("\0",))]
+    chosen = [one for one in fitting.values() if one.suffix_of(path)]
+    others = [one for one in exporters().values() if one.suffix_of(path)]
+    if not chosen and others:
+        return exporter_for(path, others[0].name, kind)  # which says what it takes
     if not chosen:
         raise SlideArgumentError(f"{path}: its name names no format; {_known(fitting, kind)}")
-    return max(
-        chosen, key=lambda one: max(len(s) for s in one.suffixes if path.lower().endswith(s))
-    )
+    return max(chosen, key=lambda one: len(one.suffix_of(path)))
 
 
 def _known(fitting: Mapping[str, Exporter], kind: str) -> str:
