@@ -16,6 +16,7 @@ from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.readers.array_axes import array_plane
 from dask_slides.readers.ome_zarr import check_levels, pixels_yxc
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
+from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import ImageSelection, Plane
 from dask_slides.readers.tile_status import fill_for
 
@@ -73,6 +74,11 @@ def open_npy(
     path: str, fill: float | None, limits: Limits, choice: ImageSelection = ImageSelection()
 ) -> Opened:
     """Read the header of the .npy file at `path`."""
+    if is_remote(path):
+        raise SlideUnsupportedError(
+            f"{path}: a .npy file is mapped into memory, which needs a local file; download it "
+            "first, or save the array as Zarr"
+        )
     array = _open(path)
     if array.dtype.kind not in "uif":
         raise SlideUnsupportedError(

@@ -167,7 +167,9 @@ def _image_file(path: str, fill: float | None, limits: Limits, choice: ImageSele
 
 READERS = (
     Reader("ome-zarr", open_zarr, "OME-Zarr and Zarr arrays", matches=_is_store, remote=True),
-    Reader("npy", "dask_slides.readers.npy_file:open_npy", "NumPy arrays", matches=_is_npy),
+    Reader(
+        "npy", "dask_slides.readers.npy_file:open_npy", "NumPy arrays", matches=_is_npy, remote=True
+    ),  # it refuses addresses itself, with the cure
     Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
 )
 """The first that takes a path opens it. Those of other packages follow."""

@@ -193,6 +193,12 @@ def test_an_array_in_a_bucket(bucket, tmp_path):
         np.testing.assert_array_equal(ds.open_slide(url).data.compute(), PIXELS)
 
 
+def test_a_remote_npy_file_has_to_be_downloaded(bucket, tmp_path):
+    url = bucket.put(save_npy(tmp_path / "a.npy", PIXELS), "a.npy")
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="download it first"):
+        ds.open_slide(url)
+
+
 def test_levels_of_our_own_images(tmp_path):
     """Their axes have names, so they need no argument."""
     path = ds.write(ds.from_dask(PIXELS), tmp_path / "a.ome.zarr")

@@ -61,6 +61,19 @@ def test_cut_offs_and_command(tmp_path):
     assert codecs(out) == {"bytes", "zstd"}
 
 
+@pytest.mark.parametrize("command", [["pack"], ["crops", "-n", "9", "--size", "64"]])
+def test_packs_and_crops_of_the_command_line(tmp_path, command):
+    path = ds.write(ds.from_dask(tissue(300, 260)), tmp_path / "a.ome.zarr")
+    more = ["--detector", "contrast", "--downsample", "1", "--no-shards"]
+    more += ["--tile-size", "64"] if command == ["pack"] else []
+    name, *options = command
+    for out, code in (("a.tiles.zarr", 0), ("a.csv", 2)):
+        result = CliRunner().invoke(main, [name, path, str(tmp_path / out), *options, *more])
+        assert result.exit_code == code, result.output
+    assert "--no-shards is for Zarr stores" in result.output
+    assert codecs(tmp_path / "a.tiles.zarr") == {"bytes", "zstd"}
+
+
 def test_packs_have_a_file_per_tile_and_few_tasks(tmp_path):
     image = tissue(1900, 1900)
     pack = ds.pack_tiles(ds.from_dask(image), tile_size=64, detector=DENSE)
