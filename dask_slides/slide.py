@@ -382,9 +382,9 @@ def open_slide(
         the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, and the
         first image of an OME-Zarr store.
     axes : str, optional
-        Axes of the stored pages, if the file does not name them or is wrong: one letter per axis
-        in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour
-        samples.
+        Axes of the stored pages, or of the array, if the file does not name them or is wrong: one
+        letter per axis in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S
+        stands for colour samples.
     z, t : int
         Plane to read, if there are several along Z or T; `Slide.properties` says how many.
     reader : str, optional

@@ -130,6 +130,8 @@ def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> 
         options["client_options"]["allow_http"] = endpoint.startswith("http://")
         if scheme == "s3":  # obstore reads the variables of the others itself
             options["endpoint"] = endpoint
+    if scheme == "az" and (account := given.get("AZURE_STORAGE_ACCOUNT_NAME")):
+        options["account_name"] = account  # obstore 0.12 needs it here to compare two stores
     try:
         return getattr(stores, provider.store)(root, **options)
     except exceptions.BaseError:  # its message may quote a variable

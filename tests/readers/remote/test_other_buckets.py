@@ -63,6 +63,8 @@ def test_stores_of_azure(monkeypatch):
     store, key = locate("az://slides/a/b.tif")
     assert (type(store).__name__, key) == ("AzureStore", "a/b.tif")
     assert store.config["container_name"] == "slides"
+    assert store == locate("az://slides/c.tif")[0]
+    assert ACCOUNT in repr(store)
     assert store.client_options["allow_http"] == "false"
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:1/{ACCOUNT}")
     assert locate("az://slides/a.tif")[0].client_options["allow_http"] == "true"
