@@ -14,7 +14,7 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.bad_tiles import MODES, BadTile
-from dask_slides.core.channels import Channel, plain_channels
+from dask_slides.core.channels import Channel, channel_numbers, plain_channels
 from dask_slides.core.geometry import Region, level_size
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Source, provenance
@@ -26,6 +26,7 @@ from dask_slides.errors import (
 )
 from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.graph.blocks import image_blocks
+from dask_slides.graph.chosen_channels import with_channels
 from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.plots import pictures
@@ -355,6 +356,7 @@ def open_slide(
     axes: str | None = None,
     z: int = 0,
     t: int = 0,
+    channels: Sequence[int | str] | None = None,
     reader: str | None = None,
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
@@ -387,6 +389,10 @@ def open_slide(
         stands for colour samples.
     z, t : int
         Plane to read, if there are several along Z or T; `Slide.properties` says how many.
+    channels : sequence of str or int, optional
+        Channels to read, by name or number and in this order, such as ``["DAPI", "CD3"]``;
+        `Slide.channels` lists them. Channels that are stored apart are read without the others.
+        A nodata pixel is one that has that value in all of these channels.
     reader : str, optional
         Name of the reader to use: "tiff", "ome-zarr", "image", "openslide", or that of another
         package. By default the file decides: TIFFs are read with tifffile, and the readers that
@@ -412,7 +418,7 @@ def open_slide(
     Raises
     ------
     SlideArgumentError
-        An argument is wrong, or there is no such image or plane.
+        An argument is wrong, or there is no such image, plane or channel.
     SlideNotFoundError
         There is nothing at the path.
     SlideFormatError
@@ -454,7 +460,16 @@ def open_slide(
     if on_bad_tile == "mask":
         source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
-    metadata = (tuple(opened.properties.items()), opened.images, opened.channels)
+    described, properties = opened.channels, opened.properties
+    if channels is not None:
+        count = source.channels
+        described = opened.channels or plain_channels(count)
+        numbers = channel_numbers(address, described, channels)
+        source = with_channels(source, numbers)
+        described = tuple(described[number] for number in numbers)
+        names = ", ".join(one.name for one in described)
+        properties = properties | {"channels": f"{count} channels, {names} are read"}
+    metadata = (tuple(properties.items()), opened.images, described)
     return Slide(source, Path(address).name, given or opened.mpp, address, *metadata)
 
 

@@ -28,6 +28,7 @@ from dask_slides.cli.output import (
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.cohort.steps import map_reductions
 from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
 from dask_slides.ops.cutoff import CUT_PX, CUT_UM, cells_to_cut, cutoff_resize
@@ -81,7 +82,8 @@ def command(
         print_estimate(common, estimate_image(largest, source, True, sharded), plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
-    cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
+    reads = () if map_file else map_reductions(source, detector)
+    cached = cached_reduced_tiles(source.source, folder, (*reads, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
         cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
         path = write_output(cut, out, common, ome_zarr=ome_zarr, shards=shards)

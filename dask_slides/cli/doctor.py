@@ -25,8 +25,8 @@ REQUIRED = (
     "zarr",
 )  # fmt: skip
 EXTRAS = {
-    "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "pyarrow": "export",
-    "shapely": "annotations",
+    "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "onnxruntime": "onnx",
+    "pyarrow": "export", "shapely": "annotations",
 }  # fmt: skip
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")

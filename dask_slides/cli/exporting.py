@@ -22,7 +22,8 @@ from dask_slides.writers.exports.output import check_new
 from dask_slides.writers.exports.registry import EXPORTS, Exporter, exporter_for, exporters
 
 
-def _parse_options(_context: Any, _option: Any, given: tuple[str, ...]) -> dict[str, Any]:
+def parse_options(_context: Any, _option: Any, given: tuple[str, ...]) -> dict[str, Any]:
+    """Return options of a format by name, from texts such as pixels=true."""
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -39,7 +40,7 @@ format_options = add_options(
     click.option("--to", metavar="FORMAT", show_default="by the name of OUT",
                  help=f"{', '.join(one.name for one in EXPORTS)}, or a format of another package"),
     click.option("-o", "--option", "format_options", metavar="NAME=VALUE", multiple=True,
-                 callback=_parse_options, help="option of the format, such as pixels=true of clam"),
+                 callback=parse_options, help="option of the format, such as pixels=true of clam"),
 )  # fmt: skip
 """The format of an export and its options: the arguments `to` and `format_options`."""
 

@@ -22,8 +22,9 @@ from dask_slides.numerics.detectors import (
 )
 from dask_slides.numerics.kernels import KERNELS
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
-from dask_slides.ops.blank_map import MIN_TISSUE, TILE_PX, TILE_UM, BlankMap
+from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap
 from dask_slides.ops.cutoff import LAYOUTS
+from dask_slides.ops.map_tiles import TILE_PX, TILE_UM
 from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
 from dask_slides.writers.store.arrays import VERSIONS

@@ -29,6 +29,7 @@ class SlideOptions:
     z: int
     t: int
     reader: str | None
+    channels: list[str] | None
 
     @property
     def path(self) -> str:
@@ -48,7 +49,12 @@ class SlideOptions:
             z=self.z,
             t=self.t,
             reader=self.reader,
+            channels=self.channels,
         )
+
+
+def _parse_channels(_context: Any, _option: Any, given: str | None) -> list[str] | None:
+    return None if given is None else [name.strip() for name in given.split(",")]
 
 
 def _parse_limits(_context: Any, _option: Any, given: tuple[str, ...]) -> Limits:
@@ -90,6 +96,9 @@ _slide_options = add_options(
     click.option("--t", type=click.IntRange(0), default=0, help="index of the plane along t"),
     click.option("--reader", metavar="NAME", show_default="chosen by the file",
                  help="reader to use, such as tiff or openslide"),
+    click.option("--channels", metavar="NAME,NUMBER,...", show_default="all",
+                 callback=_parse_channels,
+                 help="channels to read, in this order, such as DAPI,CD3; info lists them"),
 )  # fmt: skip
 
 

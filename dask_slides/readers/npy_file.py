@@ -50,7 +50,8 @@ class NpySource(Source):
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region`, which are copied from the file."""
         check_identity(self.path, self.identity)
-        pixels = pixels_yxc(_mapped(self.path, self.identity), self.plane, region, self.dtype)
+        array = _mapped(self.path, self.identity)
+        pixels = pixels_yxc(array, self.plane, region, slice(None), self.dtype)
         return np.array(pixels, order="C")  # not a view of the file
 
 

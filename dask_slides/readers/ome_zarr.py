@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
-from dask_slides.core.channels import Channel, described
+from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
 from dask_slides.core.geometry import Placement, Region, snapped_factor
+from dask_slides.core.georeference import reference_from_json
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
 from dask_slides.core.types import Array
@@ -36,6 +37,7 @@ from dask_slides.readers.selection import (
     Plane,
     image_index,
     plane_of,
+    read_channels,
     unique_names,
 )
 from dask_slides.readers.tile_status import (
@@ -93,6 +95,11 @@ class OmeZarrSource(Source):
         """Return the pixels of `region` of `level`."""
         return self.read_valid(level, region)[0]
 
+    def with_channels(self, numbers: tuple[int, ...]) -> OmeZarrSource:
+        """Return the source of these channels; chunks without any of them are not read."""
+        plane = replace(self.plane, channels=numbers if "C" in self.plane.axes else None)
+        return replace(self, channels=len(numbers), plane=plane)
+
     @property
     def masked(self) -> bool:
         """Whether the store has a nodata value."""
@@ -120,7 +127,13 @@ class OmeZarrSource(Source):
         raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
-        return pixels_yxc(_arrays(self)[level], self.plane, region, self.dtype)
+        array = _arrays(self)[level]
+        at = self.plane.axes.find("C")
+        return read_channels(
+            lambda part: pixels_yxc(array, self.plane, region, part, self.dtype),
+            self.plane.channels,
+            array.chunks[at] if at >= 0 else 1,
+        )
 
     @property
     def fill(self) -> Any:
@@ -143,10 +156,12 @@ class OmeZarrSource(Source):
         return found + status.holes(region)
 
 
-def pixels_yxc(array: Any, plane: Plane, region: Region, dtype: np.dtype[Any]) -> Array:
+def pixels_yxc(
+    array: Any, plane: Plane, region: Region, channels: slice, dtype: np.dtype[Any]
+) -> Array:
     """Return `region` of a `plane` of an array as (y, x, c) in native byte order."""
     rows, columns = region.slices()
-    index = {"Y": rows, "X": columns, "C": slice(None)}
+    index = {"Y": rows, "X": columns, "C": channels}
     where = tuple(index.get(axis, plane.index(axis)) for axis in plane.axes)
     axes = [axis for axis in plane.axes if axis in index]
     pixels = np.asarray(array[where], dtype)
@@ -193,7 +208,8 @@ def open_ome_zarr(
         ) from None
     source = opened.source
     assert isinstance(source, OmeZarrSource)
-    colour = source.dtype == np.uint8 and source.channels == 3
+    channels = opened.channels or plain_channels(source.channels)
+    colour = source.dtype == np.uint8 and is_rgb(channels)
     fill = fill_for(path, fill, source.dtype, colour=colour, nodata=source.nodata)
     properties = opened.properties
     if source.nodata is not None:
@@ -266,6 +282,9 @@ def _open(
         placement=placement,
     )
     properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
+    reference = reference_from_json(own.get("geotiff"))
+    if reference is not None:
+        properties |= reference.to_properties()
     return Opened(source, mpp, properties, channels=_channels(ome, channels))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
+from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.layout import GridLayout
@@ -21,6 +22,8 @@ from dask_slides.graph.chunks import input_ratio, read_side, read_span, task_byt
 from dask_slides.numerics.area_means import sum_dtype
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
+from dask_slides.ops.georeference import georeference
+from dask_slides.plots.display import windows_of
 from dask_slides.readers.tile_status import text_of
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
 from dask_slides.slide import Slide
@@ -36,10 +39,13 @@ from dask_slides.writers.pyramid import (
     stage_array,
     stage_task,
 )
-from dask_slides.writers.store.arrays import create_level, shards_of
+from dask_slides.writers.store.arrays import create_level, open_array, shards_of
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import Journal
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
+
+SMALL_LEVEL = 512
+"""Longest side of the level in which the windows of channels are measured."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +184,24 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
     """Return the attributes of the group: OME metadata, and those of dask_slides."""
     parts: dict[str, Any] = {
         "multiscales": _multiscales(job, job.slide.name, "cyx"),
-        "omero": ome_metadata.omero(job.slide.channels, job.slide.dtype),
+        "omero": ome_metadata.omero(_channels(job, journal.location.path), job.slide.dtype),
     }
     facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
+    reference = georeference(job.slide)
+    if reference is not None:
+        facts["geotiff"] = reference.to_json()
     return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
+
+
+def _channels(job: ImageJob, store: str) -> tuple[Channel, ...]:
+    """Return the channels with windows, which follow from a small level if they are not known.
+
+    Viewers show a channel of 16 bits without a window black.
+    """
+    sizes = [level.shape for level in job.plan.levels]
+    number = next((n for n, size in enumerate(sizes) if max(size) <= SMALL_LEVEL), len(sizes) - 1)
+    pixels = np.asarray(open_array(f"{store}/{number}")[...]).transpose(1, 2, 0)
+    return windows_of(pixels, job.slide.channels, fill=job.slide.source.fill)
 
 
 def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:

@@ -27,6 +27,16 @@ def open_mapping(path: Any) -> CutoffMapping:
     ------
     SlideFormatError
         The store is not a cut-off, or its attributes are damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, dask_slides as ds
+    >>> image = np.random.default_rng(0).integers(0, 256, (800, 300, 3), dtype="uint8")
+    >>> image[:400] = 240
+    >>> cut = ds.cutoff_resize(image, downsample=2, tile_size=100, detector=ds.Contrast(0.05))
+    >>> path = ds.write(cut, "cut.ome.zarr")
+    >>> ds.open_mapping(path).to_source([0, 0])
+    array([400.,   0.])
     """
     address = absolute_path(path)
     facts = read_own_attributes(address)

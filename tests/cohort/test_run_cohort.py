@@ -311,6 +311,27 @@ def test_a_bad_slide_does_not_stop_the_others(mixed, tmp_path, threads, caplog):
     assert before.items() <= work.stores(job).items()
 
 
+def test_a_run_names_what_it_leaves_out(slides, tmp_path, sync, caplog):
+    folder, job = shutil.copytree(slides, tmp_path / "mixed"), tmp_path / "job"
+    (folder / "notes.txt").touch()
+    (folder / "s0001.tif").write_bytes(b"II*\0 and no more")
+    table = f"path,label\n{folder}/s0002.tif,a\n{folder}/gone.tif,b\n,c\n"
+    (tmp_path / "list.csv").write_text(table)
+    with caplog.at_level(logging.INFO, "dask_slides.cohort"):
+        result = ds.run_cohort([tmp_path / "list.csv", folder / "s0000.tif"], job=job, steps="mask")
+    assert (result.done, result.failed) == (2, 1)
+    row, gone = result.left_out
+    assert row == f"{tmp_path}/list.csv, line 4: has no path; give one or remove it"
+    assert gone.startswith(f"{folder}/gone.tif: No such file")
+    assert work.table(job)["gone"]["label"] == "b"
+    result = ds.run_cohort(folder, job=tmp_path / "other", steps="mask")
+    assert [line.split(": ")[0] for line in result.left_out] == [
+        f"{folder}/notes.txt", f"{folder}/s0001.tif"
+    ]  # fmt: skip
+    for text in (caplog.text, (job / "cohort.log").read_text()):
+        assert f"left out: {row}" in text and "gone.tif: No such file" in text
+
+
 def test_an_unexpected_error_is_in_the_log(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.steps.pack_tiles", lambda *_, **__: 1 / 0)
     ds.run_cohort(slides, job=tmp_path / "job", steps=["mask", "pack"])
@@ -419,6 +440,8 @@ def test_a_table_gives_names_and_mpp(slides, tmp_path, sync):
         tmp_path / "list.csv", job=tmp_path / "job", steps={"resize": {"mpp": 2.0}}
     )
     assert (result.done, result.failed) == (1, 1)
+    (line,) = result.left_out
+    assert line.startswith("s0001.tif: a target mpp needs the micrometres per pixel")
     assert ds.open_slide(tmp_path / "job/first/first.resize.ome.zarr").shape == (80, 80, 3)
     assert work.table(tmp_path / "job")["s0001"]["error"] == "SlideMppError"
 

@@ -129,6 +129,13 @@ def test_other_dtypes_images_and_planes_are_refused(tmp_path, name):
         ds.open_slide(path, limits=ds.Limits(pixels=1000))
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_channels_are_chosen(tmp_path, name):
+    path = KINDS[name](tmp_path / name, PIXELS.transpose(2, 0, 1))
+    slide = ds.open_slide(path, axes="CYX", channels=[2, 0])
+    np.testing.assert_array_equal(slide.data.compute(), PIXELS[..., [2, 0]])
+
+
 def test_arrays_of_python_objects_are_never_unpickled(tmp_path):
     class Harm:
         def __reduce__(self):

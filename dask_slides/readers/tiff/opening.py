@@ -37,12 +37,7 @@ from dask_slides.readers.tiff.tags import (
     properties_of,
     tile_of,
 )
-from dask_slides.readers.tiff.tiled_page import (
-    can_read_directly,
-    coarseness_of,
-    read_width_of,
-    reductions_of,
-)
+from dask_slides.readers.tiff.tiled_page import can_read_directly, ways_to_read
 from dask_slides.readers.tile_status import fill_for
 
 _COLOUR = {2, 3, 5, 6}
@@ -86,11 +81,11 @@ def _open(
     series = all_series[index]
     plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
     other_planes = plane.check(path, series.shape)
-    selected, axes = select_plane(path, series, plane)
+    selected, chosen = select_plane(path, series, plane)
     for number, level in enumerate(selected.levels):
         _check(path, number, level, structure, limits)
     mask = checked_mask(path, all_series, selected, structure, limits)
-    source = replace(_source(path, identity, index, selected, axes, fill, mask), plane=plane)
+    source = replace(_source(path, identity, index, selected, chosen.axes, fill, mask), plane=plane)
     properties = properties_of(tiff, series) | {"reader": _reader_of(selected)} | other_planes
     properties |= nodata_properties(source.nodata, source.mask)
     if names:
@@ -189,7 +184,6 @@ def _source(
     conversion = replace(conversion, fill=fill)
     # in a mirrored image the means of fewer pixels would be at the wrong end
     plain = conversion.plain and orientation == UPRIGHT and nodata is None and mask is None
-    reductions = tuple(reductions_of(level) if plain else () for level in stored)
     return TiffSource(
         path,
         identity,
@@ -198,14 +192,7 @@ def _source(
         samples.channels,
         series.dtype,
         conversion,
-        reductions,
-        tuple(
-            coarseness_of(level) if factors else 1
-            for level, factors in zip(stored, reductions, strict=True)
-        ),
-        tuple(
-            0 if orientation.swaps else read_width_of(level, is_remote(path)) for level in stored
-        ),
+        **ways_to_read(stored, plain=plain, swaps=orientation.swaps, remote=is_remote(path)),
         orientation=orientation,
         nodata=nodata,
         mask=None if mask is None else mask[0],

@@ -24,7 +24,8 @@ from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
 from dask_slides.readers.tiff.file import StoredArray, TiffFile, opened
-from dask_slides.readers.tiff.tiled_page import TiledPage
+from dask_slides.readers.tiff.tags import tile_of
+from dask_slides.readers.tiff.tiled_page import TiledPage, ways_to_read
 from dask_slides.readers.tile_status import decode_error, is_nodata
 
 Item = TypeVar("Item")
@@ -81,6 +82,26 @@ class TiffSource(Source):
     def masked(self) -> bool:
         """Whether the file has a nodata value or a mask."""
         return self.nodata is not None or self.mask is not None
+
+    def with_channels(self, numbers: tuple[int, ...]) -> TiffSource | None:
+        """Return the source of these channels; None if stored samples are not channels.
+
+        Channels in pages of their own are read without the others.
+        """
+        if self.conversion.mixes or self.conversion.alpha:
+            return None
+        plane = replace(self.plane, channels=numbers)
+        chosen = replace(self, plane=plane, stored_channels=len(numbers))
+        stored = chosen._open().levels[: len(self.levels)]
+        plain = self.conversion.plain and self.orientation == UPRIGHT and not self.masked
+        ways = ways_to_read(
+            stored, plain=plain, swaps=self.orientation.swaps, remote=is_remote(self.path)
+        )
+        levels = []
+        for level, one in zip(self.levels, stored, strict=True):
+            tile = tile_of(one, self.orientation.sides(level.shape))
+            levels.append(replace(level, tile=self.orientation.sides(tile)))
+        return replace(chosen, levels=tuple(levels), **ways)
 
     def _open(self) -> TiffFile:
         """Check that the file was not overwritten, and return it open."""
