@@ -365,15 +365,16 @@ def open_slide(
     """Open an image of any size. Only its metadata is read.
 
     Formats: every TIFF that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
-    plain), OME-Zarr 0.4 and 0.5, JPEG 2000, and files that are decoded as a whole (PNG, JPEG,
-    ...). With the extra ``openslide`` also MIRAX, Hamamatsu VMS and VMU and Sakura, with ``dicom``
-    whole-slide DICOM (a file of a series, or their folder), and with ``czi`` Zeiss CZI.
+    plain), OME-Zarr 0.4 to 0.6, plain Zarr arrays, ``.npy``, JPEG 2000, and files that are decoded
+    as a whole (PNG, JPEG, ...). With the extra ``openslide`` also MIRAX, Hamamatsu VMS and VMU and
+    Sakura, with ``dicom`` whole-slide DICOM (a file of a series, or their folder), and with ``czi``
+    Zeiss CZI.
 
     Parameters
     ----------
     path : str or path
         The file, or the directory of an OME-Zarr store. With the extra ``cloud`` also its
-        ``s3://``, ``http://`` or ``https://`` address.
+        ``s3://``, ``gs://``, ``az://``, ``http://`` or ``https://`` address.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float, optional
@@ -386,9 +387,9 @@ def open_slide(
         largest series of a DICOM folder, the largest scene of a CZI, and the first image of an
         OME-Zarr store.
     axes : str, optional
-        Axes of the stored pages, if the file does not name them or is wrong: one letter per axis
-        in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour
-        samples.
+        Axes of the stored pages, or of the array, if the file does not name them or is wrong: one
+        letter per axis in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S
+        stands for colour samples.
     z, t : int
         Plane to read, if there are several along Z or T; `Slide.properties` says how many.
     channels : sequence of str or int, optional

@@ -25,11 +25,12 @@ from dask_slides.errors import (
     SlideUnsupportedError,
 )
 from dask_slides.readers.image_file import open_raster
-from dask_slides.readers.ome_zarr import marker_of, open_ome_zarr
+from dask_slides.readers.ome_zarr import marker_of
 from dask_slides.readers.remote.object_store import exists, fetch, head, is_remote
 from dask_slides.readers.selection import ImageSelection
 from dask_slides.readers.tiff.directories import MAGIC
 from dask_slides.readers.tiff.opening import open_tiff
+from dask_slides.readers.zarr_array import open_zarr
 
 _BIOFORMATS = "convert it to OME-Zarr with bioformats2raw"
 _OPENSLIDE = "convert it to a tiled TIFF with a program that has OpenSlide, such as libvips"
@@ -153,6 +154,10 @@ def _is_store(path: str, first: bytes | None) -> bool:
     return first is None and _unread_kind(path, first) is None
 
 
+def _is_npy(path: str, first: bytes | None) -> bool:
+    return first is not None and first.startswith(b"\x93NUMPY")
+
+
 def _is_tiff(path: str, first: bytes | None) -> bool:
     return first is not None and first[:4] in MAGIC and _unread_kind(path, first) is None
 
@@ -185,7 +190,9 @@ READERS = (
         "dicom", f"{_HERE}.dicom_file:open_dicom", "whole-slide DICOM, a file or a folder",
         matches=_is_dicom, package="wsidicom", extra="dicom",
     ),
-    Reader("ome-zarr", open_ome_zarr, "OME-Zarr", matches=_is_store, remote=True),
+    Reader("ome-zarr", open_zarr, "OME-Zarr and Zarr arrays", matches=_is_store, remote=True),
+    # it refuses addresses itself, with the cure
+    Reader("npy", f"{_HERE}.npy_file:open_npy", "NumPy arrays", matches=_is_npy, remote=True),
     Reader("tiff", open_tiff, "TIFF and slides in TIFF", matches=_is_tiff, remote=True),
     Reader(
         "czi", f"{_HERE}.czi_file:open_czi", "Zeiss CZI", (".czi",), _is_czi, "pylibCZIrw", "czi"

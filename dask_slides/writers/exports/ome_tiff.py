@@ -141,7 +141,7 @@ def export_ome_tiff(
         codec = "jpeg" if fits else "deflate"
     options = TiffOptions(codec, quality, subsampling, pyramid, tile)
     _check_options(options, slide, rgb, final.path)
-    job = image_job(slide, "0.5", None, blank_map, facts, tile)
+    job = image_job(slide, "0.5", True, None, blank_map, facts, tile)
     put = PutTiles(
         TileCodec(codec, quality, subsampling, codec != "jpeg" and slide.dtype.kind in "ui"),
         job.plan.levels[0].chunk,
