@@ -125,7 +125,7 @@ def test_a_small_job_loads_neither_distributed_nor_zarr(tmp_path):
 
 
 ARGUMENTS = {
-    "open_slide": "path mpp=None fill=None image=None axes=None z=0 t=0 channels=None "
+    "open_slide": "path mpp=None fill=None image=None axes=None z=0 t=0 channels=None reader=None "
     "on_bad_tile='raise'",
     "from_dask": "array mpp=None",
     "blank_map": "slide tile_size=None detector=Tissue() mpp=None min_tissue=0.05",

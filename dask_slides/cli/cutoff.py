@@ -17,6 +17,7 @@ from dask_slides.cli.options import (
     layout_option,
     ome_zarr_option,
     scale_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
@@ -43,6 +44,7 @@ from dask_slides.writers.estimate import estimate_image
 @image_argument()
 @scale_options
 @ome_zarr_option
+@shards_option
 @blank_map_options(micrometres=CUT_UM, pixels=CUT_PX)
 @blank_map_option
 @layout_option
@@ -60,6 +62,7 @@ def command(
     layout: str,
     ome_zarr: str,
     tiff: dict[str, Any],
+    shards: bool,
     common: CommonOptions,
 ) -> None:
     """Cut the blank parts off SLIDE, resize the rest, write it to OUT.ome.zarr or OUT.ome.tif."""
@@ -76,14 +79,15 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_tiles(source, largest, map_file or detector, min_tissue)
-        print_estimate(common, estimate_image(largest, source, upper_bound=True), plan)
+        sharded = shards and ome_zarr != "0.4"
+        print_estimate(common, estimate_image(largest, source, True, sharded), plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
     reads = () if map_file else map_reductions(source, detector)
     cached = cached_reduced_tiles(source.source, folder, (*reads, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
         cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
-        path = write_image(cut, out, common, ome_zarr, tiff)
+        path = write_image(cut, out, common, ome_zarr, tiff, shards)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"

@@ -26,7 +26,8 @@ REQUIRED = (
 )  # fmt: skip
 EXTRAS = {
     "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "onnxruntime": "onnx",
-    "pyarrow": "export", "shapely": "annotations",
+    "openslide-python": "openslide", "pyarrow": "export", "pylibCZIrw": "czi",
+    "shapely": "annotations", "wsidicom": "dicom",
 }  # fmt: skip
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")

@@ -72,9 +72,11 @@ def checked_format(
 
 
 def tiles_format(
-    out: str, to: str | None, options: dict[str, Any], common: CommonOptions
+    out: str, to: str | None, options: dict[str, Any], common: CommonOptions, shards: bool = True
 ) -> Exporter | None:
     """Return the format that tiles are exported to; None for a Zarr store."""
+    if not shards and (to is not None or not out.lower().rstrip("/").endswith(".zarr")):
+        raise SlideArgumentError(f"{out}: --no-shards is for Zarr stores; leave it out")
     if to is not None:
         return checked_format(out, to, "TilePack", options, common)
     if out.lower().rstrip("/").endswith(".zarr"):
@@ -127,10 +129,11 @@ def write_tiles(
     exporter: Exporter | None,
     options: dict[str, Any],
     common: CommonOptions,
+    shards: bool = True,
 ) -> str:
     """Write tiles as Zarr, or export them; return the path."""
     if exporter is None:
-        return write_output(pack, out, common)
+        return write_output(pack, out, common, shards=shards)
     return write_export(pack, out, exporter, options, common)
 
 

@@ -164,11 +164,12 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
 
 
 def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
-    """Refuse options of TIFF for another output, and the version of OME-Zarr for a TIFF."""
-    source = click.get_current_context().get_parameter_source("ome_zarr")
+    """Refuse options of TIFF for another output, and options of Zarr for a TIFF."""
+    context = click.get_current_context()
     if is_tiff(out):
-        if source is not ParameterSource.DEFAULT:
-            raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint="--ome-zarr")
+        for name, hint in (("ome_zarr", "--ome-zarr"), ("shards", "--no-shards")):
+            if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+                raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint=hint)
     elif tiff:
         raise click.BadParameter(
             f"is for an OME-TIFF; end the name of the output with {SUFFIXES[0]}",
@@ -188,6 +189,10 @@ def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) ->
 ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
+shards_option = click.option(
+    "--shards/--no-shards", default=True,
+    help="several chunks per file, or one, for programs that cannot read shards",
+)  # fmt: skip
 _scale_options = add_options(
     click.option("--downsample", type=float, show_default="1, 2, 5 or 10, by the longest side",
                  help="how many times smaller"),

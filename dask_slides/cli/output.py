@@ -44,13 +44,18 @@ def write_output(obj: Any, out: str, common: CommonOptions, **options: Any) -> s
 
 
 def write_image(
-    obj: Any, out: str, common: CommonOptions, ome_zarr: str, tiff: dict[str, Any]
+    obj: Any,
+    out: str,
+    common: CommonOptions,
+    ome_zarr: str,
+    tiff: dict[str, Any],
+    shards: bool = True,
 ) -> str:
     """Write `obj` to `out`, as Zarr or as OME-TIFF by its name; return its path or address."""
     if is_tiff(out):
         export(obj, out, overwrite=common.overwrite, resume=common.resume, **tiff)
         return absolute_path(out)
-    return write_output(obj, out, common, ome_zarr=ome_zarr)
+    return write_output(obj, out, common, ome_zarr=ome_zarr, shards=shards)
 
 
 def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str]) -> None:

@@ -12,6 +12,7 @@ from dask_slides.cli.options import (
     image_argument,
     ome_zarr_option,
     scale_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
@@ -34,6 +35,7 @@ from dask_slides.writers.estimate import estimate_image
 @scale_options
 @enlarge_option
 @ome_zarr_option
+@shards_option
 @computing
 def command(
     slide: SlideOptions,
@@ -42,6 +44,7 @@ def command(
     enlarge: bool,
     ome_zarr: str,
     tiff: dict[str, Any],
+    shards: bool,
     common: CommonOptions,
 ) -> None:
     """Resize the whole SLIDE and write it to OUT.ome.zarr or OUT.ome.tif."""
@@ -52,9 +55,10 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_image(source, result)
-        print_estimate(common, estimate_image(result, source), plan)
+        sharded = shards and ome_zarr != "0.4"
+        print_estimate(common, estimate_image(result, source, sharded=sharded), plan)
         return
     with scheduler(common, megapixels(source)):
-        path = write_image(result, out, common, ome_zarr, tiff)
+        path = write_image(result, out, common, ome_zarr, tiff, shards)
     facts = {"shape": list(result.shape), "mpp": result.mpp}
     print_store(common, path, facts, f"{out}: {pixels_text(result.shape)} px")

@@ -29,6 +29,7 @@ class SlideOptions:
     z: int
     t: int
     channels: list[str] | None
+    reader: str | None
 
     @property
     def path(self) -> str:
@@ -48,6 +49,7 @@ class SlideOptions:
             z=self.z,
             t=self.t,
             channels=self.channels,
+            reader=self.reader,
         )
 
 
@@ -95,6 +97,8 @@ _slide_options = add_options(
     click.option("--channels", metavar="NAME,NUMBER,...", show_default="all",
                  callback=_parse_channels,
                  help="channels to read, in this order, such as DAPI,CD3; info lists them"),
+    click.option("--reader", metavar="NAME", show_default="chosen by the file",
+                 help="reader to use, such as tiff or openslide"),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from dask_slides.cohort.plain_values import Plain
 from dask_slides.cohort.tables import NAMED, is_frame, is_table, read_table, values_in
 from dask_slides.core.limits import Limits
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
-from dask_slides.readers.registry import UNREAD
+from dask_slides.readers.registry import UNREAD, cures, is_dicom_folder, optional_suffixes
 from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
@@ -118,7 +118,7 @@ Found = tuple[list[SlideEntry], list[str]]
 def _named(text: str) -> Found:
     """Return the slides of a path, a folder, or a pattern."""
     path = text if "://" in text else os.path.abspath(text)
-    if os.path.isdir(path) and not path.lower().endswith(".zarr"):
+    if os.path.isdir(path) and not _is_slide_folder(path):
         return _folder(path)
     if "://" in text or os.path.lexists(path):
         return [SlideEntry(path)], []
@@ -130,17 +130,28 @@ def _named(text: str) -> Found:
     return [SlideEntry(name) for name in names], []
 
 
+def _is_slide_folder(path: str) -> bool:
+    return path.lower().endswith(".zarr") or is_dicom_folder(path)
+
+
 def _folder(path: str) -> Found:
     """Return the slides of a folder, by their suffixes, and its other files."""
     inside = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
-    slides = [one.path for one in inside if one.name.lower().endswith(SUFFIXES)]
+    known = SUFFIXES + optional_suffixes()
+    slides = [
+        one.path
+        for one in inside
+        if one.name.lower().endswith(known) or (one.is_dir() and is_dicom_folder(one.path))
+    ]
     others = [one.path for one in inside if one.is_file() and one.path not in set(slides)]
     if not slides:
         unread = next((_reason(one) for one in others if _unread(one)), "it")
         which = "" if unread == "it" else f" that are read (such as {unread})"
         raise SlideNotFoundError(f"{path}: this folder has no slides{which}; give a pattern")
     left_out = [_reason(one) for one in others]
-    deeper = sum(one.is_dir() and one.path not in set(slides) for one in inside)
+    # a MIRAX slide keeps its pixels in a folder of its name
+    taken = {*slides, *(os.path.splitext(one)[0] for one in slides)}
+    deeper = sum(one.is_dir() and one.path not in taken for one in inside)
     if deeper:
         pattern = os.path.join(path, "**", "*.svs")
         count = f"{deeper:,} subfolder{'s' * (deeper > 1)}"
@@ -160,11 +171,11 @@ def _reason(path: str) -> str:
         return f"{path}: does not have the suffix of a slide; name the file to read it"
     description, advice = known
     stem = os.path.splitext(os.path.basename(path))[0]
-    return f"{path}: {description.format(stem=stem)}; {advice}"
+    return f"{path}: {description.format(stem=stem)}; {', or '.join([*cures(path), advice])}"
 
 
 def _is_slide(path: str) -> bool:
-    return os.path.isfile(path) or path.lower().endswith(".zarr")
+    return os.path.isfile(path) or _is_slide_folder(path)
 
 
 def _table(table: Any) -> Found:

@@ -16,6 +16,9 @@ LARGEST_SHARD = 4096
 1,000,000 x 1,000,000 pixels has more than `MAX_TASKS` tasks instead."""
 SMALLEST_SHARD = 512
 """Smallest side of a shard in pixels, even if memory is short."""
+LARGEST_CHUNK = 1024
+"""Largest side of a chunk in pixels if there are no shards. Each chunk is a file then, so larger
+chunks mean fewer files, and smaller ones less to decode for a small region."""
 STAGE_CHUNKS = 2
 """Side of a block of a later stage in chunks, so that a stage writes two levels."""
 STAGE_SIDE = 1024
@@ -30,7 +33,8 @@ class LevelPlan:
     chunk: int
     """Side of a chunk."""
     shard: int
-    """Side of a shard, a multiple of `chunk`. A task writes whole shards."""
+    """Side of a shard, a multiple of `chunk`; `chunk` itself without shards. A task writes whole
+    shards."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def plan_image(
     largest: int = LARGEST_SHARD,
     span: int = 0,
     aim: int = TASK_SIDE,
+    sharded: bool = True,
     chunk: int | None = None,
 ) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
@@ -105,6 +110,8 @@ def plan_image(
     aim
         Side of the area that a task should read, in pixels of the file. A task reads several
         blocks, one after another, to reach it.
+    sharded
+        Whether a file holds several chunks. If not, chunks are larger.
     chunk
         Side of a chunk; None chooses 256 or 512.
     """
@@ -114,6 +121,8 @@ def plan_image(
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
     chunk, side = _first_sides(shape, min(largest, TASK_SIDE / input_ratio), largest, chunk)
+    if not sharded:  # half of a block, as the first stage must write two levels
+        chunk = min(LARGEST_CHUNK, side // 2)
     blocks_per_read = max(1, min(-(-span // side), largest**2 // side**2))
     aim = int(aim / input_ratio)
     stages: list[Stage] = []
@@ -132,7 +141,10 @@ def plan_image(
         blocks_per_read, aim = 1, STAGE_SIDE
     levels_planned = zip(sizes, shards, strict=True)
     return ImagePlan(
-        tuple(LevelPlan(size, chunk, shard) for size, shard in levels_planned), tuple(stages)
+        tuple(
+            LevelPlan(size, chunk, shard if sharded else chunk) for size, shard in levels_planned
+        ),
+        tuple(stages),
     )
 
 

@@ -14,7 +14,7 @@ from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.layout import GridLayout
-from dask_slides.core.source import Source, placement_of, root_of
+from dask_slides.core.source import Source, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
 from dask_slides.graph.blocks import Block
@@ -57,6 +57,8 @@ class ImageJob:
     slide: Slide
     version: str
     """Version of OME-Zarr."""
+    sharded: bool
+    """Whether files hold several chunks; OME-Zarr 0.4 has no shards."""
     plan: ImagePlan
     label: TissueLabel | None
     """The tissue label, if there is one."""
@@ -72,7 +74,7 @@ class ImageJob:
         slide = self.slide
         key = facts_of(slide.source, "source") | facts_of(self.plan, "plan")
         key |= facts_of(self.label, "label") | {"kind": "image", "dask_slides": __version__}
-        key |= {"ome_zarr": self.version, "mpp": slide.mpp_yx}
+        key |= {"ome_zarr": self.version, "sharded": self.sharded, "mpp": slide.mpp_yx}
         key |= {"channels": slide.shape[2], "dtype": str(slide.dtype)}
         return key | {name: repr(value) for name, value in self.facts.items()}
 
@@ -94,21 +96,22 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_that_fits(slide: Slide, chunk: int | None = None) -> ImagePlan:
+def plan_that_fits(slide: Slide, sharded: bool = True, chunk: int | None = None) -> ImagePlan:
     """Return the plan with the largest shards whose tasks fit into the memory of a thread.
 
     If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
-    never the pixels. `chunk` is the side of a chunk; None chooses it.
+    never the pixels. Without shards this holds for the blocks that a task writes. `chunk` is the
+    side of a chunk; None chooses it.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
-    plan = plan_image(shape, ratio, span=span, aim=aim, chunk=chunk)
+    plan = plan_image(shape, ratio, span=span, aim=aim, sharded=sharded, chunk=chunk)
     available = memory_per_thread(task_bytes_of_image(plan, slide))
     while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
         if side < max(SMALLEST_SHARD, 2 * (chunk or 0)):
             break
-        plan = plan_image(shape, ratio, side, span, aim, chunk)
+        plan = plan_image(shape, ratio, side, span, aim, sharded, chunk)
     return plan
 
 
@@ -116,6 +119,7 @@ def write_slide(
     slide: Slide,
     target: Target,
     version: str,
+    sharded: bool,
     blank_map: BlankMap | None,
     progress: Progress | None,
 ) -> str:
@@ -128,24 +132,27 @@ def write_slide(
         layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
         factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
         label = tissue_label(blank_map, layout, factors)
-    return _write_store(image_job(slide, version, label, blank_map, facts), target, progress)
+    job = image_job(slide, version, sharded, label, blank_map, facts)
+    return _write_store(job, target, progress)
 
 
-def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
+def write_cutoff(
+    cut: Cutoff, target: Target, version: str, sharded: bool, progress: Progress | None
+) -> str:
     """Write a cut-off: image, tissue label, blank map, and the way back to its source.
 
     The attributes have the kind "cutoff", and the facts that `mapping_from_json` describes.
     """
     facts = {"kind": "cutoff", "source": cut.image.name, **cut.mapping.to_json()}
     label = tissue_label(cut.blank_map, cut.layout, cut.factors)
-    return _write_store(
-        image_job(cut.image, version, label, cut.blank_map, facts), target, progress
-    )
+    job = image_job(cut.image, version, sharded, label, cut.blank_map, facts)
+    return _write_store(job, target, progress)
 
 
 def image_job(
     slide: Slide,
     version: str,
+    sharded: bool,
     label: TissueLabel | None,
     blank_map: BlankMap | None,
     facts: Mapping[str, Any],
@@ -157,9 +164,9 @@ def image_job(
             f"{slide.name}: every tile is blank, so there is no image to write; "
             "use another detector, or write the blank map"
         )
-    plan = plan_that_fits(slide, chunk)
+    plan = plan_that_fits(slide, sharded and version != "0.4", chunk)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
-    return ImageJob(slide, version, plan, label, blank_map, facts)
+    return ImageJob(slide, version, sharded, plan, label, blank_map, facts)
 
 
 def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> str:
@@ -185,10 +192,7 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
         "multiscales": _multiscales(job, job.slide.name, "cyx"),
         "omero": ome_metadata.omero(_channels(job, journal.location.path), job.slide.dtype),
     }
-    facts = {**job.facts, **damage_facts(journal, job.blank_map), **nodata_facts(job.slide.source)}
-    reference = georeference(job.slide)
-    if reference is not None:
-        facts["geotiff"] = reference.to_json()
+    facts = facts_of_image(job, journal)
     return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
 
 
@@ -203,11 +207,19 @@ def _channels(job: ImageJob, store: str) -> tuple[Channel, ...]:
     return windows_of(pixels, job.slide.channels, fill=job.slide.source.fill)
 
 
+def facts_of_image(job: ImageJob, journal: Journal) -> dict[str, Any]:
+    """Return what the attributes of dask_slides say about a written image."""
+    facts = {**job.facts, **damage_facts(journal, job.blank_map), **nodata_facts(job.slide.source)}
+    reference = georeference(job.slide)
+    if reference is not None:
+        facts["geotiff"] = reference.to_json()
+    return facts
+
+
 def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
-    slide, downsamples = job.slide, ome_metadata.halvings(len(job.plan.levels))
-    return ome_metadata.multiscales(
-        name, axes, placement_of(slide.source), slide.mpp_yx, downsamples
-    )
+    slide, levels = job.slide, ome_metadata.halvings(len(job.plan.levels))
+    placement = ome_metadata.placement_on_slide(slide.source)
+    return ome_metadata.multiscales(name, axes, placement, slide.mpp_yx, levels)
 
 
 def damage_facts(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
@@ -236,7 +248,8 @@ def _create(unfinished: Transaction, job: ImageJob) -> None:
     slide = job.slide
     for number, level in enumerate(job.plan.levels):
         shape = (slide.shape[2], *level.shape)
-        create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
+        side = level.chunk, level.shard
+        create_level(group, str(number), shape, side, slide.dtype, "cyx", not job.sharded)
     if len(job.plan.stages) > 1:
         create_sums(group, job)
     if job.label is not None:
@@ -263,7 +276,8 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
     labels.attrs.update(ome_metadata.attributes(job.version, {"labels": ["tissue"]}))
     tissue = labels.create_group("tissue")
     for number, level in enumerate(job.plan.levels):
-        create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
+        side = level.chunk, level.shard
+        create_level(tissue, str(number), level.shape, side, "uint8", "yx", not job.sharded)
     parts: dict[str, Any] = {
         "multiscales": _multiscales(job, "tissue", "yx"),
         "image-label": ome_metadata.image_label(label.has_unknown),

@@ -20,7 +20,7 @@ from dask_slides.core.channels import Channel
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, bounds
 from dask_slides.core.grid import TileGrid
-from dask_slides.core.source import Source, placement_of
+from dask_slides.core.source import Source
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
 from dask_slides.errors import SlideArgumentError
@@ -216,7 +216,7 @@ def _made_job(slide: Slide, plan: SourcePlan, codec: SourceCodec) -> ImageJob:
     encoding = made_encoding(plan.base.encoding, slide.source, 1)
     quality = codec.quality if encoding.lossy else None
     put = PutEncoded(names, pyramid.levels, quality)
-    return ImageJob(image, "0.5", pyramid, None, None, {}, put)
+    return ImageJob(image, "0.5", True, pyramid, None, None, {}, put)
 
 
 def _made_plans(job: ImageJob | None) -> Iterator[tuple[str, LevelPlan]]:
@@ -289,7 +289,7 @@ def _attributes(
 ) -> dict[str, Any]:
     """Return the attributes of the group: OME metadata, and those of dask_slides."""
     downsamples = [one.downsample for one in plan.levels]
-    placement = placement_of(slide.source)
+    placement = ome_metadata.placement_on_slide(slide.source)
     channels = _channels(slide, plan, unfinished.path)
     parts: dict[str, Any] = {
         "multiscales": ome_metadata.multiscales(

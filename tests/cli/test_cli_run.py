@@ -181,14 +181,14 @@ def test_a_table_exports_and_crops(slides, tmp_path, sync):
 
 def test_what_is_left_out_is_in_the_last_lines(slides, tmp_path):
     folder = shutil.copytree(slides, tmp_path / "mixed")
-    (folder / "a.czi").touch()
+    (folder / "a.lif").touch()
     (folder / "s0001.tif").write_bytes(b"II*\0")
     words = (folder, "-o", tmp_path / "job", "--steps", "mask")
     for extra in (["--dry-run"], []):
         result = run(*words, *extra)
         lines = [line for line in result.stderr.splitlines() if line.startswith("dask-slides: ")]
         assert lines[0].startswith(
-            f"dask-slides: left out: {folder}/a.czi: is a Zeiss CZI; convert"
+            f"dask-slides: left out: {folder}/a.lif: is a Leica LIF; convert"
         )
         assert lines[1].startswith(f"dask-slides: left out: {folder}/s0001.tif: ")
         facts = json.loads(run(*words, *extra, "--json").stdout)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import dask_slides as ds
 from dask_slides.cohort.names import names_for, safe_name, stem
 from dask_slides.cohort.slide_list import SlideEntry, read_list
+from dask_slides.readers import registry
 
 WINDOWS = {"con", "prn", "aux", "nul", *(f"{a}{n}" for a in ("com", "lpt") for n in range(10))}
 
@@ -95,7 +96,25 @@ def test_paths_and_patterns_without_a_slide_are_refused(folder, slides):
         read_list(slides)
 
 
-def test_what_a_folder_leaves_out_is_named_with_the_reason(folder):
+def test_a_folder_of_dicom_files_is_one_slide(folder):
+    (folder / "dicom").mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (folder / "dicom" / name).write_bytes(bytes(128) + b"DICM")
+    assert listed(folder, "dicom") == ["dicom"]
+    assert listed(folder, ".") == ["dicom"]
+
+
+def test_slides_of_optional_readers_are_taken_if_these_are_installed(folder, monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda name: True)
+    (folder / "b" / "m.mrxs").touch()
+    (folder / "b" / "m").mkdir()
+    found = read_list("b")
+    assert [os.path.basename(entry.path) for entry in found.entries] == ["m.mrxs", "x.svs"]
+    assert not any("/m" in line for line in found.left_out)
+
+
+def test_what_a_folder_leaves_out_is_named_with_the_reason(folder, monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     for name in ("m.mrxs", "n.MRXS", "o.jp2", "slide"):
         (folder / "b" / name).touch()
     found = read_list("b")
@@ -107,6 +126,7 @@ def test_what_a_folder_leaves_out_is_named_with_the_reason(folder):
         "/slide: does not have the suffix of a slide",
         ": 1 subfolder",
     ]
+    assert "; pip install 'dask-slides[openslide]', or " in lines[0]
     assert read_list("b/*.mrxs").left_out == ()  # a pattern may name any file
 
 

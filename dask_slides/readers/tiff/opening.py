@@ -19,6 +19,7 @@ from dask_slides.readers.tiff.directories import Structure, check_structure
 from dask_slides.readers.tiff.file import damaged, tiff_file
 from dask_slides.readers.tiff.masks import checked_mask, nodata_of, nodata_properties
 from dask_slides.readers.tiff.ome_xml import check_single_file
+from dask_slides.readers.tiff.own_facts import recorded_holes
 from dask_slides.readers.tiff.page_checks import (
     check_alike,
     check_declared,
@@ -85,7 +86,8 @@ def _open(
     for number, level in enumerate(selected.levels):
         _check(path, number, level, structure, limits)
     mask = checked_mask(path, all_series, selected, structure, limits)
-    source = replace(_source(path, identity, index, selected, chosen.axes, fill, mask), plane=plane)
+    source = _source(path, identity, index, selected, chosen.axes, fill, mask)
+    source = replace(source, plane=plane, recorded_holes=recorded_holes(tiff))
     properties = properties_of(tiff, series) | {"reader": _reader_of(selected)} | other_planes
     properties |= nodata_properties(source.nodata, source.mask)
     if names:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dask_slides.core.bad_tiles import MissingRegion
+from dask_slides.core.bad_tiles import MissingRegion, missing_within
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, hull
 from dask_slides.core.source import Level, Source, fill_holes
@@ -58,6 +58,8 @@ class TiffSource(Source):
     """The series that says which pixels have a value."""
     plane: Plane = FIRST_PLANE
     """The plane of the stored image that is read."""
+    recorded_holes: tuple[MissingRegion, ...] = ()
+    """Missing regions that a TIFF of dask_slides lists, in pixels of level 0."""
 
     @property
     def name(self) -> str:
@@ -193,7 +195,7 @@ class TiffSource(Source):
         return failure
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` of `level` whose tiles are absent or masked."""
+        """Return the parts of `region` of `level` whose tiles are absent, masked or recorded."""
         file = self._open()
         status = file.tile_status(level)
         stored = self.orientation.stored(region, self.levels[level].shape)
@@ -201,11 +203,10 @@ class TiffSource(Source):
             for tile in status.undecoded(stored):
                 self.read(level, self._upright(level, tile))
         found = status.holes(stored)
-        return (
-            found
-            if self.orientation == UPRIGHT
-            else tuple(self._upright_hole(level, hole) for hole in found)
-        )
+        if self.orientation != UPRIGHT:
+            found = tuple(self._upright_hole(level, hole) for hole in found)
+        factor = round(max(self.levels[level].downsample))
+        return (*found, *missing_within(self.recorded_holes, region, factor))
 
     def _upright_hole(self, level: int, hole: MissingRegion) -> MissingRegion:
         at = self._upright(level, hole.tile.region)
@@ -246,8 +247,11 @@ class TiffSource(Source):
         raise self._with_tile(failure, level, [full])
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
-        """Return the parts of `region` in each tile of a plain tiled page."""
-        page = self.tiled_page(level)
+        """Return the parts of `region` in each tile of a plain tiled page.
+
+        None if parts of tiles are recorded as missing.
+        """
+        page = None if self.recorded_holes else self.tiled_page(level)
         return None if page is None else self._checked(level, [region], page.tiles(region))
 
     def gather(
@@ -255,8 +259,11 @@ class TiffSource(Source):
     ) -> Iterator[tuple[int, Region, Array]] | None:
         """Return the parts of `regions` in each tile of a plain tiled page.
 
-        An image that is mapped from the file needs no decoding and is read region by region.
+        An image that is mapped from the file needs no decoding and is read region by region. None
+        if parts of tiles are recorded as missing.
         """
+        if self.recorded_holes:
+            return None
         page = self.tiled_page(level)
         if page is not None:
             return self._checked(level, regions, page.gather(regions))

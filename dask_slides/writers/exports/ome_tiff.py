@@ -23,23 +23,23 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.bad_tiles import BadTile, bad_tile_from_json
-from dask_slides.core.channels import plain_channels
+from dask_slides.core.channels import is_rgb, plain_channels
 from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
 from dask_slides.readers.remote.object_store import is_remote
+from dask_slides.readers.tiff.own_facts import facts_in
 from dask_slides.slide import Slide, from_dask
 from dask_slides.writers.blank_maps import SHADES, kinds_of
-from dask_slides.writers.exports.ome_xml import TYPES, facts_in, ome_xml, plain_description
+from dask_slides.writers.exports.ome_xml import TYPES, ome_xml, plain_description
 from dask_slides.writers.exports.tiff_tiles import PutTiles, TileCodec
 from dask_slides.writers.images import (
     ImageJob,
     bytes_of_image,
     compute_stages,
     create_sums,
-    damage_facts,
+    facts_of_image,
     image_job,
-    nodata_facts,
 )
 from dask_slides.writers.store.single_file import ASSEMBLED, SingleFile
 from dask_slides.writers.store.transaction import (
@@ -141,7 +141,7 @@ def export_ome_tiff(
         codec = "jpeg" if fits else "deflate"
     options = TiffOptions(codec, quality, subsampling, pyramid, tile)
     _check_options(options, slide, rgb, final.path)
-    job = image_job(slide, "0.5", None, blank_map, facts, tile)
+    job = image_job(slide, "0.5", True, None, blank_map, facts, tile)
     put = PutTiles(
         TileCodec(codec, quality, subsampling, codec != "jpeg" and slide.dtype.kind in "ui"),
         job.plan.levels[0].chunk,
@@ -168,8 +168,8 @@ def _image_of(obj: Slide | Cutoff | BlankMap) -> tuple[Slide, BlankMap | None, d
 
 def _is_rgb(slide: Slide) -> bool:
     """Return whether pixels are colours; three named channels are planes, to keep their names."""
-    plain = [(one.name, one.color) for one in plain_channels(3)]
-    return [(one.name, one.color) for one in slide.channels] == plain
+    plain = [one.name for one in plain_channels(3)]
+    return is_rgb(slide.channels) and [one.name for one in slide.channels] == plain
 
 
 def _check_options(options: TiffOptions, slide: Slide, rgb: bool, path: str) -> None:
@@ -220,8 +220,7 @@ def _assemble(unfinished: Transaction, job: ImageJob, put: PutTiles, options: Ti
     from tifffile import TiffWriter
 
     slide, store, levels = job.slide, unfinished.path, job.plan.levels
-    facts = {**job.facts, **damage_facts(unfinished.journal, job.blank_map),
-             **nodata_facts(slide.source)}  # fmt: skip
+    facts = facts_of_image(job, unfinished.journal)
     tiles = sum(one["size"] for done in unfinished.journal.done() for one in done["files"])
     count = job.plan.pixels // put.tile**2 * (slide.shape[2] if put.planar else 1)
     big = tiles + _TABLE_ENTRY * count > _CLASSIC_BYTES
@@ -309,7 +308,7 @@ def facts_of_tiff(path: str) -> tuple[dict[str, Any], tuple[int, int]]:
         with TiffFile(path) as tiff:
             page = tiff.pages[0]
             return facts_in(page.description), (page.imagelength, page.imagewidth)
-    except (ValueError, KeyError, TypeError, SyntaxError, StopIteration, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise SlideFormatError(
             f"{path}: is no TIFF of dask_slides, or its facts cannot be read ({error!r})"
         ) from error

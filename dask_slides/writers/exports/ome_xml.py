@@ -1,4 +1,7 @@
-"""OME-XML of one image, and the facts of dask_slides in the description of a TIFF."""
+"""OME-XML of one image, and the facts of dask_slides in the description of a TIFF.
+
+`readers.tiff.own_facts` reads these facts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import numpy as np
 
 from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.channels import DEFAULT_COLORS, Channel
-from dask_slides.core.json_values import require_type
 from dask_slides.core.version import __version__
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -65,20 +67,6 @@ def ome_xml(
 def plain_description(facts: Mapping[str, Any]) -> str:
     """Return `facts` as a description without OME-XML: JSON in ASCII."""
     return json.dumps({MARK: {"version": __version__, **facts}})
-
-
-def facts_in(description: str) -> dict[str, Any]:
-    """Return the facts of dask_slides in a description, with or without OME-XML.
-
-    Raises ValueError, KeyError or TypeError if there are none.
-    """
-    if description.lstrip().startswith("<"):
-        found = ElementTree.fromstring(description).iterfind(
-            f".//{{*}}CommentAnnotation[@Namespace='{MARK}']/{{*}}Value"
-        )
-        description = next(found).text or ""
-    facts: dict[str, Any] = require_type(json.loads(description)[MARK], dict)
-    return facts
 
 
 def _child(parent: ElementTree.Element, tag: str, **values: Any) -> ElementTree.Element:

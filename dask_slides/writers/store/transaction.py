@@ -37,6 +37,7 @@ from dask_slides.writers.store.attributes import (
     absolute_path,
     with_manifest,
 )
+from dask_slides.writers.store.consolidated import ROOT_FILE, consolidate, is_metadata
 from dask_slides.writers.store.location import KEY, ROOT, Data, Location, location_of
 
 _CLUSTER_ERRORS = (WorkerKilledError, ClusterLostError)
@@ -95,10 +96,17 @@ class Transaction:
                 self.location.write(file, data, flush=False)
                 self._written[file] = data
 
-    def finish(self, first: str, shards: dict[str, int], attributes: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        first: str,
+        shards: dict[str, int],
+        attributes: Mapping[str, Any],
+        consolidated: bool = False,
+    ) -> None:
         """Write the manifest, and add its checksum to the `attributes` of the root group.
 
-        `first` and `shards` are those of `manifest.write_manifest`.
+        `first` and `shards` are those of `manifest.write_manifest`. If `consolidated`, the root
+        group of Zarr v3 gets a copy of the metadata of all arrays.
         """
         import zarr
         from zarr.storage import MemoryStore
@@ -107,6 +115,13 @@ class Transaction:
         facts = manifest.write_manifest(self.journal, first, shards)
         root = zarr.open_group(MemoryStore(self._metadata), mode="r+")
         root.attrs.update(with_manifest(attributes, facts, self.recorded))
+        if consolidated:
+            nodes = {file: data.to_bytes() for file, data in self._metadata.items()
+                     if is_metadata(file)}  # fmt: skip
+            buffer = self._metadata[ROOT_FILE]
+            self._metadata[ROOT_FILE] = type(buffer).from_bytes(
+                consolidate(buffer.to_bytes(), nodes)
+            )
 
     def root_files(self) -> dict[str, Data]:
         """Return the metadata files of the root group, last the one that makes it a group."""

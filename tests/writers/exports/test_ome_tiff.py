@@ -34,6 +34,7 @@ from dask_slides.writers.mapping_reader import open_mapping
 
 pytestmark = pytest.mark.usefixtures("sync")
 
+GLASS = ds.Contrast(0.05)
 IMAGES = {
     "rgb": noise(700, 530, 3),
     "grey": noise(513, 300, 1, seed=1),
@@ -277,7 +278,7 @@ def test_the_file_does_not_depend_on_the_scheduler(tmp_path, tissue_tiff, client
 
 def test_cutoffs_and_blank_maps(tmp_path, tissue, tissue_tiff):
     slide = ds.open_slide(tissue_tiff, mpp=0.5)
-    blank = ds.blank_map(slide, tile_size=20, detector=ds.Contrast(0.05))
+    blank = ds.blank_map(slide, tile_size=20, detector=GLASS)
     cut = ds.cutoff_resize(slide, downsample=1, blank_map=blank)
     path = ds.export(cut, tmp_path / "c.ome.tif", codec="zstd")
     found = levels_in_tifffile(path)[0]
@@ -338,6 +339,18 @@ def test_bad_tiles_raise_or_show_the_fill_and_are_listed(damaged, tmp_path):
         assert [(one.status, one.y, one.x) for one in listed] == [
             ("absent", 0, 192), ("corrupt", 64, 64),
         ]  # fmt: skip
+        # they are known when the file is opened again, on every level
+        again = ds.open_slide(path).source
+        found = np.zeros((300, 420), bool)
+        for hole in again.holes(0, Region(0, 0, 300, 420)):
+            found[hole.region.slices()] = True
+        np.testing.assert_array_equal(found, bad)
+        both = (ds.open_slide(path), slide)
+        one, two = (ds.blank_map(x, tile_size=50, detector=GLASS).compute() for x in both)
+        np.testing.assert_array_equal(one.statistics, two.statistics)
+        one, two = (ds.pack_tiles(x, tile_size=30, detector=GLASS, downsample=1) for x in both)
+        np.testing.assert_array_equal((one.y, one.x), (two.y, two.x))
+        assert one.attributes["skipped"] == two.attributes["skipped"] > 0
 
 
 @pytest.mark.parametrize("command", ["resize", "cutoff", "mask", "export"])
