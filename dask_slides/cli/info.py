@@ -106,4 +106,10 @@ def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     named = [asdict(tile) for tile in bad_tiles]
     facts = {"kind": kind, "shards": statuses, "bad_tiles_of_source": named}
     lines = [f"store    {kind}, shards: {status_text(statuses)}"]
+    for name, one in attributes.get("copied", {}).items():
+        lines.append(f"copied   {name}: {one['codec']} tiles of level {one['level']} as they are")
+    for name, one in attributes.get("made", {}).items():
+        quality = f" of quality {one['quality']}" if "quality" in one else ""
+        lines.append(f"encoded  {name}: {one['codec']}{quality}")
+    facts |= {name: attributes[name] for name in ("copied", "made") if name in attributes}
     return facts, lines + [f"source   {printable(str(tile))}" for tile in bad_tiles]

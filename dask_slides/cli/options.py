@@ -131,11 +131,17 @@ def is_tiff(out: str) -> bool:
     return out.lower().endswith(SUFFIXES)
 
 
+COPIED = "source"
+"""The codec that copies the compressed tiles of a slide."""
+
 _tiff_options = add_options(
-    click.option("--codec", type=click.Choice(CODECS),
-                 show_default="jpeg for 8-bit RGB, else deflate", help="of an OME-TIFF"),
+    click.option("--codec", type=click.Choice((*CODECS, COPIED)),
+                 show_default="jpeg for 8-bit RGB, else deflate; zstd in Zarr",
+                 help=f"of an OME-TIFF; in Zarr, {COPIED} copies the slide's own compressed tiles"),
     click.option("--quality", type=click.IntRange(1, 100), show_default=str(QUALITY),
-                 help="of JPEG in an OME-TIFF"),
+                 help=f"of JPEG in an OME-TIFF, and of levels that a slide lacks with {COPIED}"),
+    click.option("--drop-blank", is_flag=True, default=None,
+                 help=f"with --codec {COPIED}, leave out tiles without tissue"),
     click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
                  help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for OpenSlide"),
 )  # fmt: skip
@@ -153,7 +159,9 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
     def add(command: Command) -> Command:
         @wraps(command)
         def run(**kwargs: Any) -> Any:
-            given = {name: kwargs.pop(name) for name in ("codec", "quality", "pyramid")}
+            given = {
+                name: kwargs.pop(name) for name in ("codec", "quality", "pyramid", "drop_blank")
+            }
             tiff = {name: value for name, value in given.items() if value is not None}
             _check_tiff_options(kwargs["out"], tiff)
             return command(tiff=tiff, **kwargs)
@@ -170,6 +178,10 @@ def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
         for name, hint in (("ome_zarr", "--ome-zarr"), ("shards", "--no-shards")):
             if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
                 raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint=hint)
+        if tiff.get("codec") == COPIED or "drop_blank" in tiff:
+            raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint="--codec source")
+    elif tiff.get("codec") == COPIED and "pyramid" not in tiff:
+        return
     elif tiff:
         raise click.BadParameter(
             f"is for an OME-TIFF; end the name of the output with {SUFFIXES[0]}",

@@ -55,7 +55,7 @@ def write_image(
     if is_tiff(out):
         export(obj, out, overwrite=common.overwrite, resume=common.resume, **tiff)
         return absolute_path(out)
-    return write_output(obj, out, common, ome_zarr=ome_zarr, shards=shards)
+    return write_output(obj, out, common, ome_zarr=ome_zarr, shards=shards, **tiff)
 
 
 def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str]) -> None:

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
 from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
-from dask_slides.core.geometry import Placement, Region, snapped_factor
+from dask_slides.core.encoded_tiles import TileEncoding
+from dask_slides.core.geometry import Placement, Region, hull, snapped_factor
 from dask_slides.core.georeference import reference_from_json
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
@@ -28,6 +29,8 @@ from dask_slides.errors import (
     SlideLimitError,
     SlideUnsupportedError,
 )
+from dask_slides.readers.codecs.jpeg import FACTORS
+from dask_slides.readers.encoded_array import EncodedArray, encoded_array, encoded_page
 from dask_slides.readers.physical_units import micrometres, number_above_zero
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.remote.object_store import exists, is_remote, open_array, open_group
@@ -40,6 +43,7 @@ from dask_slides.readers.selection import (
     read_channels,
     unique_names,
 )
+from dask_slides.readers.tiff.tiled_page import TiledPage
 from dask_slides.readers.tile_status import (
     TileStatus,
     decode_error,
@@ -48,6 +52,9 @@ from dask_slides.readers.tile_status import (
     parse_nodata,
     text_of,
 )
+from dask_slides.runtime.fork_safety import cleared_after_fork
+
+Item = TypeVar("Item")
 
 SHARD_ENTRY = 16
 """Bytes per chunk in the index of a shard, which is read as a whole."""
@@ -85,6 +92,8 @@ class OmeZarrSource(Source):
     """The value of pixels without a value; only stores of dask_slides declare one."""
     placement: Placement = WHOLE
     """Where level 0 lies on the slide whose coordinates the store uses."""
+    encoded: tuple[EncodedArray | None, ...] = ()
+    """For each level, how it is read if its chunks are encoded images; None if Zarr reads it."""
 
     @property
     def name(self) -> str:
@@ -123,10 +132,13 @@ class OmeZarrSource(Source):
             read, status = partial(self._pixels, level), _tile_status(self, level)
             return status.read_masked(region, read, self.channels, self.fill)
         except Exception as error:
-            failure = decode_error(self.path, level, region, error)
+            failure = self._failure(level, region, error)
         raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
+        page = self._page(level)
+        if page is not None:
+            return page.read(region)
         array = _arrays(self)[level]
         at = self.plane.axes.find("C")
         return read_channels(
@@ -155,6 +167,91 @@ class OmeZarrSource(Source):
             self.read(level, chunk)
         return found + status.holes(region)
 
+    def _page(self, level: int) -> TiledPage | None:
+        """Return the page of tiles of a level whose chunks are encoded images, if all are read."""
+        array = self.encoded[level] if self.encoded else None
+        if array is None or self.plane.channels is not None:
+            return None
+        return _pages(self)[level]
+
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """Return the factors by which encoded chunks can be reduced while they are decoded."""
+        if self.masked or self.dtype != np.uint8 or self._page(level) is None:
+            return ()
+        height, width = self.levels[level].tile
+        return tuple(factor for factor in FACTORS if height % factor == width % factor == 0)
+
+    def coarseness(self, level: int) -> int:
+        """Return how many times coarser the colours of a reduced level are."""
+        page = self._page(level)
+        return 1 if page is None else page.coarseness
+
+    def read_reduced(self, level: int, factor: int, region: Region) -> Array:
+        """Return `region` of `level` reduced by `factor`."""
+        page = self._page(level)
+        assert page is not None
+        check_identity(self.metadata, self.identity)
+        try:
+            return page.read(region, factor)
+        except Exception as error:
+            full = Region(*(n * factor for n in (region.y, region.x, region.height, region.width)))
+            failure = self._failure(level, full, error)
+        raise failure
+
+    def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
+        """Return the parts of `region` in each encoded chunk."""
+        page = None if self.masked else self._page(level)
+        return None if page is None else self._checked(level, region, page.tiles(region))
+
+    def gather(
+        self, level: int, regions: list[Region]
+    ) -> Iterator[tuple[int, Region, Array]] | None:
+        """Return the parts of `regions` in each encoded chunk."""
+        page = None if self.masked else self._page(level)
+        return None if page is None else self._checked(level, hull(regions), page.gather(regions))
+
+    def _checked(self, level: int, region: Region, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield `items`, which are read from `region`; raise errors that name the chunk."""
+        check_identity(self.metadata, self.identity)
+        while True:
+            try:
+                item = next(items, None)
+            except Exception as error:
+                failure = self._failure(level, region, error)
+                break
+            if item is None:
+                return
+            yield item
+        raise failure
+
+    def _failure(self, level: int, region: Region, error: Exception) -> Exception:
+        """Return the error to raise for an `error` of reading `region`; it names the chunk."""
+        page = self._page(level)
+        if page is not None:
+            for tile, _ in _tile_status(self, level).tiles(region):
+                try:
+                    page.read(tile)
+                except Exception as own:
+                    return decode_error(self.path, level, tile, own)
+        return decode_error(self.path, level, region, error)
+
+    def encoding(self, level: int) -> TileEncoding | None:
+        """Return how the chunks of `level` are encoded."""
+        page = self._page(level)
+        return None if page is None else page.encoding
+
+    def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the streams of encoded chunks."""
+        page = self._page(level)
+        assert page is not None
+        return self._checked(level, page.region_of(numbers), page.streams(numbers))
+
+    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return the missing regions that are known without decoding a chunk."""
+        factor = round(max(self.levels[level].downsample))
+        found = missing_within(self.recorded_holes, region, factor)
+        return found + _tile_status(self, level).holes(region)
+
 
 def pixels_yxc(
     array: Any, plane: Plane, region: Region, channels: slice, dtype: np.dtype[Any]
@@ -174,6 +271,21 @@ def pixels_yxc(
 @lru_cache(maxsize=64)
 def _tile_status(source: OmeZarrSource, level: int) -> TileStatus:
     return TileStatus(level, source.levels[level].shape, source.levels[level].tile)
+
+
+@cleared_after_fork
+@lru_cache(maxsize=16)
+def _pages(source: OmeZarrSource) -> list[TiledPage | None]:
+    """Return the levels whose chunks are encoded images as pages of tiles."""
+    masks = source.on_bad_tile != "raise"
+    return [
+        None
+        if array is None
+        else encoded_page(
+            array, source.fill, number > 0, _tile_status(source, number) if masks else None
+        )
+        for number, array in enumerate(source.encoded)
+    ]
 
 
 @lru_cache(maxsize=16)
@@ -280,6 +392,10 @@ def _open(
         plane=plane,
         nodata=parse_nodata(str(own.get("nodata", "")), dtype),
         placement=placement,
+        encoded=tuple(
+            encoded_array(f"{path}/{names[n]}", arrays[n]) if axes == ("c", "y", "x") else None
+            for n in same
+        ),
     )
     properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
     reference = reference_from_json(own.get("geotiff"))

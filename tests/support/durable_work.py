@@ -15,7 +15,7 @@ import tifffile
 import dask_slides as ds
 
 UNSHARDED = " without shards"
-KINDS = ("image", "pack", "cutoff", f"pack{UNSHARDED}")
+KINDS = ("image", "copy", "pack", "cutoff", f"pack{UNSHARDED}")
 
 
 def slide_file(path, side=1500):
@@ -39,6 +39,8 @@ def made(kind, path):
 
 
 def write(kind, source, out, **options):
+    if kind == "copy":
+        options["codec"] = "source"
     if kind == "image 0.4":
         options["ome_zarr"] = "0.4"
     if kind.endswith(UNSHARDED):

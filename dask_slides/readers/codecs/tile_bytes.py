@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from dask_slides.core.types import Array
 from dask_slides.readers.remote.byte_ranges import ByteFile, Data
 
 _LARGEST_GAP = 2**14
@@ -19,11 +22,20 @@ class TileByteReader:
     def __init__(self, file: ByteFile, page: Any) -> None:
         self._file = file
         self._offsets = page.dataoffsets
-        self._counts = page.databytecounts
+        self.counts: Any = page.databytecounts
+        """Bytes of each tile."""
+        offsets, counts = (np.array(one, np.int64) for one in (self._offsets, self.counts))
+        self.present: Array = (offsets != 0) & (counts != 0)
+        """Which tiles the file may hold."""
 
     def fetch(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
         """Yield number and stream of each tile; None for a tile that the file does not hold."""
-        offsets, counts = self._offsets, self._counts
+        return self.read_streams(self._file, numbers, self._offsets, self.counts)
+
+    def read_streams(
+        self, file: ByteFile, numbers: list[int], offsets: Any, counts: Any
+    ) -> Iterator[tuple[int, Data | None]]:
+        """Yield number and stream of tiles that lie at these `offsets` of a file."""
         present = []
         for number in numbers:
             if offsets[number] and counts[number]:
@@ -32,7 +44,7 @@ class TileByteReader:
                 yield number, None
         groups = _groups(present, offsets, counts)
         ranges = [(offsets[one[0]], offsets[one[-1]] + counts[one[-1]]) for one in groups]
-        for group, (start, _), read in zip(groups, ranges, self._file.ranges(ranges), strict=True):
+        for group, (start, _), read in zip(groups, ranges, file.ranges(ranges), strict=True):
             data = memoryview(read)
             for number in group:
                 own = data[offsets[number] - start :][: counts[number]]

@@ -137,7 +137,7 @@ class TileDecoder:
         decoder = self._strict
         assert isinstance(decoder, JpegDecoder)
         page = self._page
-        counts: Array = np.array(page.databytecounts).reshape(-1, self._across)
+        counts: Array = np.array(self._stored.counts).reshape(-1, self._across)
         # tiles at the edges come last: their padding may have any colour
         inside = counts[: page.imagelength // page.tilelength, : page.imagewidth // page.tilewidth]
         whole = bool(inside.any())

@@ -26,6 +26,7 @@ from dask_slides.errors import (
     memory_error,
 )
 from dask_slides.readers.codecs.strict import strict_decode
+from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
@@ -167,7 +168,9 @@ class TiffFile:
         if can_read_directly(this):
             file = byte_file(self._path, self._identity)
             status = self._status(level) if self.masks_bad_tiles and not mask else None
-            return TiledPage(file, page, fill, level > 0, status, plane.channels)
+            return TiledPage(
+                TileByteReader(file, page), page, fill, level > 0, status, plane.channels
+            )
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store decodes with this attribute
         import zarr  # here, as importing it takes as long as reading a small slide

@@ -24,7 +24,7 @@ from dask_slides.readers.codecs.stream_copies import Whole, encoding_of, whole_s
 from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.codecs.tile_sizes import tile_size
-from dask_slides.readers.remote.byte_ranges import ByteFile, Data
+from dask_slides.readers.remote.byte_ranges import Data
 from dask_slides.readers.tiff.tags import is_mapped
 from dask_slides.readers.tile_cache import NO_REUSE, TILE_CACHE, Reuse, SharedTiles
 from dask_slides.readers.tile_status import TileStatus
@@ -120,19 +120,20 @@ class TiledPage:
 
     def __init__(
         self,
-        file: ByteFile,
+        stored: TileByteReader,
         page: Any,
         fill: Any,
         cache_full: bool = False,
         status: TileStatus | None = None,
         channels: tuple[int, ...] | None = None,
     ) -> None:
-        """Read `page` of `file`; with `cache_full` its full-size tiles are cached too.
+        """Read `page`, whose tiles are `stored`.
 
-        With `status`, tiles that cannot be decoded are recorded there and read as the fill. With
-        `channels`, only these samples of each pixel are returned.
+        With `cache_full` its full-size tiles are cached too. With `status`, tiles that cannot be
+        decoded are recorded there and read as the fill. With `channels`, only these samples of
+        each pixel are returned.
         """
-        self._bytes = TileByteReader(file, page)
+        self._bytes = stored
         self.decoder = TileDecoder(page, self._bytes)
         self.reduced_tiles: ReducedTileCache | None = None
         self._page = page
@@ -144,11 +145,7 @@ class TiledPage:
         self._cache_full = cache_full and page.is_tiled
         self._status = status
         self._across = -(-page.imagewidth // self._tile[1])
-        offsets, counts = (
-            np.array(table, np.int64).reshape(-1, self._across)
-            for table in (page.dataoffsets, page.databytecounts)
-        )
-        self._present = (offsets != 0) & (counts != 0)
+        self._present = self._bytes.present.reshape(-1, self._across)
         self._serial = next(_serial)
 
     @property
@@ -199,6 +196,15 @@ class TiledPage:
     def region_of(self, numbers: list[int]) -> Region:
         """Return the smallest region that holds these tiles."""
         return hull([self._region(number) for number in numbers])
+
+    @cached_property
+    def coarseness(self) -> int:
+        """How many times coarser than its luma the colours of the reduced page are."""
+        first = np.flatnonzero(np.asarray(self._bytes.counts))[:1].tolist()
+        if not is_jpeg(self._page) or not first:
+            return 1
+        ((_, data),) = self._bytes.fetch(first)
+        return 1 if data is None else coarseness(bytes(data[:_JPEG_HEADER]))
 
     @cached_property
     def _whole(self) -> Whole:

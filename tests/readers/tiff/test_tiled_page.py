@@ -8,6 +8,7 @@ import zarr
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
+from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.remote.byte_ranges import LocalFile
 from dask_slides.readers.tiff import file as tiff_file
@@ -95,7 +96,9 @@ def test_a_file_that_ends_within_a_tile_raises(tmp_path):
     path = written(tmp_path, "none")
     slide = ds.open_slide(path)
     with tifffile.TiffFile(path) as opened:
-        page = tiled_page.TiledPage(LocalFile(path), opened.pages[0], 255)
+        page = tiled_page.TiledPage(
+            TileByteReader(LocalFile(path), opened.pages[0]), opened.pages[0], 255
+        )
         with open(path, "r+b") as file:
             file.truncate(path.stat().st_size - 100)
         with pytest.raises(ValueError, match="ends within tile 24"):
