@@ -92,7 +92,7 @@ class Journal:
         """Return the records of all finished tasks."""
         names = sorted(name for name in self.location.names(JOURNAL) if name.endswith(".json"))
         if self._only is not None:
-            names = [name for name in names if self._only(name.removesuffix(".json"))]
+            names = [name for name in names if self._only(_task_of(name))]
         new = [name for name in names if name not in self._read]
         with ThreadPoolExecutor() as pool:  # in a bucket each read is a request
             self._read |= zip(new, map(json.loads, pool.map(self.location.read, new)), strict=True)
@@ -106,6 +106,11 @@ class Journal:
             rows += done.get("holes", ())
             tiles += (BadTile(**tile) for tile in done.get("bad_tiles", ()))
         return missing_from_json(rows), sorted_bad_tiles(tiles)
+
+
+def _task_of(file: str) -> str:
+    """Return the task whose record is in `file`."""
+    return file.removeprefix(f"{JOURNAL}/").removesuffix(".json")
 
 
 def is_store_file(file: str) -> bool:

@@ -1,0 +1,324 @@
+"""Stores of the slide's own compressed tiles: equal pixels, equal bytes, and nothing decoded."""
+
+import struct
+
+import imagecodecs
+import numpy as np
+import pytest
+import simplejpeg
+import tifffile
+import zarr
+from tiff_bytes import tiff
+
+import dask_slides as ds
+from dask_slides.core.geometry import Region
+from dask_slides.errors import SlideArgumentError, SlideUnsupportedError, TileDecodeError
+from dask_slides.readers.codecs.zarr_codecs import register
+from dask_slides.writers.source_plan import CopiedLevel, plan_source
+
+TILE = 64
+TABLES = (b"\xff\xdb", b"\xff\xc4")
+SCAN = b"\xff\xda"
+
+
+@pytest.fixture(autouse=True)
+def _sync(sync):
+    register()  # as `pip install` does by entry points, and imagecodecs.zarr.register_codecs()
+
+
+@pytest.fixture(scope="module")
+def image(stained):
+    """Return 200 x 250 px: edge tiles reach beyond it."""
+    return np.ascontiguousarray(stained[100:300, 100:350])
+
+
+def encoded(tile, **options):
+    return imagecodecs.jpeg8_encode(np.ascontiguousarray(tile), level=85, **options)
+
+
+def cut(image):
+    """Return the tiles of an image, padded."""
+    height, width = (-(-n // TILE) * TILE for n in image.shape[:2])
+    rest = [(0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)]
+    whole = np.pad(image, rest, mode="edge")
+    return [
+        whole[y : y + TILE, x : x + TILE]
+        for y in range(0, height, TILE)
+        for x in range(0, width, TILE)
+    ]
+
+
+def without_tables(stream):
+    """Return a JPEG stream without its tables and application segments, and its tables."""
+    at, kept, tables = 2, b"\xff\xd8", b""
+    while stream[at : at + 2] != SCAN:
+        end = at + 2 + struct.unpack(">H", stream[at + 2 : at + 4])[0]
+        if stream[at : at + 2] in TABLES:
+            tables += stream[at:end]
+        elif stream[at + 1] < 0xE0:
+            kept += stream[at:end]
+        at = end
+    return kept + stream[at:], tables
+
+
+def jpeg_tiff(path, image, *, photometric, shared, **options):
+    """Write a TIFF of JPEG tiles whose streams say nothing about colours, as Aperio's."""
+    streams = [encoded(tile, **options) for tile in cut(image)]
+    tags = {
+        256: (4, [image.shape[1]]), 257: (4, [image.shape[0]]), 258: (3, [8] * 3), 259: (3, [7]),
+        262: (3, [photometric]), 277: (3, [3]), 322: (3, [TILE]), 323: (3, [TILE]),
+    }  # fmt: skip
+    if shared:
+        streams, tables = zip(*map(without_tables, streams), strict=True)
+        assert len(set(tables)) == 1
+        tags[347] = (7, list(b"\xff\xd8" + tables[0] + b"\xff\xd9"))
+    path.write_bytes(tiff(tags, list(streams)))
+    return path
+
+
+KINDS = {
+    "lzw": {"compression": "lzw"},
+    "deflate": {"compression": "deflate"},
+    "zstd": {"compression": "zstd"},
+    "webp": {"compression": "webp"},
+    "jpeg 2000": {"compression": "jpeg2000"},
+    "jpeg": {"compression": "jpeg"},
+    "deflate, 16 bits, big-endian": {"compression": "deflate", "byteorder": ">"},
+    "grey jpeg": {"compression": "jpeg", "photometric": "minisblack"},
+}
+
+
+def written(kind, image, path):
+    """Write `image` as a TIFF of a kind; return its path."""
+    if kind == "shared tables, RGB":
+        return jpeg_tiff(
+            path, image, photometric=2, shared=True, colorspace="RGB", outcolorspace="RGB"
+        )
+    if kind == "shared tables, YCbCr 4:2:2":
+        return jpeg_tiff(path, image, photometric=6, shared=True, colorspace="RGB",
+                         outcolorspace="YCBCR", subsampling="422")  # fmt: skip
+    if "16 bits" in kind:
+        image = image.astype(np.uint16) * 257
+    options = {"photometric": "rgb", "tile": (TILE, TILE), **KINDS[kind]}
+    if options["photometric"] == "minisblack":
+        image = image[..., 1]
+    tifffile.imwrite(path, image, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "shared tables, RGB", "shared tables, YCbCr 4:2:2"])
+def test_stock_zarr_and_our_reader_return_the_pixels_of_the_slide(tmp_path, image, kind):
+    path = written(kind, image, tmp_path / "a.tif")
+    store = ds.write(path_slide(path), tmp_path / "a.ome.zarr", codec="source")
+    expected = tifffile.imread(path)
+    expected = expected.reshape(*expected.shape[:2], -1)
+    array = zarr.open_group(store, mode="r")["0"]
+    assert array.chunks[1:] == (TILE, TILE)
+    np.testing.assert_array_equal(array[...].transpose(1, 2, 0), expected)
+    copy = ds.open_slide(store)
+    np.testing.assert_array_equal(copy.read(0, 0, *copy.shape[:2]), expected)
+    np.testing.assert_array_equal(copy.read(50, 60, 99, 101), expected[50:149, 60:161])
+    ds.verify(store)
+
+
+def path_slide(path):
+    return ds.open_slide(path)
+
+
+def test_reduced_reads_are_those_of_the_slide(tmp_path, stained):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stained, photometric="rgb", tile=(256, 256), compression="jpeg")
+    slide = ds.open_slide(path)
+    copy = ds.open_slide(ds.write(slide, tmp_path / "a.ome.zarr", codec="source"))
+    assert copy.source.reductions(0) == slide.source.reductions(0) == (2, 4, 8)
+    for factor in (2, 4, 8):
+        region = Region(3, 5, 600 // factor, 700 // factor)
+        np.testing.assert_array_equal(
+            copy.source.read_reduced(0, factor, region),
+            slide.source.read_reduced(0, factor, region),
+        )
+
+
+def chunks_of(store, name="0"):
+    """Return the chunks of a store of one shard as Zarr's specification of shards lays them out."""
+    (file,) = (store / name / "c" / "0").glob("*/*")
+    data, shape = file.read_bytes(), zarr.open_group(str(store), mode="r")[name]
+    counts = [a // b for a, b in zip(shape.shards, shape.chunks, strict=True)]
+    index = np.frombuffer(data[-4 - 16 * np.prod(counts) : -4], "<u8").reshape(*counts, 2)
+    return {
+        place[1:]: data[index[place][0] : index[place].sum() - 4]  # without the checksum
+        for place in np.ndindex(*counts)
+        if index[place][0] != 2**64 - 1
+    }
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "zstd", "jpeg 2000", "shared tables, RGB"])
+def test_the_compressed_bytes_are_those_of_the_file(tmp_path, image, kind):
+    path = written(kind, image, tmp_path / "a.tif")
+    ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr", codec="source")
+    chunks, data = chunks_of(tmp_path / "a.ome.zarr"), path.read_bytes()
+    with tifffile.TiffFile(path) as opened:
+        page = opened.pages[0]
+        across = -(-page.imagewidth // TILE)
+        tiles = [
+            data[start : start + length]
+            for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ]
+    assert {row * across + column for row, column in chunks} == set(range(len(tiles)))
+    for (row, column), chunk in chunks.items():
+        tile = tiles[row * across + column]
+        if kind == "shared tables, RGB":  # the header has grown, the scan has not
+            assert chunk.split(SCAN, 1)[1] == tile.split(SCAN, 1)[1]
+        else:
+            assert chunk == tile
+
+
+def test_copied_levels_are_not_decoded(tmp_path, stained, monkeypatch):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(3):
+            side = 2**level
+            pixels = stained[::side, ::side]
+            writer.write(pixels, photometric="rgb", tile=(64, 64), compression="jpeg",
+                         subfiletype=int(level > 0), subifds=None if level else 2)  # fmt: skip
+    slide = ds.open_slide(path)
+
+    def decode(*args, **kwargs):
+        raise AssertionError("a tile was decoded")
+
+    for module, name in ((imagecodecs, "jpeg8_decode"), (simplejpeg, "decode_jpeg")):
+        monkeypatch.setattr(module, name, decode)
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    copied = zarr.open_group(store, mode="r").attrs["dask_slides"]["copied"]
+    assert {name: one["level"] for name, one in copied.items()} == {"0": 0, "1": 1, "2": 2}
+
+
+def test_missing_levels_are_made_and_encoded_with_the_quality(tmp_path, stained):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for level, side in enumerate((1, 4)):
+            height, width = (n // side for n in stained.shape[:2])
+            pixels = stained.reshape(height, side, width, side, 3).mean(axis=(1, 3))
+            writer.write(pixels.round().astype(np.uint8), photometric="rgb", tile=(64, 64),
+                         compression="jpeg", compressionargs={"level": 95},
+                         subfiletype=int(level > 0), subifds=None if level else 1)  # fmt: skip
+    slide = ds.open_slide(path)
+    plan = plan_source(slide.source)
+    kinds = [isinstance(one, CopiedLevel) for one in plan.levels]
+    assert kinds == [True, False, True]
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", quality=95)
+    group = zarr.open_group(store, mode="r")
+    assert group.attrs["dask_slides"]["made"] == {"1": {"codec": "JPEG", "quality": 95}}
+    height, width = stained.shape[0] // 2, stained.shape[1] // 2
+    expected = stained.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
+    made = group["1"][...].transpose(1, 2, 0)
+    assert made.shape == expected.shape
+    assert abs(made - expected).mean() < 4  # two generations of JPEG
+    scales = [
+        one["coordinateTransformations"][0]["scale"]
+        for one in group.attrs["ome"]["multiscales"][0]["datasets"]
+    ]
+    assert scales == [[1, 1, 1], [1, 2, 2], [1, 4, 4]]
+
+
+def damaged(path, number, stream):
+    """Overwrite the start of a tile of a TIFF, or remove it if `stream` is None."""
+    with tifffile.TiffFile(path, mode="r+b") as opened:
+        page = opened.pages[0]
+        if stream is None:
+            counts = list(page.databytecounts)
+            counts[number] = 0
+            page.tags[325].overwrite(counts)
+        else:
+            opened.filehandle.seek(page.dataoffsets[number])
+            opened.filehandle.write(stream)
+    return path
+
+
+def test_an_absent_tile_is_an_absent_chunk_and_listed(tmp_path, image):
+    path = damaged(written("jpeg", image, tmp_path / "a.tif"), 5, None)
+    store = ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr", codec="source")
+    assert (1, 1) not in chunks_of(tmp_path / "a.ome.zarr")
+    copy = ds.open_slide(store)
+    assert (copy.read(64, 64, 64, 64) == 255).all()
+    (hole,) = copy.source.holes(0, Region(0, 0, 200, 250))
+    assert hole.region == Region(64, 64, 64, 64) and hole.tile.status == "absent"
+
+
+def test_a_corrupt_tile_is_named_or_left_out(tmp_path, image):
+    path = damaged(written("jpeg", image, tmp_path / "a.tif"), 5, bytes(40))
+    with pytest.raises(TileDecodeError, match="rows 64 to 128, columns 64 to 128"):
+        ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr", codec="source")
+    assert not (tmp_path / "a.ome.zarr").exists()
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    assert (1, 1) not in chunks_of(tmp_path / "a.ome.zarr")
+    own = zarr.open_group(store, mode="r").attrs["dask_slides"]
+    assert own["holes"] == [[64, 64, 64, 64, "corrupt"]]
+    assert [(tile["y"], tile["x"], tile["status"]) for tile in own["bad_tiles"]] == [
+        (64, 64, "corrupt")
+    ]
+
+
+def test_blank_tiles_are_left_out_as_the_map_says(tmp_path, image):
+    slide = ds.open_slide(written("jpeg", image, tmp_path / "a.tif"))
+    blank = np.zeros((7, 8), bool)
+    blank[:3, :4] = True  # cells of 32 px: row 2 is half of the second row of tiles
+    blanks = ds.blank_map(slide, tile_size=32).compute().with_blank(blank)
+    store = ds.write(
+        slide, tmp_path / "a.ome.zarr", codec="source", drop_blank=True, blank_map=blanks
+    )
+    assert set(np.ndindex(4, 4)) - set(chunks_of(tmp_path / "a.ome.zarr")) == {(0, 0), (0, 1)}
+    copy = ds.open_slide(store)
+    assert (copy.read(0, 0, 64, 128) == 255).all()
+    assert not copy.source.holes(0, Region(0, 0, 200, 250))
+    np.testing.assert_array_equal(copy.read(64, 0, 136, 250), slide.read(64, 0, 136, 250))
+
+
+def test_damage_of_a_copy_is_found(tmp_path, image):
+    ds.write(
+        ds.open_slide(written("jpeg", image, tmp_path / "a.tif")),
+        tmp_path / "a.ome.zarr",
+        codec="source",
+    )
+    (file,) = (tmp_path / "a.ome.zarr" / "0" / "c" / "0").glob("*/*")
+    data = bytearray(file.read_bytes())
+    at = data.index(chunks_of(tmp_path / "a.ome.zarr")[1, 2]) + 900
+    data[at] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(TileDecodeError, match=r"rows 64 to 128, columns 128 to 192.*checksum"):
+        ds.open_slide(tmp_path / "a.ome.zarr").read(0, 0, 200, 250)
+    masked = ds.open_slide(tmp_path / "a.ome.zarr", on_bad_tile="mask")
+    assert (masked.read(64, 128, 64, 64) == 255).all()
+    (hole,) = masked.source.holes(0, Region(0, 0, 200, 250))
+    assert hole.region == Region(64, 128, 64, 64)
+
+
+def test_a_copy_is_copied_again(tmp_path, image):
+    slide = ds.open_slide(written("shared tables, RGB", image, tmp_path / "a.tif"))
+    first = ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    ds.write(ds.open_slide(first), tmp_path / "b.ome.zarr", codec="source")
+    assert chunks_of(tmp_path / "b.ome.zarr") == chunks_of(tmp_path / "a.ome.zarr")
+
+
+def test_what_cannot_be_copied_is_refused(tmp_path, image):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), compression="lzw",
+                     predictor=True)  # fmt: skip
+    out = tmp_path / "a.ome.zarr"
+    with pytest.raises(SlideUnsupportedError, match="cannot be copied"):
+        ds.write(ds.open_slide(path), out, codec="source")
+    slide = ds.open_slide(written("jpeg", image, tmp_path / "b.tif"))
+    with pytest.raises(SlideUnsupportedError, match="cannot be copied"):
+        ds.write(ds.resize(slide, downsample=2), out, codec="source")
+    for options in ({"codec": "zip"}, {"drop_blank": True}, {"codec": "source", "quality": 0},
+                    {"codec": "source", "shards": False}):  # fmt: skip
+        with pytest.raises(SlideArgumentError):
+            ds.write(slide, out, **options)
+
+
+def test_a_real_slide_with_rgb_components(tmp_path, real_slide):
+    store = ds.write(ds.open_slide(real_slide), tmp_path / "a.ome.zarr", codec="source")
+    expected = tifffile.imread(real_slide, level=0)
+    array = zarr.open_group(store, mode="r")["0"]
+    np.testing.assert_array_equal(array[...].transpose(1, 2, 0), expected)
