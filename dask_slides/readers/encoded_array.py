@@ -12,8 +12,8 @@ import math
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import google_crc32c
@@ -30,16 +30,19 @@ from dask_slides.readers.tile_status import TileStatus
 _CHECKSUM = 4
 _ENTRY = np.dtype("<u8")
 _NO_CHUNK = np.iinfo(np.uint64).max
+_MOST_ROWS = 2**31
+"""Rows that the header of a page can declare; a pack as one image may have more."""
 _OPEN_SHARDS = 64
 """Shards of an array that stay open in a process."""
 _INTERLEAVED = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
+_ZSTD = 50000
 _COMPRESSIONS = {
     ("imagecodecs_jpeg",): 7,
     ("imagecodecs_jpeg2k",): 34712,
     ("imagecodecs_webp",): 50001,
     ("bytes", "imagecodecs_lzw"): 5,
     ("bytes", "imagecodecs_zlib"): 8,
-    ("bytes", "zstd"): 50000,
+    ("bytes", "zstd"): _ZSTD,
 }
 """Compression tag of a TIFF by the names of the codecs of a chunk."""
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
@@ -61,12 +64,18 @@ class EncodedArray:
     big_endian: bool
     has_checksums: bool
     """Whether each chunk ends with its CRC-32C."""
+    key: str = "c/0/{row}/{column}"
+    """File of a shard, by its row and column."""
 
     @property
     def tiles(self) -> tuple[int, int]:
         """Tiles along y and along x."""
         height, width = self.shape
         return -(-height // self.tile[0]), -(-width // self.tile[1])
+
+    def file(self, row: int, column: int) -> str:
+        """Return the path of a shard."""
+        return f"{self.path}/{self.key.format(row=row, column=column)}"
 
     def shard_of(self, number: int) -> tuple[int, int, int]:
         """Return row and column of the shard of a tile, and its position in the shard."""
@@ -76,41 +85,95 @@ class EncodedArray:
         return row // down, column // across, inside
 
 
+@dataclass(frozen=True)
+class _ChunkCodecs:
+    """What the metadata of an array say about its chunks."""
+
+    compression: int
+    big_endian: bool
+    has_checksums: bool
+
+
 def encoded_array(path: str, array: Any) -> EncodedArray | None:
-    """Return how the chunks of a Zarr `array` at `path` are encoded; None if Zarr must read it."""
-    metadata = array.metadata.to_dict()
-    if metadata.get("zarr_format") != 3 or len(array.shape) != 3 or array.shape[0] not in (1, 3):
+    """Return how a Zarr `array` (c, y, x) at `path` is encoded; None if Zarr must read it."""
+    if len(array.shape) != 3 or array.shape[0] not in (1, 3):
         return None
-    codecs = _plain(metadata["codecs"])
-    if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
+    codecs = _codecs_of(array, [_INTERLEAVED])
+    samples, *shape = array.shape
+    if codecs is None or not array.chunks[0] == array.shards[0] == samples:
         return None
-    sharding = codecs[0]["configuration"]
-    first, *rest = sharding["codecs"]
-    checked = bool(rest) and rest[-1] == {"name": "crc32c"}
-    rest = rest[:-1] if checked else rest
-    compression = _COMPRESSIONS.get(tuple(one["name"] for one in rest))
-    keys = metadata["chunk_key_encoding"]
+    return _array(path, array, shape, array.chunks[1:], array.shards[1:], samples, codecs)
+
+
+def encoded_pack(path: str, array: Any) -> EncodedArray | None:
+    """Return how the tiles (n, h, w, c) of a pack at `path` are encoded; None if as samples.
+
+    The tiles are read as one image, one below the other.
+    """
+    if len(array.shape) != 4 or array.shape[3] not in (1, 3):
+        return None
+    codecs = _codecs_of(array, [])
+    count, height, width, samples = array.shape
+    one, *chunk, together = array.chunks
+    if codecs is None or (one, together) != (1, samples) or height % chunk[0] or width % chunk[1]:
+        return None
+    if codecs.compression == _ZSTD and tuple(chunk) == (height, width):
+        return None  # the samples of a tile in one block
+    per_shard, *sides = array.shards
+    if sides != [height, width, samples]:
+        return None
+    shape, shard = (count * height, width), (per_shard * height, width)
+    found = _array(path, array, shape, chunk, shard, samples, codecs)
+    return replace(found, key="c/{row}/0/0/0")
+
+
+def _array(
+    path: str,
+    array: Any,
+    shape: Sequence[int],
+    tile: Sequence[int],
+    shard: Sequence[int],
+    samples: int,
+    codecs: _ChunkCodecs,
+) -> EncodedArray:
+    return EncodedArray(
+        path,
+        (shape[0], shape[1]),
+        (tile[0], tile[1]),
+        (shard[0] // tile[0], shard[1] // tile[1]),
+        samples,
+        np.dtype(array.dtype).newbyteorder("="),
+        codecs.compression,
+        codecs.big_endian,
+        codecs.has_checksums,
+    )
+
+
+def _codecs_of(array: Any, first: list[dict[str, Any]]) -> _ChunkCodecs | None:
+    """Return the codecs of a sharded array if they begin with `first` and decode images."""
+    metadata = _plain(array.metadata.to_dict())
+    if metadata.get("zarr_format") != 3 or metadata["codecs"][0]["name"] != "sharding_indexed":
+        return None
+    keys, sharding = metadata["chunk_key_encoding"], metadata["codecs"][0]["configuration"]
+    codecs = sharding["codecs"]
+    if codecs[: len(first)] != first:
+        return None
+    codecs = codecs[len(first) :]
+    checked = codecs[-1] == {"name": "crc32c"}
+    codecs = codecs[:-1] if checked else codecs
+    compression = _COMPRESSIONS.get(tuple(one["name"] for one in codecs))
+    is_plain = compression == _ZSTD or (codecs and not codecs[-1].get("configuration"))
     if (
-        first != _INTERLEAVED
-        or compression is None
-        or (compression != 50000 and rest[-1].get("configuration"))
+        compression is None
+        or not is_plain
         or sharding["index_codecs"] != _INDEX_CODECS
         or sharding.get("index_location", "end") != "end"
         or keys["name"] != "default"
-        or _plain(keys).get("configuration", {}).get("separator", "/") != "/"
-        or array.chunks[0] != array.shape[0]
-        or array.shards[0] != array.shape[0]
+        or keys.get("configuration", {}).get("separator", "/") != "/"
     ):
         return None
-    samples, *shape = array.shape
-    tile = array.chunks[1:]
-    per_shard = tuple(n // side for n, side in zip(array.shards[1:], tile, strict=True))
-    endian = rest[0].get("configuration", {}).get("endian", "little")
-    dtype = np.dtype(array.dtype).newbyteorder("=")
-    return EncodedArray(
-        path, tuple(shape), tuple(tile), per_shard, samples, dtype, compression,
-        endian == "big", checked,
-    )  # fmt: skip
+    endian = codecs[0].get("configuration", {}).get("endian", "little")
+    return _ChunkCodecs(compression, endian == "big", checked)
 
 
 def _plain(value: Any) -> Any:
@@ -138,7 +201,7 @@ def tiff_page(array: EncodedArray) -> Any:
     # JPEG streams say by themselves which colours they hold
     colour = 6 if array.compression == 7 else 2
     tags = {
-        256: [width], 257: [height], 258: [bits], 259: [array.compression],
+        256: [width], 257: [min(height, _MOST_ROWS)], 258: [bits], 259: [array.compression],
         262: [colour if array.samples == 3 else 1], 277: [array.samples],
         322: [array.tile[1]], 323: [array.tile[0]], 324: [0], 325: [0], 339: [kind],
     }  # fmt: skip
@@ -149,6 +212,7 @@ def tiff_page(array: EncodedArray) -> Any:
     head = magic + struct.pack(order + "IH", 8, len(tags))
     with tifffile.TiffFile(io.BytesIO(head + entries + bytes(4))) as tiff:
         page = tiff.pages.first
+    page.imagelength = height
     count = math.prod(array.tiles)
     page.dataoffsets = page.databytecounts = np.ones(count, np.int64)
     return page
@@ -225,7 +289,7 @@ class ShardReader(TileByteReader):
             if (row, column) in self._shards:
                 self._shards.move_to_end((row, column))
                 return self._shards[row, column]
-        shard = _open_shard(f"{self._array.path}/c/0/{row}/{column}", self._array.per_shard)
+        shard = _open_shard(self._array.file(row, column), self._array.per_shard)
         with self._lock:
             self._shards[row, column] = shard
             while len(self._shards) > _OPEN_SHARDS:

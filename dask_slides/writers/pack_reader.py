@@ -16,7 +16,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import MARK
-from dask_slides.core.geometry import bounds, even_pieces
+from dask_slides.core.geometry import Region, bounds, even_pieces
 from dask_slides.core.limits import Limits
 from dask_slides.core.types import Array
 from dask_slides.errors import (
@@ -29,10 +29,13 @@ from dask_slides.errors import (
 )
 from dask_slides.graph.block_array import block_array
 from dask_slides.ops.pack import TilePack
+from dask_slides.readers.encoded_array import EncodedArray, encoded_pack, encoded_page
 from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.byte_ranges import byte_file
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.remote.object_store import is_remote, open_group
+from dask_slides.readers.tiff.tiled_page import TiledPage
+from dask_slides.runtime.fork_safety import cleared_after_fork
 from dask_slides.writers.packs import COLUMNS, NO_CLASS, tiles_per_shard
 from dask_slides.writers.store import shards
 from dask_slides.writers.store.arrays import has_checksum_codec
@@ -48,6 +51,8 @@ INDEX_CODECS = ("bytes", "crc32c")
 """Zarr codecs of the index of a shard."""
 MAX_READ_BYTES = 2**22
 """Largest single read of several tiles."""
+OPEN_PACKS = 16
+"""Packs of encoded images that a process keeps open."""
 OPEN_SHARDS = 256
 """Shards that a process keeps open."""
 
@@ -68,6 +73,10 @@ class PackReader:
     """(n, h, w, c) of the array."""
     dtype: np.dtype[Any]
     tiles_per_shard: int
+    encoded: EncodedArray | None = None
+    """How tiles that are images are encoded; None for samples compressed by zstd."""
+    fill: int | float = 0
+    """Value of chunks that are not stored."""
     has_checksums: bool = True
     """Whether a crc32c follows each compressed tile; if not, zstd has one."""
 
@@ -79,12 +88,36 @@ class PackReader:
 
     def read(self, numbers: NDArray[np.int64], out: Sequence[Array] | Array) -> None:
         """Read the tiles `numbers` into the arrays `out`, which must be contiguous."""
+        if self.encoded is not None:
+            self._read_encoded(numbers, out)
+            return
         of_shard = numbers // self.tiles_per_shard
         pieces = np.flatnonzero(np.diff(of_shard)) + 1
         for part in np.split(np.arange(len(numbers)), pieces):
             if len(part):
                 tiles = [out[i] for i in part.tolist()]
                 self._read_shard(int(of_shard[part[0]]), numbers[part], tiles)
+
+    def _read_encoded(self, numbers: NDArray[np.int64], out: Sequence[Array] | Array) -> None:
+        """Read tiles that are images."""
+        check_identity(f"{self.path}/zarr.json", self.identity)
+        height, width = self.shape[1:3]
+        regions = [Region(number * height, 0, height, width) for number in numbers.tolist()]
+        try:
+            for index, part, pixels in _page_of(self).gather(regions):
+                out[index][part.slices(regions[index].y)] = pixels
+            return
+        except SlideError:
+            raise
+        except Exception as error:  # each codec has its own exceptions
+            reason = reason_of(error)
+        raise self._damaged(numbers, reason)
+
+    def _damaged(self, numbers: NDArray[np.int64], reason: str) -> TileDecodeError:
+        return TileDecodeError(
+            f"{self.path}: tiles {numbers[0]} to {numbers[-1]} cannot be read ({reason}); the "
+            "store is damaged, write it again"
+        )
 
     def _read_shard(self, shard: int, numbers: NDArray[np.int64], out: list[Array]) -> None:
         try:
@@ -98,10 +131,14 @@ class PackReader:
         except Exception as error:  # each codec has its own exceptions
             reason = reason_of(error)
         # not in the except block: an error of a codec often cannot be pickled
-        raise TileDecodeError(
-            f"{self.path}: tiles {numbers[0]} to {numbers[-1]} cannot be read ({reason}); the "
-            "store is damaged, write it again"
-        )
+        raise self._damaged(numbers, reason)
+
+
+@cleared_after_fork
+@lru_cache(maxsize=OPEN_PACKS)
+def _page_of(reader: PackReader) -> TiledPage:
+    assert reader.encoded is not None
+    return encoded_page(reader.encoded, reader.fill, False, None)
 
 
 class Shard:
@@ -183,11 +220,18 @@ def _check_declared(path: str, tiles: Any, columns: list[Any], coverage: list[An
             f"{path}: declares tiles of {nbytes:,} bytes, and the limit is {Limits.tile_bytes:,}; "
             "write the pack again with smaller tiles"
         )
+    if encoded_pack(path, tiles) is not None:
+        _check_columns(tiles, columns)
+        return
     if tiles.chunks != (1, *tiles.shape[1:]):
         raise ValueError("chunks")
+    _check_columns(tiles, columns)
+    _check_codecs(path, tiles)
+
+
+def _check_columns(tiles: Any, columns: list[Any]) -> None:
     if any(array.shape != tiles.shape[:1] for array in columns):
         raise ValueError("tiles")
-    _check_codecs(path, tiles)
 
 
 def open_pack(path: Any) -> TilePack:
@@ -242,8 +286,16 @@ def _open_pack(path: str) -> TilePack:
     shares = [np.asarray(one[...], np.float64) for one in coverage]
     per_shard = int((array.shards or array.chunks)[0])
     identity = identify(f"{path}/zarr.json")
-    has_checksums = array.shards is not None or has_checksum_codec(array)
-    reader = PackReader(path, identity, array.shape, array.dtype, per_shard, has_checksums)
+    reader = PackReader(
+        path,
+        identity,
+        array.shape,
+        array.dtype,
+        per_shard,
+        encoded_pack(f"{path}/tiles", array),
+        array.metadata.fill_value.item(),
+        array.shards is not None or has_checksum_codec(array),
+    )
     pack = TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
     return pack if classes is None else _annotated(pack, label[0], shares[0])
 

@@ -20,6 +20,7 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 
+from dask_slides.core.bad_tiles import OK
 from dask_slides.core.geometry import bounds, even_pieces
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
@@ -27,9 +28,11 @@ from dask_slides.graph.chunks import MAX_TASKS
 from dask_slides.graph.tiles import TASK_BYTES, SlideTileReader, reading_bytes
 from dask_slides.ops.pack import TilePack
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
+from dask_slides.writers.pack_chunks import PackChunks
 from dask_slides.writers.store.arrays import compressors, put_shards, shards_of
 from dask_slides.writers.store.attributes import own_attributes
-from dask_slides.writers.store.manifest import pixels_of_task, record_task
+from dask_slides.writers.store.manifest import pixels_of_task, record_task, write_file
+from dask_slides.writers.store.shards import join_chunks
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
 FEW_SHARDS = 16
@@ -90,6 +93,26 @@ def _read_and_write_shard(
     return np.full((1,), stop - start, np.int64)
 
 
+def _write_encoded_shard(
+    store: str,
+    starts: tuple[int, ...],
+    per_shard: int,
+    tile: tuple[int, int],
+    chunks: PackChunks,
+    block_id: tuple[int, ...],
+) -> Array:
+    """Write a shard of encoded tiles, of `tile` height and width, unless an earlier run did."""
+    start, stop = starts[block_id[0]], starts[block_id[0] + 1]
+    if pixels_of_task(store, str(start)) is None:
+        height, width = chunks.encoding.tile
+        most = per_shard * (tile[0] // height) * (tile[1] // width)
+        found = list(chunks.chunks(start, stop))
+        data = join_chunks([*found, *[None] * (most - len(found))])
+        record = write_file(store, f"tiles/c/{start // per_shard}/0/0/0", data, OK)
+        record_task(store, str(start), stop - start, [record])
+    return np.full((1,), stop - start, np.int64)
+
+
 def _write_block(tiles: Array, store: str, starts: tuple[int, ...], block_id: Any) -> Array:
     _write_tiles(store, starts[block_id[0]], tiles)
     return np.full((1,), len(tiles), np.int64)
@@ -100,10 +123,17 @@ def _write_tiles(store: str, start: int, tiles: Array) -> None:
     record_task(store, str(start), len(tiles), put_shards(store, "tiles", index, tiles))
 
 
-def write_pack(pack: TilePack, target: Target, sharded: bool, progress: Progress | None) -> str:
+def write_pack(
+    pack: TilePack,
+    target: Target,
+    sharded: bool,
+    progress: Progress | None,
+    chunks: PackChunks | None = None,
+) -> str:
     """Write the tiles, the columns and the attributes of a pack; return the path.
 
-    Without shards a task writes as many tiles as a shard would hold, each as a file.
+    Without shards a task writes as many tiles as a shard would hold, each as a file. `chunks`
+    encodes tiles as images; None compresses their samples with zstd.
     """
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
@@ -111,11 +141,13 @@ def write_pack(pack: TilePack, target: Target, sharded: bool, progress: Progress
     per_shard = shards_that_fit(count, nbytes, reading)
     check_memory(task_bytes_of_pack(per_shard, nbytes, reading), _name(pack))
     key = _key(pack, per_shard) | {"sharded": sharded}
+    key |= facts_of(chunks, "chunks")
     with transaction(target, key, count * nbytes) as unfinished:
-        _create(unfinished, pack, per_shard if sharded else 1, not sharded)
+        _create(unfinished, pack, per_shard if sharded else 1, not sharded, chunks)
         if count:
-            _compute_shards(pack, unfinished.path, per_shard, progress)
-        attributes = dict(pack.attributes) | own_attributes("pack")
+            _compute_shards(pack, unfinished.path, per_shard, progress, chunks)
+        facts = {} if chunks is None else {"encoding": chunks.describe()}
+        attributes = dict(pack.attributes) | facts | own_attributes("pack")
         shards = {"tiles": shards_of(unfinished.path, "tiles")}
         unfinished.finish("tiles", shards, attributes, consolidated=True)
     return target.absolute
@@ -134,16 +166,31 @@ def _key(pack: TilePack, per_shard: int) -> dict[str, Any]:
     return key | facts_of(pack.coverage, "coverage")
 
 
-def _create(unfinished: Transaction, pack: TilePack, per_shard: int, plain: bool) -> None:
+def _create(
+    unfinished: Transaction,
+    pack: TilePack,
+    per_shard: int,
+    plain: bool,
+    chunks: PackChunks | None,
+) -> None:
     shape = pack.tiles.shape[1:]
     group = unfinished.create(3)
+    options: dict[str, Any] = {
+        "chunks": (1, *shape),
+        "shards": (per_shard, *shape) if per_shard > 1 else None,
+        "compressors": compressors(plain),
+    }
+    if chunks is not None:
+        from dask_slides.readers.codecs.zarr_codecs import register
+
+        register()
+        options = {"chunks": (1, *chunks.encoding.tile, shape[2]), "shards": (per_shard, *shape)}
+        options |= chunks.encoding.options((0, 1, 2, 3)) | {"fill_value": _fill_of(pack)}
     group.create_array(
         "tiles",
         shape=pack.tiles.shape,
-        chunks=(1, *shape),
-        shards=(per_shard, *shape) if per_shard > 1 else None,
+        **options,
         dtype=pack.tiles.dtype,
-        compressors=compressors(plain),
         dimension_names=["tile", "py", "px", "channel"],
         config={"write_empty_chunks": True},
     )
@@ -160,6 +207,10 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int, plain: bool
     unfinished.ready()
 
 
+def _fill_of(pack: TilePack) -> Any:
+    return pack.reader.task.fill if isinstance(pack.reader, SlideTileReader) else 0
+
+
 def columns_of(pack: TilePack) -> dict[str, Array]:
     """Return the arrays of a store with one row per tile, by name."""
     columns = {name: np.asarray(getattr(pack, name)) for name in COLUMNS}
@@ -170,16 +221,24 @@ def columns_of(pack: TilePack) -> dict[str, Array]:
     return columns
 
 
-def _compute_shards(pack: TilePack, store: str, per_shard: int, progress: Progress | None) -> None:
+def _compute_shards(
+    pack: TilePack,
+    store: str,
+    per_shard: int,
+    progress: Progress | None,
+    chunks: PackChunks | None = None,
+) -> None:
     def describe(block: tuple[int, ...]) -> str:
         return f"{_name(pack)}: tiles {block[0] * per_shard} to {(block[0] + 1) * per_shard}"
 
-    written = compute(shard_tasks(pack, store, per_shard), "write", progress, describe)
+    written = compute(shard_tasks(pack, store, per_shard, chunks), "write", progress, describe)
     if int(written.sum()) != len(pack):
         raise AssertionError(f"{written.sum()} of {len(pack)} tiles were written")
 
 
-def shard_tasks(pack: TilePack, store: str, per_shard: int) -> da.Array:
+def shard_tasks(
+    pack: TilePack, store: str, per_shard: int, chunks: PackChunks | None = None
+) -> da.Array:
     """Return the graph: one task per shard, which returns how many tiles it wrote."""
     lengths = even_pieces(len(pack), per_shard)
     starts = bounds(lengths)
@@ -190,10 +249,14 @@ def shard_tasks(pack: TilePack, store: str, per_shard: int) -> da.Array:
             _write_block, store, starts, drop_axis=(1, 2, 3), chunks=(ones,), dtype=np.int64,
             meta=np.empty(0, np.int64),
         )  # fmt: skip
+    write = partial(_read_and_write_shard, store, starts, pack.reader)
+    if chunks is not None:
+        height, width = pack.tiles.shape[1:3]
+        write = partial(_write_encoded_shard, store, starts, per_shard, (height, width), chunks)
     return da.map_blocks(
-        partial(_read_and_write_shard, store, starts, pack.reader),
+        write,
         chunks=(ones,),
         dtype=np.int64,
         meta=np.empty(0, np.int64),
-        name=f"write-tiles-{tokenize(store, starts, pack.reader)}",
+        name=f"write-tiles-{tokenize(store, starts, pack.reader, chunks)}",
     )

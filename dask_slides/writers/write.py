@@ -19,11 +19,15 @@ from dask_slides.runtime.scheduler import Progress
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
+from dask_slides.writers.pack_chunks import pack_chunks
 from dask_slides.writers.packs import write_pack
 from dask_slides.writers.source_copy import QUALITY, SourceCodec, write_source
 from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.attributes import absolute_path
 from dask_slides.writers.store.transaction import Target
+
+CODECS = ("source", "jpeg")
+"""Codecs whose chunks are images."""
 
 Write = Callable[[Progress | None], str]
 """Writes one object, reports its progress, and returns the path."""
@@ -80,14 +84,16 @@ def write(
     blank_map : BlankMap, optional
         A blank map of the source of a slide: adds the label image ``labels/tissue``. With
         ``drop_blank`` it says which tiles are left out.
-    codec : {None, "source"}
+    codec : {None, "source", "jpeg"}
         How chunks are compressed. None compresses pixels with zstd, which loses nothing. "source"
         copies the compressed tiles of a whole slide as they are, without decoding them: JPEG, JPEG
         2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide lacks are
-        made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless. To read
-        such a store, other programs need the codecs of imagecodecs for Zarr v3.
+        made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless. For a
+        pack, "source" copies too if its tiles are not resampled and consist of whole tiles of the
+        slide, and "jpeg" encodes any tiles of 8-bit grey or RGB. To read such a store, other
+        programs need the codecs of imagecodecs for Zarr v3.
     quality : int
-        With ``codec="source"``: quality of JPEG, 1 to 100, of the levels that the slide lacks.
+        Quality of JPEG, 1 to 100, of what is encoded and not copied.
     drop_blank : bool
         With ``codec="source"``: leave out tiles that lie wholly in blank tiles of `blank_map`, by
         default a map in which no pixel of a blank tile is tissue. They read as the fill, which is
@@ -139,11 +145,13 @@ def write(
     (64, 64, 3)
     """
     target = Target(absolute_path(path), overwrite, resume)  # workers run in other folders
-    copies = source_codec(codec, quality, drop_blank)
-    if copies is None:
+    options = SourceCodec(quality, drop_blank)
+    if drop_blank and (codec != "source" or not isinstance(obj, Slide)):
+        raise SlideArgumentError("drop_blank is for a slide with codec='source'; leave it out")
+    if codec is None:
         run = _writer_of(obj, target, ome_zarr, shards, blank_map)
     else:
-        run = _copier_of(obj, target, ome_zarr, shards, blank_map, copies)
+        run = _encoder_of(obj, target, ome_zarr, shards, blank_map, codec, options)
     if not compute:
         if progress is not None or client is not None:
             raise SlideArgumentError(
@@ -162,38 +170,33 @@ def write_to(obj: Any, target: Target, version: str = "0.5", shards: bool = True
     return _writer_of(obj, target, version, shards, None)(None)
 
 
-def source_codec(codec: str | None, quality: int, drop_blank: bool) -> SourceCodec | None:
-    """Return the options of copied tiles; None if pixels are written."""
-    if codec not in (None, "source"):
-        raise SlideArgumentError(f"codec={codec!r}; use 'source', or None for zstd")
-    if codec is None:
-        if drop_blank:
-            raise SlideArgumentError("drop_blank is only for codec='source'; leave it out")
-        return None
-    return SourceCodec(quality, drop_blank)
-
-
-def _copier_of(
+def _encoder_of(
     obj: Any,
     target: Target,
     version: str,
     shards: bool,
     blank_map: BlankMap | None,
-    codec: SourceCodec,
+    codec: str,
+    options: SourceCodec,
 ) -> Write:
-    """Return the function that writes `obj` with its own compressed tiles."""
-    if not isinstance(obj, Slide):
-        raise SlideArgumentError(
-            f"codec='source' copies the tiles of a slide, not of a {type(obj).__name__}; "
-            "leave codec out"
-        )
+    """Return the function that writes `obj` with chunks that are images."""
+    if codec not in CODECS:
+        raise SlideArgumentError(f"codec={codec!r}; use 'source', 'jpeg', or None for zstd")
     if version != "0.5" or not shards:
         raise SlideArgumentError(
-            "codec='source' writes OME-Zarr 0.5 with shards; leave out ome_zarr and shards"
+            f"codec={codec!r} writes OME-Zarr 0.5 with shards; leave ome_zarr and shards out"
         )
-    if blank_map is not None and not codec.drop_blank:
+    if isinstance(obj, TilePack):
+        chunks = pack_chunks(obj, codec, options.quality)
+        return partial(write_pack, obj, target, True, chunks=chunks)
+    if not isinstance(obj, Slide) or codec != "source":
+        raise SlideArgumentError(
+            f"codec={codec!r} is not for a {type(obj).__name__}: 'source' is for whole slides and "
+            "packs, 'jpeg' for packs; leave codec out"
+        )
+    if blank_map is not None and not options.drop_blank:
         raise SlideArgumentError("blank_map with codec='source' is for drop_blank=True; give both")
-    return partial(write_source, obj, target, codec, blank_map)
+    return partial(write_source, obj, target, options, blank_map)
 
 
 def _writer_of(

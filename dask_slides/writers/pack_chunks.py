@@ -1,0 +1,135 @@
+"""Chunks of a pack that are images: the slide's own compressed tiles, or tiles encoded as JPEG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dask_slides.core.encoded_tiles import TileEncoding
+from dask_slides.core.source import Source
+from dask_slides.core.tile_origins import TileOrigins
+from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
+from dask_slides.graph.stored_level import LevelSource
+from dask_slides.graph.tiles import SlideTileReader, TileReader
+from dask_slides.ops.pack import TilePack
+from dask_slides.writers.encoded_chunks import JPEG, encode_jpeg
+
+
+class PackChunks(Protocol):
+    """Returns the encoded chunks of the tiles of a pack. It is frozen and small."""
+
+    @property
+    def encoding(self) -> TileEncoding:
+        """How a chunk is encoded, and its size."""
+        ...
+
+    def chunks(self, start: int, stop: int) -> Iterator[bytes | None]:
+        """Yield the chunks of tiles [start, stop), row by row of each tile; None is not stored."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the attributes of the pack say about the codec."""
+        ...
+
+
+@dataclass(frozen=True)
+class CopiedChunks:
+    """The compressed tiles of a level of a slide, as they are."""
+
+    source: Source
+    level: int
+    encoding: TileEncoding
+    origins: TileOrigins
+    """Top left of each tile of the pack, in pixels of the level."""
+    tile: tuple[int, int]
+    """Height and width of a tile of the pack."""
+
+    def chunks(self, start: int, stop: int) -> Iterator[bytes | None]:
+        """Yield the streams of the slide's tiles in tiles [start, stop)."""
+        height, width = self.encoding.tile
+        across = -(-self.source.levels[self.level].shape[1] // width)
+        down, right = np.arange(self.tile[0] // height), np.arange(self.tile[1] // width)
+        corners = self.origins.yx()[start:stop] // (height, width)
+        rows = corners[:, :1, None] + down[:, None]
+        columns = corners[:, None, 1:] + right
+        numbers = (rows * across + columns).reshape(-1).tolist()
+        # a tile of the slide may lie in several overlapping tiles of the pack
+        found = dict(self.source.streams(self.level, sorted(set(numbers))))
+        for number in numbers:
+            yield found[number]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name of the codec, and the level that is copied."""
+        return {"codec": self.encoding.name, "copied_from_level": self.level}
+
+
+@dataclass(frozen=True)
+class JpegChunks:
+    """Tiles that are read and encoded as JPEG."""
+
+    reader: TileReader
+    tile: tuple[int, int]
+    quality: int
+
+    @property
+    def encoding(self) -> TileEncoding:
+        """JPEG, one chunk per tile."""
+        return TileEncoding(JPEG, self.tile, {"name": "imagecodecs_jpeg"})
+
+    def chunks(self, start: int, stop: int) -> Iterator[bytes | None]:
+        """Yield tiles [start, stop) as JPEG."""
+        for tile in self.reader(start, stop):
+            yield encode_jpeg(tile, self.quality)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name of the codec and the quality."""
+        return {"codec": JPEG, "quality": self.quality}
+
+
+def pack_chunks(pack: TilePack, codec: str, quality: int) -> PackChunks:
+    """Return the chunks of `pack` for codec "source" or "jpeg"; raise if they cannot be made."""
+    name = str(pack.attributes.get("source", "pack"))
+    height, width, channels = pack.tiles.shape[1:]
+    if pack.reader is None:
+        raise SlideArgumentError(f"{name}: codec={codec!r} needs a slide of a file; leave it out")
+    if codec == "source":
+        return _copied(pack, name)
+    if pack.tiles.dtype != np.uint8 or channels not in (1, 3):
+        raise SlideArgumentError(f"{name}: JPEG holds 8-bit grey or RGB; leave codec out")
+    return JpegChunks(pack.reader, (height, width), quality)
+
+
+def _copied(pack: TilePack, name: str) -> CopiedChunks:
+    reader = pack.reader
+    if isinstance(reader, SlideTileReader):
+        source, level = _stored(reader.source)
+        encoding, tile = source.encoding(level), reader.task.tile
+        if encoding is not None:
+            _check_places(name, reader, source.levels[level].shape, encoding.tile)
+            return CopiedChunks(source, level, encoding, reader.task.origins, tile)
+    raise SlideUnsupportedError(
+        f"{name}: its tiles cannot be copied, as they are resampled or of a codec that is not "
+        "copied; use codec='jpeg', or leave codec out"
+    )
+
+
+def _stored(source: Source) -> tuple[Source, int]:
+    """Return the file and the level that `source` shows; itself and 0 for a file."""
+    return (source.parent, source.number) if isinstance(source, LevelSource) else (source, 0)
+
+
+def _check_places(
+    name: str, reader: SlideTileReader, shape: tuple[int, int], unit: tuple[int, int]
+) -> None:
+    """Raise unless every tile of a pack consists of whole tiles of the slide, inside the image."""
+    yx, tile = reader.task.origins.yx(), np.array(reader.task.tile)
+    if (tile % unit).any() or (yx % unit).any() or (yx + tile > shape).any():
+        height, width = unit
+        raise SlideUnsupportedError(
+            f"{name}: codec='source' copies whole tiles of the slide, which are {height} x {width} "
+            "px: use a tile_size and stride that are multiples of that, and edge='drop'; or "
+            "codec='jpeg'"
+        )
