@@ -10,6 +10,7 @@ from dask_slides.cli import exporting
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_option,
+    encoding_options,
     enlarge_option,
     given_map,
     shards_option,
@@ -37,6 +38,7 @@ from dask_slides.writers.estimate import estimate_tiles
 @enlarge_option
 @blank_map_option
 @shards_option
+@encoding_options
 @exporting.format_options
 @computing
 def command(
@@ -45,6 +47,7 @@ def command(
     enlarge: bool,
     map_file: str | None,
     shards: bool,
+    encoding: dict[str, Any],
     to: str | None,
     format_options: dict[str, Any],
     common: CommonOptions,
@@ -74,5 +77,5 @@ def command(
     with scheduler(common, megapixels(source)):
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         crops = random_crops(source, **options, blank_map=tissue)
-        path = exporting.write_tiles(crops, out, exporter, format_options, common, shards)
+        path = exporting.write_tiles(crops, out, exporter, format_options, common, shards, encoding)
     exporting.print_tiles(common, path, out, exporter, crops)

@@ -130,10 +130,13 @@ def write_tiles(
     options: dict[str, Any],
     common: CommonOptions,
     shards: bool = True,
+    encoding: dict[str, Any] | None = None,
 ) -> str:
     """Write tiles as Zarr, or export them; return the path."""
     if exporter is None:
-        return write_output(pack, out, common, shards=shards)
+        return write_output(pack, out, common, shards=shards, **encoding or {})
+    if encoding:
+        raise SlideArgumentError(f"{out}: --codec and --quality are for Zarr; use --option")
     return write_export(pack, out, exporter, options, common)
 
 

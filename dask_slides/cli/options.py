@@ -29,7 +29,9 @@ from dask_slides.ops.map_tiles import TILE_PX, TILE_UM
 from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
 from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
+from dask_slides.writers.source_copy import QUALITY as MADE_QUALITY
 from dask_slides.writers.store.arrays import VERSIONS
+from dask_slides.writers.write import CODECS as ENCODINGS
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -201,6 +203,28 @@ def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) ->
 ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
+_encoding_options = add_options(
+    click.option("--codec", type=click.Choice(ENCODINGS), show_default="zstd, without loss",
+                 help=f"of a Zarr store: {COPIED} copies whole compressed tiles of the slide"),
+    click.option("--quality", type=click.IntRange(1, 100), show_default=str(MADE_QUALITY),
+                 help="of JPEG in a Zarr store"),
+)  # fmt: skip
+
+
+def encoding_options(command: Command) -> Command:
+    """Add the codec of tiles in a Zarr store: the argument `encoding`, the options of `write`."""
+
+    @wraps(command)
+    def run(**kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) for name in ("codec", "quality")}
+        if given["quality"] is not None and given["codec"] is None:
+            raise click.BadParameter("needs --codec jpeg", param_hint="--quality")
+        encoding = {name: value for name, value in given.items() if value is not None}
+        return command(encoding=encoding, **kwargs)
+
+    return _encoding_options(run)
+
+
 shards_option = click.option(
     "--shards/--no-shards", default=True,
     help="several chunks per file, or one, for programs that cannot read shards",

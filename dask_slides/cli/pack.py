@@ -10,6 +10,7 @@ from dask_slides.cli import exporting
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_option,
+    encoding_options,
     enlarge_option,
     given_map,
     pack_options,
@@ -35,6 +36,7 @@ from dask_slides.writers.estimate import estimate_tiles
 @enlarge_option
 @blank_map_option
 @shards_option
+@encoding_options
 @click.option("--labels", metavar="FILE.geojson", show_default="none",
               help="polygons of classes; the class of each tile is stored")  # fmt: skip
 @exporting.format_options
@@ -46,6 +48,7 @@ def command(
     map_file: str | None,
     labels: str | None,
     shards: bool,
+    encoding: dict[str, Any],
     to: str | None,
     format_options: dict[str, Any],
     common: CommonOptions,
@@ -80,5 +83,5 @@ def command(
     with scheduler(common, megapixels(source)):
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         pack = pack_tiles(source, **options, blank_map=tissue)
-        path = exporting.write_tiles(pack, out, exporter, format_options, common, shards)
+        path = exporting.write_tiles(pack, out, exporter, format_options, common, shards, encoding)
     exporting.print_tiles(common, path, out, exporter, pack)

@@ -55,7 +55,7 @@ from dask_slides.writers.store.manifest import (
 from dask_slides.writers.store.shards import join_chunks
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
-QUALITY = 90
+QUALITY = 80
 """Quality of JPEG of the levels that a slide lacks."""
 
 

@@ -18,10 +18,12 @@ from dask_slides.core.geometry import even_pieces, halved
 from dask_slides.core.source import Source
 from dask_slides.errors import SlideUnsupportedError
 from dask_slides.graph.chunks import MAX_TASKS
-from dask_slides.writers.image_plan import SMALLEST_LEVEL
+from dask_slides.writers.image_plan import FEW_TASKS, SMALLEST_LEVEL
 
-SHARD_SIDE = 4096
-"""Side of a shard of copied tiles in pixels, about."""
+SHARD_SIDE, LOSSLESS_SHARD_SIDE = 8192, 4096
+"""Side of a shard of copied tiles in pixels, about; a task holds a whole shard."""
+SMALL_SHARD_SIDE = 2048
+"""Side of the shards of a small image, so that there are tasks for all threads."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def plan_source(source: Source) -> SourcePlan:
     for number, level in enumerate(source.levels):
         encoding = source.encoding(number)
         if encoding is not None:
-            count = _tiles_per_shard(level.shape, encoding.tile)
+            count = _tiles_per_shard(level.shape, encoding)
             copied.append(CopiedLevel("", number, level.shape, level.downsample, encoding, count))
     if not copied or copied[0].number:
         raise SlideUnsupportedError(
@@ -137,11 +139,16 @@ def power_of_two(downsample: tuple[float, float]) -> int:
     return int(2 ** round(math.log2(max(downsample))))
 
 
-def _tiles_per_shard(shape: tuple[int, int], tile: tuple[int, int]) -> int:
+def _tiles_per_shard(shape: tuple[int, int], encoding: TileEncoding) -> int:
     """Return the tiles of a shard along a side."""
-    count = max(1, round(SHARD_SIDE / max(tile)))
-    while (
-        math.prod(-(-n // (side * count)) for n, side in zip(shape, tile, strict=True)) > MAX_TASKS
-    ):
+    tile, side = encoding.tile, SHARD_SIDE if encoding.lossy else LOSSLESS_SHARD_SIDE
+    count = max(1, round(side / max(tile)))
+    while count * max(tile) > SMALL_SHARD_SIDE and _shards(shape, tile, count) < FEW_TASKS:
+        count = -(-count // 2)
+    while _shards(shape, tile, count) > MAX_TASKS:
         count *= 2
     return count
+
+
+def _shards(shape: tuple[int, int], tile: tuple[int, int], count: int) -> int:
+    return math.prod(-(-n // (side * count)) for n, side in zip(shape, tile, strict=True))

@@ -70,8 +70,9 @@ def test_jpeg_encodes_any_tiles(tmp_path, slide):
 
 
 @pytest.mark.parametrize(
-    "options", [{"tile_size": 100}, {"stride": 100}, {"edge": "pad", "tile_size": 320}, {"downsample": 2}],
-)  # fmt: skip
+    "options",
+    [{"tile_size": 100}, {"stride": 100}, {"edge": "pad", "tile_size": 320}, {"downsample": 2}],
+)
 def test_tiles_that_are_no_whole_tiles_of_the_slide_are_refused(tmp_path, slide, options):
     pack = pack_of(slide[0], **options)
     with pytest.raises(SlideUnsupportedError, match="codec='jpeg'"):

@@ -1,0 +1,178 @@
+"""``python -m benchmarks.source_codec FOLDER``: time stores of the slide's own compressed tiles.
+
+FOLDER keeps the slides between runs, and holds the stores during one. Each step runs in a process
+of its own, on the threads of the machine; its memory is the peak of that process less that of one
+that has only imported the same modules. Pixels are compared with `open_slide`, all of them or a
+share of the tiles. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dask_slides as ds
+from benchmarks.slides import slide, warm
+from dask_slides.core.geometry import Region
+
+TILE = 512
+SEED = 0
+
+
+def bytes_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def copy_file(source: Path, out: Path) -> None:
+    """Copy a file as `cp` does, and wait until it is on the disk."""
+    shutil.copyfile(source, out)
+    with out.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def pack_of(source: Path, tile: int = TILE) -> Any:
+    return ds.pack_tiles(source, tile_size=tile, downsample=1, min_tissue=0.5)
+
+
+def write_pack(source: Path, out: Path, codec: str | None) -> dict[str, Any]:
+    pack = pack_of(source)
+    start = time.perf_counter()
+    ds.write(pack, out, codec=codec)
+    stored = json.loads((out / "zarr.json").read_text())["attributes"]
+    return {"seconds": time.perf_counter() - start, "tiles": len(pack), "skipped": stored.get("x")}
+
+
+def read_pack(out: Path, count: int = 2000) -> dict[str, Any]:
+    """Read tiles in random order, one at a time, as a loader does."""
+    pack = ds.open_pack(out)
+    numbers = np.random.default_rng(SEED).integers(0, len(pack), min(count, 4 * len(pack)))
+    start = time.perf_counter()
+    for number in numbers.tolist():
+        pack[number]
+    return {"tiles_per_second": len(numbers) / (time.perf_counter() - start)}
+
+
+def compare(source: Path, out: Path, count: int) -> dict[str, Any]:
+    """Compare blocks of 2,048 px at random places: slide, our reader, stock Zarr."""
+    import zarr
+
+    from dask_slides.readers.codecs.zarr_codecs import register
+
+    register()
+    slides = ds.open_slide(source), ds.open_slide(out)
+    array = zarr.open_group(str(out), mode="r")["0"]
+    height, width = slides[0].shape[:2]
+    rng, side, wrong = np.random.default_rng(SEED), min(2048, height, width), 0
+    for _ in range(count):
+        y, x = (int(rng.integers(0, n - side + 1)) for n in (height, width))
+        one, two = (each.read(y, x, side, side) for each in slides)
+        three = array[:, y : y + side, x : x + side].transpose(1, 2, 0)
+        wrong += int((one != two).sum() + (one != three).sum())
+    return {"pixels": count * side**2, "wrong_samples": wrong}
+
+
+def thumbnail(path: Path) -> None:
+    image = ds.open_slide(path)
+    factor = max(1, *image.source.reductions(0))
+    region = Region(0, 0, *(min(n // factor, 4096) for n in image.shape[:2]))
+    for _ in range(4):
+        image.source.read_reduced(0, factor, region)
+
+
+def steps(folder: Path, source: Path) -> dict[str, Callable[[], Any]]:
+    """Return the steps by name."""
+    store, dropped = folder / "copy.ome.zarr", folder / "dropped.ome.zarr"
+    packs = {codec: folder / f"{codec}.tiles.zarr" for codec in ("zstd", "source", "jpeg")}
+    made: dict[str, Callable[[], Any]] = {
+        "nothing": lambda: ds.open_slide(source),
+        "cp": lambda: copy_file(source, folder / "cp.tif"),
+        "write codec=source": lambda: ds.write(source_of(source), store, codec="source"),
+        "write codec=source drop_blank": lambda: ds.write(
+            source_of(source), dropped, codec="source", drop_blank=True
+        ),
+        "compare": lambda: compare(source, store, 24),
+        "reduced read of slide": lambda: thumbnail(source),
+        "reduced read of copy": lambda: thumbnail(store),
+    }
+    for codec, out in packs.items():
+        named = None if codec == "zstd" else codec
+        made[f"pack {codec}"] = lambda out=out, named=named: write_pack(source, out, named)
+        made[f"read pack {codec}"] = lambda out=out: read_pack(out)
+    return made
+
+
+def source_of(path: Path) -> Any:
+    return ds.open_slide(path)
+
+
+def run_step(folder: Path, source: Path, name: str) -> dict[str, Any]:
+    """Run a step in a process of its own; return what it took."""
+    command = [sys.executable, "-m", "benchmarks.source_codec", str(folder), "--step", name]
+    command += ["--slide", str(source)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+def report_step(folder: Path, source: Path, name: str) -> None:
+    """Run a step here, and print what it took as JSON."""
+    work = steps(folder, source)[name]
+    start, cpu = time.perf_counter(), time.process_time()
+    found = work()
+    took = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    took["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(took | (found if isinstance(found, dict) else {})))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=20_480, help="side of the slide in pixels")
+    parser.add_argument("--kind", default="flat", help="kind of slide of benchmarks.slides")
+    parser.add_argument("--slide", type=Path, help="another slide")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="*", help="steps to run")
+    options = parser.parse_args()
+    source = options.slide or slide(options.folder, options.kind, options.size)
+    if options.step:
+        report_step(options.folder, source, options.step)
+        return
+    work = options.folder / "stores"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    warm(source)
+    size = bytes_of(source)
+    print(f"{source.name}: {size / 1e6:,.0f} MB\n")
+    print("| step | seconds | CPU seconds | MB of memory | more |")
+    print("| --- | ---: | ---: | ---: | --- |")
+    idle = run_step(work, source, "nothing")["rss"]
+    for name in options.only or list(steps(work, source))[1:]:
+        took = run_step(work, source, name)
+        more = {key: took[key] for key in took if key not in ("wall", "cpu", "rss")}
+        for path in sorted(work.iterdir()):
+            if path.name.split(".")[0] in name.replace("write codec=source", "copy").split():
+                more["share of the slide's bytes"] = round(bytes_of(path) / size, 4)
+                if (path / "0").exists():
+                    more["level 0 alone"] = round(bytes_of(path / "0") / size, 4)
+        memory = (took["rss"] - idle) / 1e6
+        told = ", ".join(f"{key}: {value}" for key, value in more.items() if value is not None)
+        print(f"| {name} | {took['wall']:.2f} | {took['cpu']:.2f} | {memory:,.0f} | {told} |")
+        sys.stdout.flush()
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
