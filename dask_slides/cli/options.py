@@ -144,9 +144,15 @@ _tiff_options = add_options(
                  help=f"of JPEG in an OME-TIFF, and of levels that a slide lacks with {COPIED}"),
     click.option("--drop-blank", is_flag=True, default=None,
                  help=f"with --codec {COPIED}, leave out tiles without tissue"),
+    click.option("--verify-pixels", type=click.FloatRange(0, 1), is_flag=False, flag_value=0.01,
+                 show_default="0; 0.01 without SHARE", metavar="[SHARE]",
+                 help=f"with --codec {COPIED}, decode this share of the tiles both ways"),
     click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
                  help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for OpenSlide"),
 )  # fmt: skip
+
+
+_IMAGE_OPTIONS = ("codec", "quality", "pyramid", "drop_blank", "verify_pixels")
 
 
 def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
@@ -162,7 +168,8 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
         @wraps(command)
         def run(**kwargs: Any) -> Any:
             given = {
-                name: kwargs.pop(name) for name in ("codec", "quality", "pyramid", "drop_blank")
+                name: kwargs.pop(name)
+                for name in ("codec", "quality", "pyramid", "drop_blank", "verify_pixels")
             }
             tiff = {name: value for name, value in given.items() if value is not None}
             _check_tiff_options(kwargs["out"], tiff)
@@ -180,7 +187,7 @@ def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
         for name, hint in (("ome_zarr", "--ome-zarr"), ("shards", "--no-shards")):
             if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
                 raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint=hint)
-        if tiff.get("codec") == COPIED or "drop_blank" in tiff:
+        if tiff.get("codec") == COPIED or {"drop_blank", "verify_pixels"} & tiff.keys():
             raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint="--codec source")
     elif tiff.get("codec") == COPIED and "pyramid" not in tiff:
         return

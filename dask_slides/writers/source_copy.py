@@ -23,12 +23,14 @@ from dask_slides.core.grid import TileGrid
 from dask_slides.core.source import Source
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import SlideArgumentError, reason_of
 from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
 from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.georeference import georeference
 from dask_slides.plots.display import windows_of
+from dask_slides.readers.codecs.chunk_decoders import decoded_chunk
+from dask_slides.readers.tile_status import decode_error
 from dask_slides.runtime.scheduler import Progress, compute
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
@@ -67,9 +69,14 @@ class SourceCodec:
     """Quality of JPEG of the levels that the slide lacks."""
     drop_blank: bool = False
     """Whether tiles that are blank in the blank map are left out."""
+    verify_pixels: float = 0.0
+    """Share of the copied tiles that are decoded from the slide and from the copy."""
 
     def __post_init__(self) -> None:
-        """Refuse a quality that JPEG does not have."""
+        """Refuse a quality that JPEG does not have, and what is not a share."""
+        share = self.verify_pixels
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise SlideArgumentError(f"verify_pixels={share!r}; give a share from 0 to 1")
         if not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
             raise SlideArgumentError(f"quality={self.quality!r}; give a whole number from 1 to 100")
 
@@ -85,6 +92,8 @@ class CopyTiles:
     """Where shards start in pixels, and the end."""
     dropped: bytes
     """One bit per tile, row by row: whether it is left out. Empty if none is."""
+    verify_pixels: float
+    """Share of the tiles whose pixels are compared with those of the slide."""
 
     def window(self, block: Block) -> tuple[int, Region]:
         """Return the level of the slide and the region of `block`."""
@@ -123,12 +132,35 @@ class CopyTiles:
         found = dict(source.streams(self.level.number, kept))
         chunks: list[bytes | None] = [None] * count**2
         for number, stream in found.items():
+            if stream is not None and _is_sampled(number, self.verify_pixels):
+                self._compare(source, number, stream)
             r, c = divmod(number, across)
             chunks[(r - row * count) * count + c - column * count] = stream
         return chunks
 
+    def _compare(self, source: Source, number: int, stream: bytes) -> None:
+        """Raise TileDecodeError unless a copied tile has the pixels of the slide."""
+        level, (height, width) = self.level, self.level.encoding.tile
+        row, column = divmod(number, level.tiles[1])
+        tile = Region(row * height, column * width, height, width)
+        region = tile.intersect(Region(0, 0, *level.shape))
+        expected = source.read(level.number, region)  # raises if the slide itself is damaged
+        try:
+            pixels = decoded_chunk(level.encoding, stream, source.dtype)
+            if np.array_equal(pixels[: region.height, : region.width], expected):
+                return
+            failure = ValueError("the copy decodes to other pixels")
+        except Exception as error:
+            failure = ValueError(f"the copy cannot be decoded: {reason_of(error)}")
+        raise decode_error(source.name, level.number, region, failure)
+
     def _drops(self, number: int) -> bool:
         return bool(self.dropped) and bool(self.dropped[number >> 3] >> (7 - (number & 7)) & 1)
+
+
+def _is_sampled(number: int, share: float) -> bool:
+    """Return whether a tile is one of the `share` that is compared; they are spread evenly."""
+    return int((number + 1) * share) > int(number * share)
 
 
 def task_prefix(level: CopiedLevel) -> str:
@@ -160,7 +192,14 @@ def write_source(
         total = sum(len(one.shards[0]) * len(one.shards[1]) for one in plan.copied)
         done, tasks = 0, total + (job.plan.tasks if job else 0)
         for level in plan.copied:
-            done += _copy(slide, level, unfinished, dropped, _after(progress, done, tasks))
+            done += _copy(
+                slide,
+                level,
+                unfinished,
+                dropped,
+                codec.verify_pixels,
+                _after(progress, done, tasks),
+            )
         if job is not None:
             made = Journal(unfinished.location, _is_made)
             compute_stages(job, made, _after(progress, done, tasks))
@@ -183,12 +222,18 @@ def _copy(
     level: CopiedLevel,
     unfinished: Transaction,
     dropped: Mapping[str, bytes],
+    verify_pixels: float,
     progress: Progress | None,
 ) -> int:
     """Copy the tiles of a level; return the number of tasks."""
     rows, columns = level.shards
     task = CopyTiles(
-        unfinished.path, level, bounds(rows), bounds(columns), dropped.get(level.name, b"")
+        unfinished.path,
+        level,
+        bounds(rows),
+        bounds(columns),
+        dropped.get(level.name, b""),
+        verify_pixels,
     )
     ones = ((1,) * len(rows), (1,) * len(columns))
     blocks: da.Array = map_blocks(task, slide.source, ones, np.dtype(np.int64), "copy")

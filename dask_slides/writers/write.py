@@ -46,6 +46,7 @@ def write(
     codec: str | None = None,
     quality: int = QUALITY,
     drop_blank: bool = False,
+    verify_pixels: float = 0.0,
     progress: Progress | None = None,
     client: Any = None,
 ) -> str | Delayed:
@@ -98,6 +99,10 @@ def write(
         With ``codec="source"``: leave out tiles that lie wholly in blank tiles of `blank_map`, by
         default a map in which no pixel of a blank tile is tissue. They read as the fill, which is
         white for colour.
+    verify_pixels : float
+        With ``codec="source"`` and a slide: the share of copied tiles, from 0 to 1, that are
+        decoded from the slide and from the copy, and compared. Other tiles are not decoded: only
+        the headers and ends of their streams are checked.
     progress : callable, optional
         Called with the number of finished blocks and the number of all blocks.
     client : distributed.Client, optional
@@ -145,9 +150,11 @@ def write(
     (64, 64, 3)
     """
     target = Target(absolute_path(path), overwrite, resume)  # workers run in other folders
-    options = SourceCodec(quality, drop_blank)
-    if drop_blank and (codec != "source" or not isinstance(obj, Slide)):
-        raise SlideArgumentError("drop_blank is for a slide with codec='source'; leave it out")
+    options = SourceCodec(quality, drop_blank, verify_pixels)
+    if (drop_blank or verify_pixels) and (codec != "source" or not isinstance(obj, Slide)):
+        raise SlideArgumentError(
+            "drop_blank and verify_pixels are for a slide with codec='source'; leave them out"
+        )
     if codec is None:
         run = _writer_of(obj, target, ome_zarr, shards, blank_map)
     else:

@@ -1,6 +1,7 @@
 """Stores of the slide's own compressed tiles: equal pixels, equal bytes, and nothing decoded."""
 
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -292,6 +293,48 @@ def test_damage_of_a_copy_is_found(tmp_path, image):
     assert (masked.read(64, 128, 64, 64) == 255).all()
     (hole,) = masked.source.holes(0, Region(0, 0, 200, 250))
     assert hole.region == Region(64, 128, 64, 64)
+
+
+def test_pixels_are_verified_on_request(tmp_path, image):
+    """Flip a byte of a scan, which no header shows: reading the slide itself finds the damage."""
+    path = written("deflate", image, tmp_path / "a.tif")
+    with tifffile.TiffFile(path) as opened:
+        start = opened.pages[0].dataoffsets[6]
+    data = bytearray(path.read_bytes())
+    data[start + 1000] ^= 255
+    path.write_bytes(data)
+    slide = ds.open_slide(path)
+    ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    with pytest.raises(TileDecodeError, match="rows 64 to 128, columns 128 to 192"):
+        ds.write(slide, tmp_path / "b.ome.zarr", codec="source", verify_pixels=1)
+
+
+def test_tiles_that_decode_to_another_size_are_found(tmp_path, image):
+    """A deflate tile may hold more bytes than its page says: readers of TIFF ignore them."""
+    tiles = [zlib.compress(tile.tobytes() + bytes(7)) for tile in cut(image)]
+    tags = {
+        256: (4, [250]), 257: (4, [200]), 258: (3, [8] * 3), 259: (3, [8]), 262: (3, [2]),
+        277: (3, [3]), 322: (3, [TILE]), 323: (3, [TILE]),
+    }  # fmt: skip
+    (tmp_path / "a.tif").write_bytes(tiff(tags, tiles))
+    slide = ds.open_slide(tmp_path / "a.tif")
+    np.testing.assert_array_equal(slide.read(0, 0, 200, 250), image)
+    with pytest.raises(TileDecodeError, match=r"rows 0 to 64, columns 0 to 64.*the copy cannot"):
+        ds.write(slide, tmp_path / "b.ome.zarr", codec="source", verify_pixels=1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "shared tables, RGB"])
+def test_verified_pixels_of_every_kind_are_equal(tmp_path, image, kind):
+    slide = ds.open_slide(written(kind, image, tmp_path / "a.tif"))
+    ds.write(slide, tmp_path / "a.ome.zarr", codec="source", verify_pixels=1)
+
+
+def test_a_copy_in_a_bucket_reads_alike(bucket, tmp_path, image):
+    slide = ds.open_slide(written("jpeg", image, tmp_path / "a.tif"))
+    url = ds.write(slide, "s3://slides/copies/a.ome.zarr", codec="source")
+    np.testing.assert_array_equal(
+        ds.open_slide(url).read(0, 0, 200, 250), slide.read(0, 0, 200, 250)
+    )
 
 
 def test_a_copy_is_copied_again(tmp_path, image):
