@@ -31,7 +31,6 @@ from dask_slides.slide import Slide
 from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
 from dask_slides.writers.source_copy import QUALITY as MADE_QUALITY
 from dask_slides.writers.store.arrays import VERSIONS
-from dask_slides.writers.write import CODECS as ENCODINGS
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -167,10 +166,7 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
     def add(command: Command) -> Command:
         @wraps(command)
         def run(**kwargs: Any) -> Any:
-            given = {
-                name: kwargs.pop(name)
-                for name in ("codec", "quality", "pyramid", "drop_blank", "verify_pixels")
-            }
+            given = {name: kwargs.pop(name) for name in _IMAGE_OPTIONS}
             tiff = {name: value for name, value in given.items() if value is not None}
             _check_tiff_options(kwargs["out"], tiff)
             return command(tiff=tiff, **kwargs)
@@ -211,7 +207,7 @@ ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
 _encoding_options = add_options(
-    click.option("--codec", type=click.Choice(ENCODINGS), show_default="zstd, without loss",
+    click.option("--codec", type=click.Choice((COPIED, "jpeg")), show_default="zstd, without loss",
                  help=f"of a Zarr store: {COPIED} copies whole compressed tiles of the slide"),
     click.option("--quality", type=click.IntRange(1, 100), show_default=str(MADE_QUALITY),
                  help="of JPEG in a Zarr store"),

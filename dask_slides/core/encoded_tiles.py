@@ -26,15 +26,16 @@ class TileEncoding:
     interleaved: bool = True
     """Whether the samples of a pixel lie together, (h, w, c), and not in planes, (c, h, w)."""
 
-    def options(self, order: tuple[int, ...]) -> dict[str, Any]:
+    def options(self, order: tuple[int, ...], checksum: bool = True) -> dict[str, Any]:
         """Return the codecs of an array as arguments of `create_array`; `order` leads to h, w, c.
 
-        The codecs of a pack, whose arrays are (n, h, w, c), need no transposition.
+        The codecs of a pack, whose arrays are (n, h, w, c), need no transposition. With `checksum`
+        the CRC-32C of a chunk follows it.
         """
         transposed = order != tuple(sorted(order))
         transpose = {"name": "transpose", "configuration": {"order": list(order)}}
         return {
             "filters": [transpose] if transposed else [],
             "serializer": self.serializer,
-            "compressors": [*self.compressors, CHECKSUM],
+            "compressors": [*self.compressors, *[CHECKSUM] * checksum],
         }

@@ -166,6 +166,14 @@ class Source(ABC):
         """
         return None
 
+    def byte_ranges(self, level: int) -> tuple[TileEncoding, Array, Array] | None:
+        """Return how the tiles of `level` are decoded where they lie in the file `name`.
+
+        The arrays are the offset and the length of each tile, 0 if it is absent. None if this is
+        not a single file, or if Zarr cannot decode its tiles.
+        """
+        return None
+
     def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
         """Yield number and compressed stream of tiles of `level`, without decoding them.
 

@@ -25,8 +25,9 @@ from dask_slides.writers.source_copy import QUALITY, SourceCodec, write_source
 from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.attributes import absolute_path
 from dask_slides.writers.store.transaction import Target
+from dask_slides.writers.virtual import write_virtual
 
-CODECS = ("source", "jpeg")
+CODECS = ("source", "jpeg", "virtual")
 """Codecs whose chunks are images."""
 
 Write = Callable[[Progress | None], str]
@@ -92,7 +93,9 @@ def write(
         made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless. For a
         pack, "source" copies too if its tiles are not resampled and consist of whole tiles of the
         slide, and "jpeg" encodes any tiles of 8-bit grey or RGB. To read such a store, other
-        programs need the codecs of imagecodecs for Zarr v3.
+        programs need the codecs of imagecodecs for Zarr v3. "virtual" copies nothing: it writes
+        one JSON file, ``NAME.refs.json``, of the levels that the slide has, with the byte range of
+        each tile in the slide. The reference file system of fsspec shows it to Zarr as a store.
     quality : int
         Quality of JPEG, 1 to 100, of what is encoded and not copied.
     drop_blank : bool
@@ -193,6 +196,12 @@ def _encoder_of(
         raise SlideArgumentError(
             f"codec={codec!r} writes OME-Zarr 0.5 with shards; leave ome_zarr and shards out"
         )
+    if codec == "virtual":
+        if not isinstance(obj, Slide) or target.resume or blank_map is not None:
+            raise SlideArgumentError(
+                "codec='virtual' takes a whole slide, without resume and blank_map"
+            )
+        return partial(write_virtual, obj, target)
     if isinstance(obj, TilePack):
         chunks = pack_chunks(obj, codec, options.quality)
         return partial(write_pack, obj, target, True, chunks=chunks)

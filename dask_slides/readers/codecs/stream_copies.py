@@ -6,7 +6,9 @@ stream does not declare. Here each stream gets both. Its entropy-coded bytes sta
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from dask_slides.core.encoded_tiles import TileEncoding
@@ -59,6 +61,20 @@ def _bytes_encoding(page: Any, code: int, size: tuple[int, int]) -> TileEncoding
     several = page.dtype.itemsize > 1
     order = {"configuration": {"endian": endian}} if several else {}
     return TileEncoding(name, size, {"name": "bytes", **order}, (codec,), lossy=False)
+
+
+def encoding_in_place(page: Any) -> TileEncoding | None:
+    """Return how the tiles of a page are decoded where they lie: tables are those of the codec."""
+    encoding = encoding_of(page)
+    if encoding is None or int(page.compression) not in JPEG:
+        return encoding
+    configuration: dict[str, Any] = {}
+    if page.jpegtables is not None:
+        configuration["tables"] = base64.b64encode(page.jpegtables).decode()
+    if colour_spaces(page, samples_of(page))[0] is not None:
+        configuration |= {"colorspace_data": "RGB", "colorspace_jpeg": "RGB"}
+    more = {"configuration": configuration} if configuration else {}
+    return replace(encoding, serializer={**encoding.serializer, **more})
 
 
 def whole_streams(page: Any) -> Whole:

@@ -283,6 +283,15 @@ class TiffSource(Source):
         page = self._open().array(level)
         return page.encoding if isinstance(page, TiledPage) else None
 
+    def byte_ranges(self, level: int) -> tuple[TileEncoding, Array, Array] | None:
+        """Return how the tiles of `level` are decoded where they lie, and their byte ranges."""
+        if self.encoding(level) is None:
+            return None
+        page = self._open().array(level)
+        assert isinstance(page, TiledPage)
+        encoding = page.encoding_in_place
+        return None if encoding is None else (encoding, *page.byte_ranges)
+
     def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
         """Yield the compressed streams of tiles; an error names the tile."""
         page = self._open().array(level)

@@ -20,7 +20,12 @@ from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, hull
 from dask_slides.core.types import Array
 from dask_slides.readers.codecs.jpeg import FACTORS, coarseness, is_jpeg
-from dask_slides.readers.codecs.stream_copies import Whole, encoding_of, whole_streams
+from dask_slides.readers.codecs.stream_copies import (
+    Whole,
+    encoding_in_place,
+    encoding_of,
+    whole_streams,
+)
 from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.codecs.tile_sizes import tile_size
@@ -214,6 +219,17 @@ class TiledPage:
     def encoding(self) -> TileEncoding | None:
         """How the tiles are compressed; None if they cannot be copied."""
         return encoding_of(self._page)
+
+    @property
+    def encoding_in_place(self) -> TileEncoding | None:
+        """How the tiles are decoded where they lie in the file; None if Zarr cannot."""
+        return encoding_in_place(self._page)
+
+    @property
+    def byte_ranges(self) -> tuple[Array, Array]:
+        """Offset and length of each tile in the file; 0 for absent tiles."""
+        page = self._page
+        return np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64)
 
     def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
         """Yield the part of each good tile in `region`. The next part overwrites the array."""
