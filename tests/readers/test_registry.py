@@ -50,7 +50,9 @@ def test_a_reader_can_be_forced(tmp_path):
     tiff()(tmp_path / "a.vsi")  # which is otherwise taken for the previews of a slide
     slide = ds.open_slide(tmp_path / "a.vsi", reader="tiff")
     np.testing.assert_array_equal(slide.read(0, 0, 64, 48), PIXELS)
-    with pytest.raises(ds.errors.SlideArgumentError, match=r"ome-zarr, npy, tiff,.* image") as raised:
+    with pytest.raises(
+        ds.errors.SlideArgumentError, match=r"ome-zarr, npy, tiff,.* image"
+    ) as raised:
         ds.open_slide(tmp_path / "a.vsi", reader="vips")
     assert "'vips' is not known" in one_line(raised)
 
