@@ -2,7 +2,8 @@
 
 Bright field: tissue has colour relative to the glass, and texture. Both are compared with what the
 glass of the same picture has. Well stained tissue is found pixel by pixel, faint tissue in cells of
-32 µm. Pen is told from stain by the direction of its colour and by the width of its strokes.
+32 µm. Pen is told from stain by the direction of its colour, on tissue also by its darkness, and by
+the width of its strokes.
 
 Dark field: tissue is brighter than the background by more than its noise, in any channel.
 
