@@ -166,4 +166,4 @@ def _as_wide(found: Regions, chosen: Mask, mask: Mask, radius: float) -> Mask:
     """Return (count,) which of the `chosen` regions are wider than 2 * `radius` in `mask`."""
     if not chosen.any():
         return chosen
-    return np.asarray(chosen & (found.count_in(eroded(mask, round(radius))) > 0))
+    return np.asarray(chosen & (found.count_in(eroded(mask, max(1, round(radius)))) > 0))
