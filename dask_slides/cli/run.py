@@ -23,6 +23,7 @@ from dask_slides.cli.options import (
     ome_zarr_option,
     pack_options,
     scale_options,
+    shards_option,
     tile_scale_options,
 )
 from dask_slides.cli.output import print_result
@@ -77,6 +78,7 @@ def _parse_exports(context: Any, option: Any, given: tuple[str, ...]) -> list[di
 @opening_options
 @scale_options
 @ome_zarr_option
+@shards_option
 @blank_map_options("mask-")
 @pack_options("pack-")
 @_crops_options
@@ -100,6 +102,7 @@ def command(
     limits: Limits,
     scale: dict[str, Any],
     ome_zarr: str,
+    shards: bool,
     layout: str,
     enlarge: bool,
     keep_going: bool,
@@ -117,7 +120,7 @@ def command(
     Pictures (.png) beside the stores show the tissue and the packed tiles. The exit code is 3 if
     a slide failed or corrupt tiles were filled; JOB/process_list.csv lists them with the reasons.
     """
-    image = {"ome_zarr": ome_zarr, "format": image_format}
+    image = {"ome_zarr": ome_zarr, "shards": shards, "format": image_format}
     chosen = _chosen_steps(steps, exports, scale, image, layout, options)
     with scheduler(replace(common, quiet=True), 0.0):
         if common.dry_run:
@@ -173,7 +176,8 @@ def _chosen_steps(
     options: dict[str, Any],
 ) -> Steps:
     """Return each chosen step and each export with its arguments."""
-    parts: dict[str, dict[str, Any]] = {"mask": dict(image), "pack": {}, "crops": {}}
+    parts: dict[str, dict[str, Any]] = {"mask": dict(image), "pack": {"shards": image["shards"]}}
+    parts["crops"] = dict(parts["pack"])
     for name, value in options.items():
         part, _, argument = name.partition("_")
         parts[part][argument] = value

@@ -242,9 +242,10 @@ def run_cohort(
     steps : sequence of str, mappings and functions, or one of them
         Any of mask, resize, cutoff, pack and crops, with the arguments of `blank_map`, `resize`,
         `cutoff_resize`, `pack_tiles` and `random_crops`, as in ``{"resize": {"downsample": 10}}``
-        or ``["mask", {"crops": {"n": 100, "size": 256}}]``. mask, resize and cutoff also accept
-        ``ome_zarr``, and ``format="ome.tif"`` for a file instead of a store; resize and cutoff
-        ``magnification``, and cutoff the ``min_tissue`` of `blank_map`.
+        or ``["mask", {"crops": {"n": 100, "size": 256}}]``. All accept the ``shards`` of
+        `write`; mask, resize and cutoff also ``ome_zarr``, and ``format="ome.tif"`` for a file
+        instead of a store; resize and cutoff ``magnification``, and cutoff the ``min_tissue`` of
+        `blank_map`.
 
         An export: ``{"export": {"of": "pack", "to": "csv"}}``, with the options of the format, or a
         list of such arguments. It exports what the step `of` makes with its arguments in this run.

@@ -189,6 +189,7 @@ class _Image(Step):
     """Base of the steps that write an image: OME-Zarr, or a file of another format."""
 
     ome_zarr: str = "0.5"
+    shards: bool = True
     format: str = FORMATS[0]
 
     @property
@@ -201,6 +202,11 @@ class _Image(Step):
         """Whether the image is a Zarr store."""
         return self.format == FORMATS[0]
 
+    @property
+    def sharded(self) -> bool:
+        """Whether a file of the store holds several chunks."""
+        return self.shards and self.ome_zarr != "0.4"
+
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
         check_version(self.ome_zarr)
@@ -209,12 +215,14 @@ class _Image(Step):
                 f"step {self.name}: format={self.format!r} is not known; use {' or '.join(FORMATS)}"
             )
         if not self.is_store:
+            if not self.shards:
+                raise SlideArgumentError(f"step {self.name}: shards=False is for Zarr stores")
             exporter_for(f"NAME{self.suffix}", None, self.makes)
 
     def write(self, obj: Any, target: Target, name: str) -> str | None:
         """Write the image; return its path."""
         if self.is_store:
-            return write_to(obj, target, self.ome_zarr)
+            return write_to(obj, target, self.ome_zarr, self.shards)
         return export(obj, target.path, overwrite=target.overwrite)
 
 
@@ -305,7 +313,7 @@ class Resize(_Scaled):
 
     def estimate(self, slide: Slide) -> Estimate:
         """Estimate the step without reading pixels."""
-        return estimate_image(self.resized(slide), slide)
+        return estimate_image(self.resized(slide), slide, sharded=self.sharded)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
@@ -341,7 +349,7 @@ class Cutoff(_Scaled):
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
-        return estimate_image(self.resized(slide), slide, upper_bound=True)
+        return estimate_image(self.resized(slide), slide, True, self.sharded)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map and of the image, as if nothing were cut off."""
@@ -372,6 +380,7 @@ class _Tiles(Step):
     magnification: float | None = None
     min_tissue: float = 0.5
     detector: Detector = DEFAULT_DETECTOR
+    shards: bool = True
 
     @property
     def counts(self) -> tuple[str, ...]:
@@ -395,10 +404,15 @@ class _Tiles(Step):
     def _chosen(self, maps: BlankMaps) -> dict[str, Any]:
         """Return the arguments of the step, with the shared blank map instead of the detector."""
         options = {one.name: getattr(self, one.name) for one in fields(self)}
+        del options["shards"]
         detector = checked_detector(options.pop("detector"))
         if isinstance(detector, MaskDetector):
             return options | {"blank_map": maps.compute(None, detector)}
         return options | {"detector": detector}
+
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
+        """Write the pack; return its path."""
+        return write_to(obj, target, shards=self.shards)
 
     def picture(self, obj: TilePack, maps: BlankMaps) -> Array:
         """Return the boxes of the tiles on the slide."""

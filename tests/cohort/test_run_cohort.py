@@ -398,6 +398,7 @@ def test_a_second_run_at_the_same_time_is_refused(slides, done, sync):
         (["mask", "polish"], "'polish' is not known"),
         ({"mask": {"kernel": "area"}}, "mask has no argument 'kernel'"),
         ({"mask": {"ome_zarr": "9"}}, "0.5"),
+        ({"mask": {"shards": False, "format": "ome.tif"}}, "shards=False is for Zarr stores"),
         ({"resize": {"downsample": 0}}, "downsample"),
         ({"cutoff": {"tile_size": 0}}, "tile_size"),
         ({"pack": {"top_k": 0}}, "top_k"),
@@ -407,6 +408,19 @@ def test_wrong_arguments_are_refused_before_anything_is_written(slides, tmp_path
     with pytest.raises(ds.errors.SlideArgumentError, match=message):
         ds.run_cohort(slides, job=tmp_path / "job", steps=steps)
     assert not (tmp_path / "job").exists()
+
+
+def test_stores_of_a_run_can_have_no_shards(slides, tmp_path, sync):
+    plain = {"shards": False}
+    tiles = plain | {"detector": ds.Contrast(0.05)}
+    steps = {"mask": plain, "resize": plain | {"downsample": 2},
+             "pack": tiles | {"tile_size": 64}, "crops": tiles | {"n": 2, "size": 64}}  # fmt: skip
+    ds.run_cohort(slides, job=tmp_path / "job", steps=steps)
+    stores = [*(tmp_path / "job").glob("s0000/*.zarr")]
+    assert len(stores) == 4
+    for store in stores:
+        for metadata in store.glob("**/zarr.json"):
+            assert "sharding_indexed" not in metadata.read_text()
 
 
 def test_wrong_jobs_and_limits_are_refused(slides, tmp_path):
