@@ -31,7 +31,7 @@ from dask_slides.ops.georeference import georeference
 from dask_slides.plots.display import windows_of
 from dask_slides.readers.codecs.chunk_decoders import decoded_chunk
 from dask_slides.readers.tile_status import decode_error
-from dask_slides.runtime.scheduler import Progress, compute
+from dask_slides.runtime.scheduler import Progress, check_memory, compute
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
 from dask_slides.writers.encoded_chunks import PutEncoded, made_encoding
@@ -43,6 +43,7 @@ from dask_slides.writers.images import (
     damage_facts,
     nodata_facts,
     plan_that_fits,
+    task_bytes_of_image,
 )
 from dask_slides.writers.pyramid import SUMS
 from dask_slides.writers.source_plan import CopiedLevel, SourcePlan, plan_source
@@ -255,6 +256,7 @@ def _made_job(slide: Slide, plan: SourcePlan, codec: SourceCodec) -> ImageJob:
     start = ReducedLevelSource(source, number, 2) if reduces else LevelSource(source, number)
     image = replace(slide, source=start)
     pyramid = plan_that_fits(image)
+    check_memory(task_bytes_of_image(pyramid, image), slide.name)
     by_halvings = {one.halvings: one.name for one in plan.made}
     first = 1 if reduces else 0
     names = tuple(by_halvings.get(first + n) for n in range(len(pyramid.levels)))

@@ -251,6 +251,22 @@ def test_verified_pixels_of_every_kind_are_equal(tmp_path, image, kind):
     ds.write(slide, tmp_path / "a.ome.zarr", codec="source", verify_pixels=1)
 
 
+@pytest.mark.parametrize("mode", ["raise", "mask"])
+def test_good_tiles_of_another_size_are_refused_and_not_called_corrupt(tmp_path, image, mode):
+    """Some writers store tiles at the edge without their padding."""
+    streams = [imagecodecs.jpeg8_encode(tile, level=85) for tile in cut(image)]
+    streams[3] = imagecodecs.jpeg8_encode(np.ascontiguousarray(image[:64, 192:]), level=85)
+    tags = {
+        256: (4, [250]), 257: (4, [200]), 258: (3, [8] * 3), 259: (3, [7]), 262: (3, [6]),
+        277: (3, [3]), 322: (3, [TILE]), 323: (3, [TILE]),
+    }  # fmt: skip
+    (tmp_path / "a.tif").write_bytes(tiff(tags, streams))
+    slide = ds.open_slide(tmp_path / "a.tif", on_bad_tile=mode)
+    with pytest.raises(SlideUnsupportedError, match="tile 3 is 64 x 58 px") as error:
+        ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    assert "a.tif" in str(error.value)
+
+
 def test_a_copy_in_a_bucket_reads_alike(bucket, tmp_path, image):
     slide = ds.open_slide(written("jpeg", image, tmp_path / "a.tif"))
     url = ds.write(slide, "s3://slides/copies/a.ome.zarr", codec="source")

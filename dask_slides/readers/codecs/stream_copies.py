@@ -12,7 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 from dask_slides.core.encoded_tiles import TileEncoding
-from dask_slides.readers.codecs.headers import JPEG, READ, START, Data
+from dask_slides.readers.codecs.headers import (
+    JPEG,
+    READ,
+    SEQUENTIAL_OR_PROGRESSIVE,
+    START,
+    Data,
+    jpeg_frame,
+)
 from dask_slides.readers.codecs.headers import has_end as has_jpeg_end
 from dask_slides.readers.codecs.jpeg import colour_spaces, stream_header
 from dask_slides.readers.codecs.tile_sizes import FrameCheck, is_subsampled, samples_of, tile_size
@@ -28,6 +35,10 @@ _ZSTD = frozenset({50000, 34926})
 _ZSTD_START = b"\x28\xb5\x2f\xfd"
 _ADOBE = b"\xff\xee\x00\x0eAdobe"
 _ADOBE_BYTES = 16
+
+
+class NotCopiedError(ValueError):
+    """A tile that is good, but cannot be a chunk as it is, and why."""
 
 
 def encoding_of(page: Any) -> TileEncoding | None:
@@ -99,9 +110,8 @@ def _checked(page: Any) -> Whole:
 
 def _require_full(number: int, size: tuple[int, int], full: tuple[int, int]) -> None:
     if size != full:
-        raise ValueError(
-            f"the stream of tile {number} is of {size[0]} x {size[1]} px, and chunks need "
-            f"{full[0]} x {full[1]}"
+        raise NotCopiedError(
+            f"tile {number} is {size[0]} x {size[1]} px, and chunks need {full[0]} x {full[1]}"
         )
 
 
@@ -113,12 +123,19 @@ class _WholeJpeg:
         self._size = tile_size(page)
         self._is_rgb = colour_spaces(page, samples_of(page))[0] is not None
         self._header = stream_header(page.jpegtables, is_rgb=self._is_rgb)
+        # most streams of a page begin with the same bytes, which are parsed once
+        self._checked = b""
 
     def __call__(self, number: int, data: Data) -> bytes:
         """Return the whole stream of tile `number`."""
         _require_full(number, self._check(number, data), self._size)
         if not has_jpeg_end(data):
             raise ValueError(f"the JPEG stream of tile {number} has no end")
+        if not self._checked or data[: len(self._checked)] != self._checked:
+            frame = jpeg_frame(data)
+            if frame.marker not in SEQUENTIAL_OR_PROGRESSIVE:
+                raise NotCopiedError(f"tile {number} is lossless JPEG")
+            self._checked = bytes(data[: frame.end])
         if not self._header:
             return bytes(data)
         if self._is_rgb:

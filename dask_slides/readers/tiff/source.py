@@ -18,8 +18,9 @@ from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, hull
 from dask_slides.core.source import Level, Source, fill_holes
 from dask_slides.core.types import Array
-from dask_slides.errors import TileDecodeError
+from dask_slides.errors import SlideUnsupportedError, TileDecodeError
 from dask_slides.readers.codecs.colour import Conversion
+from dask_slides.readers.codecs.stream_copies import NotCopiedError
 from dask_slides.readers.orientation import UPRIGHT, Orientation
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
@@ -297,9 +298,13 @@ class TiffSource(Source):
         page = self._open().array(level)
         assert isinstance(page, TiledPage)
         items = page.streams(numbers)
+        failure: Exception
         while True:
             try:
                 item = next(items, None)
+            except NotCopiedError as error:
+                failure = SlideUnsupportedError(f"{self.path}: {error}; leave codec out")
+                break
             except StreamError as error:
                 region = error.region.intersect(Region(0, 0, *self.levels[level].shape))
                 failure = decode_error(self.path, level, region, error)

@@ -21,6 +21,7 @@ from dask_slides.core.geometry import Region, hull
 from dask_slides.core.types import Array
 from dask_slides.readers.codecs.jpeg import FACTORS, coarseness, is_jpeg
 from dask_slides.readers.codecs.stream_copies import (
+    NotCopiedError,
     Whole,
     encoding_in_place,
     encoding_of,
@@ -186,12 +187,15 @@ class TiledPage:
         """Yield number and whole compressed stream of each tile; nothing is decoded.
 
         The stream is None if the tile is absent, or if it is corrupt and corrupt tiles are masked.
-        A tile that cannot be copied raises StreamError with its region.
+        Else a corrupt tile raises StreamError with its region. A good tile that cannot be a chunk
+        as it is raises NotCopiedError.
         """
         for number, data in self._fetched(numbers):
             stream = None
             try:
                 stream = None if data is None else self._whole(number, data)
+            except NotCopiedError:
+                raise
             except Exception as error:
                 if self._status is None:
                     raise StreamError(self._region(number), error) from None
