@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,14 +11,15 @@ import numpy as np
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, reduced_size
 from dask_slides.core.intervals import Intervals
-from dask_slides.core.source import DerivedSource, Level, Source, Span
+from dask_slides.core.source import Level, Source, Span
 from dask_slides.core.types import Array
 from dask_slides.graph.batch_read import read_each
+from dask_slides.graph.moved_tiles import MovedPart, MovedTiles
 from dask_slides.graph.resized import STRIP_PIXELS
 
 
 @dataclass(frozen=True)
-class CutSource(DerivedSource):
+class CutSource(MovedTiles):
     """The image `parent` with only the intervals `rows` and `columns`."""
 
     parent: Source
@@ -120,15 +121,38 @@ class CutSource(DerivedSource):
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent that are not cut off."""
+        return self._moved(level, region, self.parent.holes)
+
+    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return those of `holes` that are known without decoding a tile."""
+        return self._moved(level, region, self.parent.known_holes)
+
+    def _moved(
+        self,
+        level: int,
+        region: Region,
+        holes_of: Callable[[int, Region], tuple[MissingRegion, ...]],
+    ) -> tuple[MissingRegion, ...]:
         number, rows, columns = self._cut_levels[level]
         found = []
         for top, y, height in rows.pieces(region.y, region.stop_y):
             for left, x, width in columns.pieces(region.x, region.stop_x):
-                for hole in self.parent.holes(number, Region(top, left, height, width)):
+                for hole in holes_of(number, Region(top, left, height, width)):
                     source = hole.region
                     moved = replace(source, y=source.y - top + y, x=source.x - left + x)
                     found.append(MissingRegion(moved, hole.tile))
         return tuple(found)
+
+    def parent_level(self, level: int) -> int:
+        """Return the level of the parent of which `level` is made."""
+        return self._cut_levels[level][0]
+
+    def moved_parts(self, level: int) -> Iterator[MovedPart]:
+        """Yield the parts of `level` between cuts."""
+        _, rows, columns = self._cut_levels[level]
+        for top, y, height in rows.pieces(0, rows.length):
+            for left, x, width in columns.pieces(0, columns.length):
+                yield MovedPart(Region(top, left, height, width), y, x)
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """Return the reductions of the parent whose pixels no cut divides."""

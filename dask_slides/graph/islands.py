@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from dask_slides.core.layout import IslandLayout
 from dask_slides.core.source import DerivedSource, Level, Source, Span, Spans, root_of
 from dask_slides.core.types import Array
 from dask_slides.graph.batch_read import read_each
+from dask_slides.graph.moved_tiles import MovedPart, MovedTiles
 from dask_slides.graph.resized import STRIP_PIXELS
 from dask_slides.readers.dask_array import ArraySource
 
@@ -45,7 +46,7 @@ def _step(source: Source, axis: int, cell: int) -> int:
 
 
 @dataclass(frozen=True)
-class IslandsSource(DerivedSource):
+class IslandsSource(MovedTiles):
     """Rectangles of the image `parent` on a canvas, with the fill in the gutters between them.
 
     Gutters belong to no part of the slide: `gutters` marks them, and `read_valid` shows them as
@@ -185,13 +186,34 @@ class IslandsSource(DerivedSource):
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
         """Return the holes of the parent that lie in islands."""
+        return self._moved(level, region, self.parent.holes)
+
+    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return those of `holes` that are known without decoding a tile."""
+        return self._moved(level, region, self.parent.known_holes)
+
+    def _moved(
+        self,
+        level: int,
+        region: Region,
+        holes_of: Callable[[int, Region], tuple[MissingRegion, ...]],
+    ) -> tuple[MissingRegion, ...]:
         number, layout = self._laid_out[level]
         found = []
         for source, canvas in layout.pieces(region):
-            for hole in self.parent.holes(number, source):
+            for hole in holes_of(number, source):
                 y, x = hole.region.y - source.y + canvas.y, hole.region.x - source.x + canvas.x
                 found.append(MissingRegion(replace(hole.region, y=y, x=x), hole.tile))
         return tuple(found)
+
+    def parent_level(self, level: int) -> int:
+        """Return the level of the parent of which `level` is made."""
+        return self._laid_out[level][0]
+
+    def moved_parts(self, level: int) -> Iterator[MovedPart]:
+        """Yield the rectangles of islands."""
+        for part in self._laid_out[level][1].parts:
+            yield MovedPart(part.source, part.canvas_y, part.canvas_x)
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """Return the reductions of the parent whose pixels no edge divides."""

@@ -27,6 +27,7 @@ from dask_slides.errors import SlideArgumentError, reason_of
 from dask_slides.graph.blocks import Block, ReadBlock, map_blocks
 from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 from dask_slides.ops.blank_map import BlankMap, blank_map
+from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.georeference import georeference
 from dask_slides.plots.display import windows_of
 from dask_slides.readers.codecs.chunk_decoders import decoded_chunk
@@ -34,6 +35,7 @@ from dask_slides.readers.tile_status import decode_error
 from dask_slides.runtime.scheduler import Progress, check_memory, compute
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
+from dask_slides.writers.blank_maps import write_grid
 from dask_slides.writers.encoded_chunks import PutEncoded, made_encoding
 from dask_slides.writers.image_plan import LevelPlan
 from dask_slides.writers.images import (
@@ -175,11 +177,14 @@ def write_source(
     codec: SourceCodec,
     blanks: BlankMap | None,
     progress: Progress | None,
+    *,
+    cut: Cutoff | None = None,
 ) -> str:
     """Write `slide` with its own compressed tiles; return the path.
 
-    The attributes say which arrays are copies of which level of the slide ("copied"), and with
-    which quality the others were encoded ("made").
+    With `cut`, a cut-off whose image is `slide`, its blank map and the way back to its source are
+    stored too, but no tissue label. The attributes say which arrays are copies of which level of
+    the slide ("copied"), and with which quality the others were encoded ("made").
     """
     plan = plan_source(slide.source)
     dropped = _dropped(slide, plan, blanks) if codec.drop_blank else {}
@@ -189,7 +194,7 @@ def write_source(
     key |= {f"dropped.{name}": tiles.hex() for name, tiles in dropped.items()}
     nbytes = sum(int(np.prod(one.shape)) for one in plan.levels) * slide.shape[2]
     with transaction(target, key, nbytes * slide.dtype.itemsize) as unfinished:
-        _create(unfinished, slide, plan, job)
+        _create(unfinished, slide, plan, job, None if cut is None else cut.blank_map)
         total = sum(len(one.shards[0]) * len(one.shards[1]) for one in plan.copied)
         done, tasks = 0, total + (job.plan.tasks if job else 0)
         for level in plan.copied:
@@ -205,7 +210,7 @@ def write_source(
             made = Journal(unfinished.location, _is_made)
             compute_stages(job, made, _after(progress, done, tasks))
             unfinished.location.remove_folder(SUMS)
-        attributes = _attributes(slide, plan, codec, dropped, unfinished)
+        attributes = _attributes(slide, plan, codec, dropped, unfinished, cut)
         unfinished.finish("0", _shards(plan, job), attributes)
     return target.absolute
 
@@ -275,7 +280,13 @@ def _made_plans(job: ImageJob | None) -> Iterator[tuple[str, LevelPlan]]:
                 yield name, level
 
 
-def _create(unfinished: Transaction, slide: Slide, plan: SourcePlan, job: ImageJob | None) -> None:
+def _create(
+    unfinished: Transaction,
+    slide: Slide,
+    plan: SourcePlan,
+    job: ImageJob | None,
+    blanks: BlankMap | None,
+) -> None:
     """Create all arrays."""
     group = unfinished.create(3)
     made = dict(_made_plans(job))
@@ -289,6 +300,8 @@ def _create(unfinished: Transaction, slide: Slide, plan: SourcePlan, job: ImageJ
         create_encoded(group, level.name, slide, level.shape, encoding, shard)
     if job is not None and len(job.plan.stages) > 1:
         create_sums(group, job)
+    if blanks is not None:
+        write_grid(group, blanks)
     unfinished.ready()
 
 
@@ -333,6 +346,7 @@ def _attributes(
     codec: SourceCodec,
     dropped: Mapping[str, bytes],
     unfinished: Transaction,
+    cut: Cutoff | None,
 ) -> dict[str, Any]:
     """Return the attributes of the group: OME metadata, and those of dask_slides."""
     downsamples = [one.downsample for one in plan.levels]
@@ -346,7 +360,8 @@ def _attributes(
     }
     level0 = task_prefix(plan.copied[0])
     facts: dict[str, Any] = {"source": slide.name}
-    facts |= damage_facts(Journal(unfinished.location, lambda name: name.startswith(level0)), None)
+    copied = Journal(unfinished.location, lambda name: name.startswith(level0))
+    facts |= damage_facts(copied, None if cut is None else cut.blank_map)
     facts |= nodata_facts(slide.source)
     facts["copied"] = {
         one.name: {"level": one.number, "codec": one.encoding.name} for one in plan.copied
@@ -363,7 +378,10 @@ def _attributes(
     reference = georeference(slide)
     if reference is not None:
         facts["geotiff"] = reference.to_json()
-    return ome_metadata.attributes("0.5", parts) | own_attributes("image", **facts)
+    if cut is not None:
+        facts |= cut.mapping.to_json()
+    kind = "image" if cut is None else "cutoff"
+    return ome_metadata.attributes("0.5", parts) | own_attributes(kind, **facts)
 
 
 def _channels(slide: Slide, plan: SourcePlan, store: str) -> tuple[Channel, ...]:

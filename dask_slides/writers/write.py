@@ -86,16 +86,23 @@ def write(
     blank_map : BlankMap, optional
         A blank map of the source of a slide: adds the label image ``labels/tissue``. With
         ``drop_blank`` it says which tiles are left out.
-    codec : {None, "source", "jpeg"}
-        How chunks are compressed. None compresses pixels with zstd, which loses nothing. "source"
-        copies the compressed tiles of a whole slide as they are, without decoding them: JPEG, JPEG
-        2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide lacks are
-        made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless. For a
-        pack, "source" copies too if its tiles are not resampled and consist of whole tiles of the
-        slide, and "jpeg" encodes any tiles of 8-bit grey or RGB. To read such a store, other
-        programs need the codecs of imagecodecs for Zarr v3. "virtual" copies nothing: it writes
-        one JSON file, ``NAME.refs.json``, of the levels that the slide has, with the byte range of
-        each tile in the slide. The reference file system of fsspec shows it to Zarr as a store.
+    codec : {None, "source", "jpeg", "virtual"}
+        How chunks are compressed. None compresses pixels with zstd, which loses nothing.
+
+        "source" copies the compressed tiles of a whole slide as they are, without decoding them:
+        JPEG, JPEG 2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide
+        lacks are made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless.
+        It copies the tiles of a cut-off too, if its scale is that of the slide and its `tile_size`
+        a multiple of the slide's tile; then no tissue label is stored. It copies those of a pack if
+        these are whole tiles of the slide, not resampled.
+
+        "jpeg" encodes the tiles of any pack of 8-bit grey or RGB.
+
+        "virtual" copies nothing: it writes one JSON file, ``NAME.refs.json``, of the levels that
+        the slide has, with the byte range of each tile in the slide. The reference file system of
+        fsspec shows it to Zarr as a store.
+
+        Other programs need the codecs of imagecodecs for Zarr v3 to read such stores.
     quality : int
         Quality of JPEG, 1 to 100, of what is encoded and not copied.
     drop_blank : bool
@@ -205,6 +212,8 @@ def _encoder_of(
     if isinstance(obj, TilePack):
         chunks = pack_chunks(obj, codec, options.quality)
         return partial(write_pack, obj, target, True, chunks=chunks)
+    if isinstance(obj, Cutoff) and codec == "source":
+        return partial(write_source, obj.image, target, options, None, cut=obj)
     if not isinstance(obj, Slide) or codec != "source":
         raise SlideArgumentError(
             f"codec={codec!r} is not for a {type(obj).__name__}: 'source' is for whole slides and "

@@ -1,0 +1,91 @@
+"""Copy compressed tiles of an image from which parts were taken in whole tiles."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from dask_slides.core.encoded_tiles import TileEncoding
+from dask_slides.core.geometry import Region
+from dask_slides.core.source import DerivedSource
+from dask_slides.core.types import Array
+
+NOT_THERE = -1
+"""Number of a tile that lies in no part."""
+
+
+@dataclass(frozen=True)
+class MovedPart:
+    """A region of a level of the parent, and where its top left lies in the result."""
+
+    source: Region
+    y: int
+    x: int
+
+
+class MovedTiles(DerivedSource):
+    """An image made of parts of its parent; tiles can be copied if parts are whole tiles."""
+
+    @abstractmethod
+    def parent_level(self, level: int) -> int:
+        """Return the level of the parent of which `level` is made."""
+
+    @abstractmethod
+    def moved_parts(self, level: int) -> Iterable[MovedPart]:
+        """Yield the parts of `level`."""
+
+    def encoding(self, level: int) -> TileEncoding | None:
+        """Return how tiles are compressed; None if a part is not made of whole tiles."""
+        encoding = self.parent.encoding(self.parent_level(level))
+        if encoding is None or _tile_numbers(self, level, encoding.tile) is None:
+            return None
+        return encoding
+
+    def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the streams of the tiles of the parent; None where no part lies."""
+        encoding = self.encoding(level)
+        assert encoding is not None
+        found = _tile_numbers(self, level, encoding.tile)
+        assert found is not None
+        of_parent = dict(zip(numbers, found.reshape(-1)[numbers].tolist(), strict=True))
+        needed = sorted({one for one in of_parent.values() if one != NOT_THERE})
+        streams = dict(self.parent.streams(self.parent_level(level), needed))
+        for number, one in of_parent.items():
+            yield number, streams.get(one)
+
+
+@lru_cache(maxsize=16)
+def _tile_numbers(source: MovedTiles, level: int, tile: tuple[int, int]) -> Array | None:
+    """Return the number of the parent's tile (rows, cols) in each tile of a level.
+
+    None if an edge of a part divides a tile, unless it is the edge of the parent.
+    """
+    height, width = source.parent.levels[source.parent_level(level)].shape
+    shape = source.levels[level].shape
+    across = -(-width // tile[1])
+    rows, columns = (-(-size // side) for size, side in zip(shape, tile, strict=True))
+    found: Array = np.full((rows, columns), NOT_THERE, np.int64)
+    for part in source.moved_parts(level):
+        one = part.source
+        starts = (one.y, part.y, one.x, part.x)
+        if any(start % tile[axis // 2] for axis, start in enumerate(starts)):
+            return None
+        if (one.height % tile[0] and one.stop_y != height) or (
+            one.width % tile[1] and one.stop_x != width
+        ):
+            return None
+        # a part that ends at the edge of the parent may end within a tile, at the edge only
+        if (one.height % tile[0] and part.y + one.height != shape[0]) or (
+            one.width % tile[1] and part.x + one.width != shape[1]
+        ):
+            return None
+        down, right = -(-one.height // tile[0]), -(-one.width // tile[1])
+        own = np.arange(one.y // tile[0], one.y // tile[0] + down)[:, None] * across
+        own = own + np.arange(one.x // tile[1], one.x // tile[1] + right)
+        top, left = part.y // tile[0], part.x // tile[1]
+        found[top : top + down, left : left + right] = own
+    return found
