@@ -150,8 +150,9 @@ class StepSampler:
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the numbers of the batches up to the end of the epoch."""
+        # at the first step, as a data loader may make two iterators and use one
         first, self._next = self._next, self._batches._end_of_epoch(self._next)
-        return iter(range(first, self._next))
+        yield from range(first, self._next)
 
 
 class _ReadAhead:

@@ -124,7 +124,11 @@ class CropStream:
             checked_size(size), scale, checked_share(min_tissue, "min_tissue"), detector,
             by_class=balance == "class",
         )  # fmt: skip
-        found = [members_of(entry, options, n) for n, entry in enumerate(entries)]
+        opened = [entry.open() for entry in entries]  # errors come before tissue is searched
+        found = [
+            members_of(entry, one, options, n)
+            for n, (entry, one) in enumerate(zip(entries, opened, strict=True))
+        ]
         self._left_out = tuple(
             entry.name for entry, some in zip(entries, found, strict=True) if not some
         )

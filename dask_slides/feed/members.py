@@ -166,9 +166,10 @@ class CropOptions:
     """Whether each class of the annotations of a slide is a member of its own."""
 
 
-def members_of(entry: SlideEntry, options: CropOptions, number: int) -> list[Member]:
+def members_of(
+    entry: SlideEntry, opened: Slide | TilePack, options: CropOptions, number: int
+) -> list[Member]:
     """Return the members of a slide or of a pack: one, or one per class. None if it is blank."""
-    opened = entry.open()
     if isinstance(opened, TilePack):
         found = _members_of_pack(entry, opened, options, number)
     else:
