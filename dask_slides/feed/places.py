@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from dask_slides.core.types import Array
 from dask_slides.numerics.tissue_mask import TissueMask, edges_of_mask
+from dask_slides.runtime.fork_safety import fork_safe_lock
 
 BLOCK = 32
 """Side of a block of pixels of a mask. A draw chooses a block, and then a pixel of it."""
-OPEN_MASKS = 128
-"""Masks that a process keeps unpacked: one bit per pixel."""
+UNPACKED_BYTES = 2**28
+"""Bytes of masks and their like that a process keeps unpacked. A mask has one bit per pixel: one
+of a slide of 100,000 px takes about 2 MB."""
 
 Integers = NDArray[np.int64]
 
@@ -39,13 +41,34 @@ class Packed:
 
     def array(self) -> Array:
         """Return the array, read-only."""
-        return _unpacked(self)
+        return _UNPACKED.get(self)
 
 
-@lru_cache(maxsize=OPEN_MASKS)
-def _unpacked(packed: Packed) -> Array:
-    data = np.frombuffer(zlib.decompress(packed.data), packed.dtype)
-    return data.reshape(packed.shape)
+class _UnpackedArrays:
+    """Arrays that were unpacked last, up to some bytes. Threads may share it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._arrays: OrderedDict[Packed, Array] = OrderedDict()
+        self._lock = fork_safe_lock()
+
+    def get(self, packed: Packed) -> Array:
+        with self._lock:
+            array = self._arrays.get(packed)
+            if array is not None:
+                self._arrays.move_to_end(packed)
+                return array
+        array = np.frombuffer(zlib.decompress(packed.data), packed.dtype).reshape(packed.shape)
+        with self._lock:
+            if packed not in self._arrays:
+                self._arrays[packed] = array
+                self._bytes += array.nbytes
+            while self._bytes > self._limit and len(self._arrays) > 1:
+                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
+        return array
+
+
+_UNPACKED = _UnpackedArrays(UNPACKED_BYTES)
 
 
 @dataclass(frozen=True)
@@ -218,12 +241,11 @@ def _rows_of(
 
 def _blocks(areas: Array) -> tuple[Integers, NDArray[np.float64]]:
     """Return the blocks with an area above 0 in Z-order, and their areas."""
-    rows, columns = (-(-n // BLOCK) for n in areas.shape)
-    padding = [(0, n * BLOCK - m) for n, m in zip((rows, columns), areas.shape, strict=True)]
-    padded = np.pad(np.asarray(areas, np.float64), padding)
-    sums = padded.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3)).reshape(-1)
+    rows, columns = (np.arange(0, n, BLOCK) for n in areas.shape)
+    sums = np.add.reduceat(np.add.reduceat(areas, rows, axis=0), columns, axis=1)
+    sums = sums.reshape(-1).astype(np.float64)
     chosen = np.flatnonzero(sums)
-    row, column = np.divmod(chosen, max(1, columns))
+    row, column = np.divmod(chosen, len(columns))
     order = np.argsort(_spread(row) << 1 | _spread(column), kind="stable")
     return chosen[order], sums[chosen[order]]
 
