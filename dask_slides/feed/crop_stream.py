@@ -20,6 +20,8 @@ from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import checked_share
 
 BALANCES = ("slide", "label", "class")
+TOGETHER = 64
+"""Crops that are read together when a stream is iterated."""
 Item = dict[str, Any]
 
 
@@ -46,6 +48,10 @@ class CropStream:
     downsample, mpp, magnification : float or sequence of float, optional
         Scale of the crops; give at most one, with the default of `pack_tiles`. Several values, such
         as ``mpp=(0.5, 2.0)``, give as many arrays of one centre.
+    reduced : bool
+        Whether to take the means of 2 x 2, 4 x 4 or 8 x 8 pixels that decoders of tiled TIFFs give,
+        where they are within 5 % of the scale. By default pixels are resampled as in `pack_tiles`,
+        which takes several times as long; do not mix both in one model.
     balance : {"slide", "label", "class"}
         What gets the same number of crops: each slide, each label of the table or of `labels`, or
         each class of `annotations` (of packs: that they were made with). Within a label or a class,
@@ -97,6 +103,7 @@ class CropStream:
         downsample: Any = None,
         mpp: Any = None,
         magnification: Any = None,
+        reduced: bool = False,
         balance: str = "slide",
         shares: Mapping[Any, float] | None = None,
         slide_weights: Any = None,
@@ -122,7 +129,7 @@ class CropStream:
         scale = {"downsample": downsample, "mpp": mpp, "magnification": magnification}
         options = CropOptions(
             checked_size(size), scale, checked_share(min_tissue, "min_tissue"), detector,
-            by_class=balance == "class",
+            reduced=reduced, by_class=balance == "class",
         )  # fmt: skip
         opened = [entry.open() for entry in entries]  # errors come before tissue is searched
         found = [
@@ -197,8 +204,8 @@ class CropStream:
 
     def __iter__(self) -> Iterator[Item]:
         """Iterate over the crops of the first epoch, one by one; `batches` reads ahead."""
-        for number in range(self._length):
-            yield self[number]
+        for start in range(0, self._length, TOGETHER):
+            yield from self.__getitems__(range(start, min(start + TOGETHER, self._length)))
 
     def places(self, numbers: Any) -> dict[str, Any]:
         """Return where crops lie, without reading a pixel.

@@ -24,12 +24,14 @@ from dask_slides.feed.pixels import (
 )
 from dask_slides.feed.places import CropPlaces, Packed
 from dask_slides.feed.schedule import permutation
+from dask_slides.graph.resized import ResizedSource
+from dask_slides.graph.stored_level import ReducedLevelSource
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.numerics.tissue_mask import TissueMask
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.blank_map import blank_map as make_blank_map
-from dask_slides.ops.pack import TilePack, fill_of, map_or_detector, pack_image
+from dask_slides.ops.pack import NEAR_ENOUGH, TilePack, fill_of, map_or_detector, pack_image
 from dask_slides.slide import Slide
 
 TILE_STREAM = 5
@@ -162,6 +164,8 @@ class CropOptions:
     """downsample, mpp or magnification, each one value or several for one centre."""
     min_tissue: float = 0.5
     detector: Detector = DEFAULT_DETECTOR
+    reduced: bool = False
+    """Whether to take the means that a decoder gives, where they have the scale."""
     by_class: bool = False
     """Whether each class of the annotations of a slide is a member of its own."""
 
@@ -206,7 +210,7 @@ def _members_of_pack(
 def _members_of_slide(entry: SlideEntry, slide: Slide, options: CropOptions) -> list[Member]:
     if options.size is None:
         raise SlideArgumentError(f"{entry.name}: crops of a slide need size=, such as size=256")
-    images = images_at(slide, options.scale)
+    images = images_at(slide, options.scale, options.reduced)
     height, width = images[0].shape[:2]
     if height < options.size[0] or width < options.size[1]:
         raise SlideArgumentError(
@@ -244,17 +248,41 @@ def _centres(
         yield name, mask.tissue & inside
 
 
-def images_at(slide: Slide, scale: Mapping[str, Any]) -> list[Slide]:
+def images_at(slide: Slide, scale: Mapping[str, Any], reduced: bool) -> list[Slide]:
     """Return the slide at one scale, or at several."""
+    images = [pack_image(slide, **one) for one in _scales(scale)]
+    return [_reduced(slide, image) for image in images] if reduced else images
+
+
+def _scales(scale: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the arguments of `pack_image` for each scale."""
     for name, value in scale.items():
         if isinstance(value, Sequence):
             if not value:
                 raise SlideArgumentError(f"{name}={value!r} has no scales; give one or more")
-            return [pack_image(slide, **{**_NO_SCALE, name: one}) for one in value]
-    return [pack_image(slide, **{**_NO_SCALE, **scale})]
+            return [{**_NO_SCALE, **scale, name: one} for one in value]
+    return [{**_NO_SCALE, **scale}]
 
 
-_NO_SCALE = {"downsample": None, "mpp": None, "magnification": None}
+_NO_SCALE: dict[str, Any] = {"downsample": None, "mpp": None, "magnification": None}
+
+
+def _reduced(slide: Slide, image: Slide) -> Slide:
+    """Return `image`, or a level of `slide` that is reduced to about its size while decoding."""
+    if not isinstance(image.source, ResizedSource):
+        return image
+    for number in reversed(range(len(slide.levels))):
+        for factor in slide.source.reductions(number):
+            source = ReducedLevelSource(slide.source, number, factor)
+            shape = source.levels[0].shape
+            sides = zip(shape, image.shape, strict=False)
+            if all(abs(one / other - 1) <= NEAR_ENOUGH for one, other in sides):
+                mpp = slide.mpp_yx and (
+                    slide.mpp_yx[0] * slide.shape[0] / shape[0],
+                    slide.mpp_yx[1] * slide.shape[1] / shape[1],
+                )
+                return replace(slide, source=source, mpp_yx=mpp)
+    return image
 
 
 def mask_of(slide: Slide, detector: Detector, blank_map: BlankMap | None) -> TissueMask:

@@ -163,6 +163,25 @@ def test_several_scales_have_one_centre(tmp_path, stained):
             assert (wide == 255).all(axis=2).any()  # beyond the slide
 
 
+def test_reduced_crops_are_means_of_pixels(tmp_path, stained):
+    path = tmp_path / "a.tif"
+    image = np.tile(stained, (2, 2, 1))  # small images are not reduced
+    tifffile.imwrite(path, image, tile=(64, 64), compression="zlib", photometric="rgb")
+    slide = ds.open_slide(path, mpp=0.25)
+    whole = ds.blank_map(slide, tile_size=16).with_blank(np.zeros((96, 128), bool))
+    stream = feed.CropStream(
+        slide, blank_maps=[whole], size=SIZE, mpp=(0.5, 1.0), seed=2, reduced=True
+    )
+    means = {n: image.reshape(1536 // n, n, 2048 // n, n, 3).mean(axis=(1, 3)) for n in (2, 4)}
+    for item in stream.__getitems__(range(20)):
+        y, x = item["y"] // 2, item["x"] // 2
+        fine, wide = item["pixels"]
+        assert np.abs(fine - means[2][y : y + SIZE, x : x + SIZE]).max() <= 0.5
+        top, left = (y + 1) // 2 - 8, (x + 1) // 2 - 8
+        if min(top, left) >= 0 and top + SIZE <= 384 and left + SIZE <= 512:
+            assert np.abs(wide - means[4][top : top + SIZE, left : left + SIZE]).max() <= 0.5
+
+
 def test_corrupt_and_absent_tiles_are_never_fed(slides, tmp_path, caplog):
     paths, images = [], []
     for seed in range(2):
