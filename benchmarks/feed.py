@@ -43,18 +43,32 @@ def method(name: str) -> Callable[..., Any]:
 
 
 def stream_of(paths: list[str], maps: list[Any], **options: Any) -> feed.CropStream:
-    return feed.CropStream(paths, blank_maps=maps, size=SIZE, downsample=1, **options)
+    return feed.CropStream(
+        paths, blank_maps=maps, size=SIZE, **({"downsample": 1} | {"length": 10**9} | options)
+    )
 
 
 @method("crops")
 def crops(paths: list[str], maps: list[Any], window: int) -> Batches:
-    stream = stream_of(paths, maps, length=10**9)
+    stream = stream_of(paths, maps)
     return iter(stream.batches(BATCH, threads=THREADS, window=window))
 
 
 @method("crops, 16 per visit")
 def crops_near(paths: list[str], maps: list[Any], window: int) -> Batches:
-    stream = stream_of(paths, maps, length=10**9, per_visit=16)
+    stream = stream_of(paths, maps, per_visit=16)
+    return iter(stream.batches(BATCH, threads=THREADS, window=window))
+
+
+@method("crops at 1/2, resampled")
+def crops_half(paths: list[str], maps: list[Any], window: int) -> Batches:
+    stream = stream_of(paths, maps, downsample=2)
+    return iter(stream.batches(BATCH, threads=THREADS, window=window))
+
+
+@method("crops at 1/2, reduced")
+def crops_reduced(paths: list[str], maps: list[Any], window: int) -> Batches:
+    stream = stream_of(paths, maps, downsample=2, reduced=True)
     return iter(stream.batches(BATCH, threads=THREADS, window=window))
 
 
@@ -75,14 +89,21 @@ def openslide_near(paths: list[str], maps: list[Any], window: int) -> Batches:
     return _openslide(stream_of(paths, maps, per_visit=16), paths)
 
 
-def _openslide(stream: feed.CropStream, paths: list[str]) -> Batches:
+@method("OpenSlide, crops at 1/2, resized by Pillow")
+def openslide_half(paths: list[str], maps: list[Any], window: int) -> Batches:
+    return _openslide(stream_of(paths, maps, downsample=2), paths, 2)
+
+
+def _openslide(stream: feed.CropStream, paths: list[str], downsample: int = 1) -> Batches:
     from openslide import OpenSlide
 
     slides = {Path(path).name: OpenSlide(path) for path in paths}  # all stay open
 
     def read(place: tuple[str, int, int]) -> np.ndarray:
         name, y, x = place
-        return np.asarray(slides[name].read_region((x, y), 0, (SIZE, SIZE)).convert("RGB"))
+        side = SIZE * downsample
+        picture = slides[name].read_region((x, y), 0, (side, side)).convert("RGB")
+        return np.asarray(picture if downsample == 1 else picture.resize((SIZE, SIZE)))
 
     with ThreadPoolExecutor(THREADS) as pool:
         number = 0

@@ -1,5 +1,7 @@
+import os
 import pickle
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -113,11 +115,25 @@ def test_batches_by_number_are_those_of_iterating(slides):
     assert state == {"seed": 0, "number": len(numbers + second) * 16}
 
 
+def test_a_thousand_resumes_see_each_number_once(slides):
+    stream = stream_of(slides)
+    rng = np.random.default_rng(0)
+    state, seen = {"seed": 0, "number": 0}, []
+    for _ in range(1000):
+        world, size, steps = (int(n) for n in rng.integers(1, (9, 65, 5)))
+        ranks = [stream.batches(size, rank=r, world=world, start=state) for r in range(world)]
+        seen += [rank.numbers(step) for rank in ranks for step in range(steps)]
+        state = ranks[-1].state_dict({"number": ranks[-1].numbers(steps - 1)})
+    assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(state["number"]))
+    with pytest.raises(SlideArgumentError, match="the state is of seed=1"):
+        stream.batches(4, start={"seed": 1, "number": 0})
+
+
 @pytest.mark.parametrize("balance", ["slide", "label"])
 def test_counts_are_within_1_percent_of_what_was_asked(slides, balance):
     stream = stream_of(slides, labels=list("aabbb"), balance=balance)
-    found = stream.places(range(20_000))
-    for count in (1000, 20_000):
+    found = stream.places(range(10_000))
+    for count in (1000, 10_000):
         slide = np.unique(found["slide"][:count], return_counts=True)[1] / count
         label = np.unique(found["label"][:count], return_counts=True)[1] / count
         by_slide = [0.2] * 5 if balance == "slide" else [1 / 4] * 2 + [1 / 6] * 3
@@ -208,6 +224,44 @@ def test_corrupt_and_absent_tiles_are_never_fed(slides, tmp_path, caplog):
     assert sum("corrupt" in record.message for record in caplog.records) == 3
     alone = [stream[item["number"]] for item in items if item["skipped"]]
     assert [facts(one) for one in alone] == [facts(one) for one in items if one["skipped"]]
+
+
+def test_crops_with_nodata_are_never_fed(tmp_path):
+    image = np.maximum(smooth(300, 400), 1)
+    image[100:130, 200:260] = 0
+    path = tmp_path / "a.tif"
+    nodata = (42113, "s", 0, "0", True)
+    tifffile.imwrite(path, image, extratags=[nodata], **OPTIONS)
+    whole = ds.blank_map(path, tile_size=8).with_blank(np.zeros((38, 50), bool))
+    stream = feed.CropStream(path, blank_maps=[whole], size=SIZE, downsample=1)
+    items = stream.__getitems__(range(300))
+    assert all((item["pixels"] > 0).all() for item in items)
+    assert any(item["skipped"] for item in items)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "dask"])
+def test_stores_and_arrays_are_slides_too(slides, tmp_path, kind):
+    image = slides[1][0]
+    slide = ds.from_dask(da.from_array(image, chunks=(100, 90, 3)))
+    if kind == "zarr":
+        slide = ds.open_slide(ds.write(slide, tmp_path / "a.ome.zarr"))
+    stream = feed.CropStream(slide, blank_maps=[map_of(slide, image)], size=SIZE, downsample=1)
+    batch = next(iter(pickle.loads(pickle.dumps(stream)).batches(20, threads=2)))
+    for pixels, y, x in zip(batch["pixels"], batch["y"], batch["x"], strict=True):
+        assert np.array_equal(pixels, image[y : y + SIZE, x : x + SIZE])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_open_files_are_bounded(tmp_path):
+    paths = [tmp_path / f"s{n}.tif" for n in range(40)]
+    for path in paths:
+        tifffile.imwrite(path, smooth(64, 64), **OPTIONS)
+    maps = [ds.blank_map(path).with_blank(np.zeros((1, 1), bool)) for path in paths]
+    stream = feed.CropStream(paths, blank_maps=maps, size=SIZE, downsample=1)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in stream.batches(16, threads=2):
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 * 16 + 4
+    assert set(stream.places(range(40))["slide"]) == {path.name for path in paths}
 
 
 def test_slides_without_tissue_are_named_and_left_out(slides):

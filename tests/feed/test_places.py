@@ -43,11 +43,11 @@ def test_centres_lie_on_tissue_and_fractions_count_pixels(seed, size):
 def test_every_pixel_of_tissue_has_the_same_probability():
     mask = np.random.default_rng(0).random((70, 90)) < 0.2
     places, _ = places_of(mask, shape=(140, 180))
-    drawn = np.array([places.centre(u, 0.5, 0.5) for u in (np.arange(50_000) + 0.5) / 50_000])
+    drawn = np.array([places.centre(u, 0.5, 0.5) for u in (np.arange(12_000) + 0.5) / 12_000])
     at = drawn.astype(int) // 2
     counts = np.zeros(mask.shape, int)
     np.add.at(counts, tuple(at.T), 1)
-    assert np.abs(counts[mask] - 50_000 / mask.sum()).max() <= 1 and not counts[~mask].any()
+    assert np.abs(counts[mask] - 12_000 / mask.sum()).max() <= 1 and not counts[~mask].any()
 
 
 def test_weights_are_the_probabilities_of_centres():
@@ -56,7 +56,7 @@ def test_weights_are_the_probabilities_of_centres():
     weights = np.array([[1.0, 0, 3], [0.5, 2, 0]])
     places, full = places_of(mask, weights=weights)
     rng = np.random.default_rng(1)
-    drawn = np.array([places.centre(*u) for u in rng.random((20_000, 3)).tolist()]).astype(int)
+    drawn = np.array([places.centre(*u) for u in rng.random((6_000, 3)).tolist()]).astype(int)
     rows, columns = np.arange(301) * 2 // 301, np.arange(407) * 3 // 407
     # the edges of the parts of 301 x 407 px are those of whole pixels
     starts = [np.arange(n + 1) * size // n for n, size in ((2, 301), (3, 407))]
@@ -69,7 +69,7 @@ def test_weights_are_the_probabilities_of_centres():
     np.add.at(counts, (rows[drawn[:, 0]], columns[drawn[:, 1]]), 1)
     used = expected[part] > 0
     assert not counts[~used].any()
-    wanted = expected[used] / expected.sum() * 20_000
+    wanted = expected[used] / expected.sum() * 6_000
     assert stats.chisquare(counts[used], wanted).pvalue > 1e-3
 
 
