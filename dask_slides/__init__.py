@@ -32,6 +32,7 @@ from dask_slides.ops.resize import resize
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.export import export
+from dask_slides.writers.mapping_reader import open_mapping
 from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.verify import Verified, verify
 from dask_slides.writers.write import write
@@ -67,6 +68,7 @@ __all__ = [
     "export",
     "from_dask",
     "label_mask",
+    "open_mapping",
     "open_pack",
     "open_slide",
     "pack_tiles",

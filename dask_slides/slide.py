@@ -14,7 +14,7 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.core.bad_tiles import MODES, BadTile
-from dask_slides.core.channels import Channel, plain_channels
+from dask_slides.core.channels import Channel, channel_numbers, plain_channels
 from dask_slides.core.geometry import Region, level_size
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Source, provenance
@@ -26,6 +26,7 @@ from dask_slides.errors import (
 )
 from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.graph.blocks import image_blocks
+from dask_slides.graph.chosen_channels import with_channels
 from dask_slides.graph.chunks import default_chunks, even_chunks, task_bytes
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.plots import pictures
@@ -355,6 +356,8 @@ def open_slide(
     axes: str | None = None,
     z: int = 0,
     t: int = 0,
+    channels: Sequence[int | str] | None = None,
+    reader: str | None = None,
     on_bad_tile: str = "raise",
     limits: Limits = Limits(),
     sha256: str | None = None,
@@ -362,14 +365,16 @@ def open_slide(
     """Open an image of any size. Only its metadata is read.
 
     Formats: every TIFF that tifffile knows (SVS, NDPI, SCN, BIF, QPTIFF, Philips, OME-TIFF,
-    plain), OME-Zarr 0.4 and 0.5, JPEG 2000, and files that are decoded as a whole (PNG, JPEG,
-    ...).
+    plain), OME-Zarr 0.4 to 0.6, plain Zarr arrays, ``.npy``, JPEG 2000, and files that are decoded
+    as a whole (PNG, JPEG, ...). With the extra ``openslide`` also MIRAX, Hamamatsu VMS and VMU and
+    Sakura, with ``dicom`` whole-slide DICOM (a file of a series, or their folder), and with ``czi``
+    Zeiss CZI.
 
     Parameters
     ----------
     path : str or path
         The file, or the directory of an OME-Zarr store. With the extra ``cloud`` also its
-        ``s3://``, ``http://`` or ``https://`` address.
+        ``s3://``, ``gs://``, ``az://``, ``http://`` or ``https://`` address.
     mpp : float or (float, float), optional
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float, optional
@@ -378,14 +383,23 @@ def open_slide(
         for RGB and RGBA images (the largest value of an integer dtype, 1.0 for floats), else 0.
     image : str or int, optional
         Name or number of the image, if the file has several; `Slide.images` lists them. By default
-        the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, and the
-        first image of an OME-Zarr store.
+        the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, the
+        largest series of a DICOM folder, the largest scene of a CZI, and the first image of an
+        OME-Zarr store.
     axes : str, optional
-        Axes of the stored pages, if the file does not name them or is wrong: one letter per axis
-        in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S stands for colour
-        samples.
+        Axes of the stored pages, or of the array, if the file does not name them or is wrong: one
+        letter per axis in the order of storage, such as "CYX" for channels, "ZYX" or "TYX". S
+        stands for colour samples.
     z, t : int
         Plane to read, if there are several along Z or T; `Slide.properties` says how many.
+    channels : sequence of str or int, optional
+        Channels to read, by name or number and in this order, such as ``["DAPI", "CD3"]``;
+        `Slide.channels` lists them. Channels that are stored apart are read without the others.
+        A nodata pixel is one that has that value in all of these channels.
+    reader : str, optional
+        Name of the reader to use: "tiff", "ome-zarr", "image", "openslide", "dicom", "czi", or
+        that of another package. By default the file decides: TIFFs are read with tifffile, and the
+        readers that need an optional package open what no other one does.
     on_bad_tile : {"raise", "mask"}
         What happens to a tile that cannot be decoded. "raise" raises TileDecodeError when its
         pixels are read. "mask" shows `fill`, and `Slide.bad_tiles`, blank maps, packs and written
@@ -407,7 +421,7 @@ def open_slide(
     Raises
     ------
     SlideArgumentError
-        An argument is wrong, or there is no such image or plane.
+        An argument is wrong, or there is no such image, plane or channel.
     SlideNotFoundError
         There is nothing at the path.
     SlideFormatError
@@ -420,6 +434,8 @@ def open_slide(
         The file does not have the checksum `sha256`.
     SlideUnsupportedError
         The image is valid, but not supported.
+    ImportError
+        `reader` needs a package that is not installed.
     RemoteError, RemoteAccessError
         The server of an address gives no valid answer, or denies access.
 
@@ -440,14 +456,23 @@ def open_slide(
     # absolute, as a worker may run in another directory
     address = checked_address(address) if is_remote(address) else os.path.abspath(address)
     identity = None if sha256 is None else check_digest(address, sha256)
-    opened = open_source(address, fill, limits, choice)
+    opened = open_source(address, fill, limits, choice, reader)
     source = opened.source
     if identity is not None:
         check_identity(address, identity)
     if on_bad_tile == "mask":
         source = replace(source, on_bad_tile=on_bad_tile)  # type: ignore[type-var]
     given = _checked_mpp(mpp)
-    metadata = (tuple(opened.properties.items()), opened.images, opened.channels)
+    described, properties = opened.channels, opened.properties
+    if channels is not None:
+        count = source.channels
+        described = opened.channels or plain_channels(count)
+        numbers = channel_numbers(address, described, channels)
+        source = with_channels(source, numbers)
+        described = tuple(described[number] for number in numbers)
+        names = ", ".join(one.name for one in described)
+        properties = properties | {"channels": f"{count} channels, {names} are read"}
+    metadata = (tuple(properties.items()), opened.images, described)
     return Slide(source, Path(address).name, given or opened.mpp, address, *metadata)
 
 

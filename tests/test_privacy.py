@@ -56,6 +56,8 @@ def test_no_output_holds_label_macro_or_names(tmp_path, slide, sync):
     images = [
         ds.write(ds.resize(opened, downsample=2), out / "a.ome.zarr"),
         ds.write(cut, out / "c.ome.zarr"),
+        ds.export(cut, out / "c.ome.tif"),
+        ds.export(opened, out / "p.ome.tif", codec="zstd", pyramid="pages"),
     ]
     packs = [
         ds.write(ds.pack_tiles(opened, tile_size=50, detector=any_tile), out / "a.tiles.zarr"),

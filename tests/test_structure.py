@@ -125,7 +125,8 @@ def test_a_small_job_loads_neither_distributed_nor_zarr(tmp_path):
 
 
 ARGUMENTS = {
-    "open_slide": "path mpp=None fill=None image=None axes=None z=0 t=0 on_bad_tile='raise'",
+    "open_slide": "path mpp=None fill=None image=None axes=None z=0 t=0 channels=None reader=None "
+    "on_bad_tile='raise'",
     "from_dask": "array mpp=None",
     "blank_map": "slide tile_size=None detector=Tissue() mpp=None min_tissue=0.05",
     "resize": "slide downsample=None mpp=None max_size=None shape=None kernel='lanczos' gap=2.0",
@@ -137,6 +138,7 @@ ARGUMENTS = {
     "min_tissue=0.5 detector=Tissue() blank_map=None weights=None",
     "write": "obj path overwrite=False resume=False",
     "export": "obj path to=None",
+    "open_mapping": "path",
     "open_pack": "path",
     "sample_slide": "path shape=(20480,20480)",
 }
@@ -184,8 +186,8 @@ def documented():
         if inspect.isfunction(value) or inspect.isclass(value):
             yield name, value
         if inspect.isclass(value):
-            for key, method in vars(value).items():
-                if inspect.isfunction(method) and not key.startswith("_"):
+            for key, method in inspect.getmembers(value, inspect.isfunction):
+                if method.__module__.startswith("dask_slides") and not key.startswith("_"):
                     yield f"{name}.{key}", method
 
 

@@ -12,6 +12,7 @@ from dask_slides.cli.options import (
     blank_map_option,
     enlarge_option,
     given_map,
+    shards_option,
     tile_scale_options,
 )
 from dask_slides.cli.output import (
@@ -35,6 +36,7 @@ from dask_slides.writers.estimate import estimate_tiles
 @tile_scale_options()
 @enlarge_option
 @blank_map_option
+@shards_option
 @exporting.format_options
 @computing
 def command(
@@ -42,6 +44,7 @@ def command(
     out: str,
     enlarge: bool,
     map_file: str | None,
+    shards: bool,
     to: str | None,
     format_options: dict[str, Any],
     common: CommonOptions,
@@ -52,7 +55,7 @@ def command(
     An ending such as .parquet, or --to, writes their coordinates for another tool instead.
     """
     source = slide.open()
-    exporter = exporting.tiles_format(out, to, format_options, common)
+    exporter = exporting.tiles_format(out, to, format_options, common, shards)
     if exporter is None:
         check_output(out, common)
     names = ("n", "size", "downsample", "mpp", "magnification")
@@ -71,5 +74,5 @@ def command(
     with scheduler(common, megapixels(source)):
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         crops = random_crops(source, **options, blank_map=tissue)
-        path = exporting.write_tiles(crops, out, exporter, format_options, common)
+        path = exporting.write_tiles(crops, out, exporter, format_options, common, shards)
     exporting.print_tiles(common, path, out, exporter, crops)

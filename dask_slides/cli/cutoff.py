@@ -13,20 +13,22 @@ from dask_slides.cli.options import (
     blank_map_options,
     enlarge_option,
     given_map,
+    image_argument,
     layout_option,
     ome_zarr_option,
-    output_argument,
     scale_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
     plan_of_tiles,
     print_estimate,
     print_store,
-    write_output,
+    write_image,
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
+from dask_slides.cohort.steps import map_reductions
 from dask_slides.numerics.detectors import Detector
 from dask_slides.ops.blank_map import blank_map
 from dask_slides.ops.cutoff import CUT_PX, CUT_UM, cells_to_cut, cutoff_resize
@@ -39,9 +41,10 @@ from dask_slides.writers.estimate import estimate_image
 
 @click.command("cutoff")
 @slide_options
-@output_argument(".ome.zarr")
+@image_argument()
 @scale_options
 @ome_zarr_option
+@shards_option
 @blank_map_options(micrometres=CUT_UM, pixels=CUT_PX)
 @blank_map_option
 @layout_option
@@ -58,9 +61,11 @@ def command(
     detector: Detector,
     layout: str,
     ome_zarr: str,
+    tiff: dict[str, Any],
+    shards: bool,
     common: CommonOptions,
 ) -> None:
-    """Cut the blank parts off SLIDE, resize the rest and write it to OUT.ome.zarr."""
+    """Cut the blank parts off SLIDE, resize the rest, write it to OUT.ome.zarr or OUT.ome.tif."""
     source = slide.open()
     arguments = resize_arguments(source, **scale)
     largest = resize(source, **arguments)
@@ -74,13 +79,15 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_tiles(source, largest, map_file or detector, min_tissue)
-        print_estimate(common, estimate_image(largest, source, upper_bound=True), plan)
+        sharded = shards and ome_zarr != "0.4"
+        print_estimate(common, estimate_image(largest, source, True, sharded), plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
-    cached = cached_reduced_tiles(source.source, folder, (1, level0_reduction(largest)))
+    reads = () if map_file else map_reductions(source, detector)
+    cached = cached_reduced_tiles(source.source, folder, (*reads, level0_reduction(largest)))
     with scheduler(common, megapixels(source)), cached:
         cut = cutoff_resize(source, **arguments, blank_map=found, layout=layout)
-        path = write_output(cut, out, common, ome_zarr=ome_zarr)
+        path = write_image(cut, out, common, ome_zarr, tiff, shards)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
     line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"

@@ -77,8 +77,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     say("blank map")
     cells = blank_map(slide, tile_size=round(CELL_UM / mpp)).compute()
     write(cells, path("blank.ome.zarr"), overwrite=overwrite)
-    tissue = cells.mask.tissue
-    picture("blank-map", picture_on_slide(slide, mask=tissue, max_size=PICTURE))
+    picture("blank-map", picture_on_slide(slide, mask=cells.mask, max_size=PICTURE))
 
     say("resized to 1/8")
     resized = resize(slide, downsample=8)

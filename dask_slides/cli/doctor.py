@@ -25,8 +25,9 @@ REQUIRED = (
     "zarr",
 )  # fmt: skip
 EXTRAS = {
-    "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "pyarrow": "export",
-    "shapely": "annotations",
+    "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "onnxruntime": "onnx",
+    "openslide-python": "openslide", "pyarrow": "export", "pylibCZIrw": "czi",
+    "shapely": "annotations", "wsidicom": "dicom",
 }  # fmt: skip
 """Optional packages, and the extra of each."""
 CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")

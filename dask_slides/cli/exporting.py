@@ -11,18 +11,20 @@ import click
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import CommonOptions, add_options
 from dask_slides.cli.output import plan_lines, print_pack, print_result, write_output
-from dask_slides.core.bad_tiles import bad_tile_from_json
+from dask_slides.core.bad_tiles import bad_tile_from_json, bad_tiles_to_json
 from dask_slides.errors import SlideArgumentError, SlideNotFoundError
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.pack import TilePack
 from dask_slides.slide import Slide
 from dask_slides.writers.export import export
+from dask_slides.writers.exports.ome_tiff import bad_tiles_in_tiff
 from dask_slides.writers.exports.output import check_new
 from dask_slides.writers.exports.registry import EXPORTS, Exporter, exporter_for, exporters
 
 
-def _parse_options(_context: Any, _option: Any, given: tuple[str, ...]) -> dict[str, Any]:
+def parse_options(_context: Any, _option: Any, given: tuple[str, ...]) -> dict[str, Any]:
+    """Return options of a format by name, from texts such as pixels=true."""
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -39,7 +41,7 @@ format_options = add_options(
     click.option("--to", metavar="FORMAT", show_default="by the name of OUT",
                  help=f"{', '.join(one.name for one in EXPORTS)}, or a format of another package"),
     click.option("-o", "--option", "format_options", metavar="NAME=VALUE", multiple=True,
-                 callback=_parse_options, help="option of the format, such as pixels=true of clam"),
+                 callback=parse_options, help="option of the format, such as pixels=true of clam"),
 )  # fmt: skip
 """The format of an export and its options: the arguments `to` and `format_options`."""
 
@@ -70,9 +72,11 @@ def checked_format(
 
 
 def tiles_format(
-    out: str, to: str | None, options: dict[str, Any], common: CommonOptions
+    out: str, to: str | None, options: dict[str, Any], common: CommonOptions, shards: bool = True
 ) -> Exporter | None:
     """Return the format that tiles are exported to; None for a Zarr store."""
+    if not shards and (to is not None or not out.lower().rstrip("/").endswith(".zarr")):
+        raise SlideArgumentError(f"{out}: --no-shards is for Zarr stores; leave it out")
     if to is not None:
         return checked_format(out, to, "TilePack", options, common)
     if out.lower().rstrip("/").endswith(".zarr"):
@@ -125,10 +129,11 @@ def write_tiles(
     exporter: Exporter | None,
     options: dict[str, Any],
     common: CommonOptions,
+    shards: bool = True,
 ) -> str:
     """Write tiles as Zarr, or export them; return the path."""
     if exporter is None:
-        return write_output(pack, out, common)
+        return write_output(pack, out, common, shards=shards)
     return write_export(pack, out, exporter, options, common)
 
 
@@ -156,6 +161,8 @@ def print_export(common: CommonOptions, path: str, out: str, exporter: Exporter,
     if isinstance(obj, TilePack):
         facts["tiles"] = len(obj)
         what, rows = f"{len(obj):,} tiles", obj.attributes.get("bad_tiles", [])
+    elif exporter.name == "ome-tiff":
+        rows = bad_tiles_to_json(bad_tiles_in_tiff(path))
     if rows:
         facts["bad_tiles"] = rows
     print_result(common, facts, [f"{out}: {what}, {exporter.description}"])

@@ -23,6 +23,8 @@ from dask_slides.writers.estimate import estimate_image
 from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
 from dask_slides.writers.store.verify import statuses_of
 
+SMALLEST_POWER = 0.01
+"""Smallest magnification that is shown; pixels of satellites have no use for one."""
 MAX_IMAGES = 50
 """Maximum number of images to print; --json lists all of them."""
 
@@ -58,6 +60,7 @@ def status_text(statuses: Mapping[str, int]) -> str:
 def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     """Return the facts about a slide as values for JSON and as lines of text."""
     peak = estimate_image(slide, slide).task_bytes
+    power = slide.magnification
     facts = {
         "path": slide.path,
         "shape": list(slide.shape),
@@ -73,7 +76,7 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     lines = [
         f"{printable(slide.name)}: {pixels_text(slide.shape)} {slide.dtype}",
         f"mpp      {'not known' if slide.mpp is None else f'{slide.mpp:.4g} µm'}"
-        f"{'' if slide.magnification is None else f', as at {slide.magnification:.3g}x'}",
+        f"{f', as at {power:.3g}x' if power is not None and power >= SMALLEST_POWER else ''}",
     ]
     for number, level in enumerate(slide.levels):
         tile = pixels_text(level.tile)

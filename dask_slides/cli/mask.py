@@ -12,15 +12,15 @@ from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import (
     CommonOptions,
     blank_map_options,
+    image_argument,
     ome_zarr_option,
-    output_path,
 )
 from dask_slides.cli.output import (
     check_output,
     print_estimate,
     print_result,
     print_store,
-    write_output,
+    write_image,
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -35,14 +35,11 @@ from dask_slides.writers.estimate import estimate_blank_map
 
 OUTLINES = (".geojson", ".geojson.gz")
 """Endings of files with outlines."""
-_check_name = output_path(
-    "a Zarr store", (".zarr", *OUTLINES), ".ome.zarr", ", or the ending .geojson for outlines"
-)
 
 
 @click.command("mask")
 @slide_options
-@click.argument("out", metavar="OUT", callback=_check_name)
+@image_argument(OUTLINES, ".geojson for outlines, ")
 @blank_map_options()
 @ome_zarr_option
 @computing
@@ -53,11 +50,13 @@ def command(
     min_tissue: float,
     detector: Detector,
     ome_zarr: str,
+    tiff: dict[str, Any],
     common: CommonOptions,
 ) -> None:
     """Find the tissue of SLIDE and write it to OUT.
 
-    OUT.ome.zarr is a map of blank tiles, and OUT.geojson has the outlines of the tissue for QuPath.
+    OUT.ome.zarr or OUT.ome.tif is a map of blank tiles, and OUT.geojson has the outlines of the
+    tissue for QuPath.
     """
     source = slide.open()
     found = blank_map(source, tile_size=tile_size, detector=detector, min_tissue=min_tissue)
@@ -69,7 +68,7 @@ def command(
     with scheduler(common, megapixels(source)):
         found = found.compute()
         if not outlines:
-            path = write_output(found, out, common, ome_zarr=ome_zarr)
+            path = write_image(found, out, common, ome_zarr, tiff)
     if outlines:
         _write_outlines(found, out, common)
         return

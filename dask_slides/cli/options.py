@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from dask_slides.core.grid import Edge
 from dask_slides.errors import SlideArgumentError, SlideError
@@ -22,10 +23,12 @@ from dask_slides.numerics.detectors import (
 )
 from dask_slides.numerics.kernels import KERNELS
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
-from dask_slides.ops.blank_map import MIN_TISSUE, TILE_PX, TILE_UM, BlankMap
+from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap
 from dask_slides.ops.cutoff import LAYOUTS
+from dask_slides.ops.map_tiles import TILE_PX, TILE_UM
 from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
+from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
 from dask_slides.writers.store.arrays import VERSIONS
 
 Command = Callable[..., Any]
@@ -123,6 +126,57 @@ def output_argument(ending: str) -> Decorator:
     return click.argument("out", metavar="OUT", callback=check)
 
 
+def is_tiff(out: str) -> bool:
+    """Return whether the name of an output is that of an OME-TIFF."""
+    return out.lower().endswith(SUFFIXES)
+
+
+_tiff_options = add_options(
+    click.option("--codec", type=click.Choice(CODECS),
+                 show_default="jpeg for 8-bit RGB, else deflate", help="of an OME-TIFF"),
+    click.option("--quality", type=click.IntRange(1, 100), show_default=str(QUALITY),
+                 help="of JPEG in an OME-TIFF"),
+    click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
+                 help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for OpenSlide"),
+)  # fmt: skip
+
+
+def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
+    """Add the path of an image to write, a Zarr store or an OME-TIFF, and the options of TIFF.
+
+    These are passed to the command as the dictionary `tiff`. `endings` are those of other outputs,
+    about which the message for a wrong name says `more`.
+    """
+    more = f", or the ending {more}{SUFFIXES[0]} for an OME-TIFF"
+    check = output_path("a Zarr store", (".zarr", *SUFFIXES, *endings), ".ome.zarr", more)
+
+    def add(command: Command) -> Command:
+        @wraps(command)
+        def run(**kwargs: Any) -> Any:
+            given = {name: kwargs.pop(name) for name in ("codec", "quality", "pyramid")}
+            tiff = {name: value for name, value in given.items() if value is not None}
+            _check_tiff_options(kwargs["out"], tiff)
+            return command(tiff=tiff, **kwargs)
+
+        return click.argument("out", metavar="OUT", callback=check)(_tiff_options(run))
+
+    return add
+
+
+def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
+    """Refuse options of TIFF for another output, and options of Zarr for a TIFF."""
+    context = click.get_current_context()
+    if is_tiff(out):
+        for name, hint in (("ome_zarr", "--ome-zarr"), ("shards", "--no-shards")):
+            if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+                raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint=hint)
+    elif tiff:
+        raise click.BadParameter(
+            f"is for an OME-TIFF; end the name of the output with {SUFFIXES[0]}",
+            param_hint=f"--{next(iter(tiff))}",
+        )
+
+
 def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) -> float | None:
     if value == "none":
         return None
@@ -135,6 +189,10 @@ def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) ->
 ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
+shards_option = click.option(
+    "--shards/--no-shards", default=True,
+    help="several chunks per file, or one, for programs that cannot read shards",
+)  # fmt: skip
 _scale_options = add_options(
     click.option("--downsample", type=float, show_default="1, 2, 5 or 10, by the longest side",
                  help="how many times smaller"),

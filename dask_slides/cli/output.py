@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
-from dask_slides.cli.options import CommonOptions
+from dask_slides.cli.options import CommonOptions, is_tiff
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.pack import TilePack, pack_attributes
 from dask_slides.plots.pictures import bytes_text, pixels_text
@@ -18,6 +18,8 @@ from dask_slides.runtime.buffer_pool import LIMIT
 from dask_slides.runtime.scheduler import check_memory
 from dask_slides.slide import Slide
 from dask_slides.writers.estimate import Estimate
+from dask_slides.writers.export import export
+from dask_slides.writers.exports.ome_tiff import bad_tiles_in_tiff, check_tiff
 from dask_slides.writers.store.attributes import absolute_path, bad_tiles_in
 from dask_slides.writers.store.transaction import check_target
 from dask_slides.writers.write import write
@@ -30,12 +32,30 @@ def printable(text: str) -> str:
 
 def check_output(out: str, common: CommonOptions) -> None:
     """Raise before any work is done if `out` cannot be written."""
-    check_target(absolute_path(out), common.overwrite)
+    if is_tiff(out):
+        check_tiff(out, common.overwrite)
+    else:
+        check_target(absolute_path(out), common.overwrite)
 
 
 def write_output(obj: Any, out: str, common: CommonOptions, **options: Any) -> str:
-    """Write `obj` to `out`; return its path or address."""
+    """Write `obj` to `out` as Zarr; return its path or address."""
     return write(obj, out, overwrite=common.overwrite, resume=common.resume, **options)
+
+
+def write_image(
+    obj: Any,
+    out: str,
+    common: CommonOptions,
+    ome_zarr: str,
+    tiff: dict[str, Any],
+    shards: bool = True,
+) -> str:
+    """Write `obj` to `out`, as Zarr or as OME-TIFF by its name; return its path or address."""
+    if is_tiff(out):
+        export(obj, out, overwrite=common.overwrite, resume=common.resume, **tiff)
+        return absolute_path(out)
+    return write_output(obj, out, common, ome_zarr=ome_zarr, shards=shards)
 
 
 def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str]) -> None:
@@ -48,8 +68,8 @@ def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str])
 
 
 def print_store(common: CommonOptions, path: str, facts: dict[str, Any], line: str) -> None:
-    """Describe the store at `path`; print corrupt tiles and exit with 3 if there are any."""
-    bad_tiles = bad_tiles_in(path)
+    """Describe the output at `path`; print corrupt tiles and exit with 3 if there are any."""
+    bad_tiles = bad_tiles_in_tiff(path) if is_tiff(path) else bad_tiles_in(path)
     if bad_tiles:
         facts = facts | {"bad_tiles": [asdict(tile) for tile in bad_tiles]}
     print_result(common, {"path": path} | facts, [line])

@@ -13,6 +13,7 @@ from dask_slides.cli.options import (
     enlarge_option,
     given_map,
     pack_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
@@ -33,6 +34,7 @@ from dask_slides.writers.estimate import estimate_tiles
 @pack_options()
 @enlarge_option
 @blank_map_option
+@shards_option
 @click.option("--labels", metavar="FILE.geojson", show_default="none",
               help="polygons of classes; the class of each tile is stored")  # fmt: skip
 @exporting.format_options
@@ -43,6 +45,7 @@ def command(
     enlarge: bool,
     map_file: str | None,
     labels: str | None,
+    shards: bool,
     to: str | None,
     format_options: dict[str, Any],
     common: CommonOptions,
@@ -54,7 +57,7 @@ def command(
     job, writes their coordinates for another tool instead, and no pixels.
     """
     source = slide.open()
-    exporter = exporting.tiles_format(out, to, format_options, common)
+    exporter = exporting.tiles_format(out, to, format_options, common, shards)
     if exporter is None:
         check_output(out, common)
     names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification")
@@ -77,5 +80,5 @@ def command(
     with scheduler(common, megapixels(source)):
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         pack = pack_tiles(source, **options, blank_map=tissue)
-        path = exporting.write_tiles(pack, out, exporter, format_options, common)
+        path = exporting.write_tiles(pack, out, exporter, format_options, common, shards)
     exporting.print_tiles(common, path, out, exporter, pack)

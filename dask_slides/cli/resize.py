@@ -9,16 +9,17 @@ import click
 from dask_slides.cli.options import (
     CommonOptions,
     enlarge_option,
+    image_argument,
     ome_zarr_option,
-    output_argument,
     scale_options,
+    shards_option,
 )
 from dask_slides.cli.output import (
     check_output,
     plan_of_image,
     print_estimate,
     print_store,
-    write_output,
+    write_image,
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
@@ -30,10 +31,11 @@ from dask_slides.writers.estimate import estimate_image
 
 @click.command("resize")
 @slide_options
-@output_argument(".ome.zarr")
+@image_argument()
 @scale_options
 @enlarge_option
 @ome_zarr_option
+@shards_option
 @computing
 def command(
     slide: SlideOptions,
@@ -41,9 +43,11 @@ def command(
     scale: dict[str, Any],
     enlarge: bool,
     ome_zarr: str,
+    tiff: dict[str, Any],
+    shards: bool,
     common: CommonOptions,
 ) -> None:
-    """Resize the whole SLIDE and write it to OUT.ome.zarr."""
+    """Resize the whole SLIDE and write it to OUT.ome.zarr or OUT.ome.tif."""
     source = slide.open()
     result = resize(source, **resize_arguments(source, **scale))
     if not enlarge:
@@ -51,9 +55,10 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_image(source, result)
-        print_estimate(common, estimate_image(result, source), plan)
+        sharded = shards and ome_zarr != "0.4"
+        print_estimate(common, estimate_image(result, source, sharded=sharded), plan)
         return
     with scheduler(common, megapixels(source)):
-        path = write_output(result, out, common, ome_zarr=ome_zarr)
+        path = write_image(result, out, common, ome_zarr, tiff, shards)
     facts = {"shape": list(result.shape), "mpp": result.mpp}
     print_store(common, path, facts, f"{out}: {pixels_text(result.shape)} px")

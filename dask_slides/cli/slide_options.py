@@ -28,6 +28,8 @@ class SlideOptions:
     axes: str | None
     z: int
     t: int
+    channels: list[str] | None
+    reader: str | None
 
     @property
     def path(self) -> str:
@@ -46,7 +48,13 @@ class SlideOptions:
             axes=self.axes,
             z=self.z,
             t=self.t,
+            channels=self.channels,
+            reader=self.reader,
         )
+
+
+def _parse_channels(_context: Any, _option: Any, given: str | None) -> list[str] | None:
+    return None if given is None else [name.strip() for name in given.split(",")]
 
 
 def _parse_limits(_context: Any, _option: Any, given: tuple[str, ...]) -> Limits:
@@ -86,6 +94,11 @@ _slide_options = add_options(
                  help="axes of stacked pages, such as CYX for channels, ZYX or TYX"),
     click.option("--z", type=click.IntRange(0), default=0, help="index of the plane along z"),
     click.option("--t", type=click.IntRange(0), default=0, help="index of the plane along t"),
+    click.option("--channels", metavar="NAME,NUMBER,...", show_default="all",
+                 callback=_parse_channels,
+                 help="channels to read, in this order, such as DAPI,CD3; info lists them"),
+    click.option("--reader", metavar="NAME", show_default="chosen by the file",
+                 help="reader to use, such as tiff or openslide"),
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dask_slides.cohort.plan import Cohort
+from dask_slides.cohort.plan import Cohort, line_about
 from dask_slides.errors import SlideError
 
 
@@ -24,6 +24,8 @@ class CohortEstimate:
     """Upper bound, before compression."""
     task_bytes: int
     """Peak memory of one task; a worker runs one task per thread."""
+    left_out: tuple[str, ...] = ()
+    """One line for each slide that cannot be opened, or that a step cannot use, with the reason."""
 
     def asdict(self) -> dict[str, Any]:
         """Return the estimate as plain values for JSON."""
@@ -40,6 +42,7 @@ def estimate_cohort(cohort: Cohort) -> CohortEstimate:
     """
     done = unreadable = tasks = written = peak = 0
     megapixels = 0.0
+    left_out: list[str] = []
     for entry in cohort.entries:
         outcome = cohort.finished(entry)
         if outcome is not None:
@@ -49,7 +52,8 @@ def estimate_cohort(cohort: Cohort) -> CohortEstimate:
         try:
             slide = entry.open()
             estimates = [step.estimate(slide) for step in cohort.steps]
-        except SlideError:
+        except SlideError as error:
+            left_out.append(line_about(entry.path, str(error)))
             unreadable += 1
             continue
         cohort.check_scale(slide)
@@ -58,4 +62,6 @@ def estimate_cohort(cohort: Cohort) -> CohortEstimate:
         written += sum(one.bytes_to_write for one in estimates)
         peak = max(peak, *(one.task_bytes for one in estimates))
     slides = len(cohort.entries)
-    return CohortEstimate(slides, done, unreadable, megapixels, tasks, written, peak)
+    return CohortEstimate(
+        slides, done, unreadable, megapixels, tasks, written, peak, tuple(left_out)
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,21 +16,26 @@ from typing import Any
 from dask_slides.cohort.results import (
     CORRUPT_TILES,
     Parameters,
+    Record,
     attributes_to_record,
     corrupt_tiles,
+    replace_file,
+    result_of,
     slide_parameters,
     step_parameters,
-    stored_result,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import BlankMaps, Step, picture_path, picture_reduction, store_path
-from dask_slides.errors import ClusterLostError, ResumeError, SlideError
+from dask_slides.cohort.steps import BlankMaps, Step, picture_path, picture_reduction
+from dask_slides.core.bad_tiles import CORRUPT
+from dask_slides.core.source import root_of
+from dask_slides.errors import ClusterLostError, OutputExistsError, ResumeError, SlideError
+from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.plots import pictures
 from dask_slides.readers.remote.identity import Identity
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
 from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
 from dask_slides.slide import Slide
-from dask_slides.writers.store.local_folder import write_whole
+from dask_slides.writers.exports.output import check_new
 from dask_slides.writers.store.transaction import Target
 
 RUN = ".run"
@@ -63,8 +70,8 @@ class SlideJob:
         return str(self.entry.name)
 
     def path(self, step: Step) -> str:
-        """Return the path of the store of `step`."""
-        return store_path(self.folder, self.name, step)
+        """Return the path of the output of `step`."""
+        return step.path(self.folder, self.name)
 
     def parameters(self, step: Step) -> Parameters:
         """Return the parameters that the result of `step` depends on."""
@@ -80,6 +87,8 @@ class Outcome:
     """"done", "failed", or "todo" if the run was stopped."""
     counts: Mapping[str, Any] = field(default_factory=dict)
     """Counts by column of the process list, such as ``pack_tiles``."""
+    filled: bool = False
+    """Whether a result contains corrupt tiles that were filled."""
     seconds: float = 0.0
     error: str = ""
     """Name of the error class."""
@@ -94,7 +103,9 @@ def failure(name: str, error: BaseException, counts: Any = None, seconds: float 
     trace = ""
     if not isinstance(error, SlideError):  # the message of a SlideError is enough
         trace = "".join(traceback.format_exception(error))
-    return Outcome(name, "failed", counts or {}, seconds, type(error).__name__, message, trace)
+    return Outcome(
+        name, "failed", counts or {}, False, seconds, type(error).__name__, message, trace
+    )
 
 
 def work_alone(job: SlideJob) -> Outcome:
@@ -106,24 +117,27 @@ def work_alone(job: SlideJob) -> Outcome:
 def work_on(job: SlideJob) -> Outcome:
     """Run the steps of a slide that are not done; return an error as an outcome."""
     counts: dict[str, Any] = {}
+    filled = False
     start = time.monotonic()
     try:
         with report_progress_to(partial(_check_run, job)):
             done = {step.name: _finished_counts(job, step) for step in job.steps}
-            maps = BlankMaps(job.slide)
+            folder = os.path.join(job.folder, job.name)
+            maps = BlankMaps(job.slide, folder, job.entry.columns)
             with cached_reduced_tiles(job.slide.source, job.folder, _reductions(job, done)):
                 for step in job.steps:
                     step_counts = done[step.name]
                     if step_counts is None:
                         step_counts = _run_step(job, step, maps)
                     counts |= counts_by_step(step, step_counts)
+                    filled |= bool(step_counts[CORRUPT_TILES])
     except Stopped:
-        return Outcome(job.name, "todo", counts, _seconds_since(start))
+        return Outcome(job.name, "todo", counts, seconds=_seconds_since(start))
     except ClusterLostError:  # the slide is not the cause
         raise
     except Exception as error:  # one bad slide must not stop the others
         return failure(job.name, error, counts, _seconds_since(start))
-    return Outcome(job.name, "done", counts, _seconds_since(start))
+    return Outcome(job.name, "done", counts, filled, _seconds_since(start))
 
 
 def counts_by_step(step: Step, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +168,7 @@ def _finished_counts(job: SlideJob, step: Step) -> Mapping[str, Any] | None:
     ResumeError
         The step was run with other parameters and `overwrite` is false.
     """
-    result, wanted = stored_result(job.path(step)), job.parameters(step)
+    result, wanted = result_of(job.folder, job.entry, step), job.parameters(step)
     if result is None:
         return None
     if result.matches(wanted):
@@ -173,33 +187,90 @@ def _reductions(job: SlideJob, done: Mapping[str, Any]) -> list[int]:
     return reductions
 
 
-def _write_picture(path: str, data: bytes) -> None:
-    """Write a picture, and remove what a killed run left of it.
-
-    It comes before its store, because a slide whose store is there is not done again.
-    """
-    for left in glob.glob(f"{glob.escape(path)}.*.partial"):
-        os.unlink(left)
-    write_whole(path, data)
-
-
 def _run_step(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     """Run a step and write its result; return its counts."""
     _check_run(job)
+    os.makedirs(maps.folder, exist_ok=True)
+    return (_write_store if step.is_store else _write_file)(job, step, maps)
+
+
+def _write_store(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
+    """Write the store of a step; return its counts."""
     path = job.path(step)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    obj, counts = step.build(job.slide, maps)
+    obj, counts = maps.build(step)
     recorded = attributes_to_record(job.parameters(step), counts)
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
+    with _picture(step, path, obj, maps):
+        try:
+            step.write(obj, target, job.name)
+        except ResumeError:  # the unfinished store has other parameters, so start again
+            step.write(obj, replace(target, resume=False), job.name)
+    return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}
+
+
+def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
+    """Run a step that writes no store, and record what it made; return its counts."""
+    path, record = job.path(step), Record.of(job.folder, job.name, step)
+    begun = record.exists()
+    if not step.shares_path:
+        _make_room(path, begun)
+    record.begin()
+    obj, counts = maps.build(step)
+    try:
+        with _picture(step, path, obj, maps):
+            output = step.write(obj, Target(path, begun), job.name)
+    except OutputExistsError:
+        os.unlink(record.path)  # what is there was written by others
+        raise
+    counts = counts | {CORRUPT_TILES: _corrupt_tiles_read(job)}
+    record.finish(job.parameters(step), counts, output, job.entry.columns)
+    return counts
+
+
+def _make_room(path: str, begun: bool) -> None:
+    """Create the folder of the output at `path`; remove what a run left that began to write it.
+
+    Raises OutputExistsError if no run began it. A complete file is not removed, as it is replaced
+    at once.
+    """
+    if not begun:
+        check_new(path, overwrite=False)
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    for left in glob.glob(os.path.join(glob.escape(folder), f".*.partial.{glob.escape(name)}")):
+        os.unlink(left)  # see `new_file`
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+
+
+def _corrupt_tiles_read(job: SlideJob) -> int:
+    """Count the corrupt tiles of the slide that this process found while it read the slide.
+
+    A slide that all workers share was read by others, so its tiles are decoded again.
+    """
+    if job.entry.on_bad_tile != "mask":
+        return 0
+    source = root_of(job.slide.source)
+    tiles = [
+        tile
+        for level in range(len(source.levels))
+        for tile in bad_tiles_of_level(source, level, decodes=not job.whole)
+    ]
+    return sum(tile.status == CORRUPT for tile in tiles)
+
+
+@contextmanager
+def _picture(step: Step, path: str, obj: Any, maps: BlankMaps) -> Iterator[None]:
+    """Draw the picture of a result before the block writes it; remove it if that fails.
+
+    It comes first, because a slide whose result is there is not done again.
+    """
     drawn = picture_path(path) if step.draws else None
     if drawn is not None:
-        _write_picture(drawn, pictures.png(step.picture(obj, maps)))
+        replace_file(drawn, pictures.png(step.picture(obj, maps)))
     try:
-        step.write(obj, target)
-    except ResumeError:  # the unfinished store has other parameters, so start again
-        step.write(obj, replace(target, resume=False))
+        yield
     except BaseException:
         if drawn is not None:
             os.unlink(drawn)
         raise
-    return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}

@@ -16,6 +16,8 @@ PROCESS_LIST = "process_list.csv"
 """File name of the table in the job folder."""
 LOG = "cohort.log"
 """File name of the log in the job folder."""
+EXPORTS = "exports"
+"""Name of the folder of exports in the job folder."""
 _SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
 _ALLOWED = "-_.+@=#, ()"
 
@@ -32,7 +34,7 @@ def safe_name(text: str) -> str:
     text = text.encode("utf-8", "replace")[: LONGEST - 1].decode("utf-8", "ignore")
     text = text.lstrip(". ").rstrip(". ") or "slide"
     reserved = folded(text.partition(".")[0].strip()) in _RESERVED
-    return f"_{text}" if reserved or folded(text) in (PROCESS_LIST, LOG) else text
+    return f"_{text}" if reserved or folded(text) in (PROCESS_LIST, LOG, EXPORTS) else text
 
 
 def stem(path: str) -> str:
@@ -67,7 +69,7 @@ def names_for(
     for path, name in wanted.items():
         if count[folded(name)] > 1 or folded(name) in used:
             short = name.encode()[: LONGEST - 9].decode("utf-8", "ignore").rstrip(". ")
-            digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+            digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
             name = f"{short}-{digest[:8]}"
         fixed[path] = name
     return {path: str(name) for path, name in fixed.items()}

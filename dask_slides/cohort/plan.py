@@ -10,9 +10,16 @@ from typing import Any
 from dask_slides.cohort.job import Outcome, counts_by_step, failure
 from dask_slides.cohort.names import LOG, folded, names_for
 from dask_slides.cohort.process_list import csv_text, read_rows, seconds_in
-from dask_slides.cohort.results import StepResult, slide_parameters, step_parameters, stored_result
+from dask_slides.cohort.results import (
+    CORRUPT_TILES,
+    StepResult,
+    renew_metadata,
+    result_of,
+    slide_parameters,
+    step_parameters,
+)
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import Step, store_path
+from dask_slides.cohort.steps import Step
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
 from dask_slides.ops.scale import check_not_enlarged
 from dask_slides.readers.remote.identity import identify
@@ -35,8 +42,7 @@ class Cohort:
     def check_scale(self, slide: Slide) -> None:
         """Raise SlideArgumentError if a step enlarges the slide and must not."""
         for step in () if self.enlarge else self.steps:
-            names = ("downsample", "mpp", "magnification")
-            check_not_enlarged(slide, **{name: getattr(step, name, None) for name in names})
+            check_not_enlarged(slide, **step.scale_arguments())
 
     def finished(self, entry: SlideEntry) -> Outcome | None:
         """Return the outcome of a slide that is done or whose file has changed, else None.
@@ -47,9 +53,8 @@ class Cohort:
             A step was run with other arguments or by another version.
         """
         name = str(entry.name)
-        paths = [store_path(self.folder, name, step) for step in self.steps]
         try:
-            results = zip(self.steps, map(stored_result, paths), strict=True)
+            results = [(step, result_of(self.folder, entry, step)) for step in self.steps]
             done = [(step, result) for step, result in results if result is not None]
         except SlideError as error:
             return failure(name, error)
@@ -70,6 +75,7 @@ class Cohort:
         name = str(entry.name)
         of_slide = slide_parameters(entry, identify(entry.path))
         counts: dict[str, Any] = {}
+        filled = False
         for step, result in done:
             wanted = {**of_slide, **step_parameters(step)}
             if not result.matches(wanted):
@@ -77,7 +83,19 @@ class Cohort:
                     return None
                 result.check(wanted, f"{name}: {step.name}")
             counts |= counts_by_step(step, result.counts)
-        return Outcome(name, "done", counts, seconds_in(self.earlier.get(name, {})))
+            filled |= bool(result.counts[CORRUPT_TILES])
+        return Outcome(name, "done", counts, filled, seconds_in(self.earlier.get(name, {})))
+
+    def renew_metadata(self, entry: SlideEntry) -> None:
+        """Give the packs of a slide that is done the columns that the table has for it now."""
+        for step in self.steps if entry.columns is not None else ():
+            if step.is_store and step.makes == "TilePack":
+                renew_metadata(step.path(self.folder, str(entry.name)), entry.columns or {})
+
+
+def line_about(path: str, message: str) -> str:
+    """Return a message about a slide, which names its file."""
+    return message if os.path.basename(path) in message else f"{path}: {message}"
 
 
 def job_folder(job: Any) -> str:

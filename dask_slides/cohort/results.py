@@ -1,25 +1,33 @@
-"""Find finished results by the parameters that each store records in its attributes.
+"""Find finished results by the parameters that they were made with.
 
 A step is done if its store has a manifest and records the requested parameters. A store appears
-completely or not at all, so this is also true after a run was killed.
+completely or not at all, so this is also true after a run was killed. For a step that writes no
+store, the record is a file beside the results, ``JOB/NAME/.STEP.json``. It is written twice: before
+the step begins, so that only what a run began is replaced, and when the step is done.
 """
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import Step
-from dask_slides.core.bad_tiles import CORRUPT
+from dask_slides.cohort.steps import METADATA, Step
+from dask_slides.core.bad_tiles import CORRUPT, MARK
 from dask_slides.core.json_values import require_type
 from dask_slides.core.version import __version__
 from dask_slides.errors import ResumeError
 from dask_slides.readers.remote.identity import Identity
-from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
-from dask_slides.writers.store.transaction import facts_of
+from dask_slides.writers.store.attributes import (
+    bad_tiles_in,
+    read_own_attributes,
+    root_digest,
+)
+from dask_slides.writers.store.local_folder import LocalFolder, write_whole
 
 ATTRIBUTE = "cohort"
 """Key of the parameters and counts in the attribute `dask_slides` of a store."""
@@ -75,7 +83,7 @@ def slide_parameters(entry: SlideEntry, identity: Identity) -> Parameters:
 
 def step_parameters(step: Step) -> Parameters:
     """Return the parameters of all slides: the version and the arguments of the step."""
-    return {"version": __version__} | facts_of(step, step.name)
+    return {"version": __version__} | step.facts()
 
 
 def attributes_to_record(parameters: Parameters, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,11 +91,20 @@ def attributes_to_record(parameters: Parameters, counts: Mapping[str, Any]) -> d
 
     Record 2.0 as 2, because equal parameters must also be equal as text to resume a store.
     """
-    plain = {
+    numbers = {
         name: int(value) if isinstance(value, float) and value.is_integer() else value
         for name, value in parameters.items()
     }
-    return {ATTRIBUTE: {"parameters": plain, "counts": counts}}
+    return {ATTRIBUTE: {"parameters": numbers, "counts": counts}}
+
+
+def result_of(folder: str, entry: SlideEntry, step: Step) -> StepResult | None:
+    """Return the result of a step for a slide of the job in `folder`; None if it is not done."""
+    name = str(entry.name)
+    if step.is_store:
+        return stored_result(step.path(folder, name))
+    columns = entry.columns if step.makes == "TilePack" else None  # packs have them as attributes
+    return Record.of(folder, name, step).result(columns)
 
 
 def stored_result(path: str) -> StepResult | None:
@@ -104,6 +121,77 @@ def stored_result(path: str) -> StepResult | None:
         return None
     filled = corrupt_tiles(path, parameters.get(ON_BAD_TILE))
     return StepResult(parameters, counts | {CORRUPT_TILES: filled})
+
+
+@dataclass(frozen=True)
+class Record:
+    """The file that records what a step made that writes no store."""
+
+    path: str
+    folder: str
+    """The job folder."""
+
+    @classmethod
+    def of(cls, folder: str, name: str, step: Step) -> Record:
+        """Return the record of `step` for the slide `name`."""
+        return cls(os.path.join(folder, name, f".{step.name}.json"), folder)
+
+    def exists(self) -> bool:
+        """Return whether a run began the step, or has done it."""
+        return os.path.exists(self.path)
+
+    def begin(self) -> None:
+        """Record that the step begins, so that a later run may replace what it leaves."""
+        replace_file(self.path, b"{}")
+
+    def finish(
+        self, parameters: Parameters, counts: Mapping[str, Any], output: str | None,
+        columns: Mapping[str, Any] | None,
+    ) -> None:  # fmt: skip
+        """Record that the step is done, and what it wrote, once that is on the disk."""
+        if output is not None and os.path.isfile(output):
+            LocalFolder(self.folder).flush([output])
+        facts = {
+            "parameters": parameters, "counts": counts, METADATA: columns,
+            "output": None if output is None else os.path.relpath(output, self.folder),
+        }  # fmt: skip
+        replace_file(self.path, json.dumps(facts).encode())
+
+    def result(self, columns: Mapping[str, Any] | None) -> StepResult | None:
+        """Return the result; None if it is not finished, is gone, or has other `columns`."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                facts = json.load(stream)
+            result = StepResult(
+                *(require_type(facts[one], dict) for one in ("parameters", "counts"))
+            )
+            output, before = facts["output"], facts[METADATA]
+            require_type(result.counts[CORRUPT_TILES], int)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        if output is not None and not os.path.exists(os.path.join(self.folder, output)):
+            return None
+        return result if columns is None or columns == before else None
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Write a file whole, and remove what a killed run left of it."""
+    for left in glob.glob(f"{glob.escape(path)}.*.partial"):
+        os.unlink(left)
+    write_whole(path, data)
+
+
+def renew_metadata(store: str, columns: Mapping[str, Any]) -> None:
+    """Give the finished pack at `store` the columns that the table has for its slide now."""
+    file = os.path.join(store, "zarr.json")
+    with open(file, encoding="utf-8") as stream:
+        root = json.load(stream)
+    attributes = root["attributes"]
+    if attributes.get(METADATA, {}) == columns:
+        return
+    attributes[METADATA] = dict(columns)
+    attributes[MARK]["manifest"]["root"] = root_digest(attributes)
+    replace_file(file, json.dumps(root).encode())
 
 
 def corrupt_tiles(path: str, on_bad_tile: Any) -> int:

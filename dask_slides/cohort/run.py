@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dask_slides.cohort.chosen_steps import Steps, checked_steps
 from dask_slides.cohort.job import RUN, Outcome, SlideJob, failure
-from dask_slides.cohort.names import LOG
-from dask_slides.cohort.plan import Cohort, job_folder, named_cohort
-from dask_slides.cohort.process_list import ProcessList, Row
+from dask_slides.cohort.names import EXPORTS, LOG
+from dask_slides.cohort.plan import Cohort, job_folder, line_about, named_cohort
+from dask_slides.cohort.process_list import ProcessList, Row, check_columns
 from dask_slides.cohort.slide_list import SlideEntry, read_list
-from dask_slides.cohort.steps import STEPS, checked_steps
+from dask_slides.cohort.steps import USUAL
+from dask_slides.cohort.tables import user_columns
 from dask_slides.cohort.workers import Pool
 from dask_slides.core.limits import Limits
 from dask_slides.errors import SlideArgumentError
@@ -49,6 +52,10 @@ class CohortResult:
     """Slides that this run processed."""
     seconds: float
     """Duration of this run."""
+    left_out: tuple[str, ...] = ()
+    """What was not processed at all, one line each with the reason: files of a folder that are not
+    slides, rows of a table without a path, and slides that cannot be opened, or that a step cannot
+    use because their mpp is not known. Such slides also count as failed."""
 
 
 class _Run:
@@ -63,10 +70,25 @@ class _Run:
         self._job_log = job_log
         self._identifier = uuid.uuid4().hex
         self._entries = {str(entry.name): entry for entry in cohort.entries}
-        rows = (Row(name, entry.path) for name, entry in self._entries.items())
+        rows = (self._row(entry) for entry in cohort.entries)
         self.list = ProcessList(cohort.folder, rows, cohort.steps, cohort.earlier)
         self.worked_on = 0
+        self.left_out: list[str] = []
         self._stopping = False
+
+    def _row(self, entry: SlideEntry) -> Row:
+        """Return the row of a slide; without a table, with the columns of an earlier run."""
+        before = self._cohort.earlier.get(str(entry.name), {})
+        columns = entry.columns
+        if columns is None:
+            columns = {name: before[name] for name in user_columns(list(before))}
+        return Row(str(entry.name), entry.path, entry.mpp, columns)
+
+    def leave_out(self, lines: Sequence[str]) -> None:
+        """Log and remember what is not processed, and why."""
+        for line in lines:
+            self._log(logging.WARNING, "left out: %s", line)
+        self.left_out += lines
 
     def run(self, limit: int | None) -> None:
         """Find the slides that are done, and process at most `limit` of the others."""
@@ -77,6 +99,8 @@ class _Run:
         counts = f"{len(self.list.rows):,}", f"{tally['done']:,}"
         self._log(logging.INFO, "%s slides, %s already done", *counts)
         marker = os.path.join(self._cohort.folder, RUN)
+        if os.path.exists(marker):  # the run before was killed
+            _remove_partial_exports(os.path.join(self._cohort.folder, EXPORTS))
         with open(marker, "w", encoding="ascii") as stream:
             stream.write(self._identifier)
         try:
@@ -105,6 +129,7 @@ class _Run:
                 finished = self._cohort.finished(self._entries[row.name])
                 outcome = finished or Outcome(row.name, "todo")
                 if outcome.status == "done":  # not logged, as an earlier run may have done it
+                    self._cohort.renew_metadata(self._entries[row.name])
                     self.list.record(outcome)
                 else:
                     self._record(outcome)
@@ -117,7 +142,9 @@ class _Run:
             try:
                 job = self._open(self._entries[name])
             except Exception as error:  # one bad slide must not stop the others
-                self._record(failure(name, error))
+                outcome = failure(name, error)
+                self._record(outcome)
+                self.left_out.append(line_about(self._entries[name].path, outcome.message))
                 continue
             self.list.set_status(name, "running")
             yield job
@@ -141,6 +168,7 @@ class _Run:
         tally = self.list.tally
         count = f"{tally['done'] + tally['failed']:,} of {len(self.list.rows):,}"
         if outcome.status == "done":
+            self._cohort.renew_metadata(self._entries[outcome.name])
             self._log(logging.INFO, "%s: done, %.1f s (%s)", outcome.name, outcome.seconds, count)
         elif outcome.status == "failed":
             self._stopping |= not self._keep_going
@@ -148,6 +176,16 @@ class _Run:
             self._log(logging.ERROR, "%s: failed, %s (%s)", outcome.name, why, count)
             if outcome.traceback:
                 self._job_log.error("%s", outcome.traceback.rstrip())
+
+
+def _remove_partial_exports(folder: str) -> None:
+    """Remove hidden files and folders of exports that a killed run did not complete."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if name.startswith(".") and ".partial" in name:
+                path = os.path.join(parent, name)
+                shutil.rmtree(path) if name in folders else os.unlink(path)
+        folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 @contextmanager
@@ -168,7 +206,7 @@ def _log_file(folder: str) -> Iterator[logging.Logger]:
 def run_cohort(
     slides: Any,
     job: Any,
-    steps: Sequence[str] | Mapping[str, Mapping[str, Any]] = tuple(STEPS),
+    steps: Steps = USUAL,
     *,
     mpp: float | None = None,
     on_bad_tile: str = "raise",
@@ -181,28 +219,53 @@ def run_cohort(
 ) -> CohortResult:
     """Run the same steps for many slides and write each result to the job folder.
 
-    A call continues where an earlier one ended or was killed: a step is done if its store records
-    the same slide (file name, size and time of change), arguments and version. A slide that fails
-    is listed with its error, and the next call tries it again. The work runs on the active
-    scheduler: one slide per thread, or one slide at a time on all threads for slides of
-    `whole_below` megapixels or more.
+    A call continues where an earlier one ended or was killed: a step is done if its store, or the
+    record beside its file, has the same slide (file name, size and time of change), arguments and
+    version. A slide that fails is listed with its error, and the next call tries it again. The work
+    runs on the active scheduler: one slide per thread, or one slide at a time on all threads for
+    slides of `whole_below` megapixels or more.
 
     Parameters
     ----------
-    slides : str, path or sequence of them
-        Files and stores, folders, patterns (``slides/*.svs``), or a ``.csv`` with the columns
-        path, mpp, name.
+    slides : str, path, DataFrame, or sequence of them
+        Files and stores, folders, patterns (``slides/*.svs``), or a table: a ``.csv`` or
+        ``.parquet`` file or a DataFrame of pandas with the column path and, if needed, mpp and
+        name. Its other columns, such as label, split or group, are kept: in the process list, and
+        as ``attributes["metadata"]`` of packs and crops. They may change between calls; the pixels
+        of finished packs are not written again.
     job : str or path
         The folder to write to; on a cluster, every worker must be able to access it. It gets
         ``process_list.csv``, ``cohort.log``, and for each slide ``NAME/NAME.mask.ome.zarr``,
-        ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``. Beside them ``.mask.png``,
-        ``.cutoff.png`` and ``.tiles.png`` show the tissue, or the packed tiles, on a picture of the
-        slide of at most 1,024 px.
-    steps : sequence of str, or mapping of str to arguments
-        Any of mask, resize, cutoff, pack, with the arguments of `blank_map`, `resize`,
-        `cutoff_resize` and `pack_tiles`, as in ``{"resize": {"downsample": 10}}``, and
-        ``ome_zarr``. resize and cutoff also accept ``magnification``, and cutoff the
-        ``min_tissue`` of `blank_map`.
+        ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``, ``.crops.zarr``. Beside them
+        ``.mask.png``, ``.cutoff.png``, ``.tiles.png`` and ``.crops.png`` show the tissue, or the
+        tiles, on a picture of the slide of at most 1,024 px. Exports lie in ``exports``.
+    steps : sequence of str, mappings and functions, or one of them
+        Any of mask, resize, cutoff, pack and crops, with the arguments of `blank_map`, `resize`,
+        `cutoff_resize`, `pack_tiles` and `random_crops`, as in ``{"resize": {"downsample": 10}}``
+        or ``["mask", {"crops": {"n": 100, "size": 256}}]``. All accept the ``shards`` of
+        `write`; mask, resize and cutoff also ``ome_zarr``, and ``format="ome.tif"`` for a file
+        instead of a store; resize and cutoff ``magnification``, and cutoff the ``min_tissue`` of
+        `blank_map`.
+
+        An export: ``{"export": {"of": "pack", "to": "csv"}}``, with the options of the format, or a
+        list of such arguments. It exports what the step `of` makes with its arguments in this run.
+        Without that step in the run, ``"of": {"pack": {"tile_size": 512}}`` gives arguments, and no
+        store is written. The files of all slides lie in one folder,
+        ``exports/pack_csv/NAME.csv``; ``"file"`` names them otherwise, as in ``"a/{name}.csv"``.
+        A format that is itself a folder for many slides has one for all its exports, such as
+        ``exports/trident``.
+
+        A function of the user, or ``{"NAME": function}``: it is called as ``function(slide)``, or
+        ``function(slide, folder)`` if it takes a second argument, with the `Slide` and the absolute
+        path of the folder of the slide in the job, where stores of the other steps already are. It
+        returns a dict of numbers and text, which become the columns ``NAME_KEY`` of the process
+        list, the path of a file that it wrote, or None. An error fails the slide. It is done once
+        for each slide and name, and repeated if the slide or the version of dask_slides differs, or
+        the file is gone; a change of its code is not noticed, so give it another name or delete
+        ``NAME/.FUNCTION.json``. It may be repeated for a slide if the run is killed. It runs where
+        the slide is processed, in a thread, and on a cluster in a worker, which gets functions of
+        notebooks and scripts by value and imports those of modules. A slide that all workers share
+        is given to it in this process.
     mpp : float, optional
         Micrometres per pixel of slides without an mpp in the table; replaces the values of their
         files.
@@ -227,7 +290,7 @@ def run_cohort(
     Returns
     -------
     CohortResult
-        The numbers of slides that are done, failed and left.
+        The numbers of slides that are done, failed and left, and what was left out.
 
     Raises
     ------
@@ -239,20 +302,24 @@ def run_cohort(
         The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
         The list of slides or an argument is wrong, or the scheduler is Dask's pool of processes.
+    ImportError
+        The table is Parquet, and pyarrow is not installed.
     """
     start = time.monotonic()
     folder = job_folder(job)
     chosen = checked_steps(steps)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise SlideArgumentError(f"limit={limit!r} is not valid; give a whole number of 1 or more")
-    entries = read_list(slides, mpp, on_bad_tile, limits)
+    listed = read_list(slides, mpp, on_bad_tile, limits)
+    check_columns([entry.columns for entry in listed.entries], chosen)
     with locked(folder, folder), _log_file(folder) as job_log, seceded():
-        cohort = named_cohort(folder, entries, chosen, overwrite, enlarge)
+        cohort = named_cohort(folder, listed.entries, chosen, overwrite, enlarge)
         run = _Run(cohort, keep_going, whole_below, job_log)
+        run.leave_out(listed.left_out)
         run.run(limit)
     tally = run.list.tally
     return CohortResult(
-        folder, len(entries), tally["done"], tally["failed"], tally["todo"],
+        folder, len(listed.entries), tally["done"], tally["failed"], tally["todo"],
         sum(row.is_filled for row in run.list.rows.values()), run.worked_on,
-        round(time.monotonic() - start, 3),
+        round(time.monotonic() - start, 3), tuple(run.left_out),
     )  # fmt: skip

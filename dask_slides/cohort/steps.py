@@ -1,14 +1,15 @@
 """The steps of a run: each one calls a function of dask_slides with fixed arguments.
 
-To add a step, write a class here and add it to `STEPS`.
+To add a step, write a class here and add it to `STEPS`. Exports and functions of users are steps
+too, in `file_steps`; `chosen_steps` makes steps of what the user gives.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -21,10 +22,11 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.numerics.tissue_mask import edges_of_mask
-from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share, map_tile
+from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share
+from dask_slides.ops.crops import check_seed, plan_crops, random_crops
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
 from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize
+from dask_slides.ops.map_tiles import map_tile
 from dask_slides.ops.overlays import picture_on_slide
 from dask_slides.ops.pack import TILE_SIZE, TilePack, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
@@ -36,14 +38,22 @@ from dask_slides.writers.estimate import (
     estimate_image,
     estimate_tiles,
 )
+from dask_slides.writers.export import export
+from dask_slides.writers.exports.registry import exporter_for
 from dask_slides.writers.store.arrays import check_version
-from dask_slides.writers.store.transaction import Target
+from dask_slides.writers.store.transaction import Target, facts_of
 from dask_slides.writers.write import write_to
 
 PICTURE = 1024
 """Longest side of the pictures of results, in pixels."""
 PLACED = ("layout", "margin", "compact")
 """Arguments of `cutoff_resize` that say where what is left is placed."""
+SCALE = ("downsample", "mpp", "magnification", "max_size", "shape", "kernel", "gap")
+"""Arguments of `resize`, and `magnification`."""
+FORMATS = ("ome.zarr", "ome.tif")
+"""Formats of images, which are the ends of their names."""
+METADATA = "metadata"
+"""Attribute of a pack with the columns that the user's table has for its slide."""
 Built = tuple[Any, dict[str, Any]]
 """The object to write and its counts for the process list."""
 
@@ -51,10 +61,28 @@ Built = tuple[Any, dict[str, Any]]
 class BlankMaps:
     """What the steps of one slide share, each computed once: masks, statistics, and a picture."""
 
-    def __init__(self, slide: Slide) -> None:
+    def __init__(
+        self, slide: Slide, folder: str = "", metadata: Mapping[str, Any] | None = None
+    ) -> None:
         self.slide = slide
+        self.folder = folder
+        """The folder of the slide in the job."""
+        self._metadata = metadata
         self._masks: dict[MaskDetector, BlankMap] = {}
         self._statistics: dict[TileGrid, BlankMap] = {}
+        self._built: list[tuple[Step, Built]] = []
+
+    def build(self, step: Step) -> Built:
+        """Return what `step` builds, which is the same object for the step and its exports."""
+        for other, built in self._built:
+            if other == step:
+                return built
+        obj, counts = step.build(self.slide, self)
+        if isinstance(obj, TilePack) and self._metadata:
+            attributes = {**obj.attributes, METADATA: dict(self._metadata)}
+            obj = replace(obj, attributes=attributes)
+        self._built.append((step, (obj, counts)))
+        return obj, counts
 
     @cached_property
     def thumbnail(self) -> Array:
@@ -85,15 +113,51 @@ class BlankMaps:
 
 
 class Step(ABC):
-    """An operation that runs on each slide and writes one store."""
+    """An operation that runs on each slide and writes one store, or one file."""
 
-    name: ClassVar[str]
-    suffix: ClassVar[str]
-    """Suffix of the store name, after the name of the slide."""
-    counts: ClassVar[tuple[str, ...]]
-    """Names of its counts in the process list."""
+    kind: ClassVar[str]
+    """What the user calls steps of this class."""
+    makes: ClassVar[str]
+    """Class name of the object that `build` returns."""
     draws: ClassVar[bool] = True
     """Whether there is a picture beside the store."""
+
+    @property
+    def name(self) -> str:
+        """The name of the step, which no other step of the run has."""
+        return self.kind
+
+    @property
+    @abstractmethod
+    def counts(self) -> tuple[str, ...]:
+        """Names of its counts in the process list; a function of a user may add others."""
+
+    @property
+    @abstractmethod
+    def suffix(self) -> str:
+        """Suffix of the name of the output, after the name of the slide."""
+
+    @property
+    def is_store(self) -> bool:
+        """Whether it writes a Zarr store, whose attributes record what it was made with."""
+        return True
+
+    @property
+    def shares_path(self) -> bool:
+        """Whether `path` is a folder that other slides or steps use too."""
+        return False
+
+    def path(self, job: str, name: str) -> str:
+        """Return the path of the output for the slide `name`."""
+        return os.path.join(job, name, name + self.suffix)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments of the step as plain values by dotted name."""
+        return facts_of(self, self.name)
+
+    def scale_arguments(self) -> dict[str, Any]:
+        """Return the arguments that may enlarge a slide."""
+        return {name: getattr(self, name, None) for name in SCALE[:3]}
 
     @abstractmethod
     def check(self) -> None:
@@ -115,16 +179,57 @@ class Step(ABC):
         """Return a picture of the object that `build` returned on the slide."""
         raise NotImplementedError(f"{self.name} draws nothing")
 
-    def write(self, obj: Any, target: Target) -> None:
-        """Write the object that `build` returned."""
-        write_to(obj, target, getattr(self, "ome_zarr", "0.5"))
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
+        """Write what `build` returned for the slide `name`; return the path of what was written."""
+        return write_to(obj, target)
 
 
 @dataclass(frozen=True)
-class _Scaled(Step):
-    """Base of the steps with the scale arguments of `resize`."""
+class _Image(Step):
+    """Base of the steps that write an image: OME-Zarr, or a file of another format."""
 
     ome_zarr: str = "0.5"
+    shards: bool = True
+    format: str = FORMATS[0]
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the name of the image."""
+        return f".{self.kind}.{self.format}"
+
+    @property
+    def is_store(self) -> bool:
+        """Whether the image is a Zarr store."""
+        return self.format == FORMATS[0]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a file of the store holds several chunks."""
+        return self.shards and self.ome_zarr != "0.4"
+
+    def check(self) -> None:
+        """Raise SlideArgumentError for arguments that no slide accepts."""
+        check_version(self.ome_zarr)
+        if self.format not in FORMATS:
+            raise SlideArgumentError(
+                f"step {self.name}: format={self.format!r} is not known; use {' or '.join(FORMATS)}"
+            )
+        if not self.is_store:
+            if not self.shards:
+                raise SlideArgumentError(f"step {self.name}: shards=False is for Zarr stores")
+            exporter_for(f"NAME{self.suffix}", None, self.makes)
+
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
+        """Write the image; return its path."""
+        if self.is_store:
+            return write_to(obj, target, self.ome_zarr, self.shards)
+        return export(obj, target.path, overwrite=target.overwrite)
+
+
+@dataclass(frozen=True)
+class _Scaled(_Image):
+    """Base of the steps with the scale arguments of `resize`."""
+
     downsample: float | None = None
     mpp: Mpp = None
     magnification: float | None = None
@@ -135,12 +240,11 @@ class _Scaled(Step):
 
     def scale(self, slide: Slide) -> dict[str, Any]:
         """Return the scale arguments of `resize` for this slide, by name."""
-        given = {one.name: getattr(self, one.name) for one in fields(_Scaled)[1:]}
-        return resize_arguments(slide, **given)
+        return resize_arguments(slide, **{name: getattr(self, name) for name in SCALE})
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        check_version(self.ome_zarr)
+        super().check()
         self.resized(_any_slide())
 
     def resized(self, slide: Slide) -> Slide:
@@ -153,21 +257,24 @@ class _Scaled(Step):
 
 
 @dataclass(frozen=True)
-class Mask(Step):
+class Mask(_Image):
     """Compute the blank map; the arguments are those of `blank_map`."""
 
-    name: ClassVar[str] = "mask"
-    suffix: ClassVar[str] = ".mask.ome.zarr"
-    counts: ClassVar[tuple[str, ...]] = ("tiles", "blank")
+    kind: ClassVar[str] = "mask"
+    makes: ClassVar[str] = "BlankMap"
 
-    ome_zarr: str = "0.5"
     tile_size: Any = None
     detector: Detector = DEFAULT_DETECTOR
     min_tissue: float = MIN_TISSUE
 
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of its counts."""
+        return ("tiles", "blank")
+
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        check_version(self.ome_zarr)
+        super().check()
         _check_blank_map(self.tile_size, self.detector, self.min_tissue)
 
     def estimate(self, slide: Slide) -> Estimate:
@@ -195,14 +302,18 @@ class Mask(Step):
 class Resize(_Scaled):
     """Resize the whole slide; the arguments are those of `resize`."""
 
-    name: ClassVar[str] = "resize"
-    suffix: ClassVar[str] = ".resize.ome.zarr"
-    counts: ClassVar[tuple[str, ...]] = ("height", "width")
+    kind: ClassVar[str] = "resize"
+    makes: ClassVar[str] = "Slide"
     draws: ClassVar[bool] = False
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of its counts."""
+        return ("height", "width")
 
     def estimate(self, slide: Slide) -> Estimate:
         """Estimate the step without reading pixels."""
-        return estimate_image(self.resized(slide), slide)
+        return estimate_image(self.resized(slide), slide, sharded=self.sharded)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
@@ -214,9 +325,8 @@ class Resize(_Scaled):
 class Cutoff(_Scaled):
     """Cut off blank rows and columns; the arguments are those of `cutoff_resize`."""
 
-    name: ClassVar[str] = "cutoff"
-    suffix: ClassVar[str] = ".cutoff.ome.zarr"
-    counts: ClassVar[tuple[str, ...]] = ("height", "width", "gain")
+    kind: ClassVar[str] = "cutoff"
+    makes: ClassVar[str] = "Cutoff"
 
     tile_size: Any = None
     detector: Detector = DEFAULT_DETECTOR
@@ -224,6 +334,11 @@ class Cutoff(_Scaled):
     layout: str = "grid"
     margin: int = 0
     compact: float | None = 1.3
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of its counts."""
+        return ("height", "width", "gain")
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
@@ -234,7 +349,7 @@ class Cutoff(_Scaled):
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
-        return estimate_image(self.resized(slide), slide, upper_bound=True)
+        return estimate_image(self.resized(slide), slide, True, self.sharded)
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map and of the image, as if nothing were cut off."""
@@ -255,32 +370,79 @@ class Cutoff(_Scaled):
 
 
 @dataclass(frozen=True)
-class Pack(Step):
-    """Pack the dense tiles; the arguments are those of `pack_tiles`."""
+class _Tiles(Step):
+    """Base of the steps that write a pack."""
 
-    name: ClassVar[str] = "pack"
-    suffix: ClassVar[str] = ".tiles.zarr"
-    counts: ClassVar[tuple[str, ...]] = ("tiles",)
+    makes: ClassVar[str] = "TilePack"
 
-    tile_size: Any = TILE_SIZE
-    stride: Any = None
     downsample: float | None = None
     mpp: Mpp = None
     magnification: float | None = None
     min_tissue: float = 0.5
     detector: Detector = DEFAULT_DETECTOR
+    shards: bool = True
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of its counts."""
+        return ("tiles",)
+
+    @abstractmethod
+    def plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
+        """Return the slide at the scale of the tiles, and the grid that has their size."""
+
+    def check(self) -> None:
+        """Raise SlideArgumentError for arguments that no slide accepts."""
+        self.plan(_any_slide())
+        checked_detector(self.detector)
+        checked_share(self.min_tissue, "min_tissue")
+
+    def reductions(self, slide: Slide) -> tuple[int, ...]:
+        """Return the reductions of the blank map; packed tiles are read only once."""
+        return map_reductions(slide, self.detector)
+
+    def _chosen(self, maps: BlankMaps) -> dict[str, Any]:
+        """Return the arguments of the step, with the shared blank map instead of the detector."""
+        options = {one.name: getattr(self, one.name) for one in fields(self)}
+        del options["shards"]
+        detector = checked_detector(options.pop("detector"))
+        if isinstance(detector, MaskDetector):
+            return options | {"blank_map": maps.compute(None, detector)}
+        return options | {"detector": detector}
+
+    def write(self, obj: Any, target: Target, name: str) -> str | None:
+        """Write the pack; return its path."""
+        return write_to(obj, target, shards=self.shards)
+
+    def picture(self, obj: TilePack, maps: BlankMaps) -> Array:
+        """Return the boxes of the tiles on the slide."""
+        return picture_on_slide(maps.slide, boxes=obj.boxes, thumbnail=maps.thumbnail)
+
+
+@dataclass(frozen=True)
+class Pack(_Tiles):
+    """Pack the dense tiles; the arguments are those of `pack_tiles`."""
+
+    kind: ClassVar[str] = "pack"
+
+    tile_size: Any = TILE_SIZE
+    stride: Any = None
     edge: Edge = "drop"
     top_k: int | None = None
     fill: float | None = None
 
+    @property
+    def suffix(self) -> str:
+        """Suffix of the name of the pack."""
+        return ".tiles.zarr"
+
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        self._plan(_any_slide())
-        checked_detector(self.detector)
-        checked_share(self.min_tissue, "min_tissue")
+        super().check()
         check_top_k(self.top_k)
 
-    def _plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
+    def plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
+        """Return the slide at the scale of the pack, and the grid of its tiles."""
         return plan_pack(
             slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge,
             self.magnification,
@@ -288,34 +450,54 @@ class Pack(Step):
 
     def estimate(self, slide: Slide) -> Estimate:
         """Return an upper bound without reading pixels."""
-        image, grid = self._plan(slide)
+        image, grid = self.plan(slide)
         count = grid.rows * grid.cols
         count = min(count, self.top_k or count)
         return estimate_tiles(count, grid, image, slide, self.detector)
 
-    def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return the reductions of the blank map; packed tiles are read only once."""
-        return map_reductions(slide, self.detector)
+    def build(self, slide: Slide, maps: BlankMaps) -> Built:
+        """Return the lazy object to write and its counts."""
+        pack = pack_tiles(slide, **self._chosen(maps))
+        return pack, {"tiles": len(pack)}
+
+
+@dataclass(frozen=True)
+class Crops(_Tiles):
+    """Draw random crops; the arguments are those of `random_crops`."""
+
+    kind: ClassVar[str] = "crops"
+
+    n: int = field(kw_only=True)
+    size: Any = field(kw_only=True)
+    seed: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the name of the pack."""
+        return ".crops.zarr"
+
+    def check(self) -> None:
+        """Raise SlideArgumentError for arguments that no slide accepts."""
+        super().check()
+        check_seed(self.seed)
+
+    def plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
+        """Return the slide at the scale of the crops, and a grid of cells of their size."""
+        return plan_crops(slide, self.n, self.size, self.downsample, self.mpp, self.magnification)
+
+    def estimate(self, slide: Slide) -> Estimate:
+        """Estimate the step without reading pixels."""
+        image, grid = self.plan(slide)
+        return estimate_tiles(self.n, grid, image, slide, self.detector)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""
-        options = {one.name: getattr(self, one.name) for one in fields(self)}
-        detector = checked_detector(options.pop("detector"))
-        if isinstance(detector, MaskDetector):
-            pack = pack_tiles(slide, **options, blank_map=maps.compute(None, detector))
-        else:
-            pack = pack_tiles(slide, **options, detector=detector)
-        return pack, {"tiles": len(pack)}
-
-    def picture(self, obj: TilePack, maps: BlankMaps) -> Array:
-        """Return the boxes of the tiles on the slide."""
-        return picture_on_slide(maps.slide, boxes=obj.boxes, thumbnail=maps.thumbnail)
+        crops = random_crops(slide, **self._chosen(maps))
+        return crops, {"tiles": len(crops)}
 
 
 def _picture_of_map(found: BlankMap, maps: BlankMaps) -> Array:
-    picture = maps.thumbnail
-    mask = found.mask.resampled(*edges_of_mask(found.grid.shape, picture.shape[:2]))
-    return picture_on_slide(maps.slide, mask=mask.tissue, thumbnail=picture)
+    return picture_on_slide(maps.slide, mask=found.mask, thumbnail=maps.thumbnail)
 
 
 def _check_blank_map(tile_size: Any, detector: Any, min_tissue: Any) -> None:
@@ -338,40 +520,10 @@ def _any_slide() -> Slide:
     return from_dask(da.zeros((2**20, 2**20, 3), np.uint8, chunks=2**16), mpp=1.0)
 
 
-STEPS: dict[str, type[Any]] = {step.name: step for step in (Mask, Resize, Cutoff, Pack)}
-"""Step classes by name, in the order in which they run."""
-
-
-def checked_steps(steps: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Return the steps with these names and arguments, in the order of `STEPS`.
-
-    Raises
-    ------
-    SlideArgumentError
-        A step or an argument does not exist, or the value of an argument is wrong.
-    """
-    given = steps if isinstance(steps, Mapping) else {name: {} for name in steps}
-    for name, arguments in given.items():
-        if name not in STEPS:
-            raise SlideArgumentError(f"step {name!r} is not known; use {', '.join(STEPS)}")
-        known = {one.name for one in fields(STEPS[name])}
-        wrong = sorted(set(arguments) - known)
-        if wrong:
-            raise SlideArgumentError(
-                f"step {name} has no argument {wrong[0]!r}; use {', '.join(sorted(known))}"
-            )
-    if not given:
-        raise SlideArgumentError(f"no step is given; use {', '.join(STEPS)}")
-    chosen: tuple[Step, ...]
-    chosen = tuple(step(**given[name]) for name, step in STEPS.items() if name in given)
-    for step in chosen:
-        step.check()
-    return chosen
-
-
-def store_path(job: str, name: str, step: Step) -> str:
-    """Return the path of the store of a step."""
-    return os.path.join(job, name, name + step.suffix)
+STEPS: dict[str, type[Step]] = {step.kind: step for step in (Mask, Resize, Cutoff, Pack, Crops)}
+"""Classes of the steps that write stores, by name, in the order in which they run."""
+USUAL = ("mask", "resize", "cutoff", "pack")
+"""Names of the steps of a run for which no steps are given."""
 
 
 def picture_reduction(slide: Slide) -> int:
@@ -381,4 +533,4 @@ def picture_reduction(slide: Slide) -> int:
 
 def picture_path(store: str) -> str:
     """Return the path of the picture beside a store: NAME.mask.png for NAME.mask.ome.zarr."""
-    return store.removesuffix(".zarr").removesuffix(".ome") + ".png"
+    return store.removesuffix(".zarr").removesuffix(".tif").removesuffix(".ome") + ".png"

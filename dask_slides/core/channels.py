@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from dask_slides.errors import SlideArgumentError
 
 DEFAULT_COLORS = ("3C6EFF", "00DC50", "FF3CC8", "FFD200", "00D2FF", "F04600", "FFFFFF")
 """Colours (RRGGBB) of channels without one, in their order; the first is often a nuclear stain.
 
 People with a colour vision deficiency can tell them apart, too.
 """
+_RGB = ("FF0000", "00FF00", "0000FF")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,88 @@ def _window(pair: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         return None
     return (low, high) if -math.inf < low < high < math.inf else None
+
+
+def is_rgb(channels: Sequence[Channel]) -> bool:
+    """Return whether the channels are the red, green and blue of one colour image.
+
+    Three stains in these colours have a window each, and a colour image has one, if any.
+    """
+    same = len({one.window for one in channels}) == 1
+    return same and tuple(one.color for one in channels) == _RGB
+
+
+def channels_to_json(channels: Sequence[Channel]) -> list[dict[str, Any]]:
+    """Return the channels as plain values for JSON."""
+    return [
+        {"name": one.name, "color": one.color, "window": one.window and list(one.window)}
+        for one in channels
+    ]
+
+
+def channels_from_json(values: Any, count: int) -> tuple[Channel, ...]:
+    """Return the channels that `channels_to_json` stored; the default ones for other values."""
+    if not (isinstance(values, list) and len(values) == count):
+        return plain_channels(count)
+    entries = [one if isinstance(one, dict) else {} for one in values]
+    colors = [str(one.get("color")) for one in entries]
+    return described(
+        count,
+        [one.get("name") for one in entries],
+        [color if re.fullmatch("[0-9A-F]{6}", color) else None for color in colors],
+        [one.get("window") for one in entries],
+    )
+
+
+def channel_numbers(
+    name: str, channels: Sequence[Channel], wanted: Sequence[int | str]
+) -> tuple[int, ...]:
+    """Return the numbers of the `wanted` channels of the image `name`, in their order.
+
+    Parameters
+    ----------
+    name : str
+        The image, for messages.
+    channels : sequence of Channel
+        All channels of the image.
+    wanted : sequence of str or int
+        Names, or numbers from 0. A name may differ in case if only one channel has it.
+
+    Raises
+    ------
+    SlideArgumentError
+        A channel does not exist, several have that name, or one is given twice.
+    """
+    if isinstance(wanted, str | int) or not isinstance(wanted, Sequence) or not wanted:
+        raise SlideArgumentError(
+            f"{name}: channels={wanted!r}; give a list of names or numbers, such as "
+            f"channels=[{channels[0].name!r}]"
+        )
+    numbers = tuple(_number_of(name, channels, one) for one in wanted)
+    twice = next((one for at, one in enumerate(numbers) if one in numbers[:at]), None)
+    if twice is not None:
+        raise SlideArgumentError(
+            f"{name}: channel {channels[twice].name!r} is given twice; give each channel once"
+        )
+    return numbers
+
+
+def _number_of(name: str, channels: Sequence[Channel], wanted: Any) -> int:
+    if isinstance(wanted, str):
+        names = [one.name for one in channels]
+        found = [n for n, one in enumerate(names) if one == wanted]
+        found = found or [n for n, one in enumerate(names) if one.lower() == wanted.lower()]
+        if not found and wanted.isdecimal() and int(wanted) < len(channels):
+            found = [int(wanted)]
+    else:
+        is_number = isinstance(wanted, int | np.integer) and not isinstance(wanted, bool)
+        found = [int(wanted)] if is_number and 0 <= wanted < len(channels) else []
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"{n} {one.name!r}" for n, one in enumerate(channels))
+    problem = "is the name of several" if found else "does not exist"
+    advice = "give a number" if found else "give a name or a number"
+    raise SlideArgumentError(f"{name}: channel {wanted!r} {problem}; {advice}: {listed}")
 
 
 def hex_color(red: int, green: int, blue: int) -> str | None:

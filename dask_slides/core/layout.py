@@ -244,7 +244,7 @@ def checked_points(yx: Any) -> Array:
 class CutoffMapping:
     """Coordinates of an image that was cut off and resized, and of its source.
 
-    `Cutoff.mapping` returns it, and `writers.mapping_reader.open_mapping` reads it from a store.
+    `Cutoff.mapping` returns it, and `open_mapping` reads it from a store.
     """
 
     layout: Layout

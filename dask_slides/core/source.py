@@ -89,6 +89,13 @@ class Source(ABC):
         """
         return self.read(level, region), None
 
+    def with_channels(self, numbers: tuple[int, ...]) -> Source | None:
+        """Return the source of the channels `numbers`, in this order, which reads no others.
+
+        None if the source cannot do this; then all channels are read, and these are kept.
+        """
+        return None
+
     def gutters(self, rows: Array, columns: Array) -> Array | None:
         """Return a mask of the pixels of level 0 at `rows` and `columns` that are no part of it.
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from dask_slides.core.types import Array
 from dask_slides.numerics.glass import Glass
-from dask_slides.numerics.morphology import closed, dilated, opened, regions, without_small
+from dask_slides.numerics.morphology import Regions, closed, dilated, eroded, regions
 from dask_slides.runtime.threads import in_threads
 
 Mask = NDArray[np.bool_]
@@ -25,6 +25,8 @@ BLACK = 1.9
 JPEG_SMEAR = 0.12
 """Largest difference of densities that JPEG, which halves the resolution of colour, smears onto
 glass. It brightens one colour where it darkens another; stain only darkens."""
+SAMPLED = 8
+"""Every how manyth cell with stain gives the usual stain."""
 PALEST, PALEST_TINT = 0.035, 0.008
 """Density, summed over the channels, and its range, that stain has where the glass is even."""
 SMEARED = 0.12
@@ -33,9 +35,16 @@ ROUGH, DARK, COLOURED = 0.8, 0.1, 0.035
 """Texture, density summed over the channels, and its range, up to all of which a cell shows glass:
 its pixels are neither stain nor ink."""
 STROKE, STROKE_AREA = 12, 30_000
-"""Half the width in µm that strokes of a pen have at least, and their smallest area in µm²."""
-BLEND = 150
-"""How far in µm the edge of a stroke and ink on tissue may blend with what is beneath."""
+"""Half the width in µm that strokes of a pen have somewhere, and their smallest area in µm²."""
+THIN, THIN_AREA = 3, 500
+"""The same for vivid ink: wider than nuclei, and larger than a few cells."""
+SURE_SHARE = 0.05
+"""Share of a stroke that surely is ink; of the rest, ink on tissue, it is only likely."""
+INK_EDGE = 10
+"""Width in µm of the blurred edge of a stroke."""
+LIKELY, SURE, VIVID = 1, 2, 3
+"""How sure ink is: darker than the tissue of the slide, in a colour that stain may have; of a
+colour that no stain in use has at that density; far from the colours of all of them."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,8 @@ class Colours:
 
     stain: Mask
     """(height, width) maybe stain."""
-    ink: Mask
-    """(height, width) surely ink."""
-    blend: Mask
-    """(height, width) ink if it lies beside ink."""
+    ink: NDArray[np.uint8]
+    """(height, width) 0, or how sure it is ink: `LIKELY`, `SURE` or `VIVID`."""
     stain_share: Array
     """(rows, columns) share of the pixels of each cell that may be stain."""
     strong_share: Array
@@ -56,11 +63,11 @@ class Colours:
 
 def classify(pixels: Array, glass: Glass) -> Colours:
     """Sort the colours of an RGB picture (height, width, 3) of 8 bits."""
-    stain, ink, blend = (np.zeros(glass.cells.shape, bool) for _ in range(3))
+    stain, ink = np.zeros(glass.cells.shape, bool), np.zeros(glass.cells.shape, np.uint8)
     stain_share, strong_share = (np.zeros(glass.cells.count, np.float32) for _ in range(2))
     table = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1))
     levels = np.log(glass.level)
-    darkest = _unexplained(glass)
+    darkest, usual = _unexplained(glass), _usual_stain(glass)
     parts = glass.cells.parts(_shows_more_than_glass(glass))
 
     def call(numbers: NDArray[np.int64]) -> None:
@@ -75,10 +82,10 @@ def classify(pixels: Array, glass: Glass) -> Colours:
             )
             stain_share[part.cells] = own.means(stain[at])
             strong_share[part.cells] = own.means(strong)
-            ink[at], blend[at] = _inked(red, green, blue)
+            ink[at] = _inked(red, green, blue, usual)
 
     in_threads(call, np.arange(len(parts)))
-    return Colours(stain, ink, blend, stain_share, strong_share)
+    return Colours(stain, ink, stain_share, strong_share)
 
 
 def _shows_more_than_glass(glass: Glass) -> Mask:
@@ -113,31 +120,61 @@ def _stained(
     return (sure | pale) & light, strong & light
 
 
-def _inked(red: Array, green: Array, blue: Array) -> tuple[Mask, Mask]:
-    """Return which densities surely are ink, and which may be ink that blends with tissue."""
+def _usual_stain(glass: Glass) -> Array:
+    """Return the median densities (3,) of the cells with stain, 0 without any."""
+    stained = (glass.texture > 1) & (glass.density.sum(axis=0) > PALEST)
+    density = glass.density[:, stained][:, ::SAMPLED]
+    red, green, blue = density
+    density = density[:, _inked(red, green, blue, np.zeros(3)) < SURE]
+    return np.median(density, axis=1) if density.size else np.zeros(3)
+
+
+def _inked(red: Array, green: Array, blue: Array, usual: Array) -> NDArray[np.uint8]:
+    """Return how sure it is that densities are those of ink.
+
+    `usual` are the densities (3,) of the tissue of the slide. Where ink lies on tissue, the
+    densities of both add up.
+    """
     total = red + green + blue
+    grade = np.zeros(total.shape, np.uint8)
+    dark = total > 0.5
+    red, green, blue, total = red[dark], green[dark], blue[dark], total[dark]
     least = np.minimum(np.minimum(red, green), blue)
     difference = np.maximum(np.maximum(red, green), blue) - least
     more_red = red - green  # the stains in use absorb green most
-    ink = (total > 0.5) & (more_red > 0.10 * total)  # green and blue pens
-    ink |= (total > 0.8) & (red < 0.11 * total) & (blue > 0.64 * green)  # red pens
-    ink |= (total > 1.3) & (difference < 0.09 * total)  # black pens on glass
-    ink |= (total > 2.4) & (difference < 0.20 * total) & (blue > 0.28 * total)  # and on tissue
-    blend = (more_red > 0.05 * total) | ((red < 0.16 * total) & (blue > 0.63 * green))
-    blend |= (total > 0.5) & ((blue > 0.36 * total) | (difference < 0.12 * total))
-    blend |= (total > 1.6) & (difference < 0.21 * total) & (blue > 0.28 * total)
-    return ink, ink | (blend & (total > 0.2))
+    reddish = (red < 0.18 * total) & (blue > 0.57 * green)
+    blackish = (total > 2.4) & (difference < 0.20 * total) & (blue > 0.28 * total)
+    likely = (red > max(0.6, 2.2 * usual[0])) & (more_red > -0.08 * total)
+    likely |= reddish & (green > max(0.8, 1.6 * usual[1]))
+    fold = 3.5 * usual  # more than three layers of tissue absorb
+    sure = more_red > 0.10 * total  # green and blue pens on glass
+    sure |= (red > max(1.2, fold[0])) & (more_red > -0.02 * total)  # and on tissue
+    sure |= (total > 0.8) & (red < 0.11 * total) & (blue > 0.64 * green)  # red pens
+    sure |= reddish & (green > max(1.5, fold[1]))
+    sure |= (total > 1.3) & (difference < 0.09 * total)  # black pens
+    sure |= blackish & (least > fold.min())
+    vivid = (total > 1) & (more_red > 0.25 * total)
+    grade[dark] = (likely | sure).astype(np.uint8) + sure + vivid
+    return grade
 
 
 def find_ink(colours: Colours, mpp: float) -> Mask:
-    """Return where pen lies: colours of ink in strokes, and what blends with them."""
-    none = np.zeros_like(colours.ink)
-    if np.count_nonzero(colours.ink) < STROKE_AREA / mpp**2:
-        return none
-    ink = opened(colours.ink, round(STROKE / mpp))
-    ink = without_small(ink, STROKE_AREA / mpp**2)
-    if not ink.any():
-        return none
-    near = regions(ink | (colours.blend & dilated(ink, round(BLEND / mpp))), diagonal=False)
-    grown = near.mask(near.count_in(ink) > 0)
-    return dilated(closed(grown, round(8 / mpp)), round(10 / mpp))
+    """Return where pen lies: strokes of likely ink of which a part is sure ink."""
+    ink = colours.ink
+    sure = ink >= SURE
+    if np.count_nonzero(sure) < THIN_AREA / mpp**2:
+        return np.zeros(ink.shape, bool)
+    found = regions(ink > 0, diagonal=False)
+    strokes = found.count_in(sure) > SURE_SHARE * found.areas
+    large = strokes & (found.areas >= STROKE_AREA / mpp**2)
+    strokes &= found.count_in(ink >= VIVID) >= THIN_AREA / mpp**2
+    strokes &= _as_wide(found, strokes, ink >= VIVID, THIN / mpp)
+    strokes |= _as_wide(found, large, ink > 0, STROKE / mpp)
+    return dilated(closed(found.mask(strokes), round(8 / mpp)), max(1, round(INK_EDGE / mpp)))
+
+
+def _as_wide(found: Regions, chosen: Mask, mask: Mask, radius: float) -> Mask:
+    """Return (count,) which of the `chosen` regions are wider than 2 * `radius` in `mask`."""
+    if not chosen.any():
+        return chosen
+    return np.asarray(chosen & (found.count_in(eroded(mask, max(1, round(radius)))) > 0))

@@ -177,7 +177,7 @@ def _sums(values: Array, edges: Integers, spans: Integers) -> Integers:
     return np.asarray(total[last] - total[first])
 
 
-def _positions(edges: Integers, points: Integers) -> tuple[Integers, Integers]:
+def _positions(edges: Integers, points: Array) -> tuple[Integers, Array]:
     """Return the row of the mask that holds each point, and the distance from its start."""
     points = np.clip(points, edges[0], edges[-1])
     index = np.minimum(np.searchsorted(edges, points, side="right") - 1, len(edges) - 2)
@@ -194,8 +194,12 @@ class BoxSums:
         np.cumsum(values * heights * widths, axis=0, out=self._total[1:, 1:])
         np.cumsum(self._total, axis=1, out=self._total)
 
-    def __call__(self, boxes: Integers) -> Integers:
-        """Return the sums (n,) over `boxes` (n, 4): y, x, height, width in level 0."""
+    def __call__(self, boxes: Array) -> Array:
+        """Return the sums (n,) over `boxes` (n, 4): y, x, height, width in level 0.
+
+        Those over boxes in whole pixels are exact integers. Other boxes have parts of pixels: sums
+        of all pixels above and left are bilinear in each pixel.
+        """
         y, x, height, width = boxes.T
         return (
             self._up_to(y + height, x + width)
@@ -204,7 +208,7 @@ class BoxSums:
             + self._up_to(y, x)
         )
 
-    def _up_to(self, y: Integers, x: Integers) -> Integers:
+    def _up_to(self, y: Array, x: Array) -> Array:
         mask, total = self._mask, self._total
         i, dy = _positions(mask.y_edges, y)
         j, dx = _positions(mask.x_edges, x)

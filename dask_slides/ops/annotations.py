@@ -15,6 +15,7 @@ from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.numerics.coverage import covered_areas
 from dask_slides.numerics.outlines import outlines_mask
+from dask_slides.numerics.tissue_mask import BoxSums, TissueMask
 
 
 class Labels(Protocol):
@@ -142,39 +143,16 @@ class LabelImage(EqualByFields):
         return np.asarray(np.reshape(shares, (len(self.numbers), len(boxes))).T / sizes[:, None])
 
     def _areas(self, value: int, boxes: Array) -> NDArray[np.float64]:
-        """Return the area of a value in boxes, in pixels of the image.
-
-        Sums of all pixels above and left are bilinear in each pixel, so that this is exact.
-        """
-        sums = np.pad(self.values == value, ((1, 0), (1, 0))).astype(np.int64)
-        sums = sums.cumsum(axis=0, out=sums).cumsum(axis=1, out=sums)
-        low = boxes[:, :2] / self.scale
-        high = (boxes[:, :2] + boxes[:, 2:]) / self.scale
-        lower = _bilinear(sums, high[:, 0], high[:, 1]) - _bilinear(sums, high[:, 0], low[:, 1])
-        upper = _bilinear(sums, low[:, 0], high[:, 1]) - _bilinear(sums, low[:, 0], low[:, 1])
-        return np.asarray(lower - upper)
+        """Return the area of a value in boxes, in pixels of the image."""
+        rows, columns = (np.arange(size + 1) for size in self.values.shape)
+        mask = TissueMask.of(self.values == value, (rows, columns))
+        return np.asarray(BoxSums(mask.tissue, mask)(boxes / (self.scale * 2)), np.float64)
 
     def __repr__(self) -> str:
         return (
             f"LabelImage<shape={self.values.shape}, slide={self.shape}, "
             f"classes={', '.join(self.classes) or 'none'}>"
         )
-
-
-def _bilinear(sums: Array, y: Array, x: Array) -> Array:
-    """Return values of `sums` between its items; the last ones go on beyond its edges."""
-    (top, y), (left, x) = (
-        _split(value, size - 1) for value, size in zip((y, x), sums.shape, strict=True)
-    )
-    upper = sums[top, left] * (1 - x) + sums[top, left + 1] * x
-    lower = sums[top + 1, left] * (1 - x) + sums[top + 1, left + 1] * x
-    return np.asarray(upper * (1 - y) + lower * y)
-
-
-def _split(value: Array, size: int) -> tuple[Array, Array]:
-    value = np.clip(value, 0, size)
-    whole = np.minimum(value.astype(np.int64), size - 1)
-    return whole, value - whole
 
 
 def label_mask(

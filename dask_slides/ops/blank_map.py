@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,13 +13,12 @@ from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import bounds
 from dask_slides.core.grid import TileGrid, tile_pair
-from dask_slides.core.polygons import Outline
 from dask_slides.core.source import provenance
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_cells
 from dask_slides.graph.blocks import Block, map_blocks
-from dask_slides.graph.overview import overview_bytes, overview_shape, overview_source
+from dask_slides.graph.overview import overview_bytes, overview_source
 from dask_slides.graph.statistics import cell_chunks, stats_block, stats_bytes_of_task
 from dask_slides.graph.tissue import (
     area_blocks,
@@ -36,7 +34,6 @@ from dask_slides.numerics.detectors import (
     counts_alpha,
 )
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.numerics.outlines import mask_outlines
 from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
 from dask_slides.numerics.tissue_mask import (
     BLANK,
@@ -46,24 +43,25 @@ from dask_slides.numerics.tissue_mask import (
     edges_of_grid,
     edges_of_mask,
 )
-from dask_slides.ops.annotations import Annotations, LabelImage, label_mask
-from dask_slides.ops.geojson import read_geojson, write_geojson
+from dask_slides.ops.map_editing import EditableMap
+from dask_slides.ops.map_outlines import OutlinedMap
+from dask_slides.ops.map_tiles import map_tile
 from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.plots import pictures
 from dask_slides.runtime.scheduler import check_memory, compute
 from dask_slides.runtime.threads import override_settings
 from dask_slides.slide import Mpp, Slide, SlideLike, as_slide, mpp_text
 
-TILE_UM, TILE_PX = 64.0, 256
-"""Side of a tile in micrometres, and in pixels if the pixel size is not known."""
 MIN_TISSUE = 0.05
 """Tiles with a smaller share of tissue are blank."""
+LARGEST_MPP = 1000.0
+"""Pixels from this size on are those of a satellite: detectors assume their usual pixel size."""
 SMALL_GRID = 4096
 """Grids of up to this many tiles store histograms, so that you can change the detector later."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BlankMap(EqualByFields):
+class BlankMap(EditableMap, OutlinedMap, EqualByFields):
     """The blank tiles of a slide.
 
     `blank_map` returns a lazy one; `compute` returns the same in memory. The other operations take
@@ -246,11 +244,26 @@ class BlankMap(EqualByFields):
         size = f"{region.height} x {region.width} px"
         return f"{self.name}: level 0, y {region.y}, x {region.x}, {size}"
 
-    def with_mask(self, mask: TissueMask) -> BlankMap:
-        """Return the computed map with this mask."""
+    def with_mask(self, mask: TissueMask, detector: Any = None) -> BlankMap:
+        """Return the computed map with this mask, found by `detector` (None: as before)."""
         rows, columns = (spans_of_grid(self.grid, axis) for axis in (0, 1))
-        areas = areas_of_cells(mask, rows, columns)
-        return replace(self, areas=areas, fine_mask=mask, statistics=None, fields=(), found=None)
+        return replace(
+            self,
+            areas=areas_of_cells(mask, rows, columns),
+            fine_mask=mask,
+            statistics=None,
+            fields=(),
+            found=None,
+            detector=self.detector if detector is None else detector,
+        )
+
+    @classmethod
+    def of_mask(
+        cls, slide: Slide, mask: NDArray[np.bool_], tile: tuple[int, int], detector: str
+    ) -> BlankMap:
+        """Return the computed map of a mask (h, w) that covers the slide, True = tissue."""
+        empty = cls(TileGrid(slide.shape[:2], tile, tile), detector, slide)
+        return empty.with_mask(TissueMask.of(mask, edges_of_mask(slide.shape[:2], mask.shape)))
 
     def with_detector(self, detector: StatisticsDetector) -> BlankMap:
         """Apply another detector to the same statistics; nothing is read.
@@ -302,40 +315,6 @@ class BlankMap(EqualByFields):
         """
         return replace(self, min_tissue=checked_share(min_tissue, "min_tissue"))
 
-    def with_blank(self, blank: Any) -> BlankMap:
-        """Return the map with the blank areas that you give; nothing is read.
-
-        Parameters
-        ----------
-        blank : array_like
-            (h, w) bool, True = blank, of any size; it covers the slide. If it has the rows and
-            columns of the map, each value is that of a tile.
-
-        Returns
-        -------
-        BlankMap
-            In memory. No tile is unknown.
-
-        Raises
-        ------
-        SlideArgumentError
-            The array is not boolean, or has more pixels than the slide.
-
-        Examples
-        --------
-        >>> import numpy as np, dask_slides as ds
-        >>> found = ds.blank_map(np.zeros((4, 4), "uint8"), tile_size=2)
-        >>> found.with_blank(np.eye(2, dtype=bool)).tissue_fraction
-        array([[0., 1.],
-               [1., 0.]])
-        """
-        tissue = ~checked_mask(blank, self.grid.shape, self.name)
-        of_tiles = tissue.shape == self.shape
-        shape = self.grid.shape
-        edges = edges_of_grid(self.grid) if of_tiles else edges_of_mask(shape, tissue.shape)
-        changed = self.with_mask(TissueMask.of(tissue, edges))
-        return replace(changed, detector="given by the user")
-
     def with_tile_size(self, tile_size: int | Sequence[int]) -> BlankMap:
         """Return the map of tiles of another size; nothing is read again.
 
@@ -349,161 +328,10 @@ class BlankMap(EqualByFields):
         grid = TileGrid(self.grid.shape, tile, tile)
         return replace(self.compute(), grid=grid).with_mask(mask)
 
-    def remove_small(self, area: float) -> BlankMap:
-        """Make pieces of tissue blank that are smaller than `area`.
-
-        Parameters
-        ----------
-        area : float
-            Square micrometres, or pixels of level 0 if the pixel size is not known. Pieces that
-            touch at a corner are one.
-
-        Returns
-        -------
-        BlankMap
-            In memory.
-        """
-        return self._cleaned(self.mask.without_small(self._pixels(area)))
-
-    def fill_holes(self, area: float) -> BlankMap:
-        """Make holes in tissue of up to `area` tissue; the unit is that of `remove_small`."""
-        return self._cleaned(self.mask.without_holes(self._pixels(area)))
-
-    def _cleaned(self, mask: TissueMask) -> BlankMap:
-        return self.compute().with_mask(mask)
-
-    def _pixels(self, area: float) -> float:
-        if not (isinstance(area, int | float | np.floating) and 0 <= area < np.inf):
-            raise SlideArgumentError(f"{self.name}: area={area!r} is not an area; give 0 or more")
-        return float(area) if self.mpp_yx is None else area / (self.mpp_yx[0] * self.mpp_yx[1])
-
-    def union(self, other: BlankMap) -> BlankMap:
-        """Return the map of what is tissue in this map or in `other`, on the tiles of this one."""
-        return self._combined(other, np.logical_or)
-
-    def intersection(self, other: BlankMap) -> BlankMap:
-        """Return the map of what is tissue in this map and in `other`, on the tiles of this one."""
-        return self._combined(other, np.logical_and)
-
-    def _combined(self, other: BlankMap, operation: Any) -> BlankMap:
-        if not isinstance(other, BlankMap) or other.grid.shape != self.grid.shape:
-            raise SlideArgumentError(f"{self.name}: give a BlankMap of the same slide")
-        return self._cleaned(self.mask.combined(other.mask, operation))
-
-    def polygons(self) -> tuple[Outline, ...]:
-        """Return the outlines of the tissue, with holes, in pixels of level 0.
-
-        Returns
-        -------
-        tuple of Outline
-            ``exterior`` and each of ``holes`` are rings (n, 2) of corners (y, x). The area of all
-            outlines is that of the mask. ``shapely.geometry.shape`` converts one.
-        """
-        mask = self.mask
-        return mask_outlines(mask.tissue, mask.y_edges, mask.x_edges)
-
-    def to_geojson(
-        self, path: str | os.PathLike[str], *, style: str = "qupath", overwrite: bool = False
-    ) -> str:
-        """Write the outlines of the tissue as GeoJSON, x before y, in pixels of level 0.
-
-        Parameters
-        ----------
-        path : str or path
-            ``NAME.geojson``, or ``NAME.geojson.gz``.
-        style : {"qupath", "trident"}
-            Annotations for QuPath, or contours as TRIDENT writes them.
-        overwrite : bool
-            Replace a file at `path`.
-
-        Returns
-        -------
-        str
-            The path.
-
-        Raises
-        ------
-        OutputExistsError
-            The path exists, and `overwrite` is not set.
-        """
-        return write_geojson(self.polygons(), path, style=style, overwrite=overwrite)
-
-    @classmethod
-    def from_geojson(
-        cls,
-        path: str | os.PathLike[str],
-        slide: SlideLike,
-        *,
-        name: str | None = None,
-        tile_size: int | Sequence[int] | None = None,
-    ) -> BlankMap:
-        """Return the map of the polygons in a GeoJSON file, such as QuPath exports.
-
-        Parameters
-        ----------
-        path : str or path
-            Polygons in pixels of level 0, x before y.
-        slide : Slide, path or dask array
-            The slide that the polygons belong to; only its metadata is read.
-        name : str, optional
-            The class that is tissue; by default all polygons are.
-        tile_size : int or (int, int), optional
-            As in `blank_map`.
-
-        Returns
-        -------
-        BlankMap
-            In memory. A pixel of its mask is tissue if its centre lies in a polygon.
-
-        Raises
-        ------
-        SlideFormatError
-            The file is not GeoJSON.
-        SlideArgumentError
-            The polygons do not lie on the slide.
-        """
-        found = as_slide(slide)
-        annotations = read_geojson(path, slide_shape=found.shape)
-        return cls.from_labels(annotations, found, name=name, tile_size=tile_size)
-
-    @classmethod
-    def from_labels(
-        cls,
-        labels: Any,
-        slide: SlideLike,
-        *,
-        name: str | None = None,
-        tile_size: int | Sequence[int] | None = None,
-    ) -> BlankMap:
-        """Return the map of annotations, or of a label image that covers the slide.
-
-        Parameters
-        ----------
-        labels : Annotations, LabelImage or array
-            An array (h, w) of integers or booleans of any scale: 0 is blank.
-        slide, name, tile_size
-            As in `from_geojson`.
-
-        Returns
-        -------
-        BlankMap
-            In memory.
-        """
-        found = as_slide(slide)
-        tile, size = map_tile(found, tile_size, None), found.shape[:2]
-        if not isinstance(labels, Annotations | LabelImage):
-            labels = label_mask(labels, size)
-        shape = overview_shape(size, found.mpp_yx, DEFAULT_DETECTOR.mpp)
-        if isinstance(labels, LabelImage):
-            shape = labels.values.shape
-        y_edges, x_edges = edges_of_mask(size, shape)
-        tissue = labels.mask(y_edges, x_edges, name=name)
-        return map_from_mask(found, tissue, tile, f"{type(labels).__name__} of the user")
-
     def plot(self, ax: Any = None, *, max_size: int = 1024) -> Any:
         """Draw the map on the slide with matplotlib (the extra ``plot``); return the axes."""
         title = f"{self.name}: {self.tissue_share:.1%} tissue"
-        return plot_on_slide(self.slide, title, ax, max_size, mask=self.mask.tissue)
+        return plot_on_slide(self.slide, title, ax, max_size, mask=self.mask)
 
     def __repr__(self) -> str:
         facts = [
@@ -573,21 +401,6 @@ def checked_share(value: Any, name: str) -> float:
     return float(value)
 
 
-def checked_mask(mask: Any, shape: tuple[int, int], name: str) -> NDArray[np.bool_]:
-    """Return `mask` as an array; raise SlideArgumentError unless it is a mask of the slide."""
-    array = np.asarray(mask)
-    if (
-        array.dtype != np.bool_
-        or array.ndim != 2
-        or any(not min(1, m) <= n <= m for n, m in zip(array.shape, shape, strict=True))
-    ):
-        raise SlideArgumentError(
-            f"{name}: a mask of shape {array.shape} and dtype {array.dtype}; give booleans (h, w) "
-            f"that cover the slide of {shape[0]} x {shape[1]} px"
-        )
-    return array
-
-
 def blank_map(
     slide: SlideLike,
     *,
@@ -642,24 +455,6 @@ def blank_map(
     return found.with_min_tissue(min_tissue)
 
 
-def map_tile(slide: Slide, tile_size: Any, mpp: Mpp) -> tuple[int, int]:
-    """Return the height and width of a tile of a blank map, in pixels of level 0."""
-    if tile_size is None:
-        own = slide.mpp_yx
-        if own is None or max(own) > TILE_UM / 8:
-            return TILE_PX, TILE_PX
-        # a slide that is cut at multiples of 8 can be decoded at 1/8
-        y, x = (max(8, 8 * round(TILE_UM / side / 8)) for side in own)
-        return y, x
-    tile = tile_pair(tile_size)
-    if mpp is None:
-        return tile
-    own = slide.require_mpp("a tile size at an mpp")
-    wanted = mpp if isinstance(mpp, Sequence) else (mpp, mpp)
-    y, x = (max(1, round(t * w / o)) for t, w, o in zip(tile, wanted, own, strict=True))
-    return y, x
-
-
 def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
     """Return the lazy blank map of any grid, overlapping tiles included."""
     checked = checked_detector(detector)
@@ -689,7 +484,9 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
     size = slide.shape[:2]
     small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
-    mpp = None if slide.mpp is None else slide.mpp * size[0] / small.levels[0].shape[0]
+    mpp = None
+    if slide.mpp is not None and slide.mpp < LARGEST_MPP:
+        mpp = slide.mpp * size[0] / small.levels[0].shape[0]
     found = find_in_slide(small, size, mpp, detector)
     areas = area_blocks(found, grid)
     return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))
@@ -702,11 +499,3 @@ def _check_pixels(slide: Slide, detector: MaskDetector) -> None:
             check(slide.shape[2], slide.dtype)
         except SlideArgumentError as error:
             raise SlideArgumentError(f"{slide.name}: {error}") from None
-
-
-def map_from_mask(
-    slide: Slide, mask: NDArray[np.bool_], tile: tuple[int, int], detector: str
-) -> BlankMap:
-    """Return the computed map of a mask (h, w) that covers the slide, True = tissue."""
-    empty = BlankMap(TileGrid(slide.shape[:2], tile, tile), detector, slide)
-    return empty.with_mask(TissueMask.of(mask, edges_of_mask(slide.shape[:2], mask.shape)))

@@ -139,22 +139,35 @@ def without_missing(image: Slide, tiles: Candidates, tile: tuple[int, int]) -> C
     )
 
 
+Listed = tuple[MissingRegion, ...] | None
+"""The missing regions of an image; None if they are found by reading it."""
+
+
+def listed_holes(image: Slide) -> Listed:
+    """Return the missing regions of `image` that its file lists; None if it must be read."""
+    source = image.source
+    if source.masked or source.on_bad_tile == "mask":
+        return None
+    return source.holes(0, Region(0, 0, *image.shape[:2]))
+
+
 def find_missing(
-    image: Slide, yx: Integers, tile: tuple[int, int]
+    image: Slide, yx: Integers, tile: tuple[int, int], listed: Listed = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], set[BadTile]]:
     """Return which tiles have all pixels, which touch no bad tile of the file, and the bad ones.
 
-    The file lists absent tiles. Corrupt and masked pixels are found by reading the tiles, which
-    is done only if the slide was opened to mask them.
+    The file lists absent tiles; `listed` are the result of `listed_holes`, if you have it. Corrupt
+    and masked pixels are found by reading the tiles, which is done only if the slide was opened to
+    mask them.
     """
-    source = image.source
-    if len(yx) and (source.masked or source.on_bad_tile == "mask"):
+    found = listed_holes(image) if listed is None and len(yx) else listed
+    if found is None and len(yx):
+        source = image.source
         stats = statistics_at(source, yx, tile, ())
         holes = [hole for at in yx[~stats.known] for hole in source.holes(0, _box(image, at, tile))]
         return stats.whole, stats.known, {hole.tile for hole in holes}
-    found = source.holes(0, Region(0, 0, *image.shape[:2])) if len(yx) else ()
-    known = ~_touched(found, yx, tile)
-    return known, known, {hole.tile for hole in found}
+    known = ~_touched(found or (), yx, tile)
+    return known, known, {hole.tile for hole in found or ()}
 
 
 def _box(image: Slide, yx: Integers, tile: tuple[int, int]) -> Region:

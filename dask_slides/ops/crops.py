@@ -15,7 +15,14 @@ from dask_slides.numerics.detectors import Detector, StatisticsDetector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_mask
 from dask_slides.ops.blank_map import BlankMap, checked_share, map_of_grid
-from dask_slides.ops.chosen_tiles import Candidates, deviation, find_missing, tissue_greys
+from dask_slides.ops.chosen_tiles import (
+    Candidates,
+    Listed,
+    deviation,
+    find_missing,
+    listed_holes,
+    tissue_greys,
+)
 from dask_slides.ops.pack import (
     TilePack,
     bad_attributes,
@@ -53,6 +60,12 @@ def plan_crops(
             f"{height} x {width} px; use smaller crops"
         )
     return image, TileGrid((height, width), tile, tile, "shift")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise SlideArgumentError unless `seed` is a whole number from 0."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
 
 
 def random_crops(
@@ -115,8 +128,7 @@ def random_crops(
         `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
     """
     slide = as_slide(slide)
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
+    check_seed(seed)
     min_tissue = checked_share(min_tissue, "min_tissue")
     rng = np.random.default_rng(int(seed))
     image, grid = plan_crops(slide, n, size, downsample, mpp, magnification)
@@ -135,6 +147,8 @@ def random_crops(
         warn_blank(slide, drawn)
     attributes = pack_attributes(slide, image, grid.tile, drawn.detector)
     attributes |= {"stride": None, "seed": int(seed)}
+    if isinstance(found, BlankMap):
+        attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)
     return pack_at(
         slide, image, drawn.yx, grid.tile, drawn.score, attributes, 0, drawn.tissue_fraction,
@@ -225,7 +239,7 @@ class _MaskCrops:
         yx = centre.astype(np.int64) - size // 2
         yx = np.clip(yx, 0, np.array(self._image.shape[:2]) - size)
         boxes = self._boxes(yx)
-        whole, known, bad = find_missing(self._image, yx, self._size)
+        whole, known, bad = find_missing(self._image, yx, self._size, self._listed)
         if self._missing is not None:
             present = self._missing(boxes) == 0
             whole, known = whole & present, known & present
@@ -248,6 +262,10 @@ class _MaskCrops:
         if self._mask.grey is None:
             return tissue.astype(float)
         return deviation(tissue, *(sums(boxes) for sums in self._greys))
+
+    @cached_property
+    def _listed(self) -> Listed:
+        return listed_holes(self._image)
 
     @cached_property
     def _greys(self) -> tuple[BoxSums, BoxSums]:

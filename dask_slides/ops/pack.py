@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.core.bad_tiles import BadTile, bad_tiles_to_json
+from dask_slides.core.channels import Channel, channels_from_json, channels_to_json
 from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair
 from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
@@ -26,6 +27,7 @@ from dask_slides.ops.annotations import Labels, class_coverage
 from dask_slides.ops.blank_map import BlankMap, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.chosen_tiles import Candidates, tiles_by_map, tiles_by_statistics
+from dask_slides.ops.georeference import georeference
 from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
 from dask_slides.plots import pictures
@@ -64,7 +66,10 @@ class TilePack:
     in the picture in which the tissue was found. For detectors of statistics it is that of all
     samples of the tile. For blank maps without a picture it is the area of tissue in pixels."""
     attributes: Mapping[str, Any]
-    """source, source_shape, mpp, downsample, tile_size, stride, detector, version.
+    """source, source_shape, mpp, downsample, tile_size, stride, channels, detector, version.
+
+    For a slide of a GeoTIFF also `geotiff`, the place of level 0 on the map: ``crs``, ``unit``,
+    ``pixel_size`` (x, y) and ``transform``, the six numbers of rasterio's ``Affine``.
 
     If tiles of the slide are absent or corrupt, also `bad_tiles`, the list of these tiles, and
     `skipped`, the number of tiles that were left out of the pack because they touch one.
@@ -134,6 +139,11 @@ class TilePack:
         value = self.attributes.get("mpp")
         return None if value is None else float(value)
 
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Name, colour and display range of each channel of the tiles."""
+        return channels_from_json(self.attributes.get("channels"), self.tiles.shape[3])
+
     def to_frame(self) -> Any:
         """Return the columns of the tiles, one row per tile, as a pandas DataFrame.
 
@@ -166,7 +176,7 @@ class TilePack:
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
         """Return a picture of up to `count` evenly chosen tiles, (y, x, 3) uint8."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
-        return pictures.contact_sheet(list(self[chosen]), columns, side)
+        return pictures.contact_sheet(list(self[chosen]), columns, side, self.channels)
 
     def plot(self, ax: Any = None, *, slide: Slide | None = None, max_size: int = 1024) -> Any:
         """Draw the tiles on the slide with matplotlib (the extra ``plot``); return the axes.
@@ -264,13 +274,16 @@ def pack_attributes(
     """Return the attributes of a pack: plain values for JSON."""
     from dask_slides.core.version import __version__
 
-    return {
+    reference = georeference(slide)
+    geotiff = {} if reference is None else {"geotiff": reference.to_json()}
+    return geotiff | {
         "source": slide.name,
         "source_shape": list(slide.shape),
         "mpp": image.mpp,
         "downsample": _factors(slide, image),
         "read_from": read_from(image.source),
         "tile_size": list(tile),
+        "channels": channels_to_json(image.channels),
         "detector": detector if isinstance(detector, str) else repr(detector),
         "version": __version__,
     }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dask_slides.core.channels import DEFAULT_COLORS, Channel, plain_channels
+from dask_slides.core.channels import DEFAULT_COLORS, Channel, is_rgb, plain_channels
 from dask_slides.core.types import Array
 
 PERCENTILES = (1.0, 99.8)
 """Percentiles of a channel that are shown as black and as its full colour."""
 MAX_CHANNELS = 7
 """Channels of one picture; the sum of more is white nearly everywhere."""
-_RGB = ("FF0000", "00FF00", "0000FF")
 
 
 def display_rgb(
@@ -56,7 +57,8 @@ def display_rgb(
     if is_rgb(channels):
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
-        return _bytes(_stretched(pixels, _range(pixels[_valid(pixels, fill)], None)))
+        values = pixels[_valid(pixels, fill)]
+        return _bytes(_stretched(pixels, _range(values, channels[0].window)))
     shown = np.zeros((*pixels.shape[:2], 3), np.float32)
     valid = _valid(pixels, fill)
     for number, color in enumerate(display_colors(channels[:MAX_CHANNELS])):
@@ -82,11 +84,6 @@ def display_colors(channels: Sequence[Channel]) -> Array:
     return np.array([list(bytes.fromhex(color)) for color in found], np.uint8).reshape(-1, 3)
 
 
-def is_rgb(channels: Sequence[Channel]) -> bool:
-    """Return whether the channels are the red, green and blue of one colour image."""
-    return tuple(one.color for one in channels) == _RGB
-
-
 def _has_alpha(pixels: Array, channels: Sequence[Channel]) -> bool:
     """Return whether the last of four unnamed 8-bit channels is opaque nearly everywhere."""
     return (
@@ -102,6 +99,25 @@ def _valid(pixels: Array, fill: Any) -> Array:
     if fill is not None:
         valid &= (pixels != np.asarray(fill)).any(axis=-1)
     return valid if valid.any() else np.ones_like(valid)
+
+
+def windows_of(
+    pixels: Array, channels: Sequence[Channel], *, fill: Any = None
+) -> tuple[Channel, ...]:
+    """Return the channels, each with a window: its own, or `PERCENTILES` of `pixels` (h, w, c).
+
+    8-bit images and colour images stay as they are, because viewers show all their values.
+    """
+    if pixels.dtype == np.uint8 or is_rgb(channels):
+        return tuple(channels)
+    valid = _valid(pixels, fill)
+    found = []
+    for number, channel in enumerate(channels):
+        low, high = channel.window or _range(pixels[..., number][valid], None)
+        if channel.window is None and pixels.dtype.kind in "ui":
+            low, high = math.floor(low), math.ceil(high)
+        found.append(replace(channel, window=(float(low), float(high))))
+    return tuple(found)
 
 
 def _range(values: Array, window: tuple[float, float] | None) -> tuple[float, float]:

@@ -1,11 +1,11 @@
-"""Read OME-Zarr 0.4 and 0.5."""
+"""Read OME-Zarr 0.4, 0.5 and 0.6."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
-from dask_slides.core.channels import Channel, described
-from dask_slides.core.geometry import Region, snapped_factor
+from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
+from dask_slides.core.geometry import Placement, Region, snapped_factor
+from dask_slides.core.georeference import reference_from_json
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
 from dask_slides.core.types import Array
@@ -29,13 +30,14 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.physical_units import micrometres, number_above_zero
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import exists, is_remote, open_group
+from dask_slides.readers.remote.object_store import exists, is_remote, open_array, open_group
 from dask_slides.readers.selection import (
     FIRST_PLANE,
     ImageSelection,
     Plane,
     image_index,
     plane_of,
+    read_channels,
     unique_names,
 )
 from dask_slides.readers.tile_status import (
@@ -49,19 +51,26 @@ from dask_slides.readers.tile_status import (
 
 SHARD_ENTRY = 16
 """Bytes per chunk in the index of a shard, which is read as a whole."""
+WHOLE = Placement()
+"""The placement of an image that is a whole slide."""
+_MOST_ARRAYS = 6
+"""Most arrays that a message lists."""
+
+
+class NotAGroupError(SlideFormatError):
+    """A folder that holds no Zarr group; it may hold a single array."""
 
 
 @dataclass(frozen=True)
 class OmeZarrSource(Source):
-    """The arrays of one multiscale image of an OME-Zarr store."""
+    """The arrays of one multiscale image of an OME-Zarr store, or a single array."""
 
     path: str
     metadata: str
     """The metadata file of the image; it changes when the store is written again."""
     identity: Identity
     arrays: tuple[str, ...]
-    """Path of each level's array in the store."""
-    axes: tuple[str, ...]
+    """Path of each level's array in the store; empty for the array that is the store."""
     levels: tuple[Level, ...]
     channels: int
     dtype: np.dtype[Any]
@@ -74,6 +83,8 @@ class OmeZarrSource(Source):
     """The plane that is read."""
     nodata: int | float | None = None
     """The value of pixels without a value; only stores of dask_slides declare one."""
+    placement: Placement = WHOLE
+    """Where level 0 lies on the slide whose coordinates the store uses."""
 
     @property
     def name(self) -> str:
@@ -83,6 +94,11 @@ class OmeZarrSource(Source):
     def read(self, level: int, region: Region) -> Array:
         """Return the pixels of `region` of `level`."""
         return self.read_valid(level, region)[0]
+
+    def with_channels(self, numbers: tuple[int, ...]) -> OmeZarrSource:
+        """Return the source of these channels; chunks without any of them are not read."""
+        plane = replace(self.plane, channels=numbers if "C" in self.plane.axes else None)
+        return replace(self, channels=len(numbers), plane=plane)
 
     @property
     def masked(self) -> bool:
@@ -111,16 +127,13 @@ class OmeZarrSource(Source):
         raise failure
 
     def _pixels(self, level: int, region: Region) -> Array:
-        rows, columns = region.slices()
-        index = {"y": rows, "x": columns, "c": slice(None)}
-        where = tuple(index.get(axis, self.plane.index(axis)) for axis in self.axes)
-        stored = _arrays(self)[level][where]
-        axes = [axis for axis in self.axes if axis in index]
-        pixels = np.asarray(stored, self.dtype)  # in native byte order
-        if "c" not in axes:
-            axes.append("c")
-            pixels = pixels[..., None]
-        return pixels.transpose([axes.index(axis) for axis in "yxc"])
+        array = _arrays(self)[level]
+        at = self.plane.axes.find("C")
+        return read_channels(
+            lambda part: pixels_yxc(array, self.plane, region, part, self.dtype),
+            self.plane.channels,
+            array.chunks[at] if at >= 0 else 1,
+        )
 
     @property
     def fill(self) -> Any:
@@ -143,6 +156,21 @@ class OmeZarrSource(Source):
         return found + status.holes(region)
 
 
+def pixels_yxc(
+    array: Any, plane: Plane, region: Region, channels: slice, dtype: np.dtype[Any]
+) -> Array:
+    """Return `region` of a `plane` of an array as (y, x, c) in native byte order."""
+    rows, columns = region.slices()
+    index = {"Y": rows, "X": columns, "C": channels}
+    where = tuple(index.get(axis, plane.index(axis)) for axis in plane.axes)
+    axes = [axis for axis in plane.axes if axis in index]
+    pixels = np.asarray(array[where], dtype)
+    if "C" not in axes:
+        axes.append("C")
+        pixels = pixels[..., None]
+    return pixels.transpose([axes.index(axis) for axis in "YXC"])
+
+
 @lru_cache(maxsize=64)
 def _tile_status(source: OmeZarrSource, level: int) -> TileStatus:
     return TileStatus(level, source.levels[level].shape, source.levels[level].tile)
@@ -150,6 +178,8 @@ def _tile_status(source: OmeZarrSource, level: int) -> TileStatus:
 
 @lru_cache(maxsize=16)
 def _arrays(source: OmeZarrSource) -> list[Any]:
+    if source.arrays == ("",):
+        return [open_array(source.path)]
     group = open_group(source.path)
     return [group[name] for name in source.arrays]
 
@@ -157,7 +187,7 @@ def _arrays(source: OmeZarrSource) -> list[Any]:
 def marker_of(path: str) -> str | None:
     """Return the metadata file at the root of the store at `path`; None if there is none."""
     is_file = exists if is_remote(path) else os.path.exists
-    names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup"))
+    names = (f"{path}/{name}" for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
     return next((name for name in names if is_file(name)), None)
 
 
@@ -167,17 +197,19 @@ def open_ome_zarr(
     """Read the metadata of the store at `path`."""
     path, group, attributes, scales, images, number = _image_group(path, choice)
     try:
+        _check_is_image(path, group, attributes)
         opened = _open(path, group, attributes, scales, limits, choice)
     except SlideError:
         raise
     except Exception as error:  # metadata can be anything, and Zarr has many errors
         raise SlideFormatError(
             f"{path}: the multiscales metadata cannot be read ({error!r}); "
-            "give an OME-Zarr 0.4 or 0.5 image"
+            "give an OME-Zarr 0.4, 0.5 or 0.6 image"
         ) from None
     source = opened.source
     assert isinstance(source, OmeZarrSource)
-    colour = source.dtype == np.uint8 and source.channels == 3
+    channels = opened.channels or plain_channels(source.channels)
+    colour = source.dtype == np.uint8 and is_rgb(channels)
     fill = fill_for(path, fill, source.dtype, colour=colour, nodata=source.nodata)
     properties = opened.properties
     if source.nodata is not None:
@@ -185,6 +217,21 @@ def open_ome_zarr(
     if images:
         properties["image"] = images[number]
     return replace(opened, source=replace(source, background=fill), images=images)
+
+
+def _check_is_image(path: str, group: Any, attributes: Mapping[str, Any]) -> None:
+    """Refuse a group that is no image; the message says what to open instead."""
+    if attributes.get("ome", attributes).get("multiscales"):
+        return
+    own = attributes.get(MARK)
+    if isinstance(own, Mapping) and own.get("kind") == "pack":
+        raise SlideFormatError(f"{path}: is a tile pack, not an image; open it with open_pack")
+    try:
+        names = [f"{path}/{name}" for name in sorted(group.array_keys())[:_MOST_ARRAYS]]
+    except Exception:  # a web server does not list what it holds
+        names = []
+    advice = f"open an array in it: {', '.join(names)}" if names else "give an OME-Zarr image"
+    raise SlideFormatError(f"{path}: has no multiscales metadata of OME-Zarr; {advice}")
 
 
 def _open(
@@ -197,7 +244,7 @@ def _open(
 ) -> Opened:
     """Return the image of one multiscale. Invalid metadata may raise any error."""
     ome = attributes.get("ome", attributes)
-    multiscale = ome["multiscales"][scales]
+    multiscale = _with_axes(ome["multiscales"][scales])
     names = [str(dataset["path"]) for dataset in multiscale["datasets"]]
     arrays = [group[name] for name in names]
     for array in arrays:
@@ -211,10 +258,10 @@ def _open(
     levels, channels = _levels(
         axes, [arrays[n].shape for n in same], [arrays[n].chunks for n in same]
     )
-    mpp = _mpp(multiscale, axes)
+    mpp, placement = _coordinates(multiscale, axes)
     version = attributes.get("ome", {}).get("version") or multiscale.get("version", "0.4")
     dtype = np.dtype(first.dtype)
-    _check_limits(path, levels, channels * dtype.itemsize, limits)
+    check_levels(path, levels, channels * dtype.itemsize, limits)
     if dtype.kind not in "uif":
         raise SlideUnsupportedError(f"{path}: dtype {dtype}; integer and float images are read")
     own = attributes.get(MARK)
@@ -226,15 +273,18 @@ def _open(
         metadata,
         identify(metadata),
         tuple(names[n] for n in same),
-        axes,
         levels,
         channels,
         dtype.newbyteorder("="),
         recorded_holes=missing_from_json(own.get("holes", ())),
         plane=plane,
         nodata=parse_nodata(str(own.get("nodata", "")), dtype),
+        placement=placement,
     )
     properties = {"format": f"OME-Zarr {version}", "reader": "Zarr"} | other_planes
+    reference = reference_from_json(own.get("geotiff"))
+    if reference is not None:
+        properties |= reference.to_properties()
     return Opened(source, mpp, properties, channels=_channels(ome, channels))
 
 
@@ -249,7 +299,7 @@ def check_chunks(path: str, array: Any, limits: Limits) -> None:
         )
 
 
-def _check_limits(path: str, levels: tuple[Level, ...], pixel_bytes: int, limits: Limits) -> None:
+def check_levels(path: str, levels: tuple[Level, ...], pixel_bytes: int, limits: Limits) -> None:
     """Refuse levels beyond `limits`."""
     for number, level in enumerate(levels):
         (height, width), (rows, columns) = level.shape, level.tile
@@ -293,7 +343,7 @@ def _image_group(
     except Exception as error:  # Zarr raises errors of several classes if this is not a group
         kind = type(error).__name__
     # outside of the `except` block: Zarr's error would be the context, and cannot be unpickled
-    raise SlideFormatError(
+    raise NotAGroupError(
         f"{path}: is a folder that is not an OME-Zarr image ({kind}); "
         "give the folder that holds zarr.json or .zattrs"
     )
@@ -337,6 +387,48 @@ def _axis_name(axis: Any) -> str:
     return str(axis["name"] if isinstance(axis, Mapping) else axis)
 
 
+def _with_axes(multiscale: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a multiscale of version 0.6 in the form of earlier versions, and others unchanged.
+
+    Since 0.6 there are several systems of coordinates. The transformations of the datasets lead to
+    one of them, the intrinsic one, which the specification recommends for viewing and processing.
+    Those of the whole image lead from there to other systems, and are left out.
+    """
+    if "axes" in multiscale or "coordinateSystems" not in multiscale:
+        return multiscale
+    output = multiscale["datasets"][0]["coordinateTransformations"][0]["output"]
+    intrinsic = output["name"] if isinstance(output, Mapping) else output
+    system = next(one for one in multiscale["coordinateSystems"] if one["name"] == intrinsic)
+    datasets = [
+        one | {"coordinateTransformations": [*_single_steps(one["coordinateTransformations"])]}
+        for one in multiscale["datasets"]
+    ]
+    rest = {key: value for key, value in multiscale.items() if key != "coordinateTransformations"}
+    return rest | {"axes": _usual_names(system["axes"]), "datasets": datasets}
+
+
+def _single_steps(steps: list[Any]) -> Iterator[Any]:
+    """Yield the transformations, with those of a sequence one by one."""
+    for step in steps:
+        if step["type"] == "sequence":
+            yield from _single_steps(step["transformations"])
+        else:
+            yield step
+
+
+def _usual_names(axes: list[Any]) -> list[Any]:
+    """Return axes whose names say what they are; in version 0.6 only their types have to."""
+    if {"y", "x"} <= {_axis_name(axis) for axis in axes}:
+        return axes
+    space = [n for n, axis in enumerate(axes) if axis.get("type") == "space"]
+    names = dict(zip(reversed(space), "xyz", strict=False))
+    letters = {"time": "t", "channel": "c"}
+    return [
+        axis | {"name": names.get(n) or letters.get(axis.get("type"), axis["name"])}
+        for n, axis in enumerate(axes)
+    ]
+
+
 def _plane(path: str, axes: list[Any], shape: tuple[int, ...], choice: ImageSelection) -> Plane:
     """Return the chosen plane; axes with other names than x, y, z, c, t are Q."""
     names = [_axis_name(axis) for axis in axes]
@@ -363,20 +455,40 @@ def _levels(
     return tuple(levels), int(first.get("c", 1))
 
 
-def _mpp(multiscale: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, float] | None:
+def _coordinates(
+    multiscale: Mapping[str, Any], names: tuple[str, ...]
+) -> tuple[tuple[float, float] | None, Placement]:
+    """Return micrometres per pixel, and where level 0 lies on the slide of its coordinates.
+
+    The centre of pixel i is at ``translation + scale * i``. Without a unit these are pixels of the
+    slide from which the image was made. With one, only the translation says where it lies.
+    """
     axes = multiscale["axes"]
-    scale = [1.0] * len(axes)
+    scale, shift = [1.0] * len(axes), [0.0] * len(axes)
     steps = list(multiscale["datasets"][0].get("coordinateTransformations", ()))
     for step in steps + list(multiscale.get("coordinateTransformations", ())):
         if step.get("type") == "scale":
             sizes = [number_above_zero(size) or math.nan for size in step["scale"]]
             scale = [a * b for a, b in zip(scale, sizes, strict=True)]
-    found = {}
-    for name, axis, value in zip(names, axes, scale, strict=True):
-        unit = micrometres(axis.get("unit")) if isinstance(axis, Mapping) else None
-        if unit is not None and math.isfinite(value):
-            found[name] = value * unit
-    return (found["y"], found["x"]) if {"y", "x"} <= set(found) else None
+            shift = [a * b for a, b in zip(shift, sizes, strict=True)]
+        elif step.get("type") == "translation":
+            shift = [a + _number(b) for a, b in zip(shift, step["translation"], strict=True)]
+    units = [micrometres(axis.get("unit")) if isinstance(axis, Mapping) else None for axis in axes]
+    y, x = names.index("y"), names.index("x")
+    if not math.isfinite(scale[y] * scale[x]):
+        return None, WHOLE
+    if (unit_y := units[y]) is not None and (unit_x := units[x]) is not None:
+        mpp = (scale[y] * unit_y, scale[x] * unit_x)
+        size, at = (1.0, 1.0), (shift[y] / scale[y], shift[x] / scale[x])
+    else:
+        mpp, size = None, (scale[y], scale[x])
+        at = (shift[y] - (scale[y] - 1) / 2, shift[x] - (scale[x] - 1) / 2)
+    return mpp, Placement(size, at) if math.isfinite(at[0] + at[1]) else WHOLE
+
+
+def _number(value: Any) -> float:
+    """Return a number of the metadata as a float; nan if it is none."""
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _channels(attributes: Mapping[str, Any], count: int) -> tuple[Channel, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
 
 _MOST_NAMES = 12
@@ -56,6 +57,8 @@ class Plane:
     t: int = 0
     page: int | None = None
     """The page to read as an image of its own, from a stack along an unnamed axis."""
+    channels: tuple[int, ...] | None = None
+    """The stored channels to read, in this order; None for all."""
 
     def index(self, axis: str) -> int:
         """Return the index to read along an axis."""
@@ -138,6 +141,27 @@ def examples_of_axes(stored: str, shape: Sequence[int]) -> str:
         " or ".join(dict.fromkeys(one for one in found if "?" not in one))
         or "save each plane as a file of its own"
     )
+
+
+def read_channels(
+    read: Callable[[slice], Array], channels: tuple[int, ...] | None, together: int
+) -> Array:
+    """Return the pixels (h, w, c) of `channels`, in this order; None for all.
+
+    `read` returns those of a slice of the channels. `together` channels share a chunk, and are read
+    at once.
+    """
+    if channels is None:
+        return read(slice(None))
+    chunks: dict[int, list[int]] = {}
+    for number in channels:
+        chunks.setdefault(number // together, []).append(number)
+    found = {}
+    for numbers in chunks.values():
+        first, last = min(numbers), max(numbers)
+        pixels = read(slice(first, last + 1))
+        found.update({number: pixels[..., number - first] for number in numbers})
+    return np.stack([found[number] for number in channels], axis=-1)
 
 
 def unique_names(names: Sequence[str | None]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json
 from dask_slides.core.channels import plain_channels
 from dask_slides.core.geometry import Placement
-from dask_slides.core.source import placement_of
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
 from dask_slides.numerics.statistics import COUNTS
@@ -63,7 +62,7 @@ def bytes_of_map(blank_map: BlankMap) -> int:
 
 
 def write_blank_map(
-    blank_map: BlankMap, target: Target, version: str, progress: Progress | None
+    blank_map: BlankMap, target: Target, version: str, sharded: bool, progress: Progress | None
 ) -> str:
     """Write a blank map as an image of one pixel per cell: 255 tissue, 128 unknown, 0 blank."""
     key: dict[str, Any] = {"kind": "blank map", "dask_slides": __version__, "ome_zarr": version}
@@ -72,9 +71,9 @@ def write_blank_map(
     # a single small array: there is nothing to resume
     with transaction(replace(target, resume=False), key, bytes_of_map(blank_map)) as unfinished:
         blank_map = _computed(blank_map, progress)
-        kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
+        kinds = kinds_of(blank_map)
         group = unfinished.create(2 if version == "0.4" else 3)
-        label = _write_arrays(group, kinds, version)
+        label = _write_arrays(group, kinds, version, not sharded)
         write_grid(group, blank_map)
         image_parts, label_parts = _metadata(blank_map)
         label.attrs.update(ome_metadata.attributes(version, label_parts))
@@ -86,6 +85,12 @@ def write_blank_map(
     return target.absolute
 
 
+def kinds_of(blank_map: BlankMap) -> Array:
+    """Return the kind of each cell of a computed map, an index into `SHADES`."""
+    kinds = 1 - np.asarray(blank_map.blank, np.uint8) + np.asarray(blank_map.unknown, np.uint8)
+    return np.asarray(kinds, np.uint8)
+
+
 def _computed(blank_map: BlankMap, progress: Progress | None) -> BlankMap:
     if progress is None:
         reporting: Any = nullcontext()
@@ -95,15 +100,15 @@ def _computed(blank_map: BlankMap, progress: Progress | None) -> BlankMap:
         return blank_map.compute()
 
 
-def _write_arrays(group: Any, kinds: Array, version: str) -> Any:
+def _write_arrays(group: Any, kinds: Array, version: str, plain: bool) -> Any:
     """Write the image and its label; return the group of the label."""
     side = max(256, *kinds.shape)
-    image = create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx")
+    image = create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx", plain)
     image[0] = SHADES[kinds]
     labels = group.create_group("labels")
     labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
     label = labels.create_group("tissue")
-    create_level(label, "0", kinds.shape, (side, side), "uint8", "yx")[...] = kinds
+    create_level(label, "0", kinds.shape, (side, side), "uint8", "yx", plain)[...] = kinds
     return label
 
 
@@ -111,7 +116,7 @@ def _metadata(blank_map: BlankMap) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the OME metadata of the image and of its label."""
     tile, mpp = blank_map.grid.tile, blank_map.mpp_yx
     placement = Placement((float(tile[0]), float(tile[1])))
-    placement = placement.on(placement_of(blank_map.slide.source))
+    placement = placement.on(ome_metadata.placement_on_slide(blank_map.slide.source))
     if mpp is not None:
         mpp = (mpp[0] * tile[0], mpp[1] * tile[1])
     image = {

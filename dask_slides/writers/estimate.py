@@ -35,9 +35,11 @@ class Estimate:
         return asdict(self)
 
 
-def estimate_image(slide: Slide, source: Slide, upper_bound: bool = False) -> Estimate:
+def estimate_image(
+    slide: Slide, source: Slide, upper_bound: bool = False, sharded: bool = True
+) -> Estimate:
     """Return the estimate of writing `slide`, which is derived from `source`."""
-    plan = plan_that_fits(slide)
+    plan = plan_that_fits(slide, sharded)
     written = bytes_of_image(plan, slide)
     peak = task_bytes_of_image(plan, slide)
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)

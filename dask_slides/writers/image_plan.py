@@ -16,6 +16,9 @@ LARGEST_SHARD = 4096
 1,000,000 x 1,000,000 pixels has more than `MAX_TASKS` tasks instead."""
 SMALLEST_SHARD = 512
 """Smallest side of a shard in pixels, even if memory is short."""
+LARGEST_CHUNK = 1024
+"""Largest side of a chunk in pixels if there are no shards. Each chunk is a file then, so larger
+chunks mean fewer files, and smaller ones less to decode for a small region."""
 STAGE_CHUNKS = 2
 """Side of a block of a later stage in chunks, so that a stage writes two levels."""
 STAGE_SIDE = 1024
@@ -30,7 +33,8 @@ class LevelPlan:
     chunk: int
     """Side of a chunk."""
     shard: int
-    """Side of a shard, a multiple of `chunk`. A task writes whole shards."""
+    """Side of a shard, a multiple of `chunk`; `chunk` itself without shards. A task writes whole
+    shards."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def plan_image(
     largest: int = LARGEST_SHARD,
     span: int = 0,
     aim: int = TASK_SIDE,
+    sharded: bool = True,
+    chunk: int | None = None,
 ) -> ImagePlan:
     """Plan the pyramid of an image of `shape`.
 
@@ -104,13 +110,19 @@ def plan_image(
     aim
         Side of the area that a task should read, in pixels of the file. A task reads several
         blocks, one after another, to reach it.
+    sharded
+        Whether a file holds several chunks. If not, chunks are larger.
+    chunk
+        Side of a chunk; None chooses 256 or 512.
     """
     longest = max(shape)
     count = 1
     while halved(longest, count) >= SMALLEST_LEVEL:
         count += 1
     sizes = [(halved(shape[0], k), halved(shape[1], k)) for k in range(count)]
-    chunk, side = _first_sides(shape, min(largest, TASK_SIDE / input_ratio), largest)
+    chunk, side = _first_sides(shape, min(largest, TASK_SIDE / input_ratio), largest, chunk)
+    if not sharded:  # half of a block, as the first stage must write two levels
+        chunk = min(LARGEST_CHUNK, side // 2)
     blocks_per_read = max(1, min(-(-span // side), largest**2 // side**2))
     aim = int(aim / input_ratio)
     stages: list[Stage] = []
@@ -129,14 +141,19 @@ def plan_image(
         blocks_per_read, aim = 1, STAGE_SIDE
     levels_planned = zip(sizes, shards, strict=True)
     return ImagePlan(
-        tuple(LevelPlan(size, chunk, shard) for size, shard in levels_planned), tuple(stages)
+        tuple(
+            LevelPlan(size, chunk, shard if sharded else chunk) for size, shard in levels_planned
+        ),
+        tuple(stages),
     )
 
 
-def _first_sides(shape: tuple[int, int], target: float, largest: int) -> tuple[int, int]:
+def _first_sides(
+    shape: tuple[int, int], target: float, largest: int, chunk: int | None
+) -> tuple[int, int]:
     """Return the sides of a chunk and of a block of the first stage, the latter near `target`."""
     # tasks that shrink the image a lot write small blocks, so they read no more than others
-    chunk = 256 if max(shape) <= 4096 or target < 2 * 512 else 512
+    chunk = chunk or (256 if max(shape) <= 4096 or target < 2 * 512 else 512)
     side = 2 * chunk
     while side < target and _blocks(shape, 2 * side) >= FEW_TASKS:
         side *= 2

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
+from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.layout import GridLayout
-from dask_slides.core.source import Source, placement_of, root_of
+from dask_slides.core.source import Source, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
 from dask_slides.graph.blocks import Block
@@ -21,6 +22,8 @@ from dask_slides.graph.chunks import input_ratio, read_side, read_span, task_byt
 from dask_slides.numerics.area_means import sum_dtype
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
+from dask_slides.ops.georeference import georeference
+from dask_slides.plots.display import windows_of
 from dask_slides.readers.tile_status import text_of
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
 from dask_slides.slide import Slide
@@ -31,15 +34,20 @@ from dask_slides.writers.labels import TissueLabel, tissue_label
 from dask_slides.writers.pyramid import (
     LABEL,
     SUMS,
+    PutPixels,
     StoredSums,
     WriteBlock,
+    put_shards_of,
     stage_array,
     stage_task,
 )
-from dask_slides.writers.store.arrays import create_level, shards_of
+from dask_slides.writers.store.arrays import create_level, open_array, shards_of
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import Journal
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
+
+SMALL_LEVEL = 512
+"""Longest side of the level in which the windows of channels are measured."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class ImageJob:
     slide: Slide
     version: str
     """Version of OME-Zarr."""
+    sharded: bool
+    """Whether files hold several chunks; OME-Zarr 0.4 has no shards."""
     plan: ImagePlan
     label: TissueLabel | None
     """The tissue label, if there is one."""
@@ -56,13 +66,15 @@ class ImageJob:
     """The blank map that is stored beside the image."""
     facts: Mapping[str, Any]
     """Attributes of dask_slides: the kind and the source of the store."""
+    put: PutPixels = put_shards_of
+    """Writes the pixels of the levels."""
 
     def key(self) -> dict[str, Any]:
         """Return the facts that must be equal to resume an unfinished store."""
         slide = self.slide
         key = facts_of(slide.source, "source") | facts_of(self.plan, "plan")
         key |= facts_of(self.label, "label") | {"kind": "image", "dask_slides": __version__}
-        key |= {"ome_zarr": self.version, "mpp": slide.mpp_yx}
+        key |= {"ome_zarr": self.version, "sharded": self.sharded, "mpp": slide.mpp_yx}
         key |= {"channels": slide.shape[2], "dtype": str(slide.dtype)}
         return key | {name: repr(value) for name, value in self.facts.items()}
 
@@ -84,21 +96,22 @@ def bytes_of_image(plan: ImagePlan, slide: Slide) -> int:
     return plan.pixels * slide.shape[2] * slide.dtype.itemsize
 
 
-def plan_that_fits(slide: Slide) -> ImagePlan:
+def plan_that_fits(slide: Slide, sharded: bool = True, chunk: int | None = None) -> ImagePlan:
     """Return the plan with the largest shards whose tasks fit into the memory of a thread.
 
     If none fit, the shards are the smallest. Memory changes the shards only if it is short, and
-    never the pixels.
+    never the pixels. Without shards this holds for the blocks that a task writes. `chunk` is the
+    side of a chunk; None chooses it.
     """
     shape, ratio = slide.shape[:2], max(input_ratio(slide.source))
     span, aim = read_span(slide.source, 0), read_side(slide.source)
-    plan = plan_image(shape, ratio, span=span, aim=aim)
+    plan = plan_image(shape, ratio, span=span, aim=aim, sharded=sharded, chunk=chunk)
     available = memory_per_thread(task_bytes_of_image(plan, slide))
     while available is not None and task_bytes_of_image(plan, slide) > available:
         side = plan.stages[0].side // 2
-        if side < SMALLEST_SHARD:
+        if side < max(SMALLEST_SHARD, 2 * (chunk or 0)):
             break
-        plan = plan_image(shape, ratio, side, span, aim)
+        plan = plan_image(shape, ratio, side, span, aim, sharded, chunk)
     return plan
 
 
@@ -106,6 +119,7 @@ def write_slide(
     slide: Slide,
     target: Target,
     version: str,
+    sharded: bool,
     blank_map: BlankMap | None,
     progress: Progress | None,
 ) -> str:
@@ -118,27 +132,31 @@ def write_slide(
         layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
         factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
         label = tissue_label(blank_map, layout, factors)
-    return _write_store(_image_job(slide, version, label, blank_map, facts), target, progress)
+    job = image_job(slide, version, sharded, label, blank_map, facts)
+    return _write_store(job, target, progress)
 
 
-def write_cutoff(cut: Cutoff, target: Target, version: str, progress: Progress | None) -> str:
+def write_cutoff(
+    cut: Cutoff, target: Target, version: str, sharded: bool, progress: Progress | None
+) -> str:
     """Write a cut-off: image, tissue label, blank map, and the way back to its source.
 
     The attributes have the kind "cutoff", and the facts that `mapping_from_json` describes.
     """
     facts = {"kind": "cutoff", "source": cut.image.name, **cut.mapping.to_json()}
     label = tissue_label(cut.blank_map, cut.layout, cut.factors)
-    return _write_store(
-        _image_job(cut.image, version, label, cut.blank_map, facts), target, progress
-    )
+    job = image_job(cut.image, version, sharded, label, cut.blank_map, facts)
+    return _write_store(job, target, progress)
 
 
-def _image_job(
+def image_job(
     slide: Slide,
     version: str,
+    sharded: bool,
     label: TissueLabel | None,
     blank_map: BlankMap | None,
     facts: Mapping[str, Any],
+    chunk: int | None = None,
 ) -> ImageJob:
     """Return the job with its plan; raise if there is no image or no memory for a task."""
     if 0 in slide.shape[:2]:
@@ -146,9 +164,9 @@ def _image_job(
             f"{slide.name}: every tile is blank, so there is no image to write; "
             "use another detector, or write the blank map"
         )
-    plan = plan_that_fits(slide)
+    plan = plan_that_fits(slide, sharded and version != "0.4", chunk)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
-    return ImageJob(slide, version, plan, label, blank_map, facts)
+    return ImageJob(slide, version, sharded, plan, label, blank_map, facts)
 
 
 def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> str:
@@ -157,7 +175,7 @@ def _write_store(job: ImageJob, target: Target, progress: Progress | None) -> st
     with transaction(target, job.key(), bytes_of_image(plan, slide)) as unfinished:
         _create(unfinished, job)
         store = unfinished.path
-        _compute_stages(job, unfinished.journal, progress)
+        compute_stages(job, unfinished.journal, progress)
         if len(plan.stages) > 1:
             unfinished.location.remove_folder(SUMS)
         names = [str(number) for number in range(len(plan.levels))]
@@ -172,15 +190,36 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
     """Return the attributes of the group: OME metadata, and those of dask_slides."""
     parts: dict[str, Any] = {
         "multiscales": _multiscales(job, job.slide.name, "cyx"),
-        "omero": ome_metadata.omero(job.slide.channels, job.slide.dtype),
+        "omero": ome_metadata.omero(_channels(job, journal.location.path), job.slide.dtype),
     }
-    facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
+    facts = facts_of_image(job, journal)
     return ome_metadata.attributes(job.version, parts) | own_attributes(**facts)
+
+
+def _channels(job: ImageJob, store: str) -> tuple[Channel, ...]:
+    """Return the channels with windows, which follow from a small level if they are not known.
+
+    Viewers show a channel of 16 bits without a window black.
+    """
+    sizes = [level.shape for level in job.plan.levels]
+    number = next((n for n, size in enumerate(sizes) if max(size) <= SMALL_LEVEL), len(sizes) - 1)
+    pixels = np.asarray(open_array(f"{store}/{number}")[...]).transpose(1, 2, 0)
+    return windows_of(pixels, job.slide.channels, fill=job.slide.source.fill)
+
+
+def facts_of_image(job: ImageJob, journal: Journal) -> dict[str, Any]:
+    """Return what the attributes of dask_slides say about a written image."""
+    facts = {**job.facts, **_damage(journal, job.blank_map), **_nodata(job.slide.source)}
+    reference = georeference(job.slide)
+    if reference is not None:
+        facts["geotiff"] = reference.to_json()
+    return facts
 
 
 def _multiscales(job: ImageJob, name: str, axes: str) -> list[dict[str, Any]]:
     slide, count = job.slide, len(job.plan.levels)
-    return ome_metadata.multiscales(name, axes, placement_of(slide.source), slide.mpp_yx, count)
+    placement = ome_metadata.placement_on_slide(slide.source)
+    return ome_metadata.multiscales(name, axes, placement, slide.mpp_yx, count)
 
 
 def _damage(journal: Journal, blank_map: BlankMap | None) -> dict[str, Any]:
@@ -209,9 +248,10 @@ def _create(unfinished: Transaction, job: ImageJob) -> None:
     slide = job.slide
     for number, level in enumerate(job.plan.levels):
         shape = (slide.shape[2], *level.shape)
-        create_level(group, str(number), shape, (level.chunk, level.shard), slide.dtype, "cyx")
+        side = level.chunk, level.shard
+        create_level(group, str(number), shape, side, slide.dtype, "cyx", not job.sharded)
     if len(job.plan.stages) > 1:
-        _create_sums(group, job)
+        create_sums(group, job)
     if job.label is not None:
         _create_label(group, job, job.label)
     if job.blank_map is not None:
@@ -219,7 +259,8 @@ def _create(unfinished: Transaction, job: ImageJob) -> None:
     unfinished.ready()
 
 
-def _create_sums(group: Any, job: ImageJob) -> None:
+def create_sums(group: Any, job: ImageJob) -> None:
+    """Create the arrays of the sums that each stage leaves for the next one."""
     sums = group.create_group(SUMS)
     slide = job.slide
     for stage in job.plan.stages[:-1]:
@@ -235,7 +276,8 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
     labels.attrs.update(ome_metadata.attributes(job.version, {"labels": ["tissue"]}))
     tissue = labels.create_group("tissue")
     for number, level in enumerate(job.plan.levels):
-        create_level(tissue, str(number), level.shape, (level.chunk, level.shard), "uint8", "yx")
+        side = level.chunk, level.shard
+        create_level(tissue, str(number), level.shape, side, "uint8", "yx", not job.sharded)
     parts: dict[str, Any] = {
         "multiscales": _multiscales(job, "tissue", "yx"),
         "image-label": ome_metadata.image_label(label.has_unknown),
@@ -243,12 +285,13 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
     tissue.attrs.update(ome_metadata.attributes(job.version, parts))
 
 
-def _compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
+def compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
     """Compute the stages one after another; each reads the sums of the previous one."""
     done, plan = 0, job.plan
     for stage in plan.stages:
         source = _stage_source(job, stage, journal)
-        task = stage_task(plan, stage, source, journal.location.path, job.label, job.slide.dtype)
+        store, dtype = journal.location.path, job.slide.dtype
+        task = stage_task(plan, stage, source, store, job.label, dtype, job.put)
         blocks = stage_array(task, source)
         report = None if progress is None else _progress_of_stage(progress, done, plan.tasks)
         written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))

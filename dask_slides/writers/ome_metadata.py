@@ -9,6 +9,16 @@ import numpy as np
 
 from dask_slides.core.channels import DEFAULT_COLORS, Channel
 from dask_slides.core.geometry import Placement
+from dask_slides.core.source import Source, placement_of, root_of
+
+
+def placement_on_slide(source: Source) -> Placement:
+    """Return the placement of `source` on the slide whose coordinates its store uses.
+
+    An image that was opened from a store may be a part of a slide, or at another scale. What is
+    written from it lies over both.
+    """
+    return placement_of(source).on(getattr(root_of(source), "placement", Placement()))
 
 
 def multiscales(

@@ -33,14 +33,17 @@ from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.byte_ranges import byte_file
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
 from dask_slides.readers.remote.object_store import is_remote, open_group
-from dask_slides.writers.packs import COLUMNS, NO_CLASS
+from dask_slides.writers.packs import COLUMNS, NO_CLASS, tiles_per_shard
 from dask_slides.writers.store import shards
+from dask_slides.writers.store.arrays import has_checksum_codec
 from dask_slides.writers.store.attributes import absolute_path
 
 MAX_TILES = 2**25
 """Largest number of tiles of a pack; damaged metadata can declare any number."""
 TILE_CODECS = ("bytes", "zstd", "crc32c")
 """Zarr codecs of a tile, in the order in which they encode."""
+PLAIN_CODECS = ("bytes", "zstd")
+"""The same for a pack that was written without shards; zstd has the checksum."""
 INDEX_CODECS = ("bytes", "crc32c")
 """Zarr codecs of the index of a shard."""
 MAX_READ_BYTES = 2**22
@@ -65,6 +68,8 @@ class PackReader:
     """(n, h, w, c) of the array."""
     dtype: np.dtype[Any]
     tiles_per_shard: int
+    has_checksums: bool = True
+    """Whether a crc32c follows each compressed tile; if not, zstd has one."""
 
     def __call__(self, start: int, stop: int) -> Array:
         """Return tiles [start, stop)."""
@@ -85,7 +90,8 @@ class PackReader:
         try:
             inside = (numbers - shard * self.tiles_per_shard).tolist()
             for data, tile in zip(_open_shard(self, shard).encoded(inside), out, strict=True):
-                shards.decompress(shards.remove_checksum(data), tile)
+                data = shards.remove_checksum(data) if self.has_checksums else data
+                shards.decompress(data, tile)
             return
         except SlideError:
             raise
@@ -156,7 +162,9 @@ def _check_codecs(path: str, array: Any) -> None:
         index = tuple(codec["name"] for codec in sharding["index_codecs"])
     names = tuple(codec["name"] for codec in codecs)
     order = codecs[0].get("configuration", {}).get("endian") or sys.byteorder
-    if (names, index, location, order) != (TILE_CODECS, INDEX_CODECS, "end", sys.byteorder):
+    is_plain = names == PLAIN_CODECS and array.shards is None
+    found = (TILE_CODECS if is_plain else names, index, location, order)
+    if found != (TILE_CODECS, INDEX_CODECS, "end", sys.byteorder):
         raise SlideFormatError(
             f"{path}: tiles are encoded by {', '.join(names)} ({order} endian), or shards in "
             "another way than write() does; write the pack again"
@@ -188,7 +196,7 @@ def open_pack(path: Any) -> TilePack:
     Parameters
     ----------
     path : str or path
-        The ``*.tiles.zarr`` folder, or its ``s3://`` address.
+        The ``*.tiles.zarr`` folder, or its address in a bucket.
 
     Returns
     -------
@@ -219,7 +227,7 @@ def open_pack(path: Any) -> TilePack:
 
 
 def _open_pack(path: str) -> TilePack:
-    group = open_group(path)
+    group = open_group(path, consolidated=False)  # the arrays are what is decoded, not a copy
     attributes = group.attrs.asdict()
     if attributes.pop(MARK)["kind"] != "pack":
         raise KeyError(MARK)
@@ -234,7 +242,8 @@ def _open_pack(path: str) -> TilePack:
     shares = [np.asarray(one[...], np.float64) for one in coverage]
     per_shard = int((array.shards or array.chunks)[0])
     identity = identify(f"{path}/zarr.json")
-    reader = PackReader(path, identity, array.shape, array.dtype, per_shard)
+    has_checksums = array.shards is not None or has_checksum_codec(array)
+    reader = PackReader(path, identity, array.shape, array.dtype, per_shard, has_checksums)
     pack = TilePack(_lazy_tiles(reader), y, x, score, attributes, reader, fraction)
     return pack if classes is None else _annotated(pack, label[0], shares[0])
 
@@ -253,7 +262,10 @@ def _lazy_tiles(reader: PackReader) -> da.Array:
     count, *shape = reader.shape
     if not count:
         return da.empty(reader.shape, dtype=reader.dtype, chunks=(1, *shape))
-    lengths = even_pieces(count, reader.tiles_per_shard)
+    per_task = reader.tiles_per_shard
+    if per_task == 1:  # no shards: some tiles together all the same, to have fewer tasks
+        per_task = tiles_per_shard(count, math.prod(shape) * reader.dtype.itemsize)
+    lengths = even_pieces(count, per_task)
     tiles = da.map_blocks(
         partial(_read_block, reader, bounds(lengths)),
         chunks=(lengths, *((n,) for n in shape)),

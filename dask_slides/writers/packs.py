@@ -100,20 +100,24 @@ def _write_tiles(store: str, start: int, tiles: Array) -> None:
     record_task(store, str(start), len(tiles), put_shards(store, "tiles", index, tiles))
 
 
-def write_pack(pack: TilePack, target: Target, progress: Progress | None) -> str:
-    """Write the tiles, the columns and the attributes of a pack; return the path."""
+def write_pack(pack: TilePack, target: Target, sharded: bool, progress: Progress | None) -> str:
+    """Write the tiles, the columns and the attributes of a pack; return the path.
+
+    Without shards a task writes as many tiles as a shard would hold, each as a file.
+    """
     count, *shape = pack.tiles.shape
     nbytes = int(np.prod(shape)) * pack.tiles.dtype.itemsize
     reading = _reading_bytes(pack)
     per_shard = shards_that_fit(count, nbytes, reading)
     check_memory(task_bytes_of_pack(per_shard, nbytes, reading), _name(pack))
-    with transaction(target, _key(pack, per_shard), count * nbytes) as unfinished:
-        _create(unfinished, pack, per_shard)
+    key = _key(pack, per_shard) | {"sharded": sharded}
+    with transaction(target, key, count * nbytes) as unfinished:
+        _create(unfinished, pack, per_shard if sharded else 1, not sharded)
         if count:
             _compute_shards(pack, unfinished.path, per_shard, progress)
         attributes = dict(pack.attributes) | own_attributes("pack")
         shards = {"tiles": shards_of(unfinished.path, "tiles")}
-        unfinished.finish("tiles", shards, attributes)
+        unfinished.finish("tiles", shards, attributes, consolidated=True)
     return target.absolute
 
 
@@ -130,7 +134,7 @@ def _key(pack: TilePack, per_shard: int) -> dict[str, Any]:
     return key | facts_of(pack.coverage, "coverage")
 
 
-def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
+def _create(unfinished: Transaction, pack: TilePack, per_shard: int, plain: bool) -> None:
     shape = pack.tiles.shape[1:]
     group = unfinished.create(3)
     group.create_array(
@@ -139,7 +143,7 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
         chunks=(1, *shape),
         shards=(per_shard, *shape) if per_shard > 1 else None,
         dtype=pack.tiles.dtype,
-        compressors=compressors(),
+        compressors=compressors(plain),
         dimension_names=["tile", "py", "px", "channel"],
         config={"write_empty_chunks": True},
     )
@@ -149,7 +153,7 @@ def _create(unfinished: Transaction, pack: TilePack, per_shard: int) -> None:
             shape=values.shape,
             chunks=tuple(max(1, side) for side in values.shape),
             dtype=values.dtype,
-            compressors=compressors(),
+            compressors=compressors(plain),
             dimension_names=["tile", "class"][: values.ndim],
         )
         array[...] = values

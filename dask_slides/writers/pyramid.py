@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import dask.array as da
 import numpy as np
@@ -87,6 +87,34 @@ def halve_mask(mask: Array) -> Array:
     return np.asarray(even.reshape(height // 2, 2, width // 2, 2).any(axis=(1, 3)))
 
 
+class PutPixels(Protocol):
+    """Writes pixels of a level to files. It is frozen, and small because every worker gets it."""
+
+    def __call__(
+        self,
+        store: str,
+        name: str,
+        region: Region,
+        image: Array,
+        missing: tuple[MissingRegion, ...] = (),
+    ) -> list[Record]:
+        """Write `image`, the pixels (h, w, c) of `region` of the level `name` of `store`."""
+        ...
+
+
+def put_shards_of(
+    store: str,
+    name: str,
+    region: Region,
+    image: Array,
+    missing: tuple[MissingRegion, ...] = (),
+) -> list[Record]:
+    """Write `image` as whole shards of a Zarr array (c, y, x)."""
+    rows, columns = region.slices()
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return put_shards(store, name, (slice(None), rows, columns), pixels, missing)
+
+
 @dataclass
 class Written:
     """Pixels, files and missing regions that a task has written so far."""
@@ -112,6 +140,8 @@ class WriteBlock:
     """Dtype of the image; later stages read sums."""
     last: bool
     """Whether this is the last stage, which writes no sums."""
+    put: PutPixels = put_shards_of
+    """Writes the pixels of the levels."""
 
     @property
     def level_read(self) -> int:
@@ -170,14 +200,14 @@ class WriteBlock:
             fill_holes(source, inside, target, image)  # otherwise it shows means of data and fill
             if invalid is not None:
                 np.copyto(image, source.fill, where=invalid[..., None])
-            written.files += _put_pixels(self.path, str(number), target, image, inside)
+            written.files += self.put(self.path, str(number), target, image, inside)
             if self.label is not None:
                 label = self.label.pixels(number, target)
                 written.files += put_shards(self.path, f"{LABEL}/{number}", target.slices(), label)
             written.pixels += target.area
             if number == self.stage.levels[-1] and not self.last:
                 sums = append_mask(sums, invalid) if source.masked else sums
-                written.files += _put_pixels(self.path, f"{SUMS}/{number}", target, sums)
+                written.files += put_shards_of(self.path, f"{SUMS}/{number}", target, sums)
         written.missing += missing
 
     def _levels(
@@ -208,14 +238,6 @@ class WriteBlock:
         return np.asarray(np.minimum(size, self.full[axis] - first))
 
 
-def _put_pixels(
-    store: str, name: str, region: Region, image: Array, missing: tuple[MissingRegion, ...] = ()
-) -> list[Record]:
-    rows, columns = region.slices()
-    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return put_shards(store, name, (slice(None), rows, columns), pixels, missing)
-
-
 def stage_task(
     plan: ImagePlan,
     stage: Stage,
@@ -223,6 +245,7 @@ def stage_task(
     path: str,
     label: TissueLabel | None,
     dtype: np.dtype[Any],
+    put: PutPixels = put_shards_of,
 ) -> WriteBlock:
     """Return the function that the tasks of a stage call."""
     height, width = source.levels[0].shape
@@ -230,7 +253,7 @@ def stage_task(
     blocks = ReadBlock(0, bounds(rows), bounds(columns))
     last = stage == plan.stages[-1]
     full = plan.levels[0].shape
-    return WriteBlock(path, stage, blocks, label, full, dtype, last)
+    return WriteBlock(path, stage, blocks, label, full, dtype, last, put)
 
 
 def stage_array(task: WriteBlock, source: Source) -> da.Array:

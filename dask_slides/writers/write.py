@@ -36,6 +36,7 @@ def write(
     overwrite: bool = False,
     resume: bool = False,
     ome_zarr: str = "0.5",
+    shards: bool = True,
     blank_map: BlankMap | None = None,
     progress: Progress | None = None,
     client: Any = None,
@@ -52,7 +53,8 @@ def write(
         What to write.
     path : str or path
         ``NAME.ome.zarr``, or ``NAME.tiles.zarr`` for a pack. On a cluster, a folder that every
-        worker can write to. Or ``s3://BUCKET/NAME.ome.zarr``, with the extra ``cloud``.
+        worker can write to. Or ``s3://BUCKET/NAME.ome.zarr``, also ``gs://`` and ``az://``, with
+        the extra ``cloud``.
     compute : bool
         False returns a ``dask.delayed.Delayed``, which writes the store when you compute it, on
         any scheduler. Its single task starts other tasks and waits for them. On a cluster it does
@@ -66,6 +68,11 @@ def write(
         `path`. After a failure of the cluster they always stay.
     ome_zarr : {"0.5", "0.4"}
         0.5 is Zarr v3 with shards; 0.4 is Zarr v2, for tools that read only that.
+    shards : bool
+        False writes every chunk as a file of its own, for tools that cannot read the Zarr codecs
+        ``sharding_indexed`` and ``crc32c``. The pixels are the same, and zstd adds the checksums.
+        Chunks of an image then have up to 1,024 x 1,024 pixels instead of 512 x 512, to keep the
+        number of files low; a pack has a file per tile. OME-Zarr 0.4 has no shards.
     blank_map : BlankMap, optional
         A blank map of the source of a slide: adds the label image ``labels/tissue``.
     progress : callable, optional
@@ -113,7 +120,7 @@ def write(
     (64, 64, 3)
     """
     target = Target(absolute_path(path), overwrite, resume)  # workers run in other folders
-    run = _writer_of(obj, target, ome_zarr, blank_map)
+    run = _writer_of(obj, target, ome_zarr, shards, blank_map)
     if not compute:
         if progress is not None or client is not None:
             raise SlideArgumentError(
@@ -127,26 +134,28 @@ def write(
         return run(progress)
 
 
-def write_to(obj: Any, target: Target, version: str = "0.5") -> str:
+def write_to(obj: Any, target: Target, version: str = "0.5", shards: bool = True) -> str:
     """Write `obj` to `target`; return its path or address."""
-    return _writer_of(obj, target, version, None)(None)
+    return _writer_of(obj, target, version, shards, None)(None)
 
 
-def _writer_of(obj: Any, target: Target, version: str, blank_map: BlankMap | None) -> Write:
+def _writer_of(
+    obj: Any, target: Target, version: str, shards: bool, blank_map: BlankMap | None
+) -> Write:
     """Return the function that writes `obj`; raise if there is none."""
     if isinstance(obj, Slide):
         check_version(version)
-        return partial(write_slide, obj, target, version, blank_map)
+        return partial(write_slide, obj, target, version, shards, blank_map)
     if blank_map is not None:
         raise SlideArgumentError("blank_map can only be given with a slide; a Cutoff has its own")
     if isinstance(obj, Cutoff):
         check_version(version)
-        return partial(write_cutoff, obj, target, version)
+        return partial(write_cutoff, obj, target, version, shards)
     if isinstance(obj, BlankMap):
         check_version(version)
-        return partial(write_blank_map, obj, target, version)
+        return partial(write_blank_map, obj, target, version, shards)
     if isinstance(obj, TilePack):
-        return partial(write_pack, obj, target)
+        return partial(write_pack, obj, target, shards)
     raise SlideArgumentError(
         f"a {type(obj).__name__} cannot be written; give a Slide, Cutoff, BlankMap or TilePack"
     )

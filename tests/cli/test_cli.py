@@ -384,6 +384,7 @@ def test_doctor_says_what_to_install(monkeypatch):
     assert result.exit_code == 1
     assert "pip install zarr" in result.stdout
     assert "pip install 'dask-slides[cloud]'" in result.stdout
+    assert "pip install 'dask-slides[onnx]'" in result.stdout
 
 
 def test_demo_leaves_pictures_and_stores_that_open(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import cohort_work as work
 import pytest
@@ -113,6 +114,11 @@ def test_a_dry_run_prints_the_work_that_is_left(slides, tmp_path):
         (["SLIDES", "--mask-detector", "nose"], 2, "otsu"),
         (["SLIDES", "--mask-ratio", "0.1"], 2, "tissue has no ratio"),
         (["SLIDES", "--layout", "rows"], 2, "'islands'"),
+        (["SLIDES", "--export", "csv"], 2, "give a step and a format, such as pack:csv"),
+        (["SLIDES", "--export", "pack:xls"], 2, "'xls' is not known"),
+        (["SLIDES", "--export", "pack:jpeg,quality"], 2, "give a name, = and a value"),
+        (["SLIDES", "--export", "pack:jpeg,size=9"], 2, "jpeg has no option 'size'"),
+        (["SLIDES", "--steps", "crops"], 2, "n=None is not a count"),
         (["SLIDES", "--magnification", "-1"], 2, "magnification"),
         ([], 2, "SLIDES"),
     ],
@@ -150,3 +156,43 @@ def test_steps_take_a_magnification_a_layout_and_a_share_of_tissue(slides, tmp_p
         detector=ds.Contrast(0.05), layout="islands",
     )  # fmt: skip
     assert ds.open_slide(f"{made}.cutoff.ome.zarr").shape == cut.image.shape
+
+
+def test_a_table_exports_and_crops(slides, tmp_path, sync):
+    job = tmp_path / "job"
+    (tmp_path / "list.csv").write_text(f"path,label\n{slides}/s0000.tif,a\n{slides}/s0001.tif,b\n")
+    words = ["--pack-tile-size", 80, "--pack-detector", "contrast", "--pack-ratio", 0.2]
+    words += ["--crops-n", 5, "--crops-size", 40, "--crops-seed", 2, "--crops-detector", "contrast"]
+    words += ["--steps", "crops", "--export", "pack:csv", "--export", "crops:csv"]
+    words += ["--export", "crops:jpeg,quality=50"]
+    result = run(tmp_path / "list.csv", "-o", job, *words)
+    assert result.exit_code == 0, result.stderr
+    path = slides / "s0001.tif"
+    crops = ds.random_crops(path, n=5, size=40, seed=2, detector=ds.Contrast())
+    pack = ds.pack_tiles(path, tile_size=80, detector=ds.Contrast(0.2))
+    row = work.table(job)["s0001"]
+    assert (row["label"], row["crops_tiles"], row["pack_csv_tiles"]) == ("b", "5", str(len(pack)))
+    assert ds.open_pack(job / "s0001" / "s0001.crops.zarr").y.tolist() == crops.y.tolist()
+    lines = (job / "exports" / "crops_csv" / "s0001.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["y", *map(str, crops.y.tolist())]
+    assert not list(job.glob("*/*.tiles.zarr"))
+    assert len(list((job / "exports" / "crops_jpeg" / "s0001").glob("*.jpg"))) == 5
+
+
+def test_what_is_left_out_is_in_the_last_lines(slides, tmp_path):
+    folder = shutil.copytree(slides, tmp_path / "mixed")
+    (folder / "a.lif").touch()
+    (folder / "s0001.tif").write_bytes(b"II*\0")
+    words = (folder, "-o", tmp_path / "job", "--steps", "mask")
+    for extra in (["--dry-run"], []):
+        result = run(*words, *extra)
+        lines = [line for line in result.stderr.splitlines() if line.startswith("dask-slides: ")]
+        assert lines[0].startswith(
+            f"dask-slides: left out: {folder}/a.lif: is a Leica LIF; convert"
+        )
+        assert lines[1].startswith(f"dask-slides: left out: {folder}/s0001.tif: ")
+        facts = json.loads(run(*words, *extra, "--json").stdout)
+        assert [f"dask-slides: left out: {line}" for line in facts["left_out"]] == lines[:2]
+    for number in range(30):
+        (folder / f"{number}.czi").touch()
+    assert "dask-slides: 12 more were left out; see all in cohort.log" in run(*words).stderr

@@ -311,6 +311,27 @@ def test_a_bad_slide_does_not_stop_the_others(mixed, tmp_path, threads, caplog):
     assert before.items() <= work.stores(job).items()
 
 
+def test_a_run_names_what_it_leaves_out(slides, tmp_path, sync, caplog):
+    folder, job = shutil.copytree(slides, tmp_path / "mixed"), tmp_path / "job"
+    (folder / "notes.txt").touch()
+    (folder / "s0001.tif").write_bytes(b"II*\0 and no more")
+    table = f"path,label\n{folder}/s0002.tif,a\n{folder}/gone.tif,b\n,c\n"
+    (tmp_path / "list.csv").write_text(table)
+    with caplog.at_level(logging.INFO, "dask_slides.cohort"):
+        result = ds.run_cohort([tmp_path / "list.csv", folder / "s0000.tif"], job=job, steps="mask")
+    assert (result.done, result.failed) == (2, 1)
+    row, gone = result.left_out
+    assert row == f"{tmp_path}/list.csv, line 4: has no path; give one or remove it"
+    assert gone.startswith(f"{folder}/gone.tif: No such file")
+    assert work.table(job)["gone"]["label"] == "b"
+    result = ds.run_cohort(folder, job=tmp_path / "other", steps="mask")
+    assert [line.split(": ")[0] for line in result.left_out] == [
+        f"{folder}/notes.txt", f"{folder}/s0001.tif"
+    ]  # fmt: skip
+    for text in (caplog.text, (job / "cohort.log").read_text()):
+        assert f"left out: {row}" in text and "gone.tif: No such file" in text
+
+
 def test_an_unexpected_error_is_in_the_log(slides, tmp_path, sync, monkeypatch):
     monkeypatch.setattr("dask_slides.cohort.steps.pack_tiles", lambda *_, **__: 1 / 0)
     ds.run_cohort(slides, job=tmp_path / "job", steps=["mask", "pack"])
@@ -377,6 +398,7 @@ def test_a_second_run_at_the_same_time_is_refused(slides, done, sync):
         (["mask", "polish"], "'polish' is not known"),
         ({"mask": {"kernel": "area"}}, "mask has no argument 'kernel'"),
         ({"mask": {"ome_zarr": "9"}}, "0.5"),
+        ({"mask": {"shards": False, "format": "ome.tif"}}, "shards=False is for Zarr stores"),
         ({"resize": {"downsample": 0}}, "downsample"),
         ({"cutoff": {"tile_size": 0}}, "tile_size"),
         ({"pack": {"top_k": 0}}, "top_k"),
@@ -386,6 +408,19 @@ def test_wrong_arguments_are_refused_before_anything_is_written(slides, tmp_path
     with pytest.raises(ds.errors.SlideArgumentError, match=message):
         ds.run_cohort(slides, job=tmp_path / "job", steps=steps)
     assert not (tmp_path / "job").exists()
+
+
+def test_stores_of_a_run_can_have_no_shards(slides, tmp_path, sync):
+    plain = {"shards": False}
+    tiles = plain | {"detector": ds.Contrast(0.05)}
+    steps = {"mask": plain, "resize": plain | {"downsample": 2},
+             "pack": tiles | {"tile_size": 64}, "crops": tiles | {"n": 2, "size": 64}}  # fmt: skip
+    ds.run_cohort(slides, job=tmp_path / "job", steps=steps)
+    stores = [*(tmp_path / "job").glob("s0000/*.zarr")]
+    assert len(stores) == 4
+    for store in stores:
+        for metadata in store.glob("**/zarr.json"):
+            assert "sharding_indexed" not in metadata.read_text()
 
 
 def test_wrong_jobs_and_limits_are_refused(slides, tmp_path):
@@ -419,6 +454,8 @@ def test_a_table_gives_names_and_mpp(slides, tmp_path, sync):
         tmp_path / "list.csv", job=tmp_path / "job", steps={"resize": {"mpp": 2.0}}
     )
     assert (result.done, result.failed) == (1, 1)
+    (line,) = result.left_out
+    assert line.startswith("s0001.tif: a target mpp needs the micrometres per pixel")
     assert ds.open_slide(tmp_path / "job/first/first.resize.ome.zarr").shape == (80, 80, 3)
     assert work.table(tmp_path / "job")["s0001"]["error"] == "SlideMppError"
 

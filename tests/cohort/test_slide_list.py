@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import dask_slides as ds
 from dask_slides.cohort.names import names_for, safe_name, stem
 from dask_slides.cohort.slide_list import SlideEntry, read_list
+from dask_slides.readers import registry
 
 WINDOWS = {"con", "prn", "aux", "nul", *(f"{a}{n}" for a in ("com", "lpt") for n in range(10))}
 
@@ -33,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def listed(folder, *args):
-    return [os.path.relpath(entry.path, folder) for entry in read_list(*args)]
+    return [os.path.relpath(entry.path, folder) for entry in read_list(*args).entries]
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,9 @@ def test_paths_folders_and_patterns(folder, slides, found):
 def test_a_table_gives_mpp_and_names(folder):
     text = "path,mpp,name,more\nx.svs,0.5,first,?\n../b/x.svs,,,\n"
     (folder / "a" / "list.csv").write_text(text, encoding="utf-8-sig")
-    first, second = read_list("a/list.csv", mpp=0.25)
-    assert first == SlideEntry(str(folder / "a/x.svs"), 0.5, "first")
-    assert second == SlideEntry(str(folder / "b/x.svs"), 0.25, None)
+    first, second = read_list("a/list.csv", mpp=0.25).entries
+    assert first == SlideEntry(str(folder / "a/x.svs"), 0.5, "first", columns={"more": "?"})
+    assert second == SlideEntry(str(folder / "b/x.svs"), 0.25, None, columns={"more": ""})
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,11 @@ def test_a_table_gives_mpp_and_names(folder):
     [
         ("slide\nx.svs\n", ds.errors.SlideFormatError, "no column path"),
         ("path,mpp\nx.svs,far\n", ds.errors.SlideFormatError, "line 2.*'far'"),
+        ("path,mpp\nx.svs,-1\n", ds.errors.SlideFormatError, "line 2.*'-1'"),
+        ("path\n", ds.errors.SlideFormatError, "has no rows"),
+        ("path,error\nx.svs,1\n", ds.errors.SlideArgumentError, "'error' is one of the process"),
+        ("path,a,a\nx.svs,1,2\n", ds.errors.SlideArgumentError, "'a' is there twice"),
+        ("path,a\nx.svs,1\nx.svs,2\n", ds.errors.SlideArgumentError, "listed twice"),
         ("path,mpp\n,1\n", ds.errors.SlideFormatError, "line 2.*no path"),
         (
             "path,name\nx.svs,../up\n",
@@ -90,11 +96,38 @@ def test_paths_and_patterns_without_a_slide_are_refused(folder, slides):
         read_list(slides)
 
 
-def test_unsupported_files_of_a_folder_are_logged(folder, caplog):
-    for name in ("m.mrxs", "n.MRXS", "o.jp2"):
+def test_a_folder_of_dicom_files_is_one_slide(folder):
+    (folder / "dicom").mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (folder / "dicom" / name).write_bytes(bytes(128) + b"DICM")
+    assert listed(folder, "dicom") == ["dicom"]
+    assert listed(folder, ".") == ["dicom"]
+
+
+def test_slides_of_optional_readers_are_taken_if_these_are_installed(folder, monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda name: True)
+    (folder / "b" / "m.mrxs").touch()
+    (folder / "b" / "m").mkdir()
+    found = read_list("b")
+    assert [os.path.basename(entry.path) for entry in found.entries] == ["m.mrxs", "x.svs"]
+    assert not any("/m" in line for line in found.left_out)
+
+
+def test_what_a_folder_leaves_out_is_named_with_the_reason(folder, monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    for name in ("m.mrxs", "n.MRXS", "o.jp2", "slide"):
         (folder / "b" / name).touch()
-    assert listed(folder, "b") == ["b/o.jp2", "b/x.svs"]
-    assert "skipped 2 files of formats that are not read" in caplog.text
+    found = read_list("b")
+    assert [os.path.basename(entry.path) for entry in found.entries] == ["o.jp2", "x.svs"]
+    lines = [line.removeprefix(f"{folder / 'b'}") for line in found.left_out]
+    assert [line.split(";")[0] for line in lines] == [
+        "/m.mrxs: is the preview of a MIRAX slide, whose pixels lie in the folder m next to it",
+        "/n.MRXS: is the preview of a MIRAX slide, whose pixels lie in the folder n next to it",
+        "/slide: does not have the suffix of a slide",
+        ": 1 subfolder",
+    ]
+    assert "; pip install 'dask-slides[openslide]', or " in lines[0]
+    assert read_list("b/*.mrxs").left_out == ()  # a pattern may name any file
 
 
 @pytest.mark.parametrize(
@@ -156,6 +189,11 @@ def test_names_are_distinct_and_independent_of_the_order(paths, random):
     assert all(safe_name(name) == name for name in names.values())
     shuffled = random.sample(paths, len(paths))
     assert names_for(shuffled, {}, {}) == names
+
+
+def test_paths_that_are_no_unicode_have_names():
+    names = names_for(["/a/'.svs", "/a/\ud800.svs", "/a/\udcff.svs"], {}, {})
+    assert len(set(names.values())) == 3 and all(name.isascii() for name in names.values())
 
 
 @given(PATHS, st.data())

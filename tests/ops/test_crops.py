@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from strategies import chunkings, seeds
 
 import dask_slides as ds
+from dask_slides.ops import crops as crops_module
 from dask_slides.readers.codecs.byte_codecs import ByteDecoder
 
 DETECTOR = ds.Contrast(0.1)
@@ -97,6 +98,40 @@ def test_attributes_hold_the_seed(tissue_tiff):
     assert pack.attributes["seed"] == 11 and pack.attributes["tile_size"] == [20, 30]
     assert pack.attributes["source_shape"] == [300, 420, 3]
     assert pack.attributes["stride"] is None
+
+
+def test_attributes_hold_the_share_of_tissue_as_those_of_a_pack(tissue_tiff):
+    found = ds.blank_map(tissue_tiff, tile_size=50).with_blank(np.zeros((1, 1), bool))
+    for decides, expected in (({"blank_map": found}, 0.3), ({"detector": DETECTOR}, None)):
+        crops = ds.random_crops(tissue_tiff, n=2, size=20, min_tissue=0.3, **decides)
+        pack = ds.pack_tiles(tissue_tiff, tile_size=20, min_tissue=0.3, **decides)
+        for one in (crops, pack):
+            assert one.attributes.get("min_tissue") == expected
+
+
+def test_the_file_lists_its_absent_tiles_once_for_all_rounds(tmp_path, monkeypatch):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        iter([b"", *[bytes(64 * 64)] * 35]),
+        shape=(384, 384), dtype="uint8", tile=(64, 64), metadata=None,
+    )  # fmt: skip
+    slide = ds.open_slide(tmp_path / "a.tif")
+    blank = np.random.default_rng(0).random((96, 96)) < 0.6
+    found = ds.blank_map(slide).with_blank(blank)
+    calls, holes = [], type(slide.source).holes
+
+    def count(self, level, region):
+        calls.append(region)
+        return holes(self, level, region)
+
+    monkeypatch.setattr(type(slide.source), "holes", count)
+    rounds, draw = [], crops_module._MaskCrops._draw_round
+    monkeypatch.setattr(
+        crops_module._MaskCrops, "_draw_round", lambda *args: rounds.append(1) or draw(*args)
+    )
+    pack = ds.random_crops(slide, n=20, size=16, min_tissue=0.6, blank_map=found)
+    assert len(rounds) > 2 and len(calls) == 1
+    assert ((pack.y >= 64) | (pack.x >= 64)).all()
 
 
 def test_a_crop_may_be_the_whole_image(tissue):

@@ -133,6 +133,11 @@ def test_attributes_describe_source_and_tiles(tissue_tiff):
         "read_from": "resized by 2 with lanczos from level 0",
         "tile_size": [40, 60],
         "stride": [20, 30],
+        "channels": [
+            {"name": "red", "color": "FF0000", "window": None},
+            {"name": "green", "color": "00FF00", "window": None},
+            {"name": "blue", "color": "0000FF", "window": None},
+        ],
         "detector": repr(ds.Contrast(0.1)),
         "version": ds.__version__,
         "edge": "pad",

@@ -516,7 +516,7 @@ def test_a_resumed_write_records_all_bad_tiles(tmp_path, monkeypatch):
     whole = zarr.open_group(ds.write(slide, tmp_path / "whole.zarr"), mode="r")
     from dask_slides.writers import pyramid
 
-    put, calls = pyramid._put_pixels, []
+    put, calls = pyramid.put_shards, []
 
     def failing(*args):
         calls.append(1)
@@ -525,7 +525,7 @@ def test_a_resumed_write_records_all_bad_tiles(tmp_path, monkeypatch):
         return put(*args)
 
     with monkeypatch.context() as patch, pytest.raises(ds.errors.TileDecodeError):
-        patch.setattr(pyramid, "_put_pixels", failing)
+        patch.setattr(pyramid, "put_shards", failing)
         ds.write(slide, tmp_path / "b.zarr", resume=True)
     again = zarr.open_group(ds.write(slide, tmp_path / "b.zarr", resume=True), mode="r")
     one, two = (group.attrs["dask_slides"] for group in (whole, again))

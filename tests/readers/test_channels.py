@@ -149,6 +149,37 @@ def test_colours_and_windows_of_imagej(tmp_path):
     assert channels_of(path) == [Channel("0")]
 
 
+def test_one_window_of_imagej_is_that_of_all_channels(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "CYX", "min": 5, "max": 900})
+    assert [one.window for one in channels_of(path)] == [(5.0, 900.0)] * 3
+
+
+def test_labels_of_imagej_planes_name_channels_if_all_planes_agree(tmp_path):
+    path = tmp_path / "a.tif"
+    stack = np.stack([STACK, STACK])
+    for labels, expected in (
+        (["DAPI", "CD3", "CD8"] * 2, ["DAPI", "CD3", "CD8"]),
+        (["DAPI", "a", "b", "DAPI", "c", "d"], ["DAPI", "1", "2"]),
+        (["DAPI", "CD3"], ["DAPI", "CD3", "2"]),
+    ):
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
+        assert [one.name for one in channels_of(path)] == expected
+        chosen = ds.open_slide(path, z=1, channels=[expected[2], "DAPI"])
+        np.testing.assert_array_equal(np.asarray(chosen), STACK[[2, 0]].transpose(1, 2, 0))
+
+
+def test_stains_of_8_bits_are_no_colour_image(tmp_path):
+    metadata = {"axes": "CYX", "Channel": {"Name": ["a", "b", "c"]}}
+    stack = noise(3, 256, 256)
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, ome=True, metadata=metadata)
+    slide = ds.open_slide(tmp_path / "a.ome.tif")
+    again = ds.open_slide(ds.write(slide, tmp_path / "a.ome.zarr"))
+    assert slide.source.fill == again.source.fill == 0
+    colour = ds.write(ds.from_dask(stack.transpose(1, 2, 0)), tmp_path / "b.ome.zarr")
+    assert ds.open_slide(colour).source.fill == 255
+
+
 def test_default_channels(tmp_path):
     assert list(ds.from_dask(noise(30, 30, 3)).channels) == RGB
     assert list(ds.from_dask(noise(30, 30)).channels) == [Channel("0")]
@@ -196,6 +227,30 @@ def test_channels_are_written_and_read_again(tmp_path):
         assert [one.color for one in again] == [one["color"] for one in shown]
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
+def test_a_channel_without_a_window_is_written_with_that_of_its_pixels(tmp_path, dtype, version):
+    rng = np.random.default_rng(0)
+    pixels = rng.gamma(2, [50, 900], (1300, 1100, 2)).astype(dtype)
+    path = ds.write(ds.from_dask(pixels), tmp_path / "a.ome.zarr", ome_zarr=version)
+    group = zarr.open_group(path, mode="r")
+    small = group["2"][...].reshape(2, -1)
+    attributes = dict(group.attrs)
+    shown = attributes.get("ome", attributes)["omero"]["channels"]
+    windows = [(one["window"]["start"], one["window"]["end"]) for one in shown]
+    atol = 0.1 if dtype == "float32" else 1
+    for values, window in zip(small, windows, strict=True):
+        assert np.allclose(window, np.percentile(values, (1, 99.8)), atol=atol)
+    assert [one.window for one in channels_of(path)] == windows
+
+
+def test_eight_bits_and_colours_are_written_with_all_values(tmp_path):
+    for pixels, top in ((noise(300, 300, 2), 255.0), (noise(300, 300, 3, dtype="uint16"), 65535.0)):
+        shown = omero_of(ds.write(ds.from_dask(pixels), tmp_path / "a.ome.zarr", overwrite=True))
+        for one in shown["channels"]:
+            assert (one["window"]["start"], one["window"]["end"]) == (0.0, top)
+
+
 def test_a_colour_of_one_channel_is_written(tmp_path):
     path = tmp_path / "a.ome.tif"
     metadata = {"Name": ["DAPI"], "Color": [signed("0000FF")]}
@@ -236,6 +291,10 @@ def test_info_prints_names_in_the_file(tmp_path):
         "CD8",
         "PD-L1",
     ]
+    result = CliRunner().invoke(main, ["info", str(path), "--json", "--channels", "PD-L1, 0"])
+    assert [one["name"] for one in json.loads(result.stdout)["channels"]] == ["PD-L1", "DAPI"]
+    result = CliRunner().invoke(main, ["info", str(path), "--channels", "CD9"])
+    assert result.exit_code == 2 and "0 'DAPI', 1 'CD8', 2 'PD-L1'" in result.stderr
     tifffile.imwrite(path, noise(30, 30, 3), photometric="rgb", ome=True)
     assert "channels" not in CliRunner().invoke(main, ["info", str(path)]).stdout
 

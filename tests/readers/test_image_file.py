@@ -473,8 +473,6 @@ NOT_READ = {
     "MPEG": b"\0\0\1\xb3\x14\0\xf0" + b"\0" * 100,
     "AVIF": imagecodecs.avif_encode(noise(64, 64, 3)),
     "PPM": b"P5 2 2 1000\n" + bytes(8),
-    "DICOM": b"\0" * 128 + b"DICM" + b"\0" * 100,
-    "CZI": b"ZISRAWFILE" + b"\0" * 100,
     "JPEG XL": imagecodecs.jpegxl_encode(noise(64, 64, 3)),
 }
 
@@ -493,7 +491,7 @@ def test_files_that_hold_only_a_preview_are_refused(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "b.MRXS", "JPEG")
     (tmp_path / "c.ndpis").write_text("[NanoZoomer Digital Pathology Image Set]\n")
     for name, reason in (("a.vsi", "_a_ next"), ("b.MRXS", "b next"), ("c.ndpis", "a list")):
-        with pytest.raises(ds.errors.SlideUnsupportedError, match=reason) as error:
+        with pytest.raises(ds.errors.SlideError, match=reason) as error:
             ds.open_slide(tmp_path / name)
         assert name in one_line(error)
 

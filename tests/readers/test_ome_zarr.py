@@ -115,6 +115,17 @@ def test_levels(tmp_path, version):
         np.testing.assert_array_equal(slide.to_dask(level=number).compute(), image)
 
 
+@pytest.mark.parametrize("shift", [["a", "b", "c"], [0.0, float("inf"), 0.0], [0, 3, 4]])
+def test_translations_do_not_change_the_pixel_size(tmp_path, shift):
+    whole = {"coordinateTransformations": [{"type": "translation", "translation": shift}]}
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", unit="micrometer", extra=whole.items())
+    slide = ds.open_slide(path)
+    assert slide.mpp_yx == pytest.approx((0.5, 0.25))
+    again = ds.open_slide(ds.write(slide, tmp_path / "b.zarr"))
+    offset = (6, 16) if shift == [0, 3, 4] else (0, 0)  # in pixels
+    assert again.source.placement.offset == pytest.approx(offset)
+
+
 def test_axes_as_plain_names(tmp_path):
     path = write_store(tmp_path / "a.zarr", "0.4", "cyx")
     group = zarr.open_group(path)
@@ -277,3 +288,90 @@ def test_another_codec_pipeline_of_zarr_is_used(tmp_path, tissue, version):
         y, x = int(opened.y[0]), int(opened.x[0])
         np.testing.assert_array_equal(opened[0], tissue[y : y + 64, x : x + 64])
         assert ds.verify(image).files
+
+
+# ---------------------------------------------------------------- version 0.6
+
+
+def version_6(names="cyx", steps=None, systems=(), whole=()):
+    """Return attributes as the specification of 0.6 describes them; `names` are of the axes."""
+    types = {"t": "time", "c": "channel", "λ": "channel"}
+    axes = [
+        {"name": name, "type": types.get(name, "space")}
+        | ({} if name in types else {"unit": "micrometer"})
+        for name in names
+    ]
+    scale = [1.0 if name in types else 0.5 * (1 + (n == len(names) - 1)) for n, name in
+             enumerate(names)]  # fmt: skip
+    datasets = []
+    for number in range(2):
+        size = [a if names[n] in types else a * 2**number for n, a in enumerate(scale)]
+        step = {"type": "scale", "scale": size}
+        if steps == "sequence":
+            shift = {"type": "translation", "translation": [0.25] * len(names)}
+            step = {"type": "sequence", "transformations": [step, shift]}
+        ends = {"input": {"path": f"level{number}"}, "output": {"name": "intrinsic"}}
+        datasets.append({"path": f"level{number}", "coordinateTransformations": [step | ends]})
+    multiscale = {
+        "name": "a",
+        "coordinateSystems": [*systems, {"name": "intrinsic", "axes": axes}],
+        "datasets": datasets,
+    }
+    if whole:
+        multiscale["coordinateTransformations"] = list(whole)
+    return {"ome": {"version": "0.6", "multiscales": [multiscale]}}
+
+
+OTHER = {"name": "stage", "axes": [{"name": n, "type": "space", "unit": "meter"} for n in "abd"]}
+TO_STAGE = {"type": "scale", "scale": [9.0, 9.0, 9.0], "input": {"name": "intrinsic"},
+            "output": {"name": "stage"}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        version_6(),
+        version_6(steps="sequence"),
+        version_6(systems=[OTHER], whole=[TO_STAGE]),
+        version_6(names=["λ", "row", "col"]),
+    ],
+    ids=["scale", "sequence", "other systems", "other names"],
+)
+def test_version_6(tmp_path, described):
+    small = PIXELS[::2, ::2]
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", [PIXELS, small])
+    zarr.open_group(path).attrs.put(described)
+    slide = ds.open_slide(path)
+    assert slide.properties["format"] == "OME-Zarr 0.6"
+    assert slide.mpp_yx == (0.5, 1.0)
+    assert [level.downsample for level in slide.levels] == [(1, 1), (2, 2)]
+    np.testing.assert_array_equal(slide.data.compute(), PIXELS)
+    np.testing.assert_array_equal(slide.to_dask(level=1).compute(), small)
+
+
+def test_version_6_with_planes(tmp_path):
+    path = tmp_path / "a.zarr"
+    stack = noise(2, 3, 61, 47)
+    group = zarr.create_group(path)
+    for number in range(2):
+        group.create_array(f"level{number}", data=stack[..., :: number + 1, :: number + 1])
+    group.attrs.put(version_6(names=["t", "depth", "row", "col"]))
+    slide = ds.open_slide(path, t=1, z=2)
+    np.testing.assert_array_equal(slide.data.compute()[..., 0], stack[1, 2])
+
+
+@pytest.mark.parametrize("broken", ["no such system", "no output", "no systems"])
+def test_version_6_that_contradicts_itself_is_refused(tmp_path, broken):
+    described = version_6()
+    multiscale = described["ome"]["multiscales"][0]
+    if broken == "no such system":
+        multiscale["coordinateSystems"][0]["name"] = "other"
+    elif broken == "no output":
+        del multiscale["datasets"][0]["coordinateTransformations"][0]["output"]
+    else:
+        multiscale["coordinateSystems"] = []
+    path = write_store(tmp_path / "a.zarr", "0.5", "cyx", [PIXELS, PIXELS[::2, ::2]])
+    zarr.open_group(path).attrs.put(described)
+    with pytest.raises(ds.errors.SlideFormatError, match="multiscales metadata") as error:
+        ds.open_slide(path)
+    assert str(path) in one_line(error)

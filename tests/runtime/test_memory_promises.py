@@ -40,6 +40,10 @@ def resize(path, out, downsample=4):
 def whole(path, out):
     return resize(path, out, 1)
 
+def tiff(path, out):
+    ds.export(ds.open_slide(path), out, to="ome-tiff")
+    return estimate.estimate_image(opened, opened).task_bytes
+
 def blank_map(path, out, detector=ds.Contrast(0.05), **options):
     found = ds.blank_map(path, detector=detector, tile_size=512, **options)
     ds.write(found, out)
@@ -91,7 +95,7 @@ def test_computing_holds_the_result_only_once():
 
 
 @pytest.mark.parametrize("compression", ["jpeg", pytest.param("lzw", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["resize", "whole", "blank_map", "tissue", "pack"])
+@pytest.mark.parametrize("kind", ["resize", "whole", "tiff", "blank_map", "tissue", "pack"])
 def test_the_peak_stays_below_the_estimate(tmp_path, kind, compression):
     """The peak is that of two tasks, plus the free memory of the pool."""
     path = tmp_path / "s.tif"

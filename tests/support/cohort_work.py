@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 
 import dask_slides as ds
+from dask_slides.cohort.steps import Step
 from dask_slides.writers.store.local_folder import LocalFolder
 
 STEPS = {
@@ -81,25 +82,46 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
-def run_until(step, folder, job):
+def size(slide, folder):
+    """Write the size of a slide to a file."""
+    path = Path(folder, "size.txt")
+    path.write_text(str(slide.shape))
+    return path
+
+
+KILLED = {
+    "stores": {name: STEPS[name] for name in ("resize", "pack")},
+    "files": {"export": {"of": {"pack": STEPS["pack"]}, "to": "csv"}, "size": size},
+}
+"""Steps of the runs that are killed."""
+
+
+def run_until(step, kind, folder, job):
     """Run a cohort in one thread; kill this process before the `step`th disk operation."""
 
     def run(kind, source, out):
         with dask.config.set(scheduler="sync"):
-            ds.run_cohort(source, job=out, steps={name: STEPS[name] for name in ("resize", "pack")})
+            ds.run_cohort(source, job=out, steps=KILLED[kind])
 
     durable_work.write = run
-    durable_work.write_until(step, "cohort", folder, job, {})
+    durable_work.write_until(step, {}, kind, folder, job, {})
 
 
 @dataclass(frozen=True)
-class Killing:
+class Killing(Step):
     """A step that kills its process if the slide is called "killer"."""
 
-    name: ClassVar[str] = "killing"
+    kind: ClassVar[str] = "killing"
+    makes: ClassVar[str] = "None"
     suffix: ClassVar[str] = ".killing.zarr"
     draws: ClassVar[bool] = False
     counts: ClassVar[tuple[str, ...]] = ()
+
+    def check(self):
+        pass
+
+    def estimate(self, slide):
+        pass
 
     def reductions(self, slide):
         return ()
@@ -109,7 +131,7 @@ class Killing:
             os.kill(os.getpid(), signal.SIGKILL)
         return None, {"pid": os.getpid()}
 
-    def write(self, obj, target):
+    def write(self, obj, target, name):
         os.makedirs(
             target.path, exist_ok=True
         )  # it exists if the process was killed after the write

@@ -14,7 +14,8 @@ import tifffile
 
 import dask_slides as ds
 
-KINDS = ("image", "pack", "cutoff")
+UNSHARDED = " without shards"
+KINDS = ("image", "pack", "cutoff", f"pack{UNSHARDED}")
 
 
 def slide_file(path, side=1500):
@@ -40,6 +41,8 @@ def made(kind, path):
 def write(kind, source, out, **options):
     if kind == "image 0.4":
         options["ome_zarr"] = "0.4"
+    if kind.endswith(UNSHARDED):
+        kind, options["shards"] = kind.removesuffix(UNSHARDED), False
     with dask.config.set(scheduler="sync"):
         return ds.write(made(kind, source), out, **options)
 

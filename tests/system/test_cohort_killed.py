@@ -76,28 +76,37 @@ def test_a_killed_run_continues(tmp_path, slides, kills):
     assert not left
 
 
+def results(job):
+    """Return the stores of a job, and an identity of each other finished file."""
+    files = [*job.glob("exports/*/*.csv"), *job.glob("*/size.txt"), *job.glob("*/.*.json")]
+    return work.stores(job) | {
+        str(file): file.stat().st_ino for file in files if file.read_bytes() != b"{}"
+    }
+
+
 @pytest.mark.slow
-def test_a_run_may_be_killed_before_any_operation_on_the_disk(tmp_path):
+@pytest.mark.parametrize(("kind", "count", "least"), [("stores", 2, 50), ("files", 4, 10)])
+def test_a_run_may_be_killed_before_any_operation_on_the_disk(tmp_path, kind, count, least):
     folder, process = work.slide_files(tmp_path / "s", 1), multiprocessing.get_context("forkserver")
     process.set_forkserver_preload(["dask_slides", "zarr", "tifffile", "imagecodecs"])
     for step in range(1, 1000):
         job = tmp_path / str(step)
-        killed = process.Process(target=work.run_until, args=(step, folder, job))
+        killed = process.Process(target=work.run_until, args=(step, kind, folder, job))
         killed.start()
         killed.join()
         before = work.stores(job)
         for store in before:
             ds.verify(job / store)
+        records = {path: one for path, one in results(job).items() if path.endswith(".json")}
         with dask.config.set(scheduler="sync"):
-            steps = {name: work.STEPS[name] for name in ("resize", "pack")}
-            assert ds.run_cohort(folder, job=job, steps=steps).done == 1
-        after = work.stores(job)
-        assert len(after) == 2
-        assert before.items() <= after.items()
+            assert ds.run_cohort(folder, job=job, steps=work.KILLED[kind]).done == 1
+        after = results(job)
+        assert len(after) == count
+        assert (before | records).items() <= after.items()
         assert not [path for path in job.rglob("*.partial*")]
         if killed.exitcode == 0:
             break
-    assert step > 50
+    assert step > least
 
 
 def command(folder, job, *words):

@@ -48,6 +48,7 @@ def is_store(path):
 SAMPLED = [
     ("image", False, 2, 31),
     ("pack", False, 4, 11),
+    ("pack without shards", False, 5, 53),
     pytest.param("pack", True, 7, 17, marks=pytest.mark.slow),
 ]
 """Kind, overwrite, first step, increment."""

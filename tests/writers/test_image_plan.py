@@ -45,15 +45,19 @@ def halved(size, times):
     return size
 
 
-@given(st.tuples(sides, sides), ratios, st.integers(0, 40_000), st.sampled_from([4096, 8192]))
-@example((MILLION, MILLION), 1.0, 0, 8192)
-@example((LARGE, LARGE), 1.0, 35_000, 4096)
-@example((10_240, 10_240), 10.0, 0, 8192)
-@example((10_240, 10_240), 10.0, 3431, 8192)
-@example((1, MILLION), 3.7, 0, 8192)
-@example((9001, 203), 1.0, 0, 4096)
-def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span, aim):
-    plan = plan_image(shape, ratio, span=span, aim=aim)
+@given(
+    st.tuples(sides, sides), ratios, st.integers(0, 40_000), st.sampled_from([4096, 8192]),
+    st.booleans(),
+)  # fmt: skip
+@example((MILLION, MILLION), 1.0, 0, 8192, True)
+@example((LARGE, LARGE), 1.0, 35_000, 4096, True)
+@example((LARGE, LARGE), 1.0, 0, 4096, False)
+@example((10_240, 10_240), 10.0, 0, 8192, True)
+@example((10_240, 10_240), 10.0, 3431, 8192, False)
+@example((1, MILLION), 3.7, 0, 8192, True)
+@example((9001, 203), 1.0, 0, 4096, True)
+def test_every_pixel_is_written_once_and_every_shard_by_one_task(shape, ratio, span, aim, sharded):
+    plan = plan_image(shape, ratio, span=span, aim=aim, sharded=sharded)
     assert max(stage.side**2 * stage.blocks_per_read for stage in plan.stages) <= 4096**2
     written = []
     for stage in plan.stages:
@@ -158,12 +162,12 @@ def test_every_cell_is_in_one_task(shape, tile, edge, overlapping):
     assert len(rows) * len(columns) <= 1000
 
 
-@given(st.tuples(sides, sides), ratios, st.sampled_from([512, 1024, 2048]))
-def test_shards_can_be_limited(shape, ratio, largest):
+@given(st.tuples(sides, sides), ratios, st.sampled_from([512, 1024, 2048]), st.booleans())
+def test_shards_can_be_limited(shape, ratio, largest, sharded):
     """Blocks still start at shards, and sums for the next stage are not sharded."""
-    plan = plan_image(shape, ratio, largest)
+    plan = plan_image(shape, ratio, largest, sharded=sharded)
     assert plan.stages[0].side <= largest
-    whole = plan_image(shape, ratio)
+    whole = plan_image(shape, ratio, sharded=sharded)
     assert [level.shape for level in plan.levels] == [level.shape for level in whole.levels]
     for stage in plan.stages:
         for at, number in enumerate(stage.levels):
@@ -173,3 +177,38 @@ def test_shards_can_be_limited(shape, ratio, largest):
     for one in (plan, whole):
         sums = [one.levels[stage.levels[-1]] for stage in one.stages[:-1]]
         assert all(level.shard == level.chunk for level in sums)
+
+
+@given(
+    st.tuples(sides, sides),
+    ratios,
+    st.sampled_from([2048, 4096]),
+    st.sampled_from([128, 512, 1024]),
+)
+def test_the_side_of_chunks_can_be_given(shape, ratio, largest, chunk):
+    """Tiles of a TIFF are chunks; the levels and the rules of shards stay the same."""
+    plan = plan_image(shape, ratio, largest, chunk=chunk)
+    assert [level.shape for level in plan.levels] == [
+        level.shape for level in plan_image(shape, ratio).levels
+    ]
+    assert {level.chunk for level in plan.levels} == {chunk}
+    assert [n for stage in plan.stages for n in stage.levels] == list(range(len(plan.levels)))
+    for stage in plan.stages:
+        assert stage.side <= largest
+        for at, number in enumerate(stage.levels):
+            level, side = plan.levels[number], stage.side >> (stage.halvings + at)
+            assert level.shard % chunk == 0
+            assert side >= max(level.shape) or side % level.shard == 0
+    sums = [plan.levels[stage.levels[-1]] for stage in plan.stages[:-1]]
+    assert all(level.shard == chunk for level in sums)
+
+
+def test_the_number_of_files_without_shards_is_limited():
+    plan = plan_image((LARGE, LARGE), sharded=False)
+    assert all(level.shard == level.chunk == 1024 for level in plan.levels)
+    # 100 x 100 chunks of level 0, a quarter of them of each further level, and partial ones
+    files = [-(-level.shape[0] // 1024) * -(-level.shape[1] // 1024) for level in plan.levels]
+    assert files[0] == 10_000
+    assert sum(files) < 13_400
+    levels = plan_image((LARGE, LARGE)).levels
+    assert sum(np.prod([-(-n // one.shard) for n in one.shape]) for one in levels) < 2_750

@@ -5,7 +5,6 @@ import pytest
 import zarr
 
 import dask_slides as ds
-from dask_slides.writers.mapping_reader import open_mapping
 
 pytestmark = pytest.mark.usefixtures("sync")
 
@@ -27,7 +26,7 @@ def image():
 def test_a_written_cutoff_converts_the_same_points(tmp_path, image, layout, version):
     cut = ds.cutoff_resize(image, downsample=1.7, tile_size=10, detector=GLASS, layout=layout)
     path = ds.write(cut, tmp_path / "a.ome.zarr", ome_zarr=version)
-    mapping = open_mapping(path)
+    mapping = ds.open_mapping(path)
     assert mapping == cut.mapping and mapping.source_shape == (300, 420)
     points = np.random.default_rng(1).uniform(-20, 440, (2000, 2))
     for name in ("to_source", "from_source"):
@@ -71,7 +70,7 @@ def test_other_stores_and_damaged_attributes_are_refused(tmp_path, image):
     plain = ds.write(ds.from_dask(image), tmp_path / "plain.ome.zarr")
     for path in (plain, str(tmp_path / "nothing.ome.zarr")):
         with pytest.raises(ds.errors.SlideFormatError, match="not a cut-off; give a store"):
-            open_mapping(path)
+            ds.open_mapping(path)
     cut = ds.cutoff_resize(image, downsample=1, tile_size=10, detector=GLASS, layout="islands")
     path = ds.write(cut, tmp_path / "cut.ome.zarr")
     group = zarr.open_group(path, mode="r+")
@@ -79,4 +78,4 @@ def test_other_stores_and_damaged_attributes_are_refused(tmp_path, image):
     for islands in ([[1, 2]], "x", None):
         group.attrs["dask_slides"] = own | {"islands": islands}
         with pytest.raises(ds.errors.SlideFormatError, match="write it again"):
-            open_mapping(path)
+            ds.open_mapping(path)

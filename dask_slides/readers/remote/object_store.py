@@ -1,4 +1,4 @@
-"""Read objects at s3:// and http(s):// addresses by byte ranges.
+"""Read objects at s3://, gs://, az:// and http(s):// addresses by byte ranges.
 
 obstore makes requests, repeats failed ones and gives up on servers that do not answer. This
 module finds the store of an address and translates errors. Credentials come from the environment
@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +33,25 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-SCHEMES = ("s3", "http", "https")
+
+@dataclass(frozen=True)
+class Provider:
+    """A kind of bucket: obstore's class, and the environment variables that it reads."""
+
+    store: str
+    variables: str
+    """First letters of the variables."""
+    endpoints: tuple[str, ...]
+    """Variables with the address of another server, which may be an http:// address."""
+
+
+BUCKETS = {
+    "s3": Provider("S3Store", "AWS_", ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")),
+    "gs": Provider("GCSStore", "GOOGLE_", ("GOOGLE_BASE_URL",)),
+    "az": Provider("AzureStore", "AZURE_", ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")),
+}
+"""Schemes of addresses that are read and written: SCHEME://BUCKET/KEY."""
+SCHEMES = (*BUCKETS, "http", "https")
 RETRIES = 6
 """Times that obstore repeats a request."""
 WAITS = (0.1, 5.0)
@@ -58,8 +77,8 @@ def checked_address(url: str, schemes: tuple[str, ...] = SCHEMES) -> str:
     if parts.scheme not in schemes:
         known = ", ".join(f"{scheme}://" for scheme in schemes)
         raise SlideUnsupportedError(f"{bare}: this kind of address is not supported; use {known}")
-    # a key of s3 may contain "?"; in http a secret signature may follow it
-    if "@" in parts.netloc or (parts.scheme != "s3" and parts.query):
+    # a key of a bucket may contain "?"; in http a secret signature may follow it
+    if "@" in parts.netloc or (parts.scheme not in BUCKETS and parts.query):
         raise SlideArgumentError(
             f"{bare}: an address with a password or a query would be stored in outputs; "
             "give credentials in environment variables"
@@ -73,20 +92,22 @@ def locate(url: str) -> tuple[Any, str]:
     """Return obstore's store for `url`, and the key of the object in it."""
     scheme, _, rest = url.partition("://")
     root, _, key = rest.partition("/")
-    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    prefix = BUCKETS[scheme].variables if scheme in BUCKETS else "="  # which no name contains
+    environment = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
     if _forked:
         raise SlideUnsupportedError(
             f"{url}: this process was forked from one that had read from a server, and cannot read "
             'from servers itself; start it by "spawn", or open remote files only in the child'
         )
     store = _store(scheme, root, tuple(sorted(environment.items())))
-    return store, key if scheme == "s3" else unquote(key)
+    return store, key if scheme in BUCKETS else unquote(key)
 
 
 @lru_cache(maxsize=16)
 def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> Any:
     try:
-        from obstore.store import HTTPStore, S3Store
+        from obstore import exceptions
+        from obstore import store as stores
     except ImportError:
         raise SlideUnsupportedError(
             f"{scheme}://{root}: remote slides need obstore; pip install 'dask-slides[cloud]'"
@@ -101,14 +122,24 @@ def _store(scheme: str, root: str, environment: tuple[tuple[str, str], ...]) -> 
             },
         },
     }
-    if scheme != "s3":
-        return HTTPStore(f"{scheme}://{root}", **options)
-    given = dict(environment)
-    endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL")
+    if scheme not in BUCKETS:
+        return stores.HTTPStore(f"{scheme}://{root}", **options)
+    provider, given = BUCKETS[scheme], dict(environment)
+    endpoint = next((given[name] for name in provider.endpoints if given.get(name)), None)
     if endpoint:
-        options["endpoint"] = endpoint
         options["client_options"]["allow_http"] = endpoint.startswith("http://")
-    return S3Store(root, **options)
+        if scheme == "s3":  # obstore reads the variables of the others itself
+            options["endpoint"] = endpoint
+    if scheme == "az" and (account := given.get("AZURE_STORAGE_ACCOUNT_NAME")):
+        options["account_name"] = account  # obstore 0.12 needs it here to compare two stores
+    try:
+        return getattr(stores, provider.store)(root, **options)
+    except exceptions.BaseError:  # its message may quote a variable
+        pass
+    raise RemoteAccessError(
+        f"{scheme}://{root}: the credentials are incomplete; give the account and a key in "
+        f"environment variables {provider.variables}*"
+    )
 
 
 _forked = False
@@ -196,7 +227,7 @@ def head(url: str) -> tuple[int, int, str]:
     def request(store: Any, key: str) -> Any:
         import obstore
 
-        if url.startswith("s3:"):
+        if url.partition(":")[0] in BUCKETS:
             return obstore.head(store, key)
         # many web servers do not support HEAD, or send fewer headers with it
         return obstore.get(store, key, options={"range": (0, 1)}).meta
@@ -277,8 +308,19 @@ def zarr_store(path: str) -> Any:
     return zarr.storage.StorePath(RemoteStore(store, path), key)
 
 
-def open_group(path: str) -> Any:
-    """Open the Zarr group at `path`, a folder or an address, for reading."""
+def open_array(path: str) -> Any:
+    """Open the Zarr array at `path`, a folder or an address, for reading."""
     import zarr
 
-    return zarr.open_group(zarr_store(path), mode="r")
+    return zarr.open_array(zarr_store(path), mode="r")
+
+
+def open_group(path: str, consolidated: bool | None = None) -> Any:
+    """Open the Zarr group at `path`, a folder or an address, for reading.
+
+    Copies of the metadata of arrays in the root are used if there are any, unless `consolidated`
+    is False.
+    """
+    import zarr
+
+    return zarr.open_group(zarr_store(path), mode="r", use_consolidated=consolidated)

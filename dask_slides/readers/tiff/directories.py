@@ -26,8 +26,8 @@ _INTEGERS = frozenset({1, 3, 4, 9, 13, 16, 18})
 _NUMBERS = frozenset({254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 322,
                       323, 324, 325, 330, 338, 339})  # fmt: skip
 """Tags with integers that describe the pixels and where they are stored; each may occur once."""
-_TEXTS = frozenset({270, 700})
-"""Tags that hold XML in slides: description and XMP."""
+_TEXTS = frozenset({270, 700, 42112})
+"""Tags that hold XML: description, XMP and GDAL's metadata."""
 _SUB_DIRECTORIES = 330
 _MOST_TAGS = 4096
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -10,6 +10,7 @@ import re
 import struct
 import threading
 import weakref
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,7 @@ from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
-from dask_slides.readers.selection import FIRST_PLANE, Plane
+from dask_slides.readers.selection import FIRST_PLANE, Plane, read_channels
 from dask_slides.readers.tiff.series import select_plane, series_of
 from dask_slides.readers.tiff.tags import (
     PHILIPS_SPACING,
@@ -53,10 +54,9 @@ OPEN_FILES = 16
 class StoredArray:
     """An image in tifffile's Zarr store, or mapped from the file. It is read like a TiledPage."""
 
-    def __init__(self, array: Any, axes: str, plane: Plane) -> None:
-        """Read one `plane` of an array of `axes`."""
+    def __init__(self, array: Any, plane: Plane) -> None:
+        """Read one `plane` of an array, whose axes it names."""
         self._array = array
-        self._axes = axes
         self._plane = plane
 
     @property
@@ -66,15 +66,30 @@ class StoredArray:
 
     def read(self, region: Region) -> Array:
         """Return the stored samples (h, w, samples) of `region`."""
+        return read_channels(
+            lambda part: self._samples(region, part), self._plane.channels, self._together
+        )
+
+    def _samples(self, region: Region, channels: slice) -> Array:
         rows, columns = region.slices()
-        index = {"Y": rows, "X": columns, "C": slice(None), "S": slice(None)}
-        where = tuple(index.get(axis, self._plane.index(axis)) for axis in self._axes)
+        index = {"Y": rows, "X": columns, "C": channels, "S": channels}
+        stored = self._plane.axes
+        where = tuple(index.get(axis, self._plane.index(axis)) for axis in stored)
         samples = np.asarray(self._array[where])
-        axes = [axis for axis in self._axes if axis in index]
+        axes = [axis for axis in stored if axis in index]
         if len(axes) == 2:
             samples, axes = samples[..., None], [*axes, "C"]
         channel = next(axis for axis in axes if axis in "CS")
         return samples.transpose([axes.index("Y"), axes.index("X"), axes.index(channel)])
+
+    @property
+    def _together(self) -> int:
+        """How many channels are stored together."""
+        axes = self._plane.axes
+        at = next((number for number, axis in enumerate(axes) if axis in "CS"), None)
+        if at is None or self.is_mapped:
+            return 1
+        return int(self._array.chunks[at])
 
 
 class TiffFile:
@@ -97,8 +112,7 @@ class TiffFile:
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
         chosen = series_of(self._tiff, plane.axes)[series]
-        self._series, self._axes = select_plane(path, chosen, plane)
-        self._plane = plane
+        self._series, self._plane = select_plane(path, chosen, plane)
         self._mask = None if mask is None else self._tiff.series[mask]
         for one in (self._series, self._mask):
             for level in () if one is None else one.levels:
@@ -108,6 +122,12 @@ class TiffFile:
         self._arrays: dict[tuple[int, bool], TiledPage | StoredArray] = {}
         self._statuses: dict[int, TileStatus] = {}
         self._lock = threading.Lock()
+
+    @property
+    def levels(self) -> list[Any]:
+        """The levels of the chosen plane, as tifffile describes them."""
+        found: list[Any] = self._series.levels
+        return found
 
     def tile_status(self, level: int) -> TileStatus:
         """Return which tiles or strips of `level` are known to be bad."""
@@ -119,7 +139,7 @@ class TiffFile:
             this = self._series.levels[level]
             size = dict(zip(this.axes, this.shape, strict=True))
             shape = (size["Y"], size["X"])
-            absent, offsets = absent_tiles(this, shape) or (None, None)
+            absent, offsets = absent_tiles(this, shape, self._plane.channels) or (None, None)
             self._statuses[level] = TileStatus(level, shape, tile_of(this, shape), absent, offsets)
         return self._statuses[level]
 
@@ -131,23 +151,23 @@ class TiffFile:
             return self._arrays[level, mask]
 
     def _open_array(self, level: int, mask: bool) -> TiledPage | StoredArray:
-        series, axes, plane = self._series, self._axes, self._plane
+        series, plane = self._series, self._plane
         if mask:
             assert self._mask is not None
-            series, axes, plane = self._mask, self._mask.axes, FIRST_PLANE
+            series, plane = self._mask, replace(FIRST_PLANE, axes=self._mask.axes)
         this = series.levels[level]
         page = this.keyframe
         if is_mapped(this):
             # a strip may hold the whole image, and the Zarr store would read all of it
             dtype = page.parent.byteorder + page.dtype.char
             mapped = np.memmap(self._path, dtype, "r", page.dataoffsets[0], this.shape)
-            return StoredArray(mapped, axes, plane)
+            return StoredArray(mapped, plane)
         # absent tiles are legal, and read as the fill and not as black
         fill = page.dtype.type(0) if mask else _stored_fill(page, self._fill)
         if can_read_directly(this):
             file = byte_file(self._path, self._identity)
             status = self._status(level) if self.masks_bad_tiles and not mask else None
-            return TiledPage(file, page, fill, cache_full=level > 0, status=status)
+            return TiledPage(file, page, fill, level > 0, status, plane.channels)
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store decodes with this attribute
         import zarr  # here, as importing it takes as long as reading a small slide
@@ -155,7 +175,7 @@ class TiffFile:
         # with one worker tifffile decodes on Zarr's only event loop thread
         workers = max(2, os.cpu_count() or 1)
         store = series.aszarr(level=level, fillvalue=fill, maxworkers=workers)
-        return StoredArray(zarr.open_array(store, mode="r"), axes, plane)
+        return StoredArray(zarr.open_array(store, mode="r"), plane)
 
 
 opened = cleared_after_fork(lru_cache(maxsize=OPEN_FILES)(TiffFile))

@@ -19,6 +19,7 @@ from dask_slides.readers.tiff.directories import Structure, check_structure
 from dask_slides.readers.tiff.file import damaged, tiff_file
 from dask_slides.readers.tiff.masks import checked_mask, nodata_of, nodata_properties
 from dask_slides.readers.tiff.ome_xml import check_single_file
+from dask_slides.readers.tiff.own_facts import recorded_holes
 from dask_slides.readers.tiff.page_checks import (
     check_alike,
     check_declared,
@@ -37,12 +38,7 @@ from dask_slides.readers.tiff.tags import (
     properties_of,
     tile_of,
 )
-from dask_slides.readers.tiff.tiled_page import (
-    can_read_directly,
-    coarseness_of,
-    read_width_of,
-    reductions_of,
-)
+from dask_slides.readers.tiff.tiled_page import can_read_directly, ways_to_read
 from dask_slides.readers.tile_status import fill_for
 
 _COLOUR = {2, 3, 5, 6}
@@ -86,11 +82,12 @@ def _open(
     series = all_series[index]
     plane = replace(plane_of(path, series.axes, series.shape, choice), page=page)
     other_planes = plane.check(path, series.shape)
-    selected, axes = select_plane(path, series, plane)
+    selected, chosen = select_plane(path, series, plane)
     for number, level in enumerate(selected.levels):
         _check(path, number, level, structure, limits)
     mask = checked_mask(path, all_series, selected, structure, limits)
-    source = replace(_source(path, identity, index, selected, axes, fill, mask), plane=plane)
+    source = _source(path, identity, index, selected, chosen.axes, fill, mask)
+    source = replace(source, plane=plane, recorded_holes=recorded_holes(tiff))
     properties = properties_of(tiff, series) | {"reader": _reader_of(selected)} | other_planes
     properties |= nodata_properties(source.nodata, source.mask)
     if names:
@@ -189,7 +186,6 @@ def _source(
     conversion = replace(conversion, fill=fill)
     # in a mirrored image the means of fewer pixels would be at the wrong end
     plain = conversion.plain and orientation == UPRIGHT and nodata is None and mask is None
-    reductions = tuple(reductions_of(level) if plain else () for level in stored)
     return TiffSource(
         path,
         identity,
@@ -198,14 +194,7 @@ def _source(
         samples.channels,
         series.dtype,
         conversion,
-        reductions,
-        tuple(
-            coarseness_of(level) if factors else 1
-            for level, factors in zip(stored, reductions, strict=True)
-        ),
-        tuple(
-            0 if orientation.swaps else read_width_of(level, is_remote(path)) for level in stored
-        ),
+        **ways_to_read(stored, plain=plain, swaps=orientation.swaps, remote=is_remote(path)),
         orientation=orientation,
         nodata=nodata,
         mask=None if mask is None else mask[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,8 @@ def series_of(tiff: Any, axes: str | None) -> list[Any]:
     return [tifffile.TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", kind="shaped")]
 
 
-def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
-    """Return the pages of a series that hold `plane`, as a series, and its axes.
+def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, Plane]:
+    """Return the pages of a series that hold `plane`, as a series, and the plane of that series.
 
     Only these pages are checked, and they are read as fast as a file of one plane. If one page
     holds all planes, return the whole series: the plane is selected when pixels are read.
@@ -98,9 +99,12 @@ def select_plane(path: str, series: Any, plane: Plane) -> tuple[Any, str]:
     found = [_pages_of(path, level, plane) for level in series.levels]
     levels = [level for level in found if level is not None]
     if len(levels) < len(found):
-        return series, _with_one_channel_axis(plane.axes, series.shape)
+        return series, replace(plane, axes=_with_one_channel_axis(plane.axes, series.shape))
     levels[0].levels = levels
-    return levels[0], _with_one_channel_axis(levels[0].axes, levels[0].shape)
+    axes = _with_one_channel_axis(levels[0].axes, levels[0].shape)
+    if "C" in plane.axes[: len(plane.axes) - len(series.keyframe.shape)]:
+        plane = replace(plane, channels=None)  # each channel is a page, which was chosen
+    return levels[0], replace(plane, axes=axes)
 
 
 def _with_one_channel_axis(axes: str, shape: tuple[int, ...]) -> str:
@@ -116,9 +120,11 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
     import tifffile
 
     axes, shape = plane.axes, level.shape
-    if not any(n > 1 and axis not in "YXSC" for axis, n in zip(axes, shape, strict=True)):
-        return None
     stacked = len(axes) - len(level.keyframe.shape)
+    chosen = None if plane.channels is None or "C" not in axes[:stacked] else list(plane.channels)
+    others = any(n > 1 and axis not in "YXSC" for axis, n in zip(axes, shape, strict=True))
+    if not others and chosen is None:
+        return None
     if (
         len(level.pages) != math.prod(shape[:stacked])
         or shape[stacked:] != level.keyframe.shape
@@ -129,8 +135,11 @@ def _pages_of(path: str, level: Any, plane: Plane) -> Any:
         slice(None) if axis in "YXSC" else plane.index(axis) if n > 1 else 0
         for axis, n in zip(axes[:stacked], shape, strict=False)
     )
-    numbers = np.arange(len(level.pages)).reshape(shape[:stacked])[index]
-    pages = [level.pages[int(number)] for number in numbers.ravel()]
+    numbers = np.arange(len(level.pages)).reshape(shape[:stacked])[index].ravel()
+    if chosen is not None:
+        numbers = numbers[chosen]
+        shape = tuple(len(chosen) if axes[at] == "C" else n for at, n in enumerate(shape))
+    pages = [level.pages[int(number)] for number in numbers]
     if any(page is None or page.is_virtual for page in pages):
         if all(page is None for page in pages):
             raise SlideFormatError(

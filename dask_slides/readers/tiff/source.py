@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dask_slides.core.bad_tiles import MissingRegion
+from dask_slides.core.bad_tiles import MissingRegion, missing_within
 from dask_slides.core.geometry import Region, hull
 from dask_slides.core.source import Level, Source, fill_holes
 from dask_slides.core.types import Array
@@ -24,7 +24,8 @@ from dask_slides.readers.remote.identity import Identity, check_identity
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
 from dask_slides.readers.tiff.file import StoredArray, TiffFile, opened
-from dask_slides.readers.tiff.tiled_page import TiledPage
+from dask_slides.readers.tiff.tags import tile_of
+from dask_slides.readers.tiff.tiled_page import TiledPage, ways_to_read
 from dask_slides.readers.tile_status import decode_error, is_nodata
 
 Item = TypeVar("Item")
@@ -56,6 +57,8 @@ class TiffSource(Source):
     """The series that says which pixels have a value."""
     plane: Plane = FIRST_PLANE
     """The plane of the stored image that is read."""
+    recorded_holes: tuple[MissingRegion, ...] = ()
+    """Missing regions that a TIFF of dask_slides lists, in pixels of level 0."""
 
     @property
     def name(self) -> str:
@@ -81,6 +84,26 @@ class TiffSource(Source):
     def masked(self) -> bool:
         """Whether the file has a nodata value or a mask."""
         return self.nodata is not None or self.mask is not None
+
+    def with_channels(self, numbers: tuple[int, ...]) -> TiffSource | None:
+        """Return the source of these channels; None if stored samples are not channels.
+
+        Channels in pages of their own are read without the others.
+        """
+        if self.conversion.mixes or self.conversion.alpha:
+            return None
+        plane = replace(self.plane, channels=numbers)
+        chosen = replace(self, plane=plane, stored_channels=len(numbers))
+        stored = chosen._open().levels[: len(self.levels)]
+        plain = self.conversion.plain and self.orientation == UPRIGHT and not self.masked
+        ways = ways_to_read(
+            stored, plain=plain, swaps=self.orientation.swaps, remote=is_remote(self.path)
+        )
+        levels = []
+        for level, one in zip(self.levels, stored, strict=True):
+            tile = tile_of(one, self.orientation.sides(level.shape))
+            levels.append(replace(level, tile=self.orientation.sides(tile)))
+        return replace(chosen, levels=tuple(levels), **ways)
 
     def _open(self) -> TiffFile:
         """Check that the file was not overwritten, and return it open."""
@@ -171,7 +194,7 @@ class TiffSource(Source):
         return failure
 
     def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the parts of `region` of `level` whose tiles are absent or masked."""
+        """Return the parts of `region` of `level` whose tiles are absent, masked or recorded."""
         file = self._open()
         status = file.tile_status(level)
         stored = self.orientation.stored(region, self.levels[level].shape)
@@ -179,11 +202,10 @@ class TiffSource(Source):
             for tile in status.undecoded(stored):
                 self.read(level, self._upright(level, tile))
         found = status.holes(stored)
-        return (
-            found
-            if self.orientation == UPRIGHT
-            else tuple(self._upright_hole(level, hole) for hole in found)
-        )
+        if self.orientation != UPRIGHT:
+            found = tuple(self._upright_hole(level, hole) for hole in found)
+        factor = round(max(self.levels[level].downsample))
+        return (*found, *missing_within(self.recorded_holes, region, factor))
 
     def _upright_hole(self, level: int, hole: MissingRegion) -> MissingRegion:
         at = self._upright(level, hole.tile.region)
@@ -224,8 +246,11 @@ class TiffSource(Source):
         raise self._with_tile(failure, level, [full])
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
-        """Return the parts of `region` in each tile of a plain tiled page."""
-        page = self.tiled_page(level)
+        """Return the parts of `region` in each tile of a plain tiled page.
+
+        None if parts of tiles are recorded as missing.
+        """
+        page = None if self.recorded_holes else self.tiled_page(level)
         return None if page is None else self._checked(level, [region], page.tiles(region))
 
     def gather(
@@ -233,8 +258,11 @@ class TiffSource(Source):
     ) -> Iterator[tuple[int, Region, Array]] | None:
         """Return the parts of `regions` in each tile of a plain tiled page.
 
-        An image that is mapped from the file needs no decoding and is read region by region.
+        An image that is mapped from the file needs no decoding and is read region by region. None
+        if parts of tiles are recorded as missing.
         """
+        if self.recorded_holes:
+            return None
         page = self.tiled_page(level)
         if page is not None:
             return self._checked(level, regions, page.gather(regions))

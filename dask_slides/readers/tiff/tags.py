@@ -14,6 +14,7 @@ from dask_slides.core.channels import Channel, described, hex_color, plain_chann
 from dask_slides.core.types import Array
 from dask_slides.errors import reason_of
 from dask_slides.readers.physical_units import micrometres, number_above_zero
+from dask_slides.readers.tiff.geotiff import band_names, mpp_of_page, reference_of_page
 from dask_slides.readers.tiff.ome_xml import (
     channels_of_pixels,
     children,
@@ -94,11 +95,13 @@ def tile_of(level: Any, shape: tuple[int, int]) -> tuple[int, int]:
     return (min(page.rowsperstrip, shape[0]), shape[1])
 
 
-def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | None:
+def absent_tiles(
+    level: Any, shape: tuple[int, int], channels: tuple[int, ...] | None = None
+) -> tuple[Array, Array] | None:
     """Return which tiles of a level are absent, and their offsets, as arrays (rows, columns).
 
-    A tile of several planes is absent if it is absent in one of them. Return None for an image
-    that is mapped from the file.
+    A tile of several planes is absent if it is absent in one of them, or in one of the planes of
+    `channels`. Return None for an image that is mapped from the file.
     """
     if is_mapped(level):
         return None
@@ -108,7 +111,10 @@ def absent_tiles(level: Any, shape: tuple[int, int]) -> tuple[Array, Array] | No
         np.array([getattr(page, name) for page in level.pages], np.int64).reshape(counts)
         for name in ("dataoffsets", "databytecounts")
     )
-    return ((offsets == 0) | (nbytes == 0)).any(axis=0), offsets[0]
+    absent = (offsets == 0) | (nbytes == 0)
+    if channels is not None and len(level.pages) == 1 and level.keyframe.planarconfig == 2:
+        absent, offsets = absent[list(channels)], offsets[list(channels)]
+    return absent.any(axis=0), offsets[0]
 
 
 def properties_of(tiff: Any, series: Any) -> dict[str, str]:
@@ -123,6 +129,9 @@ def properties_of(tiff: Any, series: Any) -> dict[str, str]:
         found.update({f"aperio.{k}": str(v) for k, v in _svs_metadata(page).items() if k})
     if page.software:
         found["software"] = str(page.software)
+    reference = reference_of_page(page)
+    if reference is not None:
+        found |= reference.to_properties()
     return found
 
 
@@ -151,6 +160,8 @@ def mpp_of(tiff: Any, series: Any) -> tuple[float, float] | None:
         xmp = tiff.pages[0].tags.valueof(700, b"")
         text = xmp.decode(errors="replace") if isinstance(xmp, bytes) else str(xmp)
         return _first_pair(_VENTANA_SCAN, text, 1.0)
+    if page.is_geotiff:  # its resolution tags are for a printer
+        return mpp_of_page(page)
     metadata = (tiff.is_imagej and tiff.imagej_metadata) or {}
     if unit := str(metadata.get("unit", "")).strip():
         x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
@@ -193,7 +204,13 @@ def _first_pair(pattern: str, text: str | None, factor: float) -> tuple[float, f
 
 def channels_of(tiff: Any, series: Any, axes: str, count: int) -> tuple[Channel, ...]:
     """Return the names and colours of the `count` channels of a series whose axes are `axes`."""
-    if count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1:
+    bands = band_names(series.keyframe, count)
+    stacked = not (count > 1 and dict(zip(axes, series.shape, strict=True)).get("C", 1) == 1)
+    if any(bands):
+        plain = plain_channels(count, stacked)
+        names = [own or one.name for own, one in zip(bands, plain, strict=True)]
+        return described(count, names, [one.color for one in plain])
+    if not stacked:
         return plain_channels(count)
     if tiff.is_ome and len(pixels := pixels_of(tiff, series)) == 1:
         return channels_of_pixels(pixels[0], count)
@@ -213,9 +230,11 @@ def _channels_of_imagej(metadata: Mapping[str, Any], count: int) -> tuple[Channe
     tables = [np.asarray(table) for table in tables]
     tops = [table[:, -1].tolist() if table.shape == (3, 256) else (0, 0, 0) for table in tables]
     colors = [hex_color(*top) if any(top) else None for top in tops]
-    if not ranges and count == 1:
-        ranges = (metadata.get("min"), metadata.get("max"))
-    names = labels if len(labels) == count else ()  # else they name planes, not channels
+    if not ranges:  # one range for all channels
+        ranges = (metadata.get("min"), metadata.get("max")) * count
+    # there is a label for each plane, and all planes of a channel may have the same
+    of_channels = [[str(label) for label in labels[number::count]] for number in range(count)]
+    names = [one[0] if one and len(set(one)) == 1 else None for one in of_channels]
     return described(count, names, colors, list(zip(ranges[::2], ranges[1::2], strict=False)))
 
 

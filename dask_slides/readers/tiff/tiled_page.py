@@ -96,6 +96,22 @@ def read_width_of(level: Any, remote: bool) -> int:
     return width
 
 
+def ways_to_read(levels: list[Any], *, plain: bool, swaps: bool, remote: bool) -> dict[str, Any]:
+    """Return the fields of a TiffSource that say how `levels` of tifffile are best read.
+
+    `plain`: stored samples can be averaged. `swaps`: the image is stored on its side.
+    """
+    reductions = tuple(reductions_of(level) if plain else () for level in levels)
+    return {
+        "level_reductions": reductions,
+        "level_coarseness": tuple(
+            coarseness_of(level) if factors else 1
+            for level, factors in zip(levels, reductions, strict=True)
+        ),
+        "read_widths": tuple(0 if swaps else read_width_of(level, remote) for level in levels),
+    }
+
+
 class TiledPage:
     """The stored samples of a page of tiles or strips. Threads may share it."""
 
@@ -106,15 +122,19 @@ class TiledPage:
         fill: Any,
         cache_full: bool = False,
         status: TileStatus | None = None,
+        channels: tuple[int, ...] | None = None,
     ) -> None:
         """Read `page` of `file`; with `cache_full` its full-size tiles are cached too.
 
-        With `status`, tiles that cannot be decoded are recorded there and read as the fill.
+        With `status`, tiles that cannot be decoded are recorded there and read as the fill. With
+        `channels`, only these samples of each pixel are returned.
         """
         self._bytes = TileByteReader(file, page)
         self.decoder = TileDecoder(page, self._bytes)
         self.reduced_tiles: ReducedTileCache | None = None
         self._page = page
+        self._channels: Any = slice(None) if channels is None else list(channels)
+        self._samples = page.samplesperpixel if channels is None else len(channels)
         self._fill = fill
         self._tile = tile_size(page)
         # strips are read at their whole width, so no region on the left or right needs them again
@@ -139,7 +159,7 @@ class TiledPage:
         Tiles at its edges are cached for neighbouring regions, if they are reduced or if full-size
         tiles are cached too.
         """
-        shape = (region.height, region.width, self._page.samplesperpixel)
+        shape = (region.height, region.width, self._samples)
         new = POOL.array if factor > 1 else np.empty
         out = new(shape, self._page.dtype)
         rows, columns = self._spans(region, factor)
@@ -153,7 +173,8 @@ class TiledPage:
             for number, tile in self._tiles(batch, factor):
                 row, column = divmod(number, self._across)
                 (into_y, of_y), (into_x, of_x) = rows[row], columns[column]
-                out[into_y, into_x] = self._fill if tile is None else tile[of_y, of_x]
+                part = self._fill if tile is None else tile[of_y, of_x][..., self._channels]
+                out[into_y, into_x] = part
         return out
 
     def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
@@ -165,7 +186,7 @@ class TiledPage:
                     row, column = divmod(number, self._across)
                     yield (
                         self._region(number).intersect(region),
-                        tile[rows[row][1], columns[column][1]],
+                        tile[rows[row][1], columns[column][1]][..., self._channels],
                     )
 
     def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
@@ -179,15 +200,15 @@ class TiledPage:
             covered = self._region(number)
             for index in wanted[number]:
                 part = covered.intersect(regions[index])
-                yield (
-                    index,
-                    part,
-                    self._filled(part) if tile is None else tile[part.slices(covered.y, covered.x)],
-                )
+                if tile is None:
+                    yield index, part, self._filled(part)
+                else:
+                    pixels = tile[part.slices(covered.y, covered.x)]
+                    yield index, part, pixels[..., self._channels]
 
     def _filled(self, part: Region) -> Array:
         """Return the samples of a part of a tile that is absent or corrupt."""
-        shape = (part.height, part.width, self._page.samplesperpixel)
+        shape = (part.height, part.width, self._samples)
         return np.full(shape, self._fill, self._page.dtype)
 
     def _region(self, number: int) -> Region:

@@ -84,6 +84,18 @@ EXPORTS = (
              "coordinates or contours in the folder of a TRIDENT job"),
     Exporter("clam", ("TilePack",), f"{_HERE}.clam:export_clam",
              "coordinates, with pixels on request, in a folder of CLAM"),
+    Exporter("deepzoom", ("Slide", "Cutoff"), f"{_HERE}.deepzoom:export_deepzoom",
+             "Deep Zoom image for viewers such as OpenSeadragon", (".dzi",)),
+    Exporter("jpeg", ("TilePack",), f"{_HERE}.image_tiles:export_jpeg",
+             "folder of JPEG tiles whose names carry the coordinates"),
+    Exporter("png", ("TilePack",), f"{_HERE}.image_tiles:export_png",
+             "folder of PNG tiles whose names carry the coordinates"),
+    Exporter("ome-tiff", ("Slide", "Cutoff", "BlankMap"), f"{_HERE}.ome_tiff:export_ome_tiff",
+             "OME-TIFF with a pyramid, or levels as pages", (".ome.tif", ".ome.tiff")),
+    Exporter("spatialdata", ("Slide",), f"{_HERE}.spatialdata:export_spatialdata",
+             "image, tissue and tiles in one store of SpatialData", (".spatialdata.zarr",)),
+    Exporter("webdataset", ("TilePack",), f"{_HERE}.webdataset:export_webdataset",
+             "tar shards of tiles for WebDataset", (".tar",)),
 )  # fmt: skip
 
 

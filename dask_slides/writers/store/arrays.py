@@ -31,9 +31,18 @@ def check_version(version: str) -> None:
 
 
 def create_level(
-    group: Any, name: str, shape: tuple[int, ...], side: tuple[int, int], dtype: Any, dims: str
+    group: Any,
+    name: str,
+    shape: tuple[int, ...],
+    side: tuple[int, int],
+    dtype: Any,
+    dims: str,
+    plain: bool = False,
 ) -> Any:
-    """Create an array whose last axes are y, x; `side` is (chunk, shard)."""
+    """Create an array whose last axes are y, x; `side` is (chunk, shard).
+
+    `plain` is that of `compressors`.
+    """
     chunk, shard = side
     leading = shape[:-2]
     v2 = group.metadata.zarr_format == 2
@@ -45,7 +54,7 @@ def create_level(
         options["compressors"] = Zstd(shards.ZSTD_LEVEL)
         options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     else:
-        options["compressors"] = compressors()
+        options["compressors"] = compressors(plain)
         options["dimension_names"] = list(dims)
         options["shards"] = (*leading, shard, shard) if sharded else None
     return group.create_array(
@@ -60,10 +69,16 @@ def create_level(
     )
 
 
-def compressors() -> list[Any]:
-    """Return zstd and a checksum, as zstd alone does not detect a flipped bit."""
+def compressors(plain: bool = False) -> list[Any]:
+    """Return zstd and a checksum, as zstd alone does not detect a flipped bit.
+
+    The checksum is a codec of its own, which keeps the bytes of zstd; if `plain`, it is part of
+    zstd, as some readers know no other codec.
+    """
     import zarr  # all of it: its modules import each other, and another thread may import it too
 
+    if plain:
+        return [zarr.codecs.ZstdCodec(level=shards.ZSTD_LEVEL, checksum=True)]
     return [zarr.codecs.ZstdCodec(level=shards.ZSTD_LEVEL), zarr.codecs.Crc32cCodec()]
 
 
@@ -122,8 +137,16 @@ def _encode(array: Any, pixels: Any) -> bytes:
     """Return the file of a whole shard, or of a chunk of an array without shards."""
     if array.shards is not None:
         return shards.encode_shard(pixels, array.shards, array.chunks)
-    data = shards.compress(pixels, array.chunks)
-    return data if array.metadata.zarr_format == 2 else shards.add_checksum(data)
+    if array.metadata.zarr_format == 2:
+        return shards.compress(pixels, array.chunks)
+    if has_checksum_codec(array):
+        return shards.add_checksum(shards.compress(pixels, array.chunks))
+    return shards.compress(pixels, array.chunks, checksum=True)
+
+
+def has_checksum_codec(array: Any) -> bool:
+    """Return whether the chunks of a Zarr v3 array without shards end with a crc32c."""
+    return any(codec["name"] == "crc32c" for codec in array.metadata.to_dict()["codecs"])
 
 
 def read_region(path: str, region: Region) -> Array:

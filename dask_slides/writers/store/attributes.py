@@ -16,7 +16,7 @@ from dask_slides.errors import (
     SlideArgumentError,
     SlideFormatError,
 )
-from dask_slides.readers.remote.object_store import checked_address, is_remote, open_group
+from dask_slides.readers.remote.object_store import BUCKETS, checked_address, is_remote, open_group
 
 
 def absolute_path(path: Any) -> str:
@@ -25,7 +25,7 @@ def absolute_path(path: Any) -> str:
         text = os.fspath(path)
     except TypeError:
         raise SlideArgumentError(f"{path!r} is not a path; give a str or pathlib.Path") from None
-    return checked_address(text, ("s3",)) if is_remote(text) else os.path.abspath(text)
+    return checked_address(text, tuple(BUCKETS)) if is_remote(text) else os.path.abspath(text)
 
 
 def own_attributes(kind: str, **facts: Any) -> dict[str, Any]:

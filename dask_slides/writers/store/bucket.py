@@ -33,6 +33,9 @@ from dask_slides.readers.remote.object_store import (
 )
 from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, ROOT, Data, Location
 
+Version = dict[str, str]
+"""ETag and version of an object; Google compares the second, other servers the first."""
+
 _PART = 2**23
 """Bytes of an object that are read at a time to compute its checksum."""
 _REQUESTS = 16
@@ -77,10 +80,18 @@ class Bucket(Location):
         return [f"{folder}/{name}" for name, _ in list_objects(self._address_of(folder))]
 
     def remove(self, files: Iterable[str]) -> None:
-        """Delete `files`, a thousand per request."""
+        """Delete `files`, many per request; missing ones are ignored."""
+        names = list(files)
+        try:
+            self._delete(names)
+        except SlideNotFoundError:  # not all servers ignore missing ones, and the rest is left
+            for name in names:
+                with suppress(SlideNotFoundError):
+                    self._delete([name])
+
+    def _delete(self, names: list[str]) -> None:
         import obstore
 
-        names = list(files)
         if names:
             call_store(
                 self.path,
@@ -142,7 +153,7 @@ class Bucket(Location):
                 if self._has_lock(content):
                     self.remove([LOCK])
 
-    def create_lock(self, data: bytes, instead_of: str | None = None) -> bool:
+    def create_lock(self, data: bytes, instead_of: Version | None = None) -> bool:
         """Write the lock if there is none, or in place of the version `instead_of`.
 
         Return whether it was written: the server lets only one of two writers succeed. The server's
@@ -150,7 +161,7 @@ class Bucket(Location):
         """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create" if instead_of is None else {"e_tag": instead_of}
+        mode: Any = "create" if instead_of is None else instead_of
 
         def request(store: Any, key: str) -> None:
             with suppress(AlreadyExistsError, PreconditionError):
@@ -159,13 +170,16 @@ class Bucket(Location):
         call_store(self._address_of(LOCK), request, ATTEMPTS)
         return self._has_lock(data)
 
-    def read_lock(self) -> tuple[bytes, str] | None:
+    def read_lock(self) -> tuple[bytes, Version] | None:
         """Return content and version of the lock; None if there is none."""
         import obstore
 
-        def request(store: Any, key: str) -> tuple[bytes, str]:
+        def request(store: Any, key: str) -> tuple[bytes, Version]:
             result = obstore.get(store, key)
-            return bytes(result.bytes()), result.meta["e_tag"] or ""
+            version = {"e_tag": result.meta["e_tag"] or ""}
+            if result.meta["version"]:
+                version["version"] = result.meta["version"]
+            return bytes(result.bytes()), version
 
         try:
             return call_store(self._address_of(LOCK), request, ATTEMPTS)
@@ -217,7 +231,7 @@ def _put(store: Any, key: str, data: Data, mode: Any = "overwrite") -> None:
     obstore.put(store, key, data, mode=mode, use_multipart=False)
 
 
-def _busy_message(path: str, other: tuple[bytes, str] | None) -> str:
+def _busy_message(path: str, other: tuple[bytes, Version] | None) -> str:
     writer = "another process"
     if other is not None:
         with suppress(ValueError, KeyError, TypeError):

@@ -50,9 +50,7 @@ class LocalFolder(Location):
     def flush(self, files: Iterable[str]) -> None:
         """Wait until `files` are on the disk."""
         for file in files:
-            # Windows flushes only files that are open for writing
-            with open(self._path_of(file), "r+b") as stream:
-                _flush(stream.fileno())
+            flush_file(self._path_of(file))
 
     def measure(self, file: str) -> tuple[int, str]:
         """Return the size and the SHA-256 of `file`."""
@@ -162,10 +160,10 @@ class LocalFolder(Location):
         for file, data in root.items():
             staging.write(file, data)
         for folder, _, _ in os.walk(staging.path):
-            _flush_folder(folder)
+            flush_folder(folder)
         check()
         self._rename(staging)
-        _flush_folder(os.path.dirname(self.path))
+        flush_folder(os.path.dirname(self.path))
         for name in (KEY, LOCK):
             with suppress(FileNotFoundError):
                 os.unlink(self._path_of(name))
@@ -262,6 +260,13 @@ def write_whole(path: str, data: Data, flush: bool = True) -> None:
         raise
 
 
+def flush_file(path: str) -> None:
+    """Flush a file to the disk, where the file system can."""
+    # Windows flushes only files that are open for writing
+    with open(path, "r+b") as stream:
+        _flush(stream.fileno())
+
+
 def _flush(handle: int) -> None:
     """Flush a file to the disk, where the file system can."""
     try:
@@ -271,7 +276,7 @@ def _flush(handle: int) -> None:
             raise
 
 
-def _flush_folder(path: str) -> None:
+def flush_folder(path: str) -> None:
     """Flush the names in a folder to the disk, where the file system can."""
     try:
         handle = os.open(path, os.O_RDONLY)

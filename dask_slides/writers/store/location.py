@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from dask_slides.readers.remote.object_store import is_remote
+from dask_slides.writers.store.attributes import read_own_attributes
 
 Data = bytes | memoryview
 
@@ -76,6 +78,10 @@ class Location(ABC):
     @abstractmethod
     def is_occupied(self) -> bool:
         """Return whether anything but an unfinished store of dask_slides is here."""
+
+    def is_own(self) -> bool:
+        """Return whether what is here may be overwritten: a store that dask_slides wrote."""
+        return not os.path.islink(self.path) and read_own_attributes(self.path) is not None
 
     def write_errors(self, nbytes: int) -> AbstractContextManager[None]:
         """Translate errors of writing `nbytes` before compression."""

@@ -2,6 +2,7 @@
 
 A chunk is compressed by zstd and ends with a checksum (crc32c). A shard holds its chunks one after
 another; its index, at the end, has offset and length of each chunk, and a checksum of its own.
+Stores without shards are for readers that know few codecs: there zstd writes the checksum.
 Zarr does the same in threads of its own, each of which keeps memory, and reads the index again for
 each chunk.
 """
@@ -20,8 +21,11 @@ _NO_CHUNK = np.iinfo(np.uint64).max
 """Offset and length of a chunk that a shard does not hold."""
 
 
-def compress(chunk: Array, shape: tuple[int, ...]) -> bytes:
-    """Compress a chunk, in little-endian byte order; zeros fill it up to `shape`."""
+def compress(chunk: Array, shape: tuple[int, ...], checksum: bool = False) -> bytes:
+    """Compress a chunk, in little-endian byte order; zeros fill it up to `shape`.
+
+    With `checksum`, zstd adds one of its own, which each decoder compares.
+    """
     from numcodecs import Zstd
 
     little = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))
@@ -29,7 +33,7 @@ def compress(chunk: Array, shape: tuple[int, ...]) -> bytes:
         padded = np.zeros(shape, little.dtype)
         padded[tuple(slice(n) for n in little.shape)] = little
         little = padded
-    return bytes(Zstd(ZSTD_LEVEL).encode(little))
+    return bytes(Zstd(ZSTD_LEVEL, checksum).encode(little))
 
 
 def decompress(data: bytes, out: Array) -> None:

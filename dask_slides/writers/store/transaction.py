@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -36,9 +35,9 @@ from dask_slides.errors import (
 from dask_slides.writers.store import manifest
 from dask_slides.writers.store.attributes import (
     absolute_path,
-    read_own_attributes,
     with_manifest,
 )
+from dask_slides.writers.store.consolidated import ROOT_FILE, consolidate, is_metadata
 from dask_slides.writers.store.location import KEY, ROOT, Data, Location, location_of
 
 _CLUSTER_ERRORS = (WorkerKilledError, ClusterLostError)
@@ -97,10 +96,17 @@ class Transaction:
                 self.location.write(file, data, flush=False)
                 self._written[file] = data
 
-    def finish(self, first: str, shards: dict[str, int], attributes: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        first: str,
+        shards: dict[str, int],
+        attributes: Mapping[str, Any],
+        consolidated: bool = False,
+    ) -> None:
         """Write the manifest, and add its checksum to the `attributes` of the root group.
 
-        `first` and `shards` are those of `manifest.write_manifest`.
+        `first` and `shards` are those of `manifest.write_manifest`. If `consolidated`, the root
+        group of Zarr v3 gets a copy of the metadata of all arrays.
         """
         import zarr
         from zarr.storage import MemoryStore
@@ -109,6 +115,13 @@ class Transaction:
         facts = manifest.write_manifest(self.journal, first, shards)
         root = zarr.open_group(MemoryStore(self._metadata), mode="r+")
         root.attrs.update(with_manifest(attributes, facts, self.recorded))
+        if consolidated:
+            nodes = {file: data.to_bytes() for file, data in self._metadata.items()
+                     if is_metadata(file)}  # fmt: skip
+            buffer = self._metadata[ROOT_FILE]
+            self._metadata[ROOT_FILE] = type(buffer).from_bytes(
+                consolidate(buffer.to_bytes(), nodes)
+            )
 
     def root_files(self) -> dict[str, Data]:
         """Return the metadata files of the root group, last the one that makes it a group."""
@@ -120,7 +133,9 @@ class Transaction:
 
 
 @contextmanager
-def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator[Transaction]:
+def transaction(
+    target: Target, key: Mapping[str, Any], nbytes: int, final: Location | None = None
+) -> Iterator[Transaction]:
     """Yield a store to write to, and publish it when the block ends without an error.
 
     Parameters
@@ -132,10 +147,12 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
         its key is equal.
     nbytes : int
         Bytes of the store before compression.
+    final : Location, optional
+        The location of `target`, for an output that is not a folder or a prefix of a bucket.
     """
-    final = location_of(target.absolute)
+    final = final or location_of(target.absolute)
     key = json.loads(json.dumps({**key, **target.recorded}))
-    _check_location(final, target.overwrite)
+    check_location(final, target.overwrite)
     with final.write_errors(nbytes):
         staging = final.staging(key, target.overwrite)
         if target.resume:
@@ -145,7 +162,7 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
             try:
                 final.recover(staging)
                 # again, as another process may have finished since the first check
-                _check_location(final, target.overwrite)
+                check_location(final, target.overwrite)
                 _begin(final, staging, key, target.resume)
                 yield unfinished
                 if not is_held():
@@ -153,7 +170,7 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
                 final.publish(
                     staging,
                     unfinished.root_files(),
-                    lambda: _check_location(final, target.overwrite),
+                    lambda: check_location(final, target.overwrite),
                 )
             except BaseException as error:
                 if not is_held():
@@ -166,17 +183,18 @@ def transaction(target: Target, key: Mapping[str, Any], nbytes: int) -> Iterator
 
 def check_target(path: str, overwrite: bool) -> None:
     """Raise unless a store can be written at `path`. Nothing is changed there."""
-    _check_location(location_of(path), overwrite)
+    check_location(location_of(path), overwrite)
 
 
-def _check_location(final: Location, overwrite: bool) -> None:
+def check_location(final: Location, overwrite: bool) -> None:
+    """Raise unless an output can be written at `final`."""
     final.check_parent()
     path = final.path
     if not final.is_occupied():
         return
     if not overwrite:
         raise OutputExistsError(f"{path}: already exists; choose another name or overwrite it")
-    if os.path.islink(path) or read_own_attributes(path) is None:
+    if not final.is_own():
         raise OutputExistsError(
             f"{path}: was not written by dask_slides and is not overwritten; move it away"
         )

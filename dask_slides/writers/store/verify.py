@@ -22,6 +22,7 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.remote.object_store import is_remote, open_group
 from dask_slides.writers.store.attributes import absolute_path, read_own_attributes, root_digest
+from dask_slides.writers.store.consolidated import ROOT_FILE, is_consistent, is_metadata
 from dask_slides.writers.store.location import Location, location_of
 from dask_slides.writers.store.manifest import Record, is_store_file
 
@@ -83,9 +84,21 @@ def verify(path: Any) -> Verified:
         wrong.append(f"{counted:,} of {manifest['shards']} shards have a status")
     if root_digest(open_group(target).attrs.asdict()) != manifest.get("root"):
         wrong.append("the attributes of the root have changed")
+    if not wrong and not _is_consolidated(location, records):
+        wrong.append("the metadata in the root differ from those of the arrays")
     if wrong:
         raise _damage_error(target, wrong)
     return Verified(target, len(records), sum(record.size for record in records), dict(statuses))
+
+
+def _is_consolidated(location: Location, records: list[Record]) -> bool:
+    """Return whether the copies of metadata in the root, if there are any, equal the originals."""
+    try:
+        root = location.read(ROOT_FILE)
+    except FileNotFoundError:  # Zarr v2
+        return True
+    nodes = (record.file for record in records if is_metadata(record.file))
+    return is_consistent(root, ((file, location.read(file)) for file in nodes))
 
 
 def _damage_error(path: str, wrong: list[str]) -> StoreDamagedError:

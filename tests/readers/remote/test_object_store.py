@@ -69,6 +69,19 @@ def test_a_pyramid_a_raster_and_a_zarr_store(bucket, pyramid, tmp_path):
         assert np.array_equal(zarr.data.compute(), here.data.compute())
 
 
+def test_only_the_chosen_channels_are_fetched(bucket, tmp_path):
+    stack = noise(4, 512, 512, dtype="uint16")
+    options = {"tile": (256, 256), "compression": "zlib", "metadata": {"axes": "CYX"}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, ome=True, **options)
+    url = bucket.put(tmp_path / "a.ome.tif", "channels/a.ome.tif")
+    slide = ds.open_slide(url, channels=[2])
+    before = sum(bucket.traffic.ranges())
+    assert np.array_equal(slide.read(0, 0, 512, 512)[..., 0], stack[2])
+    assert sum(bucket.traffic.ranges()) - before <= 0.3 * (tmp_path / "a.ome.tif").stat().st_size
+    both = ds.open_slide(url, channels=[3, 0])
+    assert np.array_equal(both.read(0, 0, 512, 512), stack[[3, 0]].transpose(1, 2, 0))
+
+
 def test_an_image_in_one_large_strip_is_refused(bucket, tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", smooth(300, 420), photometric="rgb")
     url = bucket.put(tmp_path / "a.tif", "one/a.tif")
@@ -223,12 +236,12 @@ def test_no_secret_is_stored_or_shown(bucket, tissue_tiff):
 
 
 def test_addresses_that_are_not_supported(tmp_path):
-    with pytest.raises(ds.errors.SlideUnsupportedError, match="s3://, http://"):
-        ds.open_slide("gs://bucket/a.tif")
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="s3://, gs://, az://, http://"):
+        ds.open_slide("ftp://bucket/a.tif")
     with pytest.raises(ds.errors.SlideArgumentError, match="no bucket"):
         ds.open_slide("s3:///a.tif")
     image = ds.from_dask(np.zeros((9, 9), np.uint8))
-    with pytest.raises(ds.errors.SlideUnsupportedError, match="use s3://"):
+    with pytest.raises(ds.errors.SlideUnsupportedError, match="use s3://, gs://, az://"):
         ds.write(image, "https://host/a.ome.zarr")
 
 

@@ -16,7 +16,9 @@ from rw_fixtures import smooth
 
 import dask_slides as ds
 from dask_slides.cli import main
+from dask_slides.cohort.steps import Cutoff
 from dask_slides.core.geometry import Region
+from dask_slides.numerics.detectors import checked_detector
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.tiff import file as tiff_file
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
@@ -95,6 +97,26 @@ def test_the_cutoff_command_decodes_no_tile_twice(paths, tmp_path, monkeypatch, 
             paths[name], downsample=10, tile_size=CELL, detector=ds.Contrast(0.05)
         )
         assert np.array_equal(ds.open_slide(out).data.compute(), cut.image.data.compute())
+
+
+@pytest.mark.parametrize("detector", ["tissue", "contrast"])
+def test_the_cutoff_command_expects_the_reads_of_a_cohort(paths, tmp_path, monkeypatch, detector):
+    expected = Cutoff(downsample=10, detector=checked_detector(detector)).reductions(
+        ds.open_slide(paths["zlib"], mpp=1)
+    )
+    found = []
+
+    def record(source, folder, reads):
+        found.append(tuple(reads))
+        return cached_reduced_tiles(source, folder, reads)
+
+    monkeypatch.setattr("dask_slides.cli.cutoff.cached_reduced_tiles", record)
+    args = ["cutoff", str(paths["zlib"]), str(tmp_path / "cut.ome.zarr"), "--downsample", "10",
+            "--slide-mpp", "1", "--detector", detector]  # fmt: skip
+    result = CliRunner().invoke(main, [*args, "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    assert found == [expected] and len(expected) == 2
+    assert (expected[0] == 1) == (detector == "contrast")
 
 
 def read_after_full(source, folder):

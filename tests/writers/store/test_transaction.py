@@ -22,7 +22,8 @@ from dask_slides.readers.tiff.source import TiffSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 
-KINDS = ("image", "image 0.4", "pack", "cutoff", "blank map")
+KINDS = ("image", "image 0.4", "pack", "cutoff", "blank map", "image without shards",
+         "pack without shards")  # fmt: skip
 QUICK = ("pack",)
 """Kinds that are written to buckets in quick tests too; a bucket is slow."""
 
@@ -88,7 +89,7 @@ def check_refused_or_replaced(target, source, expected, kind):
     assert target.contents() == expected[kind]
     roots = {".zgroup", ".zattrs", "zarr.json"} & set(expected[kind])
     assert ds.verify(target.path).files == len(expected[kind]) - len(roots) - 1  # the manifest
-    if kind == "pack":
+    if kind.startswith("pack"):
         assert len(ds.open_pack(target.path)) > 0
     else:
         ds.open_slide(target.path).thumbnail(64)

@@ -52,6 +52,11 @@ def test_all_damage_is_found(target, source):
     target.put("zarr.json", json.dumps(root).encode())
     with pytest.raises(ds.errors.StoreDamagedError, match="attributes of the root have changed"):
         ds.verify(target.path)
+    root = json.loads(files["zarr.json"])
+    root["consolidated_metadata"]["metadata"]["y"]["shape"] = [1]
+    target.put("zarr.json", json.dumps(root).encode())
+    with pytest.raises(ds.errors.StoreDamagedError, match="root differ from those of the arrays"):
+        ds.verify(target.path)
     target.put("zarr.json", files["zarr.json"])
     target.put("tiles/more", b"x")
     with pytest.raises(ds.errors.StoreDamagedError, match="tiles/more was added"):

@@ -40,8 +40,18 @@ def extents(group, attributes):
         yield tuple(found)
 
 
-def result(slide, name):
-    """Return the result of an operation on `slide`."""
+def mask_of(slide):
+    bright = (slide.data.compute() > 150).all(axis=2)
+    return ds.blank_map(slide, tile_size=16).with_blank(bright[::16, ::16])
+
+
+def result(slide, name, folder, version):
+    """Return the result of an operation on `slide`, or on a store in `folder` made from it."""
+
+    def stored(name):
+        made = result(slide, name, folder, version)
+        return ds.open_slide(ds.write(made, folder / "stored.ome.zarr", ome_zarr=version))
+
     glass = ds.Contrast(0.05)
     tissue = ds.blank_map(slide, tile_size=64, detector=glass)
     return {
@@ -56,21 +66,27 @@ def result(slide, name):
         "cut and resized": lambda: ds.cutoff_resize(
             slide, downsample=4, kernel="area", blank_map=tissue
         ),
+        "mask of a stored cut": lambda: mask_of(stored("cut and resized")),
+        "stored resize of a resize": lambda: ds.resize(
+            stored("resized"), downsample=2, kernel="area"
+        ),
     }[name]()
 
 
 NAMES = ("slide", "resized", "resized twice", "mask", "mask of a resized slide", "cut",
-         "cut and resized")  # fmt: skip
+         "cut and resized", "mask of a stored cut", "stored resize of a resize")  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "mpp", "version"),
     [(name, (0.25, 0.5), "0.5") for name in NAMES]
-    + [("cut and resized", None, "0.5"), ("cut and resized", (0.25, 0.5), "0.4")],
+    + [(name, None, "0.5") for name in NAMES]
+    + [(name, (0.25, 0.5), "0.4") for name in NAMES[-3:]],
 )
 def test_the_square_has_the_same_coordinates_in_all_stores(path, tmp_path, mpp, version, name):
     slide = ds.open_slide(path, mpp=mpp)
-    out = ds.write(result(slide, name), tmp_path / "x.ome.zarr", ome_zarr=version)
+    made = result(slide, name, tmp_path, version)
+    out = ds.write(made, tmp_path / "x.ome.zarr", ome_zarr=version)
     pixel = mpp or (1.0, 1.0)
     # the centre of the first pixel is 0, so its edge is half a pixel before
     expected = [
