@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.feed.slide_table import SlideTable, read_table
-from dask_slides.feed.tables import is_table
 from dask_slides.ops.annotations import Labels
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.pack import TilePack
+from dask_slides.readers.tables import is_table
 from dask_slides.slide import Slide, as_slide, open_slide
 from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.pack_reader import open_pack

@@ -12,7 +12,7 @@ from typing import Any
 
 from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.feed.schedule import permutation
-from dask_slides.feed.tables import folder_of, read_rows
+from dask_slides.readers.tables import folder_of, read_rows
 
 SHARES = MappingProxyType({"train": 0.7, "val": 0.15, "test": 0.15})
 """Default share of the slides of each part."""
@@ -157,13 +157,14 @@ def read_table(table: Any) -> SlideTable:
         The file is not a table, has no column path or no rows, or a value is not valid.
     """
     folder = folder_of(table)
-    rows = tuple(_row(where, values, folder) for where, values in read_rows(table))
+    rows = tuple(_row(where, values, folder) for where, values in read_rows(table).rows)
     if not rows:
         raise SlideFormatError("the table has no rows; list the slides, one per row")
     return SlideTable(rows)
 
 
 def _row(where: str, values: Mapping[str, Any], folder: str) -> SlideRow:
+    values = {name: value for name, value in values.items() if value not in (None, "")}
     path = values.get("path")
     if path is None:
         raise SlideFormatError(f"{where}: has no path; give one or remove it")
@@ -177,6 +178,6 @@ def _row(where: str, values: Mapping[str, Any], folder: str) -> SlideRow:
         raise SlideFormatError(
             f"{where}: mpp {mpp!r} is not a number above 0; correct it or leave it empty"
         )
-    label, group = ("" if values.get(key) is None else values[key] for key in ("label", "group"))
-    split, name = (str(values.get(key) or "") for key in ("split", "name"))
+    label, group = (values.get(key, "") for key in ("label", "group"))
+    split, name = (str(values.get(key, "")) for key in ("split", "name"))
     return SlideRow(path, label, split, group, number, name)
