@@ -1,5 +1,6 @@
 import os
 import pickle
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -10,7 +11,12 @@ from rw_fixtures import smooth
 
 import dask_slides as ds
 from dask_slides import feed
-from dask_slides.errors import BlankSlideError, BlankSlideWarning, SlideArgumentError
+from dask_slides.errors import (
+    BlankSlideError,
+    BlankSlideWarning,
+    SlideArgumentError,
+    SlideNotFoundError,
+)
 
 SIZE = 32
 OPTIONS = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb"}
@@ -127,6 +133,34 @@ def test_a_thousand_resumes_see_each_number_once(slides):
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(state["number"]))
     with pytest.raises(SlideArgumentError, match="the state is of seed=1"):
         stream.batches(4, start={"seed": 1, "number": 0})
+
+
+def test_batches_take_up_a_state(slides):
+    stream = stream_of(slides, length=100)
+    batches = stream.batches(8, threads=1)
+    for _, batch in zip(range(3), batches, strict=False):
+        last = batch
+    state = batches.state_dict()
+    assert state == batches.state_dict(last) == {"seed": 0, "number": 24}
+    other = stream.batches(16)
+    other.load_state_dict(state)
+    numbers = [batch["number"] for batch in other]
+    assert np.concatenate(numbers).tolist() == list(range(24, 104))  # to the end of the epoch
+    with pytest.raises(SlideArgumentError, match="the state is of seed=5"):
+        other.load_state_dict({"seed": 5, "number": 0})
+    for options in ({"rank": 2, "world": 2}, {"window": 0}, {"threads": -1}, {"start": -3}):
+        with pytest.raises(SlideArgumentError, match=f"{next(iter(options))}="):
+            stream.batches(8, **options)
+
+
+def test_errors_of_threads_reach_the_loop(slides, tmp_path):
+    path = tmp_path / "gone.tif"
+    path.write_bytes(Path(slides[0][0]).read_bytes())
+    found = map_of(path, slides[1][0])
+    stream = feed.CropStream(path, blank_maps=[found], size=SIZE, downsample=1)
+    path.unlink()
+    with pytest.raises(SlideNotFoundError, match=r"gone\.tif"):
+        next(iter(stream.batches(8)))
 
 
 @pytest.mark.parametrize("balance", ["slide", "label"])
