@@ -251,7 +251,7 @@ def _centres(
 def images_at(slide: Slide, scale: Mapping[str, Any], reduced: bool) -> list[Slide]:
     """Return the slide at one scale, or at several."""
     images = [pack_image(slide, **one) for one in _scales(scale)]
-    return [_reduced(slide, image) for image in images] if reduced else images
+    return [reduced_image(slide, image) for image in images] if reduced else images
 
 
 def _scales(scale: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ def _scales(scale: Mapping[str, Any]) -> list[dict[str, Any]]:
 _NO_SCALE: dict[str, Any] = {"downsample": None, "mpp": None, "magnification": None}
 
 
-def _reduced(slide: Slide, image: Slide) -> Slide:
+def reduced_image(slide: Slide, image: Slide) -> Slide:
     """Return `image`, or a level of `slide` that is reduced to about its size while decoding."""
     if not isinstance(image.source, ResizedSource):
         return image

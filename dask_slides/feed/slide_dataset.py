@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import BlankSlideError, SlideArgumentError, TileDecodeError
 from dask_slides.feed.entries import SlideEntry, entries_of
-from dask_slides.feed.pixels import Integers, PixelReader, pixels_of_pack
+from dask_slides.feed.members import reduced_image
+from dask_slides.feed.pixels import Integers, PixelReader, SlidePixels, pixels_of_pack
 from dask_slides.feed.places import Packed
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
@@ -37,8 +38,12 @@ class _Tiles:
     """(n,) str: the class of each tile; None if the pack has no annotations."""
 
     @classmethod
-    def of(cls, entry: SlideEntry, pack: TilePack) -> _Tiles:
+    def of(cls, entry: SlideEntry, pack: TilePack, reduced: bool) -> _Tiles:
         pixels, at = pixels_of_pack(pack)
+        if reduced and isinstance(pixels, SlidePixels) and pack.slide is not None:
+            image = replace(pack.slide, source=pixels.sources[0])
+            source = reduced_image(pack.slide, image).source
+            pixels = SlidePixels.of([source], pixels.size, pixels.fill, pixels.mpp)
         where, y, x = (Packed.of(one) for one in (at, pack.y, pack.x))
         classes = None if pack.labels is None else Packed.of(pack.labels)
         return cls(entry.name, entry.label, pixels, where, y, x, classes)
@@ -82,6 +87,8 @@ class SlideDataset:
         Height and width of the tiles of slides.
     downsample, mpp, magnification : float, optional
         Scale of the tiles of slides; give at most one, with the default of `pack_tiles`.
+    reduced : bool
+        Whether to read slides as `CropStream` does with it.
     min_tissue : float
         Smallest share of the area of a tile of a slide that is tissue.
     detector : Detector
@@ -108,6 +115,7 @@ class SlideDataset:
         downsample: float | None = None,
         mpp: float | None = None,
         magnification: float | None = None,
+        reduced: bool = False,
         min_tissue: float = 0.5,
         detector: Detector = DEFAULT_DETECTOR,
         blank_maps: Any = None,
@@ -120,7 +128,7 @@ class SlideDataset:
             "tile_size": size, "downsample": downsample, "mpp": mpp,
             "magnification": magnification, "min_tissue": min_tissue, "detector": detector,
         }  # fmt: skip
-        found = [_Tiles.of(entry, _pack_of(entry, options)) for entry in entries]
+        found = [_Tiles.of(entry, _pack_of(entry, options), reduced) for entry in entries]
         self._left_out = tuple(one.name for one in found if not len(one))
         self._parts = tuple(one for one in found if len(one))
         self._starts = np.cumsum([0, *map(len, self._parts)])

@@ -120,6 +120,24 @@ def test_classes_of_tiles_come_with_them(slides):
         assert item["class"] == ("upper" if item["y"] < 192 else "")
 
 
+@pytest.mark.parametrize("shape", [(1200, 1400), (1203, 1405)])
+def test_reduced_tiles_are_means_of_pixels(tmp_path, shape):
+    path = tmp_path / "a.tif"
+    image = smooth(*shape)
+    tifffile.imwrite(path, image, tile=(64, 64), compression="zlib", photometric="rgb")
+    slide = ds.open_slide(path, mpp=0.25)
+    whole = ds.blank_map(slide, tile_size=16)
+    whole = whole.with_blank(np.zeros(whole.shape, bool))
+    data = feed.SlideDataset(slide, size=SIZE, mpp=1.0, blank_maps=[whole], reduced=True)
+    items = data.__getitems__(range(0, len(data), 7))
+    for item in items:
+        y, x = round(item["y"] / 4), round(item["x"] / 4)
+        box = image[4 * y : 4 * y + 4 * SIZE, 4 * x : 4 * x + 4 * SIZE]
+        means = box.reshape(SIZE, 4, SIZE, 4, 3).mean(axis=(1, 3))
+        assert np.abs(item["pixels"] - means).max() <= 0.5
+    assert len(items) > 10
+
+
 def test_empty_and_unequal_slides_are_named(slides):
     paths, images = slides
     options = {"size": SIZE, "downsample": 1, "detector": ds.Contrast(0.05)}
