@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +22,7 @@ from dask_slides.feed.pixels import (
     pixels_of_pack,
 )
 from dask_slides.feed.places import CropPlaces, Packed
-from dask_slides.feed.schedule import permutation
+from dask_slides.feed.schedule import permuted
 from dask_slides.graph.resized import ResizedSource
 from dask_slides.graph.stored_level import ReducedLevelSource
 from dask_slides.numerics.detectors import Detector, checked_detector
@@ -126,18 +125,13 @@ class TilePlaces:
         number = int(chance.uniform[0] * count)
         if not chance.attempt:
             turn, position = divmod(chance.occurrence, count)
-            number = int(_tile_order(count, chance.seed, self.member, turn)[position])
+            number = permuted(position, count, chance.seed, TILE_STREAM, self.member, turn)
         return self.tile(number)
 
     def tile(self, number: int) -> Place:
         """Return the place of a tile."""
         at = np.atleast_1d(self.at.array()[number]).tolist()
         return Place(tuple(at), int(self.y.array()[number]), int(self.x.array()[number]))
-
-
-@lru_cache(maxsize=64)
-def _tile_order(count: int, seed: int, member: int, turn: int) -> Integers:
-    return permutation(count, seed, TILE_STREAM, member, turn)
 
 
 @dataclass(frozen=True)

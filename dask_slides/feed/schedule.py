@@ -14,7 +14,7 @@ only those near this time are looked at, so that nothing before them is computed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,3 +78,39 @@ def permutation(size: int, seed: int, stream: int, *counters: int) -> Integers:
     """Return a random permutation of `size` numbers, which depends on `counters` (up to three)."""
     keys = uniform(seed, stream, np.arange(-(-size // 4)), *counters).T.reshape(-1)[:size]
     return np.argsort(keys, kind="stable")
+
+
+FEISTEL_ROUNDS = 6
+_WORD = 2**64 - 1
+
+
+def permuted(number: int, size: int, seed: int, stream: int, *counters: int) -> int:
+    """Return where a random permutation of `size` numbers moves `number`; nothing is stored.
+
+    The permutation depends on `counters` (up to three). It is a Feistel network over at least
+    `size` numbers, applied until the result is one of them: J. Black and P. Rogaway, Ciphers with
+    arbitrary finite domains, CT-RSA 2002.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    keys = _round_keys(seed, stream, *counters)
+    while True:
+        left, right = number >> half, number & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        number = left << half | right
+        if number < size:
+            return number
+
+
+@lru_cache(maxsize=4096)
+def _round_keys(seed: int, stream: int, *counters: int) -> tuple[int, ...]:
+    words = uniform(seed, stream, np.arange(-(-FEISTEL_ROUNDS // 4)), *counters).T.reshape(-1)
+    return tuple(int(one * 2**53) for one in words[:FEISTEL_ROUNDS].tolist())
+
+
+def _mixed(word: int) -> int:
+    """Return 64 bits that all depend on all bits of `word` (the finalizer of SplitMix64)."""
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
+    return word ^ (word >> 31)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from dask_slides.feed.order import CropOrder, Group
-from dask_slides.feed.schedule import Schedule, permutation, shuffled
+from dask_slides.feed.schedule import Schedule, permutation, permuted, shuffled
 
 weights = st.lists(st.floats(0.01, 1), min_size=1, max_size=40)
 
@@ -39,6 +40,20 @@ def test_members_with_one_share_come_in_rounds_of_another_order_each():
 @given(st.integers(1, 300), st.integers(0, 2**63 - 1))
 def test_a_permutation_has_each_number_once(size, seed):
     assert np.array_equal(np.sort(permutation(size, seed, 4, 1)), np.arange(size))
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
+def test_a_permutation_of_which_nothing_is_stored_has_each_number_once(size, seed):
+    found = [permuted(number, size, seed, 5, 1, 2) for number in range(size)]
+    assert sorted(found) == list(range(size))
+
+
+def test_permuted_numbers_are_anywhere():
+    found = np.array([[permuted(n, 20, 0, 5, turn) for n in range(20)] for turn in range(4000)])
+    counts = np.stack([np.bincount(column, minlength=20) for column in found.T])
+    assert stats.chisquare(counts, axis=1).pvalue.min() > 1e-4
+    after = np.bincount((found[:, 1:] - found[:, :-1]).reshape(-1) % 20, minlength=20)
+    assert after[0] == 0 and np.ptp(after[1:]) < 0.1 * after[1:].mean()
 
 
 def test_a_shuffle_moves_numbers_within_their_block():
