@@ -173,7 +173,7 @@ class _ReadAhead:
         self._last = -1
         # a worker of a data loader is asked for every n-th batch; the second one tells n
         self._stride = 1 if parent_process() is None else 0
-        self._grown, self._planned = 1, 0
+        self._grown, self._planned, self._turn = 1, 0, 0
 
     def get(self, step: int) -> list[dict[str, Any]]:
         """Return the crops of a batch."""
@@ -202,9 +202,10 @@ class _ReadAhead:
         steps = range(self._planned, min(self._planned + count * each, end), each)
         if steps:
             numbers = {step: self._batches.numbers(step) for step in steps}
-            window = _Window(self._reader, self._pool, self._stopped, numbers)
+            window = _Window(self._reader, self._pool, self._stopped, numbers, self._turn)
             self._windows.update(dict.fromkeys(steps, window))
             self._planned = steps[-1] + each
+            self._turn += 1
 
 
 class _Window:
@@ -216,7 +217,9 @@ class _Window:
         pool: ThreadPoolExecutor,
         stopped: threading.Event,
         numbers: dict[int, Integers],
+        turn: int,
     ) -> None:
+        self._turn = turn
         self._reader, self._pool, self._stopped, self._numbers = reader, pool, stopped, numbers
         self._crops: dict[int, dict[str, Any]] = {}
         self._reads: list[Future[None]] = []
@@ -230,7 +233,9 @@ class _Window:
         by_member: dict[int, list[Found]] = {}
         for one in found:
             by_member.setdefault(one.member, []).append(one)
-        for some in by_member.values():
+        # to and fro, so that the slides that were read last, and are open, come first
+        order = sorted(by_member, reverse=bool(self._turn % 2))
+        for some in (by_member[member] for member in order):
             some.sort(key=lambda one: one.place.at)
             for start in range(0, len(some), CHUNK):
                 self._reads.append(self._pool.submit(self._read, some[start : start + CHUNK]))
