@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,7 +80,9 @@ def entries_of(
 
 
 def _listed(slides: Any) -> Sequence[Any]:
-    single = isinstance(slides, str | os.PathLike | Slide | TilePack | SlideTable)
+    single = isinstance(
+        slides, str | os.PathLike | Slide | TilePack | SlideTable | np.ndarray | da.Array
+    )
     return [slides] if single or is_table(slides) else list(slides)
 
 
@@ -128,11 +131,13 @@ def per_slide(argument: str, values: Any, entries: Sequence[SlideEntry]) -> list
             )
         found = {os.fspath(key): value for key, value in values.items()}
         return [found.get(entry.path, found.get(entry.name)) for entry in entries]
-    listed = list(values)
+    listed = list(values) if isinstance(values, Sequence | np.ndarray) else [values]
+    if isinstance(values, str):
+        listed = [values]
     if len(listed) != len(entries):
         raise SlideArgumentError(
-            f"{argument}: {len(listed)} values for {len(entries)} slides; give one per slide, or a "
-            "mapping by name"
+            f"{argument}: {len(listed)} values for {len(entries)} slides; give a list with one per "
+            "slide, or a mapping by name"
         )
     return listed
 

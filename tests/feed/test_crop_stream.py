@@ -279,7 +279,8 @@ def test_stores_and_arrays_are_slides_too(slides, tmp_path, kind):
     slide = ds.from_dask(da.from_array(image, chunks=(100, 90, 3)))
     if kind == "zarr":
         slide = ds.open_slide(ds.write(slide, tmp_path / "a.ome.zarr"))
-    stream = feed.CropStream(slide, blank_maps=[map_of(slide, image)], size=SIZE, downsample=1)
+    given = slide.data if kind == "dask" else slide
+    stream = feed.CropStream(given, blank_maps=map_of(slide, image), size=SIZE, downsample=1)
     batch = next(iter(pickle.loads(pickle.dumps(stream)).batches(20, threads=2)))
     for pixels, y, x in zip(batch["pixels"], batch["y"], batch["x"], strict=True):
         assert np.array_equal(pixels, image[y : y + SIZE, x : x + SIZE])
