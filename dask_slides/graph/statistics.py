@@ -52,7 +52,7 @@ class StatsBlock:
         large = math.prod(self.grid.tile) * source.channels >= LARGE_CELL
         if source.dtype == np.uint8 and "saturation" not in self.fields and large:
             samples = math.prod(self.grid.shape) * source.channels
-            sums = byte_sums(missing.shape, bool(self.fields), samples)
+            sums = byte_sums(missing.shape, bool(self.fields), samples, source.channels)
             for row, first, part, valid, empty in self._parts(source, block_id):
                 cells = row, slice(first, first + len(part))
                 _count_pixels(missing[cells], nodata[cells], part, valid, empty)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.core.types import Array
-from dask_slides.numerics.histograms import BINS, bytes_counted, moments_of
+from dask_slides.numerics.histograms import BINS, bytes_counted, grey_of, moments_of
 
 
 def add_bytes(
@@ -21,6 +21,8 @@ def add_bytes(
     for part, valid in parts:
         histogram = _counted(*_flat(part, valid))
         records[:, :3] += moments_of(histogram)
+        if "histogram" in positions and part.shape[3] > 1:
+            histogram = _counted(grey_of(part), valid)
         if "histogram" in positions:
             records[:, positions["histogram"]] += histogram
     if "range" in positions:
@@ -54,9 +56,10 @@ def add_samples(
                     width[moved],
                 )
         extent[:] = np.column_stack((low, high, width))
-    for flat, valid in samples:
+    for (flat, valid), part in zip(samples, parts, strict=True):
         if "histogram" in positions:
-            counts += _counted(_bins(flat, valid, low, width), valid)
+            grey, seen = (flat, valid) if part[0].shape[3] == 1 else _grey(*part)
+            counts += _counted(_bins(grey, seen, low, width), seen)
         values = flat.astype(np.float64)
         if valid is not None:
             values[~valid] = 0.0
@@ -78,6 +81,21 @@ def _flat(pixels: Array, valid_pixels: Array | None) -> tuple[Array, Array | Non
         if not finite.all():
             valid = finite if valid is None else valid & finite
     return flat, valid
+
+
+def _grey(pixels: Array, valid: Array | None) -> tuple[Array, Array | None]:
+    """Return the means (n, h, w) of the channels of `pixels`, and a mask of valid ones.
+
+    A pixel of floats is valid if all its samples are finite.
+    """
+    total = pixels[..., 0].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for channel in range(1, pixels.shape[3]):
+            total += pixels[..., channel]
+    if pixels.dtype.kind == "f":
+        finite = np.asarray(np.isfinite(pixels).all(axis=3))
+        valid = finite if valid is None else valid & finite
+    return np.asarray(total / pixels.shape[3]), valid
 
 
 def _extremes(samples: list[tuple[Array, Array | None]]) -> tuple[Array, Array]:

@@ -147,7 +147,7 @@ def _field(stats: CellStats, name: str) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _Level(_BaseDetector):
-    """Blank where at most `share` of the samples lie on the tissue side of the value `level`."""
+    """Blank where at most `share` of the pixels lie on the tissue side of the value `level`."""
 
     level: float
     share: float
@@ -158,9 +158,10 @@ class _Level(_BaseDetector):
         """Return True where a tile is blank."""
         width = 1.0 if stats.width is None else np.where(stats.width > 0, stats.width, 1.0)
         first = np.ceil(self.level / width - np.rint(stats.first / width))
-        bright = _share_from(_field(stats, "histogram"), first)
+        histogram = _field(stats, "histogram")
+        bright = _share_from(histogram, first)
         tissue = 1 - bright if self.background == "bright" else bright
-        return np.asarray((tissue <= self.share) | (stats.count == 0))
+        return np.asarray((tissue <= self.share) | (histogram.sum(axis=-1) == 0))
 
 
 def _all_blank(share: float, background: Background) -> _Level:
@@ -170,9 +171,10 @@ def _all_blank(share: float, background: Background) -> _Level:
 
 @dataclass(frozen=True)
 class Brightness(_BaseDetector):
-    """Blank where at most `share` of the samples lie on the tissue side of `threshold`.
+    """Blank where at most `share` of the pixels lie on the tissue side of `threshold`.
 
-    A fixed threshold suits transmitted light; use ``background="dark"`` for fluorescence.
+    The grey value of a pixel, the mean of its channels, is compared. A fixed threshold suits
+    transmitted light; use ``background="dark"`` for fluorescence.
 
     Parameters
     ----------
@@ -182,7 +184,7 @@ class Brightness(_BaseDetector):
         its smallest sample if that is negative, to its largest sample. A slide of one value is
         blank.
     share : float
-        Largest share of tissue samples in a blank tile.
+        Largest share of pixels that are tissue in a blank tile.
     background : {"bright", "dark"}
         The blank side of the threshold.
     """
@@ -223,8 +225,8 @@ class Brightness(_BaseDetector):
 class Otsu(_BaseDetector):
     """Blank as with `Brightness`, with the threshold of Otsu for the histogram of the slide.
 
-    The histogram is that of all samples of the slide, with 256 bins over the range that the slide
-    uses (`CellStats.pool`).
+    The histogram is that of the grey values of all pixels of the slide, the means of their
+    channels, with 256 bins over the range that the slide uses (`CellStats.pool`).
 
     N. Otsu, A threshold selection method from gray-level histograms, IEEE Transactions on
     Systems, Man, and Cybernetics 9(1), 1979.
@@ -232,7 +234,7 @@ class Otsu(_BaseDetector):
     Parameters
     ----------
     share : float
-        Largest share of tissue samples in a blank tile.
+        Largest share of pixels that are tissue in a blank tile.
     background : {"bright", "dark"}
         The blank side of the threshold.
     """

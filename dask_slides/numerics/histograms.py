@@ -13,8 +13,12 @@ from dask_slides.runtime.numba_loader import numba_kernels
 BINS = 256
 SAVED = 0.45e-9
 """Seconds that the compiled loops save per sample."""
+SAVED_GREY = 1.0e-9
+"""The same with histograms of grey values of several channels."""
 _MANY = 2**18
 """Samples from which it is faster to count four bands of an image than one."""
+_PART = 2**16
+"""Pixels to convert to grey at a time, so that they stay in the cache."""
 
 
 def bytes_counted(pixels: Array) -> Array:
@@ -39,6 +43,33 @@ def _rows_counted(pixels: Array, pitch: int) -> Array:
     flat = as_strided(pixels, (pitch * height,), (1,), writeable=False)
     image = Image.frombuffer(mode, (samples // bands, height), flat, "raw", mode, pitch, 1)
     counts: Array = np.array(image.histogram(), np.int64).reshape(bands, BINS).sum(axis=0)
+    return counts
+
+
+def grey_of(pixels: Array) -> Array:
+    """Return the means of the channels of `pixels` (..., c), uint8, rounded down."""
+    channels = pixels.shape[-1]
+    if channels == 1:
+        return pixels[..., 0]
+    wide: Any = np.uint16 if channels <= 257 else np.uint32
+    total: Any = pixels[..., 0].astype(wide)
+    for channel in range(1, channels):
+        total += pixels[..., channel]
+    total //= wide(channels)
+    return np.asarray(total.astype(np.uint8))
+
+
+def greys_counted(pixels: Array, compiled: Any = None) -> Array:
+    """Return the histogram (256,), int64, of the grey values of `pixels` (h, w, c), uint8."""
+    if pixels.strides[0] == 0:
+        return bytes_counted(grey_of(pixels[0])[None, :, None]) * len(pixels)
+    counts = np.zeros(BINS, np.int64)
+    if compiled is not None and pixels.shape[2] == 3:
+        compiled.count_greys(pixels, counts)
+        return counts
+    step = max(1, _PART // pixels.shape[1])
+    for top in range(0, len(pixels), step):
+        counts += bytes_counted(grey_of(pixels[top : top + step])[..., None])
     return counts
 
 
@@ -108,9 +139,31 @@ class _Sums(Histograms):
         return self._counts[..., 3:]
 
 
-def byte_sums(shape: tuple[int, int], histogram: bool, samples: int) -> Histograms:
-    """Return a counter for cells (rows, cols) of an image with this number of `samples`."""
-    compiled = numba_kernels(samples * SAVED)
-    if compiled is None:
-        return Histograms(shape)
-    return _CompiledHistograms(shape, compiled) if histogram else _Sums(shape, compiled)
+class _GreyHistograms(Histograms):
+    """Histograms of the grey values of pixels, beside the moments of the samples."""
+
+    def __init__(self, shape: tuple[int, int], sums: Histograms, compiled: Any) -> None:
+        super().__init__(shape)
+        self._sums, self._compiled = sums, compiled
+
+    def add(self, cell: tuple[int, int], pixels: Array) -> None:
+        self._sums.add(cell, pixels)
+        self._counts[cell] += greys_counted(pixels, self._compiled)
+
+    def moments(self) -> Array:
+        return self._sums.moments()
+
+
+def byte_sums(
+    shape: tuple[int, int], histogram: bool, samples: int, channels: int = 1
+) -> Histograms:
+    """Return a counter for cells (rows, cols) of an image with this number of `samples`.
+
+    It counts the grey values of pixels of so many `channels` if it counts a `histogram`.
+    """
+    grey = histogram and channels > 1
+    compiled = numba_kernels(samples * (SAVED_GREY if grey else SAVED))
+    if histogram and not grey:
+        return Histograms(shape) if compiled is None else _CompiledHistograms(shape, compiled)
+    sums = Histograms(shape) if compiled is None else _Sums(shape, compiled)
+    return _GreyHistograms(shape, sums, compiled) if grey else sums

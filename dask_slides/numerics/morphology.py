@@ -99,16 +99,10 @@ class Regions:
         return self.sums(at_rim) > 0
 
     def count_in(self, mask: Mask) -> NDArray[np.float64]:
-        """Return (count,) how many pixels of each region are in `mask`."""
+        """Return (count,) how many pixels of each region are in `mask`, a part of the regions."""
         starts, ends = _runs(mask)
-        before = np.concatenate([[0], np.cumsum(ends - starts)])
-        ends = np.concatenate([[0], ends])
-
-        def up_to(pixel: Integers) -> Integers:
-            last = np.searchsorted(starts, pixel)
-            return np.asarray(before[last] - np.maximum(ends[last] - pixel, 0))
-
-        return self.sums(up_to(self.ends) - up_to(self.starts))
+        region = self.region[np.searchsorted(self.starts, starts, "right") - 1]
+        return np.asarray(np.bincount(region, ends - starts, self.count), np.float64)
 
     def totals(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return (count,) the sums of `values` (height, width) over each region."""
@@ -163,12 +157,6 @@ def _runs(mask: Mask) -> tuple[Integers, Integers]:
     if len(edges) % 2:
         edges = np.append(edges, flat.size)
     return edges[0::2], edges[1::2]
-
-
-def without_small(mask: Mask, pixels: float) -> Mask:
-    """Drop the pieces of fewer than `pixels`; pixels that touch at corners are of one piece."""
-    found = regions(mask, diagonal=True)
-    return found.mask(found.areas >= pixels)
 
 
 def without_holes(mask: Mask, pixels: float) -> Mask:

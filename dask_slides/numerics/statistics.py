@@ -63,9 +63,10 @@ class CellStats(EqualByFields):
     squares: Array
     """Sum of their squares."""
     histogram: Array | None = None
-    """Histogram of the samples (rows, cols, 256). Bin i of a tile counts samples from
-    ``first + i * width`` up to but not including ``first + (i + 1) * width``. For uint8 each value
-    has a bin; for other dtypes the bins of a tile cover the range of its samples."""
+    """Histogram of the grey values of pixels (rows, cols, 256): of the means of their channels. Bin
+    i of a tile counts pixels from ``first + i * width`` up to but not including
+    ``first + (i + 1) * width``. For uint8 each value has a bin; for other dtypes the bins of a tile
+    cover the range of its samples. A pixel of floats counts if all its samples are finite."""
     saturation: Array | None = None
     """Histogram of the HSV saturation of pixels (rows, cols, 256); zero if the image is not RGB."""
     missing: Array | None = None
@@ -93,7 +94,7 @@ class CellStats(EqualByFields):
     def pool(self) -> tuple[Array, float, float]:
         """Return the histogram of all tiles (256,), the start of its first bin, and the bin width.
 
-        This is the histogram of one tile with all samples.
+        This is the histogram of one tile with all pixels.
         """
         if self.histogram is None:
             raise ValueError("the statistics hold no histogram")

@@ -237,8 +237,9 @@ def _faint_cells(glass: Glass, strong: Array, mpp: float) -> Mask:
     cells = rough | (colour > max(FAINT_COLOUR, 2 * glass.tint))
     # the mean over 3 x 3 cells reaches beyond the tissue
     cells = eroded(cells, 1) | (cells & ((glass.detail > 0.8) | ~rough))
-    found = regions(opened(cells & ~dilated(strong > 0.02, 2), 2), diagonal=True)
-    sure = found.count_in((glass.texture > 1) & (colour > FAINT_COLOUR))
+    apart = opened(cells & ~dilated(strong > 0.02, 2), 2)
+    found = regions(apart, diagonal=True)
+    sure = found.count_in(apart & (glass.texture > 1) & (colour > FAINT_COLOUR))
     far = found.mask(
         (found.areas >= FAINT_AREA / (mpp * glass.cells.side) ** 2) & (sure > 0.3 * found.areas)
     )

@@ -34,7 +34,7 @@ from dask_slides.numerics.detectors import (
     counts_alpha,
 )
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.numerics.statistics import FIELDS, CellStats, fields_of, record_length, unpacked
+from dask_slides.numerics.statistics import CellStats, fields_of, record_length, unpacked
 from dask_slides.numerics.tissue_mask import (
     BLANK,
     MISSING,
@@ -56,8 +56,6 @@ MIN_TISSUE = 0.05
 """Tiles with a smaller share of tissue are blank."""
 LARGEST_MPP = 1000.0
 """Pixels from this size on are those of a satellite: detectors assume their usual pixel size."""
-SMALL_GRID = 4096
-"""Grids of up to this many tiles store histograms, so that you can change the detector later."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -268,6 +266,10 @@ class BlankMap(EditableMap, OutlinedMap, EqualByFields):
     def with_detector(self, detector: StatisticsDetector) -> BlankMap:
         """Apply another detector to the same statistics; nothing is read.
 
+        A map holds the statistics that its detector needs. Those for `Contrast` are always there.
+        A map of `Otsu`, `Brightness` or `Saturation` serves any threshold; one of a combination,
+        such as ``Otsu() | Saturation()``, serves each of its detectors too.
+
         A map of `Tissue` holds no statistics. Use `with_min_tissue`, `remove_small` and
         `fill_holes` to change it.
 
@@ -465,8 +467,7 @@ def map_of_grid(slide: Slide, grid: TileGrid, detector: Any) -> BlankMap:
             f"{slide.name}: with_alpha is for RGB images of 8 bits, and this one has "
             f"{slide.shape[2]} channels of {slide.dtype}; use Contrast without it"
         )
-    stored = checked.needs if grid.rows * grid.cols > SMALL_GRID else FIELDS[:1] + checked.needs
-    fields = fields_of(stored, slide.dtype)
+    fields = fields_of(checked.needs, slide.dtype)
     length = record_length(fields)
     found = BlankMap(grid, checked, slide, fields=fields)
     if not grid.rows * grid.cols:

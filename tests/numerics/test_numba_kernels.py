@@ -146,15 +146,16 @@ def test_box_mean_is_the_same_bits(factor, monkeypatch):
             np.testing.assert_array_equal(box_mean(pixels, factor), plain)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("histogram", [True, False])
-def test_sums_of_cells_are_those_of_pillow(histogram, monkeypatch):
+def test_sums_of_cells_are_those_of_pillow(histogram, channels, monkeypatch):
     """Pieces of three cells alternate: whole arrays, parts of wider ones, and repeated rows."""
     wide = noise((40, 60, 3), 9)
     parts = [wide, wide[3:20, 5:31], np.broadcast_to(wide[:1], (7, 60, 3)), wide[:, :, ::-1]]
-    plain = histograms.byte_sums((1, 3), histogram, 0)
+    plain = histograms.byte_sums((1, 3), histogram, 0, channels)
     monkeypatch.setattr(numba_loader, "_loaded", [kernels])
-    fast = histograms.byte_sums((1, 3), histogram, 0)
-    assert type(plain) is histograms.Histograms is not type(fast)
+    fast = histograms.byte_sums((1, 3), histogram, 0, channels)
+    assert fast._compiled is kernels and getattr(plain, "_compiled", None) is None
     for at, part in enumerate([*parts, *parts[:2], wide, wide]):
         plain.add((0, min(at % 4, 2)), part)
         fast.add((0, min(at % 4, 2)), part)

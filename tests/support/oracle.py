@@ -30,6 +30,13 @@ def pillow_resize(image, shape, kernel="lanczos"):
     return np.stack([one(image[..., c]) for c in range(image.shape[2])], axis=-1)
 
 
+def grey(image):
+    """Return the mean of the channels of `image` (y, x, c), rounded down if it has integers."""
+    total = sum(image[..., c].astype(np.float64) for c in range(image.shape[-1]))
+    mean = total / image.shape[-1]
+    return mean if image.dtype.kind == "f" else np.floor(mean).astype(np.int64)
+
+
 def _sinc(x):
     return 1.0 if x == 0 else math.sin(math.pi * x) / (math.pi * x)
 
