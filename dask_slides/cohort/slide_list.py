@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dask_slides.cohort.names import folded, safe_name
-from dask_slides.cohort.plain_values import Plain
-from dask_slides.cohort.tables import NAMED, is_frame, is_table, read_table, values_in
+from dask_slides.cohort.tables import NAMED, is_table, read_table, values_in
 from dask_slides.core.limits import Limits
+from dask_slides.core.plain_values import Plain
 from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
 from dask_slides.readers.registry import UNREAD, cures, is_dicom_folder, optional_suffixes
+from dask_slides.readers.tables import folder_of, is_frame
 from dask_slides.slide import Slide, open_slide
 
 SUFFIXES = (
@@ -180,7 +181,7 @@ def _is_slide(path: str) -> bool:
 
 def _table(table: Any) -> Found:
     """Return the slides of a table; rows without a path are left out."""
-    folder = os.getcwd() if is_frame(table) else os.path.dirname(os.path.abspath(table))
+    folder = folder_of(table)
     entries: list[SlideEntry] = []
     left_out: list[str] = []
     for where, row in read_table(table):

@@ -253,7 +253,7 @@ def _labelled(pack: TilePack, labels: Labels) -> TilePack:
     return replace(pack, labels=names, coverage=coverage, attributes=attributes)
 
 
-def _fill_of(slide: Slide, fill: Any) -> Any:
+def fill_of(slide: Slide, fill: Any = None) -> Any:
     """Return the value of pixels beyond the image; raise if `fill` does not fit the dtype."""
     if fill is None and slide.source.fill is not None:
         return slide.source.fill
@@ -443,7 +443,7 @@ def pack_tiles(
     check_top_k(top_k)
     min_tissue = checked_share(min_tissue, "min_tissue")
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge, magnification)
-    fill = _fill_of(slide, fill)
+    fill = fill_of(slide, fill)
     found = map_or_detector(slide, detector, blank_map)
     if isinstance(found, BlankMap):
         tiles = tiles_by_map(slide, image, grid, found, min_tissue)

@@ -1,0 +1,207 @@
+"""Find and read the crops with some numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dask_slides.core.types import Array
+from dask_slides.errors import TileDecodeError
+from dask_slides.feed.members import Chance, Member, Place, RandomPlaces
+from dask_slides.feed.order import CropOrder, Turns
+from dask_slides.feed.pixels import Crop
+from dask_slides.feed.random_numbers import uniform
+from dask_slides.feed.schedule import Integers
+
+PLACE_STREAM, VISIT_STREAM, FLIP_STREAM = 3, 4, 7
+"""Streams of random numbers."""
+STRICT, ANY = 16, 16
+"""Attempts per member to place a crop with as much tissue as asked for, and then with any."""
+MEMBERS = 8
+"""Members that are tried for one crop, if all places of a member are corrupt."""
+
+log = logging.getLogger("dask_slides.feed")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The place of a crop."""
+
+    number: int
+    member: int
+    place: Place
+    attempt: int
+    skipped: int = 0
+    """Places before this one that are corrupt."""
+
+
+@dataclass(frozen=True, eq=False)
+class CropReader:
+    """Finds and reads crops. A crop depends on its number and the seed only, and on the files."""
+
+    members: tuple[Member, ...]
+    order: CropOrder
+    flips: bool
+    transform: Callable[[Any], Any] | None
+    bad_tiles: dict[str, None] = field(default_factory=dict)
+    """The bad tiles that this process has met, with the name of the slide."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields for another process, which meets its own bad tiles."""
+        return self.__dict__ | {"bad_tiles": {}}
+
+    def find(self, numbers: Integers) -> list[Found]:
+        """Return the places of crops, as if no tile was corrupt; no pixel is read."""
+        return self._find([(number, 0, 0) for number in numbers.tolist()])
+
+    def _find(self, wanted: list[tuple[int, int, int]]) -> list[Found]:
+        """Return the first place of each (number, attempt, skipped) from that attempt on."""
+        found: dict[int, Found] = {}
+        turns = self.order.turns(np.array([number for number, _, _ in wanted], np.int64))
+        pending = list(enumerate(wanted))
+        while pending:
+            index = np.array([i for i, _ in pending])
+            places = self._attempt(turns.at(index), [one for _, one in pending])
+            left = []
+            for (i, (number, attempt, skipped)), (member, place) in zip(
+                pending, places, strict=True
+            ):
+                if place is None:
+                    left.append((i, (number, attempt + 1, skipped)))
+                else:
+                    found[i] = Found(number, member, place, attempt, skipped)
+            pending = left
+        return [found[i] for i in range(len(wanted))]
+
+    def _attempt(
+        self, turns: Turns, wanted: list[tuple[int, int, int]]
+    ) -> list[tuple[int, Place | None]]:
+        """Make one attempt for each of `wanted`; return the members and their places."""
+        number, attempt, _ = np.array(wanted, np.int64).T
+        if attempt.max() >= MEMBERS * (STRICT + ANY):
+            self._give_up(int(number[attempt.argmax()]), int(turns.member[attempt.argmax()]))
+        drawn = uniform(self.order.seed, PLACE_STREAM, number, attempt)
+        members = self._members(turns, number, attempt)
+        along = self._near_visits(turns, members, attempt, drawn[0])
+        columns = (along, drawn[1].tolist(), drawn[2].tolist(), turns.occurrence.tolist())
+        found = []
+        for member, tried, *values in zip(members, attempt.tolist(), *columns, strict=True):
+            u, v, w, occurrence = values
+            strict = tried % (STRICT + ANY) < STRICT
+            chance = Chance(self.order.seed, (u, v, w), occurrence, tried, strict)
+            found.append((member, self.members[member].places.place(chance)))
+        return found
+
+    def _members(self, turns: Turns, number: Integers, attempt: Integers) -> list[int]:
+        """Return the members whose turn it is, and others of the group if those are corrupt."""
+        members: list[int] = turns.member.tolist()
+        for i in np.flatnonzero(attempt >= STRICT + ANY).tolist():
+            which = attempt[i] // (STRICT + ANY) * (STRICT + ANY)
+            others = self.order.groups[turns.group[i]].members
+            at = uniform(self.order.seed, PLACE_STREAM, number[i : i + 1], which)[3, 0]
+            members[i] = int(others[int(at * len(others))])
+        return members
+
+    def _near_visits(
+        self, turns: Turns, members: list[int], attempt: Integers, drawn: Array
+    ) -> list[float]:
+        """Return where crops lie along the places of their members.
+
+        The crops of one visit lie on a stretch that holds about their area of tissue. It starts
+        anywhere, so that every place has the same probability.
+        """
+        along: list[float] = drawn.tolist()
+        each = self.order.per_visit
+        if each == 1:
+            return along
+        starts = uniform(self.order.seed, VISIT_STREAM, turns.group, turns.visit)[0].tolist()
+        for i, member in enumerate(members):
+            places = self.members[member].places
+            if isinstance(places, RandomPlaces) and attempt[i] < STRICT + ANY:
+                along[i] = (starts[i] + along[i] * min(1.0, each / places.weight)) % 1.0
+        return along
+
+    def _give_up(self, number: int, member: int) -> None:
+        raise TileDecodeError(
+            f"crop {number:,}: no place of {self.members[member].name} without corrupt tiles was "
+            f"found, nor of {MEMBERS - 1} other slides; check the files"
+        )
+
+    def read(self, numbers: Integers) -> list[dict[str, Any]]:
+        """Return the crops with these numbers, in their order."""
+        return self.read_found(self.find(numbers))
+
+    def read_found(self, found: list[Found]) -> list[dict[str, Any]]:
+        """Return the crops at these places, and at their next places if tiles are corrupt."""
+        flips = self._flips_of(found)
+        items: dict[int, dict[str, Any]] = {}
+        pending = list(enumerate(found))
+        while pending:
+            failed = []
+            for member, some in _by_member(pending).items():
+                at = np.array([one.place.at for _, one in some], np.int64)
+                pixels = self.members[member].pixels.read(at[:, 0] if at.shape[1] == 1 else at)
+                self._name(member, pixels.bad)
+                for (i, one), crop in zip(some, pixels.crops, strict=True):
+                    if crop is None:
+                        failed.append((i, one))
+                    else:
+                        items[i] = self._item(one, crop, flips[i])
+            again = [(one.number, one.attempt + 1, one.skipped + 1) for _, one in failed]
+            retried = self._find(again) if again else []
+            pending = [(i, one) for (i, _), one in zip(failed, retried, strict=True)]
+        return [items[i] for i in range(len(found))]
+
+    def _flips_of(self, found: list[Found]) -> list[int]:
+        if not self.flips:
+            return [0] * len(found)
+        numbers = np.array([one.number for one in found], np.int64)
+        drawn = uniform(self.order.seed, FLIP_STREAM, numbers)[0]
+        return [int(one) for one in (drawn * 4).tolist()]
+
+    def _name(self, member: int, bad: list[str]) -> None:
+        for tile in bad:
+            text = f"{self.members[member].name}: {tile}"
+            if text not in self.bad_tiles:
+                self.bad_tiles[text] = None
+                log.warning("%s; crops that touch it are left out", text)
+
+    def _item(self, found: Found, crop: Crop, flip: int) -> dict[str, Any]:
+        member = self.members[found.member]
+        arrays = tuple(flipped(one, flip) for one in crop)
+        mpp = tuple(float("nan") if one is None else one for one in member.pixels.mpp)
+        pixels: Any = arrays[0] if len(arrays) == 1 else arrays
+        return {
+            "pixels": pixels if self.transform is None else self.transform(pixels),
+            "slide": member.name,
+            "y": found.place.y,
+            "x": found.place.x,
+            "mpp": mpp[0] if len(mpp) == 1 else mpp,
+            "label": member.label,
+            "class": member.class_name,
+            "flip": flip,
+            "number": found.number,
+            "skipped": found.skipped,
+        }
+
+
+def _by_member(found: list[tuple[int, Found]]) -> dict[int, list[tuple[int, Found]]]:
+    groups: dict[int, list[tuple[int, Found]]] = {}
+    for one in found:
+        groups.setdefault(one[1].member, []).append(one)
+    return groups
+
+
+def flipped(pixels: Array, flip: int) -> Array:
+    """Return `pixels` turned upside down (1), mirrored (2), or both (3)."""
+    if not flip:
+        return pixels
+    rows, columns = (
+        slice(None, None, -1 if flip & 1 else 1),
+        slice(None, None, -1 if flip & 2 else 1),
+    )
+    return np.ascontiguousarray(pixels[rows, columns])

@@ -1,0 +1,133 @@
+"""Read the rows of tables of slides: CSV, Parquet, and data frames."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask_slides.core.plain_values import Plain, plain_or_text
+from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+
+SUFFIXES = (".csv", ".parquet")
+Row = tuple[str, dict[str, Plain]]
+"""Where a row is, for messages, and its values by column."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table that have a value."""
+
+    name: str
+    """The path, or "the table"."""
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        unit: str,
+        columns: Sequence[Any],
+        rows: Sequence[Mapping[Any, Any]],
+        numbers: Sequence[int] | None = None,
+    ) -> Table:
+        """Return the table of `rows`; `unit` and a number say where each is."""
+        names = checked_columns(name, columns)
+        found = []
+        for number, row in zip(numbers or range(1, len(rows) + 1), rows, strict=True):
+            values = {str(key): plain_or_text(value) for key, value in row.items()}
+            if any(value not in (None, "") for value in values.values()):
+                found.append((f"{name}, {unit} {number}", values))
+        return cls(name, names, tuple(found))
+
+
+def checked_columns(table: str, columns: Sequence[Any]) -> tuple[str, ...]:
+    """Return the names of columns; raise if path is not among them, or one is there twice."""
+    names = tuple(str(column) for column in columns)
+    if "path" not in names:
+        raise SlideFormatError(
+            f"{table}: has no column path; name the column with the files so, or put the names of "
+            f"columns in the first line (it has {', '.join(names[:8]) or 'no columns'})"
+        )
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise SlideArgumentError(f"{table}: the column {twice[0]!r} is there twice; rename it")
+    return names
+
+
+def is_table(one: Any) -> bool:
+    """Return whether `one` is a data frame, or the path of a table."""
+    if is_frame(one):
+        return True
+    if not isinstance(one, str | os.PathLike):
+        return False
+    text = os.fspath(one)
+    return text.lower().endswith(SUFFIXES) and "://" not in text
+
+
+def is_frame(one: Any) -> bool:
+    """Return whether `one` is a data frame of pandas."""
+    return hasattr(one, "iloc") and hasattr(one, "columns")
+
+
+def folder_of(table: Any) -> str:
+    """Return the folder to which the paths in a table are relative."""
+    return os.getcwd() if is_frame(table) else os.path.dirname(os.path.abspath(table))
+
+
+def read_rows(table: Any) -> Table:
+    """Return the rows of a table; values are plain.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is no such file.
+    SlideFormatError
+        The file is not a table, or has no column path.
+    SlideArgumentError
+        Two columns have one name.
+    ImportError
+        pyarrow is not installed, and the table is Parquet.
+    """
+    if is_frame(table):
+        columns = checked_columns("the table", list(table.columns))  # to_dict drops doubles
+        return Table.of("the table", "row", columns, table.to_dict("records"))
+    path = os.fspath(table)
+    try:
+        return _read_csv(path) if path.lower().endswith(".csv") else _read_parquet(path)
+    except FileNotFoundError:
+        raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
+
+
+def _read_csv(path: str) -> Table:
+    try:
+        # spreadsheets put a byte order mark before the first column
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = list(reader.fieldnames or ())
+            rows = [(reader.line_num, _stripped(row)) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SlideFormatError(f"{path}: is not a CSV table in UTF-8 ({error})") from error
+    lines = [number for number, _ in rows]
+    return Table.of(path, "line", columns, [row for _, row in rows], lines)
+
+
+def _read_parquet(path: str) -> Table:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError("Parquet needs pyarrow; pip install 'dask-slides[export]'") from error
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise SlideFormatError(f"{path}: is not a Parquet table ({error})") from error
+    return Table.of(path, "row", table.column_names, table.to_pylist())
+
+
+def _stripped(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the texts of a line of CSV; fields beyond the last column are a list under None."""
+    return {name: (text or "").strip() for name, text in row.items() if name is not None}

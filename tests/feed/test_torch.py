@@ -1,0 +1,83 @@
+"""The feed in PyTorch's DataLoader. Slow, and skipped without PyTorch, which is large."""
+
+import numpy as np
+import pytest
+import tifffile
+from rw_fixtures import smooth
+
+import dask_slides as ds
+from dask_slides import feed
+
+torch = pytest.importorskip("torch")
+data = pytest.importorskip("torch.utils.data")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
+WORKERS = [(0, None, False)] + [
+    (count, method, persistent)
+    for count in (2, 4)
+    for method in ("fork", "spawn")
+    for persistent in (False, True)
+]
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    """Return a stream of six slides, of which some have been read in this process."""
+    folder = tmp_path_factory.mktemp("slides")
+    paths = [str(folder / f"s{seed}.tif") for seed in range(6)]
+    for seed, path in enumerate(paths):
+        image = smooth(600, 700, seed)
+        tifffile.imwrite(path, image, tile=(64, 64), compression="jpeg", photometric="ycbcr")
+    maps = [ds.blank_map(path, tile_size=50).with_blank(np.zeros((12, 14), bool)) for path in paths]
+    made = feed.CropStream(paths, size=64, downsample=1, blank_maps=maps, length=300, flips=True)
+    next(iter(made.batches(8)))
+    return made
+
+
+def loader_of(dataset, count, method, persistent, **options):
+    context = {} if method is None else {"multiprocessing_context": method}
+    return data.DataLoader(
+        dataset, num_workers=count, persistent_workers=persistent, **context, **options
+    )
+
+
+@pytest.mark.parametrize(("count", "method", "persistent"), WORKERS)
+def test_batches_are_the_same_with_any_workers(stream, count, method, persistent):
+    batches = stream.batches(16, rank=1, world=2, window=64)
+    loader = loader_of(batches, count, method, persistent, batch_size=None, sampler=batches.steps())
+    assert len(loader) == 10
+    found = [batch for _ in range(2) for batch in loader]
+    own = stream.batches(16, rank=1, world=2)
+    expected = [batch for _ in range(2) for batch in own]
+    assert len(found) == len(expected) == 19
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one["pixels"], torch.Tensor) and one["slide"] == other["slide"]
+        for name in ("number", "y", "x", "flip", "pixels"):
+            assert np.array_equal(one[name].numpy(), other[name])
+    state = batches.state_dict(found[4])
+    resumed = stream.batches(32, start=state)
+    assert next(iter(resumed))["number"].tolist() == list(range(160, 192))
+
+
+@pytest.mark.parametrize(
+    ("count", "method", "persistent"),
+    [(0, None, False), (2, "fork", True), (2, "spawn", False)],
+)
+def test_streams_and_datasets_are_map_style(stream, tmp_path, count, method, persistent):
+    loader = loader_of(stream, count, method, persistent, batch_size=20)
+    numbers = [number for batch in loader for number in batch["number"].tolist()]
+    assert numbers == list(range(300))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, smooth(600, 700, 0), tile=(64, 64), photometric="rgb")
+    tiles = feed.SlideDataset(path, size=64, downsample=1, detector=ds.Contrast(0.05))
+    expected = sorted((item["y"], item["x"]) for item in tiles)
+    loader = loader_of(tiles, count, method, persistent, batch_size=7, shuffle=True)
+    found = [
+        pair for batch in loader
+        for pair in zip(batch["y"].tolist(), batch["x"].tolist(), strict=True)
+    ]  # fmt: skip
+    assert sorted(found) == expected and len(found) > 50
