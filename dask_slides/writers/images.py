@@ -149,6 +149,15 @@ def write_cutoff(
     return _write_store(job, target, progress)
 
 
+def check_not_empty(slide: Slide) -> None:
+    """Raise BlankSlideError if there is no image to write."""
+    if 0 in slide.shape[:2]:
+        raise BlankSlideError(
+            f"{slide.name}: every tile is blank, so there is no image to write; "
+            "use another detector, or write the blank map"
+        )
+
+
 def image_job(
     slide: Slide,
     version: str,
@@ -159,11 +168,7 @@ def image_job(
     chunk: int | None = None,
 ) -> ImageJob:
     """Return the job with its plan; raise if there is no image or no memory for a task."""
-    if 0 in slide.shape[:2]:
-        raise BlankSlideError(
-            f"{slide.name}: every tile is blank, so there is no image to write; "
-            "use another detector, or write the blank map"
-        )
+    check_not_empty(slide)
     plan = plan_that_fits(slide, sharded and version != "0.4", chunk)
     check_memory(task_bytes_of_image(plan, slide), slide.name)
     return ImageJob(slide, version, sharded, plan, label, blank_map, facts)

@@ -40,6 +40,7 @@ from dask_slides.writers.encoded_chunks import PutEncoded, made_encoding
 from dask_slides.writers.image_plan import LevelPlan
 from dask_slides.writers.images import (
     ImageJob,
+    check_not_empty,
     compute_stages,
     create_sums,
     damage_facts,
@@ -186,6 +187,7 @@ def write_source(
     stored too, but no tissue label. The attributes say which arrays are copies of which level of
     the slide ("copied"), and with which quality the others were encoded ("made").
     """
+    check_not_empty(slide)
     plan = plan_source(slide.source)
     dropped = _dropped(slide, plan, blanks) if codec.drop_blank else {}
     job = _made_job(slide, plan, codec) if plan.made else None

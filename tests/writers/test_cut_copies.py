@@ -8,7 +8,7 @@ import tifffile
 import zarr
 
 import dask_slides as ds
-from dask_slides.errors import SlideUnsupportedError
+from dask_slides.errors import BlankSlideError, SlideUnsupportedError
 from dask_slides.graph.stored_level import LevelSource
 from dask_slides.readers.codecs.zarr_codecs import register
 
@@ -90,6 +90,12 @@ def test_a_grid_may_end_at_the_edge_of_the_slide_and_islands_may_not(tmp_path):
     shape = cut.image.shape[:2]
     np.testing.assert_array_equal(copy.read(0, 0, *shape), cut.image.read(0, 0, *shape))
     assert cut_of(tmp_path / "a.tif", "islands").image.source.encoding(0) is None
+
+
+def test_a_blank_cutoff_is_refused(tmp_path, path):
+    with pytest.raises(BlankSlideError):
+        cut = cut_of(path, "grid", detector=ds.Contrast(9.0))
+        ds.write(cut, tmp_path / "a.ome.zarr", codec="source")
 
 
 def test_a_derived_source_that_is_not_moved_has_no_encoding(path):
