@@ -15,7 +15,14 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from dask_slides.core.bad_tiles import BLANK, OK, status_of_region
+from dask_slides.core.bad_tiles import (
+    BLANK,
+    CORRUPT,
+    OK,
+    bad_tile_from_json,
+    bad_tiles_to_json,
+    status_of_region,
+)
 from dask_slides.core.channels import Channel
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, bounds
@@ -364,6 +371,7 @@ def _attributes(
     facts: dict[str, Any] = {"source": slide.name}
     copied = Journal(unfinished.location, lambda name: name.startswith(level0))
     facts |= damage_facts(copied, None if cut is None else cut.blank_map)
+    facts |= _found_later(unfinished.journal, facts)
     facts |= nodata_facts(slide.source)
     facts["copied"] = {
         one.name: {"level": one.number, "codec": one.encoding.name} for one in plan.copied
@@ -384,6 +392,18 @@ def _attributes(
         facts |= cut.mapping.to_json()
     kind = "image" if cut is None else "cutoff"
     return ome_metadata.attributes("0.5", parts) | own_attributes(kind, **facts)
+
+
+def _found_later(journal: Journal, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bad tiles with those that only decoding showed: in other levels, or in the pixels.
+
+    Their chunks are copied as they are, and cannot be decoded either.
+    """
+    tiles = [tile for tile in journal.holes()[1] if tile.status == CORRUPT]
+    if not tiles:
+        return {}
+    tiles += (bad_tile_from_json(row) for row in facts.get("bad_tiles", ()))
+    return {"bad_tiles": bad_tiles_to_json(tiles), "holes": facts.get("holes", [])}
 
 
 def _channels(slide: Slide, plan: SourcePlan, store: str) -> tuple[Channel, ...]:

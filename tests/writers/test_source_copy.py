@@ -183,6 +183,25 @@ def test_a_corrupt_tile_is_named_or_left_out(tmp_path, image):
     ]
 
 
+def test_damage_that_only_decoding_shows_is_listed(tmp_path, stained):
+    """A tile with a good header and end, of which the level of 1/2 is made."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stained, photometric="rgb", tile=(256, 256), compression="deflate")
+    with tifffile.TiffFile(path) as opened:
+        start = opened.pages[0].dataoffsets[6]
+    data = bytearray(path.read_bytes())
+    data[start + 3000] ^= 255
+    path.write_bytes(data)
+    slide = ds.open_slide(path, on_bad_tile="mask")
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    own = zarr.open_group(store, mode="r").attrs["dask_slides"]
+    assert [(tile["y"], tile["x"], tile["status"]) for tile in own["bad_tiles"]] == [
+        (256, 512, "corrupt")
+    ]
+    with pytest.raises(TileDecodeError, match="rows 256 to 512, columns 512 to 768"):
+        ds.open_slide(store).read(0, 0, 768, 1024)
+
+
 def test_blank_tiles_are_left_out_as_the_map_says(tmp_path, image):
     slide = ds.open_slide(written("jpeg", image, tmp_path / "a.tif"))
     blank = np.zeros((7, 8), bool)
