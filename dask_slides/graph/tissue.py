@@ -30,6 +30,7 @@ from dask_slides.numerics.tissue_mask import (
     edges_of_mask,
     grid_areas,
 )
+from dask_slides.runtime.threads import in_threads
 
 AREAS = ("tissue", "missing", "pixels")
 """Areas of a cell in pixels of level 0: of tissue, of absent or corrupt tiles, and of the cell."""
@@ -88,8 +89,14 @@ def found_in_picture(
 def grey_of(pixels: Array) -> Array:
     """Return the mean of the channels as uint8; other dtypes are stretched over their range."""
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        green = pixels[..., 1].astype(np.uint16)
-        return ((pixels[..., 0] + 2 * green + pixels[..., 2]) // 4).astype(np.uint8)
+        out = np.empty(pixels.shape[:2], np.uint8)
+
+        def call(rows: NDArray[np.int64]) -> None:
+            red, green, blue = np.moveaxis(pixels[rows[0] : rows[-1] + 1], 2, 0)
+            out[rows[0] : rows[-1] + 1] = (red + 2 * green.astype(np.uint16) + blue) // 4
+
+        in_threads(call, np.arange(len(out)))
+        return out
     grey = np.nan_to_num(pixels.mean(axis=2, dtype=np.float32))
     low, high = (float(grey.min()), float(grey.max())) if grey.size else (0.0, 1.0)
     return np.asarray((grey - low) * (255 / max(high - low, 1e-12)), np.uint8)

@@ -152,10 +152,24 @@ def regions(mask: Mask, diagonal: bool) -> Regions:
 
 
 def _runs(mask: Mask) -> tuple[Integers, Integers]:
-    flat = np.pad(mask, ((0, 0), (1, 0))).reshape(-1)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    if len(edges) % 2:
-        edges = np.append(edges, flat.size)
+    """Return the starts and ends (n,) of the runs along the rows of `mask`."""
+    height, stride = mask.shape[0], mask.shape[1] + 1
+    step = max(1, STRIP // stride)
+    found: list[Integers] = [np.empty(0, np.int64)] * -(-height // step)
+
+    def call(strips: Integers) -> None:
+        for number in strips:
+            rows = mask[number * step : (number + 1) * step]
+            padded = np.zeros((len(rows), stride), bool)
+            padded[:, 1:] = rows
+            flat = padded.reshape(-1)
+            edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+            if flat[-1]:  # a run ends with the last row
+                edges = np.append(edges, flat.size)
+            found[number] = edges + number * step * stride
+
+    in_threads(call, np.arange(len(found)))
+    edges = np.concatenate([*found, np.empty(0, np.int64)])
     return edges[0::2], edges[1::2]
 
 
