@@ -25,7 +25,6 @@ from dask_slides.numerics.mask_detectors import MaskDetector, Overview
 from dask_slides.numerics.tissue_mask import (
     BLANK,
     MISSING,
-    TISSUE,
     TissueMask,
     edges_of_mask,
     grid_areas,
@@ -74,16 +73,28 @@ def found_in_picture(
 ) -> FoundTissue:
     """Find tissue in `picture` (h, w, c + 1) of a slide of `shape`; see `overview_blocks`."""
     pixels, state = picture[..., :-1], picture[..., -1]
-    valid = None if state.min() == state.max() == VALUE else state == VALUE
+    valid = _where(state, VALUE)
     overview = Overview(pixels, valid, mpp)
     fitted = detector.fit(overview)
     tissue = fitted.find(overview)
-    kinds = np.where(tissue, np.uint8(TISSUE), np.uint8(BLANK))
+    kinds = np.asarray(tissue, np.uint8)  # TISSUE is 1, BLANK is 0
     if valid is not None:
         kinds[~valid] = BLANK
         kinds[state == NOT_THERE] = MISSING
     y_edges, x_edges = edges_of_mask(shape, kinds.shape)
     return FoundTissue(TissueMask(kinds, y_edges, x_edges, grey_of(pixels)), fitted)
+
+
+def _where(state: Array, value: int) -> NDArray[np.bool_] | None:
+    """Return where `state` is `value`; None if it is everywhere."""
+    found = np.empty(state.shape, bool)
+
+    def call(rows: NDArray[np.int64]) -> None:
+        part = slice(rows[0], rows[-1] + 1)
+        np.equal(state[part], value, out=found[part])
+
+    in_threads(call, np.arange(len(found)))
+    return None if found.all() else found
 
 
 def grey_of(pixels: Array) -> Array:

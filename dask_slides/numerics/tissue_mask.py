@@ -168,7 +168,9 @@ def _sums(values: Array, edges: Integers, spans: Integers) -> Integers:
     heights = np.diff(cuts)[:, None]
     starts = np.searchsorted(cuts, points[:-1])
     if (heights == heights[0]).all():
-        parts = np.add.reduceat(values[rows], starts, axis=0, dtype=np.int64) * heights[0]
+        # four bytes hold the number of rows, and take half the time
+        wide = np.uint32 if values.dtype == np.bool_ else np.int64
+        parts = np.add.reduceat(values[rows], starts, axis=0, dtype=wide) * heights[0]
     else:
         parts = np.add.reduceat(values[rows] * heights, starts, axis=0)
     total = np.zeros((len(points), values.shape[1]), np.int64)
