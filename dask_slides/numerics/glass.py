@@ -93,7 +93,8 @@ def measure_glass(pixels: Array, valid: Mask | None, side: int) -> Glass:
     known = near & scanned & (spread < 0.9 * limit)
     level, known = _continued(mean, known, colour)
     density = np.log(level / np.maximum(mean, 1))
-    darkness, tint = _residue(density[:, known][:, ::SAMPLED])
+    sampled = np.flatnonzero(known)[::SAMPLED]
+    darkness, tint = _residue(density.reshape(3, -1)[:, sampled])
     return Glass(cells, level, density, own / limit, spread / limit, darkness, tint)
 
 

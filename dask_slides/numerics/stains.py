@@ -123,7 +123,7 @@ def _stained(
 def _usual_stain(glass: Glass) -> Array:
     """Return the median densities (3,) of the cells with stain, 0 without any."""
     stained = (glass.texture > 1) & (glass.density.sum(axis=0) > PALEST)
-    density = glass.density[:, stained][:, ::SAMPLED]
+    density = glass.density.reshape(3, -1)[:, np.flatnonzero(stained)[::SAMPLED]]
     red, green, blue = density
     density = density[:, _inked(red, green, blue, np.zeros(3)) < SURE]
     return np.median(density, axis=1) if density.size else np.zeros(3)
