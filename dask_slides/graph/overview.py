@@ -52,25 +52,30 @@ def overview_shape(
 
 @dataclass(frozen=True)
 class OverviewBlock:
-    """Read a block of pixels, and the state of each pixel as one more channel."""
+    """Read a block of pixels, and the state of each pixel, as planes.
+
+    Planes are copied and searched faster than channels that lie side by side.
+    """
 
     blocks: ReadBlock
 
     def window(self, block: Block) -> tuple[int, Region]:
-        """Return the level and region of `block`."""
-        return self.blocks.window(block)
+        """Return the level and region of `block`, whose first number is that of the planes."""
+        return self.blocks.window(block[1:])
 
     def __call__(self, source: Source, block_id: Block) -> Array:
-        """Return the pixels and their states, (h, w, c + 1), in the dtype of the slide."""
+        """Return the pixels and their states, (c + 1, h, w), in the dtype of the slide."""
         level, region = self.window(block_id)
-        out = np.empty((region.height, region.width, source.channels + 1), source.dtype)
-        out[..., :-1], valid = source.read_valid(level, region)
-        out[..., -1] = VALUE
+        out = np.empty((source.channels + 1, region.height, region.width), source.dtype)
+        pixels, valid = source.read_valid(level, region)
+        for channel in range(source.channels):
+            out[channel] = pixels[..., channel]
+        out[-1] = VALUE
         if valid is not None:
-            out[..., -1][~valid] = NO_VALUE
+            out[-1][~valid] = NO_VALUE
         present = present_mask(region, source.holes(level, region))
         if present is not None:
-            out[..., -1][~present] = NOT_THERE
+            out[-1][~present] = NOT_THERE
         return out
 
 
@@ -97,13 +102,13 @@ def overview_source(source: Source, mpp: tuple[float, float] | None, target: flo
 
 
 def overview_blocks(small: Source) -> da.Array:
-    """Return the pixels of a picture and their states as one lazy array (h, w, c + 1).
+    """Return the pixels of a picture and their states as one lazy array (c + 1, h, w).
 
     `small` comes from `overview_source`. The blocks are read in parallel.
     """
     rows, columns = even_chunks(small.levels[0].shape, default_chunks(small, 0))
     task = OverviewBlock(ReadBlock(0, bounds(rows), bounds(columns)))
-    chunks = (rows, columns, (small.channels + 1,))
+    chunks = ((small.channels + 1,), rows, columns)
     return map_blocks(task, small, chunks, small.dtype, "overview")
 
 

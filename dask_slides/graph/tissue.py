@@ -71,8 +71,8 @@ def _find_block(
 def found_in_picture(
     picture: Array, mpp: float | None, detector: MaskDetector, shape: tuple[int, int]
 ) -> FoundTissue:
-    """Find tissue in `picture` (h, w, c + 1) of a slide of `shape`; see `overview_blocks`."""
-    pixels, state = picture[..., :-1], picture[..., -1]
+    """Find tissue in `picture` (c + 1, h, w) of a slide of `shape`; see `overview_blocks`."""
+    pixels, state = np.moveaxis(picture[:-1], 0, 2), picture[-1]
     valid = _where(state, VALUE)
     overview = Overview(pixels, valid, mpp)
     fitted = detector.fit(overview)

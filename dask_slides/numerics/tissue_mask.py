@@ -159,20 +159,20 @@ def grid_areas(values: Array, mask: TissueMask, rows: Integers, columns: Integer
 
 def _sums(values: Array, edges: Integers, spans: Integers) -> Integers:
     """Return the sums of the rows of `values`, times their heights, over each of `spans`."""
+    from scipy.sparse import csr_array
+
     points = np.unique(np.clip(spans, edges[0], edges[-1]))
     if len(points) < 2 or not values.size:
         return np.zeros((len(spans), values.shape[1]), np.int64)
     # rows are divided at the points, summed between them, and summed up from the first point
     cuts = np.union1d(points, edges[(edges > points[0]) & (edges < points[-1])])
     rows = np.searchsorted(edges, cuts[:-1], side="right") - 1
-    heights = np.diff(cuts)[:, None]
-    starts = np.searchsorted(cuts, points[:-1])
-    if (heights == heights[0]).all():
-        # four bytes hold the number of rows, and take half the time
-        wide = np.uint32 if values.dtype == np.bool_ else np.int64
-        parts = np.add.reduceat(values[rows], starts, axis=0, dtype=wide) * heights[0]
-    else:
-        parts = np.add.reduceat(values[rows] * heights, starts, axis=0)
+    ends = np.append(np.searchsorted(cuts, points[:-1]), len(rows))
+    # single precision holds the whole numbers up to 2**24
+    small = values.dtype == np.bool_ and np.diff(points).max() < 2**24
+    heights = np.diff(cuts).astype(np.float32 if small else np.int64)
+    weights = csr_array((heights, rows, ends), shape=(len(points) - 1, len(values)))
+    parts = (weights @ values.astype(heights.dtype)).astype(np.int64)
     total = np.zeros((len(points), values.shape[1]), np.int64)
     np.cumsum(parts, axis=0, out=total[1:])
     first, last = np.searchsorted(points, np.clip(spans, points[0], points[-1])).T
