@@ -108,7 +108,8 @@ def test_the_peak_stays_below_the_estimate(tmp_path, kind, compression):
 @pytest.mark.slow
 def test_memory_has_a_limit_and_does_not_grow_with_the_slide(tmp_path):
     peaks = []
-    for side in (20_480, 61_440):
+    # in smaller ones the last stages have one task, so that only one thread has a buffer
+    for side in (40_960, 81_920):
         path = tmp_path / f"{side}.tif"
         ds.sample_slide(path, shape=(side, side), tile=512)
         # the least of five, as the peaks of two threads coincide by chance
