@@ -198,7 +198,7 @@ def make_slides(folder: Path, count: int, side: int) -> list[str]:
 
 
 def balance(paths: list[str], maps: list[Any], count: int = 100_000) -> str:
-    """Return the largest difference of counts from what was asked, in the first 1,000 and all."""
+    """Return by how much the counts differ from what was asked, in 1,000 crops and in all."""
     labels = ["ab"[number % 3 == 0] for number in range(len(paths))]
     stream = stream_of(paths, maps, labels=labels, balance="label", shares={"a": 0.7, "b": 0.3})
     found = stream.places(range(count))
