@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, reduced_size
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.source import Level, Source, Span
@@ -91,10 +90,10 @@ class CutSource(MovedTiles):
         # pieces may share tiles: each tile is decoded only once
         out = np.empty((region.height, region.width, self.channels), self.dtype)
         regions, arrays = [], []
-        for top, y, height in rows.pieces(region.y, region.stop_y):
-            for left, x, width in columns.pieces(region.x, region.stop_x):
-                regions.append(Region(top, left, height, width))
-                arrays.append(out[Region(y, x, height, width).slices(region.y, region.x)])
+        for part in self.moved_parts(level, region):
+            own = replace(part.source, y=part.y, x=part.x)
+            regions.append(part.source)
+            arrays.append(out[own.slices(region.y, region.x)])
         read_each(self.parent, number, regions, arrays, min(region.area, STRIP_PIXELS))
         return out
 
@@ -119,39 +118,15 @@ class CutSource(MovedTiles):
         y, x = self.rows.to_source(rows + 0.5), self.columns.to_source(columns + 0.5)
         return self.parent.gutters(y.astype(np.int64), x.astype(np.int64))
 
-    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the holes of the parent that are not cut off."""
-        return self._moved(level, region, self.parent.holes)
-
-    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return those of `holes` that are known without decoding a tile."""
-        return self._moved(level, region, self.parent.known_holes)
-
-    def _moved(
-        self,
-        level: int,
-        region: Region,
-        holes_of: Callable[[int, Region], tuple[MissingRegion, ...]],
-    ) -> tuple[MissingRegion, ...]:
-        number, rows, columns = self._cut_levels[level]
-        found = []
-        for top, y, height in rows.pieces(region.y, region.stop_y):
-            for left, x, width in columns.pieces(region.x, region.stop_x):
-                for hole in holes_of(number, Region(top, left, height, width)):
-                    source = hole.region
-                    moved = replace(source, y=source.y - top + y, x=source.x - left + x)
-                    found.append(MissingRegion(moved, hole.tile))
-        return tuple(found)
-
     def parent_level(self, level: int) -> int:
         """Return the level of the parent of which `level` is made."""
         return self._cut_levels[level][0]
 
-    def moved_parts(self, level: int) -> Iterator[MovedPart]:
-        """Yield the parts of `level` between cuts."""
+    def moved_parts(self, level: int, region: Region) -> Iterator[MovedPart]:
+        """Yield the parts of `region` between cuts."""
         _, rows, columns = self._cut_levels[level]
-        for top, y, height in rows.pieces(0, rows.length):
-            for left, x, width in columns.pieces(0, columns.length):
+        for top, y, height in rows.pieces(region.y, region.stop_y):
+            for left, x, width in columns.pieces(region.x, region.stop_x):
                 yield MovedPart(Region(top, left, height, width), y, x)
 
     def reductions(self, level: int) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Placement, Region, hull, reduced_size
 from dask_slides.core.layout import IslandLayout
 from dask_slides.core.source import DerivedSource, Level, Source, Span, Spans, root_of
@@ -184,36 +183,14 @@ class IslandsSource(MovedTiles):
         pixels = self._joined(layout, region, read)
         return pixels, None if valid.all() else valid
 
-    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return the holes of the parent that lie in islands."""
-        return self._moved(level, region, self.parent.holes)
-
-    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
-        """Return those of `holes` that are known without decoding a tile."""
-        return self._moved(level, region, self.parent.known_holes)
-
-    def _moved(
-        self,
-        level: int,
-        region: Region,
-        holes_of: Callable[[int, Region], tuple[MissingRegion, ...]],
-    ) -> tuple[MissingRegion, ...]:
-        number, layout = self._laid_out[level]
-        found = []
-        for source, canvas in layout.pieces(region):
-            for hole in holes_of(number, source):
-                y, x = hole.region.y - source.y + canvas.y, hole.region.x - source.x + canvas.x
-                found.append(MissingRegion(replace(hole.region, y=y, x=x), hole.tile))
-        return tuple(found)
-
     def parent_level(self, level: int) -> int:
         """Return the level of the parent of which `level` is made."""
         return self._laid_out[level][0]
 
-    def moved_parts(self, level: int) -> Iterator[MovedPart]:
-        """Yield the rectangles of islands."""
-        for part in self._laid_out[level][1].parts:
-            yield MovedPart(part.source, part.canvas_y, part.canvas_x)
+    def moved_parts(self, level: int, region: Region) -> Iterator[MovedPart]:
+        """Yield the rectangles of islands in `region`."""
+        for source, canvas in self._laid_out[level][1].pieces(region):
+            yield MovedPart(source, canvas.y, canvas.x)
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """Return the reductions of the parent whose pixels no edge divides."""

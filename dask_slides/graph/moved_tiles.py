@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
+from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region
 from dask_slides.core.source import DerivedSource
@@ -28,15 +29,40 @@ class MovedPart:
 
 
 class MovedTiles(DerivedSource):
-    """An image made of parts of its parent; tiles can be copied if parts are whole tiles."""
+    """An image made of parts of its parent; tiles can be copied if parts are whole tiles.
+
+    Its holes are those of the parent that lie in parts.
+    """
 
     @abstractmethod
     def parent_level(self, level: int) -> int:
         """Return the level of the parent of which `level` is made."""
 
     @abstractmethod
-    def moved_parts(self, level: int) -> Iterable[MovedPart]:
-        """Yield the parts of `level`."""
+    def moved_parts(self, level: int, region: Region) -> Iterable[MovedPart]:
+        """Yield what of the parts of `level` lies in `region`."""
+
+    def holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return the holes of the parent that lie in parts."""
+        return self._moved(level, region, self.parent.holes)
+
+    def known_holes(self, level: int, region: Region) -> tuple[MissingRegion, ...]:
+        """Return those of `holes` that are known without decoding a tile."""
+        return self._moved(level, region, self.parent.known_holes)
+
+    def _moved(
+        self,
+        level: int,
+        region: Region,
+        holes_of: Callable[[int, Region], tuple[MissingRegion, ...]],
+    ) -> tuple[MissingRegion, ...]:
+        number, found = self.parent_level(level), []
+        for part in self.moved_parts(level, region):
+            for hole in holes_of(number, part.source):
+                one = hole.region
+                y, x = one.y - part.source.y + part.y, one.x - part.source.x + part.x
+                found.append(MissingRegion(replace(one, y=y, x=x), hole.tile))
+        return tuple(found)
 
     def encoding(self, level: int) -> TileEncoding | None:
         """Return how tiles are compressed; None if a part is not made of whole tiles."""
@@ -69,7 +95,7 @@ def _tile_numbers(source: MovedTiles, level: int, tile: tuple[int, int]) -> Arra
     across = -(-width // tile[1])
     rows, columns = (-(-size // side) for size, side in zip(shape, tile, strict=True))
     found: Array = np.full((rows, columns), NOT_THERE, np.int64)
-    for part in source.moved_parts(level):
+    for part in source.moved_parts(level, Region(0, 0, *shape)):
         one = part.source
         starts = (one.y, part.y, one.x, part.x)
         if any(start % tile[axis // 2] for axis, start in enumerate(starts)):
