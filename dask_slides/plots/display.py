@@ -101,14 +101,19 @@ def _valid(pixels: Array, fill: Any) -> Array:
     return valid if valid.any() else np.ones_like(valid)
 
 
+def shows_all_values(dtype: np.dtype[Any], channels: Sequence[Channel]) -> bool:
+    """Return whether viewers show all values without windows: those of 8 bits, and of colours."""
+    return dtype == np.uint8 or is_rgb(channels)
+
+
 def windows_of(
     pixels: Array, channels: Sequence[Channel], *, fill: Any = None
 ) -> tuple[Channel, ...]:
     """Return the channels, each with a window: its own, or `PERCENTILES` of `pixels` (h, w, c).
 
-    8-bit images and colour images stay as they are, because viewers show all their values.
+    Channels of which `shows_all_values` is true stay as they are.
     """
-    if pixels.dtype == np.uint8 or is_rgb(channels):
+    if shows_all_values(pixels.dtype, channels):
         return tuple(channels)
     valid = _valid(pixels, fill)
     found = []

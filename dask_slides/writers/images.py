@@ -23,7 +23,7 @@ from dask_slides.numerics.area_means import sum_dtype
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.georeference import georeference
-from dask_slides.plots.display import windows_of
+from dask_slides.plots.display import shows_all_values, windows_of
 from dask_slides.readers.tile_status import text_of
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
 from dask_slides.slide import Slide
@@ -202,14 +202,20 @@ def _attributes(job: ImageJob, journal: Journal) -> dict[str, Any]:
 
 
 def _channels(job: ImageJob, store: str) -> tuple[Channel, ...]:
-    """Return the channels with windows, which follow from a small level if they are not known.
-
-    Viewers show a channel of 16 bits without a window black.
-    """
     sizes = [level.shape for level in job.plan.levels]
     number = next((n for n, size in enumerate(sizes) if max(size) <= SMALL_LEVEL), len(sizes) - 1)
-    pixels = np.asarray(open_array(f"{store}/{number}")[...]).transpose(1, 2, 0)
-    return windows_of(pixels, job.slide.channels, fill=job.slide.source.fill)
+    return channels_with_windows(job.slide, f"{store}/{number}")
+
+
+def channels_with_windows(slide: Slide, level: str) -> tuple[Channel, ...]:
+    """Return the channels with windows, which follow from the array `level` if they are not known.
+
+    Viewers show a channel of 16 bits without a window black. The array is read only if needed.
+    """
+    if shows_all_values(slide.dtype, slide.channels):
+        return tuple(slide.channels)
+    pixels = np.asarray(open_array(level)[...]).transpose(1, 2, 0)
+    return windows_of(pixels, slide.channels, fill=slide.source.fill)
 
 
 def facts_of_image(job: ImageJob, journal: Journal) -> dict[str, Any]:

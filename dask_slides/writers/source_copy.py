@@ -23,7 +23,6 @@ from dask_slides.core.bad_tiles import (
     bad_tiles_to_json,
     status_of_region,
 )
-from dask_slides.core.channels import Channel
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, bounds
 from dask_slides.core.grid import TileGrid
@@ -36,7 +35,6 @@ from dask_slides.graph.stored_level import LevelSource, ReducedLevelSource
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.georeference import georeference
-from dask_slides.plots.display import windows_of
 from dask_slides.readers.codecs.chunk_decoders import decoded_chunk
 from dask_slides.readers.tile_status import decode_error
 from dask_slides.runtime.scheduler import Progress, check_memory, compute
@@ -47,6 +45,7 @@ from dask_slides.writers.encoded_chunks import PutEncoded, made_encoding
 from dask_slides.writers.image_plan import LevelPlan
 from dask_slides.writers.images import (
     ImageJob,
+    channels_with_windows,
     check_not_empty,
     compute_stages,
     create_sums,
@@ -57,7 +56,6 @@ from dask_slides.writers.images import (
 )
 from dask_slides.writers.pyramid import SUMS
 from dask_slides.writers.source_plan import CopiedLevel, SourcePlan, plan_source
-from dask_slides.writers.store.arrays import open_array
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import (
     Journal,
@@ -360,7 +358,7 @@ def _attributes(
     """Return the attributes of the group: OME metadata, and those of dask_slides."""
     downsamples = [one.downsample for one in plan.levels]
     placement = ome_metadata.placement_on_slide(slide.source)
-    channels = _channels(slide, plan, unfinished.path)
+    channels = channels_with_windows(slide, f"{unfinished.path}/{plan.levels[-1].name}")
     parts: dict[str, Any] = {
         "multiscales": ome_metadata.multiscales(
             slide.name, "cyx", placement, slide.mpp_yx, downsamples
@@ -404,14 +402,6 @@ def _found_later(journal: Journal, facts: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     tiles += (bad_tile_from_json(row) for row in facts.get("bad_tiles", ()))
     return {"bad_tiles": bad_tiles_to_json(tiles), "holes": facts.get("holes", [])}
-
-
-def _channels(slide: Slide, plan: SourcePlan, store: str) -> tuple[Channel, ...]:
-    """Return the channels with windows, which follow from the smallest level if not known."""
-    if slide.dtype == np.uint8:
-        return tuple(slide.channels)
-    pixels = np.asarray(open_array(f"{store}/{plan.levels[-1].name}")[...]).transpose(1, 2, 0)
-    return windows_of(pixels, slide.channels, fill=slide.source.fill)
 
 
 def _dropped(slide: Slide, plan: SourcePlan, blanks: BlankMap | None) -> dict[str, bytes]:
