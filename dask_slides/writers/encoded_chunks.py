@@ -12,6 +12,7 @@ from dask_slides.core.geometry import Region
 from dask_slides.core.source import Source
 from dask_slides.core.types import Array
 from dask_slides.writers.image_plan import LevelPlan
+from dask_slides.writers.pyramid import shards_in, whole_tile
 from dask_slides.writers.store.manifest import Record, write_file
 from dask_slides.writers.store.shards import compress, join_chunks
 
@@ -41,15 +42,12 @@ class PutEncoded:
         if array is None:
             return []
         side, records = level.shard, []
-        for top in range(0, region.height, side):
-            for left in range(0, region.width, side):
-                row, column = (region.y + top) // side, (region.x + left) // side
-                pixels = image[top : top + side, left : left + side]
-                status = BLANK if pixels.min() == pixels.max() else OK
-                shard = Region(row * side, column * side, side, side)
-                status = status_of_region(missing, shard) or status
-                file = f"{array}/c/0/{row}/{column}"
-                records.append(write_file(store, file, self._shard(pixels, level), status))
+        for row, column, pixels in shards_in(region, image, side):
+            status = BLANK if pixels.min() == pixels.max() else OK
+            shard = Region(row * side, column * side, side, side)
+            status = status_of_region(missing, shard) or status
+            file = f"{array}/c/0/{row}/{column}"
+            records.append(write_file(store, file, self._shard(pixels, level), status))
         return records
 
     def _shard(self, pixels: Array, level: LevelPlan) -> bytes:
@@ -62,10 +60,7 @@ class PutEncoded:
         return join_chunks(self._encoded(part, chunk) if part.size else None for part in parts)
 
     def _encoded(self, part: Array, chunk: int) -> bytes:
-        """Return a chunk; beyond the edge it repeats the last pixels, as JPEG blurs other edges."""
-        rest = [(0, chunk - n) for n in part.shape[:2]]
-        if np.any(rest):
-            part = np.pad(part, [*rest, (0, 0)], mode="edge")
+        part = whole_tile(part, chunk)
         if self.quality is None:
             planes = part.transpose(2, 0, 1)
             return compress(planes, planes.shape)

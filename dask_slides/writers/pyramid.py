@@ -102,6 +102,23 @@ class PutPixels(Protocol):
         ...
 
 
+def shards_in(region: Region, image: Array, side: int) -> Iterator[tuple[int, int, Array]]:
+    """Yield row, column and pixels of each shard of `side` pixels in `image`, which is `region`."""
+    for top in range(0, region.height, side):
+        for left in range(0, region.width, side):
+            row, column = (region.y + top) // side, (region.x + left) // side
+            yield row, column, image[top : top + side, left : left + side]
+
+
+def whole_tile(tile: Array, side: int) -> Array:
+    """Return `tile` (h, w, c) with `side` pixels along y and x.
+
+    Beyond the edge of the image it repeats the last pixels, as JPEG blurs other edges.
+    """
+    rest = [(0, side - n) for n in tile.shape[:2]]
+    return np.pad(tile, [*rest, (0, 0)], mode="edge") if np.any(rest) else tile
+
+
 def put_shards_of(
     store: str,
     name: str,

@@ -12,6 +12,7 @@ import numpy as np
 from dask_slides.core.bad_tiles import MissingRegion
 from dask_slides.core.geometry import Region
 from dask_slides.core.types import Array
+from dask_slides.writers.pyramid import shards_in, whole_tile
 from dask_slides.writers.store.manifest import Record, write_file
 
 HEAD = np.dtype("<i8")
@@ -78,32 +79,24 @@ class PutTiles:
         missing: tuple[MissingRegion, ...] = (),
     ) -> list[Record]:
         """Write `image`, the pixels (h, w, c) of `region` of the level `name`."""
-        side, records = self.shards[int(name)], []
-        for top in range(0, region.height, side):
-            for left in range(0, region.width, side):
-                row, column = (region.y + top) // side, (region.x + left) // side
-                data = self._encode(image[top : top + side, left : left + side])
-                records.append(write_file(store, _file(name, row, column), data))
-        return records
+        return [
+            write_file(store, _file(name, row, column), self._encode(pixels))
+            for row, column, pixels in shards_in(region, image, self.shards[int(name)])
+        ]
 
     def _encode(self, pixels: Array) -> bytes:
         """Return the file of a shard: its head and its tiles, row by row, plane by plane."""
         planes = np.split(pixels, pixels.shape[2], axis=2) if self.planar else [pixels]
-        rows, columns = (-(-n // self.tile) for n in pixels.shape[:2])
+        side = self.tile
+        rows, columns = (-(-n // side) for n in pixels.shape[:2])
         tiles = [
-            self.codec.encode(self._cut(plane, row * self.tile, column * self.tile))
+            self.codec.encode(whole_tile(plane[row : row + side, column : column + side], side))
             for plane in planes
-            for row in range(rows)
-            for column in range(columns)
+            for row in range(0, rows * side, side)
+            for column in range(0, columns * side, side)
         ]
         head = np.array([len(planes), rows, columns, *map(len, tiles)], HEAD)
         return b"".join([head.tobytes(), *tiles])
-
-    def _cut(self, plane: Array, top: int, left: int) -> Array:
-        """Return a tile; beyond the edge it repeats the last pixels, as JPEG blurs other edges."""
-        tile = plane[top : top + self.tile, left : left + self.tile]
-        rest = [(0, self.tile - n) for n in tile.shape[:2]]
-        return np.pad(tile, [*rest, (0, 0)], mode="edge") if np.any(rest) else tile
 
     def tiles(self, store: str, level: int, shape: tuple[int, int], planes: int) -> Iterator[bytes]:
         """Yield the tiles of a level in the order of TIFF. Memory holds one row of a shard."""
