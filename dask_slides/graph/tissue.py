@@ -29,10 +29,12 @@ from dask_slides.numerics.tissue_mask import (
     edges_of_mask,
     grid_areas,
 )
-from dask_slides.runtime.threads import in_threads
+from dask_slides.runtime.threads import in_slices
 
 AREAS = ("tissue", "missing", "pixels")
 """Areas of a cell in pixels of level 0: of tissue, of absent or corrupt tiles, and of the cell."""
+ROWS = 256
+"""Rows of a picture to work on at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +91,7 @@ def _where(state: Array, value: int) -> NDArray[np.bool_] | None:
     """Return where `state` is `value`; None if it is everywhere."""
     found = np.empty(state.shape, bool)
 
-    def call(rows: NDArray[np.int64]) -> None:
-        part = slice(rows[0], rows[-1] + 1)
-        np.equal(state[part], value, out=found[part])
-
-    in_threads(call, np.arange(len(found)))
+    in_slices(lambda rows: np.equal(state[rows], value, out=found[rows]), len(found), ROWS)
     return None if found.all() else found
 
 
@@ -102,11 +100,11 @@ def grey_of(pixels: Array) -> Array:
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         out = np.empty(pixels.shape[:2], np.uint8)
 
-        def call(rows: NDArray[np.int64]) -> None:
-            red, green, blue = np.moveaxis(pixels[rows[0] : rows[-1] + 1], 2, 0)
-            out[rows[0] : rows[-1] + 1] = (red + 2 * green.astype(np.uint16) + blue) // 4
+        def call(rows: slice) -> None:
+            red, green, blue = np.moveaxis(pixels[rows], 2, 0)
+            out[rows] = (red + 2 * green.astype(np.uint16) + blue) // 4
 
-        in_threads(call, np.arange(len(out)))
+        in_slices(call, len(out), ROWS)
         return out
     grey = np.nan_to_num(pixels.mean(axis=2, dtype=np.float32))
     low, high = (float(grey.min()), float(grey.max())) if grey.size else (0.0, 1.0)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.runtime.threads import in_threads
+from dask_slides.runtime.threads import in_slices
 
 STRIP = 250_000
 """Pixels to work on at a time, so that they stay in the cache of a core."""
@@ -29,16 +29,15 @@ def dilated(mask: Mask, radius: int) -> Mask:
     step = max(1, STRIP // max(1, width), 4 * radius)
     out = np.empty_like(mask)
 
-    def call(strips: Integers) -> None:
-        for top in strips * step:
-            first, end = max(0, top - radius), min(top + step, height)
-            part = mask[first : end + radius]
-            padded = np.zeros((end - top + 2 * radius, width + 2 * radius), bool)
-            above = first - top + radius
-            padded[above : above + len(part), radius : radius + width] = part
-            out[top:end] = _spread(_spread(padded, radius, 1), radius, 0)
+    def call(rows: slice) -> None:
+        first = max(0, rows.start - radius)
+        part = mask[first : rows.stop + radius]
+        padded = np.zeros((rows.stop - rows.start + 2 * radius, width + 2 * radius), bool)
+        above = first - rows.start + radius
+        padded[above : above + len(part), radius : radius + width] = part
+        out[rows] = _spread(_spread(padded, radius, 1), radius, 0)
 
-    in_threads(call, np.arange(-(-height // step)))
+    in_slices(call, height, step)
     return out
 
 
@@ -157,18 +156,17 @@ def _runs(mask: Mask) -> tuple[Integers, Integers]:
     step = max(1, STRIP // stride)
     found: list[Integers] = [np.empty(0, np.int64)] * -(-height // step)
 
-    def call(strips: Integers) -> None:
-        for number in strips:
-            rows = mask[number * step : (number + 1) * step]
-            padded = np.zeros((len(rows), stride), bool)
-            padded[:, 1:] = rows
-            flat = padded.reshape(-1)
-            edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-            if flat[-1]:  # a run ends with the last row
-                edges = np.append(edges, flat.size)
-            found[number] = edges + number * step * stride
+    def call(rows: slice) -> None:
+        part = mask[rows]
+        padded = np.zeros((len(part), stride), bool)
+        padded[:, 1:] = part
+        flat = padded.reshape(-1)
+        edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        if flat[-1]:  # a run ends with the last row
+            edges = np.append(edges, flat.size)
+        found[rows.start // step] = edges + rows.start * stride
 
-    in_threads(call, np.arange(len(found)))
+    in_slices(call, height, step)
     edges = np.concatenate([*found, np.empty(0, np.int64)])
     return edges[0::2], edges[1::2]
 

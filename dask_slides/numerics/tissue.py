@@ -34,7 +34,7 @@ from dask_slides.numerics.morphology import (
     without_holes,
 )
 from dask_slides.numerics.stains import Colours, classify, find_ink
-from dask_slides.runtime.threads import in_threads
+from dask_slides.runtime.threads import in_slices
 
 Mask = NDArray[np.bool_]
 Background = Literal["bright", "dark"]
@@ -338,19 +338,18 @@ def _median(plane: Array) -> Array:
     padded, out = np.pad(plane, 1, "edge"), np.empty_like(plane)
     step = max(1, STRIP // plane.shape[1])
 
-    def call(starts: NDArray[np.int64]) -> None:
-        for start in starts:
-            rows = padded[start : start + step + 2]
-            upper, middle, lower = rows[:-2], rows[1:-1], rows[2:]
-            low, high = np.minimum(upper, middle), np.maximum(upper, middle)
-            least, most = np.minimum(low, lower), np.maximum(high, lower)
-            centre = np.maximum(low, np.minimum(high, lower))
-            largest = np.maximum(np.maximum(least[:, :-2], least[:, 1:-1]), least[:, 2:])
-            smallest = np.minimum(np.minimum(most[:, :-2], most[:, 1:-1]), most[:, 2:])
-            middlemost = _middle(centre[:, :-2], centre[:, 1:-1], centre[:, 2:])
-            out[start : start + step] = _middle(largest, middlemost, smallest)
+    def call(rows: slice) -> None:
+        around = padded[rows.start : rows.stop + 2]
+        upper, middle, lower = around[:-2], around[1:-1], around[2:]
+        low, high = np.minimum(upper, middle), np.maximum(upper, middle)
+        least, most = np.minimum(low, lower), np.maximum(high, lower)
+        centre = np.maximum(low, np.minimum(high, lower))
+        largest = np.maximum(np.maximum(least[:, :-2], least[:, 1:-1]), least[:, 2:])
+        smallest = np.minimum(np.minimum(most[:, :-2], most[:, 1:-1]), most[:, 2:])
+        middlemost = _middle(centre[:, :-2], centre[:, 1:-1], centre[:, 2:])
+        out[rows] = _middle(largest, middlemost, smallest)
 
-    in_threads(call, np.arange(0, len(plane), step))
+    in_slices(call, len(plane), step)
     return out
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.grid import TileGrid
 from dask_slides.core.types import Array
-from dask_slides.runtime.threads import in_threads
+from dask_slides.runtime.threads import in_slices
 
 BLANK, TISSUE, MISSING = 0, 1, 2
 """Values of the pixels of a mask. Missing: an absent or corrupt tile of the file."""
@@ -148,12 +148,10 @@ def grid_areas(values: Array, mask: TissueMask, rows: Integers, columns: Integer
     """
     down = np.empty((len(rows), values.shape[1]), np.int64)
 
-    def sum_columns(numbers: Integers) -> None:
-        for left in numbers * COLUMNS:
-            part = slice(left, left + COLUMNS)
-            down[:, part] = _sums(values[:, part], mask.y_edges, rows)
+    def sum_columns(part: slice) -> None:
+        down[:, part] = _sums(values[:, part], mask.y_edges, rows)
 
-    in_threads(sum_columns, np.arange(-(-values.shape[1] // COLUMNS)))
+    in_slices(sum_columns, values.shape[1], COLUMNS)
     return np.ascontiguousarray(_sums(down.T, mask.x_edges, columns).T)
 
 

@@ -95,6 +95,16 @@ def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.in
         _share(call, numbers, helpers, threads)
 
 
+def in_slices(call: Callable[[slice], object], size: int, step: int) -> None:
+    """Call `call` with slices of `step` of `size` items, in threads as `in_threads` does."""
+
+    def run(numbers: NDArray[np.int64]) -> None:
+        for start in (numbers * step).tolist():
+            call(slice(start, min(start + step, size)))
+
+    in_threads(run, np.arange(-(-size // step)))
+
+
 def _share(
     call: Callable[[NDArray[np.int64]], None],
     numbers: NDArray[np.int64],
