@@ -22,7 +22,7 @@ from dask_slides.cohort.steps import USUAL
 from dask_slides.cohort.tables import user_columns
 from dask_slides.cohort.workers import Pool
 from dask_slides.core.limits import Limits
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import ClusterLostError, SlideArgumentError
 from dask_slides.readers.remote.identity import identify
 from dask_slides.runtime.client import seceded
 from dask_slides.runtime.scheduler import check_memory
@@ -141,6 +141,8 @@ class _Run:
                 return
             try:
                 job = self._open(self._entries[name])
+            except ClusterLostError:  # the slide is not the cause
+                raise
             except Exception as error:  # one bad slide must not stop the others
                 outcome = failure(name, error)
                 self._record(outcome)

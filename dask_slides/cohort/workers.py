@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import suppress
 from typing import Any
 
 from dask_slides.cohort.job import Outcome, SlideJob, failure, work_alone, work_on
-from dask_slides.errors import ClusterLostError, SlideArgumentError, WorkerKilledError
+from dask_slides.errors import SlideArgumentError, WorkerKilledError
 from dask_slides.runtime.client import active_client
+from dask_slides.runtime.scheduler import lost_error
 from dask_slides.runtime.threads import local_threads, setting
 
 AHEAD = 2
@@ -18,7 +26,6 @@ STOP_SECONDS = 10.0
 """Seconds to wait at the end for a cluster, whose work stops at its next block."""
 LOOK_SECONDS = 5.0
 """Seconds between checks that the scheduler can be reached."""
-LOST = "the scheduler was lost; reconnect and repeat the run, which skips finished slides"
 KILLED = (
     "every process that worked on it was killed: it ran out of memory or a codec crashed; "
     "give workers fewer threads or more memory, or repair the slide"
@@ -33,7 +40,7 @@ def threads() -> int:
     try:
         return sum(client.nthreads().values())
     except OSError as error:
-        raise ClusterLostError(LOST) from error
+        raise lost_error(client) from error
 
 
 def _executor(client: Any) -> Executor:
@@ -45,18 +52,6 @@ def _executor(client: Any) -> Executor:
             "a run cannot use scheduler='processes'; use threads, or connect a distributed.Client"
         )
     return ThreadPoolExecutor(local_threads())
-
-
-def _outcome(job: SlideJob, future: Future[Outcome]) -> Outcome | None:
-    """Return the outcome; None if the process was killed, by this slide or another one."""
-    if future.cancelled():
-        raise ClusterLostError(LOST)
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if type(error).__name__ == "KilledWorker":  # by name, as distributed may not be imported
-        return None
-    return failure(job.name, error)
 
 
 class Pool:
@@ -95,7 +90,7 @@ class Pool:
         while self._in_flight:
             for future in self._ended():
                 job = self._in_flight.pop(future)
-                outcome = _outcome(job, future)
+                outcome = self._outcome(job, future)
                 if outcome is None:
                     suspects.append(job)
                 else:
@@ -107,7 +102,7 @@ class Pool:
             while future not in self._ended():
                 pass
             del self._in_flight[future]
-            outcome = _outcome(job, future)
+            outcome = self._outcome(job, future)
             if outcome is None:
                 outcome = failure(job.name, WorkerKilledError(f"{job.name}: {KILLED}"))
             yield outcome
@@ -116,8 +111,20 @@ class Pool:
         """Wait up to `LOOK_SECONDS` for slides to end, and return them."""
         done, _ = wait(self._in_flight, LOOK_SECONDS, return_when=FIRST_COMPLETED)
         if not done and self._client is not None and self._client.status == "closed":
-            raise ClusterLostError(LOST)
+            raise lost_error(self._client)
         return done
+
+    def _outcome(self, job: SlideJob, future: Future[Outcome]) -> Outcome | None:
+        """Return the outcome; None if the process was killed, by this slide or another one."""
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            return future.result()
+        lost = self._client is not None and self._client.status != "running"
+        if lost or isinstance(error, CancelledError):  # a lost connection may give any error
+            raise lost_error(self._client) from error
+        if type(error).__name__ == "KilledWorker":  # by name, as distributed may not be imported
+            return None
+        return failure(job.name, error)
 
     def close(self) -> None:
         """Wait for the slides in flight, and cancel those that have not started."""

@@ -99,7 +99,10 @@ def memory_per_thread(needed: int) -> int | None:
         return None
     client = active_client()
     if client is not None:
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        info = client.scheduler_info(n_workers=-1)
+        if "workers" not in info:  # the client has closed
+            raise lost_error(client)
+        workers = info["workers"].values()
         limits = [one["memory_limit"] // one["nthreads"] for one in workers if one["memory_limit"]]
         return min(limits, default=None)
     threads = 1 if is_synchronous() else configured_threads()
@@ -326,7 +329,7 @@ def _compute_remote(
         with suppress(Exception):  # a lost cluster has nothing to cancel
             client.cancel(list(waiting.values()))
         if _is_lost(client, error):
-            raise _lost_error(client) from error
+            raise lost_error(client) from error
         raise
     return filled.result
 
@@ -387,11 +390,13 @@ def _killed_error(keys: Iterable[Any], describe: Callable[[Block], str]) -> Work
     return error
 
 
-def _lost_error(client: Any) -> ClusterLostError:
-    address = getattr(client.scheduler, "address", None) or "the scheduler"
+def lost_error(client: Any) -> ClusterLostError:
+    """Return the error for a cluster that `client` cannot reach or that has no workers."""
+    address = getattr(client.scheduler, "address", None)
+    at = f" at {address}" if address else ""
     return ClusterLostError(
-        f"{address}: the scheduler was lost, or has no workers left; check that they run, "
-        "connect again, then resume"
+        f"the scheduler was lost{at}, or has no workers left; check that they run, connect again, "
+        "then resume"
     )
 
 

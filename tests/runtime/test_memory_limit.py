@@ -3,7 +3,9 @@
 import dask
 import pytest
 from distributed.system import MEMORY_LIMIT
+from scheduler_processes import local_client
 
+from dask_slides.errors import ClusterLostError
 from dask_slides.runtime import scheduler
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -29,3 +31,11 @@ def test_the_configuration_takes_precedence():
 def test_small_tasks_do_not_look_up_the_limit(monkeypatch):
     monkeypatch.setattr(scheduler, "memory_limit", lambda: 1 / 0)
     assert scheduler.memory_per_thread(scheduler.ENOUGH // 2) is None
+
+
+def test_a_closed_client_is_a_lost_cluster():
+    with local_client(1) as client, dask.config.set(scheduler=client):
+        assert scheduler.memory_per_thread(1) > 0
+        client.close()
+        with pytest.raises(ClusterLostError, match="the scheduler was lost"):
+            scheduler.memory_per_thread(1)
