@@ -163,7 +163,8 @@ def _mode_of_glass(mean: Array, grey: Array, smooth: Mask, scanned: Mask) -> Arr
     peaks = peaks[peaks > peaks.max() - 30]
     best = peaks[np.argmax(counts[peaks])]
     near = candidates & (np.abs(grey - best) < 6)
-    return np.asarray(np.median(mean[:, near if near.any() else candidates], axis=1))
+    index = np.flatnonzero(near if near.any() else candidates)
+    return np.array([np.median(plane.take(index)) for plane in mean])
 
 
 def _continued(mean: Array, known: Mask, usual: Array) -> tuple[Array, Mask]:

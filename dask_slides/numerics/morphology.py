@@ -25,35 +25,48 @@ Integers = NDArray[np.int64]
 
 def dilated(mask: Mask, radius: int) -> Mask:
     """Return where a square of ``2 * radius + 1`` pixels meets `mask`."""
+    return _filtered(mask, radius, np.logical_or)
+
+
+def eroded(mask: Mask, radius: int) -> Mask:
+    """Return where a square lies within `mask`, which goes on beyond the rim of the picture."""
+    return _filtered(mask, radius, np.logical_and)
+
+
+def _filtered(mask: Mask, radius: int, join: np.ufunc) -> Mask:
+    """Join the pixels of the square around each pixel, where there are any of `mask`."""
     height, width = mask.shape
     step = max(1, STRIP // max(1, width), 4 * radius)
-    out = np.empty_like(mask)
+    out = np.zeros_like(mask)
 
     def call(rows: slice) -> None:
         first = max(0, rows.start - radius)
         part = mask[first : rows.stop + radius]
-        padded = np.zeros((rows.stop - rows.start + 2 * radius, width + 2 * radius), bool)
+        columns = np.flatnonzero(part.any(axis=0))
+        if not len(columns):
+            return
+        left, right = max(0, columns[0] - radius), min(width, columns[-1] + 1 + radius)
+        shape = rows.stop - rows.start + 2 * radius, right - left + 2 * radius
+        padded = np.full(shape, join.identity, bool)
         above = first - rows.start + radius
-        padded[above : above + len(part), radius : radius + width] = part
-        out[rows] = _spread(_spread(padded, radius, 1), radius, 0)
+        padded[above : above + len(part), radius : -radius or None] = part[:, left:right]
+        for axis in (1, 0):
+            padded = _spread(padded, radius, axis, join)
+        out[rows, left:right] = padded
 
     in_slices(call, height, step)
     return out
 
 
-def _spread(mask: Mask, radius: int, axis: int) -> Mask:
-    """Return the union of the views of `mask` that are ``2 * radius`` pixels shorter."""
+def _spread(mask: Mask, radius: int, axis: int, join: np.ufunc) -> Mask:
+    """Join the views of `mask` that are ``2 * radius`` pixels shorter."""
     span, whole = 1, 2 * radius + 1
     while span < whole:  # views of `span` pixels join to views of twice as many
         step = min(span, whole - span)
-        mask = mask[:-step] | mask[step:] if axis == 0 else mask[:, :-step] | mask[:, step:]
+        along: Any = (slice(None),) * axis
+        mask = join(mask[(*along, slice(None, -step))], mask[(*along, slice(step, None))])
         span += step
     return mask
-
-
-def eroded(mask: Mask, radius: int) -> Mask:
-    """Return where a square lies within `mask`, which goes on beyond the rim of the picture."""
-    return ~dilated(~mask, radius)
 
 
 def closed(mask: Mask, radius: int) -> Mask:
