@@ -28,6 +28,7 @@ from dask_slides.ops.cutoff import LAYOUTS
 from dask_slides.ops.map_tiles import TILE_PX, TILE_UM
 from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
+from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
 from dask_slides.writers.source_copy import QUALITY as MADE_QUALITY
 from dask_slides.writers.store.arrays import VERSIONS
@@ -257,8 +258,9 @@ layout_option = click.option(
     help="cut off blank rows and columns, or place islands of tissue on a small canvas",
 )  # fmt: skip
 blank_map_option = click.option(
-    "--blank-map", "map_file", metavar="FILE.geojson", show_default="what the detector finds",
-    help="polygons of the tissue in pixels of the slide, as QuPath exports them",
+    "--blank-map", "map_file", metavar="FILE", show_default="what the detector finds",
+    help="a store that `mask` wrote, or polygons of the tissue in pixels of the slide, as QuPath "
+         "exports them (.geojson)",
 )  # fmt: skip
 
 
@@ -321,11 +323,14 @@ def detector_options(prefix: str = "") -> Decorator:
 def given_map(
     slide: Slide, file: str | None, detector: Detector, tile_size: int | None = None
 ) -> BlankMap | None:
-    """Return the blank map of the polygons in `file`, if there is one; then no detector may be."""
+    """Return the blank map in `file`, if there is one; then no detector may be."""
     if file is None:
         return None
     if detector is not DEFAULT_DETECTOR:
         raise SlideArgumentError("--blank-map and --detector exclude each other; give one")
+    if file.rstrip("/").endswith(".zarr"):
+        stored = open_blank_map(file)
+        return stored if tile_size is None else stored.with_tile_size(tile_size)
     return BlankMap.from_geojson(file, slide, tile_size=tile_size)
 
 

@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from click.testing import CliRunner
 from PIL import Image
 from tiff_bytes import tags_of, tiff
@@ -296,6 +297,17 @@ def test_polygons_are_obeyed_as_a_blank_map(run, folder):
     words = ["cutoff", "slide.tif", "obeyed.ome.zarr", "--tile-size", 50, *words[:2]]
     assert run(*words, "--downsample", 1).exit_code == 0
     assert ds.open_slide(folder / "obeyed.ome.zarr").shape == (height, width, 3)
+
+
+def test_a_stored_blank_map_is_obeyed(run, folder):
+    words = ["--tile-size", 50, "--detector", "contrast", "--ratio", 0.3]
+    assert run("mask", "slide.tif", "stored.ome.zarr", *words).exit_code == 0
+    blank = zarr.open_group(folder / "stored.ome.zarr", mode="r")["blank_map/blank"][:]
+    assert 0 < blank.sum() < blank.size
+    words = ["--tile-size", 50, "--blank-map", "stored.ome.zarr"]
+    assert run("pack", "slide.tif", "stored.tiles.zarr", *words).exit_code == 0
+    pack = ds.open_pack(folder / "stored.tiles.zarr")
+    assert np.array_equal(np.stack([pack.y, pack.x], axis=1), 50 * np.argwhere(~blank))
 
 
 def test_annotations_label_the_tiles(run, folder):
