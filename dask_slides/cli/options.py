@@ -23,6 +23,7 @@ from dask_slides.numerics.detectors import (
 )
 from dask_slides.numerics.kernels import KERNELS
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
+from dask_slides.ops.aligned_tiles import ALIGN
 from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap
 from dask_slides.ops.cutoff import LAYOUTS
 from dask_slides.ops.map_tiles import TILE_PX, TILE_UM
@@ -30,6 +31,7 @@ from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
+from dask_slides.writers.pack_chunks import PACK_CODECS
 from dask_slides.writers.source_copy import QUALITY as MADE_QUALITY
 from dask_slides.writers.store.arrays import VERSIONS
 
@@ -207,12 +209,18 @@ def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) ->
 ome_zarr_option = click.option(
     "--ome-zarr", type=click.Choice(VERSIONS), default="0.5", help="0.5 is Zarr v3, 0.4 is Zarr v2"
 )
-_encoding_options = add_options(
-    click.option("--codec", type=click.Choice((COPIED, "jpeg")), show_default="zstd, without loss",
-                 help=f"of a Zarr store: {COPIED} copies whole compressed tiles of the slide"),
-    click.option("--quality", type=click.IntRange(1, 100), show_default=str(MADE_QUALITY),
-                 help="of JPEG in a Zarr store"),
-)  # fmt: skip
+
+
+def tile_codec_options(prefix: str = "", quality: int | None = None) -> Decorator:
+    """Add the codec of tiles in a Zarr store, and its `quality` if none is given."""
+    return add_options(
+        click.option(f"--{prefix}codec", type=click.Choice(PACK_CODECS),
+                     show_default="zstd, without loss",
+                     help=f"of a Zarr store: {COPIED} copies whole compressed tiles of the slide"),
+        click.option(f"--{prefix}quality", type=click.IntRange(1, 100), default=quality,
+                     show_default=str(MADE_QUALITY),
+                     help="of jpeg and jpegxl; jpegxl of 100 loses nothing"),
+    )  # fmt: skip
 
 
 def encoding_options(command: Command) -> Command:
@@ -222,11 +230,11 @@ def encoding_options(command: Command) -> Command:
     def run(**kwargs: Any) -> Any:
         given = {name: kwargs.pop(name) for name in ("codec", "quality")}
         if given["quality"] is not None and given["codec"] is None:
-            raise click.BadParameter("needs --codec jpeg", param_hint="--quality")
+            raise click.BadParameter("needs --codec jpeg or jpegxl", param_hint="--quality")
         encoding = {name: value for name, value in given.items() if value is not None}
         return command(encoding=encoding, **kwargs)
 
-    return _encoding_options(run)
+    return tile_codec_options()(run)
 
 
 shards_option = click.option(
@@ -376,6 +384,9 @@ def pack_options(prefix: str = "") -> Decorator:
                      help="distance between tiles"),
         click.option(f"--{prefix}edge", type=click.Choice(get_args(Edge)), default="drop",
                      help="what to do with the last tile of a row or column if it does not fit"),
+        click.option(f"--{prefix}align", type=click.Choice(ALIGN), show_default="none",
+                     help="move tiles to the slide's own compressed tiles, to copy them with "
+                     f"--{prefix}codec {COPIED}"),
         click.option(f"--{prefix}top-k", type=int, show_default="all tiles",
                      help="pack only the k tiles with the highest score"),
         tile_scale_options(prefix),

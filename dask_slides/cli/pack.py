@@ -63,7 +63,7 @@ def command(
     exporter = exporting.tiles_format(out, to, format_options, common, shards)
     if exporter is None:
         check_output(out, common)
-    names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification")
+    names = ("tile_size", "stride", "downsample", "mpp", "edge", "magnification", "align")
     image, grid = plan_pack(source, **{name: options[name] for name in names})
     if not enlarge:
         check_not_enlarged(source, **options)

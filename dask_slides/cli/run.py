@@ -24,6 +24,7 @@ from dask_slides.cli.options import (
     pack_options,
     scale_options,
     shards_option,
+    tile_codec_options,
     tile_scale_options,
 )
 from dask_slides.cli.output import print_result
@@ -39,6 +40,7 @@ from dask_slides.cohort.steps import FORMATS, USUAL
 from dask_slides.cohort.workers import threads
 from dask_slides.core.limits import Limits
 from dask_slides.plots.pictures import bytes_text
+from dask_slides.writers.source_copy import QUALITY
 
 Steps = list[dict[str, dict[str, Any]]]
 
@@ -81,6 +83,7 @@ def _parse_exports(context: Any, option: Any, given: tuple[str, ...]) -> list[di
 @shards_option
 @blank_map_options("mask-")
 @pack_options("pack-")
+@tile_codec_options("pack-", QUALITY)
 @_crops_options
 @layout_option
 @enlarge_option

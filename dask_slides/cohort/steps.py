@@ -22,6 +22,7 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.aligned_tiles import check_align
 from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share
 from dask_slides.ops.crops import check_seed, plan_crops, random_crops
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
@@ -40,6 +41,8 @@ from dask_slides.writers.estimate import (
 )
 from dask_slides.writers.export import export
 from dask_slides.writers.exports.registry import exporter_for
+from dask_slides.writers.pack_chunks import PACK_CODECS
+from dask_slides.writers.source_copy import QUALITY, SourceCodec
 from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.transaction import Target, facts_of
 from dask_slides.writers.write import write_to
@@ -381,6 +384,8 @@ class _Tiles(Step):
     min_tissue: float = 0.5
     detector: Detector = DEFAULT_DETECTOR
     shards: bool = True
+    codec: str | None = None
+    quality: int = QUALITY
 
     @property
     def counts(self) -> tuple[str, ...]:
@@ -396,6 +401,12 @@ class _Tiles(Step):
         self.plan(_any_slide())
         checked_detector(self.detector)
         checked_share(self.min_tissue, "min_tissue")
+        SourceCodec(self.quality)  # checks it
+        if self.codec is not None and (self.codec not in PACK_CODECS or not self.shards):
+            names = " or ".join(PACK_CODECS)
+            raise SlideArgumentError(
+                f"step {self.name}: codec={self.codec!r}; use {names} with shards, or None for zstd"
+            )
 
     def reductions(self, slide: Slide) -> tuple[int, ...]:
         """Return the reductions of the blank map; packed tiles are read only once."""
@@ -404,7 +415,8 @@ class _Tiles(Step):
     def _chosen(self, maps: BlankMaps) -> dict[str, Any]:
         """Return the arguments of the step, with the shared blank map instead of the detector."""
         options = {one.name: getattr(self, one.name) for one in fields(self)}
-        del options["shards"]
+        for name in ("shards", "codec", "quality"):
+            del options[name]
         detector = checked_detector(options.pop("detector"))
         if isinstance(detector, MaskDetector):
             return options | {"blank_map": maps.compute(None, detector)}
@@ -412,7 +424,7 @@ class _Tiles(Step):
 
     def write(self, obj: Any, target: Target, name: str) -> str | None:
         """Write the pack; return its path."""
-        return write_to(obj, target, shards=self.shards)
+        return write_to(obj, target, shards=self.shards, codec=self.codec, quality=self.quality)
 
     def picture(self, obj: TilePack, maps: BlankMaps) -> Array:
         """Return the boxes of the tiles on the slide."""
@@ -428,6 +440,7 @@ class Pack(_Tiles):
     tile_size: Any = TILE_SIZE
     stride: Any = None
     edge: Edge = "drop"
+    align: str | None = None
     top_k: int | None = None
     fill: float | None = None
 
@@ -438,6 +451,10 @@ class Pack(_Tiles):
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
+        check_align(self.align)
+        if self.align is not None:  # only the tiles of a file can be aligned to
+            replace(self, align=None).check()
+            return
         super().check()
         check_top_k(self.top_k)
 
@@ -445,7 +462,7 @@ class Pack(_Tiles):
         """Return the slide at the scale of the pack, and the grid of its tiles."""
         return plan_pack(
             slide, self.tile_size, self.stride, self.downsample, self.mpp, self.edge,
-            self.magnification,
+            self.magnification, self.align,
         )  # fmt: skip
 
     def estimate(self, slide: Slide) -> Estimate:

@@ -56,6 +56,11 @@ def read_from(source: Source) -> str:
     return provenance(source, "level 0")
 
 
+def stored_level(source: Source) -> tuple[Source, int]:
+    """Return the slide and the number of the level that `source` shows; itself and 0 for others."""
+    return (source.parent, source.number) if isinstance(source, LevelSource) else (source, 0)
+
+
 @dataclass(frozen=True)
 class LevelSource(_StoredLevel):
     """The levels of `parent` from `number` on."""

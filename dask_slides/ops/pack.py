@@ -19,10 +19,11 @@ from dask_slides.core.source import root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import BlankSlideWarning, SlideArgumentError
 from dask_slides.graph.blocks import map_blocks
-from dask_slides.graph.stored_level import LevelSource, read_from
+from dask_slides.graph.stored_level import read_from
 from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan_tile_blocks
 from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.aligned_tiles import aligned_grid, aligned_level, check_align, level_slide
 from dask_slides.ops.annotations import Labels, class_coverage
 from dask_slides.ops.blank_map import BlankMap, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
@@ -332,10 +333,7 @@ def _stored_near(slide: Slide, mpp: Mpp) -> Slide | None:
     for number, level in enumerate(slide.levels):
         sizes = [o * n / m for o, n, m in zip(own, slide.shape, level.shape, strict=False)]
         if all(abs(s / w - 1) <= NEAR_ENOUGH for s, w in zip(sizes, wanted, strict=True) if w):
-            if not number:
-                return slide
-            source = LevelSource(slide.source, number)
-            return replace(slide, source=source, mpp_yx=(sizes[0], sizes[1]))
+            return level_slide(slide, number)
     return None
 
 
@@ -347,11 +345,15 @@ def plan_pack(
     mpp: Mpp,
     edge: Edge,
     magnification: float | None = None,
+    align: str | None = None,
 ) -> tuple[Slide, TileGrid]:
     """Return the slide at the scale of the pack, and the grid of its tiles. Nothing is read."""
     if edge not in EDGES:
         raise SlideArgumentError(f"edge={edge!r} is not known; use one of {', '.join(EDGES)}")
+    check_align(align)
     image = pack_image(slide, downsample, mpp, magnification)
+    if align is not None:
+        image = aligned_level(slide, image, NEAR_ENOUGH)
     height, width = image.shape[:2]
     tile = tile_pair(tile_size)
     step = tile if stride is None else tile_pair(stride, "stride")
@@ -360,7 +362,8 @@ def plan_pack(
             f"{slide.name}: a tile of {tile[0]} x {tile[1]} px does not fit the image of "
             f"{height} x {width} px; use smaller tiles or edge='pad'"
         )
-    return image, TileGrid((height, width), tile, step, edge)
+    grid = TileGrid((height, width), tile, step, edge)
+    return image, grid if align is None else aligned_grid(image, grid)
 
 
 def check_top_k(top_k: Any) -> None:
@@ -380,6 +383,7 @@ def pack_tiles(
     min_tissue: float = 0.5,
     detector: Detector = DEFAULT_DETECTOR,
     edge: Edge = "drop",
+    align: str | None = None,
     top_k: int | None = None,
     fill: float | None = None,
     blank_map: BlankMap | None = None,
@@ -412,6 +416,11 @@ def pack_tiles(
     edge : {"drop", "pad", "shift"}
         What to do with a tile that reaches beyond the edge of the image: leave it out, pad it with
         `fill`, or move it back until it fits.
+    align : {None, "source"}
+        "source" moves the tiles to the grid of the slide's compressed tiles, so that
+        ``write(codec="source")`` can copy these: the stride becomes the nearest multiple of the
+        slide's tile. It needs the scale of a stored level, a `tile_size` that is a multiple of the
+        slide's tile, and ``edge="drop"``.
     top_k : int, optional
         Pack only the `top_k` tiles with the highest scores. If scores are equal, upper tiles are
         preferred, then left ones.
@@ -438,11 +447,13 @@ def pack_tiles(
         An argument is wrong, or the blank map is of another slide.
     SlideMppError
         `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
+    SlideUnsupportedError
+        With ``align="source"``: the tiles of the slide cannot be copied.
     """
     slide = as_slide(slide)
     check_top_k(top_k)
     min_tissue = checked_share(min_tissue, "min_tissue")
-    image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge, magnification)
+    image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge, magnification, align)
     fill = fill_of(slide, fill)
     found = map_or_detector(slide, detector, blank_map)
     if isinstance(found, BlankMap):

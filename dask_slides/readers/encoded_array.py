@@ -39,6 +39,7 @@ _ZSTD = 50000
 _COMPRESSIONS = {
     ("imagecodecs_jpeg",): 7,
     ("imagecodecs_jpeg2k",): 34712,
+    ("imagecodecs_jpegxl",): 50002,
     ("imagecodecs_webp",): 50001,
     ("bytes", "imagecodecs_lzw"): 5,
     ("bytes", "imagecodecs_zlib"): 8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from dask_slides.writers.pyramid import shards_in, whole_tile
 from dask_slides.writers.store.manifest import Record, write_file
 from dask_slides.writers.store.shards import compress, join_chunks
 
-JPEG = "JPEG"
+JPEG, JPEG_XL = "JPEG", "JPEG XL"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ def encode_jpeg(pixels: Array, quality: int) -> bytes:
     return bytes(
         simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, space, colorsubsampling="420")
     )
+
+
+def encode_jpeg_xl(pixels: Array, quality: int) -> bytes:
+    """Return grey or RGB pixels (h, w, c) as JPEG XL; quality 100 loses nothing."""
+    import imagecodecs
+
+    samples = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    # without loss, more effort saves 5 to 10 %, and takes nine times as long
+    how: dict[str, Any] = {"level": quality, "effort": 3}
+    if quality == 100:
+        how = {"lossless": True, "effort": 1}
+    return bytes(imagecodecs.jpegxl_encode(samples, **how, numthreads=1))
 
 
 def made_encoding(encoding: TileEncoding, source: Source, side: int) -> TileEncoding:

@@ -1,8 +1,8 @@
-"""Chunks of a pack that are images: the slide's own compressed tiles, or tiles encoded as JPEG."""
+"""Chunks of a pack that are images: the slide's own compressed tiles, or tiles encoded again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,11 +11,12 @@ import numpy as np
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.source import Source
 from dask_slides.core.tile_origins import TileOrigins
+from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
-from dask_slides.graph.stored_level import LevelSource
+from dask_slides.graph.stored_level import stored_level
 from dask_slides.graph.tiles import SlideTileReader, TileReader
 from dask_slides.ops.pack import TilePack
-from dask_slides.writers.encoded_chunks import JPEG, encode_jpeg
+from dask_slides.writers.encoded_chunks import JPEG, JPEG_XL, encode_jpeg, encode_jpeg_xl
 
 
 class PackChunks(Protocol):
@@ -67,45 +68,72 @@ class CopiedChunks:
 
 
 @dataclass(frozen=True)
-class JpegChunks:
-    """Tiles that are read and encoded as JPEG."""
+class ImageCodec:
+    """A codec that encodes any tiles, whatever the slide has."""
+
+    name: str
+    zarr: str
+    """Name of the codec in the metadata of an array."""
+    encode: Callable[[Array, int], bytes]
+    """Encodes pixels (h, w, c) with a quality from 1 to 100."""
+    dtypes: tuple[str, ...]
+
+
+IMAGE_CODECS = {
+    "jpeg": ImageCodec(JPEG, "imagecodecs_jpeg", encode_jpeg, ("uint8",)),
+    "jpegxl": ImageCodec(JPEG_XL, "imagecodecs_jpegxl", encode_jpeg_xl, ("uint8", "uint16")),
+}
+
+
+PACK_CODECS = ("source", *IMAGE_CODECS)
+"""Codecs of packs whose chunks are images."""
+
+
+@dataclass(frozen=True)
+class EncodedChunks:
+    """Tiles that are read and encoded as images."""
 
     reader: TileReader
     tile: tuple[int, int]
+    codec: ImageCodec
     quality: int
 
     @property
     def encoding(self) -> TileEncoding:
-        """JPEG, one chunk per tile."""
-        return TileEncoding(JPEG, self.tile, {"name": "imagecodecs_jpeg"})
+        """One chunk per tile."""
+        return TileEncoding(self.codec.name, self.tile, {"name": self.codec.zarr})
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes | None]:
-        """Yield tiles [start, stop) as JPEG."""
+        """Yield tiles [start, stop), encoded."""
         for tile in self.reader(start, stop):
-            yield encode_jpeg(tile, self.quality)
+            yield self.codec.encode(tile, self.quality)
 
     def describe(self) -> dict[str, Any]:
         """Return the name of the codec and the quality."""
-        return {"codec": JPEG, "quality": self.quality}
+        return {"codec": self.codec.name, "quality": self.quality}
 
 
 def pack_chunks(pack: TilePack, codec: str, quality: int) -> PackChunks:
-    """Return the chunks of `pack` for codec "source" or "jpeg"; raise if they cannot be made."""
+    """Return the chunks of `pack` for a codec of images; raise if they cannot be made."""
     name = str(pack.attributes.get("source", "pack"))
     height, width, channels = pack.tiles.shape[1:]
     if pack.reader is None:
         raise SlideArgumentError(f"{name}: codec={codec!r} needs a slide of a file; leave it out")
     if codec == "source":
         return _copied(pack, name)
-    if pack.tiles.dtype != np.uint8 or channels not in (1, 3):
-        raise SlideArgumentError(f"{name}: JPEG holds 8-bit grey or RGB; leave codec out")
-    return JpegChunks(pack.reader, (height, width), quality)
+    image = IMAGE_CODECS[codec]
+    if str(pack.tiles.dtype) not in image.dtypes or channels not in (1, 3):
+        kinds = " or ".join(image.dtypes)
+        raise SlideArgumentError(
+            f"{name}: {image.name} holds grey or RGB of {kinds}; leave codec out"
+        )
+    return EncodedChunks(pack.reader, (height, width), image, quality)
 
 
 def _copied(pack: TilePack, name: str) -> CopiedChunks:
     reader = pack.reader
     if isinstance(reader, SlideTileReader):
-        source, level = _stored(reader.source)
+        source, level = stored_level(reader.source)
         encoding, tile = source.encoding(level), reader.task.tile
         if encoding is not None:
             _check_places(name, reader, source.levels[level].shape, encoding.tile)
@@ -114,11 +142,6 @@ def _copied(pack: TilePack, name: str) -> CopiedChunks:
         f"{name}: its tiles cannot be copied, as they are resampled or of a codec that is not "
         "copied; use codec='jpeg', or leave codec out"
     )
-
-
-def _stored(source: Source) -> tuple[Source, int]:
-    """Return the file and the level that `source` shows; itself and 0 for a file."""
-    return (source.parent, source.number) if isinstance(source, LevelSource) else (source, 0)
 
 
 def _check_places(
@@ -130,6 +153,6 @@ def _check_places(
         height, width = unit
         raise SlideUnsupportedError(
             f"{name}: codec='source' copies whole tiles of the slide, which are {height} x {width} "
-            "px: use a tile_size and stride that are multiples of that, and edge='drop'; or "
-            "codec='jpeg'"
+            "px: pack them with align='source' and a tile_size that is a multiple of that; or "
+            "use codec='jpeg'"
         )

@@ -19,7 +19,7 @@ from dask_slides.runtime.scheduler import Progress
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
-from dask_slides.writers.pack_chunks import pack_chunks
+from dask_slides.writers.pack_chunks import PACK_CODECS, pack_chunks
 from dask_slides.writers.packs import write_pack
 from dask_slides.writers.source_copy import QUALITY, SourceCodec, write_source
 from dask_slides.writers.store.arrays import check_version
@@ -27,7 +27,7 @@ from dask_slides.writers.store.attributes import absolute_path
 from dask_slides.writers.store.transaction import Target
 from dask_slides.writers.virtual import write_virtual
 
-CODECS = ("source", "jpeg", "virtual")
+CODECS = (*PACK_CODECS, "virtual")
 """Codecs whose chunks are images."""
 
 Write = Callable[[Progress | None], str]
@@ -86,7 +86,7 @@ def write(
     blank_map : BlankMap, optional
         A blank map of the source of a slide: adds the label image ``labels/tissue``. With
         ``drop_blank`` it says which tiles are left out.
-    codec : {None, "source", "jpeg", "virtual"}
+    codec : {None, "source", "jpeg", "jpegxl", "virtual"}
         How chunks are compressed. None compresses pixels with zstd, which loses nothing.
 
         "source" copies the compressed tiles of a whole slide as they are, without decoding them:
@@ -94,9 +94,10 @@ def write(
         lacks are made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless.
         It copies the tiles of a cut-off too, if its scale is that of the slide and its `tile_size`
         a multiple of the slide's tile; then no tissue label is stored. It copies those of a pack if
-        these are whole tiles of the slide, not resampled.
+        these are whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
 
-        "jpeg" encodes the tiles of any pack of 8-bit grey or RGB.
+        "jpeg" encodes the tiles of any pack of 8-bit grey or RGB. "jpegxl" encodes those of 8 or 16
+        bits as JPEG XL, which is smaller, and several times slower to write and to read.
 
         "virtual" copies nothing: it writes one JSON file, ``NAME.refs.json``, of the levels that
         the slide has, with the byte range of each tile in the slide. The reference file system of
@@ -104,7 +105,8 @@ def write(
 
         Other programs need the codecs of imagecodecs for Zarr v3 to read such stores.
     quality : int
-        Quality of JPEG, 1 to 100, of what is encoded and not copied.
+        Quality of JPEG, 1 to 100, of what is encoded and not copied. JPEG XL of quality 100 loses
+        nothing.
     drop_blank : bool
         With ``codec="source"``: leave out tiles that lie wholly in blank tiles of `blank_map`, by
         default a map in which no pixel of a blank tile is tissue. They read as the fill, which is
@@ -165,10 +167,7 @@ def write(
         raise SlideArgumentError(
             "drop_blank and verify_pixels are for a slide with codec='source'; leave them out"
         )
-    if codec is None:
-        run = _writer_of(obj, target, ome_zarr, shards, blank_map)
-    else:
-        run = _encoder_of(obj, target, ome_zarr, shards, blank_map, codec, options)
+    run = _writer_of(obj, target, ome_zarr, shards, blank_map, codec, options)
     if not compute:
         if progress is not None or client is not None:
             raise SlideArgumentError(
@@ -182,9 +181,16 @@ def write(
         return run(progress)
 
 
-def write_to(obj: Any, target: Target, version: str = "0.5", shards: bool = True) -> str:
+def write_to(
+    obj: Any,
+    target: Target,
+    version: str = "0.5",
+    shards: bool = True,
+    codec: str | None = None,
+    quality: int = QUALITY,
+) -> str:
     """Write `obj` to `target`; return its path or address."""
-    return _writer_of(obj, target, version, shards, None)(None)
+    return _writer_of(obj, target, version, shards, None, codec, SourceCodec(quality))(None)
 
 
 def _encoder_of(
@@ -198,7 +204,9 @@ def _encoder_of(
 ) -> Write:
     """Return the function that writes `obj` with chunks that are images."""
     if codec not in CODECS:
-        raise SlideArgumentError(f"codec={codec!r}; use 'source', 'jpeg', or None for zstd")
+        raise SlideArgumentError(
+            f"codec={codec!r}; use one of {', '.join(CODECS)}, or None for zstd"
+        )
     if version != "0.5" or not shards:
         raise SlideArgumentError(
             f"codec={codec!r} writes OME-Zarr 0.5 with shards; leave ome_zarr and shards out"
@@ -217,7 +225,7 @@ def _encoder_of(
     if not isinstance(obj, Slide) or codec != "source":
         raise SlideArgumentError(
             f"codec={codec!r} is not for a {type(obj).__name__}: 'source' is for whole slides and "
-            "packs, 'jpeg' for packs; leave codec out"
+            "packs, 'jpeg' and 'jpegxl' for packs; leave codec out"
         )
     if blank_map is not None and not options.drop_blank:
         raise SlideArgumentError("blank_map with codec='source' is for drop_blank=True; give both")
@@ -225,9 +233,17 @@ def _encoder_of(
 
 
 def _writer_of(
-    obj: Any, target: Target, version: str, shards: bool, blank_map: BlankMap | None
+    obj: Any,
+    target: Target,
+    version: str,
+    shards: bool,
+    blank_map: BlankMap | None,
+    codec: str | None,
+    options: SourceCodec,
 ) -> Write:
     """Return the function that writes `obj`; raise if there is none."""
+    if codec is not None:
+        return _encoder_of(obj, target, version, shards, blank_map, codec, options)
     if isinstance(obj, Slide):
         check_version(version)
         return partial(write_slide, obj, target, version, shards, blank_map)

@@ -1,4 +1,4 @@
-"""Packs of the slide's own compressed tiles, and of JPEG."""
+"""Packs of the slide's own compressed tiles, of JPEG, and of JPEG XL."""
 
 import imagecodecs
 import numpy as np
@@ -80,10 +80,92 @@ def test_tiles_that_are_no_whole_tiles_of_the_slide_are_refused(tmp_path, slide,
     assert not (tmp_path / "a.tiles.zarr").exists()
 
 
+@pytest.fixture(scope="module")
+def pyramid(stained, tmp_path_factory):
+    """Return a slide of 768 x 1024 px and a level of 1/4, and the pixels of both."""
+    path = tmp_path_factory.mktemp("pyramid") / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for number, level in enumerate((stained, stained[::4, ::4])):
+            writer.write(
+                level, photometric="rgb", tile=(64, 64), compression="jpeg", subfiletype=number
+            )
+    return ds.open_slide(path), [tifffile.imread(path, key=number) for number in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "stride"),
+    [
+        ({"stride": 100}, 0, (128, 128)),  # 1.56 tiles of the slide
+        ({"stride": (90, 20)}, 0, (64, 64)),
+        ({"tile_size": 64, "downsample": 4}, 1, (64, 64)),
+        ({"tile_size": (64, 128), "downsample": 3.9}, 1, (64, 128)),
+    ],
+)
+def test_aligned_tiles_are_whole_tiles_of_the_slide(tmp_path, pyramid, options, level, stride):
+    slide, pixels = pyramid
+    pack = pack_of(slide, align="source", **options)
+    assert pack.attributes["stride"] == list(stride)
+    path = ds.write(pack, tmp_path / "a.tiles.zarr", codec="source")
+    found, (height, width) = ds.open_pack(path), pack.tiles.shape[1:3]
+    scale, image = 4**level, pixels[level]
+    expected = {
+        (y * scale, x * scale): image[y : y + height, x : x + width]
+        for y in range(0, image.shape[0] - height + 1, stride[0])
+        for x in range(0, image.shape[1] - width + 1, stride[1])
+    }
+    places = list(zip(found.y.tolist(), found.x.tolist(), strict=True))
+    assert places == list(expected)
+    np.testing.assert_array_equal(found[:], np.stack(list(expected.values())))
+    tiles = zarr.open_group(path, mode="r")["tiles"]
+    np.testing.assert_array_equal(tiles[...], np.stack(list(expected.values())))
+    assert found.attributes["encoding"] == {"codec": "JPEG", "copied_from_level": level}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"align": "grid"}, "use 'source' or None"),
+        ({"tile_size": 100}, "multiple of the slide's tile of 64 x 64 px"),
+        ({"edge": "pad"}, "edge='drop'"),
+        ({"downsample": 2}, "downsample=1 or 4"),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused(pyramid, options, message):
+    with pytest.raises(SlideArgumentError, match=message):
+        pack_of(pyramid[0], **{"align": "source"} | options)
+
+
+def test_tiles_that_cannot_be_copied_are_not_aligned(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(128 * 128).reshape(128, 128), tile=(64, 64))
+    with pytest.raises(SlideUnsupportedError, match="leave it out"):
+        pack_of(tmp_path / "a.tif", align="source")
+
+
+@pytest.mark.parametrize(("quality", "error"), [(100, 0), (90, 4)])
+def test_jpeg_xl_encodes_any_tiles(tmp_path, slide, quality, error):
+    pack = pack_of(slide[0], tile_size=100, stride=90)
+    path = ds.write(pack, tmp_path / "a.tiles.zarr", codec="jpegxl", quality=quality)
+    found = ds.open_pack(path)
+    assert found.attributes["encoding"] == {"codec": "JPEG XL", "quality": quality}
+    difference = abs(found[:].astype(int) - pack[:]).mean()
+    assert difference <= error and (difference == 0) == (quality == 100)
+    tiles = zarr.open_group(path, mode="r")["tiles"]
+    np.testing.assert_array_equal(tiles[...], found[:])
+
+
+def test_jpeg_xl_keeps_16_bits_of_grey(tmp_path):
+    pixels = (np.arange(128 * 128) * 7 % 60_000).astype(np.uint16).reshape(128, 128)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64))
+    pack = pack_of(ds.open_slide(tmp_path / "a.tif"))
+    path = ds.write(pack, tmp_path / "a.tiles.zarr", codec="jpegxl", quality=100)
+    np.testing.assert_array_equal(ds.open_pack(path)[0][..., 0], pixels)
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["tiles"][0, ..., 0], pixels)
+
+
 def test_jpeg_of_16_bits_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.arange(128 * 128, dtype=np.uint16).reshape(128, 128), tile=(64, 64))
-    with pytest.raises(SlideArgumentError, match="8-bit"):
+    with pytest.raises(SlideArgumentError, match="uint8"):
         ds.write(pack_of(ds.open_slide(path)), tmp_path / "a.tiles.zarr", codec="jpeg")
 
 

@@ -20,8 +20,8 @@ from zarr.registry import register_codec
 
 from dask_slides.errors import SlideUnsupportedError
 
-NAMES = ("jpeg", "jpeg2k", "webp", "lzw", "zlib")
-"""Codecs of imagecodecs in stores that hold the tiles of a slide."""
+NAMES = ("jpeg", "jpeg2k", "jpegxl", "webp", "lzw", "zlib")
+"""Codecs of imagecodecs in stores that hold images."""
 
 
 def _jpeg(data: Any, tables: Any = None, header: Any = None, **colours: Any) -> Any:
@@ -41,6 +41,10 @@ def _webp(data: Any, index: Any = None, hasalpha: Any = None, **_: Any) -> Any:
 
 def _jpeg2k(data: Any, planar: Any = None, **_: Any) -> Any:
     return imagecodecs.jpeg2k_decode(data, planar=planar)
+
+
+def _jpegxl(data: Any, **_: Any) -> Any:
+    return imagecodecs.jpegxl_decode(data)
 
 
 class _Decoder:
@@ -108,10 +112,11 @@ def _codec(short: str, base: Any, decode_sync: Callable[..., Any]) -> Any:
 
 
 try:
-    from imagecodecs.zarr import Jpeg, Jpeg2k, Lzw, Webp, Zlib
+    from imagecodecs.zarr import Jpeg, Jpeg2k, Jpegxl, Lzw, Webp, Zlib
 except ImportError:
     Jpeg = _image_codec("jpeg", _jpeg)
     Jpeg2k = _image_codec("jpeg2k", _jpeg2k)
+    Jpegxl = _image_codec("jpegxl", _jpegxl)
     Webp = _image_codec("webp", _webp)
     Lzw = _bytes_codec("lzw", imagecodecs.lzw_decode)
     Zlib = _bytes_codec("zlib", imagecodecs.zlib_decode)
@@ -120,6 +125,6 @@ except ImportError:
 @lru_cache(maxsize=1)
 def register() -> None:
     """Register the codecs with Zarr. Registering the same class again changes nothing."""
-    classes = zip(NAMES, (Jpeg, Jpeg2k, Webp, Lzw, Zlib), strict=True)
+    classes = zip(NAMES, (Jpeg, Jpeg2k, Jpegxl, Webp, Lzw, Zlib), strict=True)
     for name, codec in classes:
         register_codec(f"imagecodecs_{name}", codec)
