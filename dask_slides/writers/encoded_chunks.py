@@ -15,7 +15,7 @@ from dask_slides.core.types import Array
 from dask_slides.writers.image_plan import LevelPlan
 from dask_slides.writers.pyramid import shards_in, whole_tile
 from dask_slides.writers.store.manifest import Record, write_file
-from dask_slides.writers.store.shards import compress, join_chunks
+from dask_slides.writers.store.shards import Data, compress, shard_of
 
 JPEG, JPEG_XL = "JPEG", "JPEG XL"
 
@@ -51,14 +51,14 @@ class PutEncoded:
             records.append(write_file(store, file, self._shard(pixels, level), status))
         return records
 
-    def _shard(self, pixels: Array, level: LevelPlan) -> bytes:
+    def _shard(self, pixels: Array, level: LevelPlan) -> list[Data]:
         chunk, count = level.chunk, level.shard // level.chunk
         parts = (
             pixels[row * chunk : (row + 1) * chunk, column * chunk : (column + 1) * chunk]
             for row in range(count)
             for column in range(count)
         )
-        return join_chunks(self._encoded(part, chunk) if part.size else None for part in parts)
+        return shard_of(self._encoded(part, chunk) if part.size else None for part in parts)
 
     def _encoded(self, part: Array, chunk: int) -> bytes:
         part = whole_tile(part, chunk)

@@ -32,7 +32,7 @@ from dask_slides.writers.pack_chunks import PackChunks
 from dask_slides.writers.store.arrays import compressors, put_shards, shards_of
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import pixels_of_task, record_task, write_file
-from dask_slides.writers.store.shards import join_chunks
+from dask_slides.writers.store.shards import shard_of
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
 FEW_SHARDS = 16
@@ -107,7 +107,7 @@ def _write_encoded_shard(
         height, width = chunks.encoding.tile
         most = per_shard * (tile[0] // height) * (tile[1] // width)
         found = list(chunks.chunks(start, stop))
-        data = join_chunks([*found, *[None] * (most - len(found))])
+        data = shard_of([*found, *[None] * (most - len(found))])
         record = write_file(store, f"tiles/c/{start // per_shard}/0/0/0", data, OK)
         record_task(store, str(start), stop - start, [record])
     return np.full((1,), stop - start, np.int64)

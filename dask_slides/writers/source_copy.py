@@ -63,11 +63,16 @@ from dask_slides.writers.store.manifest import (
     record_task,
     write_file,
 )
-from dask_slides.writers.store.shards import join_chunks
+from dask_slides.writers.store.shards import shard_of
 from dask_slides.writers.store.transaction import Target, Transaction, facts_of, transaction
 
 QUALITY = 80
 """Quality of JPEG of the levels that a slide lacks."""
+
+
+LEVEL_STEP = 4
+"""Largest ratio of two levels: that of the levels of most scanners."""
+LEVEL_STEPS = (2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,13 @@ class SourceCodec:
     """Whether tiles that are blank in the blank map are left out."""
     verify_pixels: float = 0.0
     """Share of the copied tiles that are decoded from the slide and from the copy."""
+    level_step: int | None = LEVEL_STEP
+    """Largest ratio of two levels; missing levels are made, or none if it is None."""
 
     def __post_init__(self) -> None:
-        """Refuse a quality that JPEG does not have, and what is not a share."""
+        """Refuse a quality that JPEG does not have, what is not a share, and other steps."""
+        if self.level_step not in (None, *LEVEL_STEPS):
+            raise SlideArgumentError(f"level_step={self.level_step!r}; give 2, 4, 8 or None")
         share = self.verify_pixels
         if not isinstance(share, int | float) or not 0 <= share <= 1:
             raise SlideArgumentError(f"verify_pixels={share!r}; give a share from 0 to 1")
@@ -121,7 +130,7 @@ class CopyTiles:
         if pixels is None:
             number, region = self.window((row, column))
             chunks = self._chunks(source, row, column)
-            data = join_chunks(chunks)
+            data = shard_of(chunks)
             holes = source.known_holes(number, region)
             status = OK if any(chunk is not None for chunk in chunks) else BLANK
             status = status_of_region(holes, region) or status
@@ -193,7 +202,7 @@ def write_source(
     the slide ("copied"), and with which quality the others were encoded ("made").
     """
     check_not_empty(slide)
-    plan = plan_source(slide.source)
+    plan = plan_source(slide.source, codec.level_step)
     dropped = _dropped(slide, plan, blanks) if codec.drop_blank else {}
     job = _made_job(slide, plan, codec) if plan.made else None
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(codec, "codec")
@@ -264,13 +273,17 @@ def _describe(name: str, task: CopyTiles, block: Block) -> str:
 def _made_job(slide: Slide, plan: SourcePlan, codec: SourceCodec) -> ImageJob:
     """Return the job that makes the missing levels from the pixels of one that is copied."""
     number, source = plan.base.number, slide.source
-    reduces = 2 in source.reductions(number)
-    start = ReducedLevelSource(source, number, 2) if reduces else LevelSource(source, number)
+    # level 0 may be decoded as small as the first level that is made
+    most = min(2**one.halvings for one in plan.made)
+    factor = max((one for one in source.reductions(number) if one <= most), default=1)
+    start: Source = LevelSource(source, number)
+    if factor > 1:
+        start = ReducedLevelSource(source, number, factor)
     image = replace(slide, source=start)
     pyramid = plan_that_fits(image)
     check_memory(task_bytes_of_image(pyramid, image), slide.name)
     by_halvings = {one.halvings: one.name for one in plan.made}
-    first = 1 if reduces else 0
+    first = factor.bit_length() - 1
     names = tuple(by_halvings.get(first + n) for n in range(len(pyramid.levels)))
     encoding = made_encoding(plan.base.encoding, slide.source, 1)
     quality = codec.quality if encoding.lossy else None

@@ -1,16 +1,18 @@
 """Plan a store of the slide's own compressed tiles: which levels are copied, and which are made.
 
-A stored level whose tiles a codec of Zarr decodes is copied. Each power of two for which the slide
-has no such level, down to a longest side of 256 px, is made from the pixels of the level above the
-first gap::
+A stored level whose tiles a codec of Zarr decodes is copied. Where two levels are further apart
+than a step, and below the last one down to a longest side of 256 px, levels are made from the
+pixels of the level above the first gap::
 
-    slide    1        4        16
-    store    1   2*   4   8*   16   32*      * made: one pass over level 1, decoded at 1/2
+    slide    1                   16
+    step 4   1         4*        16        64*      * made: one pass over level 1, decoded at 1/4
+    step 2   1    2*   4*   8*   16   32*  64*      * decoded at 1/2
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dask_slides.core.encoded_tiles import TileEncoding
@@ -65,7 +67,7 @@ class CopiedLevel:
 
 @dataclass(frozen=True)
 class MadeLevel:
-    """A level that the slide lacks, half the size of the one before it."""
+    """A level that the slide lacks."""
 
     name: str
     factor: int
@@ -102,8 +104,11 @@ class SourcePlan:
         return tuple(one for one in self.levels if isinstance(one, MadeLevel))
 
 
-def plan_source(source: Source) -> SourcePlan:
-    """Plan the store of `source`; SlideUnsupportedError if its level 0 cannot be copied."""
+def plan_source(source: Source, step: int | None) -> SourcePlan:
+    """Plan the store of `source`; SlideUnsupportedError if its level 0 cannot be copied.
+
+    `step` is a power of two, the largest ratio of two levels; with None no level is made.
+    """
     copied = []
     for number, level in enumerate(source.levels):
         encoding = source.encoding(number)
@@ -116,22 +121,33 @@ def plan_source(source: Source) -> SourcePlan:
             "of JPEG, JPEG 2000, WebP, zstd, deflate or LZW without a predictor, in grey or RGB "
             "as stored; leave codec out"
         )
-    factors = {power_of_two(one.downsample) for one in copied}
-    gap = 1
-    while gap in factors:
-        gap *= 2
-    base = [one for one in copied if power_of_two(one.downsample) < gap][-1]
-    made = []
-    for times in range(1, 64):
-        shape = halved(base.shape[0], times), halved(base.shape[1], times)
-        factor = power_of_two(base.downsample) * 2**times
-        if max(shape) < SMALLEST_LEVEL:
-            break
-        if factor not in factors:
-            made.append(MadeLevel("", factor, shape, times))
+    base, made = copied[0], []
+    if step is not None:
+        stored = {power_of_two(one.downsample): one for one in copied}
+        factors = list(_missing(list(stored), step, max(copied[0].shape)))
+        if factors:
+            above = max(factor for factor in stored if factor < factors[0])
+            base = stored[above]
+            made = [_made(base, factor, factor // above) for factor in factors]
     found: list[PlannedLevel] = sorted([*copied, *made], key=lambda one: max(one.downsample))
     named = tuple(replace(one, name=str(number)) for number, one in enumerate(found))
     return SourcePlan(named, base)
+
+
+def _missing(stored: list[int], step: int, longest: int) -> Iterator[int]:
+    """Yield the factors of the levels to make, for those that are `stored` and ascend."""
+    last = stored[0]
+    for factor in [*stored[1:], 2**63]:
+        while last * step < factor and longest >= SMALLEST_LEVEL * last * step:
+            last *= step
+            yield last
+        last = factor
+
+
+def _made(base: CopiedLevel, factor: int, ratio: int) -> MadeLevel:
+    times = ratio.bit_length() - 1
+    shape = halved(base.shape[0], times), halved(base.shape[1], times)
+    return MadeLevel("", factor, shape, times)
 
 
 def power_of_two(downsample: tuple[float, float]) -> int:

@@ -21,7 +21,7 @@ from dask_slides.writers.blank_maps import write_blank_map
 from dask_slides.writers.images import write_cutoff, write_slide
 from dask_slides.writers.pack_chunks import PACK_CODECS, pack_chunks
 from dask_slides.writers.packs import write_pack
-from dask_slides.writers.source_copy import QUALITY, SourceCodec, write_source
+from dask_slides.writers.source_copy import LEVEL_STEP, QUALITY, SourceCodec, write_source
 from dask_slides.writers.store.arrays import check_version
 from dask_slides.writers.store.attributes import absolute_path
 from dask_slides.writers.store.transaction import Target
@@ -48,6 +48,7 @@ def write(
     quality: int = QUALITY,
     drop_blank: bool = False,
     verify_pixels: float = 0.0,
+    level_step: int | None = LEVEL_STEP,
     progress: Progress | None = None,
     client: Any = None,
 ) -> str | Delayed:
@@ -91,7 +92,8 @@ def write(
 
         "source" copies the compressed tiles of a whole slide as they are, without decoding them:
         JPEG, JPEG 2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide
-        lacks are made from reduced pixels and encoded as JPEG, or as zstd if the slide is lossless.
+        lacks (`level_step`) are made from reduced pixels and encoded as JPEG, or as zstd if the
+        slide is lossless.
         It copies the tiles of a cut-off too, if its scale is that of the slide and its `tile_size`
         a multiple of the slide's tile; then no tissue label is stored. It copies those of a pack if
         these are whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
@@ -115,6 +117,10 @@ def write(
         With ``codec="source"`` and a slide: the share of copied tiles, from 0 to 1, that are
         decoded from the slide and from the copy, and compared. Other tiles are not decoded: only
         the headers and ends of their streams are checked.
+    level_step : {4, 2, 8, None}
+        With ``codec="source"`` and an image: the largest ratio of two levels. Levels that the slide
+        lacks are made to keep it; most slides have steps of 4, and then nothing is decoded. Some
+        viewers need 2 (Viv, Vitessce). None makes no level.
     progress : callable, optional
         Called with the number of finished blocks and the number of all blocks.
     client : distributed.Client, optional
@@ -162,7 +168,7 @@ def write(
     (64, 64, 3)
     """
     target = Target(absolute_path(path), overwrite, resume)  # workers run in other folders
-    options = SourceCodec(quality, drop_blank, verify_pixels)
+    options = SourceCodec(quality, drop_blank, verify_pixels, level_step)
     if (drop_blank or verify_pixels) and (codec != "source" or not isinstance(obj, Slide)):
         raise SlideArgumentError(
             "drop_blank and verify_pixels are for a slide with codec='source'; leave them out"

@@ -12,7 +12,9 @@ from encoded_tiffs import KINDS, SCAN, TILE, cut, written
 from tiff_bytes import tiff
 
 import dask_slides as ds
+from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region
+from dask_slides.core.source import Level
 from dask_slides.errors import SlideArgumentError, SlideUnsupportedError, TileDecodeError
 from dask_slides.readers.codecs.zarr_codecs import register
 from dask_slides.writers.source_plan import CopiedLevel, plan_source
@@ -126,10 +128,7 @@ def test_missing_levels_are_made_and_encoded_with_the_quality(tmp_path, stained)
                          compression="jpeg", compressionargs={"level": 95},
                          subfiletype=int(level > 0), subifds=None if level else 1)  # fmt: skip
     slide = ds.open_slide(path)
-    plan = plan_source(slide.source)
-    kinds = [isinstance(one, CopiedLevel) for one in plan.levels]
-    assert kinds == [True, False, True]
-    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", quality=95)
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", quality=95, level_step=2)
     group = zarr.open_group(store, mode="r")
     assert group.attrs["dask_slides"]["made"] == {"1": {"codec": "JPEG", "quality": 95}}
     height, width = stained.shape[0] // 2, stained.shape[1] // 2
@@ -142,6 +141,54 @@ def test_missing_levels_are_made_and_encoded_with_the_quality(tmp_path, stained)
         for one in group.attrs["ome"]["multiscales"][0]["datasets"]
     ]
     assert scales == [[1, 1, 1], [1, 2, 2], [1, 4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "side", "step", "expected"),
+    [
+        ([1, 4, 16, 64], 102_400, 4, "1 4 16 64 256*"),
+        ([1, 4, 16, 64], 102_400, 2, "1 2* 4 8* 16 32* 64 128* 256*"),
+        ([1, 4, 16, 64], 102_400, None, "1 4 16 64"),
+        ([1], 102_400, 4, "1 4* 16* 64* 256*"),
+        ([1], 102_400, 8, "1 8* 64*"),
+        ([1, 16], 40_000, 4, "1 4* 16 64*"),
+        ([1, 2, 4, 8], 4_000, 4, "1 2 4 8"),
+        ([1, 32], 40_000, 4, "1 4* 16* 32 128*"),
+        ([1], 1_000, 4, "1"),
+        ([1], 1_024, 4, "1 4*"),
+    ],
+)
+def test_levels_are_made_where_steps_would_be_larger(stored, side, step, expected):
+    class Stored:
+        name = "a.tif"
+        levels = tuple(
+            Level((-(-side // factor),) * 2, (float(factor),) * 2, (512, 512)) for factor in stored
+        )
+
+        def encoding(self, level):
+            return TileEncoding("JPEG", (512, 512), {"name": "imagecodecs_jpeg"})
+
+    plan = plan_source(Stored(), step)
+    found = [
+        f"{one.downsample[0]:g}" + "*" * (not isinstance(one, CopiedLevel)) for one in plan.levels
+    ]
+    assert " ".join(found) == expected
+    sides = {one.shape[0] for one in plan.levels if not isinstance(one, CopiedLevel)}
+    assert sides == {-(-side // int(one[:-1])) for one in found if one.endswith("*")}
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "zstd"])
+def test_a_flat_slide_gets_a_level_of_a_quarter(tmp_path, compression):
+    path = ds.sample_slide(tmp_path / "a.tif", shape=(1100, 1300), tile=64, compression=compression)
+    store = ds.write(ds.open_slide(path), tmp_path / "a.ome.zarr", codec="source")
+    group = zarr.open_group(store, mode="r")
+    assert sorted(name for name in group.array_keys()) == ["0", "1"]
+    pixels = tifffile.imread(path)
+    expected = pixels.reshape(275, 4, 325, 4, 3).mean(axis=(1, 3))
+    made = group["1"][...].transpose(1, 2, 0)
+    assert abs(made - expected).mean() < (3 if compression == "jpeg" else 0.6)
+    with pytest.raises(SlideArgumentError, match="level_step=3; give 2, 4, 8 or None"):
+        ds.write(ds.open_slide(path), tmp_path / "b.ome.zarr", codec="source", level_step=3)
 
 
 def damaged(path, number, stream):

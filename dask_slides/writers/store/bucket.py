@@ -31,7 +31,16 @@ from dask_slides.readers.remote.object_store import (
     list_objects,
     locate,
 )
-from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, ROOT, Data, Location
+from dask_slides.writers.store.location import (
+    JOURNAL,
+    KEY,
+    LOCK,
+    ROOT,
+    Content,
+    Data,
+    Location,
+    parts_of,
+)
 
 Version = dict[str, str]
 """ETag and version of an object; Google compares the second, other servers the first."""
@@ -55,9 +64,10 @@ class Bucket(Location):
         """Return the bytes of `file`; FileNotFoundError if there is none."""
         return fetch_whole(self._address_of(file))
 
-    def write(self, file: str, data: Data, flush: bool = True) -> None:
+    def write(self, file: str, data: Content, flush: bool = True) -> None:
         """Write `file`; a server stores it whole or not at all."""
-        call_store(self._address_of(file), lambda store, key: _put(store, key, data), ATTEMPTS)
+        content = b"".join(parts_of(data))
+        call_store(self._address_of(file), lambda store, key: _put(store, key, content), ATTEMPTS)
 
     def flush(self, files: Iterable[str]) -> None:
         """Do nothing: a written object is already stored."""

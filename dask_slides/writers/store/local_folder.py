@@ -17,8 +17,10 @@ from typing import Any
 from dask_slides.errors import OutputBusyError, OutputExistsError, SlideNotFoundError
 from dask_slides.runtime import fork_safety
 from dask_slides.writers.store.disk_space import check_writable, disk_errors
-from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, Data, Location
+from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, Content, Data, Location, parts_of
 
+_WRITE_BYTES = 2**20
+"""Bytes per call of the system to write a file."""
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of file systems that cannot flush a file, such as some of FUSE."""
 _NO_FOLDER_FLUSH = (*_NO_FLUSH, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
@@ -40,7 +42,7 @@ class LocalFolder(Location):
         with open(self._path_of(file), "rb") as stream:
             return stream.read()
 
-    def write(self, file: str, data: Data, flush: bool = True) -> None:
+    def write(self, file: str, data: Content, flush: bool = True) -> None:
         """Write `file` under another name, then rename it."""
         path = self._path_of(file)
         if os.path.isdir(self.path):  # a task that ends late must not create the store again
@@ -241,12 +243,12 @@ def _is_same_file(handle: int, path: str) -> bool:
         return False
 
 
-def write_whole(path: str, data: Data, flush: bool = True) -> None:
+def write_whole(path: str, data: Content, flush: bool = True) -> None:
     """Write a file that appears under its name only when it is complete; flush it if `flush`."""
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:
-        with open(partial, "wb") as stream:
-            stream.write(data)
+        with open(partial, "wb", buffering=_WRITE_BYTES) as stream:
+            stream.writelines(parts_of(data))
             stream.flush()
             if flush:
                 _flush(stream.fileno())

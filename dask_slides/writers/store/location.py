@@ -12,6 +12,8 @@ from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.writers.store.attributes import read_own_attributes
 
 Data = bytes | memoryview
+Content = Data | Sequence[Data]
+"""The bytes of a file, or parts of them that follow one another."""
 
 JOURNAL = ".journal"
 """Folder of the records of finished tasks, in an unfinished store."""
@@ -21,6 +23,11 @@ KEY = ".key.json"
 """File that describes an unfinished store, to compare it when it is resumed."""
 ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 """Metadata files of the root group. Zarr opens no group without the first (v3) or second (v2)."""
+
+
+def parts_of(data: Content) -> Sequence[Data]:
+    """Return the parts of the bytes of a file."""
+    return [data] if isinstance(data, Data) else data
 
 
 class Location(ABC):
@@ -37,7 +44,7 @@ class Location(ABC):
         """Return the bytes of `file`; FileNotFoundError if there is none."""
 
     @abstractmethod
-    def write(self, file: str, data: Data, flush: bool = True) -> None:
+    def write(self, file: str, data: Content, flush: bool = True) -> None:
         """Write `file` whole or not at all; without `flush` it may not be on the disk yet."""
 
     @abstractmethod

@@ -23,7 +23,14 @@ from dask_slides.core.bad_tiles import (
     missing_to_json,
     sorted_bad_tiles,
 )
-from dask_slides.writers.store.location import JOURNAL, ROOT, Data, Location, location_of
+from dask_slides.writers.store.location import (
+    JOURNAL,
+    ROOT,
+    Content,
+    Location,
+    location_of,
+    parts_of,
+)
 
 MANIFEST = "manifest.json"
 """Name of the manifest. It lies in the folder of the first array, as Zarr warns of unknown files in
@@ -44,10 +51,13 @@ class Record:
     "blank" if all pixels are the same, else "ok"."""
 
 
-def write_file(store: str, file: str, data: Data, status: str = "") -> Record:
+def write_file(store: str, file: str, data: Content, status: str = "") -> Record:
     """Write a file of `store` and return its record; `record_task` flushes it."""
     location_of(store).write(file, data, flush=False)
-    return Record(file, len(data), hashlib.sha256(data).hexdigest(), status)
+    digest = hashlib.sha256()
+    for part in parts_of(data):
+        digest.update(part)
+    return Record(file, sum(map(len, parts_of(data))), digest.hexdigest(), status)
 
 
 def record_task(

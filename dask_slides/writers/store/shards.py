@@ -83,9 +83,14 @@ def encode_shard(pixels: Array, shard: tuple[int, ...], chunk: tuple[int, ...]) 
     return b"".join([*parts, add_checksum(index.tobytes())])
 
 
-def join_chunks(chunks: Iterable[Data | None]) -> bytes:
-    """Return a shard of encoded `chunks`, in rows from the top left; None is not stored."""
-    entries, parts, offset = [], [], 0
+def shard_of(chunks: Iterable[Data | None]) -> list[Data]:
+    """Return a shard of encoded `chunks`, in rows from the top left; None is not stored.
+
+    It is in parts that follow one another, as joining them costs as much as reading the file.
+    """
+    entries: list[tuple[int, int]] = []
+    parts: list[Data] = []
+    offset = 0
     for chunk in chunks:
         if chunk is None:
             entries.append((_NO_CHUNK, _NO_CHUNK))
@@ -94,7 +99,7 @@ def join_chunks(chunks: Iterable[Data | None]) -> bytes:
         length = len(chunk) + CHECKSUM_BYTES
         entries.append((offset, length))
         offset += length
-    return b"".join([*parts, add_checksum(np.array(entries, "<u8").tobytes())])
+    return [*parts, add_checksum(np.array(entries, "<u8").tobytes())]
 
 
 def index_size(chunks: int) -> int:
