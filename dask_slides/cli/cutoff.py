@@ -21,6 +21,7 @@ from dask_slides.cli.options import (
 )
 from dask_slides.cli.output import (
     check_output,
+    estimate_of_image,
     plan_of_tiles,
     print_estimate,
     print_store,
@@ -36,7 +37,6 @@ from dask_slides.ops.resize import level0_reduction, resize
 from dask_slides.ops.scale import check_not_enlarged, resize_arguments
 from dask_slides.plots.pictures import pixels_text
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
-from dask_slides.writers.estimate import estimate_image
 
 
 @click.command("cutoff")
@@ -79,8 +79,8 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_tiles(source, largest, map_file or detector, min_tissue)
-        sharded = shards and ome_zarr != "0.4"
-        print_estimate(common, estimate_image(largest, source, True, sharded), plan)
+        estimate = estimate_of_image(largest, source, ome_zarr, tiff, shards, True)
+        print_estimate(common, estimate, plan)
         return
     folder = os.path.dirname(os.path.abspath(out))  # does not exist if OUT is an address
     reads = () if map_file else map_reductions(source, detector)

@@ -20,6 +20,7 @@ from dask_slides.ops.check import check_slide
 from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.slide import Slide
 from dask_slides.writers.estimate import estimate_image
+from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
 from dask_slides.writers.store.verify import statuses_of
 
@@ -27,6 +28,9 @@ SMALLEST_POWER = 0.01
 """Smallest magnification that is shown; pixels of satellites have no use for one."""
 MAX_IMAGES = 50
 """Maximum number of images to print; --json lists all of them."""
+
+PACK_FACTS = ("source", "read_from", "stride", "min_tissue", "seed", "detector")
+"""Attributes of a pack that are shown."""
 
 
 @click.command("info")
@@ -96,6 +100,29 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     return facts, lines
 
 
+def facts_of_pack(path: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts about a pack as values for JSON and as lines of text."""
+    pack = open_pack(path)
+    given = pack.attributes
+    encoding = given.get("encoding", {"codec": "zstd"})
+    facts = {"shape": list(pack.tiles.shape), "mpp": pack.mpp, "encoding": encoding}
+    level = encoding.get("copied_from_level")
+    how = f" of quality {encoding['quality']}" if "quality" in encoding else ""
+    lines = [
+        f"tiles    {len(pack):,} of {pixels_text(pack.tiles.shape[1:])} {pack.tiles.dtype}",
+        f"mpp      {'not known' if pack.mpp is None else f'{pack.mpp:.4g} µm'}",
+        f"encoded  tiles: {encoding['codec']}{how}"
+        if level is None
+        else f"copied   tiles: {encoding['codec']} tiles of level {level} as they are",
+    ]
+    lines += [
+        f"{name}: {printable(str(given[name]))}"
+        for name in PACK_FACTS
+        if given.get(name) is not None
+    ]
+    return facts | {name: given.get(name) for name in PACK_FACTS}, lines
+
+
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts that a dask_slides store records; nothing for other paths."""
     attributes = read_own_attributes(path) if os.path.isdir(path) else None
@@ -112,4 +139,7 @@ def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
         quality = f" of quality {one['quality']}" if "quality" in one else ""
         lines.append(f"encoded  {name}: {one['codec']}{quality}")
     facts |= {name: attributes[name] for name in ("copied", "made") if name in attributes}
+    if kind == "pack":
+        pack_facts, pack_lines = facts_of_pack(path)
+        facts, lines = facts | pack_facts, lines + pack_lines
     return facts, lines + [f"source   {printable(str(tile))}" for tile in bad_tiles]

@@ -31,7 +31,8 @@ from dask_slides.ops.pack import TILE_SIZE, USUAL_MPP
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.exports.ome_tiff import CODECS, PYRAMIDS, QUALITY, SUFFIXES
-from dask_slides.writers.pack_chunks import PACK_CODECS
+from dask_slides.writers.pack_chunks import COPY, PACK_CODECS
+from dask_slides.writers.source_copy import LEVEL_STEP, LEVEL_STEPS
 from dask_slides.writers.source_copy import QUALITY as MADE_QUALITY
 from dask_slides.writers.store.arrays import VERSIONS
 
@@ -135,26 +136,31 @@ def is_tiff(out: str) -> bool:
     return out.lower().endswith(SUFFIXES)
 
 
-COPIED = "source"
-"""The codec that copies the compressed tiles of a slide."""
+_COPY_OPTIONS = ("drop_blank", "verify_pixels", "level_step")
+"""Options of a copy of compressed tiles, in the names of `write`."""
+
 
 _tiff_options = add_options(
-    click.option("--codec", type=click.Choice((*CODECS, COPIED)),
+    click.option("--codec", type=click.Choice((*CODECS, COPY)),
                  show_default="jpeg for 8-bit RGB, else deflate; zstd in Zarr",
-                 help=f"of an OME-TIFF; in Zarr, {COPIED} copies the slide's own compressed tiles"),
+                 help=f"of an OME-TIFF; in Zarr, {COPY} copies the slide's own compressed tiles"),
     click.option("--quality", type=click.IntRange(1, 100), show_default=str(QUALITY),
-                 help=f"of JPEG in an OME-TIFF, and of levels that a slide lacks with {COPIED}"),
+                 help=f"of JPEG in an OME-TIFF, and of levels that a slide lacks with {COPY}"),
     click.option("--drop-blank", is_flag=True, default=None,
-                 help=f"with --codec {COPIED}, leave out tiles without tissue"),
+                 help=f"with --codec {COPY}, leave out tiles without tissue"),
     click.option("--verify-pixels", type=click.FloatRange(0, 1), is_flag=False, flag_value=0.01,
                  show_default="0; 0.01 without SHARE", metavar="[SHARE]",
-                 help=f"with --codec {COPIED}, decode this share of the tiles both ways"),
+                 help=f"with --codec {COPY}, decode this share of the tiles both ways"),
+    click.option("--level-step", type=click.Choice([*map(str, LEVEL_STEPS), "none"]),
+                 show_default=str(LEVEL_STEP),
+                 help=f"with --codec {COPY}, largest ratio of two levels; missing ones are made, "
+                 "or none"),
     click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
                  help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for OpenSlide"),
 )  # fmt: skip
 
 
-_IMAGE_OPTIONS = ("codec", "quality", "pyramid", "drop_blank", "verify_pixels")
+_IMAGE_OPTIONS = ("codec", "quality", "pyramid", *_COPY_OPTIONS)
 
 
 def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
@@ -171,6 +177,8 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
         def run(**kwargs: Any) -> Any:
             given = {name: kwargs.pop(name) for name in _IMAGE_OPTIONS}
             tiff = {name: value for name, value in given.items() if value is not None}
+            if step := tiff.get("level_step"):
+                tiff["level_step"] = None if step == "none" else int(step)
             _check_tiff_options(kwargs["out"], tiff)
             return command(tiff=tiff, **kwargs)
 
@@ -186,9 +194,9 @@ def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
         for name, hint in (("ome_zarr", "--ome-zarr"), ("shards", "--no-shards")):
             if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
                 raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint=hint)
-        if tiff.get("codec") == COPIED or {"drop_blank", "verify_pixels"} & tiff.keys():
+        if tiff.get("codec") == COPY or set(_COPY_OPTIONS) & tiff.keys():
             raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint="--codec source")
-    elif tiff.get("codec") == COPIED and "pyramid" not in tiff:
+    elif tiff.get("codec") == COPY and "pyramid" not in tiff:
         return
     elif tiff:
         raise click.BadParameter(
@@ -216,7 +224,7 @@ def tile_codec_options(prefix: str = "", quality: int | None = None) -> Decorato
     return add_options(
         click.option(f"--{prefix}codec", type=click.Choice(PACK_CODECS),
                      show_default="zstd, without loss",
-                     help=f"of a Zarr store: {COPIED} copies whole compressed tiles of the slide"),
+                     help=f"of a Zarr store: {COPY} copies whole compressed tiles of the slide"),
         click.option(f"--{prefix}quality", type=click.IntRange(1, 100), default=quality,
                      show_default=str(MADE_QUALITY),
                      help="of jpeg and jpegxl; jpegxl of 100 loses nothing"),
@@ -386,7 +394,7 @@ def pack_options(prefix: str = "") -> Decorator:
                      help="what to do with the last tile of a row or column if it does not fit"),
         click.option(f"--{prefix}align", type=click.Choice(ALIGN), show_default="none",
                      help="move tiles to the slide's own compressed tiles, to copy them with "
-                     f"--{prefix}codec {COPIED}"),
+                     f"--{prefix}codec {COPY}"),
         click.option(f"--{prefix}top-k", type=int, show_default="all tiles",
                      help="pack only the k tiles with the highest score"),
         tile_scale_options(prefix),

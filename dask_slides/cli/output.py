@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import click
@@ -17,9 +17,11 @@ from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.runtime.buffer_pool import LIMIT
 from dask_slides.runtime.scheduler import check_memory
 from dask_slides.slide import Slide
-from dask_slides.writers.estimate import Estimate
+from dask_slides.writers.estimate import Estimate, estimate_copy, estimate_image
 from dask_slides.writers.export import export
 from dask_slides.writers.exports.ome_tiff import bad_tiles_in_tiff, check_tiff
+from dask_slides.writers.pack_chunks import COPY
+from dask_slides.writers.source_copy import SourceCodec
 from dask_slides.writers.store.attributes import absolute_path, bad_tiles_in
 from dask_slides.writers.store.transaction import check_target
 from dask_slides.writers.write import write
@@ -56,6 +58,17 @@ def write_image(
         export(obj, out, overwrite=common.overwrite, resume=common.resume, **tiff)
         return absolute_path(out)
     return write_output(obj, out, common, ome_zarr=ome_zarr, shards=shards, **tiff)
+
+
+def estimate_of_image(
+    image: Slide, source: Slide, ome_zarr: str, tiff: dict[str, Any], shards: bool, bound: bool
+) -> Estimate:
+    """Return the estimate of what `write_image` writes; `bound` says whether it is a bound."""
+    if tiff.get("codec") == COPY:
+        names = {one.name for one in fields(SourceCodec)}
+        codec = SourceCodec(**{name: value for name, value in tiff.items() if name in names})
+        return estimate_copy(image, source, codec, bound or codec.drop_blank)
+    return estimate_image(image, source, bound, shards and ome_zarr != "0.4")
 
 
 def print_result(common: CommonOptions, facts: dict[str, Any], lines: list[str]) -> None:
@@ -103,6 +116,7 @@ def plan_of_tiles(source: Slide, image: Slide, detector: Any, min_tissue: float)
 def print_estimate(common: CommonOptions, estimate: Estimate, plan: Mapping[str, Any]) -> None:
     """Print the plan and its estimate, for --dry-run."""
     bound = "at most " if estimate.upper_bound else ""
+    how = "of compressed tiles" if estimate.copies else "before compression"
     threads = 1 if common.scheduler == "processes" else common.threads
     if common.scheduler in ("threads", "processes") and not estimate.upper_bound:
         check_memory(estimate.task_bytes, "this plan")
@@ -113,7 +127,7 @@ def print_estimate(common: CommonOptions, estimate: Estimate, plan: Mapping[str,
         *plan_lines(plan),
         f"output   {bound}{pixels_text(estimate.output_shape)}",
         f"tasks    {bound}{estimate.tasks:,}",
-        f"write    {bound}{bytes_text(estimate.bytes_to_write)} before compression",
+        f"write    {bound}{bytes_text(estimate.bytes_to_write)} {how}",
         f"memory   {bytes_text(peak)} per worker with {threads} threads, plus at most "
         f"{bytes_text(LIMIT)} of buffers between tasks",
     ]

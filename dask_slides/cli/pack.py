@@ -78,7 +78,8 @@ def command(
         if exporter is not None:
             exporting.print_plan(common, exporter, count, plan)
             return
-        print_estimate(common, estimate_tiles(count, grid, image, source, decides), plan)
+        codec = encoding.get("codec")
+        print_estimate(common, estimate_tiles(count, grid, image, source, decides, codec), plan)
         return
     with scheduler(common, megapixels(source)):
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)

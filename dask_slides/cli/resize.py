@@ -16,6 +16,7 @@ from dask_slides.cli.options import (
 )
 from dask_slides.cli.output import (
     check_output,
+    estimate_of_image,
     plan_of_image,
     print_estimate,
     print_store,
@@ -26,7 +27,6 @@ from dask_slides.cli.slide_options import SlideOptions, slide_options
 from dask_slides.ops.resize import resize
 from dask_slides.ops.scale import check_not_enlarged, resize_arguments
 from dask_slides.plots.pictures import pixels_text
-from dask_slides.writers.estimate import estimate_image
 
 
 @click.command("resize")
@@ -55,8 +55,8 @@ def command(
     check_output(out, common)
     if common.dry_run:
         plan = plan_of_image(source, result)
-        sharded = shards and ome_zarr != "0.4"
-        print_estimate(common, estimate_image(result, source, sharded=sharded), plan)
+        estimate = estimate_of_image(result, source, ome_zarr, tiff, shards, False)
+        print_estimate(common, estimate, plan)
         return
     with scheduler(common, megapixels(source)):
         path = write_image(result, out, common, ome_zarr, tiff, shards)

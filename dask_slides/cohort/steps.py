@@ -470,7 +470,7 @@ class Pack(_Tiles):
         image, grid = self.plan(slide)
         count = grid.rows * grid.cols
         count = min(count, self.top_k or count)
-        return estimate_tiles(count, grid, image, slide, self.detector)
+        return estimate_tiles(count, grid, image, slide, self.detector, self.codec)
 
     def build(self, slide: Slide, maps: BlankMaps) -> Built:
         """Return the lazy object to write and its counts."""

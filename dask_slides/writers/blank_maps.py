@@ -17,6 +17,7 @@ from dask_slides.numerics.statistics import COUNTS
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.runtime.scheduler import Progress, report_progress_to
 from dask_slides.writers import ome_metadata
+from dask_slides.writers.labels import create_label_group
 from dask_slides.writers.store.arrays import create_level
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.transaction import Target, facts_of, transaction
@@ -105,9 +106,7 @@ def _write_arrays(group: Any, kinds: Array, version: str, plain: bool) -> Any:
     side = max(256, *kinds.shape)
     image = create_level(group, "0", (1, *kinds.shape), (side, side), "uint8", "cyx", plain)
     image[0] = SHADES[kinds]
-    labels = group.create_group("labels")
-    labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
-    label = labels.create_group("tissue")
+    label = create_label_group(group, version)
     create_level(label, "0", kinds.shape, (side, side), "uint8", "yx", plain)[...] = kinds
     return label
 

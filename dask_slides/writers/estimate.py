@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_slides.core.grid import TileGrid
+from dask_slides.graph.stored_level import stored_level
 from dask_slides.graph.tiles import reading_bytes
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
@@ -13,7 +15,10 @@ from dask_slides.ops.blank_map import BlankMap, blank_map, map_of_grid
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import bytes_of_map
 from dask_slides.writers.images import bytes_of_image, plan_that_fits, task_bytes_of_image
+from dask_slides.writers.pack_chunks import COPY
 from dask_slides.writers.packs import shards_that_fit, task_bytes_of_pack
+from dask_slides.writers.source_copy import SourceCodec, estimate_source
+from dask_slides.writers.source_plan import stored_bytes
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,13 @@ class Estimate:
     output_shape: tuple[int, ...]
     tasks: int
     bytes_to_write: int
-    """Before compression."""
+    """Before compression; for copies of compressed tiles the bytes of these."""
     task_bytes: int
     """Peak memory of one task in bytes; a worker runs one task per thread."""
     upper_bound: bool = False
     """Whether the values are upper bounds, because no blank map is computed."""
+    copies: bool = False
+    """Whether compressed tiles are copied."""
 
     def asdict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -45,6 +52,14 @@ def estimate_image(
     return Estimate(source.shape, slide.shape, plan.tasks, written, peak, upper_bound)
 
 
+def estimate_copy(
+    slide: Slide, source: Slide, codec: SourceCodec, upper_bound: bool = False
+) -> Estimate:
+    """Return the estimate of writing `slide` with its own compressed tiles."""
+    tasks, written, peak = estimate_source(slide, codec)
+    return Estimate(source.shape, slide.shape, tasks, written, peak, upper_bound, True)
+
+
 def estimate_blank_map(found: BlankMap, source: Slide) -> Estimate:
     """Return the estimate of computing and writing a blank map."""
     shape = (found.grid.rows, found.grid.cols)
@@ -58,6 +73,7 @@ def estimate_tiles(
     image: Slide,
     source: Slide,
     tissue: BlankMap | Detector = DEFAULT_DETECTOR,
+    codec: str | None = None,
 ) -> Estimate:
     """Return the estimate of finding and packing at most `count` tiles of `image`.
 
@@ -78,10 +94,17 @@ def estimate_tiles(
         source.shape,
         (count, *tile, channels),
         _tasks(tissue) + -(-count // shard),
-        count * nbytes,
+        min(count * nbytes, _copied_bytes(image, grid)) if codec == COPY else count * nbytes,
         max(tissue.task_bytes, task_bytes_of_pack(shard, nbytes, reading)),
         upper_bound=True,
+        copies=codec == COPY,
     )
+
+
+def _copied_bytes(image: Slide, grid: TileGrid) -> int:
+    """Return the bytes of all compressed tiles of `image`, as often as tiles of `grid` overlap."""
+    overlap = math.prod(-(-side // step) for side, step in zip(grid.tile, grid.stride, strict=True))
+    return overlap * stored_bytes(*stored_level(image.source))
 
 
 def _tasks(found: BlankMap) -> int:

@@ -12,8 +12,6 @@ import numpy as np
 from dask_slides.core.bad_tiles import bad_tiles_to_json, missing_to_json
 from dask_slides.core.channels import Channel
 from dask_slides.core.geometry import Region
-from dask_slides.core.intervals import Intervals
-from dask_slides.core.layout import GridLayout
 from dask_slides.core.source import Source, root_of
 from dask_slides.core.version import __version__
 from dask_slides.errors import BlankSlideError
@@ -30,7 +28,12 @@ from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
 from dask_slides.writers.blank_maps import write_grid
 from dask_slides.writers.image_plan import SMALLEST_SHARD, ImagePlan, Stage, plan_image
-from dask_slides.writers.labels import TissueLabel, tissue_label
+from dask_slides.writers.labels import (
+    TissueLabel,
+    create_label_group,
+    label_of_slide,
+    tissue_label,
+)
 from dask_slides.writers.pyramid import (
     LABEL,
     SUMS,
@@ -128,10 +131,7 @@ def write_slide(
     label = None
     if blank_map is not None:
         blank_map = blank_map.compute()
-        whole = blank_map.grid.shape
-        layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
-        factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
-        label = tissue_label(blank_map, layout, factors)
+        label = label_of_slide(slide, blank_map)
     job = image_job(slide, version, sharded, label, blank_map, facts)
     return _write_store(job, target, progress)
 
@@ -207,14 +207,18 @@ def _channels(job: ImageJob, store: str) -> tuple[Channel, ...]:
     return channels_with_windows(job.slide, f"{store}/{number}")
 
 
-def channels_with_windows(slide: Slide, level: str) -> tuple[Channel, ...]:
+def channels_with_windows(slide: Slide, level: str | None) -> tuple[Channel, ...]:
     """Return the channels with windows, which follow from the array `level` if they are not known.
 
-    Viewers show a channel of 16 bits without a window black. The array is read only if needed.
+    Viewers show a channel of 16 bits without a window black. The array, or without one a thumbnail
+    of the slide, is read only if needed.
     """
     if shows_all_values(slide.dtype, slide.channels):
         return tuple(slide.channels)
-    pixels = np.asarray(open_array(level)[...]).transpose(1, 2, 0)
+    if level is None:
+        pixels = slide.thumbnail(SMALL_LEVEL)
+    else:
+        pixels = np.asarray(open_array(level)[...]).transpose(1, 2, 0)
     return windows_of(pixels, slide.channels, fill=slide.source.fill)
 
 
@@ -283,9 +287,7 @@ def create_sums(group: Any, job: ImageJob) -> None:
 
 
 def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
-    labels = group.create_group("labels")
-    labels.attrs.update(ome_metadata.attributes(job.version, {"labels": ["tissue"]}))
-    tissue = labels.create_group("tissue")
+    tissue = create_label_group(group, job.version)
     for number, level in enumerate(job.plan.levels):
         side = level.chunk, level.shard
         create_level(tissue, str(number), level.shape, side, "uint8", "yx", not job.sharded)

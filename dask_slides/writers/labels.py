@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from dask_slides.core.geometry import Region
-from dask_slides.core.layout import Layout
+from dask_slides.core.intervals import Intervals
+from dask_slides.core.layout import GridLayout, Layout
 from dask_slides.core.types import Array
 from dask_slides.numerics.tissue_mask import MISSING, TISSUE, TissueMask
 from dask_slides.ops.blank_map import BlankMap
+from dask_slides.slide import Slide
+from dask_slides.writers import ome_metadata
+from dask_slides.writers.image_plan import SMALLEST_LEVEL
+from dask_slides.writers.store.arrays import create_level
+
+LONGEST_LABEL = 4096
+"""Longest side of the label of a copied image, in pixels."""
+LABEL_STEP = 4
+"""Ratio of its levels."""
+CHUNK = 512
+"""Side of its chunks in pixels."""
 
 
 @dataclass(frozen=True)
@@ -112,3 +125,46 @@ def tissue_label(blank_map: BlankMap, layout: Layout, factors: tuple[float, floa
     It shows the mask of the blank map; for detectors of statistics these are its tiles.
     """
     return TissueLabel(layout, factors, PackedMask.of(blank_map.mask))
+
+
+def label_of_slide(slide: Slide, blank_map: BlankMap) -> TissueLabel:
+    """Return the label of a whole slide, at any scale; `blank_map` is that of its source."""
+    whole = blank_map.grid.shape
+    layout = GridLayout(*(Intervals((0,), (n,)) for n in whole))
+    factors = (whole[0] / slide.shape[0], whole[1] / slide.shape[1])
+    return tissue_label(blank_map, layout, factors)
+
+
+def create_label_group(group: Any, version: str) -> Any:
+    """Create the group of the tissue label of an image; return it."""
+    labels = group.create_group("labels")
+    labels.attrs.update(ome_metadata.attributes(version, {"labels": ["tissue"]}))
+    return labels.create_group("tissue")
+
+
+def write_small_label(group: Any, label: TissueLabel, slide: Slide) -> None:
+    """Write the label of `slide` with levels of at most `LONGEST_LABEL` px, a quarter each.
+
+    The mask is coarser than these, and a label of full size would take longer than a copy.
+    """
+    tissue = create_label_group(group, "0.5")
+    factor = 1
+    while max(slide.shape[:2]) > LONGEST_LABEL * factor:
+        factor *= 2
+    downsamples: list[tuple[float, float]] = []
+    while not downsamples or max(slide.shape[:2]) >= SMALLEST_LEVEL * factor:
+        shape = (-(-slide.shape[0] // factor), -(-slide.shape[1] // factor))
+        scaled = replace(label, factors=(label.factors[0] * factor, label.factors[1] * factor))
+        name, side = str(len(downsamples)), (CHUNK, LONGEST_LABEL)
+        array = create_level(tissue, name, shape, side, "uint8", "yx")
+        array[...] = scaled.pixels(0, Region(0, 0, *shape))
+        downsamples.append((float(factor), float(factor)))
+        factor *= LABEL_STEP
+    placement = ome_metadata.placement_on_slide(slide.source)
+    parts: dict[str, Any] = {
+        "multiscales": ome_metadata.multiscales(
+            "tissue", "yx", placement, slide.mpp_yx, downsamples
+        ),
+        "image-label": ome_metadata.image_label(label.has_unknown),
+    }
+    tissue.attrs.update(ome_metadata.attributes("0.5", parts))

@@ -85,7 +85,9 @@ IMAGE_CODECS = {
 }
 
 
-PACK_CODECS = ("source", *IMAGE_CODECS)
+COPY = "source"
+"""The codec that copies the compressed tiles of a slide."""
+PACK_CODECS = (COPY, *IMAGE_CODECS)
 """Codecs of packs whose chunks are images."""
 
 
@@ -119,7 +121,7 @@ def pack_chunks(pack: TilePack, codec: str, quality: int) -> PackChunks:
     height, width, channels = pack.tiles.shape[1:]
     if pack.reader is None:
         raise SlideArgumentError(f"{name}: codec={codec!r} needs a slide of a file; leave it out")
-    if codec == "source":
+    if codec == COPY:
         return _copied(pack, name)
     image = IMAGE_CODECS[codec]
     if str(pack.tiles.dtype) not in image.dtypes or channels not in (1, 3):

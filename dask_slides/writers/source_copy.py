@@ -7,6 +7,7 @@ chunk, and reads as the fill.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +43,7 @@ from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
 from dask_slides.writers.blank_maps import write_grid
 from dask_slides.writers.encoded_chunks import PutEncoded, made_encoding
-from dask_slides.writers.image_plan import LevelPlan
+from dask_slides.writers.image_plan import SMALLEST_LEVEL, LevelPlan
 from dask_slides.writers.images import (
     ImageJob,
     channels_with_windows,
@@ -54,8 +55,9 @@ from dask_slides.writers.images import (
     plan_that_fits,
     task_bytes_of_image,
 )
+from dask_slides.writers.labels import label_of_slide, tissue_label, write_small_label
 from dask_slides.writers.pyramid import SUMS
-from dask_slides.writers.source_plan import CopiedLevel, SourcePlan, plan_source
+from dask_slides.writers.source_plan import CopiedLevel, SourcePlan, plan_source, stored_bytes
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import (
     Journal,
@@ -197,20 +199,32 @@ def write_source(
 ) -> str:
     """Write `slide` with its own compressed tiles; return the path.
 
-    With `cut`, a cut-off whose image is `slide`, its blank map and the way back to its source are
-    stored too, but no tissue label. The attributes say which arrays are copies of which level of
-    the slide ("copied"), and with which quality the others were encoded ("made").
+    The blank map, and a small tissue label, are stored if `blanks` are given or tiles are left out.
+    With `cut`, a cut-off whose image is `slide`, its map and the way back to its source are stored.
+    The attributes say which arrays are copies of which level of the slide ("copied"), and with
+    which quality the others were encoded ("made").
     """
     check_not_empty(slide)
     plan = plan_source(slide.source, codec.level_step)
-    dropped = _dropped(slide, plan, blanks) if codec.drop_blank else {}
+    label, dropped = None, {}
+    if cut is not None:
+        blanks = cut.blank_map
+        label = tissue_label(blanks, cut.layout, cut.factors)
+    elif blanks is not None or codec.drop_blank:
+        blanks = _checked_map(slide, plan, blanks)
+        label = label_of_slide(slide, blanks)
+        dropped = _dropped(plan, blanks) if codec.drop_blank else {}
     job = _made_job(slide, plan, codec) if plan.made else None
     key = facts_of(slide.source, "source") | facts_of(plan, "plan") | facts_of(codec, "codec")
     key |= {"kind": "image", "dask_slides": __version__, "mpp": slide.mpp_yx}
+    key |= facts_of(label, "label")
     key |= {f"dropped.{name}": tiles.hex() for name, tiles in dropped.items()}
-    nbytes = sum(int(np.prod(one.shape)) for one in plan.levels) * slide.shape[2]
-    with transaction(target, key, nbytes * slide.dtype.itemsize) as unfinished:
-        _create(unfinished, slide, plan, job, None if cut is None else cut.blank_map)
+    with transaction(target, key, bytes_of_copy(slide, plan)) as unfinished:
+        group = _create(unfinished, slide, plan, job)
+        if blanks is not None and label is not None:
+            write_grid(group, blanks)
+            write_small_label(group, label, slide)
+        unfinished.ready()
         total = sum(len(one.shards[0]) * len(one.shards[1]) for one in plan.copied)
         done, tasks = 0, total + (job.plan.tasks if job else 0)
         for level in plan.copied:
@@ -229,6 +243,35 @@ def write_source(
         attributes = _attributes(slide, plan, codec, dropped, unfinished, cut)
         unfinished.finish("0", _shards(plan, job), attributes)
     return target.absolute
+
+
+def bytes_of_copy(slide: Slide, plan: SourcePlan) -> int:
+    """Return about how many bytes the levels of `plan` take, compressed.
+
+    Made levels are taken to have as many bytes per pixel as the one that they are made of.
+    """
+    source, base = slide.source, plan.base
+    rate = stored_bytes(source, base.number) / math.prod(base.shape)
+    made = sum(math.prod(one.shape) for one in plan.made)
+    return sum(stored_bytes(source, one.number) for one in plan.copied) + round(rate * made)
+
+
+def estimate_source(slide: Slide, codec: SourceCodec) -> tuple[int, int, int]:
+    """Return the number of tasks of a copy, its bytes, and the peak memory of a task."""
+    plan = plan_source(slide.source, codec.level_step)
+    job = _made_job(slide, plan, codec) if plan.made else None
+    tasks = sum(len(one.shards[0]) * len(one.shards[1]) for one in plan.copied)
+    peaks = [_task_bytes(slide, one) for one in plan.copied]
+    if job is not None:
+        tasks += job.plan.tasks
+        peaks.append(task_bytes_of_image(job.plan, job.slide))
+    return tasks, bytes_of_copy(slide, plan), max(peaks)
+
+
+def _task_bytes(slide: Slide, level: CopiedLevel) -> int:
+    """Return the bytes of a task of copying: the streams of a shard as read, and made whole."""
+    tiles = level.tiles_per_shard**2 / max(1, math.prod(level.tiles))
+    return 2 * round(stored_bytes(slide.source, level.number) * min(1.0, tiles))
 
 
 def _is_made(task: str) -> bool:
@@ -305,9 +348,8 @@ def _create(
     slide: Slide,
     plan: SourcePlan,
     job: ImageJob | None,
-    blanks: BlankMap | None,
-) -> None:
-    """Create all arrays."""
+) -> Any:
+    """Create the arrays of the image; return their group."""
     group = unfinished.create(3)
     made = dict(_made_plans(job))
     for level in plan.levels:
@@ -320,9 +362,7 @@ def _create(
         create_encoded(group, level.name, slide, level.shape, encoding, shard)
     if job is not None and len(job.plan.stages) > 1:
         create_sums(group, job)
-    if blanks is not None:
-        write_grid(group, blanks)
-    unfinished.ready()
+    return group
 
 
 def create_encoded(
@@ -371,7 +411,10 @@ def _attributes(
     """Return the attributes of the group: OME metadata, and those of dask_slides."""
     downsamples = [one.downsample for one in plan.levels]
     placement = ome_metadata.placement_on_slide(slide.source)
-    channels = channels_with_windows(slide, f"{unfinished.path}/{plan.levels[-1].name}")
+    smallest = plan.levels[-1]
+    is_small = max(smallest.shape) <= SMALLEST_LEVEL * max(LEVEL_STEPS)
+    level = f"{unfinished.path}/{smallest.name}" if is_small else None
+    channels = channels_with_windows(slide, level)
     parts: dict[str, Any] = {
         "multiscales": ome_metadata.multiscales(
             slide.name, "cyx", placement, slide.mpp_yx, downsamples
@@ -417,8 +460,8 @@ def _found_later(journal: Journal, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"bad_tiles": bad_tiles_to_json(tiles), "holes": facts.get("holes", [])}
 
 
-def _dropped(slide: Slide, plan: SourcePlan, blanks: BlankMap | None) -> dict[str, bytes]:
-    """Return, by array, which tiles lie wholly in blank tiles of the map: one bit per tile."""
+def _checked_map(slide: Slide, plan: SourcePlan, blanks: BlankMap | None) -> BlankMap:
+    """Return the blank map, computed; by default no pixel of its blank tiles is tissue."""
     if blanks is None:
         blanks = blank_map(slide, tile_size=plan.base.encoding.tile, min_tissue=0)
     blanks = blanks.compute()
@@ -426,6 +469,11 @@ def _dropped(slide: Slide, plan: SourcePlan, blanks: BlankMap | None) -> dict[st
         raise SlideArgumentError(
             f"{slide.name}: blank_map is of another slide; make it of this one"
         )
+    return blanks
+
+
+def _dropped(plan: SourcePlan, blanks: BlankMap) -> dict[str, bytes]:
+    """Return, by array, which tiles lie wholly in blank tiles of the map: one bit per tile."""
     kept = np.zeros((blanks.grid.rows + 1, blanks.grid.cols + 1), np.int64)
     kept[1:, 1:] = (~np.asarray(blanks.blank)).cumsum(0).cumsum(1)
     found = {}

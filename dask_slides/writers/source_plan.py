@@ -104,6 +104,15 @@ class SourcePlan:
         return tuple(one for one in self.levels if isinstance(one, MadeLevel))
 
 
+def stored_bytes(source: Source, number: int) -> int:
+    """Return the bytes of the compressed tiles of a level; those of its pixels if not known."""
+    found = source.byte_ranges(number)
+    if found is not None:
+        return int(found[2].sum())
+    height, width = source.levels[number].shape
+    return height * width * source.channels * source.dtype.itemsize
+
+
 def plan_source(source: Source, step: int | None) -> SourcePlan:
     """Plan the store of `source`; SlideUnsupportedError if its level 0 cannot be copied.
 

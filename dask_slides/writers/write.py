@@ -86,7 +86,7 @@ def write(
         number of files low; a pack has a file per tile. OME-Zarr 0.4 has no shards.
     blank_map : BlankMap, optional
         A blank map of the source of a slide: adds the label image ``labels/tissue``. With
-        ``drop_blank`` it says which tiles are left out.
+        ``drop_blank`` it also says which tiles are left out.
     codec : {None, "source", "jpeg", "jpegxl", "virtual"}
         How chunks are compressed. None compresses pixels with zstd, which loses nothing.
 
@@ -95,7 +95,7 @@ def write(
         lacks (`level_step`) are made from reduced pixels and encoded as JPEG, or as zstd if the
         slide is lossless.
         It copies the tiles of a cut-off too, if its scale is that of the slide and its `tile_size`
-        a multiple of the slide's tile; then no tissue label is stored. It copies those of a pack if
+        a multiple of the slide's tile. It copies those of a pack if
         these are whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
 
         "jpeg" encodes the tiles of any pack of 8-bit grey or RGB. "jpegxl" encodes those of 8 or 16
@@ -233,8 +233,6 @@ def _encoder_of(
             f"codec={codec!r} is not for a {type(obj).__name__}: 'source' is for whole slides and "
             "packs, 'jpeg' and 'jpegxl' for packs; leave codec out"
         )
-    if blank_map is not None and not options.drop_blank:
-        raise SlideArgumentError("blank_map with codec='source' is for drop_blank=True; give both")
     return partial(write_source, obj, target, options, blank_map)
 
 

@@ -49,6 +49,10 @@ def test_a_cutoff_is_copied_and_leads_back_to_the_slide(tmp_path, path, layout):
     np.testing.assert_array_equal(pixels.reshape(-1, 3)[inside], slide[rows, columns])
     assert (pixels.reshape(-1, 3)[~inside] == 255).all()
     assert inside.mean() > 0.5
+    label = zarr.open_group(store, mode="r")["labels/tissue/0"][...]
+    ds.write(cut, tmp_path / "b.ome.zarr")
+    expected = zarr.open_group(tmp_path / "b.ome.zarr", mode="r")["labels/tissue/0"][...]
+    np.testing.assert_array_equal(label, expected)
     ds.verify(store)
 
 

@@ -17,6 +17,7 @@ from dask_slides.core.geometry import Region
 from dask_slides.core.source import Level
 from dask_slides.errors import SlideArgumentError, SlideUnsupportedError, TileDecodeError
 from dask_slides.readers.codecs.zarr_codecs import register
+from dask_slides.writers import labels
 from dask_slides.writers.source_plan import CopiedLevel, plan_source
 
 
@@ -262,6 +263,33 @@ def test_blank_tiles_are_left_out_as_the_map_says(tmp_path, image):
     assert (copy.read(0, 0, 64, 128) == 255).all()
     assert not copy.source.holes(0, Region(0, 0, 200, 250))
     np.testing.assert_array_equal(copy.read(64, 0, 136, 250), slide.read(64, 0, 136, 250))
+
+
+@pytest.mark.parametrize(("longest", "factors"), [(4096, [1]), (100, [4])])
+def test_the_tissue_is_a_small_label(tmp_path, image, monkeypatch, longest, factors):
+    monkeypatch.setattr(labels, "LONGEST_LABEL", longest)
+    slide = ds.open_slide(written("jpeg", image, tmp_path / "a.tif"))
+    blank = np.zeros((7, 8), bool)
+    blank[:3, 2:5] = True  # cells of 32 px
+    blanks = ds.blank_map(slide, tile_size=32).compute().with_blank(blank)
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", blank_map=blanks)
+    group = zarr.open_group(store, mode="r")
+    np.testing.assert_array_equal(group["blank_map/blank"][...], blank)
+    tissue = group["labels/tissue"]
+    whole = np.repeat(np.repeat(~blank, 32, axis=0), 32, axis=1)[:200, :250]
+    datasets = tissue.attrs["ome"]["multiscales"][0]["datasets"]
+    assert [one["path"] for one in datasets] == sorted(tissue.array_keys())
+    for one, factor in zip(datasets, factors, strict=True):
+        found = tissue[one["path"]][...]
+        rows, columns = (
+            np.minimum(np.arange(n) * factor + factor // 2, side - 1)
+            for n, side in zip(found.shape, (200, 250), strict=True)
+        )
+        np.testing.assert_array_equal(found, whole[np.ix_(rows, columns)])
+        scale, shift = one["coordinateTransformations"]
+        assert scale["scale"] == [factor, factor]
+        assert shift["translation"] == [(factor - 1) / 2] * 2
+    ds.verify(store)
 
 
 def test_damage_of_a_copy_is_found(tmp_path, image):
