@@ -54,7 +54,7 @@ def write_pack(source: Path, out: Path, codec: str | None) -> dict[str, Any]:
 
     pack = pack_of(source)
     start = time.perf_counter()
-    ds.write(pack, out, codec=codec)
+    ds.write(pack, out, codec=codec, quality=100 if codec == "jpegxl" else 80)
     spent = time.perf_counter() - start
     with tifffile.TiffFile(source) as opened:
         page = opened.pages[0]
@@ -65,8 +65,19 @@ def write_pack(source: Path, out: Path, codec: str | None) -> dict[str, Any]:
     return {"seconds": round(spent, 2), "tiles": len(pack), "times the bytes of its tiles": share}
 
 
-def read_pack(out: Path, count: int = 2000) -> dict[str, Any]:
-    """Read tiles in random order, one at a time, as a loader does."""
+def forget(path: Path) -> None:
+    """Remove the files of a store from the page cache of the system."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_pack(out: Path, count: int = 2000, cold: bool = False) -> dict[str, Any]:
+    """Read tiles in random order, one at a time, as a loader does; with `cold` from the disk."""
+    if cold:
+        forget(out)
     pack = ds.open_pack(out)
     numbers = np.random.default_rng(SEED).integers(0, len(pack), min(count, 4 * len(pack)))
     start = time.perf_counter()
@@ -105,7 +116,9 @@ def thumbnail(path: Path) -> None:
 def steps(folder: Path, source: Path) -> dict[str, Callable[[], Any]]:
     """Return the steps by name."""
     store, dropped = folder / "copy.ome.zarr", folder / "dropped.ome.zarr"
-    packs = {codec: folder / f"{codec}.tiles.zarr" for codec in ("zstd", "source", "jpeg")}
+    packs = {
+        codec: folder / f"{codec}.tiles.zarr" for codec in ("zstd", "source", "jpeg", "jpegxl")
+    }
     made: dict[str, Callable[[], Any]] = {
         "nothing": lambda: ds.open_slide(source),
         "cp": lambda: copy_file(source, folder / "cp.tif"),
@@ -117,10 +130,16 @@ def steps(folder: Path, source: Path) -> dict[str, Callable[[], Any]]:
         "reduced read of slide": lambda: thumbnail(source),
         "reduced read of copy": lambda: thumbnail(store),
     }
+    for step in (None, 2, 8):
+        out = folder / f"step{step}.ome.zarr"
+        made[f"write step{step}"] = lambda out=out, step=step: ds.write(
+            source_of(source), out, codec="source", level_step=step
+        )
     for codec, out in packs.items():
         named = None if codec == "zstd" else codec
         made[f"pack {codec}"] = lambda out=out, named=named: write_pack(source, out, named)
         made[f"read pack {codec}"] = lambda out=out: read_pack(out)
+        made[f"read pack cold {codec}"] = lambda out=out: read_pack(out, cold=True)
     return made
 
 
@@ -172,7 +191,7 @@ def main() -> None:
         took = run_step(work, source, name)
         more = {key: took[key] for key in took if key not in ("wall", "cpu", "rss")}
         for path in sorted(work.iterdir()):
-            if path.name.split(".")[0] in name.replace("write copy", "copy").split():
+            if path.name.split(".")[0] == name.split()[-1]:
                 more["share of the slide's bytes"] = round(bytes_of(path) / size, 4)
                 if (path / "0").exists():
                     more["level 0 alone"] = round(bytes_of(path / "0") / size, 4)

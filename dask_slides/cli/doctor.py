@@ -1,4 +1,7 @@
-"""``dask-slides doctor``: check versions, codecs, cores, memory, disk space and a scheduler."""
+"""``dask-slides doctor``: check versions, codecs, cores, memory, disk space and a scheduler.
+
+It also compiles the Numba kernels, which the first large job would do otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -18,6 +22,7 @@ from dask.system import CPU_COUNT
 from dask_slides.cli.exit_codes import report_errors
 from dask_slides.cli.options import json_option
 from dask_slides.core.version import __version__
+from dask_slides.runtime.numba_loader import LOADING, numba_kernels
 from dask_slides.runtime.scheduler import memory_limit
 
 REQUIRED = (
@@ -44,7 +49,7 @@ CODECS = ("jpeg", "jpeg2k", "lzw", "deflate", "zstd", "webp")
 @report_errors
 def command(scheduler: str | None, as_json: bool) -> None:
     """Check the installation, the machine and a scheduler, and say what to install."""
-    findings = [*_versions(), *_codecs(), *_machine()]
+    findings = [*_versions(), *_codecs(), _kernels(), *_machine()]
     if scheduler is not None:
         findings.append(_scheduler(scheduler))
     if as_json:
@@ -102,6 +107,13 @@ def _codecs() -> Iterator[Finding]:
         except Exception as error:  # imagecodecs has an error class for each codec
             good, found = False, f"fails ({type(error).__name__})"
         yield Finding(f"codec {name}", good, found, "pip install --upgrade imagecodecs")
+
+
+def _kernels() -> Finding:
+    start = time.perf_counter()
+    loaded = numba_kernels(LOADING) is not None
+    found = f"loaded in {time.perf_counter() - start:.1f} s" if loaded else "not loaded"
+    return Finding("numba kernels", loaded, found, "pip install --upgrade numba", needed=False)
 
 
 def _machine() -> Iterator[Finding]:
