@@ -38,10 +38,10 @@ def aligned_level(slide: Slide, image: Slide, tolerance: float) -> Slide:
         sides = zip(level.shape, image.shape[:2], strict=True)
         if all(abs(own / wanted - 1) <= tolerance for own, wanted in sides if wanted):
             return level_slide(slide, number)
-    factors = ", ".join(f"{max(level.downsample):.4g}" for level in slide.levels)
+    factors = " or ".join(f"{max(level.downsample):.4g}" for level in slide.levels)
     raise SlideArgumentError(
         f"{slide.name}: align='source' needs the scale of a stored level, as resampled tiles "
-        f"cannot be copied; give downsample={factors.replace(', ', ' or ')}"
+        f"cannot be copied; give downsample={factors}"
     )
 
 

@@ -15,7 +15,7 @@ from dask_slides.ops.blank_map import BlankMap, blank_map, map_of_grid
 from dask_slides.slide import Slide
 from dask_slides.writers.blank_maps import bytes_of_map
 from dask_slides.writers.images import bytes_of_image, plan_that_fits, task_bytes_of_image
-from dask_slides.writers.pack_chunks import COPY
+from dask_slides.writers.pack_chunks import COPY, not_copied
 from dask_slides.writers.packs import shards_that_fit, task_bytes_of_pack
 from dask_slides.writers.source_copy import SourceCodec, estimate_source
 from dask_slides.writers.source_plan import stored_bytes
@@ -103,8 +103,11 @@ def estimate_tiles(
 
 def _copied_bytes(image: Slide, grid: TileGrid) -> int:
     """Return the bytes of all compressed tiles of `image`, as often as tiles of `grid` overlap."""
+    source, level = stored_level(image.source)
+    if source.encoding(level) is None:
+        raise not_copied(image.name)
     overlap = math.prod(-(-side // step) for side, step in zip(grid.tile, grid.stride, strict=True))
-    return overlap * stored_bytes(*stored_level(image.source))
+    return overlap * stored_bytes(source, level)
 
 
 def _tasks(found: BlankMap) -> int:

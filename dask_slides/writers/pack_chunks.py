@@ -134,13 +134,19 @@ def pack_chunks(pack: TilePack, codec: str, quality: int) -> PackChunks:
 
 def _copied(pack: TilePack, name: str) -> CopiedChunks:
     reader = pack.reader
-    if isinstance(reader, SlideTileReader):
-        source, level = stored_level(reader.source)
-        encoding, tile = source.encoding(level), reader.task.tile
-        if encoding is not None:
-            _check_places(name, reader, source.levels[level].shape, encoding.tile)
-            return CopiedChunks(source, level, encoding, reader.task.origins, tile)
-    raise SlideUnsupportedError(
+    if not isinstance(reader, SlideTileReader):
+        raise not_copied(name)
+    source, level = stored_level(reader.source)
+    encoding = source.encoding(level)
+    if encoding is None:
+        raise not_copied(name)
+    _check_places(name, reader, source.levels[level].shape, encoding.tile)
+    return CopiedChunks(source, level, encoding, reader.task.origins, reader.task.tile)
+
+
+def not_copied(name: str) -> SlideUnsupportedError:
+    """Return the error for tiles of the slide `name` that cannot be copied."""
+    return SlideUnsupportedError(
         f"{name}: its tiles cannot be copied, as they are resampled or of a codec that is not "
         "copied; use codec='jpeg', or leave codec out"
     )

@@ -92,7 +92,8 @@ class SourceCodec:
 
     def __post_init__(self) -> None:
         """Refuse a quality that JPEG does not have, what is not a share, and other steps."""
-        if self.level_step not in (None, *LEVEL_STEPS):
+        step = self.level_step
+        if step is not None and not (isinstance(step, int) and step in LEVEL_STEPS):
             raise SlideArgumentError(f"level_step={self.level_step!r}; give 2, 4, 8 or None")
         share = self.verify_pixels
         if not isinstance(share, int | float) or not 0 <= share <= 1:

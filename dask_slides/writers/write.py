@@ -93,10 +93,9 @@ def write(
         "source" copies the compressed tiles of a whole slide as they are, without decoding them:
         JPEG, JPEG 2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide
         lacks (`level_step`) are made from reduced pixels and encoded as JPEG, or as zstd if the
-        slide is lossless.
-        It copies the tiles of a cut-off too, if its scale is that of the slide and its `tile_size`
-        a multiple of the slide's tile. It copies those of a pack if
-        these are whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
+        slide is lossless. It copies the tiles of a cut-off too, if its scale is that of the slide
+        and its `tile_size` a multiple of the slide's tile. It copies those of a pack if these are
+        whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
 
         "jpeg" encodes the tiles of any pack of 8-bit grey or RGB. "jpegxl" encodes those of 8 or 16
         bits as JPEG XL, which is smaller, and several times slower to write and to read.

@@ -115,4 +115,10 @@ def test_wrong_use_says_what_to_do(tmp_path, slide, words, message):
     words = ["pack", str(slide), str(tmp_path / "a.tiles.zarr"), "--downsample", "1", *words]
     result = CliRunner().invoke(main, words)
     assert result.exit_code in (1, 2) and message in result.output
+
+
+def test_a_dry_run_refuses_resampled_tiles(tmp_path, slide):
+    words = ["pack", str(slide), str(tmp_path / "a.tiles.zarr"), "--codec", "source", "--dry-run"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1 and "its tiles cannot be copied" in result.stderr
     assert not (tmp_path / "a.tiles.zarr").exists()
