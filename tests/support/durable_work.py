@@ -40,7 +40,7 @@ def made(kind, path):
 
 def write(kind, source, out, **options):
     if kind == "copy":
-        options["codec"] = "source"
+        options |= {"codec": "source", "level_step": 2}
     if kind == "image 0.4":
         options["ome_zarr"] = "0.4"
     if kind.endswith(UNSHARDED):
