@@ -4,6 +4,7 @@ Open whole slides and other huge images, find what is blank, resize, cut off bla
 dense tiles, draw crops, and write Zarr.
 """
 
+from dask_slides.cohort.report import write_report
 from dask_slides.cohort.run import CohortResult, run_cohort
 from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.limits import Limits
@@ -29,6 +30,7 @@ from dask_slides.ops.cutoff import Cutoff, cutoff_resize
 from dask_slides.ops.geojson import read_geojson
 from dask_slides.ops.pack import TilePack, pack_tiles
 from dask_slides.ops.resize import resize
+from dask_slides.runtime.progress import progress
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
 from dask_slides.writers.export import export
@@ -72,6 +74,7 @@ __all__ = [
     "open_pack",
     "open_slide",
     "pack_tiles",
+    "progress",
     "random_crops",
     "read_geojson",
     "resize",
@@ -79,4 +82,5 @@ __all__ = [
     "sample_slide",
     "verify",
     "write",
+    "write_report",
 ]

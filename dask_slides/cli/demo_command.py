@@ -1,4 +1,4 @@
-"""``dask-slides demo``: run every operation on a sample slide."""
+"""``dask-slides demo``: run every operation on sample slides."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dask_slides.cli.scheduling import computing, scheduler
 
 @click.command("demo")
 @click.argument("folder", default="dask-slides-demo")
-@click.option("--side", type=click.IntRange(1024), default=8192,
-              help="side of the sample slide in pixels")  # fmt: skip
+@click.option("--side", type=click.IntRange(1024), default=4096,
+              help="side of the sample slides in pixels")  # fmt: skip
 @computing
 def command(folder: str, side: int, common: CommonOptions) -> None:
-    """Make a sample slide in FOLDER, run every operation on it and draw the results."""
+    """Make sample slides in FOLDER, run every operation on them and write the report."""
     if common.dry_run:
         print_result(common, {"dry_run": True, "folder": folder}, [f"would write to {folder}"])
         return
@@ -27,8 +27,8 @@ def command(folder: str, side: int, common: CommonOptions) -> None:
         facts = run_demo(folder, side, common.overwrite, (lambda _: None) if quiet else click.echo)
     lines = [
         f"blank      {facts['blank_tiles']:,} of {facts['tiles']:,} tiles",
-        f"cut-off    {facts['gain']:.2f} times finer than resized, at the same longest side",
+        f"cut off    {facts['gain']:.2f} times finer than resized, at the same longest side",
         f"packed     {facts['dense_tiles']:,} tiles with tissue",
-        f"pictures (index.html shows them) and Zarr stores are in {facts['folder']}",
+        f"report     {facts['report']}",
     ]
     print_result(common, facts, lines)

@@ -17,6 +17,7 @@ from dask_slides.cli import (
     info,
     mask,
     pack,
+    report,
     resize,
     run,
     sample,
@@ -25,7 +26,8 @@ from dask_slides.cli import (
 from dask_slides.core.version import __version__
 
 COMMANDS = (
-    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, export, run, verify
+    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, export, run, report,
+    verify,
 )  # fmt: skip
 """Modules that each define a `command`."""
 

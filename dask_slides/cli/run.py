@@ -93,6 +93,8 @@ def _parse_exports(context: Any, option: Any, given: tuple[str, ...]) -> list[di
               help="maximum number of slides to process")  # fmt: skip
 @click.option("--whole-below", type=float, default=WHOLE_BELOW,
               help="size in megapixels from which all workers share a slide")  # fmt: skip
+@click.option("--report/--no-report", default=True,
+              help="whether to write JOB/report.html at the end")  # fmt: skip
 @computing
 def command(
     slides: tuple[str, ...],
@@ -111,6 +113,7 @@ def command(
     keep_going: bool,
     limit: int | None,
     whole_below: float,
+    report: bool,
     common: CommonOptions,
     **options: Any,
 ) -> None:
@@ -130,19 +133,20 @@ def command(
             listed = read_list(slides, slide_mpp, on_bad_tile, limits)
             _print_estimate(common, listed, job, chosen, enlarge)
             return
-        with _log_on_stderr(common.quiet or common.as_json):
+        with log_on_stderr(common.quiet or common.as_json):
             try:
                 result = run_cohort(
                     slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
                     limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
-                    whole_below=whole_below, enlarge=enlarge,
+                    whole_below=whole_below, enlarge=enlarge, report=report,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 note = "run the same command again to continue"
                 click.echo(f"dask-slides: note: {note}", err=True)
                 raise
     line = f"{job}: {result.done:,} done, {result.failed:,} failed, {result.todo:,} left"
-    print_result(common, asdict(result), [line])
+    shown = [f"report: {result.report}"] if result.report else []
+    print_result(common, asdict(result), [line, *shown])
     _print_left_out(common, result.left_out)
     _exit_for_failures(result, os.path.join(job, PROCESS_LIST))
 
@@ -192,7 +196,7 @@ def _chosen_steps(
 
 
 @contextmanager
-def _log_on_stderr(quiet: bool) -> Iterator[None]:
+def log_on_stderr(quiet: bool) -> Iterator[None]:
     """Print the log of the run on stderr, one line per slide."""
     handler: logging.Handler = logging.NullHandler() if quiet else logging.StreamHandler()
     propagate, level = log.propagate, log.level

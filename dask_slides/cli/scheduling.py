@@ -14,9 +14,9 @@ from dask.utils import parse_bytes
 
 from dask_slides.cli.exit_codes import report_errors
 from dask_slides.cli.options import Command, CommonOptions, common_options
-from dask_slides.cli.progress import progress_shown
 from dask_slides.errors import SlideArgumentError
 from dask_slides.runtime.local_cluster import local_cluster
+from dask_slides.runtime.progress import progress_shown
 from dask_slides.runtime.scheduler import MEMORY
 from dask_slides.slide import Slide
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from dask_slides.cohort.card import forget_step, note_step, note_thumbnail
 from dask_slides.cohort.results import (
     CORRUPT_TILES,
     Parameters,
@@ -33,14 +35,22 @@ from dask_slides.graph.bad_tiles import bad_tiles_of_level
 from dask_slides.plots import pictures
 from dask_slides.readers.remote.identity import Identity
 from dask_slides.readers.tiff.reduced_tile_cache import cached_reduced_tiles
-from dask_slides.runtime.scheduler import compute_in_this_thread, report_progress_to
-from dask_slides.slide import Slide
+from dask_slides.runtime.scheduler import (
+    Progress,
+    compute_in_this_thread,
+    report_progress_to,
+    reported,
+)
+from dask_slides.slide import Slide, open_slide
 from dask_slides.writers.exports.output import check_new
 from dask_slides.writers.store.transaction import Target
 
 RUN = ".run"
 """File in the job folder with the identifier of the current run; when it is removed, work stops at
 the next block."""
+
+
+log = logging.getLogger("dask_slides.cohort")
 
 
 class Stopped(Exception):
@@ -119,8 +129,9 @@ def work_on(job: SlideJob) -> Outcome:
     counts: dict[str, Any] = {}
     filled = False
     start = time.monotonic()
+    shown = reported(job.name)
     try:
-        with report_progress_to(partial(_check_run, job)):
+        with report_progress_to(partial(_check_and_report, job, shown)):
             done = {step.name: _finished_counts(job, step) for step in job.steps}
             folder = os.path.join(job.folder, job.name)
             maps = BlankMaps(job.slide, folder, job.entry.columns)
@@ -131,6 +142,7 @@ def work_on(job: SlideJob) -> Outcome:
                         step_counts = _run_step(job, step, maps)
                     counts |= counts_by_step(step, step_counts)
                     filled |= bool(step_counts[CORRUPT_TILES])
+            _note(partial(_take_thumbnail, job, folder))
     except Stopped:
         return Outcome(job.name, "todo", counts, seconds=_seconds_since(start))
     except ClusterLostError:  # the slide is not the cause
@@ -149,7 +161,13 @@ def _seconds_since(start: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-def _check_run(job: SlideJob, *_: object) -> None:
+def _check_and_report(job: SlideJob, shown: Progress, _: str, done: int, total: int) -> None:
+    """Raise Stopped if the run of this job has ended; report the progress on the slide."""
+    _check_run(job)
+    shown(done, total)
+
+
+def _check_run(job: SlideJob) -> None:
     """Raise Stopped if the run of this job has ended."""
     try:
         with open(os.path.join(job.folder, RUN), encoding="ascii") as stream:
@@ -200,7 +218,7 @@ def _write_store(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     obj, counts = maps.build(step)
     recorded = attributes_to_record(job.parameters(step), counts)
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
-    with _picture(step, path, obj, maps):
+    with _shown(job, step, obj, maps):
         try:
             step.write(obj, target, job.name)
         except ResumeError:  # the unfinished store has other parameters, so start again
@@ -217,7 +235,7 @@ def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     record.begin()
     obj, counts = maps.build(step)
     try:
-        with _picture(step, path, obj, maps):
+        with _shown(job, step, obj, maps):
             output = step.write(obj, Target(path, begun), job.name)
     except OutputExistsError:
         os.unlink(record.path)  # what is there was written by others
@@ -260,17 +278,49 @@ def _corrupt_tiles_read(job: SlideJob) -> int:
 
 
 @contextmanager
-def _picture(step: Step, path: str, obj: Any, maps: BlankMaps) -> Iterator[None]:
-    """Draw the picture of a result before the block writes it; remove it if that fails.
+def _shown(job: SlideJob, step: Step, obj: Any, maps: BlankMaps) -> Iterator[None]:
+    """Draw the picture of a result, and note what the report shows, before the block writes it.
 
-    It comes first, because a slide whose result is there is not done again.
+    They come first, because a slide whose result is there is not done again. If the block fails,
+    they are removed.
     """
-    drawn = picture_path(path) if step.draws else None
+    drawn = picture_path(job.path(step)) if step.draws else None
+    picture = None
     if drawn is not None:
-        replace_file(drawn, pictures.png(step.picture(obj, maps)))
+        picture = step.picture(obj, maps)
+        replace_file(drawn, pictures.png(picture))
+    samples = step == _sampled_step(job.steps)
+    _note(partial(note_step, step, obj, maps, job.parameters(step), picture, samples))
     try:
         yield
     except BaseException:
         if drawn is not None:
             os.unlink(drawn)
+        forget_step(step, maps.folder)
         raise
+
+
+def _sampled_step(steps: tuple[Step, ...]) -> Step | None:
+    """Return the step whose tiles the report shows: the first pack, or else the first map."""
+    for kinds in (("TilePack",), ("BlankMap", "Cutoff")):
+        for step in steps:
+            if step.makes in kinds:
+                return step
+    return None
+
+
+def _take_thumbnail(job: SlideJob, folder: str) -> None:
+    """Give the report the picture of a resized image, if it has no other one."""
+    for step in job.steps:
+        if step.makes == "Slide":
+            note_thumbnail(folder, open_slide(job.path(step)))
+
+
+def _note(call: Callable[[], None]) -> None:
+    """Note something for the report, which never fails a slide."""
+    try:
+        call()
+    except (Stopped, ClusterLostError):
+        raise
+    except Exception as error:
+        log.warning("the report will lack something: %s", " ".join(str(error).split()))

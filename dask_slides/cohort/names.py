@@ -18,6 +18,8 @@ LOG = "cohort.log"
 """File name of the log in the job folder."""
 EXPORTS = "exports"
 """Name of the folder of exports in the job folder."""
+REPORT = "report.html"
+"""File name of the report in the job folder."""
 _SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
 _ALLOWED = "-_.+@=#, ()"
 
@@ -34,7 +36,7 @@ def safe_name(text: str) -> str:
     text = text.encode("utf-8", "replace")[: LONGEST - 1].decode("utf-8", "ignore")
     text = text.lstrip(". ").rstrip(". ") or "slide"
     reserved = folded(text.partition(".")[0].strip()) in _RESERVED
-    return f"_{text}" if reserved or folded(text) in (PROCESS_LIST, LOG, EXPORTS) else text
+    return f"_{text}" if reserved or folded(text) in (PROCESS_LIST, LOG, REPORT, EXPORTS) else text
 
 
 def stem(path: str) -> str:

@@ -17,6 +17,7 @@ from dask_slides.cohort.job import RUN, Outcome, SlideJob, failure
 from dask_slides.cohort.names import EXPORTS, LOG
 from dask_slides.cohort.plan import Cohort, job_folder, line_about, named_cohort
 from dask_slides.cohort.process_list import ProcessList, Row, check_columns
+from dask_slides.cohort.report import write_report
 from dask_slides.cohort.slide_list import SlideEntry, read_list
 from dask_slides.cohort.steps import USUAL
 from dask_slides.cohort.tables import user_columns
@@ -25,7 +26,7 @@ from dask_slides.core.limits import Limits
 from dask_slides.errors import ClusterLostError, SlideArgumentError
 from dask_slides.readers.remote.identity import identify
 from dask_slides.runtime.client import seceded
-from dask_slides.runtime.scheduler import check_memory
+from dask_slides.runtime.scheduler import check_memory, reported
 from dask_slides.writers.store.local_folder import locked
 
 WHOLE_BELOW = 250.0
@@ -56,6 +57,8 @@ class CohortResult:
     """What was not processed at all, one line each with the reason: files of a folder that are not
     slides, rows of a table without a path, and slides that cannot be opened, or that a step cannot
     use because their mpp is not known. Such slides also count as failed."""
+    report: str = ""
+    """Path of the report; empty if it was not wanted or could not be written."""
 
 
 class _Run:
@@ -107,8 +110,11 @@ class _Run:
             remaining = [row.name for row in self.list.rows.values() if row.status == "todo"]
             remaining = remaining[:limit]
             self.worked_on = len(remaining)
-            for outcome in pool.outcomes(self._jobs(remaining)):
+            progress = reported("slides")
+            progress(0, self.worked_on)
+            for number, outcome in enumerate(pool.outcomes(self._jobs(remaining)), 1):
                 self._record(outcome)
+                progress(number, self.worked_on)
         finally:
             os.unlink(marker)  # running work stops at its next block
             pool.close()
@@ -205,6 +211,15 @@ def _log_file(folder: str) -> Iterator[logging.Logger]:
         handler.close()
 
 
+def _write_report(folder: str) -> str:
+    """Return the path of the report; a report that fails does not make the run fail."""
+    try:
+        return write_report(folder)
+    except Exception as error:
+        log.warning("the report could not be written: %s", " ".join(str(error).split()))
+        return ""
+
+
 def run_cohort(
     slides: Any,
     job: Any,
@@ -218,6 +233,7 @@ def run_cohort(
     limit: int | None = None,
     whole_below: float = WHOLE_BELOW,
     enlarge: bool = True,
+    report: bool = True,
 ) -> CohortResult:
     """Run the same steps for many slides and write each result to the job folder.
 
@@ -237,9 +253,10 @@ def run_cohort(
         of finished packs are not written again.
     job : str or path
         The folder to write to; on a cluster, every worker must be able to access it. It gets
-        ``process_list.csv``, ``cohort.log``, and for each slide ``NAME/NAME.mask.ome.zarr``,
-        ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``, ``.crops.zarr``. Beside them
-        ``.mask.png``, ``.cutoff.png``, ``.tiles.png`` and ``.crops.png`` show the tissue, or the
+        ``process_list.csv``, ``report.html``, ``cohort.log``, and for each slide
+        ``NAME/NAME.mask.ome.zarr``, ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``,
+        ``.crops.zarr``. Beside them ``.mask.png``, ``.cutoff.png``, ``.tiles.png`` and
+        ``.crops.png`` show the tissue, or the
         tiles, on a picture of the slide of at most 1,024 px. Exports lie in ``exports``.
     steps : sequence of str, mappings and functions, or one of them
         Any of mask, resize, cutoff, pack and crops, with the arguments of `blank_map`, `resize`,
@@ -288,6 +305,8 @@ def run_cohort(
         for many slides, a smaller one is faster for few.
     enlarge : bool
         Whether a scale that is finer than a slide enlarges it; otherwise the slide fails.
+    report : bool
+        Whether to write the page ``report.html`` at the end, as `write_report` does.
 
     Returns
     -------
@@ -319,9 +338,10 @@ def run_cohort(
         run = _Run(cohort, keep_going, whole_below, job_log)
         run.leave_out(listed.left_out)
         run.run(limit)
+        page = _write_report(folder) if report else ""
     tally = run.list.tally
     return CohortResult(
         folder, len(listed.entries), tally["done"], tally["failed"], tally["todo"],
         sum(row.is_filled for row in run.list.rows.values()), run.worked_on,
-        round(time.monotonic() - start, 3), tuple(run.left_out),
+        round(time.monotonic() - start, 3), tuple(run.left_out), page,
     )  # fmt: skip

@@ -74,6 +74,17 @@ def report_progress_to(report: Report) -> Iterator[None]:
         _report.reset(token)
 
 
+def reported(label: str) -> Progress:
+    """Return what reports progress under `label` to the block of `report_progress_to`, if any."""
+    report = _report.get()
+    return _ignore_progress if report is None else partial(report, label)
+
+
+def part_of(progress: Progress, before: int, total: int) -> Progress:
+    """Return the progress of one computation of several, which have `total` blocks."""
+    return lambda done, _: progress(before + done, total)
+
+
 @contextmanager
 def compute_in_this_thread() -> Iterator[None]:
     """Compute in the calling thread inside the block, whatever scheduler is active.
@@ -144,9 +155,7 @@ def compute(
     When these are done, WorkerKilledError names it, with the text that `describe` returns for its
     number. If the cluster is lost, ClusterLostError is raised.
     """
-    report = _report.get()
-    if progress is None:
-        progress = _ignore_progress if report is None else partial(report, label)
+    progress = progress or reported(label)
     total = int(array.npartitions)
     progress(0, total)  # the start of the time that progress bars show
     client = None if _alone.get() else active_client()

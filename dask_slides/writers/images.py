@@ -23,7 +23,14 @@ from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.georeference import georeference
 from dask_slides.plots.display import shows_all_values, windows_of
 from dask_slides.readers.tile_status import text_of
-from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
+from dask_slides.runtime.scheduler import (
+    Progress,
+    check_memory,
+    compute,
+    memory_per_thread,
+    part_of,
+    reported,
+)
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
 from dask_slides.writers.blank_maps import write_grid
@@ -301,12 +308,13 @@ def _create_label(group: Any, job: ImageJob, label: TissueLabel) -> None:
 def compute_stages(job: ImageJob, journal: Journal, progress: Progress | None) -> None:
     """Compute the stages one after another; each reads the sums of the previous one."""
     done, plan = 0, job.plan
+    progress = progress or reported("write")
     for stage in plan.stages:
         source = _stage_source(job, stage, journal)
         store, dtype = journal.location.path, job.slide.dtype
         task = stage_task(plan, stage, source, store, job.label, dtype, job.put)
         blocks = stage_array(task, source)
-        report = None if progress is None else _progress_of_stage(progress, done, plan.tasks)
+        report = part_of(progress, done, plan.tasks)
         written = compute(blocks, "write", report, partial(_describe, job.slide.name, task))
         expected = sum(plan.levels[n].shape[0] * plan.levels[n].shape[1] for n in stage.levels)
         if int(written.sum()) != expected:
@@ -335,8 +343,3 @@ def _stage_source(job: ImageJob, stage: Stage, journal: Journal) -> Source:
 
 def _describe(name: str, task: WriteBlock, block: Block) -> str:
     return f"{name}: {task.describe(block)}"
-
-
-def _progress_of_stage(progress: Progress, before: int, total: int) -> Progress:
-    """Return the progress of one stage as progress of all stages."""
-    return lambda done, _: progress(before + done, total)

@@ -38,7 +38,7 @@ from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.georeference import georeference
 from dask_slides.readers.codecs.chunk_decoders import decoded_chunk
 from dask_slides.readers.tile_status import decode_error
-from dask_slides.runtime.scheduler import Progress, check_memory, compute
+from dask_slides.runtime.scheduler import Progress, check_memory, compute, part_of, reported
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
 from dask_slides.writers.blank_maps import write_grid
@@ -228,6 +228,7 @@ def write_source(
         unfinished.ready()
         total = sum(len(one.shards[0]) * len(one.shards[1]) for one in plan.copied)
         done, tasks = 0, total + (job.plan.tasks if job else 0)
+        progress = progress or reported("write")
         for level in plan.copied:
             done += _copy(
                 slide,
@@ -235,11 +236,11 @@ def write_source(
                 unfinished,
                 dropped,
                 codec.verify_pixels,
-                _after(progress, done, tasks),
+                part_of(progress, done, tasks),
             )
         if job is not None:
             made = Journal(unfinished.location, _is_made)
-            compute_stages(job, made, _after(progress, done, tasks))
+            compute_stages(job, made, part_of(progress, done, tasks))
             unfinished.location.remove_folder(SUMS)
         attributes = _attributes(slide, plan, codec, dropped, unfinished, cut)
         unfinished.finish("0", _shards(plan, job), attributes)
@@ -277,10 +278,6 @@ def _task_bytes(slide: Slide, level: CopiedLevel) -> int:
 
 def _is_made(task: str) -> bool:
     return not task.startswith("copy-")
-
-
-def _after(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _copy(
