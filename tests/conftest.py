@@ -18,6 +18,7 @@ from remote_fixtures import (  # noqa: F401
     served_bucket,
     target,
 )
+from report_jobs import mixed_job
 
 TEST_DATA = "DASK_SLIDES_TEST_DATA"
 
@@ -171,6 +172,12 @@ def client(cluster):
         connected.as_current(),
     ):
         yield connected
+
+
+@pytest.fixture(scope="session")
+def reported_job(tmp_path_factory):
+    """Return the folder of a run over several slides, some with faults; do not change it."""
+    return mixed_job(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture

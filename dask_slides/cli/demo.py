@@ -19,8 +19,8 @@ SEEDS = (38, 1, 2, 3)
 MAIN = "sample"
 """Name of the first slide, the one that is described."""
 CROPS = 48
-TILE = 256
-"""Side of packed tiles and of crops in pixels."""
+TILES = 16
+"""Packed tiles and crops that fit along a side of a slide."""
 CELL_UM = 16.0
 """Side of a tile of the blank map in micrometres; small tiles follow the edges of the tissue."""
 DAMAGED_BYTES = 2_000
@@ -51,15 +51,15 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         "mask": {"tile_size": round(CELL_UM / mpp)},
         "resize": {"downsample": 8},
         "cutoff": {"max_size": size // 8, "tile_size": round(CELL_UM / mpp)},
-        "pack": {"tile_size": TILE},
-        "crops": {"n": CROPS, "size": TILE},
+        "pack": {"tile_size": size // TILES, "downsample": 1},
+        "crops": {"n": CROPS, "size": size // TILES, "downsample": 1},
     }
     with log_on_stderr(quiet=True):
-        result = ds.run_cohort(slides, job=job, steps=steps, on_bad_tile="mask", report=False)
+        result = ds.run_cohort(slides, job=job, steps=steps, on_bad_tile="mask")
     row = read_rows(job)[MAIN]
     return {
         "folder": folder,
-        "report": ds.write_report(job, title="Sample slides"),
+        "report": result.report,
         "slides": result.slides,
         "failed": result.failed,
         "blank_tiles": int(row["mask_blank"]),

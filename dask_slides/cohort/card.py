@@ -28,7 +28,6 @@ from dask_slides.numerics.focus import grey_and_focus
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.chosen_tiles import level0_spans
-from dask_slides.ops.crops import random_crops
 from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.pack import TilePack, fill_of, pack_at
 from dask_slides.plots import pictures
@@ -45,6 +44,8 @@ TILES, SIDE = 8, 96
 """Tiles of a contact sheet, and the side of one in pixels."""
 SAMPLE = 16
 """Tiles that brightness and focus are measured in."""
+LEAST_TISSUE = 0.8
+"""Least share of tissue in them, if there are such tiles."""
 SAMPLE_PIXELS = 16 * 512 * 512
 """Pixels that may be read for a contact sheet or a sample; there are fewer tiles if they are large.
 """
@@ -277,9 +278,9 @@ def _sampled(judged: _Judged, slide: Slide) -> Facts:
         nearest = _nearest(judged, where)
         if len(nearest):
             facts[f"sheet_{name}"] = _sheet(judged, slide, nearest)
-    tiles = _sample(judged, slide)
-    if len(tiles):
-        facts["brightness"], facts["focus"] = grey_and_focus(tiles)
+    chosen = _sample(judged)
+    if len(chosen):
+        facts["brightness"], facts["focus"] = grey_and_focus(_tiles(judged, slide, chosen))
     return facts
 
 
@@ -300,14 +301,7 @@ def _nearest(judged: _Judged, where: Array) -> Array:
 def _sheet(judged: _Judged, slide: Slide, numbers: Array) -> Facts:
     """Return the picture of tiles in a row, and the range of their shares."""
     assert judged.values is not None
-    if judged.draws and judged.pack is not None:
-        tiles = judged.pack[numbers]
-    else:
-        nothing = np.zeros(len(numbers))
-        found = pack_at(
-            slide, judged.slide, judged.yx[numbers], judged.tile, nothing, {}, fill_of(slide)
-        )
-        tiles = found[:]
+    tiles = _tiles(judged, slide, numbers)
     sheet = pictures.contact_sheet(list(tiles), len(numbers), SIDE, slide.channels)
     shares = judged.values[numbers]
     return {
@@ -316,12 +310,20 @@ def _sheet(judged: _Judged, slide: Slide, numbers: Array) -> Facts:
     }  # fmt: skip
 
 
-def _sample(judged: _Judged, slide: Slide) -> Array:
-    """Return some of the tiles that were kept, or crops of the tissue of a map."""
-    pack = judged.pack
-    if pack is None and judged.found is not None and judged.kept.any():
-        pack = random_crops(slide, n=SAMPLE, size=256, blank_map=judged.found)
-    if pack is None or not len(pack):
-        return np.empty(0)
-    count = min(len(pack), _most(judged.tile, SAMPLE))
-    return np.asarray(pack[np.unique(np.linspace(0, len(pack) - 1, count).astype(np.int64))])
+def _tiles(judged: _Judged, slide: Slide, numbers: Array) -> Array:
+    """Read tiles (n, h, w, c)."""
+    if judged.draws and judged.pack is not None:
+        return judged.pack[numbers]
+    corners, nothing = judged.yx[numbers], np.zeros(len(numbers))
+    return pack_at(slide, judged.slide, corners, judged.tile, nothing, {}, fill_of(slide))[:]
+
+
+def _sample(judged: _Judged) -> Array:
+    """Return the numbers of some tiles that were kept."""
+    some = judged.kept & judged.whole
+    if judged.values is not None:  # at the edges of the tissue is glass
+        inside = some & (judged.values >= LEAST_TISSUE)
+        some = inside if inside.any() else some
+    numbers = np.flatnonzero(some)
+    count = min(len(numbers), _most(judged.tile, SAMPLE))
+    return numbers[np.unique(np.linspace(0, len(numbers) - 1, count).astype(np.int64))]

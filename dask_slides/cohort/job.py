@@ -73,6 +73,8 @@ class SlideJob:
     overwrite: bool = False
     whole: bool = True
     """Whether one worker processes the whole slide, in one thread."""
+    report: bool = True
+    """Whether to note what a report shows."""
 
     @property
     def name(self) -> str:
@@ -142,7 +144,8 @@ def work_on(job: SlideJob) -> Outcome:
                         step_counts = _run_step(job, step, maps)
                     counts |= counts_by_step(step, step_counts)
                     filled |= bool(step_counts[CORRUPT_TILES])
-            _note(partial(_take_thumbnail, job, folder))
+            if job.report:
+                _note(partial(_take_thumbnail, job, folder))
     except Stopped:
         return Outcome(job.name, "todo", counts, seconds=_seconds_since(start))
     except ClusterLostError:  # the slide is not the cause
@@ -289,8 +292,9 @@ def _shown(job: SlideJob, step: Step, obj: Any, maps: BlankMaps) -> Iterator[Non
     if drawn is not None:
         picture = step.picture(obj, maps)
         replace_file(drawn, pictures.png(picture))
-    samples = step == _sampled_step(job.steps)
-    _note(partial(note_step, step, obj, maps, job.parameters(step), picture, samples))
+    if job.report:
+        samples = step == _sampled_step(job.steps)
+        _note(partial(note_step, step, obj, maps, job.parameters(step), picture, samples))
     try:
         yield
     except BaseException:

@@ -27,7 +27,7 @@ LIBRARIES = ("dask", "distributed", "numpy", "zarr", "tifffile", "imagecodecs", 
 """Libraries whose versions are shown."""
 
 
-def write_report(job: Any, *, title: str | None = None) -> str:
+def write_report(job: Any) -> str:
     """Write the report of a job of `run_cohort`: one HTML page with all its slides.
 
     The page, ``JOB/report.html``, needs nothing beside itself: a table that can be sorted, and for
@@ -40,8 +40,6 @@ def write_report(job: Any, *, title: str | None = None) -> str:
     ----------
     job : str or path
         The folder of the job.
-    title : str, optional
-        Title of the page; by default the name of the folder.
 
     Returns
     -------
@@ -57,7 +55,7 @@ def write_report(job: Any, *, title: str | None = None) -> str:
     --------
     >>> import dask_slides as ds
     >>> path = ds.sample_slide("a.tif", shape=(1024, 1024), mpp=2)
-    >>> result = ds.run_cohort(path, job="job", steps=["mask"], report=False)
+    >>> result = ds.run_cohort(path, job="job", steps=["mask"])
     >>> ds.write_report("job").endswith("report.html")
     True
     """
@@ -68,7 +66,7 @@ def write_report(job: Any, *, title: str | None = None) -> str:
             "that run_cohort or dask-slides run wrote to"
         )
     slides = reported_slides(folder)
-    facts = _page_facts(title or os.path.basename(folder), slides)
+    facts = _page_facts(os.path.basename(folder), slides)
     pictures = picture_bytes(len(slides))
     for _ in range(8):
         text = page(facts, slides, pictures).encode("utf-8", "backslashreplace")

@@ -65,11 +65,13 @@ class _Run:
     """One run over the slides of a cohort."""
 
     def __init__(
-        self, cohort: Cohort, keep_going: bool, whole_below: float, job_log: logging.Logger
-    ) -> None:
+        self, cohort: Cohort, keep_going: bool, whole_below: float, report: bool,
+        job_log: logging.Logger,
+    ) -> None:  # fmt: skip
         self._cohort = cohort
         self._keep_going = keep_going
         self._whole_below = whole_below
+        self._report = report
         self._job_log = job_log
         self._identifier = uuid.uuid4().hex
         self._entries = {str(entry.name): entry for entry in cohort.entries}
@@ -166,7 +168,7 @@ class _Run:
         whole = slide.shape[0] * slide.shape[1] < self._whole_below * 1e6
         return SlideJob(
             cohort.folder, entry, slide, identity, cohort.steps,
-            self._identifier, cohort.overwrite, whole,
+            self._identifier, cohort.overwrite, whole, self._report,
         )  # fmt: skip
 
     def _record(self, outcome: Outcome) -> None:
@@ -306,7 +308,8 @@ def run_cohort(
     enlarge : bool
         Whether a scale that is finer than a slide enlarges it; otherwise the slide fails.
     report : bool
-        Whether to write the page ``report.html`` at the end, as `write_report` does.
+        Whether to write the page ``report.html`` at the end, as `write_report` does. Without it,
+        nothing is noted for a report either.
 
     Returns
     -------
@@ -335,7 +338,7 @@ def run_cohort(
     check_columns([entry.columns for entry in listed.entries], chosen)
     with locked(folder, folder), _log_file(folder) as job_log, seceded():
         cohort = named_cohort(folder, listed.entries, chosen, overwrite, enlarge)
-        run = _Run(cohort, keep_going, whole_below, job_log)
+        run = _Run(cohort, keep_going, whole_below, report, job_log)
         run.leave_out(listed.left_out)
         run.run(limit)
         page = _write_report(folder) if report else ""

@@ -33,7 +33,7 @@ def test_options_are_passed_to_their_steps(slides, tmp_path, sync):
         "--pack-top-k", 3, "--ome-zarr", "0.4",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{job}: 2 done, 0 failed, 0 left\n"
+    assert result.stdout == f"{job}: 2 done, 0 failed, 0 left\nreport: {job}/report.html\n"
     assert "s0000: done" in result.stderr
     made = job / "s0000" / "s0000"
     assert (job / "s0000" / "s0000.mask.ome.zarr" / ".zattrs").exists()

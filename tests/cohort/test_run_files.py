@@ -233,7 +233,7 @@ def test_images_are_files_of_another_format_on_request(slides, tmp_path, sync):
     assert run(slides, job, steps).worked_on == 0
     names = {f"s0000{end}" for end in (".mask.ome.tif", ".resize.ome.tif", ".cutoff.ome.tif",
                                        ".mask.png", ".cutoff.png")}  # fmt: skip
-    hidden = {".mask.json", ".resize.json", ".cutoff.json"}
+    hidden = {".mask.json", ".resize.json", ".cutoff.json", ".slide-card.json"}
     assert set(os.listdir(job / "s0000")) == names | hidden
 
 

@@ -1,50 +1,98 @@
-"""A real browser runs nothing in the page of the demo, whatever texts it holds."""
+"""A real browser sorts the report, and runs nothing in it but our script."""
 
 import re
-import shutil
-import subprocess
 
-import numpy as np
 import pytest
+from browser import BROWSER, browser
 
-from dask_slides.plots import pictures
-from dask_slides.plots.html_page import page
-
-HOSTILE = (
-    "</title><script>document.title = 'ran'</script><img src=x onerror=\"document.title='ran'\">'&"
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+SLIDES = (
+    "[...document.querySelectorAll('.scroll tbody tr')].map(row => row.cells[1].textContent.trim())"
 )
-RED = pictures.png(np.full((20, 30, 3), (255, 0, 0), np.uint8))
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+SECTIONS = "[...document.querySelectorAll('.slide h2')].map(one => one.textContent)"
+SORTED = (
+    "[...document.querySelectorAll('thead th')].filter(one => one.ariaSort)"
+    ".map(one => [one.textContent, one.ariaSort])"
 )
-WHOLE = page("quiet", {}, [("c", RED)])
-BARE = re.sub("<meta http-equiv[^>]*>", "", WHOLE)
 SCRIPT = "<script>document.title = 'ran'</script></body>"
 HANDLER = "<img src=x onerror=\"document.title = 'ran'\"></body>"
-PAGES = {
-    "hostile texts": (page(HOSTILE, {HOSTILE: HOSTILE}, [(HOSTILE, RED)]), "quiet"),
-    "script": (WHOLE.replace("</body>", SCRIPT), "quiet"),
-    "handler": (WHOLE.replace("</body>", HANDLER), "quiet"),
-    "script without the policy": (BARE.replace("</body>", SCRIPT), "ran"),
-    "handler without the policy": (BARE.replace("</body>", HANDLER), "ran"),
-}
-"""Pages, and whether what was added to them runs. The last two show that the test can tell."""
 
 
-def document(path, profile):
-    """Return the document that the browser makes of a file, after scripts and pictures are done."""
-    names = ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync", "dump-dom",
-             "disable-background-networking", "disable-component-update",
-             f"user-data-dir={profile}", "virtual-time-budget=2000")  # fmt: skip
-    command = [BROWSER, *(f"--{name}" for name in names), path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+@pytest.fixture(scope="module")
+def job(reported_job):
+    return reported_job
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-@pytest.mark.parametrize("name", PAGES)
-def test_a_browser_runs_nothing(tmp_path, name):
-    text, expected = PAGES[name]
-    path = tmp_path / "page.html"
-    path.write_text(text, "utf-8")
-    title = re.search("<title>(.*?)</title>", document(path, tmp_path / "profile"), re.DOTALL)
-    assert (title[1] == "ran") == (expected == "ran")
+@pytest.fixture(scope="module")
+def new_page(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as new:
+        yield new
+
+
+@pytest.fixture
+def page(new_page, job):
+    found = new_page()
+    found.open((job / "report.html").as_uri())
+    return found
+
+
+@pytest.mark.parametrize("added", ["", SCRIPT, HANDLER], ids=["hostile texts", "script", "handler"])
+@pytest.mark.parametrize("policy", [True, False])
+def test_a_browser_runs_nothing_else(tmp_path, new_page, job, added, policy):
+    text = (job / "report.html").read_text("utf-8")
+    if not policy:
+        text = re.sub('<meta http-equiv="Content-Security[^>]*>', "", text)
+    (tmp_path / "page.html").write_text(text.replace("</body>", added or "</body>"), "utf-8")
+    found = new_page()
+    found.open((tmp_path / "page.html").as_uri())
+    runs = bool(added) and not policy  # without the policy it runs: the test can tell
+    assert found.evaluate("document.title") == ("ran" if runs else "Report of job")
+
+
+def test_headers_sort_the_table_and_the_slides(page):
+    assert page.evaluate(SORTED) == [["To look at", "ascending"]]
+    given = page.evaluate(SLIDES)
+    assert given == page.evaluate(SECTIONS) and given[:2] == ["_b_broken", "blurred"]
+    for number, name in enumerate(["Slide", "Tissue"]):
+        column = [1, 3][number]
+        for order in ("ascending", "descending"):
+            page.evaluate(f"document.querySelectorAll('thead button')[{column}].click()")
+            assert page.evaluate(SORTED) == [[name, order]]
+            assert page.evaluate(SLIDES) == page.evaluate(SECTIONS) != given
+    shares = page.evaluate(
+        "[...document.querySelectorAll('.scroll tbody tr')].map(row => row.cells[3].dataset.value)"
+    )
+    assert shares[-1] == ""  # a slide that failed has none, and is last in both orders
+    assert [float(one) for one in shares[:-1]] == sorted(map(float, shares[:-1]), reverse=True)
+
+
+def test_the_keyboard_is_enough(page):
+    for _ in range(20):
+        page.press("Tab", 9)
+        if page.evaluate("document.activeElement.textContent") == "Focus":
+            break
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"  # it shows where the focus is
+    page.press("Enter", 13, "\r")
+    assert page.evaluate(SORTED) == [["Focus", "ascending"]]
+    assert page.evaluate(SLIDES)[0] == "blurred"
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_fits_its_window(new_page, job, width, dark):
+    page = new_page(width, 900, dark)
+    page.open((job / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (colour == "rgb(255, 255, 255)") == (not dark)
+
+
+def test_the_page_reads_without_a_script(tmp_path, new_page, job):
+    text = (job / "report.html").read_text("utf-8")
+    text = re.sub("<script>.*</script>", "", text, flags=re.DOTALL)
+    (tmp_path / "page.html").write_text(text, "utf-8")
+    page = new_page()
+    page.open((tmp_path / "page.html").as_uri())
+    assert page.evaluate(SLIDES)[0] == "_b_broken" and len(page.evaluate(SECTIONS)) == 9
+    assert page.evaluate("document.querySelectorAll('button').length") == 0
