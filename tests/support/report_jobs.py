@@ -27,7 +27,8 @@ def mixed_job(folder):
     blurred = ds.resize(ds.resize(slides / "s1.tif", downsample=4), shape=(SIDE, SIDE))
     ds.export(blurred, slides / "blurred.ome.tif")
     data = bytearray((slides / "s2.tif").read_bytes())
-    data[len(data) // 2 :][:500] = bytes(500)
+    start = len(data) // 2
+    data[start : start + 3000] = bytes(3000)
     (slides / "damaged.tif").write_bytes(data)
     (slides / "<b>broken.tif").write_text("This is not a TIFF.")
     with open(folder / "slides.csv", "w", newline="") as stream:
