@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +37,10 @@ from dask_slides.slide import Slide
 
 CARD = ".slide-card.json"
 """File name of a card; no step has such a name."""
-PICTURE = 448
-"""Longest side of a picture in a card, in pixels."""
-QUALITY = 78
+PICTURE, SMALL = 416, 128
+"""Longest sides of a picture in a card, and of the one for pages of many slides, in pixels. Lines
+are drawn on both, as they vanish if a picture is made smaller."""
+QUALITY = 75
 """Quality of the pictures, 0 to 100."""
 TILES, SIDE = 8, 96
 """Tiles of a contact sheet, and the side of one in pixels."""
@@ -88,6 +90,12 @@ def note_step(
     facts: Facts = {"kind": step.kind, "makes": step.makes, "parameters": dict(parameters)}
     if picture is not None:
         facts["picture"] = picture_of(picture)
+        small = copy(maps)
+        small.thumbnail = pictures.reduced(maps.thumbnail, SMALL)
+        facts["small"] = picture_of(step.picture(obj, small), SMALL)
+        others = (one.get("picture") for name, one in card["steps"].items() if name != step.name)
+        if facts["picture"] in others:  # a cut-off of the tissue of the mask
+            del facts["picture"], facts["small"]
     judged = _judged(step, obj, maps)
     if judged is not None:
         facts |= judged.facts()

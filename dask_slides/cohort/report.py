@@ -68,11 +68,13 @@ def write_report(job: Any) -> str:
     slides = reported_slides(folder)
     facts = _page_facts(os.path.basename(folder), slides)
     pictures = picture_bytes(len(slides))
-    for _ in range(8):
+    while True:
         text = page(facts, slides, pictures).encode("utf-8", "backslashreplace")
-        if len(text) <= PAGE_BYTES:
+        over = len(text) - PAGE_BYTES
+        if over <= 0 or not pictures:
             break
-        pictures //= 2  # long texts leave less room for pictures
+        # long texts leave less room for pictures, which are a third larger as base64
+        pictures = max(0, int(0.98 * pictures - over / len(slides) * 3 / 4))
     path = os.path.join(folder, REPORT)
     replace_file(path, text)
     return path

@@ -26,12 +26,16 @@ from dask_slides.runtime.threads import in_slices
 
 PAGE_BYTES = 19_500_000
 """Largest page."""
-TEXT_BYTES = 4_500
+TEXT_BYTES = 6_000
 """Bytes of text for a slide that are left when the room for pictures is divided."""
 MOST_PICTURE_BYTES = 400_000
 """Bytes of the pictures of a slide in a page of few slides."""
-THUMBNAIL = 0.15
+FEW_BYTES = 30_000
+"""Bytes below which there is one picture of each kind only, so that it can be larger."""
+THUMBNAIL = 0.1
 """Share of these bytes for the thumbnail of the table."""
+WEIGHTS = {"picture": 2, "sheet": 1}
+"""How the others are divided."""
 HEADER_BYTES = 350
 SMALL_QUALITY = 66
 """Bytes of a JPEG without pixels, and the quality of pictures that are made smaller."""
@@ -39,7 +43,7 @@ SMALLEST = 24
 """Sides of pictures below which there is no picture at all."""
 WIDTH, HEIGHT = 300, 96
 """Size of the drawing of a histogram."""
-CAPTIONS = {"BlankMap": "Outline of the tissue", "Cutoff": "What is left of the slide"}
+CAPTIONS = {"BlankMap": "Outline of the tissue", "Cutoff": "Outline of what is left"}
 """Captions of the pictures of steps, by what they make; of other steps they are places of tiles."""
 
 
@@ -91,13 +95,17 @@ def _view(slide: ReportedSlide, number: int, facts: Facts, nbytes: int) -> Facts
     common = facts["parameters"]
     sections = [_section(slide, name, one) for name, one in slide.steps.items()]
     found = [one for section in sections for one in section["pictures"]]
-    distinct = {one["data"]: one for one in reversed(found)}
-    for section in sections:  # a mask and a cut-off of the same tissue have one picture
-        section["pictures"] = [one for one in section["pictures"] if distinct[one["data"]] is one]
+    if nbytes < FEW_BYTES:  # the first of each kind
+        kept = {one["caption"]: one for one in reversed(found)}.values()
+        for section in sections:
+            section["pictures"] = [one for one in section["pictures"] if one in kept]
+        found = [one for section in sections for one in section["pictures"]]
     thumbnail = slide.card["slide"].get("thumbnail")
-    each = int(nbytes * (1 - THUMBNAIL) / max(1, len(distinct)))
-    for one in distinct.values():
-        one["data"] = fitted(one["data"], each)
+    each = nbytes * (1 - THUMBNAIL) / max(1, sum(WEIGHTS[one["kind"]] for one in found))
+    for one in found:
+        most = int(each * WEIGHTS[one["kind"]])
+        small = one.get("small") if len(one["data"]) * 3 // 4 > most else None
+        one["data"] = fitted(small or one["data"], most)
     differ = {name: value for name, value in arguments(slide).items() if name not in common}
     own = shown_columns(slide)
     return {
@@ -116,10 +124,14 @@ def _view(slide: ReportedSlide, number: int, facts: Facts, nbytes: int) -> Facts
 
 def _section(slide: ReportedSlide, name: str, facts: Facts) -> Facts:
     """Return what the template shows of a step."""
+    makes = {one["makes"] for one in slide.steps.values()}
+    # the cells of a cut-off show the tissue of the mask in smaller tiles
+    repeats = facts["makes"] == "Cutoff" and bool(makes & {"BlankMap", "TilePack"})
     shown = []
     if "picture" in facts:
         caption = CAPTIONS.get(facts["makes"], "Places of the tiles")
-        shown.append({"data": facts["picture"], "caption": caption, "kind": "picture"})
+        picture = {"data": facts["picture"], "small": facts.get("small")}
+        shown.append(picture | {"caption": caption, "kind": "picture"})
     for which in ("kept", "dropped"):
         if sheet := facts.get(f"sheet_{which}"):
             low, high = sheet["shares"]
@@ -130,9 +142,7 @@ def _section(slide: ReportedSlide, name: str, facts: Facts) -> Facts:
             shown.append({"data": sheet["picture"], "caption": caption, "kind": "sheet"})
     return {
         "name": name, "pictures": shown, "counts": _counts_text(slide.row, name, facts),
-        # cells that are cut off are those of a map, and usually of the mask
-        "histograms": [one for one in (_shares(facts), _scores(facts)) if one]
-        if facts["makes"] != "Cutoff" or slide.metrics["focus"] is facts.get("focus") else [],
+        "histograms": [one for one in (_shares(facts), _scores(facts)) if one and not repeats],
         "bad_tiles": facts.get("bad_tiles", ()),
         "bad": facts.get("corrupt", 0) + facts.get("absent", 0),
     }  # fmt: skip
@@ -149,7 +159,7 @@ def _counts_text(row: Mapping[str, str], name: str, facts: Facts) -> str:
     kept, dropped = facts["kept"], facts["dropped"]
     if dropped is None:
         return f"{kept:,} crops"
-    text += f"{'; ' * bool(text)}{kept:,} tiles kept, {dropped:,} dropped"
+    text += f"{'; ' * bool(text)}{kept:,} tile{'s' * (kept != 1)} kept, {dropped:,} dropped"
     if facts["threshold"] is not None:
         text += f"; at least {facts['threshold']:.0%} tissue"
     if facts["top_k"] is not None:
@@ -221,7 +231,7 @@ def fitted(picture: str, nbytes: int) -> str | None:
         while True:
             # a smaller picture has more bytes for each of its pixels, and headers have some
             share = max(0, nbytes - HEADER_BYTES) / max(1, size - HEADER_BYTES)
-            side = int(side * min(0.9, share**0.62))
+            side = int(side * min(0.9, share**0.58))
             if side < SMALLEST:
                 return None
             image.draft("RGB", (side, side))  # decodes no more pixels than it takes

@@ -80,8 +80,8 @@ def contact_sheet(
     sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
     if not len(tiles):
         return sheet
-    reduced = np.stack([_reduced(tile, side) for tile in tiles])
-    shown = display_rgb(np.concatenate(reduced), channels).reshape(*reduced.shape[:3], 3)
+    means = np.stack([reduced(tile, side) for tile in tiles])
+    shown = display_rgb(np.concatenate(means), channels).reshape(*means.shape[:3], 3)
     for number, tile in enumerate(shown):
         small = shrunk(tile, side)
         top = 4 + number // columns * (side + 4)
@@ -90,8 +90,8 @@ def contact_sheet(
     return sheet
 
 
-def _reduced(tile: Array, side: int) -> Array:
-    """Return the means of blocks of a tile, which has at least `side` pixels if it had them."""
+def reduced(tile: Array, side: int) -> Array:
+    """Return the means of blocks of pixels (h, w, c), at least `side` of them if there were."""
     factor = max(1, max(tile.shape[:2]) // side)
     factor = min(factor, *tile.shape[:2])
     height, width = (n // factor for n in tile.shape[:2])
