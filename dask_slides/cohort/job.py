@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -292,15 +292,16 @@ def _shown(job: SlideJob, step: Step, obj: Any, maps: BlankMaps) -> Iterator[Non
     if drawn is not None:
         picture = step.picture(obj, maps)
         replace_file(drawn, pictures.png(picture))
-    if job.report:
-        samples = step == _sampled_step(job.steps)
-        _note(partial(note_step, step, obj, maps, job.parameters(step), picture, samples))
     try:
+        if job.report:
+            samples = step == _sampled_step(job.steps)
+            _note(partial(note_step, step, obj, maps, job.parameters(step), picture, samples))
         yield
     except BaseException:
         if drawn is not None:
             os.unlink(drawn)
-        forget_step(step, maps.folder)
+        with suppress(OSError):  # the first error is the one to report
+            forget_step(step, maps.folder)
         raise
 
 

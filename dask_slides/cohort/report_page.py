@@ -92,7 +92,8 @@ def page(facts: Facts, slides: Sequence[ReportedSlide], nbytes: int) -> str:
 
 def _view(slide: ReportedSlide, number: int, facts: Facts, nbytes: int) -> Facts:
     """Return what the template shows of a slide."""
-    common = facts["parameters"]
+    common, steps = facts["parameters"], slide.steps.values()
+    named = (one.get("bad_tiles", ()) for one in steps)
     sections = [_section(slide, name, one) for name, one in slide.steps.items()]
     found = [one for section in sections for one in section["pictures"]]
     if nbytes < FEW_BYTES:  # the first of each kind
@@ -119,6 +120,8 @@ def _view(slide: ReportedSlide, number: int, facts: Facts, nbytes: int) -> Facts
         "dropped": slide.first("dropped"), "corrupt": slide.corrupt, "seconds": slide.seconds,
         "columns": {name: own.get(name, "") for name in facts["user_columns"]},
         "sections": sections, "arguments": differ,
+        "bad_tiles": list(dict.fromkeys(tile for one in named for tile in one)),
+        "bad": max((one.get("corrupt", 0) + one.get("absent", 0) for one in steps), default=0),
     }  # fmt: skip
 
 
@@ -143,8 +146,6 @@ def _section(slide: ReportedSlide, name: str, facts: Facts) -> Facts:
     return {
         "name": name, "pictures": shown, "counts": _counts_text(slide.row, name, facts),
         "histograms": [one for one in (_shares(facts), _scores(facts)) if one and not repeats],
-        "bad_tiles": facts.get("bad_tiles", ()),
-        "bad": facts.get("corrupt", 0) + facts.get("absent", 0),
     }  # fmt: skip
 
 

@@ -80,6 +80,8 @@ def test_slides_to_look_at_come_first(job, page):
     order = [slide.name for slide in slides]
     assert re.findall(r'<h2 id="slide-\d+-name">(.*?)</h2>', page) == order
     assert "SlideFormatError: &lt;b&gt;broken.tif: " in page
+    assert len(re.findall("absent or corrupt tiles of the file", page)) == 1
+    assert re.search(r"<li>level 0, y \d+, x \d+, 256 x 256 px, offset \d+: corrupt ", page)
 
 
 def test_the_counts_are_those_of_the_pack_and_the_map(job):
