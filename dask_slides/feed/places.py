@@ -163,28 +163,29 @@ class CropPlaces:
     @property
     def crop_area(self) -> float:
         """The area of a crop in pixels of level 0."""
-        return float(np.prod(self.size) * np.prod(self.factors))
+        return math.prod(self.size) * math.prod(self.factors)
 
     def centre(self, at: float, within_y: float, within_x: float) -> tuple[float, float]:
         """Return the centre of a crop in pixels of level 0; `at` counts along all places."""
         summed = self.summed.array()
         at = at * float(summed[-1])
-        index = min(int(np.searchsorted(summed, at, side="right")), len(summed) - 1)
+        index = min(int(summed.searchsorted(at, side="right")), len(summed) - 1)
         at -= float(summed[index - 1]) if index else 0.0
         y_edges, x_edges = self.edges.y.array(), self.edges.x.array()
         rows, columns = len(y_edges) - 1, len(x_edges) - 1
         row, column = divmod(int(self.blocks.array()[index]), -(-columns // BLOCK))
         top, left = row * BLOCK, column * BLOCK
         bottom, right = min(top + BLOCK, rows), min(left + BLOCK, columns)
-        heights, widths = np.diff(y_edges[top : bottom + 1]), np.diff(x_edges[left : right + 1])
+        heights = y_edges[top + 1 : bottom + 1] - y_edges[top:bottom]
+        widths = x_edges[left + 1 : right + 1] - x_edges[left:right]
         areas = np.multiply.outer(heights, widths) * self.centres.part(top, bottom, left, right)
         if self.weights is not None:
             weights = self.weights.array()
             y, x = _rows_of(weights.shape, y_edges, x_edges)
             areas = areas * weights[np.ix_(y[top:bottom], x[left:right])]
-        sums = np.cumsum(areas)
+        sums = areas.reshape(-1).cumsum()
         # the sum of a block may differ in its last bits from that of all blocks
-        pixel = int(np.searchsorted(sums, min(at, float(sums[-1]) * (1 - 2**-50)), side="right"))
+        pixel = int(sums.searchsorted(min(at, float(sums[-1]) * (1 - 2**-50)), side="right"))
         i, j = divmod(pixel, right - left)
         return _between(y_edges, top + i, within_y), _between(x_edges, left + j, within_x)
 
@@ -222,9 +223,11 @@ def _between(edges: Integers, index: int, within: float) -> float:
 
 def _overlaps(edges: Integers, low: int, high: int) -> tuple[int, Integers]:
     """Return the first pixel that [low, high) touches, and how long it is in each it touches."""
-    first = int(np.searchsorted(edges, low, side="right")) - 1
-    last = int(np.searchsorted(edges, high, side="left"))
-    return first, np.asarray(np.diff(np.clip(edges[first : last + 1], low, high)), np.int64)
+    first = int(edges.searchsorted(low, side="right")) - 1
+    last = int(edges.searchsorted(high, side="left"))
+    cut = edges[first : last + 1].copy()  # only the first and the last edge lie outside
+    cut[0], cut[-1] = low, min(high, cut[-1])
+    return first, cut[1:] - cut[:-1]
 
 
 def _rows_of(

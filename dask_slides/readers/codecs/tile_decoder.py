@@ -7,6 +7,7 @@ and averaged while they are in the CPU cache.
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +29,9 @@ _FLAT_TILES = 64
 """Most tiles of one colour that a page remembers."""
 _TEST_TILES = 4
 """Most tiles that simplejpeg is tested on: some of them may be damaged."""
+_RESULTS = 2**14
+"""Results of these tests that a process remembers."""
+_results: dict[Hashable, bool] = {}
 
 
 class TileDecoder:
@@ -36,9 +40,14 @@ class TileDecoder:
     Threads may share it.
     """
 
-    def __init__(self, page: Any, stored: TileByteReader) -> None:
-        """Decode tiles of `page`."""
+    def __init__(self, page: Any, stored: TileByteReader, key: Hashable = None) -> None:
+        """Decode tiles of `page`.
+
+        A `key`, which tells the page and the version of its file from all others, saves a second
+        test of simplejpeg if the file is closed and opened again.
+        """
         self._page = page
+        self._key = key
         self._stored = stored
         self._sizes = TileSizes(page)
         self._across = -(-page.imagewidth // self._sizes.full[1])
@@ -129,13 +138,23 @@ class TileDecoder:
         if self._untested:
             with self._lock:
                 if self._untested:
-                    self._jpeg = self._tested_decoder()
+                    assert isinstance(self._strict, JpegDecoder)
+                    self._jpeg = self._strict if self._passes(self._strict) else None
                     self._untested = False
         return self._jpeg
 
-    def _tested_decoder(self) -> JpegDecoder | None:
-        decoder = self._strict
-        assert isinstance(decoder, JpegDecoder)
+    def _passes(self, decoder: JpegDecoder) -> bool:
+        """Return whether simplejpeg passes the test, or has passed it before."""
+        passed = _results.get(self._key)
+        if passed is None:
+            passed = self._test(decoder)
+            if len(_results) >= _RESULTS:
+                _results.clear()
+            if self._key is not None:
+                _results[self._key] = passed
+        return passed
+
+    def _test(self, decoder: JpegDecoder) -> bool:
         page = self._page
         counts: Array = np.array(self._stored.counts).reshape(-1, self._across)
         # tiles at the edges come last: their padding may have any colour
@@ -147,8 +166,8 @@ class TileDecoder:
             with suppress(Exception):
                 ((_, data),) = self._stored.fetch([number])
                 if data is not None:
-                    return decoder if decoder.matches_imagecodecs(number, data, whole) else None
-        return None
+                    return decoder.matches_imagecodecs(number, data, whole)
+        return False
 
 
 def _is_flat(tile: Array) -> bool:

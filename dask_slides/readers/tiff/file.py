@@ -10,8 +10,8 @@ import re
 import struct
 import threading
 import weakref
+from collections import OrderedDict
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,12 +44,14 @@ from dask_slides.readers.tiff.tags import (
 )
 from dask_slides.readers.tiff.tiled_page import TiledPage, can_read_directly
 from dask_slides.readers.tile_status import TileStatus
-from dask_slides.runtime.fork_safety import cleared_after_fork
+from dask_slides.runtime.fork_safety import cleared_after_fork, fork_safe_lock
 
 _MOST_TAGS = 4096
 """Most tags per directory that tifffile reads."""
-OPEN_FILES = 16
-"""Files that one process keeps open."""
+OPEN_FILES = 64
+"""Files that one process keeps open, each with up to two descriptors."""
+OPEN_TILES = 2**22
+"""Tiles that these files may have together. The tables of tifffile take about 80 bytes per tile."""
 
 
 class StoredArray:
@@ -118,6 +120,9 @@ class TiffFile:
         for one in (self._series, self._mask):
             for level in () if one is None else one.levels:
                 fit_tables(level)
+        pages = [page for level in self._series.levels for page in level.pages if page is not None]
+        self.tile_count = sum(len(page.dataoffsets) for page in pages)
+        """Tiles and strips of all levels."""
         self._fill = fill
         self.masks_bad_tiles = masks_bad_tiles
         self._arrays: dict[tuple[int, bool], TiledPage | StoredArray] = {}
@@ -169,8 +174,9 @@ class TiffFile:
             file = byte_file(self._path, self._identity)
             status = self._status(level) if self.masks_bad_tiles and not mask else None
             return TiledPage(
-                TileByteReader(file, page), page, fill, level > 0, status, plane.channels
-            )
+                TileByteReader(file, page), page, fill, level > 0, status, plane.channels,
+                key=(self._path, self._identity, page.offset),
+            )  # fmt: skip
         for one in {id(each.keyframe): each.keyframe for each in this.pages}.values():
             one.decode = strict_decode(one)  # the store decodes with this attribute
         import zarr  # here, as importing it takes as long as reading a small slide
@@ -181,8 +187,33 @@ class TiffFile:
         return StoredArray(zarr.open_array(store, mode="r"), plane)
 
 
-opened = cleared_after_fork(lru_cache(maxsize=OPEN_FILES)(TiffFile))
-"""Return the open file, which all threads share."""
+class OpenFiles:
+    """The files that this process used last, which all threads share."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[tuple[Any, ...], TiffFile] = OrderedDict()
+        self._lock = fork_safe_lock()
+
+    def __call__(self, *key: Any) -> TiffFile:
+        """Return the TiffFile of these arguments, and open it if it is not open."""
+        with self._lock:
+            if key in self._files:
+                self._files.move_to_end(key)
+                return self._files[key]
+        file = TiffFile(*key)
+        with self._lock:
+            self._files[key] = file
+            tiles = sum(one.tile_count for one in self._files.values())
+            while len(self._files) > 1 and (len(self._files) > OPEN_FILES or tiles > OPEN_TILES):
+                tiles -= self._files.popitem(last=False)[1].tile_count
+        return file
+
+    def cache_clear(self) -> None:
+        """Forget all files."""
+        self._files.clear()
+
+
+opened = cleared_after_fork(OpenFiles())
 
 
 def _stored_fill(page: Any, fill: float) -> Any:

@@ -10,7 +10,7 @@ A page of tiles can also be read reduced, as the means of 2 x 2, 4 x 4 or 8 x 8 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -132,15 +132,16 @@ class TiledPage:
         cache_full: bool = False,
         status: TileStatus | None = None,
         channels: tuple[int, ...] | None = None,
+        key: Hashable = None,
     ) -> None:
         """Read `page`, whose tiles are `stored`.
 
         With `cache_full` its full-size tiles are cached too. With `status`, tiles that cannot be
         decoded are recorded there and read as the fill. With `channels`, only these samples of
-        each pixel are returned.
+        each pixel are returned. `key` is that of `TileDecoder`.
         """
         self._bytes = stored
-        self.decoder = TileDecoder(page, self._bytes)
+        self.decoder = TileDecoder(page, self._bytes, key)
         self.reduced_tiles: ReducedTileCache | None = None
         self._page = page
         self._channels: Any = slice(None) if channels is None else list(channels)
