@@ -3,7 +3,9 @@
     python docs/run_examples.py README.md docs/*.md
 
 The blocks of a file run in order, in one namespace, in a temporary folder that holds a small
-sample slide as slide.tif. A block marked ``python no-run`` or ``sh no-run`` is left alone.
+sample slide as slide.tif. A block marked ``no-run`` is left alone, and one marked
+``needs=PACKAGE`` where that package is not installed. A block marked ``file=NAME`` is written to
+this file, for the commands that follow.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMANDS = {"dask-slides": "dask_slides", "torchrun": "torch.distributed.run"}
+"""Commands that are run, and their modules."""
 
 
 def run_python(code: str, namespace: dict[str, object], where: str) -> bool:
@@ -31,13 +36,13 @@ def run_python(code: str, namespace: dict[str, object], where: str) -> bool:
 
 
 def run_shell(code: str, where: str) -> bool:
-    """Run the dask-slides commands of a block."""
+    """Run the commands of a block that are among `COMMANDS`."""
     good = True
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        if words[:1] != ["dask-slides"]:
+        if not words or words[0] not in COMMANDS:
             continue
-        command = [sys.executable, "-m", "dask_slides", *words[1:]]
+        command = [sys.executable, "-m", COMMANDS[words[0]], *words[1:]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"FAILED {where}: {line}\n{done.stderr}", file=sys.stderr)
@@ -60,9 +65,14 @@ def run_file(path: Path) -> tuple[int, bool]:
             for language, mark, code in BLOCK.findall(text):
                 if "no-run" in mark or language not in ("python", "sh"):
                     continue
+                marks = dict(one.split("=") for one in mark.split())
+                if "needs" in marks and find_spec(marks["needs"]) is None:
+                    continue
                 count += 1
                 where = f"{path.name}, block {count}"
-                if language == "python":
+                if "file" in marks:
+                    Path(marks["file"]).write_text(code, encoding="utf-8")
+                elif language == "python":
                     good &= run_python(code, namespace, where)
                 else:
                     good &= run_shell(code, where)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHUNK = 32
 """Most crops of a slide that one thread reads at once."""
+WINDOW = 512
+"""Crops that are read together by default."""
 Batch = dict[str, Any]
 
 
@@ -40,9 +42,11 @@ class CropBatches:
         rank: int = 0,
         world: int = 1,
         start: int = 0,
-        window: int = 512,
+        window: int | None = None,
         threads: int | None = None,
     ) -> None:
+        if window is None:
+            window = max(WINDOW, stream._reader.order.shuffled_together)
         for name, value, least in (
             ("batch_size", batch_size, 1), ("world", world, 1), ("rank", rank, 0),
             ("start", start, 0), ("window", window, 1), ("threads", threads or 1, 1),
@@ -68,7 +72,10 @@ class CropBatches:
 
     def _end_of_epoch(self, step: int) -> int:
         """Return the first batch after the epoch of batch `step`; the last one may go beyond."""
-        length = len(self._stream)
+        return self._end_of_block(step, len(self._stream))
+
+    def _end_of_block(self, step: int, length: int) -> int:
+        """Return the first batch after the block of `length` numbers in which `step` begins."""
         end = ((self._start + step * self._numbers_per_step) // length + 1) * length
         return -(-(end - self._start) // self._numbers_per_step)
 
@@ -197,8 +204,14 @@ class _ReadAhead:
         self._submit(1, step + 1)
 
     def _submit(self, count: int, end: int) -> None:
-        """Read up to `count` batches before `end`."""
+        """Read up to `count` batches before `end`, and of one block of the largest windows.
+
+        The crops of a visit lie in one block of numbers, so that they are read together wherever
+        the stream was started.
+        """
         each = max(1, self._stride)
+        block = self._most * each * self._batches._numbers_per_step
+        end = min(end, self._batches._end_of_block(self._planned, block))
         steps = range(self._planned, min(self._planned + count * each, end), each)
         if steps:
             numbers = {step: self._batches.numbers(step) for step in steps}

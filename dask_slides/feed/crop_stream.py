@@ -238,7 +238,7 @@ class CropStream:
         rank: int = 0,
         world: int = 1,
         start: int | Mapping[str, int] = 0,
-        window: int = 512,
+        window: int | None = None,
         threads: int | None = None,
     ) -> CropBatches:
         """Return the stream in batches, read ahead in threads.
@@ -253,9 +253,10 @@ class CropStream:
         start : int or mapping
             The first number of all ranks, or what `CropBatches.state_dict` returned, on any number
             of ranks.
-        window : int
+        window : int, optional
             Crops that are read together, slide by slide and from top to bottom. More crops share
-            opened files and decoded tiles in larger windows. Two windows are in memory.
+            opened files and decoded tiles in larger windows. Two windows are in memory. By default
+            512, or all that are shuffled together, 64 times `per_visit`.
         threads : int, optional
             Threads that read ahead. By default the cores that this process may use, and one in a
             worker of a data loader.

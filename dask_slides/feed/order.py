@@ -55,6 +55,11 @@ class CropOrder:
     per_visit: int = 1
     """Crops that a member gives at each of its turns."""
 
+    @property
+    def shuffled_together(self) -> int:
+        """Crops of a group that are shuffled among each other."""
+        return self.per_visit * SHUFFLED_VISITS if self.per_visit > 1 else 1
+
     def turns(self, numbers: Integers) -> Turns:
         """Return the turns of the crops with these numbers, in any order."""
         blocks, index = np.unique(numbers // BLOCK, return_inverse=True)
@@ -80,7 +85,7 @@ class CropOrder:
     def _of_group(self, number: int, turns: Integers) -> tuple[Integers, Integers, Integers]:
         group, each = self.groups[number], self.per_visit
         if each > 1:
-            turns = shuffled(turns, SHUFFLED_VISITS * each, self.seed, SHUFFLE_STREAM, number)
+            turns = shuffled(turns, self.shuffled_together, self.seed, SHUFFLE_STREAM, number)
         visit, within = np.divmod(turns, each)
         schedule = Schedule(group.weights, self.seed, MEMBER_STREAM + number)
         first = int(visit.min())

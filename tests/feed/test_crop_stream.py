@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from bad_tiles import spoil
 from rw_fixtures import smooth
+from scipy import stats
 
 import dask_slides as ds
 from dask_slides import feed
@@ -17,6 +18,7 @@ from dask_slides.errors import (
     SlideArgumentError,
     SlideNotFoundError,
 )
+from dask_slides.readers.tiff import file as tiff_file
 
 SIZE = 32
 OPTIONS = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb"}
@@ -163,16 +165,31 @@ def test_errors_of_threads_reach_the_loop(slides, tmp_path):
         next(iter(stream.batches(8)))
 
 
-@pytest.mark.parametrize("balance", ["slide", "label"])
-def test_counts_are_within_1_percent_of_what_was_asked(slides, balance):
-    stream = stream_of(slides, labels=list("aabbb"), balance=balance)
-    found = stream.places(range(10_000))
-    for count in (1000, 10_000):
-        slide = np.unique(found["slide"][:count], return_counts=True)[1] / count
-        label = np.unique(found["label"][:count], return_counts=True)[1] / count
-        by_slide = [0.2] * 5 if balance == "slide" else [1 / 4] * 2 + [1 / 6] * 3
-        assert np.allclose(slide, by_slide, rtol=0.01)
-        assert np.allclose(label, [0.4, 0.6] if balance == "slide" else 0.5, rtol=0.01)
+def assert_balanced(names, asked):
+    """Check that counts are within 1 % of the shares `asked`, and hardly vary by chance."""
+    assert set(names) == set(asked)
+    for count in (1000, len(names)):
+        found = np.array([np.count_nonzero(names[:count] == name) for name in asked])
+        expected = np.array(list(asked.values())) * count
+        assert np.allclose(found, expected, rtol=0.01)
+        assert stats.chisquare(found, expected).pvalue > 0.999
+
+
+@pytest.mark.parametrize("count", [5000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("balance", ["slide", "label", "class"])
+def test_counts_are_within_1_percent_of_what_was_asked(slides, balance, count):
+    image = np.ones((50, 63), np.uint8)
+    image[25:, :20] = 2
+    annotations = [ds.label_mask(image, (400, 500), {1: "stroma", 2: "rare"})] * 5
+    stream = stream_of(slides, labels=list("aabbb"), balance=balance, annotations=annotations)
+    found = stream.places(range(count))
+    by_label = [1 / 4] * 2 + [1 / 6] * 3 if balance == "label" else [1 / 5] * 5
+    assert_balanced(found["slide"], {f"s{n}.tif": share for n, share in enumerate(by_label)})
+    assert_balanced(
+        found["label"], {"a": 0.5, "b": 0.5} if balance == "label" else {"a": 0.4, "b": 0.6}
+    )
+    if balance == "class":
+        assert_balanced(found["class"], {"stroma": 0.5, "rare": 0.5})
 
 
 def test_classes_of_annotations_are_balanced(slides):
@@ -287,7 +304,9 @@ def test_stores_and_arrays_are_slides_too(slides, tmp_path, kind):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-def test_open_files_are_bounded(tmp_path):
+def test_open_files_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff_file, "OPEN_FILES", 16)
+    tiff_file.opened.cache_clear()
     paths = [tmp_path / f"s{n}.tif" for n in range(40)]
     for path in paths:
         tifffile.imwrite(path, smooth(64, 64), **OPTIONS)
