@@ -152,8 +152,8 @@ class StepSampler:
         self._next = batches._next
 
     def __len__(self) -> int:
-        """Return the number of batches up to the end of the epoch."""
-        return self._batches._end_of_epoch(self._next) - self._next
+        """Return the number of batches of a whole epoch, as trainers count those before a stop."""
+        return -(-len(self._batches._stream) // self._batches._numbers_per_step)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the numbers of the batches up to the end of the epoch."""
