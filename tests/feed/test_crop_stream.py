@@ -126,13 +126,18 @@ def test_batches_by_number_are_those_of_iterating(slides):
 def test_a_thousand_resumes_see_each_number_once(slides):
     stream = stream_of(slides)
     rng = np.random.default_rng(0)
-    state, seen = {"seed": 0, "number": 0}, []
+    state, seen, some = {"seed": 0, "number": 0}, [], []
     for _ in range(1000):
         world, size, steps = (int(n) for n in rng.integers(1, (9, 65, 5)))
         ranks = [stream.batches(size, rank=r, world=world, start=state) for r in range(world)]
         seen += [rank.numbers(step) for rank in ranks for step in range(steps)]
         state = ranks[-1].state_dict({"number": ranks[-1].numbers(steps - 1)})
+        some.append(seen[-int(rng.integers(world * steps)) - 1][:8])
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(state["number"]))
+    parts = [stream.places(numbers) for numbers in some]
+    whole = stream.places(np.concatenate(some))
+    for name in ("slide", "y", "x"):
+        assert np.array_equal(np.concatenate([part[name] for part in parts]), whole[name])
     with pytest.raises(SlideArgumentError, match="the state is of seed=1"):
         stream.batches(4, start={"seed": 1, "number": 0})
 

@@ -1,5 +1,12 @@
 """The feed in PyTorch's DataLoader. Slow, and skipped without PyTorch, which is large."""
 
+import copy
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -16,6 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
+DOCS = Path(__file__).parents[2] / "docs"
 WORKERS = [(0, None, False)] + [
     (count, method, persistent)
     for count in (2, 4)
@@ -81,3 +89,50 @@ def test_streams_and_datasets_are_map_style(stream, tmp_path, count, method, per
         for pair in zip(batch["y"].tolist(), batch["x"].tolist(), strict=True)
     ]  # fmt: skip
     assert sorted(found) == expected and len(found) > 50
+
+
+def test_the_recipes_run_on_one_process_and_on_two_ranks():
+    text = (DOCS / "feed.md").read_text(encoding="utf-8")
+    count = len(re.findall(r"^```(?:python|sh)", text, re.MULTILINE))
+    count -= 0 if find_spec("lightning") else text.count("needs=lightning")
+    command = [sys.executable, DOCS / "run_examples.py", DOCS / "feed.md"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f": {count} examples ran" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning's own
+def test_lightning_goes_on_within_an_epoch(stream, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    text = (DOCS / "feed.md").read_text(encoding="utf-8")
+    recipe = re.search(r"```python needs=lightning\n(.*?)options = ", text, re.DOTALL)[1]
+    even = copy.copy(stream)
+    even._length = 160
+    names = {"stream": even, "DataLoader": data.DataLoader, "torch": torch}
+    exec(recipe, names)
+    seen = []
+
+    class Stopped(names["Net"]):
+        stop = None
+
+        def training_step(self, batch, index):
+            seen.extend(batch["number"].tolist())
+            return super().training_step(batch, index)
+
+        def on_train_batch_end(self, *_):
+            if len(seen) == self.stop:
+                self.trainer.save_checkpoint(tmp_path / "last.ckpt")
+                raise RuntimeError("stopped")
+
+    options = {
+        "use_distributed_sampler": False, "logger": False, "enable_progress_bar": False,
+        "enable_checkpointing": False, "enable_model_summary": False, "max_epochs": 2,
+        "accelerator": "cpu",
+    }  # fmt: skip
+    net = Stopped()
+    net.stop = 64
+    with pytest.raises(RuntimeError, match="stopped"):
+        lightning.Trainer(**options).fit(net, datamodule=names["Crops"]())
+    checkpoint = tmp_path / "last.ckpt"
+    lightning.Trainer(**options).fit(Stopped(), datamodule=names["Crops"](), ckpt_path=checkpoint)
+    assert seen == list(range(320))
