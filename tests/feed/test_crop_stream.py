@@ -18,6 +18,7 @@ from dask_slides.errors import (
     SlideArgumentError,
     SlideNotFoundError,
 )
+from dask_slides.feed.crop_reader import CropReader
 from dask_slides.readers.tiff import file as tiff_file
 
 SIZE = 32
@@ -121,6 +122,24 @@ def test_batches_by_number_are_those_of_iterating(slides):
     assert [workers[n % 3][n]["number"].tolist() for n in steps] == numbers
     state = batches.state_dict()
     assert state == {"seed": 0, "number": len(numbers + second) * 16}
+
+
+def test_the_crops_of_a_visit_are_read_together_wherever_a_run_starts(slides, monkeypatch):
+    found = []
+    find = CropReader.find
+    monkeypatch.setattr(
+        CropReader, "find", lambda self, numbers: found.append(numbers) or find(self, numbers)
+    )
+    stream = stream_of(slides, per_visit=2, length=10**6)
+    for start in (0, 200):
+        found.clear()
+        batches = stream.batches(8, start=start, window=128, threads=1)
+        for step in range(120):
+            batches[step]
+        assert {len(set((numbers // 128).tolist())) for numbers in found} == {1}
+        assert sum(len(numbers) == 128 for numbers in found) >= 4
+    assert stream.batches(8)._window == 512
+    assert stream_of(slides, per_visit=16).batches(8)._window == 1024
 
 
 def test_a_thousand_resumes_see_each_number_once(slides):

@@ -8,6 +8,7 @@ import zarr
 
 import dask_slides as ds
 from dask_slides.core.geometry import Region
+from dask_slides.readers.codecs.jpeg import JpegDecoder
 from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.remote.byte_ranges import LocalFile
@@ -145,3 +146,46 @@ def test_an_absent_strip_is_the_fill_and_a_corrupt_one_is_named(tmp_path):
     assert np.array_equal(masked.read(0, 0, 300, 420), pixels)
     found = ds.check_slide(masked)
     assert found.statuses == {"ok": 17, "absent": 1, "corrupt": 1}
+
+
+def test_a_page_is_tested_once_per_version_of_its_file(tmp_path, monkeypatch):
+    tested = []
+    matches = JpegDecoder.matches_imagecodecs
+
+    def counted(self, *arguments):
+        tested.append(self)
+        return matches(self, *arguments)
+
+    monkeypatch.setattr(JpegDecoder, "matches_imagecodecs", counted)
+    for versions in (1, 2):
+        path = tmp_path / "a.tif"
+        pixels = np.random.default_rng(versions).integers(0, 255, (64 * versions, 64, 3), np.uint8)
+        tifffile.imwrite(path, pixels, tile=(64, 64), compression="jpeg")
+        slide = ds.open_slide(path)
+        found = []
+        for _ in range(3):
+            tiff_file.opened.cache_clear()
+            found.append(slide.read(0, 0, 64, 64))
+        assert len(tested) == versions
+        assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+def test_files_with_many_tiles_are_closed_earlier(tmp_path, monkeypatch):
+    made = []
+    opened_file = tiff_file.TiffFile
+    monkeypatch.setattr(tiff_file, "TiffFile", lambda *key: made.append(key) or opened_file(*key))
+    paths = [tmp_path / f"{n}.tif" for n in range(3)]
+    for path in paths:
+        tifffile.imwrite(path, np.zeros((64, 64), np.uint8), tile=(16, 16), compression="zlib")
+    slides = [ds.open_slide(path) for path in paths]
+
+    def openings(tiles):
+        monkeypatch.setattr(tiff_file, "OPEN_TILES", tiles)
+        tiff_file.opened.cache_clear()
+        made.clear()
+        for slide in (*slides, *slides):
+            slide.read(0, 0, 8, 8)
+        return len(made)
+
+    assert openings(48) == 3  # 16 tiles each
+    assert openings(47) == 6
