@@ -485,12 +485,17 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
     size = slide.shape[:2]
     small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
-    mpp = None
-    if slide.mpp is not None and slide.mpp < LARGEST_MPP:
-        mpp = slide.mpp * size[0] / small.levels[0].shape[0]
+    mpp = mpp_of_picture(slide, small.levels[0].shape[0])
     found = find_in_slide(small, size, mpp, detector)
     areas = area_blocks(found, grid)
     return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))
+
+
+def mpp_of_picture(slide: Slide, rows: int) -> float | None:
+    """Return micrometres per pixel of a picture of `slide`; None if a detector has no use for it."""
+    if slide.mpp is None or slide.mpp >= LARGEST_MPP:
+        return None
+    return slide.mpp * slide.shape[0] / rows
 
 
 def _check_pixels(slide: Slide, detector: MaskDetector) -> None:

@@ -1,0 +1,147 @@
+"""A figure that shows the tiles of an image, and the ways to move in it.
+
+Coordinates are x and -y in pixels of level 0, as the tiles of Bokeh want y to point up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bokeh.models import (
+    Button,
+    CustomJS,
+    PanTool,
+    Range1d,
+    ScaleBar,
+    WheelZoomTool,
+    WMTSTileSource,
+)
+from bokeh.models.annotations.dimensional import CustomDimensional
+from bokeh.plotting import figure
+
+from dask_slides.view.look import Look
+from dask_slides.view.style import WIDGET
+from dask_slides.view.tiles import TILE, Pyramid
+
+SHARPNESS = 180
+"""Side of a tile in pixels of the screen at the coarsest scale at which it is shown: with 256,
+Bokeh would show enlarged tiles."""
+MOVE = """
+const [right, up, zoom] = move, w = x.end - x.start, h = y.end - y.start;
+const cx = (x.start + x.end) / 2 + right * w, cy = (y.start + y.end) / 2 + up * h;
+x.setv({start: cx - w / 2 / zoom, end: cx + w / 2 / zoom});
+y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
+"""
+"""Moves by parts of the view and zooms."""
+FIT = """
+const {width, height} = size, iw = figure.inner_width || 1, ih = figure.inner_height || 1;
+const one = full ? 1 : Math.max(width / iw, height / ih);
+const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
+const cy = full ? Math.round((y.start + y.end) / 2) : -height / 2;
+const left = full ? Math.round(cx - iw / 2) : cx - iw * one / 2;
+const top = full ? Math.round(cy + ih / 2) : cy + ih * one / 2;
+x.setv({start: left, end: left + iw * one}); y.setv({start: top - ih * one, end: top});
+"""
+"""Shows all of the image, or one of its pixels in each pixel of the screen."""
+KEYS = """
+const moves = {ArrowLeft: [-.2, 0, 1], ArrowRight: [.2, 0, 1], ArrowUp: [0, .2, 1],
+               ArrowDown: [0, -.2, 1], "+": [0, 0, 2], "=": [0, 0, 2], "-": [0, 0, .5]};
+document.getElementById("slide").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key in moves) step.execute(null, {move: moves[event.key]});
+  else if (event.key == "0") whole.execute(null);
+  else if (event.key == "1") full.execute(null);
+  else return;
+  event.preventDefault();
+});
+"""
+"""Moves by keys where the figure has the focus."""
+
+
+def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]:
+    """Return a figure of an image of `shape`, which `label` describes, and the source of its tiles.
+
+    The tiles are the first of the renderers.
+    """
+    height, width = shape[:2]
+    fig = figure(
+        x_range=Range1d(0, max(1, width)),
+        y_range=Range1d(-max(1, height), 0),
+        tools=[PanTool(), wheel := WheelZoomTool()],
+        active_scroll=wheel,
+        toolbar_location=None,
+        sizing_mode="stretch_both",
+        min_border=0,
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+        html_attributes={"role": "img", "aria-label": label},
+        lod_threshold=20_000,
+    )
+    fig.axis.visible = False
+    fig.grid.visible = False
+    source = WMTSTileSource(
+        tile_size=SHARPNESS, x_origin_offset=0, attribution="", wrap_around=False, min_zoom=0
+    )
+    fig.add_tile(source)
+    return fig, source
+
+
+def show_tiles(
+    source: WMTSTileSource, number: int, image: Pyramid | None, look: Look | None = None
+) -> None:
+    """Let `source` show the tiles of the image of this number in the `TileServer`.
+
+    By default they are shown in the look of the image.
+    """
+    top, version = (0, 0) if image is None else (image.top, image.version)
+    found = look or (image.look if image is not None else None)
+    source.update(
+        max_zoom=top,
+        initial_resolution=TILE / SHARPNESS * 2**top,
+        y_origin_offset=TILE * 2**top,
+        url=f"tiles/{number}/{version}/{found.text if found else 'none'}/{{Z}}/{{X}}/{{Y}}.png",
+    )
+
+
+def add_scale_bar(fig: Any, mpp: float | None) -> None:
+    """Add a scale bar, if micrometres per pixel are known."""
+    if mpp is None:
+        return
+    units = {"px": (mpp, "px"), "µm": (1.0, "µm"), "mm": (1e3, "mm"), "m": (1e6, "m")}
+    fig.add_layout(
+        ScaleBar(
+            range=fig.x_range, unit="px", location="bottom_left", label="@{value} @{unit}",
+            dimensional=CustomDimensional(basis=units, exclude=["px"],
+                                          ticks=[1, 2, 5, 10, 20, 50, 100, 200, 500]),
+            background_fill_color="white", background_fill_alpha=0.9,
+            label_text_color="black", bar_line_color="black",
+        )
+    )  # fmt: skip
+
+
+def move_buttons(fig: Any, shape: tuple[int, ...]) -> tuple[list[Button], CustomJS, CustomJS]:
+    """Return buttons to move and zoom, the script that does it by keys, and one that shows all."""
+    ranges = {"x": fig.x_range, "y": fig.y_range}
+    size = {"width": shape[1], "height": shape[0]}
+    whole, full = (
+        CustomJS(args=ranges | {"figure": fig, "size": size, "full": full}, code=FIT)
+        for full in (False, True)
+    )
+    buttons = []
+    for text, name, move in (
+        ("←", "Move left", (-0.2, 0, 1)), ("→", "Move right", (0.2, 0, 1)),
+        ("↑", "Move up", (0, 0.2, 1)), ("↓", "Move down", (0, -0.2, 1)),
+        ("+", "Zoom in", (0, 0, 2)), ("−", "Zoom out", (0, 0, 0.5)),
+    ):  # fmt: skip
+        button = Button(label=text, width=40, stylesheets=[WIDGET])
+        button.html_attributes = {"title": name, "aria-label": name, "role": "group"}
+        button.js_on_click(CustomJS(args=ranges | {"move": move}, code=MOVE))
+        buttons.append(button)
+    for text, script in (("Whole slide", whole), ("Full resolution", full)):
+        button = Button(label=text, width=110, stylesheets=[WIDGET])
+        button.js_on_click(script)
+        buttons.append(button)
+    step = CustomJS(args=ranges, code=MOVE.replace("= move,", "= cb_data.move,"))
+    keys = CustomJS(args={"step": step, "whole": whole, "full": full}, code=KEYS)
+    return buttons, keys, whole
