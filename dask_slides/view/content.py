@@ -124,6 +124,19 @@ def open_paths(paths: Iterable[str | os.PathLike[str]]) -> tuple[Shown, ...]:
     return tuple(shown)
 
 
+def with_layers(shown: Shown, layers: Iterable[Any]) -> Shown:
+    """Return `shown` with layers, which are objects or paths of them."""
+    for layer in layers:
+        name = type(layer).__name__
+        if isinstance(layer, str | os.PathLike):
+            opened = _open(os.fspath(layer))
+            if isinstance(opened, Slide):
+                raise SlideArgumentError(f"{layer}: is a slide, and no layer of one")
+            name, layer = opened.name, opened.layer
+        shown = shown.plus(name, layer)
+    return shown
+
+
 def _open(path: str) -> Slide | _Layer:
     if path.lower().endswith(GEOJSON):
         return _Layer(path, path, "", ())

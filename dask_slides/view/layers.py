@@ -59,9 +59,9 @@ class MapLayer:
             "image": [kinds_of(found)], "x": [0], "y": [0], "dw": [width], "dh": [height]
         }  # fmt: skip
 
-    def show_outlines(self, found: BlankMap) -> None:
-        """Show the outlines of the tissue of a computed map."""
-        self._lines.data = dict(zip(("xs", "ys"), rings_of(found.polygons()), strict=True))
+    def show_outlines(self, outlines: Iterable[Outline]) -> None:
+        """Show the outlines of the tissue."""
+        self._lines.data = dict(zip(("xs", "ys"), rings_of(outlines), strict=True))
 
 
 def rings_of(outlines: Iterable[Outline]) -> tuple[list[Array], list[Array]]:

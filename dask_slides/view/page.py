@@ -12,6 +12,7 @@ import numpy as np
 from bokeh.document import Document
 from bokeh.events import DocumentReady, MouseMove, SelectionGeometry, Tap
 from bokeh.models import (
+    CheckboxGroup,
     ColumnDataSource,
     CustomJS,
     FreehandDrawTool,
@@ -19,7 +20,6 @@ from bokeh.models import (
     PolySelectTool,
     Row,
     Select,
-    Switch,
 )
 
 from dask_slides.core.layout import CutoffMapping
@@ -53,9 +53,9 @@ address.searchParams.set("slide", cb_obj.value);
 window.location.assign(address);
 """
 PLACE = 'document.getElementById("beside").classList.toggle("empty", !cb_obj.visible);'
-THEME = 'document.documentElement.dataset.theme = cb_obj.active ? "dark" : "light";'
+THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
 START = """
-toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches;
+toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
 whole.execute(null);
 """
 """Runs when the page is there: takes over the colours of the system, and shows all of the slide."""
@@ -143,12 +143,11 @@ class Page:
         choice = styled(Select, title="Slide", options=names, visible=len(names) > 1)
         choice.value = str(slides.index(self.viewed))
         choice.js_on_change("value", CustomJS(code=OPEN))
-        dark = Switch(active=False, stylesheets=[style.WIDGET])
-        dark.html_attributes = {"aria-label": "Dark colours", "title": "Dark colours"}
+        dark = CheckboxGroup(labels=["Dark colours"], stylesheets=[style.WIDGET], width=130)
         dark.js_on_change("active", CustomJS(code=THEME))
         buttons, keys, whole = move_buttons(self.fig, self.slide.shape)
         roots = {
-            "choice": Row(choice, text("Dark colours"), dark),
+            "choice": Row(choice, dark),
             "moves": Row(*buttons, styles={"flex-wrap": "wrap"}),
             "slide": self.fig,
             "beside": self.beside.fig,

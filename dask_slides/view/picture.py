@@ -16,7 +16,6 @@ from bokeh.models import (
     WheelZoomTool,
     WMTSTileSource,
 )
-from bokeh.models.annotations.dimensional import CustomDimensional
 from bokeh.plotting import figure
 
 from dask_slides.view.look import Look
@@ -108,16 +107,16 @@ def add_scale_bar(fig: Any, mpp: float | None) -> None:
     """Add a scale bar, if micrometres per pixel are known."""
     if mpp is None:
         return
-    units = {"px": (mpp, "px"), "µm": (1.0, "µm"), "mm": (1e3, "mm"), "m": (1e6, "m")}
-    fig.add_layout(
-        ScaleBar(
-            range=fig.x_range, unit="px", location="bottom_left", label="@{value} @{unit}",
-            dimensional=CustomDimensional(basis=units, exclude=["px"],
-                                          ticks=[1, 2, 5, 10, 20, 50, 100, 200, 500]),
-            background_fill_color="white", background_fill_alpha=0.9,
-            label_text_color="black", bar_line_color="black",
-        )
-    )  # fmt: skip
+    metres = Range1d(0, 1)  # Bokeh's units begin with the metre
+    follow = CustomJS(
+        args={"metres": metres, "x": fig.x_range, "size": mpp * 1e-6},
+        code="metres.setv({start: x.start * size, end: x.end * size});",
+    )
+    fig.x_range.js_on_change("start", follow)
+    fig.x_range.js_on_change("end", follow)
+    bar = ScaleBar(range=metres, unit="m", location="bottom_left", background_fill_alpha=0.9)
+    bar.update(label_text_color="black", bar_line_color="black", label_text_font="system-ui")
+    fig.add_layout(bar)
 
 
 def move_buttons(fig: Any, shape: tuple[int, ...]) -> tuple[list[Button], CustomJS, CustomJS]:
@@ -139,7 +138,7 @@ def move_buttons(fig: Any, shape: tuple[int, ...]) -> tuple[list[Button], Custom
         button.js_on_click(CustomJS(args=ranges | {"move": move}, code=MOVE))
         buttons.append(button)
     for text, script in (("Whole slide", whole), ("Full resolution", full)):
-        button = Button(label=text, width=110, stylesheets=[WIDGET])
+        button = Button(label=text, width=130, stylesheets=[WIDGET])
         button.js_on_click(script)
         buttons.append(button)
     step = CustomJS(args=ranges, code=MOVE.replace("= move,", "= cb_data.move,"))

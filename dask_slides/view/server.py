@@ -16,7 +16,8 @@ from typing import Any
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
-from dask_slides.view.content import Shown
+from dask_slides.slide import Slide
+from dask_slides.view.content import Shown, with_layers
 from dask_slides.view.slides import ViewedSlide
 from dask_slides.view.tile_server import TileServer
 
@@ -138,3 +139,9 @@ def import_bokeh() -> None:
         import bokeh.server  # noqa: F401
     except ImportError as error:
         raise ImportError("the viewer needs Bokeh; pip install 'dask-slides[view]'") from error
+
+
+def view_slide(slide: Slide, layers: Sequence[Any], detector: Any, port: int) -> View:
+    """Return a viewer of a slide and its layers; see `Slide.view`."""
+    import_bokeh()
+    return View((with_layers(Shown(slide), layers),), detector=detector, port=port)

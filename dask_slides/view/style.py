@@ -27,9 +27,7 @@ ul { margin: 0; padding-left: 1.2em }
 """
 """The style of every widget; Bokeh shields each of them from the style of the page."""
 
-TEMPLATE = """
-{% extends base %}
-{% from macros import embed %}
+TEMPLATE = """{% from macros import embed %}
 {% block preamble %}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{{ policy }}">
