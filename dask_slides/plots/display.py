@@ -147,6 +147,22 @@ def windows_of(
     return tuple(found)
 
 
+def screen_windows(
+    pixels: Array, channels: Sequence[Channel], *, fill: Any = None
+) -> tuple[Channel, ...]:
+    """Return the channels with the windows in which `display_rgb` shows `pixels` (h, w, c)."""
+    valid = _valid(pixels, fill)
+    if is_rgb(channels):
+        whole = pixels.dtype == np.uint8
+        window = (0.0, 255.0) if whole else _range(pixels[valid], channels[0].window)
+        return tuple(replace(one, window=window) for one in channels)
+    planes = np.moveaxis(pixels, 2, 0)
+    return tuple(
+        replace(one, window=_range(plane[valid], one.window))
+        for one, plane in zip(channels, planes, strict=True)
+    )
+
+
 def _range(values: Array, window: tuple[float, float] | None) -> tuple[float, float]:
     """Return the values that are shown black and in full colour."""
     whole = _whole_range(values.dtype)

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from bokeh.models import (
+    AbstractSlider,
     Button,
     CheckboxGroup,
     Column,
@@ -31,10 +32,10 @@ from dask_slides.view.look import Look
 from dask_slides.view.style import WIDGET
 
 THRESHOLDS = {
-    Contrast: ("ratio", "Contrast of blank tiles, at most"),
-    Otsu: ("share", "Share of pixels beyond Otsu's threshold, at most"),
-    Brightness: ("threshold", "Brightness between tissue and background"),
-    Saturation: ("threshold", "Saturation of the background, at most"),
+    Contrast: ("ratio", "Most contrast of a blank tile"),
+    Otsu: ("share", "Most pixels beyond Otsu's threshold"),
+    Brightness: ("threshold", "Brightness of the background"),
+    Saturation: ("threshold", "Most saturation of the background"),
 }
 """The field of each detector of statistics that its slider moves, and what it means."""
 MODES = ("Move", "Brush", "Lasso", "Polygon")
@@ -43,6 +44,8 @@ MODES = ("Move", "Brush", "Lasso", "Polygon")
 
 def styled(widget: type[Any], **options: Any) -> Any:
     """Return a widget in the style of the page."""
+    if issubclass(widget, AbstractSlider):
+        options["margin"] = (5, 14, 5, 14)  # room for the handles at the ends
     return widget(stylesheets=[WIDGET], sizing_mode="stretch_width", **options)
 
 
@@ -65,7 +68,8 @@ class LayerControls:
         self._boxes = styled(CheckboxGroup, labels=[], active=[])
         watch(self._boxes, "active", lambda _: self._apply())
         self._colour = styled(
-            Select, title="Colour of tiles", options=["score", "fraction"], visible=False
+            Select, title="Colour of tiles", options=["score", "fraction"], value="score",
+            visible=False,
         )
         watch(self._colour, "value", lambda _: self._show(on_colour))
         self._scale = text()
@@ -112,7 +116,7 @@ class ThresholdControls:
     def show(self, found: BlankMap) -> None:
         """Make the sliders of the detector of a map."""
         if found.areas is not None:
-            self._add("Tissue in a tile that is not blank, at least", found.min_tissue)
+            self._add("Least share of tissue in a tile", found.min_tissue)
         for member in _members(found.detector):
             if type(member) in THRESHOLDS:
                 name, title = THRESHOLDS[type(member)]

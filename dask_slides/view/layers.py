@@ -20,10 +20,13 @@ from dask_slides.writers.blank_maps import kinds_of
 
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
 """Lines of classes differ in more than their colours."""
-VEIL = "a0"
+VEIL = "90"
 """Opacity of blank tiles, in hexadecimal."""
 CLASS_COLOURS = (6, 7, 2, 1, 3, 5, 4)
 """Indices into `OKABE_ITO`, those first that stand out from stained tissue."""
+TIP = """<div style="color: #1b1f24; background: white">y @y, x @x<br>score @score{0.0}<br>
+tissue @fraction{0 %}<br>@label</div>"""
+"""What is shown of the tile under the mouse, in colours with enough contrast."""
 
 
 def hexadecimal(colour: Array) -> str:
@@ -86,10 +89,7 @@ class PackLayer:
         self.renderer = fig.quad(
             "left", "right", "top", "bottom", source=self._source, line_width=2, fill_alpha=0.25
         )
-        tips = [("y, x", "@y, @x"), ("score", "@score{0.0}"), ("tissue", "@fraction{0 %}")]
-        if pack.labels is not None:
-            tips.append(("class", "@label"))
-        fig.add_tools(HoverTool(renderers=[self.renderer], tooltips=tips))
+        fig.add_tools(HoverTool(renderers=[self.renderer], tooltips=TIP))
         self.colour_by("score")
 
     def colour_by(self, column: str) -> tuple[float, float]:

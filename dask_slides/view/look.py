@@ -8,7 +8,7 @@ import numpy as np
 
 from dask_slides.core.channels import Channel, is_rgb
 from dask_slides.core.types import Array
-from dask_slides.plots.display import MAX_CHANNELS, blend, shows_all_values, windows_of
+from dask_slides.plots.display import MAX_CHANNELS, blend, screen_windows
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Look:
     """The channels of a slide, and which of them are shown with which windows."""
 
     channels: tuple[Channel, ...]
-    """Each has a window, unless all values of the dtype are shown."""
+    """Each has a window."""
     shown: tuple[int, ...]
     """Numbers of the channels that are shown."""
 
@@ -32,9 +32,7 @@ class Look:
 
         `given` are the channels of the slide, some of which may have a window of their own.
         """
-        if shows_all_values(picture.dtype, given):
-            return self
-        return replace(self, channels=windows_of(picture, given, fill=fill))
+        return replace(self, channels=screen_windows(picture, given, fill=fill))
 
     def with_window(self, number: int, window: tuple[float, float]) -> Look:
         """Return the look with another window of channel `number`."""

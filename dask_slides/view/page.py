@@ -41,7 +41,13 @@ from dask_slides.view.controls import (
 )
 from dask_slides.view.layers import MapLayer, PackLayer, annotation_lines
 from dask_slides.view.look import Look
-from dask_slides.view.picture import add_scale_bar, move_buttons, new_figure, show_tiles
+from dask_slides.view.picture import (
+    add_scale_bar,
+    fitting,
+    move_buttons,
+    new_figure,
+    show_tiles,
+)
 from dask_slides.view.slides import ViewedSlide
 from dask_slides.view.tiles import Pyramid
 
@@ -52,11 +58,15 @@ const address = new URL(window.location.href);
 address.searchParams.set("slide", cb_obj.value);
 window.location.assign(address);
 """
-PLACE = 'document.getElementById("beside").classList.toggle("empty", !cb_obj.visible);'
+PLACE = """
+document.getElementById("beside").classList.toggle("empty", !cb_obj.visible);
+setTimeout(() => { slide.execute(null); if (cb_obj.visible) beside.execute(null); }, 250);
+"""
+"""Gives the image beside the slide its place, and shows all of both."""
 THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
 START = """
 toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
-whole.execute(null);
+sized.execute(null);
 """
 """Runs when the page is there: takes over the colours of the system, and shows all of the slide."""
 
@@ -83,6 +93,7 @@ class Page:
         height, width = self.slide.shape[:2]
         label = f"Picture of {self.slide.name}, {height:,} x {width:,} px"
         self.fig, self.source = new_figure(self.slide.shape, label)
+        self.whole, self.full = fitting(self.fig, self.slide.shape)
         self.status, self.readout = text(role="status"), text()
         self.beside = _Beside(self)
         self._add_layers()
@@ -145,7 +156,7 @@ class Page:
         choice.js_on_change("value", CustomJS(code=OPEN))
         dark = CheckboxGroup(labels=["Dark colours"], stylesheets=[style.WIDGET], width=130)
         dark.js_on_change("active", CustomJS(code=THEME))
-        buttons, keys, whole = move_buttons(self.fig, self.slide.shape)
+        buttons, keys = move_buttons(self.fig, self.whole, self.full)
         roots = {
             "choice": Row(choice, dark),
             "moves": Row(*buttons, styles={"flex-wrap": "wrap"}),
@@ -163,7 +174,7 @@ class Page:
             root.name = name
             self.doc.add_root(root)
         self.doc.js_on_event(DocumentReady, keys)
-        start = CustomJS(args={"toggle": dark, "whole": whole}, code=START)
+        start = CustomJS(args={"toggle": dark, "sized": self.whole}, code=START)
         self.doc.js_on_event(DocumentReady, start)
         self.doc.title = f"{self.slide.name} - dask-slides"
         self.doc.template = style.TEMPLATE  # type: ignore[assignment]
@@ -372,9 +383,10 @@ class _Beside:
         self._number: int | None = None
         self._mapping: CutoffMapping | None = None
         self.fig, self._source = new_figure((256, 256), "Cut-off of the slide")
+        self._whole, _ = fitting(self.fig, (256, 256))
         self._cursor = Cursor(self.fig)
         self.fig.visible = False
-        self.fig.js_on_change("visible", CustomJS(code=PLACE))
+        self.fig.js_on_change("visible", CustomJS(args={"slide": page.whole, "beside": self._whole}, code=PLACE))
         self.fig.on_event(MouseMove, self._moved)
 
     def choose(self, name: str) -> None:
@@ -402,8 +414,9 @@ class _Beside:
         page.cuts.facts.text = f"{height:,} x {width:,} px"
         page.say("The image beside the slide is there; the cross marks the place of the mouse.")
         self.fig.visible = True
-        self.fig.x_range.update(start=0, end=max(1, width))
-        self.fig.y_range.update(start=-max(1, height), end=0)
+        self.fig.x_range.update(start=0, end=width)
+        self.fig.y_range.update(start=-height, end=0)
+        self._whole.args = {**self._whole.args, "size": {"width": width, "height": height}}
         self.change_look()
 
     def change_look(self) -> None:

@@ -33,15 +33,25 @@ y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
 """
 """Moves by parts of the view and zooms."""
 FIT = """
-const {width, height} = size, iw = figure.inner_width || 1, ih = figure.inner_height || 1;
+let last = -1;
+const fit = () => {
+const {width, height} = size, iw = figure.inner_width || 0, ih = figure.inner_height || 0;
+if (iw < 9 || ih < 9 || iw != last) { last = iw; return requestAnimationFrame(fit); }
 const one = full ? 1 : Math.max(width / iw, height / ih);
 const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
 const cy = full ? Math.round((y.start + y.end) / 2) : -height / 2;
 const left = full ? Math.round(cx - iw / 2) : cx - iw * one / 2;
 const top = full ? Math.round(cy + ih / 2) : cy + ih * one / 2;
 x.setv({start: left, end: left + iw * one}); y.setv({start: top - ih * one, end: top});
+};
+fit();
 """
-"""Shows all of the image, or one of its pixels in each pixel of the screen."""
+"""Shows all of the image, or one of its pixels in each pixel of the screen, as soon as the figure
+has its size."""
+HEAL = """
+if (!Number.isFinite(x.start + x.end + y.start + y.end)) setTimeout(() => whole.execute(null), 0);
+"""
+"""Tiles that are painted into a figure without a size lose their place."""
 KEYS = """
 const moves = {ArrowLeft: [-.2, 0, 1], ArrowRight: [.2, 0, 1], ArrowUp: [0, .2, 1],
                ArrowDown: [0, -.2, 1], "+": [0, 0, 2], "=": [0, 0, 2], "-": [0, 0, .5]};
@@ -119,14 +129,25 @@ def add_scale_bar(fig: Any, mpp: float | None) -> None:
     fig.add_layout(bar)
 
 
-def move_buttons(fig: Any, shape: tuple[int, ...]) -> tuple[list[Button], CustomJS, CustomJS]:
-    """Return buttons to move and zoom, the script that does it by keys, and one that shows all."""
+def fitting(fig: Any, shape: tuple[int, ...]) -> tuple[CustomJS, CustomJS]:
+    """Return scripts that show all of an image of `shape`, and its full resolution."""
     ranges = {"x": fig.x_range, "y": fig.y_range}
     size = {"width": shape[1], "height": shape[0]}
     whole, full = (
         CustomJS(args=ranges | {"figure": fig, "size": size, "full": full}, code=FIT)
         for full in (False, True)
     )
+    heal = CustomJS(args=ranges | {"whole": whole}, code=HEAL)
+    fig.x_range.js_on_change("start", heal)
+    return whole, full
+
+
+def move_buttons(fig: Any, whole: CustomJS, full: CustomJS) -> tuple[list[Button], CustomJS]:
+    """Return buttons to move and zoom, and the script that does it by keys.
+
+    `whole` and `full` are the scripts of `fitting`.
+    """
+    ranges = {"x": fig.x_range, "y": fig.y_range}
     buttons = []
     for text, name, move in (
         ("←", "Move left", (-0.2, 0, 1)), ("→", "Move right", (0.2, 0, 1)),
@@ -143,4 +164,4 @@ def move_buttons(fig: Any, shape: tuple[int, ...]) -> tuple[list[Button], Custom
         buttons.append(button)
     step = CustomJS(args=ranges, code=MOVE.replace("= move,", "= cb_data.move,"))
     keys = CustomJS(args={"step": step, "whole": whole, "full": full}, code=KEYS)
-    return buttons, keys, whole
+    return buttons, keys

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 WIDGET = """
 :host { color: var(--ink); font: 14px/1.4 system-ui, sans-serif; --bokeh-font-size: 14px;
-        --bokeh-base-font: 14px; width: 100%; }
+        --bokeh-base-font: 14px; }
 .bk-input, .bk-btn { background: var(--paper); color: var(--ink); border: 1px solid var(--line);
                      min-height: 30px; }
+select.bk-input { appearance: auto; background-image: none; }
 .bk-btn { white-space: normal; }
 .bk-btn:hover { background: var(--shade); color: var(--ink); }
 .bk-btn.bk-active { background: var(--accent) !important; color: var(--paper) !important;
