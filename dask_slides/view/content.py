@@ -161,17 +161,15 @@ def _open(path: str) -> Slide | _Layer:
 def _slide_of(layer: _Layer, slides: list[Slide]) -> int | None:
     """Return which of `slides` a layer belongs to; None if it is shown alone."""
     stem = layer.name.split(".")[0]
-    tests = [
-        lambda slide: slide.name == layer.source,
-        lambda slide: slide.shape[:2] == layer.shape,
-        lambda slide: slide.name.split(".")[0] == stem,
-    ]
     if len(slides) == 1 and not isinstance(layer.layer, CutImage):
         return 0
-    for test in tests if slides else ():
-        found = [at for at, slide in enumerate(slides) if test(slide)]
-        if len(found) == 1:
-            return found[0]
+    for fits in (
+        [slide.name == layer.source for slide in slides],
+        [slide.shape[:2] == layer.shape for slide in slides],
+        [slide.name.split(".")[0] == stem for slide in slides],
+    ):
+        if sum(fits) == 1:
+            return fits.index(True)
     if isinstance(layer.layer, str):
         raise SlideArgumentError(
             f"{layer.path}: which slide is it of? give the path of one slide with it, or a slide "

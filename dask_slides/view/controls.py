@@ -68,7 +68,10 @@ class LayerControls:
         self._boxes = styled(CheckboxGroup, labels=[], active=[])
         watch(self._boxes, "active", lambda _: self._apply())
         self._colour = styled(
-            Select, title="Colour of tiles", options=["score", "fraction"], value="score",
+            Select,
+            title="Colour of tiles",
+            options=["score", "fraction"],
+            value="score",
             visible=False,
         )
         watch(self._colour, "value", lambda _: self._show(on_colour))
@@ -281,5 +284,3 @@ class TileControls:
     def say(self, reason: str) -> None:
         """Show a text in place of a tile."""
         self._picture.text = escape(reason)
-
-

@@ -90,4 +90,4 @@ def _distance(y: Array, x: Array, start: Array, stop: Array) -> Array:
     dy, dx = stop - start
     length = dy * dy + dx * dx
     along = np.clip(((y - start[0]) * dy + (x - start[1]) * dx) / (length or 1.0), 0, 1)
-    return np.hypot(y - start[0] - along * dy, x - start[1] - along * dx)
+    return np.asarray(np.hypot(y - start[0] - along * dy, x - start[1] - along * dx))

@@ -11,7 +11,7 @@ from tornado.web import ErrorHandler, RequestHandler
 from dask_slides.errors import SlideError
 
 
-class LocalTornado(BokehTornado):
+class LocalTornado(BokehTornado):  # type: ignore[misc]
     """Bokeh's server, which answers only those who call it by its own address.
 
     A site whose name is made to lead to this machine (DNS rebinding) is refused.
@@ -24,7 +24,7 @@ class LocalTornado(BokehTornado):
         return super().find_handler(request, **kwargs)
 
 
-class TileHandler(RequestHandler):
+class TileHandler(RequestHandler):  # type: ignore[misc]
     """Answers requests for tiles, which are made in other threads."""
 
     def initialize(self, tiles: Any) -> None:
@@ -38,7 +38,7 @@ class TileHandler(RequestHandler):
             data, final = await IOLoop.current().run_in_executor(
                 self._tiles.pool, self._tiles.tile, *place
             )
-        except (LookupError, ValueError):
+        except ValueError:
             self.send_error(404)
             return
         except (SlideError, OSError) as error:

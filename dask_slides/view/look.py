@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Look:
     """Numbers of the channels that are shown."""
 
     @classmethod
-    def of(cls, channels: tuple[Channel, ...], dtype: np.dtype[np.generic]) -> Look:
+    def of(cls, channels: tuple[Channel, ...], dtype: np.dtype[Any]) -> Look:
         """Return the look of a slide before its pixels are known."""
         whole = (0.0, float(np.iinfo(dtype).max)) if dtype.kind in "iu" else (0.0, 1.0)
         filled = tuple(replace(one, window=one.window or whole) for one in channels)

@@ -114,9 +114,9 @@ class Page:
         self.packs = [PackLayer(fig, pack) for _, pack in shown.packs]
         for (name, pack), layer in zip(shown.packs, self.packs, strict=True):
             self.layers.add(f"{len(pack):,} tiles of {name}", [layer.renderer])
-        for annotations in shown.annotations:
-            for name, renderer in annotation_lines(fig, annotations):
-                self.layers.add(f"{name} in {annotations.name}", [renderer])
+        for one in shown.annotations:
+            for name, renderer in annotation_lines(fig, one):
+                self.layers.add(f"{name} in {one.name}", [renderer])
         if self.packs:
             self.layers.choose_colour()
         add_scale_bar(fig, None if self.slide.mpp_yx is None else self.slide.mpp_yx[1])
@@ -177,7 +177,7 @@ class Page:
         start = CustomJS(args={"toggle": dark, "sized": self.whole}, code=START)
         self.doc.js_on_event(DocumentReady, start)
         self.doc.title = f"{self.slide.name} - dask-slides"
-        self.doc.template = style.TEMPLATE  # type: ignore[assignment]
+        self.doc.template = style.TEMPLATE
         self.doc.template_variables.update(
             heading=self.slide.name,
             sections=style.SECTIONS,
@@ -386,7 +386,8 @@ class _Beside:
         self._whole, _ = fitting(self.fig, (256, 256))
         self._cursor = Cursor(self.fig)
         self.fig.visible = False
-        self.fig.js_on_change("visible", CustomJS(args={"slide": page.whole, "beside": self._whole}, code=PLACE))
+        place = CustomJS(args={"slide": page.whole, "beside": self._whole}, code=PLACE)
+        self.fig.js_on_change("visible", place)
         self.fig.on_event(MouseMove, self._moved)
 
     def choose(self, name: str) -> None:

@@ -152,7 +152,7 @@ def move_buttons(fig: Any, whole: CustomJS, full: CustomJS) -> tuple[list[Button
     for text, name, move in (
         ("←", "Move left", (-0.2, 0, 1)), ("→", "Move right", (0.2, 0, 1)),
         ("↑", "Move up", (0, 0.2, 1)), ("↓", "Move down", (0, -0.2, 1)),
-        ("+", "Zoom in", (0, 0, 2)), ("−", "Zoom out", (0, 0, 0.5)),
+        ("+", "Zoom in", (0, 0, 2)), ("-", "Zoom out", (0, 0, 0.5)),
     ):  # fmt: skip
         button = Button(label=text, width=40, stylesheets=[WIDGET])
         button.html_attributes = {"title": name, "aria-label": name, "role": "group"}

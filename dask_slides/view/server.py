@@ -7,7 +7,6 @@ cannot open it, and it refuses requests for other hosts, as other sites make the
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import threading
 from collections.abc import Sequence

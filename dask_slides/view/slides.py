@@ -118,8 +118,8 @@ class ViewedSlide:
 
 def cut_picture(cut: Cutoff, overview: Array) -> Array:
     """Return the picture of a cut-off, made from that of its source, `Pyramid.overview`."""
-    size = [max(1, round(n * m / full)) for n, m, full in zip(cut.layout.shape, overview.shape[1:],
-                                                            cut.source_shape, strict=True)]  # fmt: skip
+    sides = zip(cut.layout.shape, overview.shape[1:], cut.source_shape, strict=True)
+    size = [max(1, round(own * small / full)) for own, small, full in sides]
     y, x = ((np.arange(m) + 0.5) * n / m for n, m in zip(cut.layout.shape, size, strict=True))
     points = cut.layout.to_source(np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1))
     kept = ~np.isnan(points[..., 0])

@@ -53,8 +53,8 @@ class TileServer:
 
         Raises
         ------
-        LookupError, ValueError
-            There is no such image or look.
+        ValueError
+            There is no such look.
         """
         key = (number, look, z, x, y)
         with self._lock:
@@ -62,7 +62,7 @@ class TileServer:
             if found is not None:
                 self._kept.move_to_end(key)
                 return found, True
-        image = self._images[number]
+        image = self._images.get(number)  # a page may still ask for one that was removed
         if image is None or z > image.top:  # Bokeh also fetches what is below the last tiles
             return EMPTY, True
         colours = image.look.with_text(look)

@@ -45,7 +45,8 @@ class Pyramid:
         self.look = Look.of(slide.channels, slide.dtype)
         self.overview: Array | None = None
         """(c + 1, h, w) the picture of the slide and the states of its pixels; see `load`."""
-        self._picture, self._preview = picture, None
+        self._picture = picture
+        self._preview: Source | None = None
         self.version = 0
         """Counts how often tiles that were shown have been replaced by better ones."""
 
@@ -138,7 +139,7 @@ class Pyramid:
             source = ResizedSource(known, self._shape(halvings), "area" if final else "linear", 1.0)
         whole = Region(0, 0, *source.levels[0].shape)
         region = Region(y * TILE, x * TILE, TILE, TILE)
-        if not (0 <= y and 0 <= x and region.y < whole.height and region.x < whole.width):
+        if not region.intersect(whole).area:
             return None, True
         return source.read(0, region.intersect(whole)), final
 
