@@ -40,8 +40,9 @@ if (iw < 9 || ih < 9 || iw != last) { last = iw; return requestAnimationFrame(fi
 const one = full ? 1 : Math.max(width / iw, height / ih);
 const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
 const cy = full ? Math.round((y.start + y.end) / 2) : -height / 2;
-const left = full ? Math.round(cx - iw / 2) : cx - iw * one / 2;
-const top = full ? Math.round(cy + ih / 2) : cy + ih * one / 2;
+// Bokeh draws half a pixel to the right and below: with this, pixels meet those of the screen
+const left = full ? Math.round(cx - iw / 2) + 0.5 : cx - iw * one / 2;
+const top = full ? Math.round(cy + ih / 2) - 0.5 : cy + ih * one / 2;
 x.setv({start: left, end: left + iw * one}); y.setv({start: top - ih * one, end: top});
 };
 fit();
