@@ -30,7 +30,9 @@ WALKS, AROUND = 12, 2
 CONNECTIONS = 6
 """Connections that a browser opens to a server."""
 SOURCE = "[...Bokeh.documents[0].all_models].filter(m => m.type == 'WMTSTileSource')[0]"
-LOADED = f"{SOURCE}.tiles && {SOURCE}.tiles.size && [...{SOURCE}.tiles.values()].every(t => t.loaded)"
+LOADED = (
+    f"{SOURCE}.tiles && {SOURCE}.tiles.size && [...{SOURCE}.tiles.values()].every(t => t.loaded)"
+)
 
 
 def made(folder: Path, kind: str, size: int) -> Path:
@@ -54,7 +56,7 @@ def places(top: int, rng: random.Random) -> list[list[tuple[int, int, int]]]:
             x, y = (int(part * 2**z) for part in at)
             around = range(-AROUND, AROUND + 1)
             cells = {(z, x + i, y + j) for i in around for j in around}
-            views.append([one for one in cells if 0 <= min(one[1:]) and max(one[1:]) < 2**z])
+            views.append([one for one in cells if min(one[1:]) >= 0 and max(one[1:]) < 2**z])
     return views
 
 

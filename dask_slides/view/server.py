@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import threading
 from collections.abc import Sequence
 from html import escape
@@ -78,13 +79,14 @@ class View:
         from bokeh.application import Application
         from bokeh.application.handlers.function import FunctionHandler
         from bokeh.server.server import BaseServer
-        from bokeh.server.util import bind_sockets
         from tornado.httpserver import HTTPServer
 
         from dask_slides.view.handlers import LocalTornado, TileHandler
         from dask_slides.view.page import build
 
-        sockets, self._port = bind_sockets(HOST, self._port)
+        listening = socket.create_server((HOST, self._port))
+        listening.setblocking(False)
+        self._port = listening.getsockname()[1]
         application = Application(FunctionHandler(lambda doc: build(doc, self.slides)))
         tile = r"/tiles/(\d+)/\d+/([^/]+)/(\d+)/(\d+)/(\d+)\.png"
         tornado = LocalTornado(
@@ -94,7 +96,7 @@ class View:
             extra_patterns=[(tile, TileHandler, {"tiles": self.tiles})],
         )
         http = HTTPServer(tornado)
-        http.add_sockets(sockets)
+        http.add_sockets([listening])
         return BaseServer(self._loop, tornado, http)
 
     @property
