@@ -46,6 +46,7 @@ from dask_slides.view.picture import (
     fitting,
     move_buttons,
     new_figure,
+    set_size,
     show_tiles,
 )
 from dask_slides.view.slides import ViewedSlide
@@ -60,9 +61,18 @@ window.location.assign(address);
 """
 PLACE = """
 document.getElementById("beside").classList.toggle("empty", !cb_obj.visible);
-setTimeout(() => { slide.execute(null); if (cb_obj.visible) beside.execute(null); }, 250);
+tiles.visible = false;
+setTimeout(() => {
+  slide.execute(null);
+  if (!cb_obj.visible) return;
+  beside.execute(null);
+  setTimeout(() => { tiles.visible = true; }, 100);
+}, 250);
 """
-"""Gives the image beside the slide its place, and shows all of both."""
+"""Gives the image beside the slide its place, and shows all of both.
+
+Its tiles are drawn when it has its size: Bokeh scales the ranges of a figure that grows from
+nothing beyond all bounds, and then looks for tiles without end."""
 THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
 START = """
 toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
@@ -93,7 +103,7 @@ class Page:
         height, width = self.slide.shape[:2]
         label = f"Picture of {self.slide.name}, {height:,} x {width:,} px"
         self.fig, self.source = new_figure(self.slide.shape, label)
-        self.whole, self.full = fitting(self.fig, self.slide.shape)
+        self.whole, self.full = fitting(self.fig)
         self.status, self.readout = text(role="status"), text()
         self.beside = _Beside(self)
         self._add_layers()
@@ -383,10 +393,13 @@ class _Beside:
         self._number: int | None = None
         self._mapping: CutoffMapping | None = None
         self.fig, self._source = new_figure((256, 256), "Cut-off of the slide")
-        self._whole, _ = fitting(self.fig, (256, 256))
+        self._whole, _ = fitting(self.fig)
         self._cursor = Cursor(self.fig)
         self.fig.visible = False
-        place = CustomJS(args={"slide": page.whole, "beside": self._whole}, code=PLACE)
+        tiles = self.fig.renderers[0]
+        tiles.visible = False
+        scripts = {"slide": page.whole, "beside": self._whole}
+        place = CustomJS(args={**scripts, "tiles": tiles}, code=PLACE)
         self.fig.js_on_change("visible", place)
         self.fig.on_event(MouseMove, self._moved)
 
@@ -415,9 +428,7 @@ class _Beside:
         page.cuts.facts.text = f"{height:,} x {width:,} px"
         page.say("The image beside the slide is there; the cross marks the place of the mouse.")
         self.fig.visible = True
-        self.fig.x_range.update(start=0, end=width)
-        self.fig.y_range.update(start=-height, end=0)
-        self._whole.args = {**self._whole.args, "size": {"width": width, "height": height}}
+        set_size(self.fig, (height, width))
         self.change_look()
 
     def change_look(self) -> None:

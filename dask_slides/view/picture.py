@@ -25,8 +25,11 @@ from dask_slides.view.tiles import TILE, Pyramid
 SHARPNESS = 180
 """Side of a tile in pixels of the screen at the coarsest scale at which it is shown: with 256,
 Bokeh would show enlarged tiles."""
+FARTHEST = 16
+"""Sides of the image that a view may have: Bokeh looks for tiles in all of it."""
 MOVE = """
 const [right, up, zoom] = move, w = x.end - x.start, h = y.end - y.start;
+if (zoom < 1 && Math.max(w, h) / zoom > x.max_interval) return;
 const cx = (x.start + x.end) / 2 + right * w, cy = (y.start + y.end) / 2 + up * h;
 x.setv({start: cx - w / 2 / zoom, end: cx + w / 2 / zoom});
 y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
@@ -35,7 +38,7 @@ y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
 FIT = """
 let last = -1;
 const fit = () => {
-const {width, height} = size, iw = figure.inner_width || 0, ih = figure.inner_height || 0;
+const [width, height] = x.tags, iw = figure.inner_width || 0, ih = figure.inner_height || 0;
 if (iw < 9 || ih < 9 || iw != last) { last = iw; return requestAnimationFrame(fit); }
 const one = full ? 1 : Math.max(width / iw, height / ih);
 const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
@@ -50,9 +53,17 @@ fit();
 """Shows all of the image, or one of its pixels in each pixel of the screen, as soon as the figure
 has its size."""
 HEAL = """
-if (!Number.isFinite(x.start + x.end + y.start + y.end)) setTimeout(() => whole.execute(null), 0);
+const lost = [x, y].some((range) => {
+  const span = range.end - range.start;
+  return !Number.isFinite(span) || span > range.max_interval;
+});
+if (lost) {
+  x.setv({start: 0, end: x.tags[0]}); y.setv({start: -x.tags[1], end: 0});
+  setTimeout(() => whole.execute(null), 0);
+}
 """
-"""Tiles that are painted into a figure without a size lose their place."""
+"""Shows all when a view is lost. Bokeh scales the ranges of a figure that has had no size beyond all
+bounds, and would then look for tiles without end."""
 KEYS = """
 const moves = {ArrowLeft: [-.2, 0, 1], ArrowRight: [.2, 0, 1], ArrowUp: [0, .2, 1],
                ArrowDown: [0, -.2, 1], "+": [0, 0, 2], "=": [0, 0, 2], "-": [0, 0, .5]};
@@ -73,10 +84,9 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
 
     The tiles are the first of the renderers.
     """
-    height, width = shape[:2]
     fig = figure(
-        x_range=Range1d(0, max(1, width)),
-        y_range=Range1d(-max(1, height), 0),
+        x_range=Range1d(),
+        y_range=Range1d(),
         tools=[PanTool(), wheel := WheelZoomTool()],
         active_scroll=wheel,
         toolbar_location=None,
@@ -88,6 +98,7 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
         html_attributes={"role": "img", "aria-label": label},
         lod_threshold=20_000,
     )
+    set_size(fig, shape)
     fig.axis.visible = False
     fig.grid.visible = False
     source = WMTSTileSource(
@@ -95,6 +106,14 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
     )
     fig.add_tile(source)
     return fig, source
+
+
+def set_size(fig: Any, shape: tuple[int, ...]) -> None:
+    """Let a figure show all of an image of `shape`; its scripts find the size in the tags."""
+    height, width = (max(1, side) for side in shape[:2])
+    farthest = FARTHEST * max(height, width)
+    fig.x_range.update(start=0, end=width, max_interval=farthest, tags=[width, height])
+    fig.y_range.update(start=-height, end=0, max_interval=farthest)
 
 
 def show_tiles(
@@ -130,16 +149,16 @@ def add_scale_bar(fig: Any, mpp: float | None) -> None:
     fig.add_layout(bar)
 
 
-def fitting(fig: Any, shape: tuple[int, ...]) -> tuple[CustomJS, CustomJS]:
-    """Return scripts that show all of an image of `shape`, and its full resolution."""
+def fitting(fig: Any) -> tuple[CustomJS, CustomJS]:
+    """Return scripts that show all of an image, and its full resolution."""
     ranges = {"x": fig.x_range, "y": fig.y_range}
-    size = {"width": shape[1], "height": shape[0]}
     whole, full = (
-        CustomJS(args=ranges | {"figure": fig, "size": size, "full": full}, code=FIT)
-        for full in (False, True)
+        CustomJS(args=ranges | {"figure": fig, "full": full}, code=FIT) for full in (False, True)
     )
     heal = CustomJS(args=ranges | {"whole": whole}, code=HEAL)
-    fig.x_range.js_on_change("start", heal)
+    for one in (fig.x_range, fig.y_range):
+        one.js_on_change("start", heal)
+        one.js_on_change("end", heal)
     return whole, full
 
 
