@@ -76,9 +76,17 @@ nothing beyond all bounds, and then looks for tiles without end."""
 THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
 START = """
 toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
+for (const [source, range] of [[tiles, x], [other, other_x]]) {
+  const ask = source.get_tiles_by_extent.bind(source);
+  source.get_tiles_by_extent = (extent, ...rest) =>
+    extent[2] - extent[0] > 2 * range.max_interval ? [] : ask(extent, ...rest);
+}
 sized.execute(null);
 """
-"""Runs when the page is there: takes over the colours of the system, and shows all of the slide."""
+"""Runs when the page is there: takes over the colours of the system, and shows all of the slide.
+
+Bokeh scales the ranges of a figure that grows from nothing beyond all bounds, and then looks for
+tiles without end, so it is told that there are none."""
 
 
 def build(doc: Document, slides: Sequence[ViewedSlide]) -> None:
@@ -184,7 +192,17 @@ class Page:
             root.name = name
             self.doc.add_root(root)
         self.doc.js_on_event(DocumentReady, keys)
-        start = CustomJS(args={"toggle": dark, "sized": self.whole}, code=START)
+        start = CustomJS(
+            args={
+                "toggle": dark,
+                "sized": self.whole,
+                "tiles": self.source,
+                "x": self.fig.x_range,
+                "other": self.beside.source,
+                "other_x": self.beside.fig.x_range,
+            },
+            code=START,
+        )
         self.doc.js_on_event(DocumentReady, start)
         self.doc.title = f"{self.slide.name} - dask-slides"
         self.doc.template = style.TEMPLATE
@@ -392,7 +410,7 @@ class _Beside:
         self._image: Pyramid | None = None
         self._number: int | None = None
         self._mapping: CutoffMapping | None = None
-        self.fig, self._source = new_figure((256, 256), "Cut-off of the slide")
+        self.fig, self.source = new_figure((256, 256), "Cut-off of the slide")
         self._whole, _ = fitting(self.fig)
         self._cursor = Cursor(self.fig)
         self.fig.visible = False
@@ -436,7 +454,7 @@ class _Beside:
         if self._image is not None and self._number is not None:
             look = self._page.look
             same = len(look.channels) == len(self._image.look.channels)
-            show_tiles(self._source, self._number, self._image, look if same else None)
+            show_tiles(self.source, self._number, self._image, look if same else None)
 
     def point(self, y: float, x: float) -> None:
         """Mark a point of the slide."""

@@ -62,8 +62,8 @@ if (lost) {
   setTimeout(() => whole.execute(null), 0);
 }
 """
-"""Shows all when a view is lost. Bokeh scales the ranges of a figure that has had no size beyond all
-bounds, and would then look for tiles without end."""
+"""Shows all when a view is lost: Bokeh scales the ranges of a figure that has had no size beyond
+all bounds."""
 KEYS = """
 const moves = {ArrowLeft: [-.2, 0, 1], ArrowRight: [.2, 0, 1], ArrowUp: [0, .2, 1],
                ArrowDown: [0, -.2, 1], "+": [0, 0, 2], "=": [0, 0, 2], "-": [0, 0, .5]};
@@ -92,6 +92,8 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
         toolbar_location=None,
         sizing_mode="stretch_both",
         min_border=0,
+        min_width=150,
+        min_height=150,
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,

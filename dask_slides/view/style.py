@@ -49,7 +49,7 @@ main { display: grid; grid-template-columns: minmax(0, 1fr) 330px; gap: 12px; pa
        height: calc(100vh - 60px); min-height: 520px; }
 #pictures { display: flex; flex-direction: column; gap: 6px; min-width: 0; min-height: 0; }
 #figures { display: flex; gap: 6px; flex: 1; min-height: 300px; }
-#figures > div { flex: 1; min-width: 0; min-height: 0; border: 1px solid var(--line);
+#figures > div { flex: 1; min-width: 150px; min-height: 150px; border: 1px solid var(--line);
                  position: relative; display: flex; }
 #figures > div.empty { display: none; }
 #figures > div:focus-visible { outline: 3px solid var(--accent); }
