@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -39,6 +39,9 @@ from dask_slides.readers.remote.identity import check_identity
 from dask_slides.readers.remote.object_store import checked_address, is_remote
 from dask_slides.readers.selection import ImageSelection
 from dask_slides.runtime.scheduler import compute
+
+if TYPE_CHECKING:
+    from dask_slides.view.server import View
 
 Mpp = float | Sequence[float] | None
 """Micrometres per pixel: one number, or (y, x)."""
@@ -260,6 +263,37 @@ class Slide:
             self.thumbnail(max_size), self.shape[:2], self.name, ax,
             channels=self.channels, fill=self.source.fill, mpp=self.mpp_yx and self.mpp_yx[1],
         )  # fmt: skip
+
+    def view(self, *layers: Any, detector: Any = "tissue", port: int = 0) -> View:
+        """Show the slide in a browser or a notebook (the extra ``view``).
+
+        Pan and zoom, switch layers on and off, move the threshold of the detector, correct the
+        blank map and save its outlines. In a notebook the result shows itself; elsewhere open its
+        ``url``. It runs on 127.0.0.1 in threads of this process until you ``close()`` it.
+
+        Parameters
+        ----------
+        *layers : BlankMap, TilePack, Cutoff, Annotations or path
+            What is shown with the slide. A path is that of a store, a pack or GeoJSON.
+        detector : Detector or str
+            Finds the blank map, if there is none among the layers.
+        port : int
+            Port of the server; 0 takes a free one.
+
+        Returns
+        -------
+        View
+
+        Raises
+        ------
+        SlideArgumentError
+            A layer is not of this slide, or the port cannot be used.
+        ImportError
+            Bokeh is not installed.
+        """
+        from dask_slides.view.server import view_slide
+
+        return view_slide(self, layers, detector, port)
 
     def _level(self, level: int) -> int:
         if not 0 <= level < len(self.levels):

@@ -30,7 +30,8 @@ REQUIRED = (
     "zarr",
 )  # fmt: skip
 EXTRAS = {
-    "h5py": "export", "matplotlib": "plot", "obstore": "cloud", "onnxruntime": "onnx",
+    "bokeh": "view", "h5py": "export", "matplotlib": "plot", "obstore": "cloud",
+    "onnxruntime": "onnx",
     "openslide-python": "openslide", "pyarrow": "export", "pylibCZIrw": "czi",
     "shapely": "annotations", "wsidicom": "dicom",
 }  # fmt: skip

@@ -22,12 +22,13 @@ from dask_slides.cli import (
     run,
     sample,
     verify,
+    view,
 )
 from dask_slides.core.version import __version__
 
 COMMANDS = (
-    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, export, run, report,
-    verify,
+    info, doctor, sample, demo_command, resize, mask, cutoff, pack, crops, export, view, report,
+    run, verify,
 )  # fmt: skip
 """Modules that each define a `command`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -368,6 +369,10 @@ class BlankMap(EditableMap, OutlinedMap, EqualByFields):
         return pictures.facts_html(f"Blank map of {self.name}", facts, picture)
 
 
+GivenMap = BlankMap | str | os.PathLike[str] | None
+"""What operations take as a blank map: one, or the path of its outlines as GeoJSON."""
+
+
 def _decide(
     statistics: Any, detector: StatisticsDetector, fields: tuple[str, ...], what: str
 ) -> Any:
@@ -394,6 +399,27 @@ def _decide_areas(areas: Array, min_tissue: float, what: str) -> Array:
     tissue, missing, pixels = np.moveaxis(areas, -1, 0)
     empty = (tissue < min_tissue * pixels) | (tissue == 0)
     return np.asarray(empty & ((missing == 0) == (what == "blank")))
+
+
+def checked_map(slide: Slide, blank_map: Any) -> BlankMap:
+    """Return a blank map of `slide`; a path is that of its outlines in GeoJSON.
+
+    Raises SlideArgumentError if it is none, or of another slide.
+    """
+    if isinstance(blank_map, str | os.PathLike):
+        return BlankMap.from_geojson(blank_map, slide)
+    if not isinstance(blank_map, BlankMap):
+        raise SlideArgumentError(
+            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap, or the path of "
+            "its outlines as GeoJSON"
+        )
+    if blank_map.grid.shape != slide.shape[:2]:
+        raise SlideArgumentError(
+            f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
+            f"{blank_map.grid.shape[1]} px, and the slide has {slide.shape[0]} x "
+            f"{slide.shape[1]} px; make the map of this slide"
+        )
+    return blank_map
 
 
 def checked_share(value: Any, name: str) -> float:
@@ -485,12 +511,17 @@ def _map_of_mask(slide: Slide, grid: TileGrid, detector: MaskDetector) -> BlankM
         return replace(empty, areas=np.zeros((grid.rows, grid.cols, 3)))
     size = slide.shape[:2]
     small = overview_source(slide.source, slide.mpp_yx, detector.mpp)
-    mpp = None
-    if slide.mpp is not None and slide.mpp < LARGEST_MPP:
-        mpp = slide.mpp * size[0] / small.levels[0].shape[0]
+    mpp = mpp_of_picture(slide, small.levels[0].shape[0])
     found = find_in_slide(small, size, mpp, detector)
     areas = area_blocks(found, grid)
     return replace(empty, areas=areas, found=found, task_bytes=overview_bytes(small))
+
+
+def mpp_of_picture(slide: Slide, rows: int) -> float | None:
+    """Return micrometres per pixel of a picture of `slide`; None if they tell nothing."""
+    if slide.mpp is None or slide.mpp >= LARGEST_MPP:
+        return None
+    return slide.mpp * slide.shape[0] / rows
 
 
 def _check_pixels(slide: Slide, detector: MaskDetector) -> None:

@@ -14,7 +14,7 @@ from dask_slides.graph.tile_statistics import MIN_TASKS, reading_order, statisti
 from dask_slides.numerics.detectors import Detector, StatisticsDetector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_mask
-from dask_slides.ops.blank_map import BlankMap, checked_share, map_of_grid
+from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_share, map_of_grid
 from dask_slides.ops.chosen_tiles import (
     Candidates,
     Listed,
@@ -79,7 +79,7 @@ def random_crops(
     magnification: float | None = None,
     min_tissue: float = 0.5,
     detector: Detector = DEFAULT_DETECTOR,
-    blank_map: BlankMap | None = None,
+    blank_map: GivenMap = None,
     weights: Any = None,
 ) -> TilePack:
     """Draw random crops of tissue.
@@ -107,9 +107,9 @@ def random_crops(
     detector : Detector
         `Tissue` finds a mask of the slide. A detector of statistics judges cells of the size of a
         crop, and the crops; the whole slide is read for it.
-    blank_map : BlankMap, optional
-        A blank map of this slide, used instead of `detector`, of any tile size. If it is computed,
-        no pixel is read.
+    blank_map : BlankMap or path, optional
+        A blank map of this slide, of any tile size, or the path of its outlines as GeoJSON, used
+        instead of `detector`. If it is computed, no pixel is read.
     weights : array_like, optional
         (h, w) numbers from 0 of any size that cover the slide: centres are drawn in proportion to
         them. They need a mask, so not a detector of statistics.

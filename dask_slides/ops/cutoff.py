@@ -21,7 +21,7 @@ from dask_slides.graph.islands import IslandsSource, lattice_step
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.island_layout import island_layout
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
-from dask_slides.ops.blank_map import BlankMap
+from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_map
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
@@ -223,7 +223,7 @@ def cutoff_resize(
     gap: float | None = 2.0,
     tile_size: int | Sequence[int] | None = None,
     detector: Detector = DEFAULT_DETECTOR,
-    blank_map: BlankMap | None = None,
+    blank_map: GivenMap = None,
     layout: str = "grid",
     margin: int = 0,
     compact: float | None = 1.3,
@@ -243,9 +243,9 @@ def cutoff_resize(
     tile_size, detector
         As in `blank_map`. By default the rows and columns of "grid" have 16 µm with a detector that
         finds a mask, or 64 px if the pixel size is not known, and there are at most 1,024 of them.
-    blank_map : BlankMap, optional
-        A blank map of this slide, used instead of `detector`. Give `tile_size` to cut by tiles of
-        another size than those of the map.
+    blank_map : BlankMap or path, optional
+        A blank map of this slide, or the path of its outlines as GeoJSON, used instead of
+        `detector`. Give `tile_size` to cut by tiles of another size than those of the map.
     layout : {"grid", "islands"}
         "grid" cuts off the rows and columns of the grid that are entirely blank. "islands" finds
         connected tissue (cells that touch each other, diagonally too), and moves each island to a
@@ -300,17 +300,14 @@ def cutoff_resize(
     if blank_map is None:
         tile_size = cells_to_cut(slide, tile_size, detector, layout)
         blank_map = make_blank_map(slide, tile_size=tile_size, detector=detector)
-    elif not isinstance(blank_map, BlankMap):
-        raise SlideArgumentError(
-            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
-        )
-    elif blank_map.grid.shape != slide.shape[:2] or blank_map.grid.tile != blank_map.grid.stride:
-        raise SlideArgumentError(
-            f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
-            f"{blank_map.grid.shape[1]} px, or its tiles overlap; make one of this slide"
-        )
-    elif tile_size is not None:
-        blank_map = blank_map.with_tile_size(tile_size)
+    else:
+        blank_map = checked_map(slide, blank_map)
+        if blank_map.grid.tile != blank_map.grid.stride:
+            raise SlideArgumentError(
+                f"{slide.name}: the tiles of the blank map overlap; make one whose tiles do not"
+            )
+        if tile_size is not None:
+            blank_map = blank_map.with_tile_size(tile_size)
     blank_map = blank_map.compute()
     blank = np.asarray(blank_map.blank)
     full = slide.shape[:2]

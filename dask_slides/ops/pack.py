@@ -25,7 +25,7 @@ from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.aligned_tiles import aligned_grid, aligned_level, check_align, level_slide
 from dask_slides.ops.annotations import Labels, class_coverage
-from dask_slides.ops.blank_map import BlankMap, checked_share
+from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_map, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.chosen_tiles import Candidates, tiles_by_map, tiles_by_statistics
 from dask_slides.ops.georeference import georeference
@@ -386,7 +386,7 @@ def pack_tiles(
     align: str | None = None,
     top_k: int | None = None,
     fill: float | None = None,
-    blank_map: BlankMap | None = None,
+    blank_map: GivenMap = None,
     labels: Labels | None = None,
 ) -> TilePack:
     """Pack the tiles of a slide that show tissue.
@@ -427,9 +427,10 @@ def pack_tiles(
     fill : float, optional
         Value of the pixels that ``edge="pad"`` adds. By default the fill value of the slide; for a
         dask array, white if it has three channels of uint8, else 0.
-    blank_map : BlankMap, optional
-        A blank map of this slide, used instead of `detector`, of any tile size: the exact area of
-        its tissue in a tile decides. If it is computed, no pixel is read.
+    blank_map : BlankMap or path, optional
+        A blank map of this slide, of any tile size, or the path of its outlines as GeoJSON, used
+        instead of `detector`: the exact area of its tissue in a tile decides. If it is computed, no
+        pixel is read.
     labels : Annotations or LabelImage, optional
         From `read_geojson` or `label_mask`. They give each tile its class, ``.labels``, and the
         share of it that each class covers, ``.coverage``.
@@ -483,7 +484,7 @@ def pack_tiles(
 
 
 def map_or_detector(
-    slide: Slide, detector: Detector, blank_map: BlankMap | None
+    slide: Slide, detector: Detector, blank_map: GivenMap
 ) -> BlankMap | StatisticsDetector:
     """Return the blank map that decides, computed, or the detector of statistics."""
     if blank_map is None:
@@ -491,22 +492,12 @@ def map_or_detector(
         if not isinstance(checked, MaskDetector):
             return checked
         return make_blank_map(slide, detector=checked).compute()
-    if not isinstance(blank_map, BlankMap):
-        raise SlideArgumentError(
-            f"{slide.name}: blank_map={type(blank_map).__name__}; give a BlankMap"
-        )
     if detector is not DEFAULT_DETECTOR:
         raise SlideArgumentError(
             f"{slide.name}: give either detector or blank_map, not both; to change the detector "
             "of a map, use blank_map.with_detector(detector)"
         )
-    if blank_map.grid.shape != slide.shape[:2]:
-        raise SlideArgumentError(
-            f"{slide.name}: the blank map is of an image of {blank_map.grid.shape[0]} x "
-            f"{blank_map.grid.shape[1]} px, and the slide has {slide.shape[0]} x "
-            f"{slide.shape[1]} px; make the map of this slide"
-        )
-    return blank_map.compute()
+    return checked_map(slide, blank_map).compute()
 
 
 def warn_blank(slide: Slide, tiles: Candidates) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,13 +59,35 @@ def display_rgb(
             return np.ascontiguousarray(pixels)
         values = pixels[_valid(pixels, fill)]
         return _bytes(_stretched(pixels, _range(values, channels[0].window)))
-    shown = np.zeros((*pixels.shape[:2], 3), np.float32)
     valid = _valid(pixels, fill)
-    for number, color in enumerate(display_colors(channels[:MAX_CHANNELS])):
-        plane = pixels[..., number]
-        share = _stretched(plane, _range(plane[valid], channels[number].window))
-        shown += share[..., None] * (color / np.float32(255))
-    return _bytes(_dimmed(shown, valid))
+    numbers = range(len(channels[:MAX_CHANNELS]))
+    ranges = [_range(pixels[..., n][valid], channels[n].window) for n in numbers]
+    return _bytes(_dimmed(_summed(pixels, channels, ranges, numbers), valid))
+
+
+def blend(pixels: Array, channels: Sequence[Channel], shown: Sequence[int]) -> Array:
+    """Add the channels `shown` of an image (h, w, c) in their colours, as 8-bit RGB.
+
+    Each channel has a window, so that parts of an image fit together: unlike `display_rgb`, a sum
+    that is too bright is cut.
+    """
+    ranges = [one.window or _whole_range(pixels.dtype) for one in channels]
+    return _bytes(_summed(pixels, channels, ranges, shown))
+
+
+def _summed(
+    pixels: Array,
+    channels: Sequence[Channel],
+    ranges: Sequence[tuple[float, float]],
+    shown: Iterable[int],
+) -> Array:
+    """Return the sum of the channels `shown` in their colours, (h, w, 3) float32."""
+    out = np.zeros((*pixels.shape[:2], 3), np.float32)
+    colors = display_colors(channels)
+    for number in shown:
+        share = _stretched(pixels[..., number], ranges[number])
+        out += share[..., None] * (colors[number] / np.float32(255))
+    return out
 
 
 def display_colors(channels: Sequence[Channel]) -> Array:
@@ -123,6 +145,22 @@ def windows_of(
             low, high = math.floor(low), math.ceil(high)
         found.append(replace(channel, window=(float(low), float(high))))
     return tuple(found)
+
+
+def screen_windows(
+    pixels: Array, channels: Sequence[Channel], *, fill: Any = None
+) -> tuple[Channel, ...]:
+    """Return the channels with the windows in which `display_rgb` shows `pixels` (h, w, c)."""
+    valid = _valid(pixels, fill)
+    if is_rgb(channels):
+        whole = pixels.dtype == np.uint8
+        window = (0.0, 255.0) if whole else _range(pixels[valid], channels[0].window)
+        return tuple(replace(one, window=window) for one in channels)
+    planes = np.moveaxis(pixels, 2, 0)
+    return tuple(
+        replace(one, window=_range(plane[valid], one.window))
+        for one, plane in zip(channels, planes, strict=True)
+    )
 
 
 def _range(values: Array, window: tuple[float, float] | None) -> tuple[float, float]:

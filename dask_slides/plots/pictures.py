@@ -44,12 +44,16 @@ def shrunk(pixels: Array, max_size: int) -> Array:
     return np.asarray(image)
 
 
-def png(pixels: Array) -> bytes:
-    """Return 8-bit RGB `pixels` (y, x, 3) as the bytes of a PNG file."""
+def png(pixels: Array, *, quickly: bool = False) -> bytes:
+    """Return 8-bit RGB or RGBA `pixels` (y, x, 3 or 4) as the bytes of a PNG file.
+
+    It takes a fifth of the time if it is made `quickly`, and up to half more bytes.
+    """
     from PIL import Image
 
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", optimize=True)
+    options: dict[str, Any] = {"compress_level": 1} if quickly else {"optimize": True}
+    Image.fromarray(pixels).save(out, "PNG", **options)
     return out.getvalue()
 
 

@@ -1,0 +1,1 @@
+"""A viewer of slides in the browser, on Bokeh (the extra ``view``)."""

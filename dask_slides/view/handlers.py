@@ -1,0 +1,52 @@
+"""Requests to the server: which are answered at all, and those for tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bokeh.server.tornado import BokehTornado
+from tornado.ioloop import IOLoop
+from tornado.web import ErrorHandler, RequestHandler
+
+from dask_slides.errors import SlideError
+
+
+class LocalTornado(BokehTornado):  # type: ignore[misc]
+    """Bokeh's server, which answers only those who call it by its own address.
+
+    A site whose name is made to lead to this machine (DNS rebinding) is refused.
+    """
+
+    def find_handler(self, request: Any, **kwargs: Any) -> Any:
+        """Return what answers a request."""
+        if request.host not in self.websocket_origins:
+            return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+        return super().find_handler(request, **kwargs)
+
+
+class TileHandler(RequestHandler):  # type: ignore[misc]
+    """Answers requests for tiles, which are made in other threads."""
+
+    def initialize(self, tiles: Any) -> None:
+        """Keep what makes the tiles."""
+        self._tiles = tiles
+
+    async def get(self, number: str, look: str, z: str, x: str, y: str) -> None:
+        """Send a tile as PNG."""
+        place = int(number), look, int(z), int(x), int(y)
+        try:
+            data, final = await IOLoop.current().run_in_executor(
+                self._tiles.pool, self._tiles.tile, *place
+            )
+        except ValueError:
+            self.send_error(404)
+            return
+        except (SlideError, OSError) as error:
+            self.set_status(500)
+            self.finish(f"{error}\n")
+            return
+        self.set_header("Content-Type", "image/png")
+        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
+        # the address has a number that changes with the pixels
+        self.set_header("Cache-Control", "private, max-age=3600" if final else "no-store")
+        self.finish(data)

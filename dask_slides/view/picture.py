@@ -1,0 +1,189 @@
+"""A figure that shows the tiles of an image, and the ways to move in it.
+
+Coordinates are x and -y in pixels of level 0, as the tiles of Bokeh want y to point up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bokeh.models import (
+    Button,
+    CustomJS,
+    PanTool,
+    Range1d,
+    ScaleBar,
+    WheelZoomTool,
+    WMTSTileSource,
+)
+from bokeh.plotting import figure
+
+from dask_slides.view.look import Look
+from dask_slides.view.style import WIDGET
+from dask_slides.view.tiles import TILE, Pyramid
+
+SHARPNESS = 180
+"""Side of a tile in pixels of the screen at the coarsest scale at which it is shown: with 256,
+Bokeh would show enlarged tiles."""
+FARTHEST = 16
+"""Sides of the image that a view may have: Bokeh looks for tiles in all of it."""
+MOVE = """
+const [right, up, zoom] = move, w = x.end - x.start, h = y.end - y.start;
+if (zoom < 1 && Math.max(w, h) / zoom > x.max_interval) return;
+const cx = (x.start + x.end) / 2 + right * w, cy = (y.start + y.end) / 2 + up * h;
+x.setv({start: cx - w / 2 / zoom, end: cx + w / 2 / zoom});
+y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
+"""
+"""Moves by parts of the view and zooms."""
+FIT = """
+let last = -1;
+const fit = () => {
+const [width, height] = x.tags, iw = figure.inner_width || 0, ih = figure.inner_height || 0;
+if (iw < 9 || ih < 9 || iw != last) { last = iw; return requestAnimationFrame(fit); }
+const one = full ? 1 : Math.max(width / iw, height / ih);
+const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
+const cy = full ? Math.round((y.start + y.end) / 2) : -height / 2;
+// Bokeh draws half a pixel to the right and below: with this, pixels meet those of the screen
+const left = full ? Math.round(cx - iw / 2) + 0.5 : cx - iw * one / 2;
+const top = full ? Math.round(cy + ih / 2) - 0.5 : cy + ih * one / 2;
+x.setv({start: left, end: left + iw * one}); y.setv({start: top - ih * one, end: top});
+};
+fit();
+"""
+"""Shows all of the image, or one of its pixels in each pixel of the screen, as soon as the figure
+has its size."""
+HEAL = """
+const lost = [x, y].some((range) => {
+  const span = range.end - range.start;
+  return !Number.isFinite(span) || span > range.max_interval;
+});
+if (lost) {
+  x.setv({start: 0, end: x.tags[0]}); y.setv({start: -x.tags[1], end: 0});
+  setTimeout(() => whole.execute(null), 0);
+}
+"""
+"""Shows all when a view is lost: Bokeh scales the ranges of a figure that has had no size beyond
+all bounds."""
+KEYS = """
+const moves = {ArrowLeft: [-.2, 0, 1], ArrowRight: [.2, 0, 1], ArrowUp: [0, .2, 1],
+               ArrowDown: [0, -.2, 1], "+": [0, 0, 2], "=": [0, 0, 2], "-": [0, 0, .5]};
+document.getElementById("slide").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key in moves) step.execute(null, {move: moves[event.key]});
+  else if (event.key == "0") whole.execute(null);
+  else if (event.key == "1") full.execute(null);
+  else return;
+  event.preventDefault();
+});
+"""
+"""Moves by keys where the figure has the focus."""
+
+
+def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]:
+    """Return a figure of an image of `shape`, which `label` describes, and the source of its tiles.
+
+    The tiles are the first of the renderers.
+    """
+    fig = figure(
+        x_range=Range1d(),
+        y_range=Range1d(),
+        tools=[PanTool(), wheel := WheelZoomTool()],
+        active_scroll=wheel,
+        toolbar_location=None,
+        sizing_mode="stretch_both",
+        min_border=0,
+        min_width=150,
+        min_height=150,
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+        html_attributes={"role": "img", "aria-label": label},
+        lod_threshold=20_000,
+    )
+    set_size(fig, shape)
+    fig.axis.visible = False
+    fig.grid.visible = False
+    source = WMTSTileSource(
+        tile_size=SHARPNESS, x_origin_offset=0, attribution="", wrap_around=False, min_zoom=0
+    )
+    fig.add_tile(source)
+    return fig, source
+
+
+def set_size(fig: Any, shape: tuple[int, ...]) -> None:
+    """Let a figure show all of an image of `shape`; its scripts find the size in the tags."""
+    height, width = (max(1, side) for side in shape[:2])
+    farthest = FARTHEST * max(height, width)
+    fig.x_range.update(start=0, end=width, max_interval=farthest, tags=[width, height])
+    fig.y_range.update(start=-height, end=0, max_interval=farthest)
+
+
+def show_tiles(
+    source: WMTSTileSource, number: int, image: Pyramid | None, look: Look | None = None
+) -> None:
+    """Let `source` show the tiles of the image of this number in the `TileServer`.
+
+    By default they are shown in the look of the image.
+    """
+    top, version = (0, 0) if image is None else (image.top, image.version)
+    found = look or (image.look if image is not None else None)
+    source.update(
+        max_zoom=top,
+        initial_resolution=TILE / SHARPNESS * 2**top,
+        y_origin_offset=TILE * 2**top,
+        url=f"tiles/{number}/{version}/{found.text if found else 'none'}/{{Z}}/{{X}}/{{Y}}.png",
+    )
+
+
+def add_scale_bar(fig: Any, mpp: float | None) -> None:
+    """Add a scale bar, if micrometres per pixel are known."""
+    if mpp is None:
+        return
+    metres = Range1d(0, 1)  # Bokeh's units begin with the metre
+    follow = CustomJS(
+        args={"metres": metres, "x": fig.x_range, "size": mpp * 1e-6},
+        code="metres.setv({start: x.start * size, end: x.end * size});",
+    )
+    fig.x_range.js_on_change("start", follow)
+    fig.x_range.js_on_change("end", follow)
+    bar = ScaleBar(range=metres, unit="m", location="bottom_left", background_fill_alpha=0.9)
+    bar.update(label_text_color="black", bar_line_color="black", label_text_font="system-ui")
+    fig.add_layout(bar)
+
+
+def fitting(fig: Any) -> tuple[CustomJS, CustomJS]:
+    """Return scripts that show all of an image, and its full resolution."""
+    ranges = {"x": fig.x_range, "y": fig.y_range}
+    whole, full = (
+        CustomJS(args=ranges | {"figure": fig, "full": full}, code=FIT) for full in (False, True)
+    )
+    heal = CustomJS(args=ranges | {"whole": whole}, code=HEAL)
+    for one in (fig.x_range, fig.y_range):
+        one.js_on_change("start", heal)
+        one.js_on_change("end", heal)
+    return whole, full
+
+
+def move_buttons(fig: Any, whole: CustomJS, full: CustomJS) -> tuple[list[Button], CustomJS]:
+    """Return buttons to move and zoom, and the script that does it by keys.
+
+    `whole` and `full` are the scripts of `fitting`.
+    """
+    ranges = {"x": fig.x_range, "y": fig.y_range}
+    buttons = []
+    for text, name, move in (
+        ("←", "Move left", (-0.2, 0, 1)), ("→", "Move right", (0.2, 0, 1)),
+        ("↑", "Move up", (0, 0.2, 1)), ("↓", "Move down", (0, -0.2, 1)),
+        ("+", "Zoom in", (0, 0, 2)), ("-", "Zoom out", (0, 0, 0.5)),
+    ):  # fmt: skip
+        button = Button(label=text, width=40, stylesheets=[WIDGET])
+        button.html_attributes = {"title": name, "aria-label": name, "role": "group"}
+        button.js_on_click(CustomJS(args=ranges | {"move": move}, code=MOVE))
+        buttons.append(button)
+    for text, script in (("Whole slide", whole), ("Full resolution", full)):
+        button = Button(label=text, width=130, stylesheets=[WIDGET])
+        button.js_on_click(script)
+        buttons.append(button)
+    step = CustomJS(args=ranges, code=MOVE.replace("= move,", "= cb_data.move,"))
+    keys = CustomJS(args={"step": step, "whole": whole, "full": full}, code=KEYS)
+    return buttons, keys

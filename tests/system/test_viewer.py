@@ -1,0 +1,288 @@
+"""The viewer in a real browser: pixels, layers, threshold, corrections, cursors, requests."""
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from chromium import BROWSER, Browser
+from PIL import Image
+
+import dask_slides as ds
+from dask_slides.view.content import Shown, with_layers
+from dask_slides.view.server import View
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+FIND = "[...Bokeh.documents[0].all_models].filter(m => m.type == {kind!r})"
+FIGURE = FIND.format(kind="Figure") + "[0]"
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Return a running viewer of a flat slide with all kinds of layers, and a page of it."""
+    folder = tmp_path_factory.mktemp("view")
+    slide = ds.open_slide(ds.sample_slide(folder / "a.tif", shape=(2560, 3072), tile=256))
+    found = ds.blank_map(slide).compute()
+    pack = ds.pack_tiles(slide, blank_map=found)
+    found.to_geojson(folder / "a.geojson")
+    cut = ds.cutoff_resize(slide, downsample=2, blank_map=found, layout="islands")
+    layers = [found, pack, cut, folder / "a.geojson"]
+    view = View((with_layers(Shown(slide), layers),), folder=folder)
+    with view, Browser() as browser:
+        browser.open(view.url)
+        ready = "tiles are blank"
+        browser.wait(f"window.Bokeh && Bokeh.documents.length && {texts()}.includes({ready!r})")
+        yield SimpleNamespace(
+            slide=slide, found=found, pack=pack, cut=cut, view=view, browser=browser, folder=folder
+        )
+
+
+def texts():
+    return FIND.format(kind="Div") + ".map(m => m.text).join(' ')"
+
+
+def widget(kind, title):
+    return FIND.format(kind=kind) + f".filter(m => m.title == {title!r})[0]"
+
+
+def press(shown, label):
+    button = FIND.format(kind="Button") + f".filter(m => m.label == {label!r})[0]"
+    shown.browser.run(
+        f"(() => {{ const m = {button}; const v = Bokeh.index.find_one_by_id(m.id);"
+        "v.button_el.click(); })()"
+    )
+
+
+def place_of(shown, y, x):
+    """Return the place on the screen of a point of the slide."""
+    left, top, width, height, x0, x1, y0, y1 = shown.browser.run(
+        f"(() => {{ const f = {FIGURE}; const v = Bokeh.index.find_one_by_id(f.id);"
+        "const box = v.el.getBoundingClientRect(), i = v.frame.bbox;"
+        "return [box.left + i.left, box.top + i.top, i.width, i.height, f.x_range.start,"
+        "f.x_range.end, f.y_range.start, f.y_range.end] })()"
+    )
+    return left + (x - x0) / (x1 - x0) * width, top + (y1 + y) / (y1 - y0) * height
+
+
+def drawn(shown):
+    """Wait until all tiles are there, and return the picture of the figure, (h, w, 3)."""
+    browser = shown.browser
+    browser.run("new Promise(done => setTimeout(done, 200))")  # Bokeh asks for tiles after 65 ms
+    source = FIND.format(kind="WMTSTileSource") + "[0]"
+    browser.wait(f"{source}.tiles.size && [...{source}.tiles.values()].every(t => t.loaded)")
+    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    left, top, width, height = browser.run(
+        f"(() => {{ const v = Bokeh.index.find_one_by_id({FIGURE}.id);"
+        "const box = v.el.getBoundingClientRect(), i = v.frame.bbox;"
+        "return [box.left + i.left, box.top + i.top, i.width, i.height].map(Math.round) })()"
+    )
+    image = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))
+    return image[top : top + height, left : left + width]
+
+
+def only(shown, *labels):
+    """Show these layers only."""
+    boxes = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels.includes('Slide'))[0]"
+    shown.browser.run(
+        f"{boxes}.active = {boxes}.labels.map((l, i) => {list(labels)!r}.includes(l) ? i : -1)"
+        ".filter(i => i >= 0)"
+    )
+    names = shown.browser.run(f"{boxes}.labels")
+    shown.browser.wait(
+        f"{FIGURE}.renderers[0].visible == {str('Slide' in labels).lower()}"
+        f" && {FIGURE}.renderers[1].visible == {str('Blank map' in labels).lower()}"
+    )
+    return names
+
+
+def test_pixels_are_those_of_the_reader(shown):
+    only(shown, "Slide")
+    for _ in range(2):  # a text that changes may move the figure by a part of a pixel
+        drawn(shown)
+        press(shown, "Full resolution")
+        shown.browser.wait(f"{FIGURE}.x_range.end - {FIGURE}.x_range.start == {FIGURE}.inner_width")
+    picture = drawn(shown)
+    x, y = shown.browser.run(f"[{FIGURE}.x_range.start, -{FIGURE}.y_range.end]")
+    height, width = picture.shape[0] // 2, picture.shape[1] - 4  # the scale bar is below
+    expected = shown.slide.read(int(y) + 2, int(x) + 2, height, width)
+    difference = np.abs(picture[2 : height + 2, 2:-2].astype(int) - expected)
+    assert difference.max() <= 1  # the browser draws tiles at fractions of a pixel
+
+
+def test_tiles_are_exact_and_served_to_this_page_only(shown):
+    url = shown.browser.run(FIND.format(kind="WMTSTileSource") + "[0].url")
+    top = shown.browser.run(FIND.format(kind="WMTSTileSource") + "[0].max_zoom")
+    path = url.replace("{Z}", str(top)).replace("{X}", "3").replace("{Y}", "2")
+    with urllib.request.urlopen(shown.view.url + path) as answer:
+        found = np.asarray(Image.open(io.BytesIO(answer.read())))
+    assert (found == shown.slide.read(512, 768, 256, 256)).all()
+    request = urllib.request.Request(shown.view.url + path, headers={"Host": "evil.example:80"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    assert refused.value.code == 403
+    refused.value.close()
+    other = shown.view.url.rsplit("/", 2)[0] + "/" + path
+    with pytest.raises(urllib.error.HTTPError) as refused:  # without the secret of the address
+        urllib.request.urlopen(other)
+    refused.value.close()
+    assert shown.view.url.startswith("http://127.0.0.1:")
+
+
+def test_every_layer_can_be_switched(shown):
+    names = only(shown)
+    press(shown, "Whole slide")
+    empty = drawn(shown)
+    pictures = {}
+    for name in names:
+        only(shown, name)
+        shown.browser.wait(
+            f"{FIGURE}.renderers.filter(r => r.visible && r.type != 'TileRenderer').length >= "
+            f"{0 if name == 'Slide' else 1}"
+        )
+        pictures[name] = drawn(shown)
+    assert len(names) == 5  # slide, blank map, outlines, tiles, annotations
+    for name, picture in pictures.items():
+        assert (picture != empty).any(), name
+
+
+def test_the_threshold_moves_the_mask_without_reading(shown):
+    only(shown, "Blank map")
+    slider = widget("Slider", "Least share of tissue in a tile")
+    requests = len(shown.browser.requests)
+    for value in (0.5, 0.9, 0.05):
+        shown.browser.run(f"{slider}.value = {value}")
+        blank = int(shown.found.with_min_tissue(value).blank.sum())
+        shown.browser.wait(f"{texts()}.includes('{blank:,} of {shown.found.blank.size:,} tiles')")
+    image = "[...Bokeh.documents[0].all_models].filter(m => m.type == 'ColumnDataSource')"
+    cells = shown.browser.run(
+        f"{image}.map(s => s.data.image ?? (s.data.get && s.data.get('image')))"
+        ".filter(i => i)[0][0].reduce((a, b) => a + (b == 0), 0)"
+    )
+    assert cells == shown.found.with_min_tissue(0.05).blank.sum()
+    assert not [url for url in shown.browser.requests[requests:] if "/tiles/" in url]
+
+
+def test_a_click_shows_the_tile_at_full_resolution(shown):
+    only(shown, "Slide", f"{len(shown.pack):,} tiles of TilePack")
+    press(shown, "Whole slide")
+    drawn(shown)
+    number = len(shown.pack) // 2
+    y, x, height, width = shown.pack.boxes[number]
+    shown.browser.click(*place_of(shown, y + height / 2, x + width / 2))
+    shown.browser.wait(f"{texts()}.includes('tile {number:,}, ') ")
+    source = shown.browser.run(texts() + ".match(/base64,([^']*)/)[1]")
+    found = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+    assert (found == shown.pack[number]).all()
+    alternative = shown.browser.run(texts() + ".match(/alt='([^']*)/)[1]")
+    assert f"score {shown.pack.score[number]:.4g}" in alternative
+
+
+def test_cursors_are_linked(shown):
+    select = widget("Select", "Cut-off or islands")
+    shown.browser.run(f"{select}.value = 'Cutoff'")
+    shown.browser.wait(f"{FIND.format(kind='Figure')}[1].visible")
+    shown.browser.wait(f"{texts()}.includes('the cross marks')")
+    part = shown.cut.islands[0]
+    y, x = (float(part[name] + part[side] / 2) for name, side in (("y", "height"), ("x", "width")))
+    press(shown, "Whole slide")
+    drawn(shown)
+    shown.browser.mouse("mouseMoved", *place_of(shown, y, x))
+    crosses = (
+        f"{FIND.format(kind='Figure')}[1].renderers.filter(r => r.glyph && r.glyph.type == "
+        "'Scatter').map(r => r.data_source.data).map(d => d.x ? [...d.x, ...d.y] : "
+        "[...d.get('x'), ...d.get('y')])"
+    )
+    shown.browser.wait(f"{crosses}.some(one => one.length == 2)")
+    found_x, found_y = shown.browser.run(f"{crosses}[0]")
+    expected = shown.cut.from_source((y, x))
+    assert np.allclose((-found_y, found_x), expected, atol=8)
+    shown.browser.run(f"{select}.value = ''")
+    shown.browser.wait(f"!{FIND.format(kind='Figure')}[1].visible")
+
+
+def test_corrections_are_saved_as_geojson_that_operations_take(shown):
+    browser = shown.browser
+    only(shown, "Slide", "Outlines of tissue")
+    press(shown, "Whole slide")
+    drawn(shown)
+    mode = FIND.format(kind="RadioButtonGroup") + ".filter(m => m.labels.includes('Brush'))[0]"
+    paint = FIND.format(kind="RadioButtonGroup") + ".filter(m => m.labels.includes('Blank'))[0]"
+    browser.run(f"{mode}.active = 1")  # a brush of tissue on glass
+    browser.drag([place_of(shown, 60, x) for x in (100, 300, 500)])
+    browser.wait(f"{texts()}.includes('1 corrections')")
+    browser.run(f"{mode}.active = 2; {paint}.active = 1")  # a lasso of blank
+    corners = [(1000, 500), (1000, 1500), (1800, 1500), (1800, 500), (1000, 500)]
+    browser.drag([place_of(shown, *corner) for corner in corners])
+    browser.wait(f"{texts()}.includes('2 corrections')")
+    browser.run(f"{mode}.active = 3; {paint}.active = 0")
+    for corner in [(2300, 100), (2300, 400), (2500, 400)]:
+        browser.click(*place_of(shown, *corner))
+        browser.run("new Promise(done => setTimeout(done, 400))")  # no double click
+    browser.key("Enter")
+    browser.wait(f"{texts()}.includes('3 corrections')")
+    press(shown, "Save as GeoJSON")
+    browser.wait(f"{texts()}.includes('saved to')")
+    browser.run(f"{mode}.active = 0")
+    path = shown.folder / "a.corrections.geojson"
+    corrected = ds.BlankMap.from_geojson(path, shown.slide)
+    assert json.loads(path.read_text())["features"]
+    tissue = corrected.with_tile_size(20).tissue_fraction
+    assert (tissue[60 // 20, 120 // 20 : 480 // 20] == 1).all()
+    assert (tissue[1100 // 20 : 1700 // 20, 600 // 20 : 1400 // 20] == 0).all()
+    assert tissue[2330 // 20, 360 // 20] == 1
+    same = shown.view.slides[0].corrections.applied(shown.found)
+    assert (same.mask.tissue == corrected.mask.tissue).all()
+    for made in (
+        ds.pack_tiles(shown.slide, blank_map=path),
+        ds.random_crops(shown.slide, n=5, size=64, blank_map=path),
+    ):
+        assert len(made)
+    assert ds.cutoff_resize(shown.slide, downsample=4, blank_map=path).image.shape[0]
+    command = [sys.executable, "-m", "dask_slides", "pack", str(shown.folder / "a.tif"),
+               str(shown.folder / "x.tiles.zarr"), "--blank-map", str(path)]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(ds.open_pack(shown.folder / "x.tiles.zarr")) == len(
+        ds.pack_tiles(shown.slide, blank_map=path)
+    )
+    press(shown, "Undo")
+    browser.wait(f"{texts()}.includes('2 corrections')")
+
+
+def test_keys_move_and_zoom(shown):
+    press(shown, "Whole slide")
+    drawn(shown)
+    shown.browser.run("document.getElementById('slide').focus()")
+    span = f"{FIGURE}.x_range.end - {FIGURE}.x_range.start"
+    before = shown.browser.run(span)
+    shown.browser.key("+", "+")
+    shown.browser.wait(f"Math.abs({span} - {before / 2}) < 1")
+    left = shown.browser.run(f"{FIGURE}.x_range.start")
+    shown.browser.key("ArrowRight")
+    shown.browser.wait(f"{FIGURE}.x_range.start > {left}")
+
+
+def test_nothing_leaves_the_machine_and_nothing_fails(shown):
+    start = shown.view.url
+    for url in shown.browser.requests:
+        assert url.startswith((start, start.replace("http", "ws", 1), "data:", "blob:")), url
+    assert not shown.browser.messages
+    assert {status for status in shown.browser.responses.values() if status} <= {200, 101, 304}
+
+
+def test_the_command_ends_with_one_line(tmp_path):
+    path = ds.sample_slide(tmp_path / "b.tif", shape=(512, 512), tile=128)
+    command = [sys.executable, "-m", "dask_slides", "view", str(path), "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = process.stdout.readline()
+    with urllib.request.urlopen(first.split()[1]) as answer:
+        assert b"b.tif" in answer.read()
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert (rest.strip(), process.returncode) == ("ended", 0)
