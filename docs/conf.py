@@ -5,6 +5,8 @@ import re
 import sys
 from typing import Any
 
+from jupyter_client.connect import ConnectionFileMixin
+
 from dask_slides import __version__
 
 project = "dask_slides"
@@ -23,11 +25,15 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
-# the commands in notebooks are those of this environment
+# what notebooks use: the commands of this environment, and the folder with the benchmarks
+os.environ["DASK_SLIDES_TOP"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+# kernels listen on sockets of files: on TCP ports others could reach them, and they warn of it
+ConnectionFileMixin.transport.default_value = "ipc"
 # notebooks: each runs in a folder of its own, and again only if its code has changed
 nb_execution_mode = "cache"
-nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_output_stderr = "warn"
 myst_enable_extensions = ["deflist"]
