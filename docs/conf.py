@@ -5,8 +5,6 @@ import re
 import sys
 from typing import Any
 
-from jupyter_client.connect import ConnectionFileMixin
-
 from dask_slides import __version__
 
 project = "dask_slides"
@@ -22,14 +20,14 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_*"]
 templates_path = ["_templates"]
 
-# what notebooks use: the commands of this environment, and the folder with the benchmarks
+# what notebooks use: the commands of this environment, the folder with the benchmarks, and a kernel
+# that does not warn that its ports, which are on this machine only, are not encrypted
 os.environ["DASK_SLIDES_TOP"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-# kernels listen on sockets of files: on TCP ports others could reach them, and they warn of it
-ConnectionFileMixin.transport.default_value = "ipc"
+os.environ["JUPYTER_PATH"] = os.path.join(os.path.dirname(__file__), "_jupyter")
 # notebooks: each runs in a folder of its own, and again only if its code has changed
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
@@ -43,9 +41,9 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 add_module_names = False
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # "Parameters" says the types in words
 maximum_signature_line_length = 88
+smartquotes = False  # "--to" is an option, not a dash
 numpydoc_show_class_members = False
 
 html_theme = "pydata_sphinx_theme"
