@@ -42,7 +42,6 @@ default_role = "py:obj"
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # "Parameters" says the types in words
-maximum_signature_line_length = 88
 smartquotes = False  # "--to" is an option, not a dash
 numpydoc_show_class_members = False
 
@@ -52,6 +51,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
+    "collapse_navigation": True,
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 8,

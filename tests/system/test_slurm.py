@@ -1,4 +1,4 @@
-"""The recipes for SLURM of docs/howto/clusters.md, on a real SLURM whose only node is this machine."""
+"""The recipes for SLURM of docs/howto/clusters.md, on a real SLURM of one node, this machine."""
 
 import os
 import signal
