@@ -47,9 +47,8 @@ numpydoc_show_class_members = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"dask_slides {version}"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
+html_sidebars = {"installation": [], "troubleshooting": []}  # they have no pages below them
 html_theme_options = {
     "collapse_navigation": True,
     "footer_start": ["copyright"],
