@@ -39,6 +39,8 @@ myst_heading_anchors = 3
 
 # reference: a name in backticks is a link if it is public
 default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [("py:obj", ".*")]  # names of parameters are in backticks too
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # "Parameters" says the types in words
