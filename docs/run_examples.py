@@ -1,11 +1,12 @@
 """Run the examples of Markdown files: every python block, and every dask-slides command.
 
-    python docs/run_examples.py README.md docs/*.md
+    python docs/run_examples.py             # README and all pages of docs
+    python docs/run_examples.py FILE.md...
 
 The blocks of a file run in order, in one namespace, in a temporary folder that holds a small
 sample slide as slide.tif. A block marked ``no-run`` is left alone, and one marked
 ``needs=PACKAGE`` where that package is not installed. A block marked ``file=NAME`` is written to
-this file, for the commands that follow.
+this file, for the commands that follow. Notebooks are left to Sphinx, which executes them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
+TOP = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMANDS = {"dask-slides": "dask_slides", "torchrun": "torch.distributed.run"}
 """Commands that are run, and their modules."""
+
+
+def pages() -> list[Path]:
+    """Return README and the pages of docs that are not notebooks."""
+    found = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
+    return [path for path in found if not path.read_text("utf-8").startswith("---\njupytext:")]
 
 
 def run_python(code: str, namespace: dict[str, object], where: str) -> bool:
@@ -82,11 +90,12 @@ def run_file(path: Path) -> tuple[int, bool]:
 
 
 def main() -> None:
-    """Run the files named; exit 1 if anything failed."""
+    """Run the files named, or all; exit 1 if anything failed."""
     good = True
-    for name in sys.argv[1:]:
-        count, fine = run_file(Path(name).resolve())
-        print(f"{name}: {count} examples {'ran' if fine else 'FAILED'}")
+    for path in [Path(name).resolve() for name in sys.argv[1:]] or pages():
+        count, fine = run_file(path)
+        if count:
+            print(f"{path.relative_to(TOP)}: {count} examples {'ran' if fine else 'FAILED'}")
         good &= fine
     sys.exit(not good)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.extra.cohort --slides 1000 --kills 5 --steps mask,resize,cutoff,pack
 
 The scheduler, two workers and the client are separate processes, with the settings for long runs
-of docs/clusters.md. The first run measures the memory of client and scheduler. The client of
+of docs/howto/clusters.md. The first run measures the memory of client and scheduler. The client of
 the second run is killed with SIGKILL at random moments and started again. Workers append a line to
 a journal for each store that they publish, to find stores that are written twice. Prints Markdown.
 """

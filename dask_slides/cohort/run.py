@@ -328,6 +328,14 @@ def run_cohort(
         The list of slides or an argument is wrong, or the scheduler is Dask's pool of processes.
     ImportError
         The table is Parquet, and pyarrow is not installed.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> path = ds.sample_slide("a.tif", shape=(2048, 2048))
+    >>> result = ds.run_cohort("*.tif", job="job", steps={"pack": {"tile_size": 64}})
+    >>> result.done, result.failed
+    (1, 0)
     """
     start = time.monotonic()
     folder = job_folder(job)

@@ -92,6 +92,15 @@ class CropStream:
         An argument is wrong, a slide cannot be opened, or a crop does not fit one.
     BlankSlideError
         No slide has tissue.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> from dask_slides import feed
+    >>> paths = [ds.sample_slide(f"{n}.tif", shape=(2048, 2048), seed=n) for n in range(2)]
+    >>> stream = feed.CropStream(paths, size=64, mpp=0.5, seed=0)
+    >>> next(iter(stream.batches(4)))["pixels"].shape
+    (4, 64, 64, 3)
     """
 
     def __init__(

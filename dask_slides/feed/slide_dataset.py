@@ -105,6 +105,14 @@ class SlideDataset:
         An argument is wrong, or a slide or a pack cannot be opened.
     BlankSlideError
         There are no tiles.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> from dask_slides import feed
+    >>> tiles = feed.SlideDataset([ds.sample_slide("a.tif", shape=(2048, 2048))], size=64)
+    >>> tiles[0]["pixels"].shape
+    (64, 64, 3)
     """
 
     def __init__(

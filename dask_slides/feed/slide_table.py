@@ -136,7 +136,7 @@ def _lack(
 
 
 def read_table(table: Any) -> SlideTable:
-    """Read a table of slides.
+    r"""Read a table of slides.
 
     Parameters
     ----------
@@ -155,6 +155,13 @@ def read_table(table: Any) -> SlideTable:
         There is no such file.
     SlideFormatError
         The file is not a table, has no column path or no rows, or a value is not valid.
+
+    Examples
+    --------
+    >>> with open("cohort.csv", "w") as file:
+    ...     _ = file.write("path,label,split\na.tif,tumour,train\nb.tif,normal,test\n")
+    >>> [row.label for row in read_table("cohort.csv").part("train")]
+    ['tumour']
     """
     folder = folder_of(table)
     rows = tuple(_row(where, values, folder) for where, values in read_rows(table).rows)

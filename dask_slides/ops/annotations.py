@@ -178,6 +178,13 @@ def label_mask(
     ------
     SlideArgumentError
         The values are not a 2-D array of integers, or their shape is not that of the slide.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> image = np.array([[1, 2], [0, 2]])  # covers the slide, at any scale
+    >>> ds.label_mask(image, (1000, 1000), {1: "tumour", 2: "stroma"}).classes
+    ('tumour', 'stroma')
     """
     values = np.asarray(values)
     if values.ndim != 2 or values.dtype.kind not in "biu" or not values.size:

@@ -126,6 +126,14 @@ def random_crops(
         An argument is wrong, or a crop does not fit the image.
     SlideMppError
         `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> slide = ds.open_slide(ds.sample_slide("a.tif", shape=(2048, 2048)))
+    >>> crops = ds.random_crops(slide, n=8, size=64, seed=1, downsample=1)
+    >>> crops[:].shape
+    (8, 64, 64, 3)
     """
     slide = as_slide(slide)
     check_seed(seed)

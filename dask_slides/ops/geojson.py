@@ -176,6 +176,14 @@ def read_geojson(
     -----
     SkippedGeometryWarning
         Points, lines, and polygons of fewer than three points are skipped.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> slide = ds.open_slide(ds.sample_slide("a.tif", shape=(2048, 2048)))
+    >>> path = ds.blank_map(slide).compute().to_geojson("tissue.geojson")
+    >>> ds.read_geojson("tissue.geojson", slide_shape=slide.shape).classes
+    ('Tissue',)
     """
     name = os.fspath(path)
     content = _json_of(name)

@@ -450,6 +450,14 @@ def pack_tiles(
         `mpp` or `magnification` is given, and the micrometres per pixel of the slide are not known.
     SlideUnsupportedError
         With ``align="source"``: the tiles of the slide cannot be copied.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> slide = ds.open_slide(ds.sample_slide("a.tif", shape=(2048, 2048)))
+    >>> pack = ds.pack_tiles(slide, tile_size=64, mpp=0.5)
+    >>> pack.tiles.shape[1:], bool((pack.tissue_fraction >= 0.5).all())
+    ((64, 64, 3), True)
     """
     slide = as_slide(slide)
     check_top_k(top_k)

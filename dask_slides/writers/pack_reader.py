@@ -255,6 +255,14 @@ def open_pack(path: Any) -> TilePack:
         The path is not a pack of dask_slides.
     SlideLimitError
         The pack declares tiles above the limit.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> slide = ds.sample_slide("a.tif", shape=(2048, 2048))
+    >>> path = ds.write(ds.pack_tiles(slide, tile_size=64, top_k=5), "a.tiles.zarr")
+    >>> ds.open_pack(path)[:2].shape
+    (2, 64, 64, 3)
     """
     target = absolute_path(path)
     if not (is_remote(target) or os.path.exists(target)):

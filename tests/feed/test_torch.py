@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "howto"
 WORKERS = [(0, None, False)] + [
     (count, method, persistent)
     for count in (2, 4)
@@ -95,7 +95,7 @@ def test_the_recipes_run_on_one_process_and_on_two_ranks():
     text = (DOCS / "feed.md").read_text(encoding="utf-8")
     count = len(re.findall(r"^```(?:python|sh)", text, re.MULTILINE))
     count -= 0 if find_spec("lightning") else text.count("needs=lightning")
-    command = [sys.executable, DOCS / "run_examples.py", DOCS / "feed.md"]
+    command = [sys.executable, DOCS.parent / "run_examples.py", DOCS / "feed.md"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f": {count} examples ran" in done.stdout

@@ -1,4 +1,4 @@
-"""The code blocks of docs/clusters.md, for tests that run them."""
+"""The code blocks of docs/howto/clusters.md, for tests that run them."""
 
 import gc
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs" / "clusters.md"
+DOCS = Path(__file__).parents[2] / "docs" / "howto" / "clusters.md"
 
 
 def blocks(kind):

@@ -1,4 +1,4 @@
-"""Clusters of the command line and the recipes of docs/clusters.md."""
+"""Clusters of the command line and the recipes of docs/howto/clusters.md."""
 
 import ast
 import importlib.util

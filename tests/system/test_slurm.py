@@ -1,4 +1,4 @@
-"""The recipes for SLURM of docs/clusters.md, on a real SLURM whose only node is this machine."""
+"""The recipes for SLURM of docs/howto/clusters.md, on a real SLURM of one node, this machine."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ def run_recipe(source, folder, jobs):
         "=32": f"={jobs}",
     })  # fmt: skip
     with slurm_cluster():
-        exec(compile(code, "docs/clusters.md", "exec"), {})
+        exec(compile(code, "docs/howto/clusters.md", "exec"), {})
 
 
 def in_queue():

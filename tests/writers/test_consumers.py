@@ -1,4 +1,4 @@
-"""What other packages read from our stores; docs/zarr-consumers.md has a line for each."""
+"""What other packages read from our stores; docs/howto/zarr-consumers.md has a line for each."""
 
 import dask.array as da
 import numpy as np

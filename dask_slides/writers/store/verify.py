@@ -59,6 +59,13 @@ def verify(path: Any) -> Verified:
         The path is not a store of dask_slides, or the store has no manifest.
     StoreDamagedError
         A file is missing, was added or has changed.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> small = ds.resize(ds.sample_slide("a.tif", shape=(600, 800)), downsample=2)
+    >>> ds.verify(ds.write(small, "a.ome.zarr")).statuses
+    {'ok': 1}
     """
     target = absolute_path(path)
     if not is_remote(target) and not os.path.exists(target):
