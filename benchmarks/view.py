@@ -9,6 +9,7 @@ walks that begin with the whole slide and zoom in to full resolution at random p
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import subprocess
 import sys
@@ -47,20 +48,21 @@ def made(folder: Path, kind: str, size: int) -> Path:
     return path
 
 
-def places(top: int, rng: random.Random) -> list[list[tuple[int, int, int]]]:
-    """Return the views (z, x, y) of walks from the whole slide to full resolution."""
+def places(size: int, full: int, rng: random.Random) -> list[list[tuple[int, int, int]]]:
+    """Return the views (z, x, y) of walks from the whole slide to full resolution, at `full`."""
+    top = math.ceil(math.log2(size / 256))
     views = []
     for _ in range(WALKS):
         at = rng.random() * 0.75, rng.random() * 0.75  # a part of the world is beyond the slide
         for z in range(top + 1):
             x, y = (int(part * 2**z) for part in at)
             around = range(-AROUND, AROUND + 1)
-            cells = {(z, x + i, y + j) for i in around for j in around}
+            cells = {(full - top + z, x + i, y + j) for i in around for j in around}
             views.append([one for one in cells if min(one[1:]) >= 0 and max(one[1:]) < 2**z])
     return views
 
 
-def tile_times(start: str, url: str, top: int) -> list[float]:
+def tile_times(start: str, url: str, size: int, full: int) -> list[float]:
     """Return the seconds that each tile takes."""
 
     def fetch(place: tuple[int, int, int]) -> float:
@@ -74,12 +76,12 @@ def tile_times(start: str, url: str, top: int) -> list[float]:
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         return [
             seconds
-            for view in places(top, random.Random(0))
+            for view in places(size, full, random.Random(0))
             for seconds in pool.map(fetch, view)
         ]  # fmt: skip
 
 
-def measure(path: Path) -> None:
+def measure(path: Path, size: int) -> None:
     """Print the times of one slide."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "dask_slides", "view", str(path), "--no-browser"]
@@ -96,8 +98,8 @@ def measure(path: Path) -> None:
             browser.wait("[...Bokeh.documents[0].all_models].some(m => m.type == 'Div' "
                          "&& m.text.includes('tiles are blank'))", 600)  # fmt: skip
             print(f"  blank map and final tiles after {time.perf_counter() - began:.2f} s")
-            url, top = browser.run(f"[{SOURCE}.url, {SOURCE}.max_zoom]")
-        times = tile_times(start, str(url), int(top))
+            url, full = browser.run(f"[{SOURCE}.url, {SOURCE}.max_zoom]")
+        times = tile_times(start, str(url), size, int(full))
         middle, most = np.percentile(times, [50, 95])
         print(f"  {len(times):,} tiles: median {1e3 * middle:.0f} ms, p95 {1e3 * most:.0f} ms")
     finally:
@@ -117,7 +119,7 @@ def main() -> None:
         for kind in ("pyramid", "flat"):
             path = made(options.folder or Path(temporary), kind, options.size)
             slides.warm(path)
-            measure(path)
+            measure(path, options.size)
 
 
 if __name__ == "__main__":

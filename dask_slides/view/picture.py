@@ -20,7 +20,7 @@ from bokeh.plotting import figure
 
 from dask_slides.view.look import Look
 from dask_slides.view.style import WIDGET
-from dask_slides.view.tiles import TILE, Pyramid
+from dask_slides.view.tiles import FULL, TILE, Pyramid
 
 SHARPNESS = 180
 """Side of a tile in pixels of the screen at the coarsest scale at which it is shown: with 256,
@@ -103,9 +103,11 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
     set_size(fig, shape)
     fig.axis.visible = False
     fig.grid.visible = False
+    # Bokeh never looks at a resolution or zoom that is set later, so all images have the same
     source = WMTSTileSource(
-        tile_size=SHARPNESS, x_origin_offset=0, attribution="", wrap_around=False, min_zoom=0
-    )
+        tile_size=SHARPNESS, initial_resolution=TILE / SHARPNESS * 2**FULL, max_zoom=FULL,
+        x_origin_offset=0, y_origin_offset=TILE * 2**FULL, attribution="", wrap_around=False,
+    )  # fmt: skip
     fig.add_tile(source)
     return fig, source
 
@@ -125,14 +127,10 @@ def show_tiles(
 
     By default they are shown in the look of the image.
     """
-    top, version = (0, 0) if image is None else (image.top, image.version)
+    version = 0 if image is None else image.version
     found = look or (image.look if image is not None else None)
-    source.update(
-        max_zoom=top,
-        initial_resolution=TILE / SHARPNESS * 2**top,
-        y_origin_offset=TILE * 2**top,
-        url=f"tiles/{number}/{version}/{found.text if found else 'none'}/{{Z}}/{{X}}/{{Y}}.png",
-    )
+    text = found.text if found else "none"
+    source.url = f"tiles/{number}/{version}/{text}/{{Z}}/{{X}}/{{Y}}.png"
 
 
 def add_scale_bar(fig: Any, mpp: float | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_slides.core.types import Array
 from dask_slides.plots.pictures import png
-from dask_slides.view.tiles import TILE, Pyramid
+from dask_slides.view.tiles import FULL, TILE, Pyramid
 
 CACHE_BYTES = 2**26
 """Bytes of encoded tiles that are kept."""
@@ -49,7 +49,7 @@ class TileServer:
     def tile(self, number: int, look: str, z: int, x: int, y: int) -> tuple[bytes, bool]:
         """Return the PNG of a tile, and whether it is final.
 
-        `look` is a `Look.text`. `z` counts from the one tile that holds the whole image.
+        `look` is a `Look.text`. At `z` the image is halved `FULL` - z times.
 
         Raises
         ------
@@ -63,10 +63,10 @@ class TileServer:
                 self._kept.move_to_end(key)
                 return found, True
         image = self._images.get(number)  # a page may still ask for one that was removed
-        if image is None or z > image.top:  # Bokeh also fetches what is below the last tiles
+        if image is None or z > FULL:  # Bokeh also fetches what is below the last tiles
             return EMPTY, True
         colours = image.look.with_text(look)
-        pixels, final = image.pixels(image.top - z, y, x)
+        pixels, final = image.pixels(FULL - z, y, x)
         data = EMPTY if pixels is None else png(_padded(colours.rgb(pixels)), quickly=True)
         if final:
             self._keep(key, data)

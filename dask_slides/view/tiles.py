@@ -27,6 +27,8 @@ from dask_slides.view.look import Look
 
 TILE = 256
 """Side of a tile in pixels."""
+FULL = 20
+"""The zoom of all images at full resolution; more halvings than any view needs."""
 DIRECT = 18_000_000
 """Pixels of the file that a tile may need; 4,096 x 4,096 take some 20 ms of JPEG decoding."""
 GAP = 0.8
@@ -49,11 +51,6 @@ class Pyramid:
         self._preview: Source | None = None
         self.version = 0
         """Counts how often tiles that were shown have been replaced by better ones."""
-
-    @cached_property
-    def top(self) -> int:
-        """How often the slide is halved until it fits one tile."""
-        return max(0, math.ceil(math.log2(max(*self.slide.shape[:2], 1) / TILE)))
 
     @cached_property
     def small(self) -> Source:
@@ -118,7 +115,7 @@ class Pyramid:
         Parameters
         ----------
         halvings : int
-            How often the slide is halved, 0 to `top`.
+            How often the slide is halved, 0 to `FULL`.
         y, x : int
             Row and column of the tile.
 

@@ -207,6 +207,27 @@ def test_cursors_are_linked(shown):
     shown.browser.wait(f"!{FIND.format(kind='Figure')}[1].visible")
 
 
+def test_both_pictures_are_shown_in_windows_of_any_width(shown):
+    select, sources = widget("Select", "Cut-off or islands"), FIND.format(kind="WMTSTileSource")
+    shown.browser.run(f"{select}.value = 'Cutoff'")
+    shown.browser.wait(f"{FIND.format(kind='Figure')}[1].visible")
+    top, right = shown.cut.image.shape[:2]
+    for width in (1000, 400, 1400):
+        shown.browser.resize(width, 900)
+        drawn(shown)
+        shown.browser.wait(
+            f"{sources}[1].tiles.size && [...{sources}[1].tiles.values()].every(t => t.loaded)"
+        )
+        x0, x1, y0, y1 = shown.browser.run(
+            f"(f => [f.x_range.start, f.x_range.end, f.y_range.start, f.y_range.end])"
+            f"({FIND.format(kind='Figure')}[1])"
+        )
+        assert x0 < right and x1 > 0 and y0 < 0 and y1 > -top
+        assert 0 < x1 - x0 < 20 * right and 0 < y1 - y0 < 20 * top
+    shown.browser.run(f"{select}.value = ''")
+    shown.browser.wait(f"!{FIND.format(kind='Figure')}[1].visible")
+
+
 def test_corrections_are_saved_as_geojson_that_operations_take(shown):
     browser = shown.browser
     only(shown, "Slide", "Outlines of tissue")

@@ -13,7 +13,7 @@ from dask_slides.plots.display import display_rgb
 from dask_slides.view import tiles
 from dask_slides.view.look import Look
 from dask_slides.view.tile_server import EMPTY, TileServer
-from dask_slides.view.tiles import Pyramid, sampled
+from dask_slides.view.tiles import FULL, Pyramid, sampled
 
 
 def decoded(data):
@@ -34,7 +34,6 @@ def assembled(pyramid, halvings, shape):
 def test_tiles_are_the_pixels_of_the_slide(tissue_tiff):
     slide = ds.open_slide(tissue_tiff)
     pyramid = Pyramid(slide)
-    assert pyramid.top == 1
     assert (assembled(pyramid, 0, slide.shape[:2]) == np.asarray(slide)).all()
 
 
@@ -90,14 +89,14 @@ def test_png_tiles_of_the_edge_are_transparent(tissue_tiff):
     slide = ds.open_slide(tissue_tiff)
     server, pyramid = TileServer(), Pyramid(slide)
     number = server.add(pyramid)
-    found, _ = server.tile(number, pyramid.look.text, 1, 1, 1)
+    found, _ = server.tile(number, pyramid.look.text, FULL, 1, 1)
     picture = decoded(found)
     height, width = slide.shape[0] - 256, slide.shape[1] - 256
     assert (picture[:height, :width, :3] == slide.read(256, 256, height, width)).all()
     assert (picture[:height, :width, 3] == 255).all() and not picture[height:, :, 3].any()
-    assert server.tile(number, pyramid.look.text, 2, 0, 0) == (EMPTY, True)
+    assert server.tile(number, pyramid.look.text, FULL + 1, 0, 0) == (EMPTY, True)
     server.remove(number)
-    assert server.tile(number, pyramid.look.text, 1, 0, 0) == (EMPTY, True)
+    assert server.tile(number, pyramid.look.text, FULL, 0, 0) == (EMPTY, True)
     server.close()
 
 
@@ -105,11 +104,11 @@ def test_kept_tiles_are_bounded(tissue_tiff, monkeypatch, reads):
     monkeypatch.setattr("dask_slides.view.tile_server.CACHE_BYTES", 200_000)
     server, pyramid = TileServer(), Pyramid(ds.open_slide(tissue_tiff))
     number = server.add(pyramid)
-    first = server.tile(number, pyramid.look.text, 1, 0, 0)
+    first = server.tile(number, pyramid.look.text, FULL, 0, 0)
     del reads[:]
-    assert server.tile(number, pyramid.look.text, 1, 0, 0) == first and not reads
+    assert server.tile(number, pyramid.look.text, FULL, 0, 0) == first and not reads
     for low in range(40):
-        server.tile(number, f"0:{low}:255", 1, 0, 0)
+        server.tile(number, f"0:{low}:255", FULL, 0, 0)
         assert server._bytes <= 200_000
     server.close()
 
