@@ -32,7 +32,7 @@ MAX_PIECES = 96
 """Pieces of all islands beyond one each."""
 BANDS = (32, 16, 12, 8, 6)
 """Heights of bands in cells, from which biopsies can be stacked like bricks."""
-LONG = 1.3
+LONG = 1.5
 """Longest side per shortest side of a canvas, up to which only its area counts."""
 FEW = 6
 """Number of islands up to which none are joined."""
@@ -73,16 +73,13 @@ class _Wanted:
     area: float
     """Cells of a canvas that is small enough."""
 
-    def cost(self, canvas: Canvas) -> tuple[bool, float]:
-        """Return a key that is smallest for the best canvas.
+    def cost(self, canvas: Canvas) -> float:
+        """Return what is smallest for the best canvas: its area, or that of a square around it.
 
-        The smaller canvas is better. If both have at most `area`, a long one is not: the longest
-        side decides about the resolution of an image of a given size.
+        The longest side decides about the resolution of an image of a given size.
         """
-        if canvas.area > self.area:
-            return True, canvas.area
         height, width = canvas.rows * self.cell[0], canvas.columns * self.cell[1]
-        return False, max(height * width, max(height, width) ** 2 / LONG)
+        return max(height * width, max(height, width) ** 2 / LONG)
 
 
 def pack_islands(

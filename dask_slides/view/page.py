@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from html import escape
 from typing import Any
@@ -225,7 +226,11 @@ class Page:
             except (SlideError, ImportError, OSError, MemoryError) as error:
                 self.say(str(error))
 
-        future.add_done_callback(lambda _: self.doc.add_next_tick_callback(finish))
+        def finish_soon(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the viewer has ended
+                self.doc.add_next_tick_callback(finish)
+
+        future.add_done_callback(finish_soon)
 
     def _show_picture(self, picture: Array | None) -> None:
         pyramid = self.viewed.pyramid

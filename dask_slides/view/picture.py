@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import bokeh
 from bokeh.models import (
     Button,
     CustomJS,
@@ -35,6 +36,9 @@ x.setv({start: cx - w / 2 / zoom, end: cx + w / 2 / zoom});
 y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
 """
 """Moves by parts of the view and zooms."""
+HALF = "0.5" if tuple(map(int, bokeh.__version__.split(".")[:2])) < (3, 10) else "0"
+"""Bokeh before 3.10 draws half a pixel to the right and below. With this, pixels of the image meet
+those of the screen."""
 FIT = """
 let last = -1;
 const fit = () => {
@@ -43,15 +47,16 @@ if (iw < 9 || ih < 9 || iw != last) { last = iw; return requestAnimationFrame(fi
 const one = full ? 1 : Math.max(width / iw, height / ih);
 const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
 const cy = full ? Math.round((y.start + y.end) / 2) : -height / 2;
-// Bokeh draws half a pixel to the right and below: with this, pixels meet those of the screen
-const left = full ? Math.round(cx - iw / 2) + 0.5 : cx - iw * one / 2;
-const top = full ? Math.round(cy + ih / 2) - 0.5 : cy + ih * one / 2;
+const left = full ? Math.round(cx - iw / 2) + HALF : cx - iw * one / 2;
+const top = full ? Math.round(cy + ih / 2) - HALF : cy + ih * one / 2;
 x.setv({start: left, end: left + iw * one}); y.setv({start: top - ih * one, end: top});
 };
 fit();
 """
 """Shows all of the image, or one of its pixels in each pixel of the screen, as soon as the figure
 has its size."""
+CRISP = "tiles.smoothing = x.end - x.start > 1.001 * figure.inner_width;"
+"""Shows the pixels of full resolution, and enlarged ones, as they are."""
 HEAL = """
 const lost = [x, y].some((range) => {
   const span = range.end - range.start;
@@ -108,7 +113,9 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
         tile_size=SHARPNESS, initial_resolution=TILE / SHARPNESS * 2**FULL, max_zoom=FULL,
         x_origin_offset=0, y_origin_offset=TILE * 2**FULL, attribution="", wrap_around=False,
     )  # fmt: skip
-    fig.add_tile(source)
+    tiles = fig.add_tile(source)
+    crisp = CustomJS(args={"tiles": tiles, "figure": fig, "x": fig.x_range}, code=CRISP)
+    fig.x_range.js_on_change("end", crisp)
     return fig, source
 
 
@@ -153,7 +160,8 @@ def fitting(fig: Any) -> tuple[CustomJS, CustomJS]:
     """Return scripts that show all of an image, and its full resolution."""
     ranges = {"x": fig.x_range, "y": fig.y_range}
     whole, full = (
-        CustomJS(args=ranges | {"figure": fig, "full": full}, code=FIT) for full in (False, True)
+        CustomJS(args=ranges | {"figure": fig, "full": full}, code=FIT.replace("HALF", HALF))
+        for full in (False, True)
     )
     heal = CustomJS(args=ranges | {"whole": whole}, code=HEAL)
     for one in (fig.x_range, fig.y_range):

@@ -72,6 +72,11 @@ class View:
             self._started.set()
         self._loop.start()
         server.stop(wait=False)
+        left = asyncio.all_tasks(loop)  # pages that are being made
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_default_executor())
         loop.run_until_complete(loop.shutdown_asyncgens())
         self._loop.close(all_fds=True)
 

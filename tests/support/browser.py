@@ -36,11 +36,14 @@ def browser(profile):
 
             yield open_page
         finally:
-            for page in pages:
-                page.socket.close()
+            loop.run_until_complete(close(pages))
             process.terminate()
-            loop.run_until_complete(asyncio.sleep(0))
             loop.close()
+
+
+async def close(pages):
+    for page in pages:
+        page.socket.close()  # tornado takes the loop that runs
 
 
 def port_of(path):

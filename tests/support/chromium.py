@@ -142,13 +142,15 @@ class Browser:
 
     def close(self) -> None:
         """End the browser."""
-        self._socket.close()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
         self._process.terminate()
         self._process.wait(30)
         self._process.stderr.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
         self._profile.cleanup()
+
+    async def _end(self) -> None:
+        self._socket.close()  # tornado takes the loop that runs
 
     def __enter__(self) -> Browser:
         return self

@@ -104,16 +104,20 @@ def only(shown, *labels):
 
 def test_pixels_are_those_of_the_reader(shown):
     only(shown, "Slide")
-    for _ in range(2):  # a text that changes may move the figure by a part of a pixel
+    for _ in range(10):  # a text that changes moves the figure by a part of a pixel
         drawn(shown)
         press(shown, "Full resolution")
         shown.browser.wait(f"{FIGURE}.x_range.end - {FIGURE}.x_range.start == {FIGURE}.inner_width")
-    picture = drawn(shown)
-    x, y = shown.browser.run(f"[{FIGURE}.x_range.start, -{FIGURE}.y_range.end]")
-    height, width = picture.shape[0] // 2, picture.shape[1] - 4  # the scale bar is below
-    expected = shown.slide.read(int(y) + 2, int(x) + 2, height, width)
-    difference = np.abs(picture[2 : height + 2, 2:-2].astype(int) - expected)
-    assert difference.max() <= 1  # the browser draws tiles at fractions of a pixel
+        picture = drawn(shown)
+        x, y = shown.browser.run(f"[{FIGURE}.x_range.start, -{FIGURE}.y_range.end]")
+        height, width = picture.shape[0] // 2, picture.shape[1] - 4  # the scale bar is below
+        seen, differences = picture[2 : height + 2, 2:-2].astype(int), []
+        for off in (2, 1):  # Bokeh since 3.10 draws them a pixel to the right and below
+            expected = shown.slide.read(int(y) + off, int(x) + off, height, width)
+            differences.append(np.abs(seen - expected).max())
+        if min(differences) <= 1:
+            return
+    raise AssertionError(f"the pixels differ by {differences}")
 
 
 def test_tiles_are_exact_and_served_to_this_page_only(shown):
