@@ -52,8 +52,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         self.resize(width, height)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.prefer(dark)
 
     def call(self, method: str, **parameters: object) -> dict:
         """Send a command; return its answer."""
@@ -105,6 +104,20 @@ class Browser:
         """Go to a page."""
         self.call("Page.navigate", url=url)
 
+    def load(self, url: str) -> None:
+        """Go to a page; return when it has loaded and was drawn."""
+        self.open(url)
+        self.run(
+            "new Promise(done => { const drawn = () => requestAnimationFrame(() => "
+            "requestAnimationFrame(done)); document.readyState === 'complete' ? drawn() : "
+            "addEventListener('load', drawn) })"
+        )
+
+    def prefer(self, dark: bool) -> None:
+        """Choose dark or light colours, as a system does."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
     def resize(self, width: int, height: int) -> None:
         """Change the size of the window."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
@@ -126,9 +139,10 @@ class Browser:
             self.mouse("mouseMoved", *place, button="left", buttons=1)
         self.mouse("mouseReleased", *places[-1], button="left", clickCount=1)
 
-    def key(self, key: str, text: str = "") -> None:
-        """Press a key."""
+    def key(self, key: str, text: str = "", code: int = 0) -> None:
+        """Press a key; its `code` is needed where the browser itself answers, as to Tab."""
         more = {"text": text} if text else {}
+        more |= {"windowsVirtualKeyCode": code} if code else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
