@@ -83,12 +83,8 @@ class Pyramid:
         A reduced decode costs nearly as much as a full one.
         """
         level = 0
-        if isinstance(source, ResizedSource):
-            level = source.from_level
-        elif isinstance(source, LevelSource):
-            level = source.number
-        else:
-            level = getattr(source, "number", 0)
+        if source is not self.slide.source:  # which may be resized from another image
+            level = getattr(source, "from_level", getattr(source, "number", 0))
         stored = self.slide.levels[level].shape
         share = shape[0] * shape[1] / max(1, math.prod(source.levels[0].shape))
         return math.prod(stored) * min(1.0, share) > DIRECT

@@ -52,6 +52,12 @@ def test_a_stored_level_is_shown_as_it_is(write_pyramid, stained):
     assert (assembled(Pyramid(slide), 1, level.shape[:2]) == level).all()
 
 
+def test_an_image_made_of_a_small_level_is_shown(write_pyramid, stained):
+    slide = ds.open_slide(write_pyramid(stained))
+    small = ds.resize(slide, downsample=8, gap=1.0)
+    assert (assembled(Pyramid(small), 0, small.shape[:2]) == np.asarray(small)).all()
+
+
 def test_there_is_nothing_beyond_the_slide(tissue_tiff):
     pyramid = Pyramid(ds.open_slide(tissue_tiff))
     assert pyramid.pixels(0, 2, 0) == (None, True)
