@@ -72,14 +72,17 @@ class _Wanted:
     """Height and width of a cell in pixels."""
     area: float
     """Cells of a canvas that is small enough."""
+    most: float
+    """Cells of a canvas that is only taken if there is no other one."""
 
-    def cost(self, canvas: Canvas) -> float:
-        """Return what is smallest for the best canvas: its area, or that of a square around it.
+    def cost(self, canvas: Canvas) -> tuple[bool, float]:
+        """Return a key that is smallest for the best canvas.
 
-        The longest side decides about the resolution of an image of a given size.
+        It is the area, or for a long canvas that of a wider one with the same longest side, which
+        decides about the resolution of an image of a given size.
         """
         height, width = canvas.rows * self.cell[0], canvas.columns * self.cell[1]
-        return max(height * width, max(height, width) ** 2 / LONG)
+        return canvas.area > self.most, max(height * width, max(height, width) ** 2 / LONG)
 
 
 def pack_islands(
@@ -94,12 +97,15 @@ def pack_islands(
     `cell` is the height and width of a cell in pixels: the canvas is about square in pixels.
     If it has more than `compact` times as many cells as `cells`, islands are cut into pieces.
     """
-    wanted = _Wanted(gutter, cell, compact * int(np.count_nonzero(cells)))
+    area = compact * int(np.count_nonzero(cells))
     cells = with_small_holes(cells)
     islands = island_shapes(cells)
+    unmoved = _as_on_the_slide(islands)
+    apart = gutter == (1, 1)
+    wanted = _Wanted(gutter, cell, area, unmoved.area if apart else math.inf)
     best = _best_canvas(islands, wanted)
-    if gutter == (1, 1):
-        best = min(best, _as_on_the_slide(islands), key=wanted.cost)
+    if apart:
+        best = min(best, unmoved, key=wanted.cost)
     for near in (0, *NEAR) if len(islands) > FEW else (0,):
         for shapes in _divisions(island_shapes(cells, near)):
             if best.area <= wanted.area:
