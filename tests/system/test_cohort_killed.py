@@ -15,6 +15,7 @@ import pytest
 from scheduler_processes import scheduler_and_worker
 
 import dask_slides as ds
+from dask_slides.cohort.card import CARD
 
 WAIT = 120
 """Seconds after which a test fails."""
@@ -77,8 +78,12 @@ def test_a_killed_run_continues(tmp_path, slides, kills):
 
 
 def results(job):
-    """Return the stores of a job, and an identity of each other finished file."""
-    files = [*job.glob("exports/*/*.csv"), *job.glob("*/size.txt"), *job.glob("*/.*.json")]
+    """Return the stores of a job, and an identity of each other finished file.
+
+    The card of a slide is written again after each step.
+    """
+    records = [path for path in job.glob("*/.*.json") if path.name != CARD]
+    files = [*job.glob("exports/*/*.csv"), *job.glob("*/size.txt"), *records]
     return work.stores(job) | {
         str(file): file.stat().st_ino for file in files if file.read_bytes() != b"{}"
     }
