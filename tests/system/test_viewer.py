@@ -156,6 +156,28 @@ def test_every_layer_can_be_switched(shown):
         assert (picture != empty).any(), name
 
 
+def test_channels_and_their_contrast_can_be_changed(shown):
+    only(shown, "Slide")
+    press(shown, "Whole slide")
+    assert drawn(shown).min(axis=(0, 1)).max() < 200
+    boxes = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels.includes('red'))[0]"
+    url = FIND.format(kind="WMTSTileSource") + "[0].url"
+    before = shown.browser.run(url)
+    shown.browser.run(f"{boxes}.active = [0]")
+    shown.browser.wait(f"{url} != {before!r}")
+    part = drawn(shown)[300:400, 400:600]  # of the slide, without the scale bar
+    assert part[..., 0].any() and not part[..., 1:].any()
+    contrast = FIND.format(kind="RangeSlider") + "[0]"
+    bright = part[..., 0].astype(int)
+    before = shown.browser.run(url)
+    shown.browser.run(f"{contrast}.setv({{value: [0, 120], value_throttled: [0, 120]}})")
+    shown.browser.wait(f"{url} != {before!r}")
+    assert (drawn(shown)[300:400, 400:600, 0] >= bright).all()
+    shown.browser.run(f"{contrast}.setv({{value: [0, 255], value_throttled: [0, 255]}})")
+    shown.browser.run(f"{boxes}.active = [0, 1, 2]")
+    shown.browser.wait(f"{url}.includes('0:0:255_1:0:255_2:0:255')")
+
+
 def test_the_threshold_moves_the_mask_without_reading(shown):
     only(shown, "Blank map")
     slider = widget("Slider", "Least share of tissue in a tile")
