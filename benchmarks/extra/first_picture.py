@@ -10,14 +10,13 @@ Prints Markdown.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.extra.report import BROWSERS, seconds_to_open
+from benchmarks.extra.report import BROWSER, seconds_to_open
 
 TOP = Path(__file__).parents[2]
 
@@ -39,10 +38,9 @@ def main() -> None:
             start = time.perf_counter()
             subprocess.run(list(map(str, command)), check=True, capture_output=True)
             steps.append((name, time.perf_counter() - start))
-        browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-        if browser is not None:
+        if BROWSER is not None:
             report = next(demo.rglob("report.html")).as_uri()
-            steps.append(("the report in Chromium", seconds_to_open(browser, report)))
+            steps.append(("the report in Chromium", seconds_to_open(BROWSER, report)))
     print("| step | seconds |\n| --- | ---: |")
     for name, seconds in [*steps, ("together", sum(seconds for _, seconds in steps))]:
         print(f"| {name} | {seconds:.1f} |")

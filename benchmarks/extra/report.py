@@ -9,19 +9,19 @@ headless browser, minus one of an empty page, the median of the rounds. Prints M
 from __future__ import annotations
 
 import argparse
-import csv
-import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import dask_slides as ds
 
-FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-         "disable-background-networking", "disable-component-update")  # fmt: skip
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+from chromium import BROWSER, FLAGS
+from report_jobs import large_job
+
 SEEDS = 6
 
 
@@ -33,19 +33,7 @@ def make_job(folder: Path, count: int) -> Path:
         ds.sample_slide(slides / f"{seed}.tif", shape=(2048, 2048), seed=seed, mpp=1)
     steps = ["mask", "pack", {"resize": {"downsample": 8}}, {"crops": {"n": 16, "size": 128}}]
     ds.run_cohort(slides, job=job, steps=steps)
-    with open(job / "process_list.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    large.mkdir()
-    with open(large / "process_list.csv", "w", newline="") as stream:
-        table = csv.DictWriter(stream, list(rows[0]))
-        table.writeheader()
-        for number in range(count):
-            row = rows[number % len(rows)]
-            name = f"slide-{number:05}"
-            table.writerow(row | {"name": name})
-            (large / name).mkdir()
-            shutil.copy(job / row["name"] / ".slide-card.json", large / name)
-    return large
+    return large_job(job, large, count)
 
 
 def seconds_to_open(browser: str, address: str) -> float:
@@ -65,7 +53,6 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(Path(folder), options.slides)
         start = time.perf_counter()
@@ -73,9 +60,9 @@ def main() -> None:
         made = time.perf_counter() - start
         print("| slides | page | made in | opened in |\n| --- | --- | --- | --- |")
         opened = "no Chromium here"
-        if browser is not None:
+        if BROWSER is not None:
             addresses = ("about:blank", page.as_uri())
-            rounds = [[seconds_to_open(browser, one) for one in addresses]
+            rounds = [[seconds_to_open(BROWSER, one) for one in addresses]
                       for _ in range(options.rounds)]  # fmt: skip
             opened = f"{statistics.median(full - empty for empty, full in rounds):.2f} s"
         size = page.stat().st_size / 1e6

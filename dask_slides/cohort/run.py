@@ -258,8 +258,8 @@ def run_cohort(
         ``process_list.csv``, ``report.html``, ``cohort.log``, and for each slide
         ``NAME/NAME.mask.ome.zarr``, ``.resize.ome.zarr``, ``.cutoff.ome.zarr``, ``.tiles.zarr``,
         ``.crops.zarr``. Beside them ``.mask.png``, ``.cutoff.png``, ``.tiles.png`` and
-        ``.crops.png`` show the tissue, or the
-        tiles, on a picture of the slide of at most 1,024 px. Exports lie in ``exports``.
+        ``.crops.png`` show the tissue, or the tiles, on a picture of the slide of at most 1,024 px.
+        Exports lie in ``exports``.
     steps : sequence of str, mappings and functions, or one of them
         Any of mask, resize, cutoff, pack and crops, with the arguments of `blank_map`, `resize`,
         `cutoff_resize`, `pack_tiles` and `random_crops`, as in ``{"resize": {"downsample": 10}}``

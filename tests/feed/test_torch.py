@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from feed_slides import jpeg_stream
 from rw_fixtures import smooth
 
 import dask_slides as ds
@@ -35,13 +36,7 @@ WORKERS = [(0, None, False)] + [
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
     """Return a stream of six slides, of which some have been read in this process."""
-    folder = tmp_path_factory.mktemp("slides")
-    paths = [str(folder / f"s{seed}.tif") for seed in range(6)]
-    for seed, path in enumerate(paths):
-        image = smooth(600, 700, seed)
-        tifffile.imwrite(path, image, tile=(64, 64), compression="jpeg", photometric="ycbcr")
-    maps = [ds.blank_map(path, tile_size=50).with_blank(np.zeros((12, 14), bool)) for path in paths]
-    made = feed.CropStream(paths, size=64, downsample=1, blank_maps=maps, length=300, flips=True)
+    made = jpeg_stream(tmp_path_factory.mktemp("slides"), 6, size=64, length=300)
     next(iter(made.batches(8)))
     return made
 

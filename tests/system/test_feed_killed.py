@@ -7,10 +7,8 @@ import zlib
 
 import numpy as np
 import pytest
-import tifffile
-from rw_fixtures import smooth
+from feed_slides import jpeg_stream
 
-import dask_slides as ds
 from dask_slides import feed
 
 pytestmark = [
@@ -23,16 +21,9 @@ KILLS = 40
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
-    """Return a stream of five slides, of which some have been read in this process."""
+    """Return a stream of five slides."""
     folder = tmp_path_factory.mktemp("slides")
-    paths = [str(folder / f"s{seed}.tif") for seed in range(5)]
-    for seed, path in enumerate(paths):
-        image = smooth(600, 700, seed)
-        tifffile.imwrite(path, image, tile=(64, 64), compression="jpeg", photometric="ycbcr")
-    maps = [ds.blank_map(path, tile_size=50).with_blank(np.zeros((12, 14), bool)) for path in paths]
-    return feed.CropStream(
-        paths, size=48, downsample=1, blank_maps=maps, length=500, flips=True, per_visit=4
-    )
+    return jpeg_stream(folder, 5, size=48, length=500, per_visit=4)
 
 
 def facts(crops):
