@@ -77,17 +77,9 @@ nothing beyond all bounds, and then looks for tiles without end."""
 THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
 START = """
 toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
-for (const [source, range] of [[tiles, x], [other, other_x]]) {
-  const ask = source.get_tiles_by_extent.bind(source);
-  source.get_tiles_by_extent = (extent, ...rest) =>
-    extent[2] - extent[0] > 2 * range.max_interval ? [] : ask(extent, ...rest);
-}
 sized.execute(null);
 """
-"""Runs when the page is there: takes over the colours of the system, and shows all of the slide.
-
-Bokeh scales the ranges of a figure that grows from nothing beyond all bounds, and then looks for
-tiles without end, so it is told that there are none."""
+"""Runs when the page is there: takes over the colours of the system, and shows all of the slide."""
 
 
 def build(doc: Document, slides: Sequence[ViewedSlide]) -> None:
@@ -193,17 +185,7 @@ class Page:
             root.name = name
             self.doc.add_root(root)
         self.doc.js_on_event(DocumentReady, keys)
-        start = CustomJS(
-            args={
-                "toggle": dark,
-                "sized": self.whole,
-                "tiles": self.source,
-                "x": self.fig.x_range,
-                "other": self.beside.source,
-                "other_x": self.beside.fig.x_range,
-            },
-            code=START,
-        )
+        start = CustomJS(args={"toggle": dark, "sized": self.whole}, code=START)
         self.doc.js_on_event(DocumentReady, start)
         self.doc.title = f"{self.slide.name} - dask-slides"
         self.doc.template = style.TEMPLATE
