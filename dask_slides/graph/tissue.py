@@ -89,10 +89,9 @@ def found_in_picture(
 
 def _where(state: Array, value: int) -> NDArray[np.bool_] | None:
     """Return where `state` is `value`; None if it is everywhere."""
-    found = np.empty(state.shape, bool)
-
-    in_slices(lambda rows: np.equal(state[rows], value, out=found[rows]), len(found), ROWS)
-    return None if found.all() else found
+    if state.size and state.min() == state.max() == value:
+        return None  # the usual case, which needs no mask
+    return np.asarray(state == value)
 
 
 def grey_of(pixels: Array) -> Array:

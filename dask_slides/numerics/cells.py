@@ -16,8 +16,9 @@ Mask = NDArray[np.bool_]
 
 APART = 16
 """Gap in cells above which needed cells are of different parts."""
-STRIP = 150_000
-"""Pixels to work on at a time, so that they stay in the cache of a core."""
+STRIP = 600_000
+"""Pixels to work on at a time. Fewer stay in the cache of a core, but then threads wait for the
+lock of Python more than they gain."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,21 @@ def enlarged_smoothly(values: Array, shape: tuple[int, ...], scale: int) -> Arra
 
 def _interpolated(values: Array, size: int, scale: int, axis: int) -> Array:
     """Enlarge an axis by `scale`, to `size`, linearly."""
-    last = values.shape[axis] - 1
-    at = np.clip((np.arange(size) + 0.5) / scale - 0.5, 0, last)
-    low = at.astype(int)
-    share = _along((at - low).astype(np.float32), axis)
-    first, second = values.take(low, axis), values.take(np.minimum(low + 1, last), axis)
-    return np.asarray(first + share * (second - first))
+    shape = (*values.shape[:axis], size, *values.shape[axis + 1 :])
+    padding = [(int(i == axis),) * 2 for i in range(3)]
+    # views along the axis are several times faster than items at indices
+    padded = np.moveaxis(np.pad(values, padding, mode="edge"), axis, 0)
+    enlarged = np.empty(shape, values.dtype)
+    out = np.moveaxis(enlarged, axis, 0)
+    for first in range(min(scale, size)):
+        at = (first + 0.5) / scale - 0.5
+        low = 0 if at < 0 else 1
+        every = out[first::scale]
+        before, after = (padded[i : i + len(every)] for i in (low, low + 1))
+        np.subtract(after, before, out=every)
+        every *= np.float32(at - (low - 1))
+        every += before
+    return enlarged
 
 
 def _along(values: Array, axis: int) -> Array:

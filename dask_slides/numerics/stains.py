@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from dask_slides.core.types import Array
 from dask_slides.numerics.glass import Glass
-from dask_slides.numerics.morphology import Regions, closed, dilated, eroded, regions
+from dask_slides.numerics.morphology import closed, dilated, eroded, regions
 from dask_slides.runtime.threads import in_threads
 
 Mask = NDArray[np.bool_]
@@ -161,20 +161,21 @@ def _inked(red: Array, green: Array, blue: Array, usual: Array) -> NDArray[np.ui
 def find_ink(colours: Colours, mpp: float) -> Mask:
     """Return where pen lies: strokes of likely ink of which a part is sure ink."""
     ink = colours.ink
-    sure = ink >= SURE
+    sure, nowhere = ink >= SURE, np.zeros(ink.shape, bool)
     if np.count_nonzero(sure) < THIN_AREA / mpp**2:
-        return np.zeros(ink.shape, bool)
+        return nowhere
+    wide = _inner(ink > 0, STROKE / mpp), _inner(ink >= VIVID, THIN / mpp)
+    if not (wide[0].any() or wide[1].any()):
+        return nowhere  # most slides have no pen, and the regions need not be found
     found = regions(ink > 0, diagonal=False)
-    strokes = found.count_in(sure) > SURE_SHARE * found.areas
-    large = strokes & (found.areas >= STROKE_AREA / mpp**2)
-    strokes &= found.count_in(ink >= VIVID) >= THIN_AREA / mpp**2
-    strokes &= _as_wide(found, strokes, ink >= VIVID, THIN / mpp)
-    strokes |= _as_wide(found, large, ink > 0, STROKE / mpp)
+    large = found.areas >= STROKE_AREA / mpp**2
+    large &= found.count_in(wide[0]) > 0
+    vivid = found.count_in(ink >= VIVID) >= THIN_AREA / mpp**2
+    vivid &= found.count_in(wide[1]) > 0
+    strokes = (found.count_in(sure) > SURE_SHARE * found.areas) & (large | vivid)
     return dilated(closed(found.mask(strokes), round(8 / mpp)), max(1, round(INK_EDGE / mpp)))
 
 
-def _as_wide(found: Regions, chosen: Mask, mask: Mask, radius: float) -> Mask:
-    """Return (count,) which of the `chosen` regions are wider than 2 * `radius` in `mask`."""
-    if not chosen.any():
-        return chosen
-    return np.asarray(chosen & (found.count_in(eroded(mask, max(1, round(radius)))) > 0))
+def _inner(mask: Mask, radius: float) -> Mask:
+    """Return the pixels of `mask` that are farther than `radius` from its outline."""
+    return eroded(mask, max(1, round(radius)))
