@@ -33,6 +33,7 @@ from dask_slides.ops.resize import resize
 from dask_slides.runtime.progress import progress
 from dask_slides.slide import Slide, SlideLike, from_dask, open_slide
 from dask_slides.testing.sample_slide import sample_slide
+from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.export import export
 from dask_slides.writers.mapping_reader import open_mapping
 from dask_slides.writers.pack_reader import open_pack
@@ -70,6 +71,7 @@ __all__ = [
     "export",
     "from_dask",
     "label_mask",
+    "open_blank_map",
     "open_mapping",
     "open_pack",
     "open_slide",

@@ -141,6 +141,7 @@ ARGUMENTS = {
     "min_tissue=0.5 detector=Tissue() blank_map=None weights=None",
     "write": "obj path overwrite=False resume=False",
     "export": "obj path to=None",
+    "open_blank_map": "path",
     "open_mapping": "path",
     "open_pack": "path",
     "sample_slide": "path shape=(20480,20480)",

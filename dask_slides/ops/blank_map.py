@@ -407,6 +407,11 @@ def checked_map(slide: Slide, blank_map: Any) -> BlankMap:
     Raises SlideArgumentError if it is none, or of another slide.
     """
     if isinstance(blank_map, str | os.PathLike):
+        if os.fspath(blank_map).endswith(".zarr"):
+            raise SlideArgumentError(
+                f"{blank_map}: a path is that of outlines in GeoJSON; open the store first, with "
+                "ds.open_blank_map"
+            )
         return BlankMap.from_geojson(blank_map, slide)
     if not isinstance(blank_map, BlankMap):
         raise SlideArgumentError(

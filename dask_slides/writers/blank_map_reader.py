@@ -11,37 +11,48 @@ from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.grid import TileGrid, tile_pair
 from dask_slides.core.limits import Limits
 from dask_slides.core.types import Array
-from dask_slides.errors import SlideError, SlideFormatError
 from dask_slides.numerics.tissue_mask import BLANK, MISSING, TISSUE, TissueMask, edges_of_grid
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.readers.dask_array import array_source
 from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.object_store import open_group
 from dask_slides.slide import Slide
-from dask_slides.writers.store.attributes import absolute_path
+from dask_slides.writers.store.attributes import open_own
 
 
 def open_blank_map(path: Any) -> BlankMap:
-    """Return the blank map that `write` stored at `path`.
+    """Open a blank map that `write` made.
 
     Its tissue is that of whole tiles, as a store does not hold the finer mask. Its slide has the
     name and the size of the one that the map was made of, and no pixels.
 
+    Parameters
+    ----------
+    path : str or path
+        The ``*.ome.zarr`` folder, or its address in a bucket.
+
+    Returns
+    -------
+    BlankMap
+        In memory. Operations on the slide take it as ``blank_map=``.
+
     Raises
     ------
+    SlideNotFoundError
+        There is nothing at the path.
     SlideFormatError
         The path is not a blank map of dask_slides.
+
+    Examples
+    --------
+    >>> import dask_slides as ds
+    >>> slide = ds.sample_slide("a.tif", shape=(2048, 2048))
+    >>> path = ds.write(ds.blank_map(slide, tile_size=256), "a.mask.ome.zarr")
+    >>> ds.open_blank_map(path).shape
+    (8, 8)
     """
-    target = absolute_path(path)
-    try:
-        return _open_blank_map(target)
-    except SlideError:
-        raise
-    except Exception as error:  # Zarr raises many classes for paths that are not a group
-        raise SlideFormatError(
-            f"{target}: not a blank map of dask_slides ({type(error).__name__}); give a store "
-            "that was written from one"
-        ) from None
+    advice = "give a store that was written from one"
+    return open_own(path, "blank map", advice, _open_blank_map)
 
 
 def _open_blank_map(path: str) -> BlankMap:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,13 +32,13 @@ from dask_slides.readers.encoded_array import EncodedArray, encoded_pack, encode
 from dask_slides.readers.ome_zarr import check_chunks
 from dask_slides.readers.remote.byte_ranges import byte_file
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import is_remote, open_group
+from dask_slides.readers.remote.object_store import open_group
 from dask_slides.readers.tiff.tiled_page import TiledPage
 from dask_slides.runtime.fork_safety import cleared_after_fork
 from dask_slides.writers.packs import COLUMNS, NO_CLASS, tiles_per_shard
 from dask_slides.writers.store import shards
 from dask_slides.writers.store.arrays import has_checksum_codec
-from dask_slides.writers.store.attributes import absolute_path
+from dask_slides.writers.store.attributes import open_own
 
 MAX_TILES = 2**25
 """Largest number of tiles of a pack; damaged metadata can declare any number."""
@@ -264,18 +263,7 @@ def open_pack(path: Any) -> TilePack:
     >>> ds.open_pack(path)[:2].shape
     (2, 64, 64, 3)
     """
-    target = absolute_path(path)
-    if not (is_remote(target) or os.path.exists(target)):
-        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
-    try:
-        return _open_pack(target)
-    except SlideError:
-        raise
-    except Exception as error:  # Zarr raises many classes for paths that are not a group
-        raise SlideFormatError(
-            f"{target}: not a tile pack of dask_slides ({type(error).__name__}); "
-            "give a *.tiles.zarr folder"
-        ) from None
+    return open_own(path, "tile pack", "give a *.tiles.zarr folder", _open_pack)
 
 
 def _open_pack(path: str) -> TilePack:

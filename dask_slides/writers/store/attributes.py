@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from dask_slides.core.bad_tiles import MARK, BadTile, bad_tile_from_json
 from dask_slides.core.version import __version__
@@ -14,9 +14,13 @@ from dask_slides.errors import (
     RemoteAccessError,
     RemoteError,
     SlideArgumentError,
+    SlideError,
     SlideFormatError,
+    SlideNotFoundError,
 )
 from dask_slides.readers.remote.object_store import BUCKETS, checked_address, is_remote, open_group
+
+Opened = TypeVar("Opened")
 
 
 def absolute_path(path: Any) -> str:
@@ -26,6 +30,21 @@ def absolute_path(path: Any) -> str:
     except TypeError:
         raise SlideArgumentError(f"{path!r} is not a path; give a str or pathlib.Path") from None
     return checked_address(text, tuple(BUCKETS)) if is_remote(text) else os.path.abspath(text)
+
+
+def open_own(path: Any, kind: str, advice: str, opening: Callable[[str], Opened]) -> Opened:
+    """Return what `opening` makes of a store of the `kind`, with the errors of `open_pack`."""
+    target = absolute_path(path)
+    if not (is_remote(target) or os.path.exists(target)):
+        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
+    try:
+        return opening(target)
+    except SlideError:
+        raise
+    except Exception as error:  # Zarr raises many classes for paths that are not a group
+        raise SlideFormatError(
+            f"{target}: not a {kind} of dask_slides ({type(error).__name__}); {advice}"
+        ) from None
 
 
 def own_attributes(kind: str, **facts: Any) -> dict[str, Any]:
