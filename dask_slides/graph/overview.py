@@ -23,8 +23,8 @@ USUAL_MPP = 0.5
 """Micrometres per pixel that a slide of unknown pixel size is assumed to have."""
 NEAR = 0.5
 """Binary logarithm of the largest factor between the size of a level and that of the picture."""
-TABLE_BYTES, PIXEL_BYTES, CHANNEL_BYTES = 2**26, 60, 20
-"""Measured peak bytes of a detector: of its tables, per pixel at least, and per pixel and channel.
+PIXEL_BYTES, CHANNEL_BYTES = 60, 20
+"""Measured peak bytes of a detector, of noise: per pixel at least, and per pixel and channel.
 It may copy each sample three times in the dtype of the slide."""
 NO_VALUE, VALUE, NOT_THERE = 0, 1, 2
 """States of pixels: nodata or masked, a value, or an absent or corrupt tile of the file."""
@@ -121,5 +121,5 @@ def overview_bytes(small: Source) -> int:
     pixel = (small.channels + 1) * item
     read = task_bytes(small, 0, block) + block.area * pixel
     found = max(PIXEL_BYTES, (CHANNEL_BYTES + 3 * item) * small.channels)
-    find = TABLE_BYTES + height * width * (2 * pixel + found)  # the blocks, and their picture
+    find = height * width * (2 * pixel + found)  # the blocks, and their picture
     return max(read, find)
