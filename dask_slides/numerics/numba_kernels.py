@@ -18,7 +18,8 @@ _OUT = types.Array(types.uint8, 2, "C")
 _WORDS = types.Array(types.uint64, 2, "C", readonly=True)
 _OUT_WORDS = types.Array(types.uint64, 2, "C")
 _INDEX = types.Array(types.int64, 1, "C", readonly=True)
-_WEIGHTS = types.Array(types.float32, 2, "C", readonly=True)
+_FLOATS = types.Array(types.float32, 2, "C", readonly=True)
+_INTEGERS = types.Array(types.int32, 2, "C", readonly=True)
 
 _PIECE = 2**15
 """Bytes whose sum of squares fits 32 bits."""
@@ -108,20 +109,24 @@ _ACROSS = 512
 """Samples of a row to sum at a time, so that the rows in use stay in the L2 cache."""
 
 
-@compiled(types.void(_ROWS, _INDEX, _WEIGHTS, _OUT))
-def weighted_sums(block: Any, first: Any, weights: Any, out: Any) -> None:
+@compiled(
+    types.void(_ROWS, _INDEX, _FLOATS, types.float32, types.int32, _OUT),
+    types.void(_ROWS, _INDEX, _INTEGERS, types.int32, types.int32, _OUT),
+)
+def weighted_sums(block: Any, first: Any, weights: Any, half: Any, bits: Any, out: Any) -> None:
     """Write to row i of `out` the sum of rows of `block` from ``first[i]``, times ``weights[i]``.
 
-    Sums are rounded half up and clipped. Weights beyond the last row of `block` are not used. Each
-    row is cast once, into a ring buffer that holds the rows of one output.
+    Sums plus `half` lose `bits` fraction bits, and are clipped. Weights beyond the last row of
+    `block` are not used. Each row is cast once, into a ring buffer that holds the rows of one
+    output.
     """
     height, width = block.shape
     count = weights.shape[1]
     held = 1
     while held < count:
         held *= 2
-    ring = np.empty((held, _ACROSS), np.float32)
-    sums = np.empty(_ACROSS, np.float32)
+    ring = np.empty((held, _ACROSS), weights.dtype)
+    sums = np.empty(_ACROSS, weights.dtype)
     for left in range(0, width, _ACROSS):
         size = min(_ACROSS, width - left)
         part = sums[:size]
@@ -134,10 +139,10 @@ def weighted_sums(block: Any, first: Any, weights: Any, out: Any) -> None:
                 source = block[cast][left : left + size]
                 target = ring[cast & (held - 1)][:size]
                 for i in range(size):
-                    target[i] = np.float32(source[i])
+                    target[i] = source[i]
                 cast += 1
             for i in range(size):
-                part[i] = np.float32(0.5)
+                part[i] = half
             tap = 0
             while tap + 4 <= stop - start:  # four at a time, to load and store sums less often
                 at = start + tap
@@ -162,10 +167,9 @@ def weighted_sums(block: Any, first: Any, weights: Any, out: Any) -> None:
                 tap += 1
             into = out[row][left : left + size]
             for i in range(size):
-                value = part[i]
-                value = value if value > np.float32(0) else np.float32(0)
-                value = value if value < np.float32(255) else np.float32(255)
-                into[i] = np.uint8(np.int32(value))
+                # truncation rounds negative values up, but these are clipped
+                value = np.int32(part[i]) >> bits
+                into[i] = np.uint8(min(max(value, np.int32(0)), np.int32(255)))
 
 
 @compiled(types.void(_WORDS, _OUT_WORDS))

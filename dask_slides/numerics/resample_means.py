@@ -10,7 +10,6 @@ for 8-bit images only.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ import numpy as np
 from dask_slides.core.geometry import Region
 from dask_slides.core.types import Array
 from dask_slides.numerics.kernels import GEMM_LIMIT, Axis
-from dask_slides.runtime.buffer_pool import POOL
+from dask_slides.runtime.buffer_pool import thread_buffer
 from dask_slides.runtime.numba_loader import numba_kernels
 
 _BITS = 15
@@ -137,11 +136,11 @@ def shrink(
     if compiled is not None:
         _shrink_compiled(compiled, block, (rows, columns), region, origin, out)
         return
-    half = _thread_buffer("half", width * channels, region.height, np.uint8)
+    half = thread_buffer("half", width * channels, region.height, np.uint8)
     flat = block.reshape(height, width * channels)
     _resample(flat, rows, region.y, region.stop_y, origin[0], half)
     half = half.reshape(width, channels * region.height)
-    planes = _thread_buffer("planes", channels * region.height, region.width, np.uint8)
+    planes = thread_buffer("planes", channels * region.height, region.width, np.uint8)
     _resample(half, columns, region.x, region.stop_x, origin[1], planes)
     for channel, plane in enumerate(planes.reshape(channels, region.height, region.width)):
         out[..., channel] = plane  # all channels in one call would make the inner loop short
@@ -166,12 +165,12 @@ def _shrink_compiled(
     tall, wide, narrow = (
         -(-n // 8) * 8 for n in (region.height, width * channels, region.width * channels)
     )
-    half = _thread_buffer("half", tall, wide, np.uint8)
+    half = thread_buffer("half", tall, wide, np.uint8)
     flat = np.ascontiguousarray(block).reshape(height, width * channels)
     _resample_compiled(compiled, flat, rows, region.y, region.stop_y, origin[0], half)
-    transposed = _thread_buffer("transposed", wide, tall, np.uint8)
+    transposed = thread_buffer("transposed", wide, tall, np.uint8)
     compiled.transpose(half.view(np.uint64), transposed.view(np.uint64))
-    planes = _thread_buffer("planes", narrow, tall, np.uint8)
+    planes = thread_buffer("planes", narrow, tall, np.uint8)
     _resample_compiled(
         compiled,
         transposed[: width * channels].reshape(width, channels * tall),
@@ -181,7 +180,7 @@ def _shrink_compiled(
         origin[1],
         planes[: region.width * channels].reshape(region.width, channels * tall),
     )
-    back = _thread_buffer("half", tall, narrow, np.uint8)
+    back = thread_buffer("half", tall, narrow, np.uint8)
     compiled.transpose(planes.view(np.uint64), back.view(np.uint64))
     out[...] = back[: region.height, : region.width * channels].reshape(out.shape)
 
@@ -195,7 +194,7 @@ def _resample_compiled(
         low, high = max(start, at), min(stop, at + len(first))
         part = slice(low - at, high - at)
         into = out[low - start : high - start]
-        compiled.weighted_sums(block, first[part] - origin, weights[part], into)
+        compiled.weighted_sums(block, first[part] - origin, weights[part], 0.5, 0, into)
 
 
 def _resample(block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array) -> None:
@@ -204,8 +203,8 @@ def _resample(block: Array, axis: Axis, start: int, stop: int, origin: int, out:
     for batch in _batches(axis, start, stop):
         low, high = batch[0].first, max(band.last for band in batch)
         top, bottom = batch[0].start, batch[-1].stop
-        cast = _thread_buffer("cast", high - low, _PITCH)
-        sums = _thread_buffer("sums", _SAMPLES, bottom - top)
+        cast = thread_buffer("cast", high - low, _PITCH, np.float32)
+        sums = thread_buffer("sums", _SAMPLES, bottom - top, np.float32)
         piece = _samples_per_product(max(band.matrix.size for band in batch))
         for left in range(0, size, _SAMPLES):
             count = min(_SAMPLES, size - left)
@@ -239,29 +238,12 @@ def _samples_per_product(size: int) -> int:
     return next((n for n in (256, 128, 64, 32) if n * size <= GEMM_LIMIT), 16)
 
 
-_buffers = threading.local()
-
-
-def _thread_buffer(name: str, rows: int, columns: int, dtype: Any = np.float32) -> Array:
-    """Return an array of this thread, which the next call with the same name reuses.
-
-    Page faults of new arrays for each batch would take as long as the products, and large arrays
-    that several threads allocate and free fragment the heap.
-    """
-    buffers: dict[str, Array] = _buffers.__dict__
-    if name not in buffers or buffers[name].size < rows * columns:
-        # from the pool, because schedulers start new threads for every call
-        buffers[name] = POOL.array((rows * columns,), dtype)
-        buffers[name][:] = 0  # sums of uninitialized samples would warn
-    return buffers[name][: rows * columns].reshape(rows, columns)
-
-
 def _rounded(sums: Array) -> Array:
     """Round half up and clip to 0 to 255; overwrite `sums`."""
     sums += np.float32(0.5)
     # truncation rounds negative values up, but these are clipped
     rows, columns = sums.shape
     # clipping integers is three times faster than clipping floats
-    whole = _thread_buffer("whole", rows, columns, np.int16)
+    whole = thread_buffer("whole", rows, columns, np.int16)
     whole[...] = sums
     return np.clip(whole, 0, 255, out=whole)

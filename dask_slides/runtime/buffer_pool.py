@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import mmap
 import sys
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -113,3 +114,20 @@ def _rounded_up(size: int) -> int:
 
 POOL = BufferPool()
 """The pool of this process."""
+
+
+_of_thread = threading.local()
+
+
+def thread_buffer(name: str, rows: int, columns: int, dtype: Any) -> Array:
+    """Return an array of this thread, which the next call with the same name reuses.
+
+    Page faults of new arrays for each call would take as long as the sums in them, and large arrays
+    that several threads allocate and free fragment the heap.
+    """
+    buffers: dict[str, Array] = _of_thread.__dict__
+    if name not in buffers or buffers[name].size < rows * columns:
+        # from the pool, because schedulers start new threads for every call
+        buffers[name] = POOL.array((rows * columns,), dtype)
+        buffers[name][:] = 0  # sums of uninitialized samples would warn
+    return buffers[name][: rows * columns].reshape(rows, columns)

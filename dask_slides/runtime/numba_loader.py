@@ -17,20 +17,26 @@ _MODULE = "dask_slides.numerics.numba_kernels"
 _lock = threading.Lock()
 _loaded: list[Any] = []
 """The module, or None if it cannot be used; empty before the first import."""
+_missed = 0.0
+"""Seconds that the calls of this process would have saved so far."""
 
 
-def numba_kernels(seconds: float) -> Any:
+def numba_kernels(job: float = 0.0, call: float = 0.0) -> Any:
     """Return `dask_slides.numerics.numba_kernels`, or None to use NumPy and Pillow instead.
 
-    Both give the same bits. `seconds` is the time that the whole job, not this call, would save.
+    Both give the same bits. `job` is the time that the whole job would save, if it is known, and
+    `call` that of this call. Many small calls load the kernels too.
     """
+    global _missed
     # while one thread imports the module, the others continue without it
-    if not _loaded and seconds >= LOADING and _lock.acquire(blocking=False):
-        try:
-            if not _loaded:
-                _loaded.append(_import())
-        finally:
-            _lock.release()
+    if not _loaded:
+        _missed += call  # an addition that another thread overwrites does not matter
+        if max(job, _missed) >= LOADING and _lock.acquire(blocking=False):
+            try:
+                if not _loaded:
+                    _loaded.append(_import())
+            finally:
+                _lock.release()
     return _loaded[0] if _loaded else None
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import dask_slides as ds
 from dask_slides.core.geometry import Region
 from dask_slides.numerics import histograms, resample_means
+from dask_slides.numerics import kernels as exact
 from dask_slides.numerics import numba_kernels as kernels
 from dask_slides.numerics.box_means import box_mean
 from dask_slides.numerics.kernels import Axis
@@ -95,7 +96,8 @@ def test_transpose(kernel, shape):
 
 
 @pytest.mark.parametrize("width", [5, 600])
-def test_weighted_sums(kernel, width):
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_weighted_sums(kernel, width, kind):
     """Compare with integer sums, with weights that overshoot and taps beyond the end."""
     rng = np.random.default_rng(5)
     block = noise((20, width), 6)
@@ -103,7 +105,11 @@ def test_weighted_sums(kernel, width):
     whole = rng.integers(-9000, 15000, (5, 7))
     whole[4, 4:] = 0  # rows 20 to 22 do not exist
     out = np.zeros((5, width), np.uint8)
-    kernel("weighted_sums")(block, first, (whole * 2.0**-15).astype(np.float32), out)
+    if kind is np.float32:
+        weights, half, bits = (whole * 2.0**-15).astype(kind), kind(0.5), np.int32(0)
+    else:
+        weights, half, bits = whole.astype(kind), kind(2**14), np.int32(15)
+    kernel("weighted_sums")(block, first, weights, half, bits, out)
     padded = np.pad(block.astype(np.int64), ((0, 3), (0, 0)))
     sums = np.stack([w @ padded[f : f + 7] for f, w in zip(first, whole, strict=True)])
     np.testing.assert_array_equal(out, np.clip((sums + 2**14) >> 15, 0, 255))
@@ -134,6 +140,37 @@ def test_shrink_is_the_same_bits(height, width, ratio, at, data):
         patch.setattr(numba_loader, "_loaded", [kernels])
         resample_means.shrink(block, rows, columns, region, (top, left), fast)
     np.testing.assert_array_equal(fast, plain)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_exact_resampling_is_the_same_bits(data):
+    """Whole integers of NumPy and of the compiled loops, at the rim and inside, up and down."""
+    draw = data.draw
+    axis_of = lambda n_in: Axis(  # noqa: E731
+        n_in, (n_out := max(1, round(n_in / draw(st.floats(0.3, 6))))), name, n_in / n_out,
+        draw(st.sampled_from([1.0, 4.0])),
+    )  # fmt: skip
+    name = draw(st.sampled_from(["area", "linear", "cubic", "lanczos"]))
+    axis = axis_of(draw(st.integers(1, 900)))
+    start = draw(st.integers(0, axis.n_out - 1))
+    stop = draw(st.integers(start + 1, axis.n_out))
+    low, high = axis.window(start, stop)
+    other, channels = draw(st.integers(1, 70)), draw(st.sampled_from([1, 3, 4]))
+    strip = noise((other, high - low, channels), other)
+    strip[:, ::5], strip[:, 1::7] = 0, 255
+    block = np.ascontiguousarray(strip.transpose(1, 0, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "CACHED", draw(st.sampled_from([1, 2**19])))
+        patch.setattr(numba_loader, "_loaded", [None])
+        plain = [exact.resample_columns(strip, axis, start, stop, low)]
+        plain.append(exact.resample_rows(block, axis, start, stop, low))
+        patch.setattr(numba_loader, "_loaded", [kernels])
+        fast = [exact.resample_columns(strip, axis, start, stop, low)]
+        fast.append(exact.resample_rows(block, axis, start, stop, low))
+    for one, expected in zip(fast, plain, strict=True):
+        np.testing.assert_array_equal(one, expected)
+    assert np.abs(axis.weights(start, stop)[1]).sum(axis=1).max() < 2  # sums fit 32 bits
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -184,6 +221,12 @@ def test_blank_map_and_resize_are_the_same_bits(tmp_path, monkeypatch):
 def test_a_small_job_loads_nothing(monkeypatch):
     monkeypatch.setattr(numba_loader, "_import", lambda: pytest.fail("loaded"))
     assert numba_loader.numba_kernels(0.9 * numba_loader.LOADING) is None
+
+
+def test_many_small_calls_load_the_kernels(monkeypatch):
+    monkeypatch.setattr(numba_loader, "_missed", 0.0)
+    found = [numba_loader.numba_kernels(call=0.3 * numba_loader.LOADING) for _ in range(4)]
+    assert found == [None, None, None, kernels]
 
 
 def test_a_large_job_loads_the_kernels_once(monkeypatch):
