@@ -7,6 +7,7 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
+import numpy as np
 from bokeh.models import (
     AbstractSlider,
     Button,
@@ -38,14 +39,20 @@ THRESHOLDS = {
     Saturation: ("threshold", "Most saturation of the background"),
 }
 """The field of each detector of statistics that its slider moves, and what it means."""
-MODES = ("Move", "Brush", "Lasso", "Polygon")
-"""What the mouse does."""
+MODES = {
+    "Move": "Drag to move, turn the wheel to zoom, click to see a tile.",
+    "Brush": "Paint over an area.",
+    "Lasso": "Draw a line around an area.",
+    "Polygon": "Click the corners of an area; a double click or Enter closes it, Esc gives it up.",
+}
+"""What the mouse does, and how."""
 
 
 def styled(widget: type[Any], **options: Any) -> Any:
     """Return a widget in the style of the page."""
     if issubclass(widget, AbstractSlider):
         options["margin"] = (5, 14, 5, 14)  # room for the handles at the ends
+        options.setdefault("html_attributes", {"data-names": options["title"]})
     return widget(stylesheets=[WIDGET], sizing_mode="stretch_width", **options)
 
 
@@ -66,16 +73,17 @@ class LayerControls:
     def __init__(self, on_colour: Callable[[str], str]) -> None:
         self._renderers: list[Any] = []
         self._boxes = styled(CheckboxGroup, labels=[], active=[])
+        self._lines: dict[str, str] = {}
         watch(self._boxes, "active", lambda _: self._apply())
         self._colour = styled(
             Select,
             title="Colour of tiles",
-            options=["score", "fraction"],
+            options=["score", ("fraction", "share of tissue")],
             value="score",
             visible=False,
         )
         watch(self._colour, "value", lambda _: self._show(on_colour))
-        self._scale = text()
+        self._scale = styled(Div, visible=False)
         self._on_colour = on_colour
         self.root = Column(self._boxes, self._colour, self._scale, sizing_mode="stretch_width")
 
@@ -87,6 +95,15 @@ class LayerControls:
             self._boxes.active = [*self._boxes.active, len(self._renderers) - 1]
         self._apply()
 
+    def draw_line(self, label: str, colour: str, dash: str) -> None:
+        """Draw the line of a layer below its label, in the words of CSS."""
+        self._lines[label] = f"3px {dash} {colour}"
+        self._boxes.stylesheets = [WIDGET, *(
+            f"label:nth-of-type({self._boxes.labels.index(one) + 1}) span "
+            f"{{ border-bottom: {line}; padding-bottom: 1px }}"
+            for one, line in self._lines.items()
+        )]  # fmt: skip
+
     def show(self, label: str) -> None:
         """Switch a layer on."""
         at = self._boxes.labels.index(label)
@@ -95,7 +112,7 @@ class LayerControls:
 
     def choose_colour(self) -> None:
         """Let the user choose a colour; there are packed tiles."""
-        self._colour.visible = True
+        self._colour.visible = self._scale.visible = True
         self._show(self._on_colour)
 
     def _show(self, on_colour: Callable[[str], str]) -> None:
@@ -113,23 +130,30 @@ class ThresholdControls:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._sliders: list[Any] = []
+        self._note = ""
         self.facts = text("The blank map is being made.")
         self.root = Column(self.facts, sizing_mode="stretch_width")
 
     def show(self, found: BlankMap) -> None:
         """Make the sliders of the detector of a map."""
-        if found.areas is not None:
-            self._add("Least share of tissue in a tile", found.min_tissue)
+        if found.areas is not None and np.isin(found.tissue_fraction, (0, 1)).all():
+            self._note = "No tile is tissue in part, so no threshold would change the map. "
+        elif found.areas is not None:
+            self._add("Blank below this share of tissue", found.min_tissue)
         for member in _members(found.detector):
             if type(member) in THRESHOLDS:
                 name, title = THRESHOLDS[type(member)]
                 self._add(title, getattr(member, name))
         self.root.children = [*self._sliders, self.facts]
 
+    def tell(self, facts: str) -> None:
+        """Show facts about the map."""
+        self.facts.text = escape(self._note + facts)
+
     def _add(self, title: str, value: float) -> None:
         slider = styled(
             Slider, title=title, start=0, end=max(1.0, value), step=0.005, value=value,
-            format="0.000", html_attributes={"role": "group", "aria-label": title},
+            format="0.000",
         )  # fmt: skip
         watch(slider, "value", lambda _: self._on_change())
         self._sliders.append(slider)
@@ -138,7 +162,7 @@ class ThresholdControls:
         """Return the map with the thresholds of the sliders; nothing is read."""
         values = [float(slider.value) for slider in self._sliders]
         if found.areas is not None:
-            return found.with_min_tissue(values[0])
+            return found.with_min_tissue(values[0]) if values else found
         members = []
         for member in _members(found.detector):
             if type(member) in THRESHOLDS:
@@ -169,8 +193,8 @@ class ChannelControls:
         self._which.value = self._which.options[0][0]
         watch(self._which, "value", lambda _: self._show())
         self._window = styled(
-            RangeSlider, title="Shown as black and as full colour", start=0, end=1, value=(0, 1),
-            step=0.01, html_attributes={"role": "group", "aria-label": "Contrast"},
+            RangeSlider, title="Black and full colour at", start=0, end=1, value=(0, 1),
+            step=0.01, html_attributes={"data-names": "Shown as black|Shown as full colour"},
         )  # fmt: skip
         watch(self._window, "value_throttled", lambda _: self._windowed())
         self.root = Column(self._boxes, self._which, self._window, sizing_mode="stretch_width")
@@ -193,7 +217,10 @@ class ChannelControls:
             self._window.update(start=0, end=255, step=1, value=(0, 255))
             return
         self._window.update(
-            start=min(0.0, low - span), end=high + span, step=span / 100, value=(low, high)
+            start=0.0 if low >= 0 else low - span,
+            end=high + span,
+            step=span / 100,
+            value=(low, high),
         )
 
     def _windowed(self) -> None:
@@ -234,24 +261,26 @@ class CorrectionControls:
             RadioButtonGroup, labels=list(MODES), active=0,
             html_attributes={"role": "group", "aria-label": "What the mouse does"},
         )  # fmt: skip
-        code = "tools.forEach((tool, number) => { tool.active = number == cb_obj.active; });"
-        self.mode.js_on_change("active", CustomJS(args={"tools": list(tools)}, code=code))
+        how = text(MODES["Move"])
+        code = """tools.forEach((tool, number) => { tool.active = number == cb_obj.active; });
+        how.text = texts[cb_obj.active];"""
+        args = {"tools": list(tools), "how": how, "texts": list(MODES.values())}
+        self.mode.js_on_change("active", CustomJS(args=args, code=code))
         self.paint = styled(
             RadioButtonGroup, labels=["Tissue", "Blank"], active=0,
             html_attributes={"role": "group", "aria-label": "What a drawn area is"},
         )  # fmt: skip
         self.width = styled(
-            Slider, title="Brush in pixels of the screen", start=2, end=100, step=1, value=20,
-            html_attributes={"role": "group", "aria-label": "Brush"},
-        )  # fmt: skip
+            Slider, title="Brush in pixels of the screen", start=2, end=100, step=1, value=20
+        )
         self._file = styled(TextInput, title="File for the outlines", value=file)
         view, undo, save = (styled(Button, label=label) for label in
-                            ("Mark all that is in view", "Undo", "Save as GeoJSON"))  # fmt: skip
+                            ("Mark all in view", "Undo", "Save as GeoJSON"))  # fmt: skip
         view.on_click(on_view)
         undo.on_click(on_undo)
         save.on_click(lambda: on_save(self._file.value))
         self.root = Column(
-            text("The mouse draws"), self.mode, text("What is drawn is"), self.paint, self.width,
+            text("The mouse"), self.mode, how, text("What it draws is"), self.paint, self.width,
             Row(view, undo, sizing_mode="stretch_width"), self._file, save,
             sizing_mode="stretch_width",
         )  # fmt: skip
@@ -265,15 +294,19 @@ class CorrectionControls:
 class TileControls:
     """The tile that was clicked, at full resolution."""
 
-    def __init__(self, count: int, on_number: Callable[[int], None]) -> None:
+    def __init__(
+        self, count: int, on_number: Callable[[int], None], on_middle: Callable[[], None]
+    ) -> None:
         self._picture = text("Click on the slide to see a tile at full resolution.")
-        self.root = Column(self._picture, sizing_mode="stretch_width")
+        middle = styled(Button, label="Show the tile in the middle of the view")
+        middle.on_click(on_middle)
+        self.root = Column(middle, self._picture, sizing_mode="stretch_width")
         if count:
             number = styled(
                 Spinner, title="Number of a packed tile", low=0, high=count - 1, step=1, value=None
             )
             watch(number, "value", lambda n: None if n is None else on_number(int(n)))
-            self.root.children = [number, self._picture]
+            self.root.children = [number, middle, self._picture]
 
     def show(self, rgb: Array, facts: Sequence[str]) -> None:
         """Show the pixels (h, w, 3) of a tile, and facts about it."""

@@ -18,14 +18,14 @@ from dask_slides.ops.pack import TilePack
 from dask_slides.plots.overlay import OKABE_ITO, ON_BRIGHT, Colours
 from dask_slides.writers.blank_maps import kinds_of
 
-DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
-"""Lines of classes differ in more than their colours."""
+DASHES = ("solid", "dashed", "dotted")
+"""Lines of classes differ in more than their colours. These are words of Bokeh and of CSS."""
 VEIL = "90"
 """Opacity of blank tiles, in hexadecimal."""
 CLASS_COLOURS = (6, 7, 2, 1, 3, 5, 4)
 """Indices into `OKABE_ITO`, those first that stand out from stained tissue."""
-TIP = """<div style="color: #1b1f24; background: white">y @y, x @x<br>score @score{0.0}<br>
-tissue @fraction{0 %}<br>@label</div>"""
+TIP = """<div style="color: #1b1f24; background: white">y @y{0,0}, x @x{0,0}<br>
+score @score{0.0}<br>tissue @fraction{0 %}<br>@label</div>"""
 """What is shown of the tile under the mouse, in colours with enough contrast."""
 
 
@@ -56,15 +56,28 @@ class MapLayer:
 
     def show_tiles(self, found: BlankMap) -> None:
         """Show the tiles of a computed map; nothing is read."""
-        grid = found.grid
-        height, width = grid.rows * grid.stride[0], grid.cols * grid.stride[1]
-        self._tiles.data = {
-            "image": [kinds_of(found)], "x": [0], "y": [0], "dw": [width], "dh": [height]
-        }  # fmt: skip
+        grid, kinds = found.grid, kinds_of(found)
+        parts = [
+            (kinds[rows, columns], left, -top, width, height)
+            for rows, top, height in _whole_and_rest(grid.rows, grid.stride[0], grid.shape[0])
+            for columns, left, width in _whole_and_rest(grid.cols, grid.stride[1], grid.shape[1])
+        ]
+        names = ("image", "x", "y", "dw", "dh")
+        self._tiles.data = dict(zip(names, map(list, zip(*parts, strict=True)), strict=True))
 
     def show_outlines(self, outlines: Iterable[Outline]) -> None:
         """Show the outlines of the tissue."""
         self._lines.data = dict(zip(("xs", "ys"), rings_of(outlines), strict=True))
+
+
+def _whole_and_rest(count: int, stride: int, size: int) -> list[tuple[slice, int, int]]:
+    """Return the whole tiles along an axis and the last one: which, their start and length.
+
+    The last one ends with the slide, and an image of Bokeh has pixels of one size.
+    """
+    start = (count - 1) * stride
+    parts = [(slice(count - 1), 0, start), (slice(count - 1, count), start, size - start)]
+    return [part for part in parts if part[2]]
 
 
 def rings_of(outlines: Iterable[Outline]) -> tuple[list[Array], list[Array]]:
@@ -108,15 +121,16 @@ class PackLayer:
         return int(found[-1]) if len(found) else None
 
 
-def annotation_lines(fig: Any, annotations: Annotations) -> list[tuple[str, Any]]:
-    """Draw the polygons of each class; return the names and renderers."""
+def annotation_lines(fig: Any, annotations: Annotations) -> list[tuple[str, Any, str, str]]:
+    """Draw the polygons of each class; return the names, renderers, colours and dashes."""
     found = []
     for number, name in enumerate(annotations.classes):
         xs, ys = rings_of(annotations.of_class(name))
         colour = hexadecimal(OKABE_ITO[CLASS_COLOURS[number % len(CLASS_COLOURS)]])
+        dash = DASHES[number % len(DASHES)]
         renderer = fig.multi_line(
             "xs", "ys", source=ColumnDataSource({"xs": xs, "ys": ys}), line_color=colour,
-            line_width=3, line_dash=DASHES[number % len(DASHES)],
+            line_width=3, line_dash=dash,
         )  # fmt: skip
-        found.append((name, renderer))
+        found.append((name, renderer, colour, dash))
     return found

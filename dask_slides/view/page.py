@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.events import DocumentReady, MouseMove, SelectionGeometry, Tap
+from bokeh.events import (
+    ClientReconnected,
+    ConnectionLost,
+    DocumentReady,
+    MouseMove,
+    SelectionGeometry,
+    Tap,
+)
 from bokeh.models import (
     CheckboxGroup,
     ColumnDataSource,
@@ -27,7 +34,7 @@ from dask_slides.core.layout import CutoffMapping
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideError
 from dask_slides.ops.blank_map import BlankMap
-from dask_slides.plots.overlay import colours_for
+from dask_slides.plots.overlay import ON_BRIGHT, Colours, colours_for
 from dask_slides.view import style
 from dask_slides.view.controls import (
     BesideControls,
@@ -40,12 +47,14 @@ from dask_slides.view.controls import (
     text,
     watch,
 )
-from dask_slides.view.layers import MapLayer, PackLayer, annotation_lines
+from dask_slides.view.keyboard import NAMES
+from dask_slides.view.layers import MapLayer, PackLayer, annotation_lines, hexadecimal
 from dask_slides.view.look import Look
 from dask_slides.view.picture import (
     add_scale_bar,
     fitting,
     move_buttons,
+    move_keys,
     new_figure,
     set_size,
     show_tiles,
@@ -53,6 +62,8 @@ from dask_slides.view.picture import (
 from dask_slides.view.slides import ViewedSlide
 from dask_slides.view.tiles import Pyramid
 
+OUTLINES = "Outlines of tissue"
+"""The label of this layer."""
 MOST_PIXELS = 1024
 """Longest side of a tile that is shown; of a larger one the middle."""
 OPEN = """
@@ -75,6 +86,10 @@ setTimeout(() => {
 Its tiles are drawn when it has its size: Bokeh scales the ranges of a figure that grows from
 nothing beyond all bounds, and then looks for tiles without end."""
 THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
+LOST = """
+status.text = "The viewer has ended or cannot be reached: start it again and load this page anew.";
+"""
+FOUND = 'status.text = "The viewer is there again.";'
 START = """
 toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
 sized.execute(null);
@@ -111,6 +126,8 @@ class Page:
         self._add_controls()
         self._add_roots(slides, host)
         show_tiles(self.source, viewed.number, viewed.pyramid)
+        if viewed.pyramid is None:
+            self.say("The file of the slide is not among the paths, so its pixels are not shown.")
         picture, found = viewed.load()
         self.when_done(picture, self._show_picture)
         self.when_done(found, self._show_map)
@@ -118,16 +135,21 @@ class Page:
     def _add_layers(self) -> None:
         shown, fig = self.viewed.shown, self.fig
         self.layers = LayerControls(self._colour_tiles)
-        self.layers.add("Slide", [fig.renderers[0]])
+        if self.viewed.pyramid is not None:
+            self.layers.add("Slide", [fig.renderers[0]])
         self.map = MapLayer(fig)
-        self.layers.add("Blank map", [self.map.veil], shown.blank_map is not None)
-        self.layers.add("Outlines of tissue", [self.map.outlines])
+        if self.viewed.has_map:
+            self.layers.add("Blank map", [self.map.veil], shown.blank_map is not None)
+            self.layers.add(OUTLINES, [self.map.outlines])
+            self._recolour(ON_BRIGHT)
         self.packs = [PackLayer(fig, pack) for _, pack in shown.packs]
         for (name, pack), layer in zip(shown.packs, self.packs, strict=True):
             self.layers.add(f"{len(pack):,} tiles of {name}", [layer.renderer])
         for one in shown.annotations:
-            for name, renderer in annotation_lines(fig, one):
-                self.layers.add(f"{name} in {one.name}", [renderer])
+            for name, renderer, colour, dash in annotation_lines(fig, one):
+                label = f"{name} in {one.name}"
+                self.layers.add(label, [renderer])
+                self.layers.draw_line(label, colour, dash)
         if self.packs:
             self.layers.choose_colour()
         add_scale_bar(fig, None if self.slide.mpp_yx is None else self.slide.mpp_yx[1])
@@ -158,7 +180,9 @@ class Page:
         watch(self._stroke, "data", lambda _: self._draw_stroke())
         fig.on_event(SelectionGeometry, self._draw_polygon)
         count = len(self.packs[-1].pack) if self.packs else 0
-        self.tile = TileControls(count, lambda number: self._show_packed(self.packs[-1], number))
+        self.tile = TileControls(
+            count, lambda number: self._show_packed(self.packs[-1], number), self._show_middle
+        )
 
     def _add_roots(self, slides: Sequence[ViewedSlide], host: str) -> None:
         names = [(str(number), one.slide.name) for number, one in enumerate(slides)]
@@ -167,31 +191,41 @@ class Page:
         choice.js_on_change("value", CustomJS(code=OPEN))
         dark = CheckboxGroup(labels=["Dark colours"], stylesheets=[style.WIDGET], width=130)
         dark.js_on_change("active", CustomJS(code=THEME))
-        buttons, keys = move_buttons(self.fig, self.whole, self.full)
+        buttons = move_buttons(self.fig, self.whole, self.full)
         roots = {
             "choice": Row(choice, dark),
             "moves": Row(*buttons, styles={"flex-wrap": "wrap"}),
             "slide": self.fig,
             "beside": self.beside.fig,
-            "status": Row(self.readout, self.status, sizing_mode="stretch_width"),
-            "layers": self.layers.root,
-            "threshold": self.thresholds.root,
-            "channels": self.channels.root,
-            "cut": self.cuts.root,
-            "correct": self.corrections.root,
+            "readout": self.readout,
+            "status": self.status,
             "tile": self.tile.root,
+            "layers": self.layers.root,
         }
+        if self.viewed.has_map:
+            roots |= {"threshold": self.thresholds.root, "correct": self.corrections.root}
+        if self.viewed.pyramid is not None:
+            roots["channels"] = self.channels.root
+        if self.viewed.cut_names:
+            roots["cut"] = self.cuts.root
         for name, root in roots.items():
             root.name = name
             self.doc.add_root(root)
-        self.doc.js_on_event(DocumentReady, keys)
-        start = CustomJS(args={"toggle": dark, "sized": self.whole}, code=START)
-        self.doc.js_on_event(DocumentReady, start)
+        self.doc.js_on_event(
+            DocumentReady,
+            move_keys(self.fig, self.whole, self.full, "slide"),
+            move_keys(self.beside.fig, self.beside.whole, self.beside.full, "beside"),
+            CustomJS(code=NAMES),
+            CustomJS(args={"toggle": dark, "sized": self.whole}, code=START),
+        )
+        self.doc.config.notify_connection_status = False  # its colours have too little contrast
+        for event, code in ((ConnectionLost, LOST), (ClientReconnected, FOUND)):
+            self.doc.js_on_event(event, CustomJS(args={"status": self.status}, code=code))
         self.doc.title = f"{self.slide.name} - dask-slides"
         self.doc.template = style.TEMPLATE
         self.doc.template_variables.update(
             heading=self.slide.name,
-            sections=style.SECTIONS,
+            sections=[one for one in style.SECTIONS if one[0] in roots],
             policy=style.POLICY.format(socket=f"ws://{host}"),
         )
 
@@ -221,15 +255,20 @@ class Page:
         self.look = pyramid.look
         self.channels.fit(self.look)
         middle = self.look.rgb(np.moveaxis(picture[:-1, ::8, ::8], 0, 2))
-        self.map.recolour(colours_for(middle))
+        self._recolour(colours_for(middle))
         show_tiles(self.source, self.viewed.number, pyramid)
+
+    def _recolour(self, colours: Colours) -> None:
+        self.map.recolour(colours)
+        self.layers.draw_line(OUTLINES, hexadecimal(colours.outline), "solid")
 
     def _show_map(self, found: BlankMap | None) -> None:
         if found is None:
-            self.thresholds.facts.text = "There is no blank map."
             return
         self.found = found
         self.thresholds.show(found)
+        if found.unknown.any():
+            self.layers.show("Blank map")
         self._refresh()
 
     def _refresh(self, outlines: bool = True) -> None:
@@ -242,11 +281,16 @@ class Page:
         self.current = found
         self.map.show_tiles(found)
         blank, count = int(found.blank.sum()), found.blank.size
-        made = len(self.viewed.corrections.made)
-        self.thresholds.facts.text = escape(
-            f"{blank:,} of {count:,} tiles are blank; {found.tissue_share:.1%} tissue by "
-            f"{found.detector}" + (f"; {made} corrections" if made else "")
-        )
+        facts = [
+            f"{blank:,} of {count:,} tiles are blank",
+            f"{found.tissue_share:.1%} tissue by {found.detector}",
+        ]
+        if self.viewed.corrections.made:
+            facts.append(_some(len(self.viewed.corrections.made), "correction"))
+        if found.unknown.any():
+            unknown = _some(int(found.unknown.sum()), "tile")
+            facts.append(f"{unknown} unknown (orange), as the file is damaged there")
+        self.thresholds.tell("; ".join(facts))
         if outlines or found.areas is None:
             self.when_done(self.viewed.submit(found.polygons), self.map.show_outlines)
 
@@ -266,14 +310,21 @@ class Page:
 
     def _moved(self, event: Any) -> None:
         y, x = -event.y, event.x
-        self.readout.text = f"y {y:,.0f}, x {x:,.0f}"
+        self.readout.text = f"y {y:,.0f}, x {x:,.0f} px"
         self.cursor.hide()
         self.beside.point(y, x)
 
     def _clicked(self, event: Any) -> None:
         if self.corrections.mode.active:  # the mouse draws
             return
-        y, x = -event.y, event.x
+        self._show_tile(-event.y, event.x)
+
+    def _show_middle(self) -> None:
+        x, y = self.fig.x_range, self.fig.y_range
+        self._show_tile(-(y.start + y.end) / 2, (x.start + x.end) / 2)
+
+    def _show_tile(self, y: float, x: float) -> None:
+        """Show the tile at a point, the packed one if there is one."""
         for layer in reversed(self.packs):
             number = layer.tile_at(y, x) if layer.renderer.visible else None
             if number is not None:
@@ -347,7 +398,7 @@ class Page:
     def _undo(self) -> None:
         self.viewed.corrections.undo()
         self._refresh()
-        self.say(f"{len(self.viewed.corrections.made)} corrections are left")
+        self.say(f"{_some(len(self.viewed.corrections.made), 'correction')} left")
 
     def _save(self, name: str) -> None:
         if self.found is None:
@@ -356,6 +407,10 @@ class Page:
         found = self.thresholds.applied(self.found)
         job = self.viewed.submit(self.viewed.save, found, name)
         self.when_done(job, lambda path: self.say(f"saved to {path}"))
+
+
+def _some(count: int, name: str) -> str:
+    return f"{count or 'no'} {name}{'s' * (count != 1)}"
 
 
 def _inside(box: list[int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -398,12 +453,12 @@ class _Beside:
         self._number: int | None = None
         self._mapping: CutoffMapping | None = None
         self.fig, self.source = new_figure((256, 256), "Cut-off of the slide")
-        self._whole, _ = fitting(self.fig)
+        self.whole, self.full = fitting(self.fig)
         self._cursor = Cursor(self.fig)
         self.fig.visible = False
         tiles = self.fig.renderers[0]
         tiles.visible = False
-        scripts = {"slide": page.whole, "beside": self._whole}
+        scripts = {"slide": page.whole, "beside": self.whole}
         place = CustomJS(args={**scripts, "tiles": tiles}, code=PLACE)
         self.fig.js_on_change("visible", place)
         self.fig.on_event(MouseMove, self._moved)
@@ -418,6 +473,7 @@ class _Beside:
             self._forget()
             self.fig.visible = False
             page.cuts.facts.text = ""
+            page.say("")
 
     def _forget(self) -> None:
         if self._number is not None:
@@ -454,4 +510,4 @@ class _Beside:
             self._page.cursor.point(y, x)
             self._cursor.hide()
             known = bool(np.isfinite(y) and np.isfinite(x))
-            self._page.readout.text = f"y {y:,.0f}, x {x:,.0f}" if known else "between islands"
+            self._page.readout.text = f"y {y:,.0f}, x {x:,.0f} px" if known else "between islands"

@@ -19,6 +19,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from dask_slides.view.keyboard import KEYS, MOVE
 from dask_slides.view.look import Look
 from dask_slides.view.style import WIDGET
 from dask_slides.view.tiles import FULL, TILE, Pyramid
@@ -28,14 +29,6 @@ SHARPNESS = 180
 Bokeh would show enlarged tiles."""
 FARTHEST = 16
 """Sides of the image that a view may have: Bokeh looks for tiles in all of it."""
-MOVE = """
-const [right, up, zoom] = move, w = x.end - x.start, h = y.end - y.start;
-if (zoom < 1 && Math.max(w, h) / zoom > x.max_interval) return;
-const cx = (x.start + x.end) / 2 + right * w, cy = (y.start + y.end) / 2 + up * h;
-x.setv({start: cx - w / 2 / zoom, end: cx + w / 2 / zoom});
-y.setv({start: cy - h / 2 / zoom, end: cy + h / 2 / zoom});
-"""
-"""Moves by parts of the view and zooms."""
 HALF = "0.5" if tuple(map(int, bokeh.__version__.split(".")[:2])) < (3, 10) else "0"
 """Bokeh before 3.10 draws half a pixel to the right and below. With this, pixels of the image meet
 those of the screen."""
@@ -69,19 +62,6 @@ if (lost) {
 """
 """Shows all when a view is lost: Bokeh scales the ranges of a figure that has had no size beyond
 all bounds."""
-KEYS = """
-const moves = {ArrowLeft: [-.2, 0, 1], ArrowRight: [.2, 0, 1], ArrowUp: [0, .2, 1],
-               ArrowDown: [0, -.2, 1], "+": [0, 0, 2], "=": [0, 0, 2], "-": [0, 0, .5]};
-document.getElementById("slide").addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key in moves) step.execute(null, {move: moves[event.key]});
-  else if (event.key == "0") whole.execute(null);
-  else if (event.key == "1") full.execute(null);
-  else return;
-  event.preventDefault();
-});
-"""
-"""Moves by keys where the figure has the focus."""
 
 
 def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]:
@@ -144,9 +124,10 @@ def add_scale_bar(fig: Any, mpp: float | None) -> None:
     """Add a scale bar, if micrometres per pixel are known."""
     if mpp is None:
         return
-    metres = Range1d(0, 1)  # Bokeh's units begin with the metre
+    size = mpp * 1e-6  # Bokeh's units begin with the metre
+    metres = Range1d(fig.x_range.start * size, fig.x_range.end * size)
     follow = CustomJS(
-        args={"metres": metres, "x": fig.x_range, "size": mpp * 1e-6},
+        args={"metres": metres, "x": fig.x_range, "size": size},
         code="metres.setv({start: x.start * size, end: x.end * size});",
     )
     fig.x_range.js_on_change("start", follow)
@@ -170,11 +151,8 @@ def fitting(fig: Any) -> tuple[CustomJS, CustomJS]:
     return whole, full
 
 
-def move_buttons(fig: Any, whole: CustomJS, full: CustomJS) -> tuple[list[Button], CustomJS]:
-    """Return buttons to move and zoom, and the script that does it by keys.
-
-    `whole` and `full` are the scripts of `fitting`.
-    """
+def move_buttons(fig: Any, whole: CustomJS, full: CustomJS) -> list[Button]:
+    """Return buttons to move and zoom; `whole` and `full` are the scripts of `fitting`."""
     ranges = {"x": fig.x_range, "y": fig.y_range}
     buttons = []
     for text, name, move in (
@@ -183,13 +161,18 @@ def move_buttons(fig: Any, whole: CustomJS, full: CustomJS) -> tuple[list[Button
         ("+", "Zoom in", (0, 0, 2)), ("-", "Zoom out", (0, 0, 0.5)),
     ):  # fmt: skip
         button = Button(label=text, width=40, stylesheets=[WIDGET])
-        button.html_attributes = {"title": name, "aria-label": name, "role": "group"}
+        button.html_attributes = {"title": name, "data-names": name}
         button.js_on_click(CustomJS(args=ranges | {"move": move}, code=MOVE))
         buttons.append(button)
     for text, script in (("Whole slide", whole), ("Full resolution", full)):
         button = Button(label=text, width=130, stylesheets=[WIDGET])
         button.js_on_click(script)
         buttons.append(button)
+    return buttons
+
+
+def move_keys(fig: Any, whole: CustomJS, full: CustomJS, place: str) -> CustomJS:
+    """Return the script that moves and zooms by keys in the element whose id is `place`."""
+    ranges = {"x": fig.x_range, "y": fig.y_range}
     step = CustomJS(args=ranges, code=MOVE.replace("= move,", "= cb_data.move,"))
-    keys = CustomJS(args={"step": step, "whole": whole, "full": full}, code=KEYS)
-    return buttons, keys
+    return CustomJS(args={"step": step, "whole": whole, "full": full, "place": place}, code=KEYS)

@@ -71,11 +71,11 @@ class View:
         finally:
             self._started.set()
         self._loop.start()
-        server.stop(wait=False)
-        left = asyncio.all_tasks(loop)  # pages that are being made
+        left = asyncio.all_tasks(loop)  # pages that are open or being made; they need the server
         for task in left:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        server.stop(wait=False)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.run_until_complete(loop.shutdown_asyncgens())
         self._loop.close(all_fds=True)

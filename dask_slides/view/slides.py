@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 
 from dask_slides.core.layout import CutoffMapping
 from dask_slides.core.types import Array
-from dask_slides.errors import OutputExistsError, SlideArgumentError
+from dask_slides.errors import OutputDeniedError, OutputExistsError, SlideArgumentError
 from dask_slides.graph.tissue import found_in_picture
 from dask_slides.numerics.detectors import checked_detector
 from dask_slides.ops.blank_map import BlankMap, blank_map, mpp_of_picture
@@ -90,9 +91,17 @@ class ViewedSlide:
         return look.rgb(self.slide.read(y, x, height, width))
 
     @property
+    def has_map(self) -> bool:
+        """Whether a blank map is given or can be found."""
+        return self.shown.blank_map is not None or self.pyramid is not None
+
+    @property
     def usual_file(self) -> str:
-        """The name of a file for the corrections."""
-        return f"{self.slide.name.split('.')[0]}.corrections.geojson"
+        """The name of a file for the corrections that is not there yet."""
+        stem = self.slide.name.split(".")[0]
+        numbers = chain([""], (f"-{number}" for number in count(2)))
+        names = (f"{stem}.corrections{number}.geojson" for number in numbers)
+        return next(one for one in names if not self._is_foreign(os.path.join(self.folder, one)))
 
     def save(self, found: BlankMap, name: str) -> str:
         """Write the outlines of the corrected map into the folder; return the path.
@@ -103,17 +112,28 @@ class ViewedSlide:
         ------
         SlideArgumentError
             `name` is not the name of a GeoJSON file.
+        OutputDeniedError
+            The folder cannot be written to.
         OutputExistsError
             There is another file of that name.
         """
         if os.path.basename(name) != name or not name.endswith((".geojson", ".geojson.gz")):
-            raise SlideArgumentError(f"{name}: give a file name such as {self.usual_file}")
+            raise SlideArgumentError(f"{name!r} is no file name; give one like {self.usual_file}")
         path = os.path.join(self.folder, name)
-        if os.path.lexists(path) and path not in self._saved:
+        if self._is_foreign(path):
             raise OutputExistsError(f"{path}: exists already; give another name")
-        self.corrections.applied(found).to_geojson(path, overwrite=True)
+        try:
+            self.corrections.applied(found).to_geojson(path, overwrite=True)
+        except OSError as error:
+            raise OutputDeniedError(
+                f"{path}: cannot be written ({error.strerror}); start the viewer in another folder"
+            ) from error
         self._saved.add(path)
         return path
+
+    def _is_foreign(self, path: str) -> bool:
+        """Return whether a file is there that the viewer did not write."""
+        return os.path.lexists(path) and path not in self._saved
 
 
 def cut_picture(cut: Cutoff, overview: Array) -> Array:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 WIDGET = """
 :host { color: var(--ink); font: 14px/1.4 system-ui, sans-serif; --bokeh-font-size: 14px;
-        --bokeh-base-font: 14px; }
+        --bokeh-base-font: 14px; --color: var(--ink); overflow-wrap: anywhere; }
 .bk-input, .bk-btn { background: var(--paper); color: var(--ink); border: 1px solid var(--line);
                      min-height: 30px; }
-select.bk-input { appearance: auto; background-image: none; }
+select.bk-input { appearance: auto !important; background-image: none !important; }
 .bk-btn { white-space: normal; }
 .bk-btn:hover { background: var(--shade); color: var(--ink); }
 .bk-btn.bk-active { background: var(--accent) !important; color: var(--paper) !important;
                     border-color: var(--accent) !important; }
 .bk-btn:disabled { opacity: 1; color: var(--ink); border-style: dashed; cursor: default; }
-:focus-visible, .bk-input:focus { outline: 3px solid var(--accent); outline-offset: 1px; }
-label, .bk-input-group > label, .bk-slider-title { color: var(--ink); }
+:focus-visible { outline: 3px solid var(--accent) !important; outline-offset: 1px; }
+label, .bk-input-group > label, .bk-slider-title { color: var(--ink); white-space: normal; }
 .noUi-target { background: var(--shade); border-color: var(--line); box-shadow: none; }
 .noUi-connect { background: var(--accent) !important; }
 .noUi-handle { background: var(--paper); border: 2px solid var(--ink); box-shadow: none; }
@@ -41,13 +41,16 @@ TEMPLATE = """{% from macros import embed %}
   --accent: #7cc0ff; } }
 :root[data-theme=dark] { color-scheme: dark; --ink: #e8ebee; --paper: #15191c; --shade: #262c32;
   --line: #98a2ad; --accent: #7cc0ff; }
-body { background: var(--paper); color: var(--ink); font: 14px/1.4 system-ui, sans-serif; }
+html > body { background: var(--paper); color: var(--ink); font: 14px/1.4 system-ui, sans-serif;
+              display: flex; flex-direction: column; height: 100vh; }
 header { display: flex; flex-wrap: wrap; gap: 0 16px; align-items: center; padding: 6px 12px; }
 header h1 { font-size: 17px; margin: 0; overflow-wrap: anywhere; }
 header div.root { min-width: 0; }
-main { display: grid; grid-template-columns: minmax(0, 1fr) 330px; gap: 12px; padding: 0 12px 12px;
-       height: calc(100vh - 60px); min-height: 520px; }
+main { display: grid; grid-template-columns: minmax(0, 1fr) 330px; gap: 12px; padding: 0 12px 6px;
+       flex: 1; min-height: 520px; grid-template-rows: minmax(0, 1fr); }
 #pictures { display: flex; flex-direction: column; gap: 6px; min-width: 0; min-height: 0; }
+#messages { display: flex; gap: 0 12px; min-height: 30px; }
+#messages > :last-child > * { width: auto !important; max-width: 45%; flex: none; }
 #figures { display: flex; gap: 6px; flex: 1; min-height: 300px; }
 #figures > div { flex: 1; min-width: 150px; min-height: 150px; border: 1px solid var(--line);
                  position: relative; display: flex; }
@@ -57,7 +60,8 @@ aside { overflow-y: auto; min-width: 0; padding-right: 6px; }
 aside section { border-top: 1px solid var(--line); padding: 8px 0; }
 aside h2 { font-size: 15px; margin: 0 0 4px; }
 @media (max-width: 800px) {
-  main { grid-template-columns: minmax(0, 1fr); height: auto; }
+  html > body { height: auto; }
+  main { grid-template: auto / minmax(0, 1fr); }
   #figures { height: 62vh; flex: none; flex-direction: column; }
   aside { overflow: visible; padding: 0; }
 }
@@ -71,9 +75,10 @@ aside h2 { font-size: 15px; margin: 0 0 4px; }
   <div id="figures">
     <div id="slide" tabindex="0" role="group" aria-label="{{ heading | e }}: arrow keys move, plus
 and minus zoom, 0 shows the whole slide, 1 its full resolution">{{ embed(roots.slide) }}</div>
-    <div id="beside" class="empty">{{ embed(roots.beside) }}</div>
+    <div id="beside" class="empty" tabindex="0" role="group" aria-label="Beside the slide: the same
+keys">{{ embed(roots.beside) }}</div>
   </div>
-  {{ embed(roots.status) }}
+  <div id="messages">{{ embed(roots.status) }}{{ embed(roots.readout) }}</div>
 </section>
 <aside aria-label="Controls">
 {% for name, title in sections %}
@@ -93,11 +98,11 @@ POLICY = (
 """The browser loads nothing from elsewhere. Bokeh makes functions of text (CustomJS)."""
 
 SECTIONS = (
+    ("tile", "Tile"),
     ("layers", "Layers"),
     ("threshold", "Blank map"),
     ("channels", "Channels and contrast"),
     ("cut", "Beside the slide"),
     ("correct", "Correct the blank map"),
-    ("tile", "Tile"),
 )
-"""Names and titles of the groups of controls."""
+"""Names and titles of the groups of controls, of which a page has those that it needs."""

@@ -98,7 +98,7 @@ class Browser:
             if found:
                 return found
             time.sleep(0.05)
-        raise AssertionError(f"not true in {limit} s: {code}; {self.messages}")
+        raise AssertionError(f"not true in {limit} s: {code}; {self.messages[:5]}")
 
     def open(self, url: str) -> None:
         """Go to a page."""

@@ -13,15 +13,53 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from chromium import BROWSER, Browser
+from click.testing import CliRunner
 from PIL import Image
 
 import dask_slides as ds
+from dask_slides.cli import main
 from dask_slides.view.content import Shown, with_layers
 from dask_slides.view.server import View
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 FIND = "[...Bokeh.documents[0].all_models].filter(m => m.type == {kind!r})"
 FIGURE = FIND.format(kind="Figure") + "[0]"
+CONTRASTS = """
+(() => {
+  const found = [];
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (colour) => {
+    const [r, g, b] = colour.map((c) => c / 255).map(
+      (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (at) => {
+    for (; at; at = at.parentNode ?? at.host) {
+      if (!(at instanceof Element)) continue;
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] == 255) return colour;
+    }
+  };
+  const visit = (root) => {
+    for (const at of root.querySelectorAll("*")) {
+      if (at.shadowRoot) visit(at.shadowRoot);
+      const own = [...at.childNodes].filter((one) => one.nodeType == 3);
+      const text = String(at.value ?? own.map((one) => one.data).join("")).trim();
+      if (!text || !at.checkVisibility() || at.matches("style, script, title, option")) continue;
+      const style = getComputedStyle(at);
+      const [one, two] = [rgba(style.color), behind(at)].map(light).sort((a, b) => b - a);
+      found.push([text.slice(0, 40), (one + 0.05) / (two + 0.05)]);
+    }
+  };
+  visit(document.body);
+  return found;
+})()
+"""
+"""The contrast of each text with what is behind it."""
 
 
 @pytest.fixture(scope="module")
@@ -180,18 +218,22 @@ def test_channels_and_their_contrast_can_be_changed(shown):
 
 def test_the_threshold_moves_the_mask_without_reading(shown):
     only(shown, "Blank map")
-    slider = widget("Slider", "Least share of tissue in a tile")
+    slider = widget("Slider", "Blank below this share of tissue")
     requests = len(shown.browser.requests)
     for value in (0.5, 0.9, 0.05):
         shown.browser.run(f"{slider}.value = {value}")
         blank = int(shown.found.with_min_tissue(value).blank.sum())
         shown.browser.wait(f"{texts()}.includes('{blank:,} of {shown.found.blank.size:,} tiles')")
-    image = "[...Bokeh.documents[0].all_models].filter(m => m.type == 'ColumnDataSource')"
-    cells = shown.browser.run(
-        f"{image}.map(s => s.data.image ?? (s.data.get && s.data.get('image')))"
-        ".filter(i => i)[0][0].reduce((a, b) => a + (b == 0), 0)"
+    source = "[...Bokeh.documents[0].all_models].filter(m => m.type == 'ColumnDataSource')"
+    columns = f"{source}.map(s => Object.fromEntries(s.data.entries?.() ?? Object.entries(s.data)))"
+    blank, right, bottom = shown.browser.run(
+        f"(veil => [veil.image.flatMap(i => [...i]).filter(kind => kind == 0).length,"
+        "Math.max(...veil.x.map((x, n) => x + veil.dw[n])),"
+        "Math.max(...veil.y.map((y, n) => veil.dh[n] - y))])"
+        f"({columns}.filter(data => data.image)[0])"
     )
-    assert cells == shown.found.with_min_tissue(0.05).blank.sum()
+    assert blank == shown.found.with_min_tissue(0.05).blank.sum()
+    assert (bottom, right) == shown.slide.shape[:2]
     assert not [url for url in shown.browser.requests[requests:] if "/tiles/" in url]
 
 
@@ -263,7 +305,7 @@ def test_corrections_are_saved_as_geojson_that_operations_take(shown):
     paint = FIND.format(kind="RadioButtonGroup") + ".filter(m => m.labels.includes('Blank'))[0]"
     browser.run(f"{mode}.active = 1")  # a brush of tissue on glass
     browser.drag([place_of(shown, 60, x) for x in (100, 300, 500)])
-    browser.wait(f"{texts()}.includes('1 corrections')")
+    browser.wait(f"{texts()}.includes('1 correction')")
     browser.run(f"{mode}.active = 2; {paint}.active = 1")  # a lasso of blank
     corners = [(1000, 500), (1000, 1500), (1800, 1500), (1800, 500), (1000, 500)]
     browser.drag([place_of(shown, *corner) for corner in corners])
@@ -292,9 +334,9 @@ def test_corrections_are_saved_as_geojson_that_operations_take(shown):
     ):
         assert len(made)
     assert ds.cutoff_resize(shown.slide, downsample=4, blank_map=path).image.shape[0]
-    command = [sys.executable, "-m", "dask_slides", "pack", str(shown.folder / "a.tif"),
-               str(shown.folder / "x.tiles.zarr"), "--blank-map", str(path)]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["pack", str(shown.folder / "a.tif"), str(shown.folder / "x.tiles.zarr"),
+               "--blank-map", str(path)]  # fmt: skip
+    assert CliRunner().invoke(main, command).exit_code == 0
     assert len(ds.open_pack(shown.folder / "x.tiles.zarr")) == len(
         ds.pack_tiles(shown.slide, blank_map=path)
     )
@@ -302,17 +344,91 @@ def test_corrections_are_saved_as_geojson_that_operations_take(shown):
     browser.wait(f"{texts()}.includes('2 corrections')")
 
 
-def test_keys_move_and_zoom(shown):
-    press(shown, "Whole slide")
+@pytest.mark.parametrize(("place", "number"), [("slide", 0), ("beside", 1)])
+def test_keys_move_and_zoom(shown, place, number):
+    browser, select = shown.browser, widget("Select", "Cut-off or islands")
+    figure = FIND.format(kind="Figure") + f"[{number}]"
+    browser.run(f"{select}.value = {'Cutoff' if number else ''!r}")
+    browser.wait(f"{FIND.format(kind='Figure')}[1].visible == {str(bool(number)).lower()}")
     drawn(shown)
-    shown.browser.run("document.getElementById('slide').focus()")
-    span = f"{FIGURE}.x_range.end - {FIGURE}.x_range.start"
-    before = shown.browser.run(span)
-    shown.browser.key("+", "+")
-    shown.browser.wait(f"Math.abs({span} - {before / 2}) < 1")
-    left = shown.browser.run(f"{FIGURE}.x_range.start")
-    shown.browser.key("ArrowRight")
-    shown.browser.wait(f"{FIGURE}.x_range.start > {left}")
+    browser.run(f"document.getElementById({place!r}).focus()")
+    span = f"{figure}.x_range.end - {figure}.x_range.start"
+    browser.key("0", "0")
+    browser.run("new Promise(done => setTimeout(done, 400))")  # it waits for its size
+    before = browser.run(span)
+    browser.key("+", "+")
+    browser.wait(f"Math.abs({span} - {before / 2}) < 1")
+    left = browser.run(f"{figure}.x_range.start")
+    browser.key("ArrowRight")
+    browser.wait(f"{figure}.x_range.start > {left}")
+
+
+def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
+    """Each has a name and an outline; space, arrows and Enter do what the mouse does."""
+    browser, stops = shown.browser, []
+    browser.run(f"{widget('Select', 'Cut-off or islands')}.value = ''")
+    browser.run(f"{widget('Select', 'Cut-off or islands')}.value = 'Cutoff'")
+    browser.wait(f"{FIND.format(kind='Figure')}[1].visible")
+    stop = (
+        "(() => { let at = document.activeElement;"
+        "while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;"
+        "const style = getComputedStyle(at);"
+        "return [at.tagName, at.ariaLabel || at.textContent || at.parentElement.textContent,"
+        "style.outlineStyle, parseFloat(style.outlineWidth)] })()"
+    )
+    boxes = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels.includes('Slide'))[0]"
+    slider = widget("Slider", "Blank below this share of tissue")
+    active, value = browser.run(f"{boxes}.active.length"), browser.run(f"{slider}.value")
+    browser.key("Tab", code=9)
+    while browser.run(stop)[0] != "BODY":  # it begins at the last click
+        browser.key("Tab", code=9)
+    browser.key("Tab", code=9)
+    while (found := browser.run(stop))[0] != "BODY" and len(stops) < 99:
+        tag, name, outline, width = found
+        assert outline == "solid" and width >= 2, found
+        stops.append(name.strip())
+        if tag == "INPUT" and name == "Outlines of tissue":
+            browser.key(" ", " ", code=32)
+            browser.wait(f"{boxes}.active.length != {active}")
+            browser.key(" ", " ", code=32)
+            browser.wait(f"{boxes}.active.length == {active}")
+        if name == "Blank below this share of tissue":
+            browser.key("ArrowRight", code=39)
+            browser.wait(f"Math.abs({slider}.value - {value + 0.005}) < 1e-9")
+            browser.key("ArrowLeft", code=37)
+            browser.wait(f"Math.abs({slider}.value - {value}) < 1e-9")
+        if name == "Show the tile in the middle of the view":
+            browser.key("Enter", "\r", code=13)
+            browser.wait(f"{texts()}.includes('px of the slide')")
+        browser.key("Tab", code=9)
+    names = {"Move left", "Zoom in", "Whole slide", "Beside the slide: the same\nkeys", "Slide",
+             "Shown as black", "Shown as full colour", "Polygon", "Undo",
+             "Save as GeoJSON"}  # fmt: skip
+    assert names <= set(stops)
+    tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+    controls = [one for one in tree if not one["ignored"] and one["role"]["value"] in
+                ("button", "checkbox", "combobox", "slider", "spinbutton", "textbox")]  # fmt: skip
+    assert len(controls) >= 30
+    assert [one for one in controls if not one["name"]["value"]] == []
+    pressed = [one["name"]["value"] for one in controls for more in one["properties"]
+               if more["name"] == "pressed" and more["value"]["value"] == "true"]  # fmt: skip
+    assert pressed == ["Move", "Tissue"]
+    browser.run(f"{widget('Select', 'Cut-off or islands')}.value = ''")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_texts_have_contrast_and_fit_a_narrow_window(shown, dark):
+    """4.5 to 1, as WCAG 2.2 asks for at level AA."""
+    browser = shown.browser
+    for width in (1400, 400):
+        browser.resize(width, 900)
+        browser.run(f"document.documentElement.dataset.theme = {'dark' if dark else 'light'!r}")
+        drawn(shown)
+        ratios = browser.run(CONTRASTS)
+        assert len(ratios) > 40
+        assert [one for one in ratios if one[1] < 4.5] == []
+        assert browser.run("document.documentElement.scrollWidth") == width
+    browser.resize(1400, 900)
 
 
 def test_nothing_leaves_the_machine_and_nothing_fails(shown):
@@ -323,13 +439,15 @@ def test_nothing_leaves_the_machine_and_nothing_fails(shown):
     assert {status for status in shown.browser.responses.values() if status} <= {200, 101, 304}
 
 
-def test_the_command_ends_with_one_line(tmp_path):
+def test_the_command_ends_with_one_line_and_the_page_says_so(tmp_path, shown):
     path = ds.sample_slide(tmp_path / "b.tif", shape=(512, 512), tile=128)
     command = [sys.executable, "-m", "dask_slides", "view", str(path), "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    first = process.stdout.readline()
-    with urllib.request.urlopen(first.split()[1]) as answer:
-        assert b"b.tif" in answer.read()
+    url = process.stdout.readline().split()[1]
+    shown.browser.open(url)
+    shown.browser.wait("document.title.includes('b.tif') && window.Bokeh && Bokeh.documents.length")
+    shown.browser.wait(f"{texts()}.includes('tiles are blank')")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert (rest.strip(), process.returncode) == ("ended", 0)
+    shown.browser.wait(f"{texts()}.includes('The viewer has ended')")
