@@ -264,7 +264,9 @@ class Slide:
             channels=self.channels, fill=self.source.fill, mpp=self.mpp_yx and self.mpp_yx[1],
         )  # fmt: skip
 
-    def view(self, *layers: Any, detector: Any = "tissue", port: int = 0) -> View:
+    def view(
+        self, *layers: Any, detector: Any = "tissue", port: int = 0, address: str | None = None
+    ) -> View:
         """Show the slide in a browser or a notebook (the extra ``view``).
 
         Pan and zoom, switch layers on and off, move the threshold of the detector, correct the
@@ -279,6 +281,10 @@ class Slide:
             Finds the blank map, if there is none among the layers.
         port : int
             Port of the server; 0 takes a free one.
+        address : str, optional
+            Where a browser on another machine finds the port through a proxy, such as
+            ``https://hub.example.org/user/NAME/proxy/absolute/{port}`` for JupyterHub with
+            jupyter-server-proxy. By default, the browser runs on this machine.
 
         Returns
         -------
@@ -287,13 +293,13 @@ class Slide:
         Raises
         ------
         SlideArgumentError
-            A layer is not of this slide, or the port cannot be used.
+            A layer is not of this slide, or the port or address cannot be used.
         ImportError
             Bokeh is not installed.
         """
         from dask_slides.view.server import view_slide
 
-        return view_slide(self, layers, detector, port)
+        return view_slide(self, layers, detector, port, address)
 
     def _level(self, level: int) -> int:
         if not 0 <= level < len(self.levels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bokeh.server.tornado import BokehTornado
+from bokeh.server.util import check_allowlist
 from tornado.ioloop import IOLoop
 from tornado.web import ErrorHandler, RequestHandler
 
@@ -19,7 +20,7 @@ class LocalTornado(BokehTornado):  # type: ignore[misc]
 
     def find_handler(self, request: Any, **kwargs: Any) -> Any:
         """Return what answers a request."""
-        if request.host not in self.websocket_origins:
+        if not check_allowlist(request.host, self.websocket_origins):
             return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
         return super().find_handler(request, **kwargs)
 

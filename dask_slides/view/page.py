@@ -226,7 +226,7 @@ class Page:
         self.doc.template_variables.update(
             heading=self.slide.name,
             sections=[one for one in style.SECTIONS if one[0] in roots],
-            policy=style.POLICY.format(socket=f"ws://{host}"),
+            policy=style.POLICY.format(host=host),
         )
 
     def say(self, message: str) -> None:

@@ -1,7 +1,8 @@
 """The server of the viewer: Bokeh's own, and beside it the tiles of the slides.
 
 It listens on this machine only. Its address holds a secret, so that other users of the machine
-cannot open it, and it refuses requests for other hosts, as other sites make them in a browser.
+cannot open it, and it refuses requests for other hosts, as other sites make them in a browser. A
+proxy that passes requests on, as JupyterHub has one, is named by its address.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from html import escape
 from typing import Any
+from urllib.parse import urlsplit
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
@@ -36,12 +38,14 @@ class View:
         *,
         detector: Any = DEFAULT_DETECTOR,
         port: int = 0,
+        address: str | None = None,
         folder: str = ".",
     ) -> None:
         import_bokeh()
         self.tiles = TileServer()
         self.slides = tuple(ViewedSlide(one, detector, folder, self.tiles) for one in shown)
         self._port, self._secret = port, secrets.token_urlsafe(16)
+        self._address = checked_address(address or f"http://{HOST}:{{port}}")
         self._started = threading.Event()
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="dask-slides view", daemon=True)
@@ -94,10 +98,11 @@ class View:
         self._port = listening.getsockname()[1]
         application = Application(FunctionHandler(lambda doc: build(doc, self.slides)))
         tile = r"/tiles/(\d+)/\d+/([^/]+)/(\d+)/(\d+)/(\d+)\.png"
+        public = urlsplit(self.url)
         tornado = LocalTornado(
             {"/": application},
-            prefix=f"/{self._secret}",
-            extra_websocket_origins=[f"{HOST}:{self._port}"],
+            prefix=public.path,
+            extra_websocket_origins=[public.netloc],
             extra_patterns=[(tile, TileHandler, {"tiles": self.tiles})],
         )
         http = HTTPServer(tornado)
@@ -107,7 +112,7 @@ class View:
     @property
     def url(self) -> str:
         """The address of the viewer."""
-        return f"http://{HOST}:{self._port}/{self._secret}/"
+        return f"{self._address.replace('{port}', str(self._port))}/{self._secret}/"
 
     def close(self) -> None:
         """End the server; pages that show the viewer no longer answer."""
@@ -139,6 +144,16 @@ class View:
         )
 
 
+def checked_address(address: str) -> str:
+    """Return the address of a proxy without its last slash, or raise SlideArgumentError."""
+    if not address.startswith(("http://", "https://")) or "{port}" not in address:
+        raise SlideArgumentError(
+            f"address={address!r}: give what leads to the port through the proxy, such as "
+            "https://hub.example.org/user/NAME/proxy/absolute/{port}"
+        )
+    return address.rstrip("/")
+
+
 def import_bokeh() -> None:
     """Raise ImportError with the name of the extra if Bokeh is not installed."""
     try:
@@ -147,7 +162,9 @@ def import_bokeh() -> None:
         raise ImportError("the viewer needs Bokeh; pip install 'dask-slides[view]'") from error
 
 
-def view_slide(slide: Slide, layers: Sequence[Any], detector: Any, port: int) -> View:
+def view_slide(
+    slide: Slide, layers: Sequence[Any], detector: Any, port: int, address: str | None
+) -> View:
     """Return a viewer of a slide and its layers; see `Slide.view`."""
     import_bokeh()
-    return View((with_layers(Shown(slide), layers),), detector=detector, port=port)
+    return View((with_layers(Shown(slide), layers),), detector=detector, port=port, address=address)

@@ -92,7 +92,8 @@ keys">{{ embed(roots.beside) }}</div>
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self' {socket}; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self' ws://{host} wss://{host}; "
     "base-uri 'none'; form-action 'none'"
 )
 """The browser loads nothing from elsewhere. Bokeh makes functions of text (CustomJS)."""

@@ -5,7 +5,7 @@ import pytest
 
 import dask_slides as ds
 from dask_slides.core.polygons import Outline
-from dask_slides.errors import OutputExistsError, SlideArgumentError
+from dask_slides.errors import OutputDeniedError, OutputExistsError, SlideArgumentError
 from dask_slides.view.content import Shown
 from dask_slides.view.corrections import Corrections
 from dask_slides.view.slides import ViewedSlide
@@ -95,6 +95,12 @@ def test_files_of_others_are_not_replaced(slide, tmp_path):
     for wrong in ("../out.geojson", "map.txt", "", "/tmp/x.geojson"):
         with pytest.raises(SlideArgumentError, match="file name"):
             viewed.save(found, wrong)
+    assert viewed.usual_file == "dask array.corrections.geojson"
+    (tmp_path / viewed.usual_file).write_text("{}")
+    assert viewed.usual_file == "dask array.corrections-2.geojson"
+    viewed.folder = str(tmp_path / "nowhere")
+    with pytest.raises(OutputDeniedError, match="cannot be written .* another folder"):
+        viewed.save(found, "mine.geojson")
     viewed.close()
     viewed.tiles.close()
 
