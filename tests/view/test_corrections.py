@@ -99,7 +99,7 @@ def test_files_of_others_are_not_replaced(slide, tmp_path):
     (tmp_path / viewed.usual_file).write_text("{}")
     assert viewed.usual_file == "dask array.corrections-2.geojson"
     viewed.folder = str(tmp_path / "nowhere")
-    with pytest.raises(OutputDeniedError, match="cannot be written .* another folder"):
+    with pytest.raises(OutputDeniedError, match=r"cannot be written .* another folder"):
         viewed.save(found, "mine.geojson")
     viewed.close()
     viewed.tiles.close()
