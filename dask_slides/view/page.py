@@ -72,19 +72,14 @@ address.searchParams.set("slide", cb_obj.value);
 window.location.assign(address);
 """
 PLACE = """
-document.getElementById("beside").classList.toggle("empty", !cb_obj.visible);
-tiles.visible = false;
-setTimeout(() => {
-  slide.execute(null);
-  if (!cb_obj.visible) return;
-  beside.execute(null);
-  setTimeout(() => { tiles.visible = true; }, 100);
-}, 250);
+document.getElementById("beside").classList.toggle("empty", !cb_obj.tags.length);
+slide.execute(null);
+beside.execute(null);
 """
-"""Gives the image beside the slide its place, and shows all of both.
+"""Gives the image beside the slide its place if the figure has a tag, and shows all of both.
 
-Its tiles are drawn when it has its size: Bokeh scales the ranges of a figure that grows from
-nothing beyond all bounds, and then looks for tiles without end."""
+The figure is never invisible: Bokeh scales the ranges of one that grows from nothing beyond all
+bounds, and then looks for tiles without end."""
 THEME = 'document.documentElement.dataset.theme = cb_obj.active.length ? "dark" : "light";'
 LOST = """
 status.text = "The viewer has ended or cannot be reached: start it again and load this page anew.";
@@ -119,7 +114,7 @@ class Page:
         height, width = self.slide.shape[:2]
         label = f"Picture of {self.slide.name}, {height:,} x {width:,} px"
         self.fig, self.source = new_figure(self.slide.shape, label)
-        self.whole, self.full = fitting(self.fig)
+        self.whole, self.full = fitting(self.fig, "slide")
         self.status, self.readout = text(role="status"), text()
         self.beside = _Beside(self)
         self._add_layers()
@@ -453,14 +448,11 @@ class _Beside:
         self._number: int | None = None
         self._mapping: CutoffMapping | None = None
         self.fig, self.source = new_figure((256, 256), "Cut-off of the slide")
-        self.whole, self.full = fitting(self.fig)
+        show_tiles(self.source, self._tiles.add(None), None)  # Bokeh asks for tiles all the same
+        self.whole, self.full = fitting(self.fig, "beside")
         self._cursor = Cursor(self.fig)
-        self.fig.visible = False
-        tiles = self.fig.renderers[0]
-        tiles.visible = False
         scripts = {"slide": page.whole, "beside": self.whole}
-        place = CustomJS(args={**scripts, "tiles": tiles}, code=PLACE)
-        self.fig.js_on_change("visible", place)
+        self.fig.js_on_change("tags", CustomJS(args=scripts, code=PLACE))
         self.fig.on_event(MouseMove, self._moved)
 
     def choose(self, name: str) -> None:
@@ -471,7 +463,7 @@ class _Beside:
             page.when_done(page.viewed.submit(page.viewed.cut, name, page.current), self._show)
         else:
             self._forget()
-            self.fig.visible = False
+            self.fig.tags = []
             page.cuts.facts.text = ""
             page.say("")
 
@@ -488,9 +480,9 @@ class _Beside:
         page = self._page
         page.cuts.facts.text = f"{height:,} x {width:,} px"
         page.say("The image beside the slide is there; the cross marks the place of the mouse.")
-        self.fig.visible = True
         set_size(self.fig, (height, width))
         self.change_look()
+        self.fig.tags = [height, width]
 
     def change_look(self) -> None:
         """Show the image with the channels and contrast of the slide."""

@@ -33,10 +33,11 @@ HALF = "0.5" if tuple(map(int, bokeh.__version__.split(".")[:2])) < (3, 10) else
 """Bokeh before 3.10 draws half a pixel to the right and below. With this, pixels of the image meet
 those of the screen."""
 FIT = """
-let last = -1;
+const box = document.getElementById(place);
 const fit = () => {
 const [width, height] = x.tags, iw = figure.inner_width || 0, ih = figure.inner_height || 0;
-if (iw < 9 || ih < 9 || iw != last) { last = iw; return requestAnimationFrame(fit); }
+if (iw < 9 || Math.abs(iw - box.clientWidth) > 4 || Math.abs(ih - box.clientHeight) > 4)
+  return requestAnimationFrame(fit);
 const one = full ? 1 : Math.max(width / iw, height / ih);
 const cx = full ? Math.round((x.start + x.end) / 2) : width / 2;
 const cy = full ? Math.round((y.start + y.end) / 2) : -height / 2;
@@ -47,21 +48,9 @@ x.setv({start: left, end: left + iw * one}); y.setv({start: top - ih * one, end:
 fit();
 """
 """Shows all of the image, or one of its pixels in each pixel of the screen, as soon as the figure
-has its size."""
+has the size of its place."""
 CRISP = "tiles.smoothing = x.end - x.start > 1.001 * figure.inner_width;"
 """Shows the pixels of full resolution, and enlarged ones, as they are."""
-HEAL = """
-const lost = [x, y].some((range) => {
-  const span = range.end - range.start;
-  return !Number.isFinite(span) || span > range.max_interval;
-});
-if (lost) {
-  x.setv({start: 0, end: x.tags[0]}); y.setv({start: -x.tags[1], end: 0});
-  setTimeout(() => whole.execute(null), 0);
-}
-"""
-"""Shows all when a view is lost: Bokeh scales the ranges of a figure that has had no size beyond
-all bounds."""
 
 
 def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]:
@@ -137,17 +126,16 @@ def add_scale_bar(fig: Any, mpp: float | None) -> None:
     fig.add_layout(bar)
 
 
-def fitting(fig: Any) -> tuple[CustomJS, CustomJS]:
-    """Return scripts that show all of an image, and its full resolution."""
-    ranges = {"x": fig.x_range, "y": fig.y_range}
+def fitting(fig: Any, place: str) -> tuple[CustomJS, CustomJS]:
+    """Return scripts that show all of an image, and its full resolution.
+
+    `place` is the id of the element that the figure is in.
+    """
+    args = {"x": fig.x_range, "y": fig.y_range, "figure": fig, "place": place}
     whole, full = (
-        CustomJS(args=ranges | {"figure": fig, "full": full}, code=FIT.replace("HALF", HALF))
+        CustomJS(args=args | {"full": full}, code=FIT.replace("HALF", HALF))
         for full in (False, True)
     )
-    heal = CustomJS(args=ranges | {"whole": whole}, code=HEAL)
-    for one in (fig.x_range, fig.y_range):
-        one.js_on_change("start", heal)
-        one.js_on_change("end", heal)
     return whole, full
 
 

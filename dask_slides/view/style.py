@@ -54,7 +54,7 @@ main { display: grid; grid-template-columns: minmax(0, 1fr) 330px; gap: 12px; pa
 #figures { display: flex; gap: 6px; flex: 1; min-height: 300px; }
 #figures > div { flex: 1; min-width: 150px; min-height: 150px; border: 1px solid var(--line);
                  position: relative; display: flex; }
-#figures > div.empty { display: none; }
+#figures > div.empty { position: absolute; visibility: hidden; width: 150px; height: 150px; }
 #figures > div:focus-visible { outline: 3px solid var(--accent); }
 aside { overflow-y: auto; min-width: 0; padding-right: 6px; }
 aside section { border-top: 1px solid var(--line); padding: 8px 0; }
