@@ -118,7 +118,9 @@ class ViewedSlide:
             There is another file of that name.
         """
         if os.path.basename(name) != name or not name.endswith((".geojson", ".geojson.gz")):
-            raise SlideArgumentError(f"{name!r} is no file name; give one like {self.usual_file}")
+            raise SlideArgumentError(
+                f"{name!r} is no name of a GeoJSON file; give a file name like {self.usual_file}"
+            )
         path = os.path.join(self.folder, name)
         if self._is_foreign(path):
             raise OutputExistsError(f"{path}: exists already; give another name")
