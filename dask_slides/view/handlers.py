@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from typing import Any
 
 from bokeh.server.tornado import BokehTornado
@@ -41,6 +42,9 @@ class TileHandler(RequestHandler):  # type: ignore[misc]
             )
         except ValueError:
             self.send_error(404)
+            return
+        except CancelledError:  # the viewer ends; Tornado would log an error
+            self.set_status(204)
             return
         except (SlideError, OSError) as error:
             self.set_status(500)

@@ -448,6 +448,7 @@ def test_the_command_ends_with_one_line_and_the_page_says_so(tmp_path, shown):
     shown.browser.open(url)
     shown.browser.wait("document.title.includes('b.tif') && window.Bokeh && Bokeh.documents.length")
     shown.browser.wait(f"{texts()}.includes('tiles are blank')")
+    drawn(shown)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert (rest.strip(), process.returncode) == ("ended", 0)
