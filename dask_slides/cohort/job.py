@@ -288,14 +288,12 @@ def _shown(job: SlideJob, step: Step, obj: Any, maps: BlankMaps) -> Iterator[Non
     they are removed.
     """
     drawn = picture_path(job.path(step)) if step.draws else None
-    picture = None
     if drawn is not None:
-        picture = step.picture(obj, maps)
-        replace_file(drawn, pictures.png(picture))
+        replace_file(drawn, pictures.png(step.picture(obj, maps)))
     try:
         if job.report:
             samples = step == _sampled_step(job.steps)
-            _note(partial(note_step, step, obj, maps, job.parameters(step), picture, samples))
+            _note(partial(note_step, step, obj, maps, job.parameters(step), samples))
         yield
     except BaseException:
         if drawn is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from dask_slides.cohort.card import Facts
+from dask_slides.cohort.decision import Facts
 from dask_slides.cohort.names import LOG, PROCESS_LIST, REPORT
 from dask_slides.cohort.process_list import STATUSES
 from dask_slides.cohort.report_page import PAGE_BYTES, page, picture_bytes

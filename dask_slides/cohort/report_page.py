@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from dask_slides.cohort.card import Facts, encoded
+from dask_slides.cohort.card import encoded
+from dask_slides.cohort.decision import Facts
 from dask_slides.cohort.reported_slide import (
     METRICS,
     ReportedSlide,
@@ -41,8 +44,8 @@ SMALL_QUALITY = 66
 """Bytes of a JPEG without pixels, and the quality of pictures that are made smaller."""
 SMALLEST = 24
 """Sides of pictures below which there is no picture at all."""
-WIDTH, HEIGHT = 300, 96
-"""Size of the drawing of a histogram."""
+WIDTH, HEIGHT, LINE = 300, 96, 1.5
+"""Size of the drawing of a histogram, and the width of the lines around its bars."""
 CAPTIONS = {"BlankMap": "Outline of the tissue", "Cutoff": "Outline of what is left"}
 """Captions of the pictures of steps, by what they make; of other steps they are places of tiles."""
 
@@ -117,7 +120,8 @@ def _view(slide: ReportedSlide, number: int, facts: Facts, nbytes: int) -> Facts
         "metrics": {
             name: (number_text(name, slide.metrics[name]), slide.metrics[name]) for name in METRICS
         },
-        "dropped": slide.first("dropped"), "corrupt": slide.corrupt, "seconds": slide.seconds,
+        "dropped": slide.first("dropped"), "seconds": slide.seconds,
+        "corrupt": slide.corrupt if slide.corrupt or slide.status == "done" else None,
         "columns": {name: own.get(name, "") for name in facts["user_columns"]},
         "sections": sections, "arguments": differ,
         "bad_tiles": list(dict.fromkeys(tile for one in named for tile in one)),
@@ -130,90 +134,101 @@ def _section(slide: ReportedSlide, name: str, facts: Facts) -> Facts:
     makes = {one["makes"] for one in slide.steps.values()}
     # the cells of a cut-off show the tissue of the mask in smaller tiles
     repeats = facts["makes"] == "Cutoff" and bool(makes & {"BlankMap", "TilePack"})
+    histograms = facts.get("histograms", ())
+    earlier = itertools.takewhile(lambda one: one is not facts, slide.steps.values())
+    if repeats or any(one.get("histograms") == histograms for one in earlier):  # an export
+        histograms = ()
     shown = []
     if "picture" in facts:
-        caption = CAPTIONS.get(facts["makes"], "Places of the tiles")
+        caption = CAPTIONS.get(facts["makes"], "Places of the kept tiles")
+        if facts.get("dropped", 0) is None:
+            caption = "Places of the crops"
         picture = {"data": facts["picture"], "small": facts.get("small")}
         shown.append(picture | {"caption": caption, "kind": "picture"})
+    decided = next((one for one in reversed(histograms) if one["threshold"] is not None), None)
     for which in ("kept", "dropped"):
-        if sheet := facts.get(f"sheet_{which}"):
-            low, high = sheet["shares"]
+        sheet = facts.get(f"nearest_{which}")
+        if sheet and decided:
+            low, high = (_number(decided, value) for value in sheet["ends"])
             caption = (
                 f"{sheet['count']} {which} tile{'s' * (sheet['count'] > 1)} nearest to the "
-                f"threshold: {low:.0%} to {high:.0%} tissue"
+                f"threshold; {decided['what']}: {low}{f' to {high}' * (high != low)}"
             )
             shown.append({"data": sheet["picture"], "caption": caption, "kind": "sheet"})
     return {
         "name": name, "pictures": shown, "counts": _counts_text(slide.row, name, facts),
-        "histograms": [one for one in (_shares(facts), _scores(facts)) if one and not repeats],
+        "histograms": [_drawing(one, facts["top_k"]) for one in histograms],
     }  # fmt: skip
+
+
+def _number(histogram: Facts, value: float) -> str:
+    return f"{100 * value:.3g}%" if histogram["is_share"] else f"{value:.3g}"
 
 
 def _counts_text(row: Mapping[str, str], name: str, facts: Facts) -> str:
     """Return what a step made, in words."""
     height, width = (row.get(f"{name}_{side}") or "" for side in ("height", "width"))
     text = f"{int(height):,} x {int(width):,} px" if height.isdigit() and width.isdigit() else ""
-    if gain := row.get(f"{name}_gain"):
-        text += f", {gain} times finer than the whole slide at this size"
+    gain = row.get(f"{name}_gain") or "1"
+    if float(gain) >= 1.005:
+        text += f", {float(gain):.3g} times finer than the whole slide in as many pixels"
     if "kept" not in facts:
         return text
     kept, dropped = facts["kept"], facts["dropped"]
-    if dropped is None:
-        return f"{kept:,} crops"
-    text += f"{'; ' * bool(text)}{kept:,} tile{'s' * (kept != 1)} kept, {dropped:,} dropped"
-    if facts["threshold"] is not None:
-        text += f"; at least {facts['threshold']:.0%} tissue"
-    if facts["top_k"] is not None:
-        text += f"; the {facts['top_k']:,} best"
+    text += "; " * bool(text)
+    text += f"{kept:,} {'crop' if dropped is None else 'tile'}{'s' * (kept != 1)}"
+    text += "" if dropped is None else f" kept, {dropped:,} dropped"
+    rules = [
+        f"{one['what']} is {'at least' if one['includes'] else 'above'} "
+        f"{_number(one, one['threshold'])}"
+        for one in facts.get("histograms", ()) if one["threshold"] is not None
+    ]  # fmt: skip
+    if rules:
+        text += f"; {'drawn' if dropped is None else 'kept'} if the {' and the '.join(rules)}"
+    if facts["top_k"]:
+        text += f" (the {kept:,} best)"
     if facts.get("skipped"):
-        text += f"; {facts['skipped']:,} skipped, because they touch absent or corrupt tiles"
+        text += f"; {facts['skipped']:,} skipped for absent or corrupt tiles"
     return text
 
 
-def _shares(facts: Facts) -> Facts | None:
-    shares = facts.get("shares")
-    if shares is None:
-        return None
-    title = "Share of tissue in a tile"
-    if not sum(shares["kept"]) + sum(shares["dropped"]):
-        return None
-    note = f"not drawn: {shares['empty']:,} tiles without tissue, {shares['full']:,} full of it"
-    found = _histogram(title, shares["kept"], shares["dropped"], shares["ends"], "{:.0%}", note)
-    return found | {"threshold": facts["threshold"] * WIDTH, "label": f"{facts['threshold']:.0%}"}
-
-
-def _scores(facts: Facts) -> Facts | None:
-    scores = facts.get("scores")
-    if scores is None:
-        return None
-    kept = scores["kept"]
-    found = _histogram("Score of the kept tiles", kept, [0] * len(kept), scores["ends"], "{:.3g}")
-    if facts["top_k"] is not None:  # the lowest score that is kept
-        found |= {"threshold": 0.0, "label": f"{scores['ends'][0]:.3g}"}
-    return found
-
-
-def _histogram(
-    title: str, kept: list[int], dropped: list[int], ends: Sequence[float], form: str,
-    note: str = "",
-) -> Facts:  # fmt: skip
+def _drawing(facts: Facts, top_k: bool) -> Facts:
     """Return a histogram as bars of a drawing, with its description in words."""
-    step = WIDTH // len(kept)
-    most = max(1, *(a + b for a, b in zip(kept, dropped, strict=True)))
+    kept, dropped = facts["kept"], facts["dropped"]
+    totals = [sum(both) for both in zip(kept, dropped, strict=True)]
+    most = max(totals)
+    scale = HEIGHT / math.log1p(most)  # of counts, so that single tiles can be seen
+    step = WIDTH / len(kept)
     bars = {"kept": "", "dropped": ""}
-    for number, (good, bad) in enumerate(zip(kept, dropped, strict=True)):
-        high, low = (round(HEIGHT * count / most) for count in (good, bad))
-        for kind, bottom, height in (("kept", HEIGHT, high), ("dropped", HEIGHT - high, low)):
-            if height:
-                bars[kind] += f"M{number * step:g} {bottom}v{-height}h{step - 1:g}v{height}z"
-    first, last = (form.format(end) for end in ends)
-    words = f"{title}: histogram of {sum(kept):,} kept"
-    words += f" and {sum(dropped):,} dropped tiles" if sum(dropped) else " tiles"
+    for number, both in enumerate(zip(kept, dropped, strict=True)):
+        total, low = sum(both), HEIGHT - LINE / 2
+        for kind, count in zip(bars, both, strict=True):
+            if count:  # bars are 1 px apart, and their lines inside of them
+                up = math.log1p(total) * scale * count / total
+                left, across, inner = number * step + LINE / 2, step - 1 - LINE, max(0, up - LINE)
+                bars[kind] += f"M{left:g} {low:.4g}v-{inner:.4g}h{across:g}v{inner:.4g}z"
+                low -= up
+    first, last = (_number(facts, end) for end in facts["ends"])
+    first = "≤ " * bool(facts["below"]) + first
+    label = "" if facts["threshold"] is None else _number(facts, facts["threshold"])
+    words = f"Histogram of the {facts['what']}: {sum(kept):,} kept"
+    words += f" and {sum(dropped):,} dropped tiles" if any(dropped) else " tiles"
+    words += f", from {first} to {last}; the highest bar is {most:,} tiles"
+    words += f"; the threshold is {label}" if label else ""
+    notes = ["logarithmic axis"] if facts["logarithmic"] else []
+    if facts["what"] != "score":  # others have none
+        if facts["unknown"]:
+            notes.append(f"not drawn: {facts['unknown']:,} tiles with missing pixels")
+        if top_k:
+            notes.append("dropped tiles above the threshold had lower scores")
+    ticks = [10**power for power in range(len(str(most))) if 10**power <= most / 3] + [most]
     return {
-        "title": title, "bars": bars, "first": first, "last": last,
-        "most": most, "threshold": None, "label": "", "note": note,
-        "words": f"{words}, from {first} to {last}; the highest bar is {most:,} tiles",
-        "has_dropped": any(dropped),
+        "title": facts["what"][0].upper() + facts["what"][1:], "meaning": facts["meaning"],
+        "bars": bars,
+        "first": first, "last": last, "label": label,
+        "at": None if facts["at"] is None else facts["at"] * step,
+        "ticks": [(f"{one:,}", round(HEIGHT - math.log1p(one) * scale, 1)) for one in ticks],
+        "words": words, "notes": notes, "has_dropped": any(dropped),
     }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from dask_slides.cohort.card import Facts, read_card
+from dask_slides.cohort.card import read_card
+from dask_slides.cohort.decision import Facts
 from dask_slides.cohort.outliers import Outlier, find_outliers
 from dask_slides.cohort.process_list import read_rows, seconds_in
 from dask_slides.cohort.results import CORRUPT_TILES

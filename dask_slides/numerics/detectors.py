@@ -2,7 +2,8 @@
 
 A detector is a frozen value that you call with statistics. `needs` lists the fields of the
 statistics that it uses. `pooled` says whether it needs the statistics of all tiles to judge one:
-then `fit` returns a detector for these statistics that does not.
+then `fit` returns a detector for these statistics that does not. A detector may have `measure`,
+which returns the number that it compares; reports show it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,23 @@ from dask_slides.numerics.onnx_detector import OnnxTissue
 from dask_slides.numerics.statistics import CellStats
 
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """A number of each tile, and the threshold that decides which tiles are kept."""
+
+    what: str
+    """What the number is."""
+    values: NDArray[Any]
+    """Of any shape; NaN where it is not known."""
+    threshold: float
+    """Tiles above it are kept; with `includes`, those at it too. NaN if there is none."""
+    is_share: bool = False
+    """Whether the numbers are shares, 0 to 1."""
+    includes: bool = False
+    meaning: str = ""
+    """How it is computed, if `what` does not tell."""
 
 
 @runtime_checkable
@@ -108,9 +126,19 @@ class Contrast(_BaseDetector):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
+        std, mean = self._moments(stats)
+        return np.asarray(std <= self.ratio * mean)
+
+    def measure(self, stats: CellStats) -> Measure:
+        """Return the ratio of each tile."""
+        std, mean = self._moments(stats)
+        ratios = np.divide(std, mean, out=np.where(std > 0, np.inf, 0.0), where=mean > 0)
+        return Measure("contrast", ratios, self.ratio, meaning="standard deviation / mean")
+
+    def _moments(self, stats: CellStats) -> tuple[NDArray[Any], NDArray[Any]]:
         if self.with_alpha:
             stats = _with_alpha(stats)
-        return np.asarray(stats.std <= self.ratio * np.abs(stats.mean))
+        return stats.std, np.abs(stats.mean)
 
 
 def _with_alpha(stats: CellStats) -> CellStats:
@@ -156,12 +184,19 @@ class _Level(_BaseDetector):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
+        return np.asarray(self.measure(stats).values <= self.share)
+
+    def measure(self, stats: CellStats) -> Measure:
+        """Return the share of the pixels of each tile that are tissue."""
         width = 1.0 if stats.width is None else np.where(stats.width > 0, stats.width, 1.0)
         first = np.ceil(self.level / width - np.rint(stats.first / width))
         histogram = _field(stats, "histogram")
         bright = _share_from(histogram, first)
         tissue = 1 - bright if self.background == "bright" else bright
-        return np.asarray((tissue <= self.share) | (histogram.sum(axis=-1) == 0))
+        tissue = np.where(histogram.sum(axis=-1) > 0, tissue, 0.0)
+        side = "darker than" if self.background == "bright" else "of at least"
+        which = f"{side} grey {self.level:.4g}" if np.isfinite(self.level) else "of tissue"
+        return Measure(f"share of pixels {which}", tissue, self.share, is_share=True)
 
 
 def _all_blank(share: float, background: Background) -> _Level:
@@ -290,9 +325,14 @@ class Saturation(_BaseDetector):
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
+        return np.asarray(self.measure(stats).values <= self.share)
+
+    def measure(self, stats: CellStats) -> Measure:
+        """Return the share of the pixels of each tile that are coloured."""
         first = np.floor(self.threshold * (BINS - 1) + 1e-9) + 1
         coloured = _share_from(_field(stats, "saturation"), np.asarray(first))
-        return np.asarray(coloured <= self.share)
+        what = f"share of pixels with a saturation above {self.threshold:.3g}"
+        return Measure(what, coloured, self.share, is_share=True)
 
 
 @dataclass(frozen=True)
@@ -324,6 +364,16 @@ class _Group(_BaseDetector):
         """Return a group of the fitted detectors."""
         return type(self)(tuple(one.fit(stats) for one in self.detectors))
 
+    def _measure(self, stats: CellStats, choose: Any) -> Measure | None:
+        """Return how far each tile is above the threshold of the detector that `choose` takes."""
+        found = [one for each in self.detectors if (one := measure_of(each, stats)) is not None]
+        if len(found) < len(self.detectors):
+            return None
+        above = choose([one.values - one.threshold for one in found])
+        which = "smallest" if choose is np.minimum.reduce else "largest"
+        parts = " and ".join(f"{one.what} - {one.threshold:.3g}" for one in found)
+        return Measure("margin", np.asarray(above), 0.0, meaning=f"the {which} of {parts}")
+
 
 @dataclass(frozen=True)
 class AnyOf(_Group):
@@ -333,6 +383,10 @@ class AnyOf(_Group):
         """Return True where a tile is blank."""
         return reduce(np.logical_or, [one(stats) for one in self.detectors])
 
+    def measure(self, stats: CellStats) -> Measure | None:
+        """Return how far each tile is above the threshold that it is least above."""
+        return self._measure(stats, np.minimum.reduce)
+
 
 @dataclass(frozen=True)
 class AllOf(_Group):
@@ -341,6 +395,16 @@ class AllOf(_Group):
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""
         return reduce(np.logical_and, [one(stats) for one in self.detectors])
+
+    def measure(self, stats: CellStats) -> Measure | None:
+        """Return how far each tile is above the threshold that it is most above."""
+        return self._measure(stats, np.maximum.reduce)
+
+
+def measure_of(detector: StatisticsDetector, stats: CellStats) -> Measure | None:
+    """Return the number that `detector` compares; None if it does not tell."""
+    measure = getattr(detector.fit(stats), "measure", None)  # optional in the protocol
+    return None if measure is None else measure(stats)
 
 
 Detector: TypeAlias = StatisticsDetector | MaskDetector

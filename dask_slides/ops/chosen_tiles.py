@@ -14,12 +14,37 @@ from dask_slides.core.grid import TileGrid
 from dask_slides.core.types import Array
 from dask_slides.graph.tile_statistics import statistics_at
 from dask_slides.graph.tissue import areas_of_cells
-from dask_slides.numerics.detectors import StatisticsDetector
+from dask_slides.numerics.detectors import Measure, StatisticsDetector, measure_of
 from dask_slides.numerics.tissue_mask import TissueMask, grid_areas
 from dask_slides.ops.blank_map import BlankMap, map_of_grid
 from dask_slides.slide import Slide
 
 Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedTiles:
+    """All tiles that might have been chosen, and the numbers that decided."""
+
+    measure: Measure | None
+    """The number of each tile, NaN where pixels are missing; None if the detector has none."""
+    score: NDArray[np.float64]
+    """(n,) scores of the tiles that `measure` kept; NaN for the others."""
+    chosen: Integers
+    """Numbers of the tiles that were chosen."""
+
+    @classmethod
+    def all(cls, measure: Measure | None, score: NDArray[np.float64]) -> JudgedTiles:
+        """Return tiles that were all chosen."""
+        return cls(measure, score, np.arange(len(score)))
+
+    def without(self, numbers: Integers) -> JudgedTiles:
+        """Return what is known if pixels of the tiles with these numbers are missing."""
+        unknown = np.isin(np.arange(len(self.score)), numbers)
+        measure = self.measure
+        if measure is not None:
+            measure = replace(measure, values=np.where(unknown, np.nan, measure.values))
+        return replace(self, measure=measure, score=np.where(unknown, np.nan, self.score))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +59,8 @@ class Candidates:
     skipped: int = 0
     """Number of tiles left out because pixels of the file are missing."""
     bad_tiles: tuple[BadTile, ...] = ()
+    judged: JudgedTiles | None = None
+    """These tiles among all others."""
 
     @classmethod
     def none(
@@ -45,11 +72,13 @@ class Candidates:
 
     def at(self, chosen: Any) -> Candidates:
         """Return the tiles with these numbers, or of this mask."""
+        judged = self.judged
         return replace(
             self,
             yx=self.yx[chosen],
             score=self.score[chosen],
             tissue_fraction=self.tissue_fraction[chosen],
+            judged=judged and replace(judged, chosen=judged.chosen[chosen]),
         )
 
     def best(self, count: int) -> Candidates:
@@ -60,14 +89,34 @@ class Candidates:
 def tiles_by_statistics(image: Slide, grid: TileGrid, detector: StatisticsDetector) -> Candidates:
     """Return the tiles that are not blank by their own statistics; the whole image is read."""
     found = map_of_grid(image, grid, detector).compute()
-    chosen = np.flatnonzero(found.stats.whole & ~np.asarray(found.blank))
-    score = found.stats.std.reshape(-1)[chosen]
-    skipped = int(np.count_nonzero(~found.stats.known))
-    yx = _corners(grid, chosen)
-    return Candidates(yx, score, np.ones(len(yx)), detector, skipped, found.bad_tiles)
+    stats = found.stats
+    good = stats.whole & ~np.asarray(found.blank)
+    skipped = int(np.count_nonzero(~stats.known))
+    measure = measure_of(detector, stats)
+    if measure is not None:
+        measure = replace(measure, values=np.where(stats.whole, measure.values, np.nan))
+    return _candidates(
+        grid, good, stats.std, np.ones(good.shape), measure, detector, skipped, found.bad_tiles
+    )
 
 
-def _corners(grid: TileGrid, numbers: Integers) -> Integers:
+def _candidates(
+    grid: TileGrid, good: Array, score: Array, fraction: Array, measure: Measure | None,
+    detector: Any, skipped: int, bad_tiles: tuple[BadTile, ...],
+) -> Candidates:  # fmt: skip
+    """Return the `good` tiles of a grid; all arrays are (rows, cols)."""
+    chosen = np.flatnonzero(good)
+    if measure is not None:
+        measure = replace(measure, values=measure.values.reshape(-1))
+    judged = JudgedTiles(measure, np.where(good, score, np.nan).reshape(-1), chosen)
+    return Candidates(
+        tile_corners(grid, chosen), score.reshape(-1)[chosen], fraction.reshape(-1)[chosen],
+        detector, skipped, bad_tiles, judged,
+    )  # fmt: skip
+
+
+def tile_corners(grid: TileGrid, numbers: Integers) -> Integers:
+    """Return the top left (n, 2) of the tiles of `grid` with these numbers."""
     rows, columns = np.divmod(numbers, max(1, grid.cols))
     return np.stack((grid.starts(0)[rows], grid.starts(1)[columns]), axis=1)
 
@@ -85,16 +134,18 @@ def tiles_by_map(
     enough = (tissue >= min_tissue * area) & (tissue > 0)
     known = missing == 0
     score = _score(mask, rows, columns, tissue)
-    chosen = np.flatnonzero(enough & known)
-    tiles = Candidates(
-        _corners(grid, chosen),
-        score.reshape(-1)[chosen],
-        (tissue / np.maximum(area, 1)).reshape(-1)[chosen],
-        found.detector,
-        int(np.count_nonzero(~known)),
-        found.bad_tiles,
-    )
+    fraction = tissue / np.maximum(area, 1)
+    values = np.where(known, fraction, np.nan)
+    tiles = _candidates(
+        grid, enough & known, score, fraction, tissue_measure(values, min_tissue),
+        found.detector, int(np.count_nonzero(~known)), found.bad_tiles,
+    )  # fmt: skip
     return without_missing(image, tiles, grid.tile)
+
+
+def tissue_measure(values: Array, min_tissue: float) -> Measure:
+    """Return the shares of tissue as what decides."""
+    return Measure("share of tissue", values, min_tissue, is_share=True, includes=True)
 
 
 def level0_spans(grid: TileGrid, slide: Slide, axis: int) -> Integers:
@@ -132,8 +183,11 @@ def without_missing(image: Slide, tiles: Candidates, tile: tuple[int, int]) -> C
     whole, known, bad = find_missing(image, tiles.yx, tile)
     if whole.all():
         return tiles
+    judged = tiles.judged
+    if judged is not None:
+        judged = judged.without(judged.chosen[~whole])
     return replace(
-        tiles.at(whole),
+        replace(tiles, judged=judged).at(whole),
         skipped=tiles.skipped + int(np.count_nonzero(~known)),
         bad_tiles=sorted_bad_tiles(bad | set(tiles.bad_tiles)),
     )

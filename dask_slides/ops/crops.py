@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -9,19 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_slides.core.grid import TileGrid, tile_pair
+from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.tile_statistics import MIN_TASKS, reading_order, statistics_at
-from dask_slides.numerics.detectors import Detector, StatisticsDetector
+from dask_slides.numerics.detectors import Detector, StatisticsDetector, measure_of
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
+from dask_slides.numerics.statistics import CellStats
 from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_mask
 from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_share, map_of_grid
 from dask_slides.ops.chosen_tiles import (
     Candidates,
+    JudgedTiles,
     Listed,
     deviation,
     find_missing,
     listed_holes,
     tissue_greys,
+    tissue_measure,
 )
 from dask_slides.ops.pack import (
     TilePack,
@@ -144,6 +149,8 @@ def random_crops(
     if isinstance(found, BlankMap):
         crops = _MaskCrops(slide, image, grid.tile, found, _checked_weights(slide, weights))
         drawn = crops.draw(rng, int(n), min_tissue)
+        measure = tissue_measure(drawn.tissue_fraction, min_tissue)
+        drawn = replace(drawn, judged=JudgedTiles.all(measure, drawn.score))
     elif weights is not None:
         raise SlideArgumentError(
             f"{slide.name}: weights need a mask; use detector=Tissue() or blank_map"
@@ -158,10 +165,11 @@ def random_crops(
     if isinstance(found, BlankMap):
         attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)
-    return pack_at(
+    pack = pack_at(
         slide, image, drawn.yx, grid.tile, drawn.score, attributes, 0, drawn.tissue_fraction,
         tasks=MIN_TASKS,
     )  # fmt: skip
+    return replace(pack, judged=drawn.judged)
 
 
 def _checked_weights(slide: Slide, weights: Any) -> NDArray[np.float64] | None:
@@ -322,21 +330,31 @@ def _draw_dense(image: Slide, found: BlankMap, rng: np.random.Generator, n: int)
         return Candidates.none(detector, skipped, found.bad_tiles)
     cells = np.stack((grid.starts(0)[dense[:, 0]], grid.starts(1)[dense[:, 1]]), axis=1)
     is_blank = detector.fit(found.stats)  # the threshold of the slide, not of the crops
-    corners, scores, missing = [], [], n
+    corners, scores, measures, missing = [], [], [], n
     for _ in range(ROUNDS):
         candidates = _draw(rng, cells, missing, grid, size)
         stats = statistics_at(image.source, candidates, size, found.fields)
         good = stats.whole & ~is_blank(stats)
         corners.append(candidates[good])
         scores.append(stats.std[good])
+        measures.append(_values(is_blank, stats)[good])
         missing -= int(good.sum())
         if not missing:
             break
     if missing:
         rest = rng.integers(len(cells), size=missing)
         corners.append(cells[rest])
-        scores.append(found.stats.std[dense[rest, 0], dense[rest, 1]])
-    yx = np.concatenate(corners)
-    return Candidates(
-        yx, np.concatenate(scores), np.ones(len(yx)), detector, skipped, found.bad_tiles
-    )
+        scores.append(found.stats.std[tuple(dense[rest].T)])
+        measures.append(_values(is_blank, found.stats)[tuple(dense[rest].T)])
+    yx, score = np.concatenate(corners), np.concatenate(scores)
+    measure = measure_of(is_blank, found.stats)
+    if measure is not None:
+        measure = replace(measure, values=np.concatenate(measures))
+    judged = JudgedTiles.all(measure, score)
+    return Candidates(yx, score, np.ones(len(yx)), detector, skipped, found.bad_tiles, judged)
+
+
+def _values(detector: StatisticsDetector, stats: CellStats) -> Array:
+    """Return the numbers that `detector` compares; NaN if it does not tell."""
+    measure = measure_of(detector, stats)
+    return np.full(stats.count.shape, np.nan) if measure is None else measure.values

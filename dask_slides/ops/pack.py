@@ -27,7 +27,12 @@ from dask_slides.ops.aligned_tiles import aligned_grid, aligned_level, check_ali
 from dask_slides.ops.annotations import Labels, class_coverage
 from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_map, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
-from dask_slides.ops.chosen_tiles import Candidates, tiles_by_map, tiles_by_statistics
+from dask_slides.ops.chosen_tiles import (
+    Candidates,
+    JudgedTiles,
+    tiles_by_map,
+    tiles_by_statistics,
+)
 from dask_slides.ops.georeference import georeference
 from dask_slides.ops.overlays import plot_on_slide
 from dask_slides.ops.resize import output_shape, resized
@@ -86,6 +91,8 @@ class TilePack:
     them."""
     slide: Slide | None = None
     """The slide; None for a pack that was opened from a store."""
+    judged: JudgedTiles | None = None
+    """All tiles of the grid, or all crops, and what decided; None if opened from a store."""
 
     def __repr__(self) -> str:
         facts = [
@@ -478,7 +485,7 @@ def pack_tiles(
     if isinstance(found, BlankMap):
         attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(tiles.skipped, tiles.bad_tiles)
-    return pack_at(
+    pack = pack_at(
         slide,
         image,
         tiles.yx,
@@ -489,6 +496,7 @@ def pack_tiles(
         tiles.tissue_fraction,
         labels,
     )
+    return replace(pack, judged=tiles.judged)
 
 
 def map_or_detector(

@@ -75,13 +75,15 @@ def contact_sheet(
     columns: int = 8,
     side: int = 128,
     channels: Sequence[Channel] | None = None,
+    ground: int = 255,
 ) -> Array:
     """Arrange `tiles` (h, w, c) in rows of `columns`, each shrunk to at most `side` pixels.
 
-    The tiles have one size. They have one contrast too, so that you can compare them.
+    Between them is the grey value `ground`. The tiles have one size. They have one contrast too, so
+    that you can compare them.
     """
     rows = -(-len(tiles) // columns) or 1
-    sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), 255, np.uint8)
+    sheet = np.full((rows * (side + 4) + 4, columns * (side + 4) + 4, 3), ground, np.uint8)
     if not len(tiles):
         return sheet
     means = np.stack([reduced(tile, side) for tile in tiles])

@@ -80,7 +80,7 @@ def test_slides_to_look_at_come_first(job, page):
     order = [slide.name for slide in slides]
     assert re.findall(r'<h2 id="slide-\d+-name">(.*?)</h2>', page) == order
     assert "SlideFormatError: &lt;b&gt;broken.tif: " in page
-    assert len(re.findall("absent or corrupt tiles of the file", page)) == 1
+    assert len(re.findall("absent or corrupt tiles? of the file", page)) == 1
     assert re.search(r"<li>level 0, y \d+, x \d+, 256 x 256 px, offset \d+: corrupt ", page)
 
 
@@ -88,10 +88,11 @@ def test_the_counts_are_those_of_the_pack_and_the_map(job):
     pack = ds.open_pack(job / "s0" / "s0.tiles.zarr")
     facts = read_card(str(job / "s0"))["steps"]["pack"]
     assert (facts["kept"], facts["kept"] + facts["dropped"]) == (len(pack), (SIDE // TILE) ** 2)
-    partial = pack.tissue_fraction[pack.tissue_fraction < 1]
-    assert facts["shares"]["kept"] == np.histogram(partial, 20, (0, 1))[0].tolist()
-    assert sum(facts["shares"]["dropped"]) + facts["shares"]["empty"] == facts["dropped"]
-    assert sum(facts["scores"]["kept"]) == len(pack)
+    shares, scores = facts["histograms"]
+    assert shares["kept"] == np.histogram(pack.tissue_fraction, 20, (0, 1))[0].tolist()
+    assert sum(shares["dropped"]) == facts["dropped"] and not any(shares["dropped"][10:])
+    assert (shares["at"], scores["at"]) == (10, None)  # the score decides with top_k only
+    assert scores["kept"] == np.histogram(pack.score, 20)[0].tolist() and not any(scores["dropped"])
     cells = ds.blank_map(job.parent / "slides" / "s0.tif").compute()
     mask = read_card(str(job / "s0"))["steps"]["mask"]
     assert mask["dropped"] == cells.blank.sum() and mask["tissue"] == cells.tissue_share
@@ -104,8 +105,8 @@ def test_the_sheets_show_the_tiles_nearest_to_the_threshold(job):
     facts = read_card(str(job / "s0"))["steps"]["pack"]
     for name, side in (("kept", shares[shares >= 0.5]), ("dropped", shares[shares < 0.5])):
         near = sorted(side[side > 0], key=lambda share: abs(share - 0.5))[:8]
-        assert facts[f"sheet_{name}"]["shares"] == [min(near), max(near)]
-        picture = Image.open(io.BytesIO(base64.b64decode(facts[f"sheet_{name}"]["picture"])))
+        assert facts[f"nearest_{name}"]["ends"] == [min(near), max(near)]
+        picture = Image.open(io.BytesIO(base64.b64decode(facts[f"nearest_{name}"]["picture"])))
         assert len(picture.getcolors(2**20)) > 100
 
 
@@ -147,7 +148,7 @@ def test_pictures_have_alternative_texts(parsed, job):
     others = [one["alt"] for one in pictures if one not in thumbnails]
     assert others and all(len(text) > 20 for text in others)
     for one in parsed.all("svg"):
-        assert one["role"] == "img" and "histogram" in one["aria-label"]
+        assert one["role"] == "img" and "Histogram" in one["aria-label"]
     identifiers = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     for one in parsed.all("a"):
@@ -243,7 +244,7 @@ def test_jobs_with_some_steps_only_have_a_report(job, tmp_path, name):
     has_tiles = name not in ("resize", "function")
     assert (slide.metrics["focus"] is not None) == has_tiles
     assert slide.metrics["brightness"] > 50
-    drawings = {"mask": 1, "statistics": 1, "export": 2, "crops": 2}
+    drawings = {"mask": 1, "statistics": 3, "export": 2, "crops": 2}
     assert len(parsed.all("svg")) == drawings.get(name, 0)
 
 
