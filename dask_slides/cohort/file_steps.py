@@ -5,6 +5,7 @@ What was done is in a record beside the results of the slide (see `results`).
 
 from __future__ import annotations
 
+import glob
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -150,6 +151,15 @@ class Export(FileStep):
         """Export the object; return the path."""
         options = self._options(name)
         return export(obj, target.path, to=self.to, overwrite=target.overwrite, **options)
+
+    def outputs(self, path: str | None, name: str) -> list[str]:
+        """Return the files of the slide in a folder of all slides, or else what was written."""
+        if not self.shares_path or path is None:
+            return super().outputs(path, name)
+        patterns = (one.format(name=glob.escape(name)) for one in self._exporter.files)
+        folder = glob.escape(path)
+        found = [file for one in patterns for file in glob.glob(os.path.join(folder, one))]
+        return found or [path]
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,8 @@ def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
         os.unlink(record.path)  # what is there was written by others
         raise
     counts = counts | {CORRUPT_TILES: _corrupt_tiles_read(job)}
-    record.finish(job.parameters(step), counts, output, job.entry.columns)
+    outputs = step.outputs(output, job.name)
+    record.finish(job.parameters(step), counts, outputs, job.entry.columns)
     return counts
 
 
@@ -294,12 +295,15 @@ def _shown(job: SlideJob, step: Step, obj: Any, maps: BlankMaps) -> Iterator[Non
         if job.report:
             samples = step == _sampled_step(job.steps)
             _note(partial(note_step, step, obj, maps, job.parameters(step), samples))
+        else:  # what an earlier run noted is of a result that is replaced
+            _note(partial(forget_step, step, maps.folder))
         yield
     except BaseException:
         if drawn is not None:
             os.unlink(drawn)
-        with suppress(OSError):  # the first error is the one to report
-            forget_step(step, maps.folder)
+        if job.report:
+            with suppress(OSError):  # the first error is the one to report
+                forget_step(step, maps.folder)
         raise
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,15 +145,14 @@ class Record:
         replace_file(self.path, b"{}")
 
     def finish(
-        self, parameters: Parameters, counts: Mapping[str, Any], output: str | None,
+        self, parameters: Parameters, counts: Mapping[str, Any], outputs: Sequence[str],
         columns: Mapping[str, Any] | None,
     ) -> None:  # fmt: skip
         """Record that the step is done, and what it wrote, once that is on the disk."""
-        if output is not None and os.path.isfile(output):
-            LocalFolder(self.folder).flush([output])
+        LocalFolder(self.folder).flush([one for one in outputs if os.path.isfile(one)])
         facts = {
             "parameters": parameters, "counts": counts, METADATA: columns,
-            "output": None if output is None else os.path.relpath(output, self.folder),
+            "outputs": [os.path.relpath(one, self.folder) for one in outputs],
         }  # fmt: skip
         replace_file(self.path, json.dumps(facts).encode())
 
@@ -165,11 +164,11 @@ class Record:
             result = StepResult(
                 *(require_type(facts[one], dict) for one in ("parameters", "counts"))
             )
-            output, before = facts["output"], facts[METADATA]
+            outputs, before = require_type(facts["outputs"], list), facts[METADATA]
             require_type(result.counts[CORRUPT_TILES], int)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        if output is not None and not os.path.exists(os.path.join(self.folder, output)):
+        if not all(os.path.exists(os.path.join(self.folder, str(one))) for one in outputs):
             return None
         return result if columns is None or columns == before else None
 

@@ -186,6 +186,10 @@ class Step(ABC):
         """Write what `build` returned for the slide `name`; return the path of what was written."""
         return write_to(obj, target)
 
+    def outputs(self, path: str | None, name: str) -> list[str]:
+        """Return the paths that show that the slide `name` is done, given what `write` returned."""
+        return [] if path is None else [path]
+
 
 @dataclass(frozen=True)
 class _Image(Step):

@@ -288,6 +288,14 @@ def test_without_a_report_nothing_is_noted(job, tmp_path):
     assert '<h2 id="slide-1-name">s0</h2>' in page
 
 
+def test_a_run_without_a_report_forgets_what_it_replaces(job, tmp_path):
+    slide, steps = job.parent / "slides" / "s0.tif", ["mask", {"pack": {"tile_size": TILE}}]
+    run(slide, tmp_path / "job", steps)
+    other = {"pack": {"tile_size": 2 * TILE}}
+    run(slide, tmp_path / "job", ["mask", other], report=False, overwrite=True)
+    assert list(read_card(str(tmp_path / "job" / "s0"))["steps"]) == ["mask"]
+
+
 def test_a_job_without_slides_has_a_page(tmp_path):
     (tmp_path / "process_list.csv").write_text("name,path,mpp,status,seconds,error,message\n")
     page = Path(ds.write_report(tmp_path)).read_text("utf-8")

@@ -174,6 +174,9 @@ def test_a_job_of_trident_has_the_coordinates_and_outlines_of_all_slides(slides,
     for worked_on in (2, 0):
         result = run(table, job, {"export": exports})
         assert (result.done, result.worked_on) == (2, worked_on)
+    contours = job / "exports" / "trident" / "contours_geojson"
+    (contours / "first.geojson").unlink()  # one of the files of a slide in a folder of all
+    assert run(table, job, {"export": exports}).worked_on == 1
     for path, name in zip(table.path, table.name, strict=True):
         trident = job / "exports" / "trident"
         with h5py.File(trident / "20x_64px_0px_overlap" / "patches" / f"{name}_patches.h5") as file:

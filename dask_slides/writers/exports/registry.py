@@ -33,6 +33,8 @@ class Exporter:
     """One line for users."""
     suffixes: tuple[str, ...] = ()
     """Ends of output names that choose the format without `to=`."""
+    files: tuple[str, ...] = ()
+    """Patterns of the files of a slide in a folder for many slides: "patches/{name}.h5"."""
 
     def load(self) -> Callable[..., str]:
         """Return the function."""
@@ -81,9 +83,11 @@ EXPORTS = (
     Exporter("geojson", ("TilePack", "BlankMap"), f"{_HERE}.geojson:export_geojson",
              "tiles or outlines for QuPath", (".geojson", ".geojson.gz")),
     Exporter("trident", ("TilePack", "BlankMap"), f"{_HERE}.trident:export_trident",
-             "coordinates or contours in the folder of a TRIDENT job"),
+             "coordinates or contours in the folder of a TRIDENT job",
+             files=("*/patches/{name}_patches.h5", "contours_geojson/{name}.geojson")),
     Exporter("clam", ("TilePack",), f"{_HERE}.clam:export_clam",
-             "coordinates, with pixels on request, in a folder of CLAM"),
+             "coordinates, with pixels on request, in a folder of CLAM",
+             files=("patches/{name}.h5",)),
     Exporter("deepzoom", ("Slide", "Cutoff"), f"{_HERE}.deepzoom:export_deepzoom",
              "Deep Zoom image for viewers such as OpenSeadragon", (".dzi",)),
     Exporter("jpeg", ("TilePack",), f"{_HERE}.image_tiles:export_jpeg",
