@@ -13,6 +13,8 @@ from dask_slides.errors import SlideArgumentError
 
 Steps = str | Step | Callable[..., Any] | Mapping[str, Any] | Sequence[Any]
 """What `run_cohort` takes as steps: one item, or a sequence of them."""
+OBJECTS = {"blank_map": "BlankMap", "pack": "TilePack"}
+"""Options of exports that may be steps, and what these make."""
 KNOWN = (*STEPS, Export.kind)
 """Names of steps for the user."""
 
@@ -106,6 +108,15 @@ def _export(given: Any, stores: Sequence[Step]) -> Export:
             "step export needs of, the step to export, and to, the format; give "
             "{'export': {'of': 'pack', 'to': FORMAT}}"
         )
+    for name, makes in OBJECTS.items():
+        value = options.get(name)
+        if isinstance(value, Mapping) or (isinstance(value, str) and value in STEPS):
+            options[name] = step = _exported(value, stores)
+            if step.makes != makes:
+                raise SlideArgumentError(
+                    f"step export: {name}={value!r} makes a {step.makes}; give a step that makes "
+                    f"a {makes}"
+                )
     return Export(_exported(of, stores), to, file, tuple(sorted(options.items())))
 
 

@@ -59,7 +59,7 @@ class Export(FileStep):
     file: str | None = None
     """Path of the file of a slide in the folder, with ``{name}``; that of the format by default."""
     options: tuple[tuple[str, Any], ...] = ()
-    """Options of the format, by name."""
+    """Options of the format, by name; a step stands for what it makes of the slide."""
 
     @property
     def name(self) -> str:
@@ -111,13 +111,10 @@ class Export(FileStep):
 
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
-        self.of.check()
+        for step in (self.of, *(value for _, value in self.options if isinstance(value, Step))):
+            step.check()
         self._check_file()
         self._exporter.check_options(f"step {self.name}", dict(self.options))
-
-    def _options(self, name: str) -> dict[str, Any]:
-        """Return the options of the format for the slide `name`."""
-        return dict(self.options) | ({NAME: name} if self.shares_path else {})
 
     def _check_file(self) -> None:
         if self.file is None:
@@ -147,9 +144,14 @@ class Export(FileStep):
         """Return the object to export and its counts."""
         return maps.build(self.of)
 
-    def write(self, obj: Any, target: Target, name: str) -> str | None:
+    def write(self, obj: Any, target: Target, maps: BlankMaps) -> str | None:
         """Export the object; return the path."""
-        options = self._options(name)
+        options = {
+            name: maps.build(value)[0] if isinstance(value, Step) else value
+            for name, value in self.options
+        }
+        if self.shares_path:
+            options[NAME] = maps.name
         return export(obj, target.path, to=self.to, overwrite=target.overwrite, **options)
 
     def outputs(self, path: str | None, name: str) -> list[str]:
@@ -262,6 +264,6 @@ class Function(FileStep):
             "path of a file, or None"
         )
 
-    def write(self, obj: Any, target: Target, name: str) -> str | None:
+    def write(self, obj: Any, target: Target, maps: BlankMaps) -> str | None:
         """Return the path that the function returned."""
         return None if obj is None else str(obj)

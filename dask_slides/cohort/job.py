@@ -223,9 +223,9 @@ def _write_store(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     target = Target(path, job.overwrite, resume=True, recorded=recorded)
     with _shown(job, step, obj, maps):
         try:
-            step.write(obj, target, job.name)
+            step.write(obj, target, maps)
         except ResumeError:  # the unfinished store has other parameters, so start again
-            step.write(obj, replace(target, resume=False), job.name)
+            step.write(obj, replace(target, resume=False), maps)
     return counts | {CORRUPT_TILES: corrupt_tiles(path, job.entry.on_bad_tile)}
 
 
@@ -239,7 +239,7 @@ def _write_file(job: SlideJob, step: Step, maps: BlankMaps) -> dict[str, Any]:
     obj, counts = maps.build(step)
     try:
         with _shown(job, step, obj, maps):
-            output = step.write(obj, Target(path, begun), job.name)
+            output = step.write(obj, Target(path, begun), maps)
     except OutputExistsError:
         os.unlink(record.path)  # what is there was written by others
         raise

@@ -271,10 +271,11 @@ def run_cohort(
         An export: ``{"export": {"of": "pack", "to": "csv"}}``, with the options of the format, or a
         list of such arguments. It exports what the step `of` makes with its arguments in this run.
         Without that step in the run, ``"of": {"pack": {"tile_size": 512}}`` gives arguments, and no
-        store is written. The files of all slides lie in one folder,
-        ``exports/pack_csv/NAME.csv``; ``"file"`` names them otherwise, as in ``"a/{name}.csv"``.
-        A format that is itself a folder for many slides has one for all its exports, such as
-        ``exports/trident``.
+        store is written. Options that are a blank map or a pack take steps too: ``{"of": "resize",
+        "to": "spatialdata", "blank_map": "mask", "pack": "pack"}``. The files of all slides lie in
+        one folder, ``exports/pack_csv/NAME.csv``; ``"file"`` names them otherwise, as in
+        ``"a/{name}.csv"``. A format that is itself a folder for many slides has one for all its
+        exports, such as ``exports/trident``.
 
         A function of the user, or ``{"NAME": function}``: it is called as ``function(slide)``, or
         ``function(slide, folder)`` if it takes a second argument, with the `Slide` and the absolute

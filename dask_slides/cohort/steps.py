@@ -70,6 +70,8 @@ class BlankMaps:
         self.slide = slide
         self.folder = folder
         """The folder of the slide in the job."""
+        self.name = os.path.basename(folder)
+        """The name of the slide in the job."""
         self._metadata = metadata
         self._masks: dict[MaskDetector, BlankMap] = {}
         self._statistics: dict[TileGrid, BlankMap] = {}
@@ -182,8 +184,8 @@ class Step(ABC):
         """Return a picture of the object that `build` returned on the slide."""
         raise NotImplementedError(f"{self.name} draws nothing")
 
-    def write(self, obj: Any, target: Target, name: str) -> str | None:
-        """Write what `build` returned for the slide `name`; return the path of what was written."""
+    def write(self, obj: Any, target: Target, maps: BlankMaps) -> str | None:
+        """Write what `build` returned; return the path of what was written."""
         return write_to(obj, target)
 
     def outputs(self, path: str | None, name: str) -> list[str]:
@@ -226,7 +228,7 @@ class _Image(Step):
                 raise SlideArgumentError(f"step {self.name}: shards=False is for Zarr stores")
             exporter_for(f"NAME{self.suffix}", None, self.makes)
 
-    def write(self, obj: Any, target: Target, name: str) -> str | None:
+    def write(self, obj: Any, target: Target, maps: BlankMaps) -> str | None:
         """Write the image; return its path."""
         if self.is_store:
             return write_to(obj, target, self.ome_zarr, self.shards)
@@ -426,7 +428,7 @@ class _Tiles(Step):
             return options | {"blank_map": maps.compute(None, detector)}
         return options | {"detector": detector}
 
-    def write(self, obj: Any, target: Target, name: str) -> str | None:
+    def write(self, obj: Any, target: Target, maps: BlankMaps) -> str | None:
         """Write the pack; return its path."""
         return write_to(obj, target, shards=self.shards, codec=self.codec, quality=self.quality)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import zarr
 from scheduler_processes import local_client
 
 import dask_slides as ds
@@ -182,6 +183,25 @@ def test_a_job_of_trident_has_the_coordinates_and_outlines_of_all_slides(slides,
         with h5py.File(trident / "20x_64px_0px_overlap" / "patches" / f"{name}_patches.h5") as file:
             assert [(y, x) for x, y in file["coords"]] == pairs(ds.pack_tiles(path, **PACK))
         assert json.loads((trident / "contours_geojson" / f"{name}.geojson").read_text())
+
+
+def test_an_export_gets_the_blank_map_and_the_pack_of_other_steps(slides, tmp_path, sync):
+    pq = pytest.importorskip("pyarrow.parquet")
+    slide, mask = slides / "s0000.tif", {"tile_size": 64, "detector": GLASS}
+    export = {"of": "resize", "to": "spatialdata", "blank_map": "mask", "pack": {"pack": PACK}}
+    steps = {"resize": {"downsample": 2}, "mask": mask, "export": export}
+    for worked_on in (1, 0):
+        result = run(slide, tmp_path / "job", steps)
+        assert (result.done, result.worked_on) == (1, worked_on)
+    store = tmp_path / "job" / "exports" / "resize_spatialdata" / "s0000.spatialdata.zarr"
+    tiles = pq.read_table(store / "shapes" / "tiles" / "shapes.parquet")
+    assert tiles.num_rows == len(ds.pack_tiles(slide, **PACK))
+    found = zarr.open_array(store / "labels" / "tissue" / "0", mode="r")[:] == 1
+    expected = np.asarray(ds.blank_map(slide, **mask).compute().tissue)
+    side = 32  # of a tile of the map in the image, which is half as large
+    assert np.array_equal(found, expected.repeat(side, 0).repeat(side, 1)[: len(found)])
+    with pytest.raises(ds.errors.SlideArgumentError, match="blank_map='pack' makes a TilePack"):
+        run(slide, tmp_path / "job", {"export": export | {"blank_map": "pack"}})
 
 
 def test_a_folder_of_an_export_is_replaced_only_if_a_run_began_it(slides, tmp_path, sync, formats):
