@@ -19,7 +19,7 @@ import numpy as np
 
 from dask_slides.cohort.decision import Decision, Facts, decision_of
 from dask_slides.cohort.results import replace_file
-from dask_slides.cohort.steps import BlankMaps, Step
+from dask_slides.cohort.step import BlankMaps, Step
 from dask_slides.core.types import Array
 from dask_slides.numerics.focus import grey_and_focus
 from dask_slides.ops.pack import fill_of, pack_at

@@ -8,7 +8,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from dask_slides.cohort.file_steps import Export, Function
-from dask_slides.cohort.steps import STEPS, Step
+from dask_slides.cohort.step import Step
+from dask_slides.cohort.steps import STEPS
 from dask_slides.errors import SlideArgumentError
 
 Steps = str | Step | Callable[..., Any] | Mapping[str, Any] | Sequence[Any]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dask_slides.cohort.file_steps import Export
-from dask_slides.cohort.steps import BlankMaps, Pack, Step
+from dask_slides.cohort.step import BlankMaps, Step
+from dask_slides.cohort.steps import Pack
 from dask_slides.core.bad_tiles import ABSENT, CORRUPT, BadTile, bad_tile_from_json
 from dask_slides.core.types import Array
 from dask_slides.numerics.detectors import Measure, measure_of
@@ -53,7 +54,7 @@ class Decision:
     draws: bool = False
     """Whether tiles were drawn at random, so that none was dropped."""
     score: Measure | None = None
-    """The scores of the tiles that the detector kept; they decided if `top_k` were too few."""
+    """The scores of the tiles that the detector kept; they decided if there were more than `top_k`."""
 
     @property
     def top_k(self) -> bool:

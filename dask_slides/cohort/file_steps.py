@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from dask_slides.cohort.names import EXPORTS, safe_name
 from dask_slides.cohort.results import CORRUPT_TILES
-from dask_slides.cohort.steps import BlankMaps, Built, Step
+from dask_slides.cohort.step import BlankMaps, Built, Step
 from dask_slides.core.plain_values import plain
 from dask_slides.errors import SlideArgumentError
 from dask_slides.slide import Slide

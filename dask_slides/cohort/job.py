@@ -27,7 +27,7 @@ from dask_slides.cohort.results import (
     step_parameters,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import BlankMaps, Step, picture_path, picture_reduction
+from dask_slides.cohort.step import BlankMaps, Step, picture_path, picture_reduction
 from dask_slides.core.bad_tiles import CORRUPT
 from dask_slides.core.source import root_of
 from dask_slides.errors import ClusterLostError, OutputExistsError, ResumeError, SlideError

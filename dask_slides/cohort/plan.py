@@ -19,7 +19,7 @@ from dask_slides.cohort.results import (
     step_parameters,
 )
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import Step
+from dask_slides.cohort.step import Step
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
 from dask_slides.ops.scale import check_not_enlarged
 from dask_slides.readers.remote.identity import identify

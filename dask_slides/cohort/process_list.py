@@ -16,7 +16,7 @@ from dask_slides.cohort.file_steps import Function
 from dask_slides.cohort.job import Outcome
 from dask_slides.cohort.names import PROCESS_LIST, safe_name
 from dask_slides.cohort.results import CORRUPT_TILES
-from dask_slides.cohort.steps import Step
+from dask_slides.cohort.step import Step
 from dask_slides.cohort.tables import OWN, user_columns
 from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.writers.store.local_folder import write_whole

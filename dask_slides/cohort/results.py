@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask_slides.cohort.slide_list import SlideEntry
-from dask_slides.cohort.steps import METADATA, Step
+from dask_slides.cohort.step import METADATA, Step
 from dask_slides.core.bad_tiles import CORRUPT, MARK
 from dask_slides.core.json_values import require_type
 from dask_slides.core.version import __version__

@@ -6,16 +6,14 @@ too, in `file_steps`; `chosen_steps` makes steps of what the user gives.
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
 
+from dask_slides.cohort.step import MAY_ENLARGE, BlankMaps, Built, Step
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
@@ -27,7 +25,6 @@ from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_s
 from dask_slides.ops.crops import check_seed, plan_crops, random_crops
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
 from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize
-from dask_slides.ops.map_tiles import map_tile
 from dask_slides.ops.overlays import picture_on_slide
 from dask_slides.ops.pack import TILE_SIZE, TilePack, check_top_k, pack_tiles, plan_pack
 from dask_slides.ops.resize import level0_reduction, resize
@@ -44,153 +41,15 @@ from dask_slides.writers.exports.registry import exporter_for
 from dask_slides.writers.pack_chunks import PACK_CODECS
 from dask_slides.writers.source_copy import QUALITY, SourceCodec
 from dask_slides.writers.store.arrays import check_version
-from dask_slides.writers.store.transaction import Target, facts_of
+from dask_slides.writers.store.transaction import Target
 from dask_slides.writers.write import write_to
 
-PICTURE = 1024
-"""Longest side of the pictures of results, in pixels."""
 PLACED = ("layout", "margin", "compact")
 """Arguments of `cutoff_resize` that say where what is left is placed."""
-SCALE = ("downsample", "mpp", "magnification", "max_size", "shape", "kernel", "gap")
+SCALE = (*MAY_ENLARGE, "max_size", "shape", "kernel", "gap")
 """Arguments of `resize`, and `magnification`."""
 FORMATS = ("ome.zarr", "ome.tif")
 """Formats of images, which are the ends of their names."""
-METADATA = "metadata"
-"""Attribute of a pack with the columns that the user's table has for its slide."""
-Built = tuple[Any, dict[str, Any]]
-"""The object to write and its counts for the process list."""
-
-
-class BlankMaps:
-    """What the steps of one slide share, each computed once: masks, statistics, and a picture."""
-
-    def __init__(
-        self, slide: Slide, folder: str = "", metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        self.slide = slide
-        self.folder = folder
-        """The folder of the slide in the job."""
-        self.name = os.path.basename(folder)
-        """The name of the slide in the job."""
-        self._metadata = metadata
-        self._masks: dict[MaskDetector, BlankMap] = {}
-        self._statistics: dict[TileGrid, BlankMap] = {}
-        self._built: list[tuple[Step, Built]] = []
-
-    def build(self, step: Step) -> Built:
-        """Return what `step` builds, which is the same object for the step and its exports."""
-        for other, built in self._built:
-            if other == step:
-                return built
-        obj, counts = step.build(self.slide, self)
-        if isinstance(obj, TilePack) and self._metadata:
-            attributes = {**obj.attributes, METADATA: dict(self._metadata)}
-            obj = replace(obj, attributes=attributes)
-        self._built.append((step, (obj, counts)))
-        return obj, counts
-
-    @cached_property
-    def thumbnail(self) -> Array:
-        """The picture of the slide on which the results are drawn."""
-        return self.slide.thumbnail(PICTURE)
-
-    def compute(
-        self, tile_size: Any, detector: Detector, min_tissue: float = MIN_TISSUE
-    ) -> BlankMap:
-        """Return the computed blank map with tiles of `tile_size`."""
-        return self._computed(tile_size, detector).with_min_tissue(min_tissue)
-
-    def _computed(self, tile_size: Any, detector: Detector) -> BlankMap:
-        tile = map_tile(self.slide, tile_size, None)
-        if isinstance(detector, MaskDetector):
-            if detector not in self._masks:
-                self._masks[detector] = blank_map(
-                    self.slide, tile_size=tile, detector=detector
-                ).compute()
-            found = self._masks[detector]
-            return found if found.grid.tile == tile else found.with_tile_size(tile)
-        lazy = blank_map(self.slide, tile_size=tile, detector=detector)
-        earlier = self._statistics.get(lazy.grid)
-        if earlier is not None and set(lazy.fields) <= set(earlier.fields):
-            return earlier.with_detector(detector)
-        computed = self._statistics[lazy.grid] = lazy.compute()
-        return computed
-
-
-class Step(ABC):
-    """An operation that runs on each slide and writes one store, or one file."""
-
-    kind: ClassVar[str]
-    """What the user calls steps of this class."""
-    makes: ClassVar[str]
-    """Class name of the object that `build` returns."""
-    draws: ClassVar[bool] = True
-    """Whether there is a picture beside the store."""
-
-    @property
-    def name(self) -> str:
-        """The name of the step, which no other step of the run has."""
-        return self.kind
-
-    @property
-    @abstractmethod
-    def counts(self) -> tuple[str, ...]:
-        """Names of its counts in the process list; a function of a user may add others."""
-
-    @property
-    @abstractmethod
-    def suffix(self) -> str:
-        """Suffix of the name of the output, after the name of the slide."""
-
-    @property
-    def is_store(self) -> bool:
-        """Whether it writes a Zarr store, whose attributes record what it was made with."""
-        return True
-
-    @property
-    def shares_path(self) -> bool:
-        """Whether `path` is a folder that other slides or steps use too."""
-        return False
-
-    def path(self, job: str, name: str) -> str:
-        """Return the path of the output for the slide `name`."""
-        return os.path.join(job, name, name + self.suffix)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the arguments of the step as plain values by dotted name."""
-        return facts_of(self, self.name)
-
-    def scale_arguments(self) -> dict[str, Any]:
-        """Return the arguments that may enlarge a slide."""
-        return {name: getattr(self, name, None) for name in SCALE[:3]}
-
-    @abstractmethod
-    def check(self) -> None:
-        """Raise SlideArgumentError for arguments that no slide accepts."""
-
-    @abstractmethod
-    def estimate(self, slide: Slide) -> Estimate:
-        """Estimate the step without reading pixels; the values may be upper bounds."""
-
-    @abstractmethod
-    def reductions(self, slide: Slide) -> tuple[int, ...]:
-        """Return the reductions at which the step reads level 0; 1 is full resolution."""
-
-    @abstractmethod
-    def build(self, slide: Slide, maps: BlankMaps) -> Built:
-        """Return the lazy object to write and its counts."""
-
-    def picture(self, obj: Any, maps: BlankMaps) -> Array:
-        """Return a picture of the object that `build` returned on the slide."""
-        raise NotImplementedError(f"{self.name} draws nothing")
-
-    def write(self, obj: Any, target: Target, maps: BlankMaps) -> str | None:
-        """Write what `build` returned; return the path of what was written."""
-        return write_to(obj, target)
-
-    def outputs(self, path: str | None, name: str) -> list[str]:
-        """Return the paths that show that the slide `name` is done, given what `write` returned."""
-        return [] if path is None else [path]
 
 
 @dataclass(frozen=True)
@@ -547,13 +406,3 @@ STEPS: dict[str, type[Step]] = {step.kind: step for step in (Mask, Resize, Cutof
 """Classes of the steps that write stores, by name, in the order in which they run."""
 USUAL = ("mask", "resize", "cutoff", "pack")
 """Names of the steps of a run for which no steps are given."""
-
-
-def picture_reduction(slide: Slide) -> int:
-    """Return the reduction at which the picture of the slide reads level 0."""
-    return level0_reduction(resize(slide, max_size=PICTURE, gap=1.0))
-
-
-def picture_path(store: str) -> str:
-    """Return the path of the picture beside a store: NAME.mask.png for NAME.mask.ome.zarr."""
-    return store.removesuffix(".zarr").removesuffix(".tif").removesuffix(".ome") + ".png"

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 import dask_slides as ds
-from dask_slides.cohort.steps import Step
+from dask_slides.cohort.step import Step
 from dask_slides.writers.store.local_folder import LocalFolder
 
 STEPS = {
