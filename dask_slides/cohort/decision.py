@@ -54,7 +54,7 @@ class Decision:
     draws: bool = False
     """Whether tiles were drawn at random, so that none was dropped."""
     score: Measure | None = None
-    """The scores of the tiles that the detector kept; they decided if there were more than `top_k`."""
+    """The scores of the tiles that the detector kept; the threshold is that of `top_k`, if any."""
 
     @property
     def top_k(self) -> bool:
