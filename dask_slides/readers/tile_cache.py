@@ -1,13 +1,15 @@
-"""Cache decoded tiles that a neighbouring region will read again.
+"""Cache decoded tiles that a neighbouring region or another crop will read again.
 
 A task of a resize reads a margin around its block, and tiles are decoded whole: without this cache
 blocks of 8 x 8 tiles decode 10 x 10. Only tiles near an edge that cuts a tile are cached, each
 until all regions that meet there have read it. Reduced tiles take 1/4 to 1/64 of the bytes of full
-ones, so the limit holds many of them.
+ones, so the limit holds many of them. Tiles that a small crop cuts are cached at full size, until
+others were used more recently: crops of one place come one after another.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
@@ -35,6 +37,8 @@ class Reuse(NamedTuple):
 
 
 NO_REUSE = Reuse(0)
+ANY_REUSE = Reuse(sys.maxsize)
+"""A tile that stays until the limit is reached and it is the least recently used."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class SharedTiles:
     columns: frozenset[int] = frozenset()
     late: frozenset[int] = frozenset()
     """The shared columns whose neighbouring region is not read soon."""
+    by_crops: bool = False
+    """Whether crops share them, any number of times."""
 
     @classmethod
     def of(
@@ -64,8 +70,23 @@ class SharedTiles:
         early = compress((left, right), soon)
         return cls(above | below, left | right, (left | right).difference(*early))
 
+    @classmethod
+    def of_crop(cls, region: Region, tile: tuple[int, int]) -> SharedTiles:
+        """Find the tiles that `region` cuts; none if it has more than two tiles along an axis."""
+        if region.height > 2 * tile[0] or region.width > 2 * tile[1]:
+            return cls()
+        rows, columns = (
+            frozenset(at // side for at in (start, stop) if at % side)
+            for start, stop, side in zip(
+                (region.y, region.x), (region.stop_y, region.stop_x), tile, strict=True
+            )
+        )
+        return cls(rows, columns, by_crops=True)
+
     def reuse(self, row: int, column: int) -> Reuse:
         """Return how often a tile is expected to be read again."""
+        if self.by_crops:
+            return ANY_REUSE if row in self.rows or column in self.columns else NO_REUSE
         count = 2 ** ((row in self.rows) + (column in self.columns)) - 1
         return Reuse(count, late=column in self.late and row not in self.rows)
 
@@ -139,15 +160,20 @@ class TileCache:
         self._late.pop(key, None)
         self._bytes -= tile.nbytes
 
-    def put(self, key: Hashable, tile: Array, reuse: Reuse) -> None:
-        """Cache a copy of `tile` until it was taken as often as expected."""
-        copy = POOL.array(tile.shape, tile.dtype)
-        copy[...] = tile
+    def put(self, key: Hashable, tile: Array, reuse: Reuse, own: bool = False) -> None:
+        """Cache a copy of `tile` until it was taken as often as expected.
+
+        It is not copied if nothing else writes to it, as `own` says.
+        """
+        if not own:
+            copy = POOL.array(tile.shape, tile.dtype)
+            copy[...] = tile
+            tile = copy
         with self._lock:
             if key in self._tiles:  # another thread cached it; this thread is one of its readers
                 self._take(key)
                 return
-            self._tiles[key] = copy, reuse.times
+            self._tiles[key] = tile, reuse.times
             self._bytes += tile.nbytes
             if reuse.late:
                 self._late[key] = None

@@ -100,10 +100,15 @@ class PackReader:
     def _read_encoded(self, numbers: NDArray[np.int64], out: Sequence[Array] | Array) -> None:
         """Read tiles that are images."""
         check_identity(f"{self.path}/zarr.json", self.identity)
+        assert self.encoded is not None
         height, width = self.shape[1:3]
-        regions = [Region(number * height, 0, height, width) for number in numbers.tolist()]
         try:
-            for index, part, pixels in _page_of(self).gather(regions):
+            page = _page_of(self)
+            if self.encoded.tile == (height, width):
+                page.read_tiles(numbers.tolist(), out)
+                return
+            regions = [Region(number * height, 0, height, width) for number in numbers.tolist()]
+            for index, part, pixels in page.gather(regions):
                 out[index][part.slices(regions[index].y)] = pixels
             return
         except SlideError:
@@ -122,8 +127,9 @@ class PackReader:
         try:
             inside = (numbers - shard * self.tiles_per_shard).tolist()
             for data, tile in zip(_open_shard(self, shard).encoded(inside), out, strict=True):
-                data = shards.remove_checksum(data) if self.has_checksums else data
-                shards.decompress(data, tile)
+                shards.decompress(
+                    shards.remove_checksum(data) if self.has_checksums else data, tile
+                )
             return
         except SlideError:
             raise

@@ -66,9 +66,9 @@ def counting(monkeypatch):
         decoded, pread = TileDecoder.__call__, os.pread
         open_file, empty = tiff_file.tiff_file, np.empty
 
-        def count_decode(self, number, data, factor):
+        def count_decode(self, number, data, factor, into=None):
             counts.decoded[number, factor] += 1
-            return decoded(self, number, data, factor)
+            return decoded(self, number, data, factor, into)
 
         def count_read(file, count, offset):
             counts.reads += 1
@@ -270,7 +270,7 @@ def test_equal_tiles_of_one_colour_are_decoded_once(tmp_path, monkeypatch):
     tifffile.imwrite(path, image, tile=(128, 128), compression="zlib", photometric="rgb")
     tile, decoded = TileDecoder._tile, []
     monkeypatch.setattr(
-        TileDecoder, "_tile", lambda self, n, d: (decoded.append(n), tile(self, n, d))[1]
+        TileDecoder, "_tile", lambda self, n, d, i=None: (decoded.append(n), tile(self, n, d, i))[1]
     )
     with dask.config.set(scheduler="sync"):
         slide = ds.open_slide(path)

@@ -82,9 +82,9 @@ def decodes(monkeypatch):
     """Count decodes by (tile of level 0 or of a smaller level, factor), on one thread."""
     counts, decode = Counter(), TileDecoder.__call__
 
-    def count(self, number, data, factor):
+    def count(self, number, data, factor, into=None):
         counts[id(self), number, factor] += 1
-        return decode(self, number, data, factor)
+        return decode(self, number, data, factor, into)
 
     TILE_CACHE.clear()
     monkeypatch.setattr(TileDecoder, "__call__", count)

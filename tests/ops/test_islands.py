@@ -226,9 +226,9 @@ def test_a_task_decodes_each_tile_once_and_no_others(jpeg_slide, monkeypatch, sy
     canvas, owner = canvas_of(cut, image)
     decoded, counts = TileDecoder.__call__, Counter()
 
-    def count(self, number, data, factor):
+    def count(self, number, data, factor, into=None):
         counts[number] += 1
-        return decoded(self, number, data, factor)
+        return decoded(self, number, data, factor, into)
 
     monkeypatch.setattr(TileDecoder, "__call__", count)
     blocks = cut.image.to_dask(chunks=512)

@@ -427,9 +427,9 @@ def test_listing_bad_tiles_decodes_no_tile_again(tmp_path, monkeypatch):
     slide = ds.open_slide(path, on_bad_tile="mask")
     decoded, once = [], TileDecoder.__call__
 
-    def counted(self, number, data, factor):
+    def counted(self, number, data, factor, into=None):
         decoded.append(number)
-        return once(self, number, data, factor)
+        return once(self, number, data, factor, into)
 
     monkeypatch.setattr(TileDecoder, "__call__", counted)
     TILE_CACHE.clear()
@@ -602,9 +602,9 @@ def test_the_cost_of_absent_tiles_does_not_grow_with_their_number(sparse, monkey
     decoded, created = Counter(), []
     once, of_tile = TileDecoder._tile, tile_status.BadTile
 
-    def counted(self, number, data):
+    def counted(self, number, data, into=None):
         decoded[divmod(number, 100)] += 1
-        return once(self, number, data)
+        return once(self, number, data, into)
 
     def create(*facts):
         created.append(facts)

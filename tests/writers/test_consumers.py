@@ -132,3 +132,34 @@ def test_packs_in_zarr_dask_and_tensorstore(packs, number):
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/tiles"}}
     found = tensorstore.open(spec, read=True, open=True).result()
     np.testing.assert_array_equal(found[3].read().result(), expected[3])
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Return the pixels of a JPEG slide, a pack of it, and their stores of its own tiles."""
+    folder = tmp_path_factory.mktemp("copies")
+    slide = ds.open_slide(ds.sample_slide(folder / "a.tif", shape=(1024, 768), tile=64))
+    pack = ds.pack_tiles(slide, tile_size=64, downsample=1, align="source", detector=DENSE)
+    image = ds.write(slide, folder / "a.ome.zarr", codec="source", level_step=None)
+    return slide, pack, image, ds.write(pack, folder / "a.tiles.zarr", codec="source")
+
+
+def test_copies_in_zarr_dask_and_xarray(copies):
+    xarray = pytest.importorskip("xarray")
+    slide, pack, image, path = copies
+    pixels, tiles = slide.data.compute().transpose(2, 0, 1), pack.tiles.compute()
+    np.testing.assert_array_equal(zarr.open_group(image, mode="r")["0"][...], pixels)
+    np.testing.assert_array_equal(da.from_zarr(image, component="0").compute(), pixels)
+    np.testing.assert_array_equal(xarray.open_zarr(image, consolidated=False)["0"], pixels)
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["tiles"][...], tiles)
+    np.testing.assert_array_equal(da.from_zarr(path, component="tiles").compute(), tiles)
+    np.testing.assert_array_equal(xarray.open_zarr(path)["tiles"], tiles)
+
+
+def test_tensorstore_refuses_copies(copies):
+    """If it opens them one day, the table of programs has to say so."""
+    tensorstore = pytest.importorskip("tensorstore")
+    for path in (f"{copies[2]}/0", f"{copies[3]}/tiles"):
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}
+        with pytest.raises(ValueError, match="imagecodecs_jpeg"):
+            tensorstore.open(spec, read=True, open=True).result()

@@ -30,16 +30,18 @@ def pack_of(slide, **options):
     return ds.pack_tiles(slide, **options)
 
 
-@pytest.mark.parametrize("stride", [128, 64])
-def test_a_copied_pack_has_the_pixels_of_the_slide(tmp_path, slide, stride):
+@pytest.mark.parametrize(
+    ("size", "stride", "count"), [(128, 128, 48), (128, 64, 165), (64, 64, 192)]
+)
+def test_a_copied_pack_has_the_pixels_of_the_slide(tmp_path, slide, size, stride, count):
     slide, pixels = slide
-    pack = pack_of(slide, stride=stride)
+    pack = pack_of(slide, tile_size=size, stride=stride)
     path = ds.write(pack, tmp_path / "a.tiles.zarr", codec="source")
     found = ds.open_pack(path)
     expected = np.stack(
-        [pixels[y : y + 128, x : x + 128] for y, x in zip(pack.y, pack.x, strict=True)]
+        [pixels[y : y + size, x : x + size] for y, x in zip(pack.y, pack.x, strict=True)]
     )
-    assert len(expected) == (48 if stride == 128 else 165)
+    assert len(expected) == count
     np.testing.assert_array_equal(found[:], expected)
     np.testing.assert_array_equal(found[[7, 3, 3]], expected[[7, 3, 3]])
     np.testing.assert_array_equal(np.asarray(found.tiles), expected)
@@ -177,3 +179,24 @@ def test_a_flipped_bit_in_a_copied_tile_is_found(tmp_path, slide):
     file.write_bytes(data)
     with pytest.raises(TileDecodeError, match="checksum"):
         ds.open_pack(tmp_path / "a.tiles.zarr")[:]
+
+
+def test_the_tiles_of_a_copied_pack_are_decoded_into_the_result(tmp_path, slide, monkeypatch):
+    slide, pixels = slide
+    if slide.source.encoding(0).name != "JPEG":
+        pytest.skip("other codecs do not decode into an array")
+    pack = pack_of(slide, tile_size=64)
+    found = ds.open_pack(ds.write(pack, tmp_path / "a.tiles.zarr", codec="source"))
+    decode, into = simplejpeg.decode_jpeg, []
+
+    def decode_jpeg(data, *args, buffer=None, **options):
+        into.append(buffer)
+        return decode(data, *args, buffer=buffer, **options)
+
+    _ = found[0]  # tests the decoder of the page too
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decode_jpeg)
+    tiles = found[[5, 2, 8]]
+    assert len(into) == 3 and all(np.shares_memory(one, tiles) for one in into)
+    for tile, number in zip(tiles, (5, 2, 8), strict=True):
+        y, x = pack.y[number], pack.x[number]
+        np.testing.assert_array_equal(tile, pixels[y : y + 64, x : x + 64])

@@ -164,12 +164,14 @@ class JpegDecoder(ImageDecoder):
         reduced = self.tile(number, data, FACTORS[0])
         return reduced is not None and _is_near(reduced, box_mean(pixels, FACTORS[0]))
 
-    def tile(self, number: int, data: Data, factor: int = 1) -> Array | None:
-        """Return the samples (h / factor, w / factor, s) of a tile.
+    def tile(
+        self, number: int, data: Data, factor: int = 1, into: Array | None = None
+    ) -> Array | None:
+        """Return the samples (h / factor, w / factor, s) of a tile: the array `into`, if given.
 
         Call it only after `matches_imagecodecs`. Return None if the stream is of another size or
-        kind. The next call in the same thread overwrites the array: the page faults of a new array
-        per tile would cost a third of the decode.
+        kind. Without `into`, the next call in the same thread overwrites the array: the page faults
+        of a new array per tile would cost a third of the decode.
         """
         height, width = self._size
         if self._check(number, data) != self._size:
@@ -180,13 +182,9 @@ class JpegDecoder(ImageDecoder):
         if simple is None:
             return None
         height, width = height // factor, width // factor
-        return simple(
-            data,
-            min_height=height,
-            min_width=width,
-            min_factor=1,
-            buffer=self._buffer(factor, (height, width, self._samples)),
-        )
+        buffer = self._buffer(factor, (height, width, self._samples)) if into is None else into
+        found = simple(data, min_height=height, min_width=width, min_factor=1, buffer=buffer)
+        return None if found is None else buffer
 
     def _buffer(self, factor: int, shape: tuple[int, int, int]) -> Array:
         buffers: dict[str, Array] = self._buffers.__dict__

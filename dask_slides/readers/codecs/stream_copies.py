@@ -128,10 +128,12 @@ class _WholeJpeg:
 
     def __call__(self, number: int, data: Data) -> bytes:
         """Return the whole stream of tile `number`."""
-        _require_full(number, self._check(number, data), self._size)
+        is_checked = bool(self._checked) and bytes(data[: len(self._checked)]) == self._checked
+        if not is_checked:
+            _require_full(number, self._check(number, data), self._size)
         if not has_jpeg_end(data):
             raise ValueError(f"the JPEG stream of tile {number} has no end")
-        if not self._checked or data[: len(self._checked)] != self._checked:
+        if not is_checked:
             frame = jpeg_frame(data)
             if frame.marker not in SEQUENTIAL_OR_PROGRESSIVE:
                 raise NotCopiedError(f"tile {number} is lossless JPEG")

@@ -57,8 +57,13 @@ class TileDecoder:
         self._lock = threading.Lock()
         self._flat: dict[tuple[bytes, int], Array] = {}
 
-    def __call__(self, number: int, data: Data, factor: int) -> Array | None:
-        """Decode the stream `data` of tile `number` to samples (h / factor, w / factor, s)."""
+    def __call__(
+        self, number: int, data: Data, factor: int, into: Array | None = None
+    ) -> Array | None:
+        """Decode the stream `data` of tile `number` to samples (h / factor, w / factor, s).
+
+        Return the contiguous array `into` if a tile of full size was decoded into it.
+        """
         height, width = self._sizes.full
         key = None
         if len(data) <= _FLAT_BYTES and self._sizes.valid(number) == (height, width):
@@ -66,7 +71,10 @@ class TileDecoder:
             row = self._flat.get(key)
             if row is not None:
                 return np.broadcast_to(row, (height // factor, *row.shape[1:]))
-        tile = self._tile(number, data) if factor == 1 else self._reduced(number, data, factor)
+        if factor == 1:
+            tile = self._tile(number, data, into)
+        else:
+            tile = self._reduced(number, data, factor)
         if key is None or tile is None or not _is_flat(tile):
             return tile
         if len(self._flat) >= _FLAT_TILES:
@@ -75,10 +83,10 @@ class TileDecoder:
         self._flat[key] = row = tile[:1].copy()
         return np.broadcast_to(row, tile.shape)
 
-    def _tile(self, number: int, data: Data) -> Array | None:
+    def _tile(self, number: int, data: Data, into: Array | None = None) -> Array | None:
         """Return the samples (h, w, s) of a tile."""
         jpeg = self.simplejpeg()
-        tile = None if jpeg is None else jpeg.tile(number, data)
+        tile = None if jpeg is None else jpeg.tile(number, data, 1, into)
         if tile is None:
             found, _, _ = self._strict(
                 data,

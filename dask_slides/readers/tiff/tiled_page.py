@@ -10,7 +10,7 @@ A page of tiles can also be read reduced, as the means of 2 x 2, 4 x 4 or 8 x 8 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from dask_slides.readers.codecs.tile_decoder import TileDecoder
 from dask_slides.readers.codecs.tile_sizes import tile_size
 from dask_slides.readers.remote.byte_ranges import Data
 from dask_slides.readers.tiff.tags import is_mapped
-from dask_slides.readers.tile_cache import NO_REUSE, TILE_CACHE, Reuse, SharedTiles
+from dask_slides.readers.tile_cache import ANY_REUSE, NO_REUSE, TILE_CACHE, Reuse, SharedTiles
 from dask_slides.readers.tile_status import TileStatus
 from dask_slides.runtime.buffer_pool import POOL
 
@@ -164,7 +164,7 @@ class TiledPage:
         """Return the samples (h, w, s) of `region` of the page reduced by `factor`.
 
         Tiles at its edges are cached for neighbouring regions, if they are reduced or if full-size
-        tiles are cached too.
+        tiles are cached too, and those that a crop cuts for other crops.
         """
         shape = (region.height, region.width, self._samples)
         new = POOL.array if factor > 1 else np.empty
@@ -176,6 +176,8 @@ class TiledPage:
         if self._cache_full or factor > 1:
             size = (self._page.imagelength, self._page.imagewidth)
             shared = SharedTiles.of(region, size, self._tile, factor, TILE_CACHE.sides)
+        elif self._page.is_tiled:
+            shared = SharedTiles.of_crop(region, self._tile)
         for batch in self._batches(rows, columns, shared):
             for number, tile in self._tiles(batch, factor):
                 row, column = divmod(number, self._across)
@@ -265,6 +267,22 @@ class TiledPage:
                     pixels = tile[part.slices(covered.y, covered.x)]
                     yield index, part, pixels[..., self._channels]
 
+    def read_tiles(self, numbers: list[int], out: Sequence[Array] | Array) -> None:
+        """Read whole tiles, each into its contiguous array (h, w, s) of `out`.
+
+        A JPEG tile is decoded into the array itself, which saves a copy.
+        """
+        wanted: dict[int, list[Array]] = {}
+        for number, array in zip(numbers, out, strict=True):
+            wanted.setdefault(number, []).append(array)
+        for number, data in self._fetched(list(wanted)):
+            into, *others = wanted[number]
+            tile = None if data is None else self.decoder(number, data, 1, into)
+            if tile is not into:
+                into[...] = self._fill if tile is None else tile
+            for array in others:
+                array[...] = into
+
     def _filled(self, part: Region) -> Array:
         """Return the samples of a part of a tile that is absent or corrupt."""
         shape = (part.height, part.width, self._samples)
@@ -315,19 +333,29 @@ class TiledPage:
             else:
                 yield number, tile
         for number, data in self._fetched(missing):
+            expected = reuse[number]
+            into = self._own_memory() if expected is ANY_REUSE else None
             try:
-                tile = None if data is None else self.decoder(number, data, factor)
+                tile = None if data is None else self.decoder(number, data, factor, into)
             except Exception as error:
                 self._mark_corrupt(number, error)
                 tile = None
             if tile is not None:
                 if cached is not None:
                     cached.put(number, factor, tile)
-                if reuse[number].times:
-                    TILE_CACHE.put((self._serial, number, factor), tile, reuse[number])
+                # the decoder itself remembers tiles of one colour, which are views of one row
+                if expected.times and (tile.strides[0] or expected is not ANY_REUSE):
+                    key = self._serial, number, factor
+                    TILE_CACHE.put(key, tile, expected, own=tile is into)
                 if self._status is not None:
                     self._status.mark_decoded(self._region(number))
             yield number, tile
+
+    def _own_memory(self) -> Array | None:
+        """Return memory to decode a tile into that is cached, which saves a copy; JPEG only."""
+        if not is_jpeg(self._page):
+            return None
+        return POOL.array((*self._tile, self._page.samplesperpixel), np.uint8)
 
     def _fetched(self, numbers: list[int]) -> Iterator[tuple[int, Data | None]]:
         """Yield the bytes of tiles; None for absent tiles and for corrupt ones that are masked."""

@@ -162,14 +162,15 @@ def read_region(path: str, region: Region) -> Array:
     for row, column in np.ndindex(touched.height, touched.width):
         row, column = touched.y + row, touched.x + column
         data = location.read(array.metadata.encode_chunk_key((0, row, column)))
+        content: shards.Data = data
         if array.metadata.zarr_format == 3:
             try:
-                data = shards.remove_checksum(data)
+                content = shards.remove_checksum(data)
             except ValueError:
                 raise StoreDamagedError(
                     f"{path}: a file has another checksum; write the store again"
                 ) from None
-        shards.decompress(data, chunk)
+        shards.decompress(content, chunk)
         place = Region(row * height, column * width, height, width)
         part = place.intersect(region)
         inside = chunk[(slice(None), *part.slices(place.y, place.x))]

@@ -60,9 +60,9 @@ def counted_decodes(monkeypatch):
     """Count the decodes by (tile number, reduction), on one thread."""
     counts, decode = Counter(), TileDecoder.__call__
 
-    def count(self, number, data, factor):
+    def count(self, number, data, factor, into=None):
         counts[number, factor] += 1
-        return decode(self, number, data, factor)
+        return decode(self, number, data, factor, into)
 
     with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
         patch.setattr(TileDecoder, "__call__", count)

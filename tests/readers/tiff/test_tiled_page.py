@@ -80,7 +80,9 @@ def test_each_tile_of_a_region_is_decoded_once_and_no_other(tmp_path, monkeypatc
     decoded = []
     once = TileDecoder._tile
     monkeypatch.setattr(
-        TileDecoder, "_tile", lambda self, n, d: (decoded.append(n), once(self, n, d))[1]
+        TileDecoder,
+        "_tile",
+        lambda self, n, d, into=None: (decoded.append(n), once(self, n, d, into))[1],
     )
     slide.read(60, 100, 70, 100)  # rows 0 to 2, columns 1 to 2 of 5 x 5 tiles
     assert sorted(decoded) == [1, 2, 6, 7, 11, 12]

@@ -41,9 +41,9 @@ def decodes(monkeypatch, sync):
     found = Counter()
     decoded = TileDecoder.__call__
 
-    def counted(self, number, data, factor):
+    def counted(self, number, data, factor, into=None):
         found[number] += 1
-        return decoded(self, number, data, factor)
+        return decoded(self, number, data, factor, into)
 
     monkeypatch.setattr(TileDecoder, "__call__", counted)
     TILE_CACHE.clear()
