@@ -2,14 +2,16 @@
 
 FOLDER keeps the slides between runs, and holds the stores during one. Each step runs in a process
 of its own, on the threads of the machine; its memory is the peak of that process less that of one
-that has only imported the same modules. Pixels are compared with `open_slide`, all of them or a
-share of the tiles. Prints Markdown.
+that has only imported the same modules. `compare` reads every tile of level 0 three times: from the
+slide, from the store, and from the store with zarr-python alone. `--pairs N` copies the slide N
+times in turn with `cp`, with and without waiting for the disk. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
@@ -17,7 +19,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,11 +41,19 @@ def bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def copy_file(source: Path, out: Path) -> None:
-    """Copy a file as `cp` does, and wait until it is on the disk."""
+def copy_file(source: Path, out: Path, flush: bool = True) -> None:
+    """Copy a file as `cp` does, inside the system; wait until it is on the disk if `flush`."""
     shutil.copyfile(source, out)
-    with out.open("rb") as file:
-        os.fsync(file.fileno())
+    if flush:
+        with out.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def copy_tiles(source: Path, out: Path, flush: bool = True) -> None:
+    """Copy the tiles of a slide; without `flush` no file waits until it is on the disk."""
+    if not flush:
+        os.fsync = lambda handle: None
+    ds.write(source_of(source), out, codec="source")
 
 
 def pack_of(source: Path, tile: int = TILE) -> Any:
@@ -86,23 +98,44 @@ def read_pack(out: Path, count: int = 2000, cold: bool = False) -> dict[str, Any
     return {"tiles_per_second": len(numbers) / (time.perf_counter() - start)}
 
 
-def compare(source: Path, out: Path, count: int) -> dict[str, Any]:
-    """Compare blocks of 2,048 px at random places: slide, our reader, stock Zarr."""
+def compare(source: Path, out: Path) -> dict[str, Any]:
+    """Compare every tile of level 0: slide, our reader, and Zarr, with two threads."""
     import zarr
 
-    from dask_slides.readers.codecs.zarr_codecs import register
-
-    register()
-    slides = ds.open_slide(source), ds.open_slide(out)
+    register_codecs()
     array = zarr.open_group(str(out), mode="r")["0"]
-    height, width = slides[0].shape[:2]
-    rng, side, wrong = np.random.default_rng(SEED), min(2048, height, width), 0
-    for _ in range(count):
-        y, x = (int(rng.integers(0, n - side + 1)) for n in (height, width))
-        one, two = (each.read(y, x, side, side) for each in slides)
-        three = array[:, y : y + side, x : x + side].transpose(1, 2, 0)
-        wrong += int((one != two).sum() + (one != three).sum())
-    return {"pixels": count * side**2, "wrong_samples": wrong}
+    slides = ds.open_slide(source), ds.open_slide(out)
+    shape = slides[0].shape[:2]
+    blocks = [
+        Region(y, x, TILE, 50 * TILE).intersect(Region(0, 0, *shape))
+        for y in range(0, shape[0], TILE)
+        for x in range(0, shape[1], 50 * TILE)
+    ]
+
+    def wrong_samples(block: Region) -> tuple[int, int]:
+        where = block.y, block.x, block.height, block.width
+        expected, ours = (each.read(*where) for each in slides)
+        others = array[(slice(None), *block.slices())].transpose(1, 2, 0)
+        return int((expected != ours).sum()), int((expected != others).sum())
+
+    with ThreadPoolExecutor(2) as pool:
+        found = np.array(list(pool.map(wrong_samples, blocks)))
+    codec = array.metadata.codecs[0].codecs[1]
+    return {
+        "tiles": math.prod(-(-n // TILE) for n in shape),
+        "pixels": sum(block.area for block in blocks),
+        "wrong samples, open_slide and zarr-python": found.sum(axis=0).tolist(),
+        "decoder of zarr-python": f"{type(codec).__module__}.{type(codec).__name__}",
+    }
+
+
+def register_codecs() -> None:
+    """Register the codecs of imagecodecs itself where it has them, else ours."""
+    try:
+        from imagecodecs.zarr import register_codecs
+    except ImportError:
+        from dask_slides.readers.codecs.zarr_codecs import register as register_codecs
+    register_codecs()
 
 
 def thumbnail(path: Path) -> None:
@@ -122,11 +155,13 @@ def steps(folder: Path, source: Path) -> dict[str, Callable[[], Any]]:
     made: dict[str, Callable[[], Any]] = {
         "nothing": lambda: ds.open_slide(source),
         "cp": lambda: copy_file(source, folder / "cp.tif"),
-        "write copy": lambda: ds.write(source_of(source), store, codec="source"),
+        "write copy": lambda: copy_tiles(source, store),
+        "cp unflushed": lambda: copy_file(source, folder / "unflushed.tif", flush=False),
+        "write unflushed": lambda: copy_tiles(source, folder / "unflushed.ome.zarr", flush=False),
         "write dropped": lambda: ds.write(
             source_of(source), dropped, codec="source", drop_blank=True
         ),
-        "compare": lambda: compare(source, store, 24),
+        "compare": lambda: compare(source, store),
         "reduced read of slide": lambda: thumbnail(source),
         "reduced read of copy": lambda: thumbnail(store),
     }
@@ -145,6 +180,34 @@ def steps(folder: Path, source: Path) -> dict[str, Callable[[], Any]]:
 
 def source_of(path: Path) -> Any:
     return ds.open_slide(path)
+
+
+PAIRS = (("cp", "write copy"), ("cp unflushed", "write unflushed"))
+
+
+def report_pairs(work: Path, source: Path, count: int) -> None:
+    """Print how `count` copies of the slide compare with `cp`, one after the other."""
+    print("| both | cp, s wall, CPU | copy, s wall, CPU | ratio of wall times | MB/s a core |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    size = bytes_of(source)
+    for names in PAIRS:
+        took: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(count):
+            for name, values in took.items():
+                os.sync()
+                values.append(run_step(work, source, name))
+                for path in work.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        files, tiles = took.values()
+        ratios = [b["wall"] / a["wall"] for a, b in zip(files, tiles, strict=True)]
+        cells = [
+            ", ".join(f"{median(one[clock] for one in values):.2f}" for clock in ("wall", "cpu"))
+            for values in (files, tiles)
+        ]
+        rate = size / 1e6 / median(one["cpu"] for one in tiles)
+        ends = f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | {rate:,.0f}"
+        kind = "not flushed" if "unflushed" in names[0] else "flushed to the disk"
+        print(f"| {kind} | {cells[0]} | {cells[1]} | {ends} |", flush=True)
 
 
 def run_step(folder: Path, source: Path, name: str) -> dict[str, Any]:
@@ -173,6 +236,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="another slide")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="*", help="steps to run")
+    parser.add_argument("--pairs", type=int, help="only compare so many copies with cp")
     options = parser.parse_args()
     source = options.slide or slide(options.folder, options.kind, options.size)
     if options.step:
@@ -184,6 +248,10 @@ def main() -> None:
     warm(source)
     size = bytes_of(source)
     print(f"{source.name}: {size / 1e6:,.0f} MB\n")
+    if options.pairs:
+        report_pairs(work, source, options.pairs)
+        shutil.rmtree(work)
+        return
     print("| step | seconds | CPU seconds | MB of memory | more |")
     print("| --- | ---: | ---: | ---: | --- |")
     idle = run_step(work, source, "nothing")["rss"]
