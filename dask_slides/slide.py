@@ -17,7 +17,7 @@ from dask_slides.core.bad_tiles import MODES, BadTile
 from dask_slides.core.channels import Channel, channel_numbers, plain_channels
 from dask_slides.core.geometry import Region, level_size
 from dask_slides.core.limits import Limits
-from dask_slides.core.source import Level, Source, provenance
+from dask_slides.core.source import Level, Source, provenance, root_of
 from dask_slides.core.types import Array
 from dask_slides.errors import (
     SlideArgumentError,
@@ -38,7 +38,7 @@ from dask_slides.readers.remote.byte_ranges import check_digest
 from dask_slides.readers.remote.identity import check_identity
 from dask_slides.readers.remote.object_store import checked_address, is_remote
 from dask_slides.readers.selection import ImageSelection
-from dask_slides.runtime.scheduler import compute
+from dask_slides.runtime.scheduler import compute, computes_here
 
 if TYPE_CHECKING:
     from dask_slides.view.server import View
@@ -226,7 +226,12 @@ class Slide:
         source = self.source
         if size != self.shape[:2]:
             source = ResizedSource(source, size, "lanczos", 1.0)
-        return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
+        one_task = not isinstance(root_of(source), ArraySource) and (
+            default_chunks(source, 0) == size
+        )
+        if not (one_task and computes_here()):
+            return compute(image_blocks(source, 0, None, "thumbnail"), "thumbnail")
+        return source.read(0, Region(0, 0, *size))  # its graph would take as long as half of this
 
     def bad_tiles(self, level: int = 0) -> tuple[BadTile, ...]:
         """Find the absent and corrupt tiles, for which this image shows the fill value.

@@ -24,7 +24,7 @@ from dask_slides.runtime.buffer_pool import thread_buffer
 from dask_slides.runtime.numba_loader import numba_kernels
 
 _BITS = 15
-_BAND = 24
+_BAND = 16
 """Outputs of one matrix. Bands start at multiples of it, the same for every region."""
 _GROUP_WEIGHTS = 2**14
 """Maximum weights of a group of outputs, which are computed and cached together."""
@@ -34,7 +34,7 @@ _CACHED_BANDS = 16
 """Groups whose matrices are cached. These are four times larger than weights: 4 MB."""
 _BATCH = 4
 """Bands to cast, multiply and round at a time."""
-_SAMPLES = 6144
+_SAMPLES = 1536
 """Samples to cast and round at a time, in buffers of a few megabytes per thread. In shorter calls,
 threads would lose time waiting for Python's lock."""
 SAVED = 3e-9

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.numerics.box_means import box_mean
 from dask_slides.readers.codecs.headers import (
     END,
     JPEG,
@@ -162,7 +161,7 @@ class JpegDecoder(ImageDecoder):
         if not whole:
             return True
         reduced = self.tile(number, data, FACTORS[0])
-        return reduced is not None and _is_near(reduced, box_mean(pixels, FACTORS[0]))
+        return reduced is not None and _is_near(reduced, pixels)
 
     def tile(
         self, number: int, data: Data, factor: int = 1, into: Array | None = None
@@ -221,8 +220,8 @@ def _is_equal(pixels: Array, others: Array) -> bool:
     return same_size and np.array_equal(pixels.reshape(-1), others.reshape(-1))
 
 
-def _is_near(reduced: Array, mean: Array) -> bool:
-    return abs(float(reduced.mean()) - float(mean.mean())) <= _MAX_MEAN_DIFFERENCE
+def _is_near(reduced: Array, full: Array) -> bool:
+    return abs(float(reduced.mean()) - float(full.mean())) <= _MAX_MEAN_DIFFERENCE
 
 
 def _is_grey(pixels: Array) -> bool:

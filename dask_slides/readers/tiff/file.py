@@ -107,10 +107,12 @@ class TiffFile:
         masks_bad_tiles: bool,
         mask: int | None,
         plane: Plane,
+        tiff: Any = None,
     ) -> None:
+        """Open `path`, unless `tiff` is the open file."""
         self._path = path
         self._identity = identity
-        self._tiff = tiff_file(path)
+        self._tiff = tiff or tiff_file(path)
         if is_remote(path):  # later requests fail unless they are for this version
             check_identity(path, identity)
         self._close = weakref.finalize(self, self._tiff.close)
@@ -192,6 +194,7 @@ class OpenFiles:
 
     def __init__(self) -> None:
         self._files: OrderedDict[tuple[Any, ...], TiffFile] = OrderedDict()
+        self._recent: dict[tuple[Any, ...], TiffFile] = {}
         self._lock = fork_safe_lock()
 
     def __call__(self, *key: Any) -> TiffFile:
@@ -200,7 +203,7 @@ class OpenFiles:
             if key in self._files:
                 self._files.move_to_end(key)
                 return self._files[key]
-        file = TiffFile(*key)
+        file = self._recent.pop(key, None) or TiffFile(*key)
         with self._lock:
             self._files[key] = file
             tiles = sum(one.tile_count for one in self._files.values())
@@ -208,9 +211,14 @@ class OpenFiles:
                 tiles -= self._files.popitem(last=False)[1].tile_count
         return file
 
+    def keep(self, key: tuple[Any, ...], tiff: Any) -> None:
+        """Keep an open file until the next one, so that its tables are not read twice."""
+        self._recent = {key: TiffFile(*key, tiff=tiff)}
+
     def cache_clear(self) -> None:
         """Forget all files."""
         self._files.clear()
+        self._recent = {}
 
 
 opened = cleared_after_fork(OpenFiles())

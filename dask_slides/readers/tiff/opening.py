@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,16 +56,20 @@ def open_tiff(
 ) -> Opened:
     """Read the tags of the file at `path`. No other file is opened."""
     identity = identify(path)
-    with stream(path) as file:
+    with stream(path) as file, ExitStack() as closing:
         structure = check_structure(path, file, identity.size, limits)
         file.seek(0)  # tifffile starts at the current position
-        with tiff_file(path, file) as tiff:
-            try:
-                return _open(path, identity, tiff, structure, fill, limits, choice)
-            except SlideError:
-                raise
-            except Exception as error:  # tags that contradict each other fail in many ways
-                raise damaged(path, error) from None
+        tiff = closing.enter_context(tiff_file(path, file))
+        try:
+            found = _open(path, identity, tiff, structure, fill, limits, choice)
+        except SlideError:
+            raise
+        except Exception as error:  # tags that contradict each other fail in many ways
+            raise damaged(path, error) from None
+        if isinstance(found.source, TiffSource) and not is_remote(path):
+            closing.pop_all()
+            found.source.keep_open(tiff)
+    return found
 
 
 def _open(

@@ -111,15 +111,20 @@ class TiffSource(Source):
         """Check that the file was not overwritten, and return it open."""
         if not is_remote(self.path):  # requests to a server check it themselves
             check_identity(self.path, self.identity)
-        return opened(
-            self.path,
-            self.identity,
-            self.series,
-            self.conversion.fill,
-            self.on_bad_tile == "mask",
-            self.mask,
-            self.plane,
-        )
+        return opened(*self._key)
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        """The arguments of `TiffFile`."""
+        masks_bad_tiles = self.on_bad_tile == "mask"
+        fill = self.conversion.fill
+        return (
+            self.path, self.identity, self.series, fill, masks_bad_tiles, self.mask, self.plane,
+        )  # fmt: skip
+
+    def keep_open(self, tiff: Any) -> None:
+        """Read the first pixels through `tiff`, the open file."""
+        opened.keep(self._key, tiff)
 
     def _upright(self, level: int, stored: Region) -> Region:
         return self.orientation.upright(stored, self.levels[level].shape)
