@@ -213,7 +213,7 @@ class OpenFiles:
 
     def keep(self, key: tuple[Any, ...], tiff: Any) -> None:
         """Keep an open file until the next one, so that its tables are not read twice."""
-        self._recent = {key: TiffFile(*key, tiff=tiff)}
+        self._recent = {key: TiffFile(*(*key, tiff))}
 
     def cache_clear(self) -> None:
         """Forget all files."""
