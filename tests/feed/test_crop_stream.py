@@ -352,13 +352,37 @@ def test_slides_without_tissue_are_named_and_left_out(slides):
         stream_of((paths[2:3], None, [blank]))
 
 
+@pytest.mark.parametrize("kind", ["slides", "corrupt", "scales", "transform", "packs"])
+def test_batches_hold_the_crops_one_after_another(slides, tmp_path, kind):
+    """Batches are read in windows and threads, and items one by one."""
+    paths, images, maps = list(slides[0][:2]), list(slides[1][:2]), list(slides[2][:2])
+    options = {"size": SIZE, "downsample": (1, 2) if kind == "scales" else 1, "blank_maps": maps}
+    if kind == "corrupt":
+        paths[0] = str(tmp_path / "s0.tif")
+        tifffile.imwrite(paths[0], images[0], **OPTIONS)
+        spoil(paths[0], absent=[20], corrupt=[10, 11, 35])
+        maps[0] = map_of(paths[0], images[0])
+    elif kind == "packs":  # a pack of five tiles, which one batch asks for several times
+        packs = [ds.pack_tiles(paths[0], tile_size=SIZE, downsample=1, blank_map=maps[0], top_k=5)]
+        paths, options = [ds.write(packs[0], tmp_path / "a.tiles.zarr")], {}
+    transform = (lambda pixels: pixels.mean(axis=2)) if kind == "transform" else None
+    stream = feed.CropStream(paths, flips=True, seed=8, length=96, transform=transform, **options)
+    for batch in stream.batches(16, window=64, threads=2):
+        items = [stream[int(number)] for number in batch["number"]]
+        assert list(batch) == list(items[0])
+        for name, values in batch.items():
+            given = values if isinstance(values, tuple) else (values,)
+            for which, array in enumerate(given):
+                for one, item in zip(array, items, strict=True):
+                    value = item[name][which] if isinstance(values, tuple) else item[name]
+                    np.testing.assert_array_equal(one, value)
+
+
 def test_packs_give_each_tile_once_an_epoch(slides, tmp_path):
     packs = []
     for path, found in zip(*(slides[0][:2], slides[2][:2]), strict=True):
         pack = ds.pack_tiles(path, tile_size=SIZE, downsample=1, blank_map=found)
-        packs.append(
-            ds.write(pack[:None] if False else pack, tmp_path / f"{len(packs)}.tiles.zarr")
-        )
+        packs.append(ds.write(pack, tmp_path / f"{len(packs)}.tiles.zarr"))
     opened = [ds.open_pack(path) for path in packs]
     stream = feed.CropStream(packs, slide_weights="tissue", seed=3)
     assert len(stream) == sum(map(len, opened))
