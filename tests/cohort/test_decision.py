@@ -202,9 +202,9 @@ def test_the_report_reads_only_the_tiles_that_it_shows(image, tmp_path, monkeypa
     tifffile.imwrite(path, large, tile=(64, 64), photometric="rgb", compression="zlib")
     decodes, decode = [], TileDecoder.__call__
 
-    def counted(self, number, data, factor):
+    def counted(self, number, data, factor, into=None):
         decodes.append(number)
-        return decode(self, number, data, factor)
+        return decode(self, number, data, factor, into)
 
     monkeypatch.setattr(TileDecoder, "__call__", counted)
     totals = []
