@@ -22,7 +22,7 @@ from dask_slides.writers.labels import TissueLabel
 from dask_slides.writers.store.arrays import put_shards, read_region
 from dask_slides.writers.store.manifest import Record, pixels_of_task, record_task
 
-CACHE_BYTES = 2**25
+CACHE_BYTES = 2**23
 """Bytes of decoded tiles that a task leaves in the cache for the next task: enough for the tiles at
 their common edge. It does not depend on the width of the slide."""
 LABEL = "labels/tissue"
