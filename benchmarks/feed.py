@@ -60,12 +60,6 @@ def crops_near(paths: list[str], maps: list[Any], window: int) -> Batches:
     return iter(stream.batches(BATCH, threads=THREADS, window=window))
 
 
-@method("crops, 64 per visit")
-def crops_nearer(paths: list[str], maps: list[Any], window: int) -> Batches:
-    stream = stream_of(paths, maps, per_visit=64)
-    return iter(stream.batches(BATCH, threads=THREADS, window=max(window, 4096)))
-
-
 @method("crops at 1/2, resampled")
 def crops_half(paths: list[str], maps: list[Any], window: int) -> Batches:
     stream = stream_of(paths, maps, downsample=2)
@@ -93,11 +87,6 @@ def openslide(paths: list[str], maps: list[Any], window: int) -> Batches:
 @method("OpenSlide, the order of 16 per visit")
 def openslide_near(paths: list[str], maps: list[Any], window: int) -> Batches:
     return _openslide(stream_of(paths, maps, per_visit=16), paths)
-
-
-@method("OpenSlide, the order of 64 per visit")
-def openslide_nearer(paths: list[str], maps: list[Any], window: int) -> Batches:
-    return _openslide(stream_of(paths, maps, per_visit=64), paths)
 
 
 @method("OpenSlide, crops at 1/2, resized by Pillow")
