@@ -233,9 +233,7 @@ def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) 
     out = np.empty((stop - start, width * channels), np.uint8)
     compiled = numba_kernels(call=block.size * SAVED)
     if compiled is not None:
-        first, weights = _integers(axis, start, stop)
-        flat = np.ascontiguousarray(flat)
-        compiled.weighted_sums(flat, first - origin, weights, 1 << (_BITS - 1), _BITS, out)
+        _compiled_rows(compiled, np.ascontiguousarray(flat), axis, start, stop, origin, out)
         return out.reshape(stop - start, width, channels)
     for band in _bands(axis, start, stop):
         low = band.first - origin
@@ -249,6 +247,14 @@ def resample_rows(block: Array, axis: Axis, start: int, stop: int, origin: int) 
     return out.reshape(stop - start, width, channels)
 
 
+def _compiled_rows(
+    compiled: Any, block: Array, axis: Axis, start: int, stop: int, origin: int, out: Array
+) -> None:
+    """Write outputs [start, stop) of the first axis of `block` to the rows of `out`."""
+    first, weights = _integers(axis, start, stop)
+    compiled.weighted_sums(block, first - origin, weights, 1 << (_BITS - 1), _BITS, out)
+
+
 def _compiled_columns(
     compiled: Any, strip: Array, axis: Axis, start: int, stop: int, origin: int
 ) -> Array:
@@ -260,7 +266,6 @@ def _compiled_columns(
     """
     height, width, channels = strip.shape
     count = stop - start
-    first, weights = _integers(axis, start, stop)
     wide, narrow = (-(-n * channels // 8) * 8 for n in (width, count))
     out = np.empty((height, count * channels), np.uint8)
     step = max(8, CACHED // wide // 8 * 8)
@@ -272,12 +277,13 @@ def _compiled_columns(
         across = thread_buffer("across", wide, tall, np.uint8)
         compiled.transpose(padded.view(np.uint64), across.view(np.uint64))
         sums = thread_buffer("across sums", narrow, tall, np.uint8)
-        compiled.weighted_sums(
+        _compiled_rows(
+            compiled,
             across[: width * channels].reshape(width, channels * tall),
-            first - origin,
-            weights,
-            1 << (_BITS - 1),
-            _BITS,
+            axis,
+            start,
+            stop,
+            origin,
             sums[: count * channels].reshape(count, channels * tall),
         )
         back = thread_buffer("padded", tall, narrow, np.uint8)

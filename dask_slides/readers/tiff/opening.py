@@ -67,8 +67,8 @@ def open_tiff(
         except Exception as error:  # tags that contradict each other fail in many ways
             raise damaged(path, error) from None
         if isinstance(found.source, TiffSource) and not is_remote(path):
-            closing.pop_all()
             found.source.keep_open(tiff)
+            closing.pop_all()  # it stays open
     return found
 
 
