@@ -165,7 +165,9 @@ class StepSampler:
 class _ReadAhead:
     """Reads batches before a process asks for them, slide by slide in windows of batches.
 
-    Windows grow from one batch, so that the first batch is there soon.
+    Windows grow from one batch, so that the first batch is there soon. A window is read once its
+    last but one is used up, so that memory holds two. Its crops are found before, as the threads
+    would wait for that.
     """
 
     def __init__(self, reader: CropReader, batches: CropBatches, threads: int, window: int) -> None:
@@ -177,6 +179,7 @@ class _ReadAhead:
         self._stopped = threading.Event()
         weakref.finalize(self, self._stopped.set)
         self._windows: dict[int, _Window] = {}
+        self._next: _Window | None = None
         self._last = -1
         # a worker of a data loader is asked for every n-th batch; the second one tells n
         self._stride = 1 if parent_process() is None else 0
@@ -188,23 +191,38 @@ class _ReadAhead:
             self._jump(step)
         window = self._windows.pop(step)
         self._last = step
-        if self._stride and len(self._windows) < self._grown:
-            self._grown = min(self._most, 2 * self._grown)
-            self._submit(self._grown, self._batches._end_of_epoch(step))
+        if self._stride and len(self._windows) <= self._grown:
+            self._read_on(self._batches._end_of_epoch(step))
         return window.crops(step)
 
     def _jump(self, step: int) -> None:
         """Start at a batch that was not expected; the next ones are as far from each other."""
-        for window in self._windows.values():
-            window.cancel()
+        for window in (*self._windows.values(), self._next):
+            if window is not None:
+                window.cancel()
         self._windows.clear()
         if self._last >= 0:
             self._stride = max(0, step - self._last)
         self._grown, self._planned = 1, step
-        self._submit(1, step + 1)
+        self._start(self._window(1, step + 1))
+        self._next = None
 
-    def _submit(self, count: int, end: int) -> None:
-        """Read up to `count` batches before `end`, and of one block of the largest windows.
+    def _read_on(self, end: int) -> None:
+        """Read the next window, and find the crops of the one after it meanwhile."""
+        self._start(self._next or self._grown_window(end))
+        self._next = self._grown_window(end)
+
+    def _grown_window(self, end: int) -> _Window | None:
+        self._grown = min(self._most, 2 * self._grown)
+        return self._window(self._grown, end)
+
+    def _start(self, window: _Window | None) -> None:
+        if window is not None:
+            window.start()
+            self._windows.update(dict.fromkeys(window.steps, window))
+
+    def _window(self, count: int, end: int) -> _Window | None:
+        """Return up to `count` batches before `end`, and of one block of the largest windows.
 
         The crops of a visit lie in one block of numbers, so that they are read together wherever
         the stream was started.
@@ -213,12 +231,12 @@ class _ReadAhead:
         block = self._most * each * self._batches._numbers_per_step
         end = min(end, self._batches._end_of_block(self._planned, block))
         steps = range(self._planned, min(self._planned + count * each, end), each)
-        if steps:
-            numbers = {step: self._batches.numbers(step) for step in steps}
-            window = _Window(self._reader, self._pool, self._stopped, numbers, self._turn)
-            self._windows.update(dict.fromkeys(steps, window))
-            self._planned = steps[-1] + each
-            self._turn += 1
+        if not steps:
+            return None
+        numbers = {step: self._batches.numbers(step) for step in steps}
+        self._planned = steps[-1] + each
+        self._turn += 1
+        return _Window(self._reader, self._pool, self._stopped, numbers, self._turn)
 
 
 class _Window:
@@ -236,13 +254,25 @@ class _Window:
         self._reader, self._pool, self._stopped, self._numbers = reader, pool, stopped, numbers
         self._crops: dict[int, dict[str, Any]] = {}
         self._reads: list[Future[None]] = []
-        self._plan = pool.submit(self._start)
+        self._found = pool.submit(self._find)
+
+    @property
+    def steps(self) -> list[int]:
+        """The numbers of the batches that were not asked for yet."""
+        return list(self._numbers)
+
+    def start(self) -> None:
+        """Read the crops, once they are found."""
+        self._plan = self._pool.submit(self._start)
+
+    def _find(self) -> list[Found]:
+        if self._stopped.is_set():
+            return []
+        return self._reader.find(np.concatenate(list(self._numbers.values())))
 
     def _start(self) -> None:
-        """Find the crops, and read them slide by slide and from top to bottom."""
-        if self._stopped.is_set():
-            return
-        found = self._reader.find(np.concatenate(list(self._numbers.values())))
+        """Read the crops slide by slide and from top to bottom."""
+        found = self._found.result()  # it was submitted before this, so it runs or is done
         by_member: dict[int, list[Found]] = {}
         for one in found:
             by_member.setdefault(one.member, []).append(one)
@@ -267,7 +297,7 @@ class _Window:
 
     def cancel(self) -> None:
         """Do not read what was not started."""
-        self._plan.cancel()
+        self._found.cancel()
         for read in self._reads:
             read.cancel()
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dask_slides.core.types import Array
 from dask_slides.errors import TileDecodeError
-from dask_slides.feed.members import Chance, Member, Place, RandomPlaces
+from dask_slides.feed.members import Chances, Member, Place, RandomPlaces
 from dask_slides.feed.order import CropOrder, Turns
 from dask_slides.feed.pixels import Crop
 from dask_slides.feed.random_numbers import uniform
@@ -56,74 +57,72 @@ class CropReader:
 
     def find(self, numbers: Integers) -> list[Found]:
         """Return the places of crops, as if no tile was corrupt; no pixel is read."""
-        return self._find([(number, 0, 0) for number in numbers.tolist()])
+        zeros = np.zeros(len(numbers), np.int64)
+        return self._find(numbers, zeros, zeros)
 
-    def _find(self, wanted: list[tuple[int, int, int]]) -> list[Found]:
-        """Return the first place of each (number, attempt, skipped) from that attempt on."""
+    def _find(self, numbers: Integers, attempts: Integers, skipped: Integers) -> list[Found]:
+        """Return the first place of each number from its attempt on."""
         found: dict[int, Found] = {}
-        turns = self.order.turns(np.array([number for number, _, _ in wanted], np.int64))
-        pending = list(enumerate(wanted))
-        while pending:
-            index = np.array([i for i, _ in pending])
-            places = self._attempt(turns.at(index), [one for _, one in pending])
-            left = []
-            for (i, (number, attempt, skipped)), (member, place) in zip(
-                pending, places, strict=True
-            ):
+        turns, attempts = self.order.turns(numbers), attempts.copy()
+        pending = np.arange(len(numbers))
+        while len(pending):
+            tried = self._attempt(turns.at(pending), numbers[pending], attempts[pending])
+            missed = []
+            for at, member, place in tried:
+                i = int(pending[at])
                 if place is None:
-                    left.append((i, (number, attempt + 1, skipped)))
+                    missed.append(i)
                 else:
-                    found[i] = Found(number, member, place, attempt, skipped)
-            pending = left
-        return [found[i] for i in range(len(wanted))]
+                    number, attempt, before = int(numbers[i]), int(attempts[i]), int(skipped[i])
+                    found[i] = Found(number, member, place, attempt, before)
+            pending = np.array(missed, np.int64)
+            attempts[pending] += 1
+        return [found[i] for i in range(len(numbers))]
 
     def _attempt(
-        self, turns: Turns, wanted: list[tuple[int, int, int]]
-    ) -> list[tuple[int, Place | None]]:
-        """Make one attempt for each of `wanted`; return the members and their places."""
-        number, attempt, _ = np.array(wanted, np.int64).T
+        self, turns: Turns, number: Integers, attempt: Integers
+    ) -> Iterator[tuple[int, int, Place | None]]:
+        """Make one attempt for each of `turns`; yield its index, the member, and the place."""
         if attempt.max() >= MEMBERS * (STRICT + ANY):
             self._give_up(int(number[attempt.argmax()]), int(turns.member[attempt.argmax()]))
-        drawn = uniform(self.order.seed, PLACE_STREAM, number, attempt)
+        drawn = uniform(self.order.seed, PLACE_STREAM, number, attempt)[:3]
         members = self._members(turns, number, attempt)
-        along = self._near_visits(turns, members, attempt, drawn[0])
-        columns = (along, drawn[1].tolist(), drawn[2].tolist(), turns.occurrence.tolist())
-        found = []
-        for member, tried, *values in zip(members, attempt.tolist(), *columns, strict=True):
-            u, v, w, occurrence = values
-            strict = tried % (STRICT + ANY) < STRICT
-            chance = Chance(self.order.seed, (u, v, w), occurrence, tried, strict)
-            found.append((member, self.members[member].places.place(chance)))
-        return found
+        starts = self._starts(turns)
+        strict = attempt % (STRICT + ANY) < STRICT
+        for member in np.unique(members).tolist():
+            own = np.flatnonzero(members == member)
+            places = self.members[member].places
+            along = drawn[0, own]
+            if starts is not None and isinstance(places, RandomPlaces):
+                # the crops of a visit lie on a stretch that holds about their area of tissue
+                stretch = min(1.0, self.order.per_visit / places.weight)
+                near = (starts[own] + along * stretch) % 1.0
+                along = np.where(attempt[own] < STRICT + ANY, near, along)
+            chances = Chances(
+                self.order.seed, np.stack([along, drawn[1, own], drawn[2, own]]),
+                turns.occurrence[own], attempt[own], strict[own],
+            )  # fmt: skip
+            for at, place in zip(own.tolist(), places.find(chances), strict=True):
+                yield at, member, place
 
-    def _members(self, turns: Turns, number: Integers, attempt: Integers) -> list[int]:
+    def _members(self, turns: Turns, number: Integers, attempt: Integers) -> Integers:
         """Return the members whose turn it is, and others of the group if those are corrupt."""
-        members: list[int] = turns.member.tolist()
+        members = turns.member.copy()
         for i in np.flatnonzero(attempt >= STRICT + ANY).tolist():
             which = attempt[i] // (STRICT + ANY) * (STRICT + ANY)
             others = self.order.groups[turns.group[i]].members
             at = uniform(self.order.seed, PLACE_STREAM, number[i : i + 1], which)[3, 0]
-            members[i] = int(others[int(at * len(others))])
+            members[i] = others[int(at * len(others))]
         return members
 
-    def _near_visits(
-        self, turns: Turns, members: list[int], attempt: Integers, drawn: Array
-    ) -> list[float]:
-        """Return where crops lie along the places of their members.
+    def _starts(self, turns: Turns) -> NDArray[np.float64] | None:
+        """Return where visits of several crops begin along the places of their members.
 
-        The crops of one visit lie on a stretch that holds about their area of tissue. It starts
-        anywhere, so that every place has the same probability.
+        This may be anywhere, so that every place has the same probability.
         """
-        along: list[float] = drawn.tolist()
-        each = self.order.per_visit
-        if each == 1:
-            return along
-        starts = uniform(self.order.seed, VISIT_STREAM, turns.group, turns.visit)[0].tolist()
-        for i, member in enumerate(members):
-            places = self.members[member].places
-            if isinstance(places, RandomPlaces) and attempt[i] < STRICT + ANY:
-                along[i] = (starts[i] + along[i] * min(1.0, each / places.weight)) % 1.0
-        return along
+        if self.order.per_visit == 1:
+            return None
+        return np.asarray(uniform(self.order.seed, VISIT_STREAM, turns.group, turns.visit)[0])
 
     def _give_up(self, number: int, member: int) -> None:
         raise TileDecodeError(
@@ -151,10 +150,13 @@ class CropReader:
                         failed.append((i, one))
                     else:
                         items[i] = self._item(one, crop, flips[i])
-            again = [(one.number, one.attempt + 1, one.skipped + 1) for _, one in failed]
-            retried = self._find(again) if again else []
-            pending = [(i, one) for (i, _), one in zip(failed, retried, strict=True)]
+            pending = self._next_places(failed) if failed else []
         return [items[i] for i in range(len(found))]
+
+    def _next_places(self, failed: list[tuple[int, Found]]) -> list[tuple[int, Found]]:
+        again = [(one.number, one.attempt + 1, one.skipped + 1) for _, one in failed]
+        retried = self._find(*np.array(again, np.int64).T)
+        return [(i, one) for (i, _), one in zip(failed, retried, strict=True)]
 
     def _flips_of(self, found: list[Found]) -> list[int]:
         if not self.flips:

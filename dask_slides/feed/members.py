@@ -37,18 +37,19 @@ TILE_STREAM = 5
 """Stream of the random numbers that order the tiles of a pack."""
 
 
-@dataclass(frozen=True)
-class Chance:
-    """The random numbers of one attempt to place a crop."""
+@dataclass(frozen=True, eq=False)
+class Chances:
+    """The random numbers of one attempt each to place crops of one member."""
 
     seed: int
-    uniform: tuple[float, float, float]
-    """Along the places, and within a pixel along y and x; in [0, 1)."""
-    occurrence: int
-    """Number of crops that its member gave before."""
-    attempt: int
-    strict: bool
-    """Whether the crop must have as much tissue as asked for."""
+    uniform: NDArray[np.float64]
+    """(3, n): along the places, and within a pixel along y and x; in [0, 1)."""
+    occurrence: Integers
+    """(n,) number of crops that the member gave before."""
+    attempt: Integers
+    """(n,)"""
+    strict: NDArray[np.bool_]
+    """(n,) whether the crop must have as much tissue as asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Places(Protocol):
         """The area of the tissue in crops, or the number of tiles."""
         ...
 
-    def place(self, chance: Chance) -> Place | None:
-        """Return the place of a crop; None if this attempt finds none."""
+    def find(self, chances: Chances) -> list[Place | None]:
+        """Return the place of each crop; None if this attempt finds none."""
         ...
 
 
@@ -87,14 +88,19 @@ class RandomPlaces:
         """The area of the tissue, times its weights, in crops."""
         return self.places.weight / self.places.crop_area
 
-    def place(self, chance: Chance) -> Place | None:
-        """Return the place of a crop of which no pixel is known to be missing."""
-        y, x = self.places.corner(self.places.centre(*chance.uniform))
-        fraction = self.places.tissue_fraction(y, x)
-        if fraction is None or (chance.strict and fraction < self.places.min_tissue):
-            return None
-        top, left = (round(at * f) for at, f in zip((y, x), self.places.factors, strict=True))
-        return Place((y, x), top, left)
+    def find(self, chances: Chances) -> list[Place | None]:
+        """Return the places of crops of which no pixel is known to be missing."""
+        places = self.places
+        corners = places.corners(places.centres_of(chances.uniform))
+        least = np.where(chances.strict, places.min_tissue, 0)
+        enough = places.tissue_fractions(corners) >= least  # False for NaN
+        inside = np.rint(corners * places.factors).astype(np.int64)
+        return [
+            Place(tuple(at), y, x) if good else None
+            for at, (y, x), good in zip(
+                corners.tolist(), inside.tolist(), enough.tolist(), strict=True
+            )
+        ]
 
 
 @dataclass(frozen=True)
@@ -119,19 +125,17 @@ class TilePlaces:
         """The number of tiles."""
         return float(self.y.shape[0])
 
-    def place(self, chance: Chance) -> Place | None:
-        """Return the next tile of the random order, or any tile if that one is corrupt."""
-        count = self.y.shape[0]
-        number = int(chance.uniform[0] * count)
-        if not chance.attempt:
-            turn, position = divmod(chance.occurrence, count)
-            number = permuted(position, count, chance.seed, TILE_STREAM, self.member, turn)
-        return self.tile(number)
-
-    def tile(self, number: int) -> Place:
-        """Return the place of a tile."""
-        at = np.atleast_1d(self.at.array()[number]).tolist()
-        return Place(tuple(at), int(self.y.array()[number]), int(self.x.array()[number]))
+    def find(self, chances: Chances) -> list[Place | None]:
+        """Return the next tiles of the random order, or any tiles if those are corrupt."""
+        count, seed = self.y.shape[0], chances.seed
+        numbers = (chances.uniform[0] * count).astype(np.int64)
+        for i in np.flatnonzero(chances.attempt == 0).tolist():
+            turn, position = divmod(int(chances.occurrence[i]), count)
+            numbers[i] = permuted(position, count, seed, TILE_STREAM, self.member, turn)
+        at, y, x = (one.array()[numbers].tolist() for one in (self.at, self.y, self.x))
+        if self.at.array().ndim == 1:
+            at = [(one,) for one in at]
+        return [Place(tuple(one), *corner) for one, *corner in zip(at, y, x, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from dask_slides.runtime.fork_safety import fork_safe_lock
 
 BLOCK = 32
 """Side of a block of pixels of a mask. A draw chooses a block, and then a pixel of it."""
+MOST_PIXELS = 2**20
+"""Most pixels of a mask that are looked at together."""
 UNPACKED_BYTES = 2**28
 """Bytes of masks and their like that a process keeps unpacked. A mask has one bit per pixel: one
 of a slide of 100,000 px takes about 2 MB."""
@@ -84,11 +86,14 @@ class Bits:
         """Pack `mask`."""
         return cls(Packed.of(np.packbits(mask, axis=1)), mask.shape[1])
 
-    def part(self, top: int, bottom: int, left: int, right: int) -> Array:
-        """Return rows [top, bottom) and columns [left, right), uint8 of 0 and 1."""
-        first = left // 8
-        some = self.bits.array()[top:bottom, first : -(-right // 8)]
-        return np.unpackbits(some, axis=1)[:, left - 8 * first : right - 8 * first]
+    def boxes(self, rows: Integers, first: Integers, columns: int) -> Array:
+        """Return boxes (n, h, columns) of `rows` (n, h), uint8 of 0 and 1.
+
+        Their columns begin at `first` (n,). It and `columns` are multiples of 8.
+        """
+        bits = self.bits.array()
+        at = np.minimum(first[:, None] // 8 + np.arange(columns // 8), bits.shape[1] - 1)
+        return np.unpackbits(bits[rows[:, :, None], at[:, None, :]], axis=2)
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,8 @@ class CropPlaces:
     """(blocks,) float64: weights of the blocks, summed up."""
     weights: Packed | None
     """(h, w) float64 of the user, which cover the slide."""
-    holes: tuple[tuple[int, int, int, int], ...] = field(default=(), repr=False)
-    """Absent tiles: top, left, bottom, right in pixels of the image."""
+    holes: Packed
+    """(n, 4) absent tiles: top, left, bottom, right in pixels of the image."""
 
     @classmethod
     def of(
@@ -151,7 +156,8 @@ class CropPlaces:
         return cls(
             shape, factors, size, min_tissue, Edges.of(mask), Bits.of(mask.tissue), missing,
             Bits.of(areas > 0), Packed.of(blocks), Packed.of(np.cumsum(sums)),
-            None if weights is None else Packed.of(weights), tuple(holes),
+            None if weights is None else Packed.of(weights),
+            Packed.of(np.array(holes, np.int64).reshape(-1, 4)),
         )  # fmt: skip
 
     @property
@@ -165,69 +171,99 @@ class CropPlaces:
         """The area of a crop in pixels of level 0."""
         return math.prod(self.size) * math.prod(self.factors)
 
-    def centre(self, at: float, within_y: float, within_x: float) -> tuple[float, float]:
-        """Return the centre of a crop in pixels of level 0; `at` counts along all places."""
+    def centres_of(self, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the centres (n, 2) of crops in pixels of level 0.
+
+        `drawn` (3, n) in [0, 1) are the places along the curve, and within a pixel along y and x.
+        """
+        each = MOST_PIXELS // BLOCK**2
+        parts = range(0, drawn.shape[1], each)
+        return np.concatenate([self._centres_of(drawn[:, n : n + each]) for n in parts])
+
+    def _centres_of(self, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         summed = self.summed.array()
-        at = at * float(summed[-1])
-        index = min(int(summed.searchsorted(at, side="right")), len(summed) - 1)
-        at -= float(summed[index - 1]) if index else 0.0
+        along = drawn[0] * summed[-1]
+        index = np.minimum(summed.searchsorted(along, side="right"), len(summed) - 1)
+        along = along - np.where(index, summed[index - 1], 0)
+        index, which = np.unique(index, return_inverse=True)
         y_edges, x_edges = self.edges.y.array(), self.edges.x.array()
-        rows, columns = len(y_edges) - 1, len(x_edges) - 1
-        row, column = divmod(int(self.blocks.array()[index]), -(-columns // BLOCK))
-        top, left = row * BLOCK, column * BLOCK
-        bottom, right = min(top + BLOCK, rows), min(left + BLOCK, columns)
-        heights = y_edges[top + 1 : bottom + 1] - y_edges[top:bottom]
-        widths = x_edges[left + 1 : right + 1] - x_edges[left:right]
-        areas = np.multiply.outer(heights, widths) * self.centres.part(top, bottom, left, right)
+        across = -(-(len(x_edges) - 1) // BLOCK)
+        top, left = (BLOCK * one for one in np.divmod(self.blocks.array()[index], across))
+        (y, heights), (x, widths) = _lengths(y_edges, top, BLOCK), _lengths(x_edges, left, BLOCK)
+        areas = heights[:, :, None] * widths[:, None, :] * self.centres.boxes(y, left, BLOCK)
         if self.weights is not None:
             weights = self.weights.array()
-            y, x = _rows_of(weights.shape, y_edges, x_edges)
-            areas = areas * weights[np.ix_(y[top:bottom], x[left:right])]
-        sums = areas.reshape(-1).cumsum()
+            of_y, of_x = _rows_of(weights.shape, y_edges, x_edges)
+            areas = areas * weights[of_y[y][:, :, None], of_x[x][:, None, :]]
+        sums = areas.reshape(len(index), -1).cumsum(axis=1)[which]
         # the sum of a block may differ in its last bits from that of all blocks
-        pixel = int(sums.searchsorted(min(at, float(sums[-1]) * (1 - 2**-50)), side="right"))
-        i, j = divmod(pixel, right - left)
-        return _between(y_edges, top + i, within_y), _between(x_edges, left + j, within_x)
+        along = np.minimum(along, sums[:, -1] * (1 - 2**-50))
+        i, j = np.divmod(np.count_nonzero(sums <= along[:, None], axis=1), BLOCK)
+        i, j = i + top[which], j + left[which]
+        inside = _between(y_edges, i, drawn[1]), _between(x_edges, j, drawn[2])
+        return np.stack(inside, axis=1)
 
-    def corner(self, centre: tuple[float, float]) -> tuple[int, int]:
-        """Return the top left of the crop around `centre`, moved into the image if needed."""
-        y, x = (
-            min(max(0, int(c / f) - side // 2), whole - side)
-            for c, f, side, whole in zip(centre, self.factors, self.size, self.shape, strict=True)
-        )
-        return y, x
+    def corners(self, centres: NDArray[np.float64]) -> Integers:
+        """Return the top left (n, 2) of crops around `centres`, moved into the image if needed."""
+        size = np.array(self.size)
+        corners = (centres / self.factors).astype(np.int64) - size // 2
+        return np.asarray(np.clip(corners, 0, np.array(self.shape) - size), np.int64)
 
-    def tissue_fraction(self, y: int, x: int) -> float | None:
-        """Return the share of a crop that is tissue; None if pixels of it are missing."""
-        for top, left, bottom, right in self.holes:
-            if y < bottom and y + self.size[0] > top and x < right and x + self.size[1] > left:
-                return None
-        (low, high), (left, right) = (
-            (round(at * f), round((at + side) * f))
-            for at, side, f in zip((y, x), self.size, self.factors, strict=True)
-        )
-        top, heights = _overlaps(self.edges.y.array(), low, high)
-        first, widths = _overlaps(self.edges.x.array(), left, right)
-        box = (top, top + len(heights), first, first + len(widths))
-        if self.missing is not None and self.missing.part(*box).any():
-            return None
-        tissue = heights @ self.tissue.part(*box).astype(np.int64) @ widths
-        return float(tissue) / float(heights.sum() * widths.sum())
+    def tissue_fractions(self, corners: Integers) -> NDArray[np.float64]:
+        """Return the share of each crop that is tissue; NaN if pixels of it are missing."""
+        low = np.rint(corners * self.factors).astype(np.int64)
+        high = np.rint((corners + self.size) * self.factors).astype(np.int64)
+        y, heights = _overlaps(self.edges.y.array(), low[:, 0], high[:, 0])
+        x, widths = _overlaps(self.edges.x.array(), low[:, 1], high[:, 1])
+        tissue, missing = np.empty(len(corners), np.int64), self._in_holes(corners)
+        columns = widths.shape[1]
+        each = max(1, MOST_PIXELS // (y.shape[1] * columns))
+        for some in (slice(n, n + each) for n in range(0, len(corners), each)):
+            inside = self.tissue.boxes(y[some], x[some, 0], columns)
+            tissue[some] = ((inside * widths[some, None]).sum(axis=2) * heights[some]).sum(axis=1)
+            if self.missing is not None:
+                touched = (heights[some, :, None] > 0) & (widths[some, None] > 0)
+                lost = self.missing.boxes(y[some], x[some, 0], columns) * touched
+                missing[some] |= lost.any(axis=(1, 2))
+        return np.where(missing, np.nan, tissue / (heights.sum(axis=1) * widths.sum(axis=1)))
+
+    def _in_holes(self, corners: Integers) -> NDArray[np.bool_]:
+        """Return whether each crop touches an absent tile."""
+        inside = np.zeros(len(corners), bool)
+        holes = self.holes.array()
+        if len(holes):
+            for i, corner in enumerate(corners):
+                touched = (corner < holes[:, 2:]) & (corner + self.size > holes[:, :2])
+                inside[i] = touched.all(axis=1).any()
+        return inside
 
 
-def _between(edges: Integers, index: int, within: float) -> float:
-    """Return a point between two edges, which are whole numbers; never the second edge."""
-    low, high = int(edges[index]), int(edges[index + 1])
-    return min(low + within * (high - low), math.nextafter(high, low))
+def _between(edges: Integers, index: Integers, within: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points between two edges, which are whole numbers; never the second edge."""
+    low, high = edges[index], edges[index + 1]
+    last = np.nextafter(high.astype(np.float64), low)
+    return np.asarray(np.minimum(low + within * (high - low), last))
 
 
-def _overlaps(edges: Integers, low: int, high: int) -> tuple[int, Integers]:
-    """Return the first pixel that [low, high) touches, and how long it is in each it touches."""
-    first = int(edges.searchsorted(low, side="right")) - 1
-    last = int(edges.searchsorted(high, side="left"))
-    cut = edges[first : last + 1].copy()  # only the first and the last edge lie outside
-    cut[0], cut[-1] = low, min(high, cut[-1])
-    return first, cut[1:] - cut[:-1]
+def _lengths(edges: Integers, first: Integers, count: int) -> tuple[Integers, Integers]:
+    """Return `count` pixels from each `first` on, (n, count), and their lengths.
+
+    Those beyond the last pixel are that one, with the length 0.
+    """
+    at = np.minimum(first[:, None] + np.arange(count + 1), len(edges) - 1)
+    return np.minimum(at[:, :-1], len(edges) - 2), np.diff(edges[at])
+
+
+def _overlaps(edges: Integers, low: Integers, high: Integers) -> tuple[Integers, Integers]:
+    """Return the pixels that each [low, high) touches, (n, m), and how long it is in each.
+
+    m and the first ones are multiples of 8, so that there are others, in which the length is 0.
+    """
+    first = edges.searchsorted(low, side="right") - 1 & -8
+    count = int((edges.searchsorted(high, side="left") - first).max()) + 7 & -8
+    at = np.minimum(first[:, None] + np.arange(count + 1), len(edges) - 1)
+    cut = np.clip(edges[at], low[:, None], high[:, None])
+    return np.minimum(at[:, :-1], len(edges) - 2), np.diff(cut)
 
 
 def _rows_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -48,8 +49,20 @@ from dask_slides.runtime.fork_safety import cleared_after_fork, fork_safe_lock
 
 _MOST_TAGS = 4096
 """Most tags per directory that tifffile reads."""
-OPEN_FILES = 64
-"""Files that one process keeps open, each with up to two descriptors."""
+
+
+def _most_files() -> int:
+    """Return how many files a process may keep open: each has up to two of its descriptors."""
+    if sys.platform == "win32":
+        return 64
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 128 if soft == resource.RLIM_INFINITY else max(16, min(128, soft // 8))
+
+
+OPEN_FILES = _most_files()
+"""Files that one process keeps open. Opening one again takes a millisecond."""
 OPEN_TILES = 2**22
 """Tiles that these files may have together. The tables of tifffile take about 80 bytes per tile."""
 
