@@ -36,8 +36,8 @@ from dask_slides.runtime.client import (
     seceded,
 )
 from dask_slides.runtime.threads import (
+    HelpingPool,
     configured_threads,
-    helping_pool,
     is_synchronous,
     overridden_settings,
     setting,
@@ -291,7 +291,7 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
     In Dask's own pool, tasks continue after another task failed or the user interrupted. They could
     then write into a store that was removed.
     """
-    pool = helping_pool(configured_threads())
+    pool = HelpingPool(configured_threads())
     try:
         yield pool
     finally:

@@ -21,7 +21,7 @@ PARTS_PER_THREAD = 4
 """Enough parts that all threads end at about the same time."""
 
 _thread = threading.local()
-"""The attribute `pool` is the `helping_pool` that a thread belongs to, and its size."""
+"""The attribute `pool` is the `HelpingPool` that a thread belongs to, and its size."""
 _overrides: ContextVar[Mapping[str, Any]] = ContextVar("overrides", default=MappingProxyType({}))
 
 
@@ -66,20 +66,29 @@ def local_threads() -> int:
     return 1 if is_synchronous() else configured_threads()
 
 
-def helping_pool(threads: int) -> ThreadPoolExecutor:
-    """Return a pool of threads whose idle ones help those that call `in_threads`."""
+class HelpingPool(ThreadPoolExecutor):
+    """A pool of threads whose idle ones help those that call `in_threads`."""
 
-    def register() -> None:
-        _thread.pool = pool, threads
+    def __init__(self, threads: int) -> None:
+        self._started: list[threading.Thread] = []
+        super().__init__(threads, initializer=self._register)
 
-    pool = ThreadPoolExecutor(threads, initializer=register)
-    return pool
+    def _register(self) -> None:
+        self._started.append(threading.current_thread())
+        _thread.pool = self, self._max_workers
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and wait for those that run, if asked for."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        # the base class does not know a thread if a signal interrupts the call that starts it
+        for thread in self._started if wait else ():
+            thread.join()
 
 
 def in_threads(call: Callable[[NDArray[np.int64]], None], numbers: NDArray[np.int64]) -> None:
     """Call `call` with parts of `numbers` in threads of this process.
 
-    In a `helping_pool`, they are its idle threads. In other tasks, and in workers of a data loader,
+    In a `HelpingPool`, they are its idle threads. In other tasks, and in workers of a data loader,
     it is the calling thread only, as these run in parallel already.
     """
     own = getattr(_thread, "pool", None)
