@@ -58,7 +58,7 @@ class CropReader:
     def find(self, numbers: Integers) -> list[Found]:
         """Return the places of crops, as if no tile was corrupt; no pixel is read."""
         zeros = np.zeros(len(numbers), np.int64)
-        return self._find(numbers, zeros, zeros)
+        return self._find(numbers, zeros, zeros) if len(numbers) else []
 
     def _find(self, numbers: Integers, attempts: Integers, skipped: Integers) -> list[Found]:
         """Return the first place of each number from its attempt on."""

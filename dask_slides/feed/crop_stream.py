@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from dask_slides.feed.crop_reader import CropReader
 from dask_slides.feed.entries import SlideEntry, entries_of, per_slide
 from dask_slides.feed.members import CropOptions, Member, checked_size, members_of
 from dask_slides.feed.order import CropOrder, Group
+from dask_slides.feed.schedule import Integers
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import checked_share
@@ -206,10 +208,7 @@ class CropStream:
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Item]:
         """Read the crops with these numbers; each tile of a file is decoded once for all."""
-        array = np.asarray(numbers, np.int64)
-        if array.ndim != 1 or (array < 0).any():
-            raise IndexError(f"there is no crop {numbers!r}; numbers are from 0")
-        return self._reader.read(array)
+        return self._reader.read(_checked_numbers(numbers))
 
     def __iter__(self) -> Iterator[Item]:
         """Iterate over the crops of the first epoch, one by one; `batches` reads ahead."""
@@ -230,7 +229,7 @@ class CropStream:
             ``slide``, ``label``, ``class``, ``y`` and ``x``, each an array (n,). A crop whose tiles
             turn out to be corrupt is read at another place.
         """
-        found = self._reader.find(np.asarray(numbers, np.int64))
+        found = self._reader.find(_checked_numbers(numbers))
         members = [self._reader.members[one.member] for one in found]
         return {
             "slide": np.array([one.name for one in members]),
@@ -293,6 +292,16 @@ def _checked_count(value: Any, name: str) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise SlideArgumentError(f"{name}={value!r} is not a count; give 1 or more")
     return int(value)
+
+
+def _checked_numbers(numbers: Any) -> Integers:
+    array = np.asarray(numbers)
+    if array.ndim == 1 and not len(array):
+        return array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0:
+        shown = reprlib.repr(numbers)
+        raise IndexError(f"there is no crop {shown}; give a list of whole numbers from 0")
+    return array.astype(np.int64)
 
 
 def _check_members(members: Sequence[Member], left_out: Sequence[str]) -> None:

@@ -87,6 +87,20 @@ def test_a_crop_depends_on_the_seed_and_its_number_only(slides):
     assert (again["y"] != places["y"]).mean() > 0.9
 
 
+@pytest.mark.parametrize("numbers", [[-1], [1.5], ["a"], [[1, 2]], 5])
+def test_numbers_of_crops_are_checked(slides, numbers):
+    stream = stream_of(slides)
+    for read in (stream.places, stream.__getitems__):
+        with pytest.raises(IndexError, match="there is no crop"):
+            read(numbers)
+
+
+def test_no_numbers_are_no_crops(slides):
+    stream = stream_of(slides)
+    assert stream.__getitems__([]) == []
+    assert all(len(one) == 0 for one in stream.places(range(0)).values())
+
+
 @pytest.mark.parametrize("per_visit", [1, 8])
 def test_killed_and_resumed_runs_see_the_sequence_once(slides, per_visit):
     stream = stream_of(slides, per_visit=per_visit)
