@@ -39,6 +39,8 @@ def command(
         slide = shown[0].slide
         found = given_map(slide, map_file, detector)
         shown = (shown[0].plus(map_file, found),)
+    for note in (note for one in shown for note in one.notes):
+        click.echo(f"dask-slides: note: {note}", err=True)
     with View(shown, detector=detector, port=port) as view:
         click.echo(f"{view.name}: {view.url} (Ctrl-C ends it)")
         if not no_browser:

@@ -51,6 +51,20 @@ class Shown:
     annotations: tuple[Annotations, ...] = ()
     cuts: tuple[CutImage, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line about each of the annotations of which polygons lie outside the slide."""
+        found = []
+        for one in self.annotations:
+            low, high = np.split(one.polygons.bounds, 2, axis=1)
+            inside = np.asarray(((low < self.slide.shape[:2]) & (high > 0)).all(axis=1))
+            if not inside.all():
+                found.append(
+                    f"{one.name}: {(~inside).sum():,} of {len(inside):,} polygons lie outside "
+                    f"{self.slide.name}; are they of another slide?"
+                )
+        return tuple(found)
+
     def plus(self, name: str, layer: Any) -> Shown:
         """Return this with another layer: a BlankMap, TilePack, Cutoff, Annotations or GeoJSON."""
         size = self.slide.shape[:2]

@@ -28,7 +28,9 @@ from dask_slides.core.channels import is_rgb
 from dask_slides.core.types import Array
 from dask_slides.numerics.detectors import AllOf, AnyOf, Brightness, Contrast, Otsu, Saturation
 from dask_slides.ops.blank_map import BlankMap
+from dask_slides.plots.display import display_colors
 from dask_slides.plots.pictures import image_html, png
+from dask_slides.view.layers import hexadecimal
 from dask_slides.view.look import Look
 from dask_slides.view.style import WIDGET
 
@@ -178,12 +180,19 @@ def _members(detector: Any) -> tuple[Any, ...]:
 
 
 class ChannelControls:
-    """Check boxes of the channels, and the contrast of one of them or of all."""
+    """Check boxes of the channels with their colours, and the contrast of one of them or of all."""
 
     def __init__(self, look: Look, on_change: Callable[[Look], None]) -> None:
         self._look, self._on_change = look, on_change
         names = [one.name for one in look.channels]
         self._boxes = styled(CheckboxGroup, labels=names, active=list(look.shown))
+        if len(names) > 1 and not is_rgb(look.channels):
+            self._boxes.stylesheets = [WIDGET, *(
+                f"label:nth-of-type({number + 1}) span::before {{ background: {hexadecimal(one)}; "
+                'border: 1px solid var(--line); content: ""; display: inline-block; height: 12px; '
+                "margin-right: 5px; vertical-align: -1px; width: 12px }"
+                for number, one in enumerate(display_colors(look.channels))
+            )]  # fmt: skip
         watch(self._boxes, "active", lambda _: self._changed())
         together = ["all channels"] if is_rgb(look.channels) else []
         self._which = styled(Select, title="Contrast of", options=[
@@ -281,6 +290,7 @@ class CorrectionControls:
         save.on_click(lambda: on_save(self._file.value))
         self.root = Column(
             text("The mouse"), self.mode, how, text("What it draws is"), self.paint, self.width,
+            text("Without a mouse, move and zoom to an area by keys, and mark all of it."),
             Row(view, undo, sizing_mode="stretch_width"), self._file, save,
             sizing_mode="stretch_width",
         )  # fmt: skip

@@ -47,6 +47,8 @@ class TileHandler(RequestHandler):  # type: ignore[misc]
             self.set_status(204)
             return
         except (SlideError, OSError) as error:
+            for call in tuple(self._tiles.listeners):
+                call(int(number), str(error))
             self.set_status(500)
             self.finish(f"{error}\n")
             return

@@ -20,12 +20,15 @@ from dask_slides.writers.blank_maps import kinds_of
 
 DASHES = ("solid", "dashed", "dotted")
 """Lines of classes differ in more than their colours. These are words of Bokeh and of CSS."""
+BORDER = "#808080"
+"""Of boxes without pixels below them: it stands out from light and dark pages, which some colours
+of scores do not."""
 VEIL = "90"
 """Opacity of blank tiles, in hexadecimal."""
 CLASS_COLOURS = (6, 7, 2, 1, 3, 5, 4)
 """Indices into `OKABE_ITO`, those first that stand out from stained tissue."""
 TIP = """<div style="color: #1b1f24; background: white">y @y{0,0}, x @x{0,0}<br>
-score @score{0.0}<br>tissue @fraction{0 %}<br>@label</div>"""
+score @score{0.0}<br>tissue @fraction{0%}<br>@label</div>"""
 """What is shown of the tile under the mouse, in colours with enough contrast."""
 
 
@@ -90,8 +93,9 @@ def rings_of(outlines: Iterable[Outline]) -> tuple[list[Array], list[Array]]:
 class PackLayer:
     """The tiles of a pack as boxes, in colours of their scores or shares of tissue."""
 
-    def __init__(self, fig: Any, pack: TilePack) -> None:
+    def __init__(self, fig: Any, pack: TilePack, has_pixels: bool) -> None:
         self.pack, self.boxes = pack, pack.boxes
+        self._coloured = ("fill_color", "line_color") if has_pixels else ("fill_color",)
         y, x, height, width = self.boxes.T
         data = {
             "left": x, "right": x + width, "top": -y, "bottom": -y - height, "x": x, "y": y,
@@ -100,8 +104,9 @@ class PackLayer:
         }  # fmt: skip
         self._source = ColumnDataSource(data)
         self.renderer = fig.quad(
-            "left", "right", "top", "bottom", source=self._source, line_width=2, fill_alpha=0.25
-        )
+            "left", "right", "top", "bottom", source=self._source, line_width=2, line_color=BORDER,
+            fill_alpha=0.25 if has_pixels else 0.8,
+        )  # fmt: skip
         fig.add_tools(HoverTool(renderers=[self.renderer], tooltips=TIP))
         self.colour_by("score")
 
@@ -111,7 +116,7 @@ class PackLayer:
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
         high = high if high > low else low + 1
         colour = linear_cmap(column, Cividis256, low, high)
-        self.renderer.glyph.update(line_color=colour, fill_color=colour)
+        self.renderer.glyph.update(**dict.fromkeys(self._coloured, colour))
         return low, high
 
     def tile_at(self, y: float, x: float) -> int | None:

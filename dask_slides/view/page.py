@@ -121,8 +121,14 @@ class Page:
         self._add_controls()
         self._add_roots(slides, host)
         show_tiles(self.source, viewed.number, viewed.pyramid)
+        notes = list(viewed.shown.notes)
         if viewed.pyramid is None:
-            self.say("The file of the slide is not among the paths, so its pixels are not shown.")
+            notes.append(
+                "The file of the slide is not among the paths, so its pixels are not shown."
+            )
+        self.say(" ".join(notes))
+        viewed.tiles.listeners.add(self._tell_of_tile)
+        doc.on_session_destroyed(lambda _: viewed.tiles.listeners.discard(self._tell_of_tile))
         picture, found = viewed.load()
         self.when_done(picture, self._show_picture)
         self.when_done(found, self._show_map)
@@ -137,7 +143,7 @@ class Page:
             self.layers.add("Blank map", [self.map.veil], shown.blank_map is not None)
             self.layers.add(OUTLINES, [self.map.outlines])
             self._recolour(ON_BRIGHT)
-        self.packs = [PackLayer(fig, pack) for _, pack in shown.packs]
+        self.packs = [PackLayer(fig, pack, shown.has_pixels) for _, pack in shown.packs]
         for (name, pack), layer in zip(shown.packs, self.packs, strict=True):
             self.layers.add(f"{len(pack):,} tiles of {name}", [layer.renderer])
         for one in shown.annotations:
@@ -184,7 +190,8 @@ class Page:
         choice = styled(Select, title="Slide", options=names, visible=len(names) > 1)
         choice.value = str(slides.index(self.viewed))
         choice.js_on_change("value", CustomJS(code=OPEN))
-        dark = CheckboxGroup(labels=["Dark colours"], stylesheets=[style.WIDGET], width=130)
+        dark = CheckboxGroup(labels=["Dark colours"], stylesheets=[style.WIDGET], width=130,
+                             align="end")  # fmt: skip
         dark.js_on_change("active", CustomJS(code=THEME))
         buttons = move_buttons(self.fig, self.whole, self.full)
         roots = {
@@ -194,9 +201,10 @@ class Page:
             "beside": self.beside.fig,
             "readout": self.readout,
             "status": self.status,
-            "tile": self.tile.root,
             "layers": self.layers.root,
         }
+        if self.viewed.pyramid is not None or self.packs:
+            roots["tile"] = self.tile.root
         if self.viewed.has_map:
             roots |= {"threshold": self.thresholds.root, "correct": self.corrections.root}
         if self.viewed.pyramid is not None:
@@ -237,11 +245,16 @@ class Page:
             except (SlideError, ImportError, OSError, MemoryError) as error:
                 self.say(str(error))
 
-        def finish_soon(_: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the viewer has ended
-                self.doc.add_next_tick_callback(finish)
+        future.add_done_callback(lambda _: self._soon(finish))
 
-        future.add_done_callback(finish_soon)
+    def _soon(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the viewer has ended
+            self.doc.add_next_tick_callback(call)
+
+    def _tell_of_tile(self, number: int, reason: str) -> None:
+        """Say why a tile is not shown, for instance since the file is gone."""
+        if number in (self.viewed.number, self.beside.number):
+            self._soon(partial(self.say, reason))
 
     def _show_picture(self, picture: Array | None) -> None:
         pyramid = self.viewed.pyramid
@@ -387,13 +400,14 @@ class Page:
             self.say("The blank map is not there yet.")
             return
         make(self.corrections.tissue)
+        self.layers.show(OUTLINES)
         self._refresh()
-        self.say(f"marked as {'tissue' if self.corrections.tissue else 'blank'}")
+        self.say(f"Marked as {'tissue' if self.corrections.tissue else 'blank'}")
 
     def _undo(self) -> None:
         self.viewed.corrections.undo()
         self._refresh()
-        self.say(f"{_some(len(self.viewed.corrections.made), 'correction')} left")
+        self.say(f"{_some(len(self.viewed.corrections.made), 'correction')} left".capitalize())
 
     def _save(self, name: str) -> None:
         if self.found is None:
@@ -401,7 +415,7 @@ class Page:
             return
         found = self.thresholds.applied(self.found)
         job = self.viewed.submit(self.viewed.save, found, name)
-        self.when_done(job, lambda path: self.say(f"saved to {path}"))
+        self.when_done(job, lambda path: self.say(f"Saved to {path}"))
 
 
 def _some(count: int, name: str) -> str:
@@ -445,7 +459,8 @@ class _Beside:
         self._page = page
         self._tiles = page.viewed.tiles
         self._image: Pyramid | None = None
-        self._number: int | None = None
+        self.number: int | None = None
+        """Of the image in the `TileServer`."""
         self._mapping: CutoffMapping | None = None
         self.fig, self.source = new_figure((256, 256), "Cut-off of the slide")
         show_tiles(self.source, self._tiles.add(None), None)  # Bokeh asks for tiles all the same
@@ -468,14 +483,14 @@ class _Beside:
             page.say("")
 
     def _forget(self) -> None:
-        if self._number is not None:
-            self._tiles.remove(self._number)
-        self._image = self._number = self._mapping = None
+        if self.number is not None:
+            self._tiles.remove(self.number)
+        self._image = self.number = self._mapping = None
 
     def _show(self, made: tuple[Pyramid, CutoffMapping]) -> None:
         self._forget()
         self._image, self._mapping = made
-        self._number = self._tiles.add(self._image)
+        self.number = self._tiles.add(self._image)
         height, width = self._image.slide.shape[:2]
         page = self._page
         page.cuts.facts.text = f"{height:,} x {width:,} px"
@@ -486,10 +501,10 @@ class _Beside:
 
     def change_look(self) -> None:
         """Show the image with the channels and contrast of the slide."""
-        if self._image is not None and self._number is not None:
+        if self._image is not None and self.number is not None:
             look = self._page.look
             same = len(look.channels) == len(self._image.look.channels)
-            show_tiles(self.source, self._number, self._image, look if same else None)
+            show_tiles(self.source, self.number, self._image, look if same else None)
 
     def point(self, y: float, x: float) -> None:
         """Mark a point of the slide."""

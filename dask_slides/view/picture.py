@@ -49,6 +49,9 @@ fit();
 """
 """Shows all of the image, or one of its pixels in each pixel of the screen, as soon as the figure
 has the size of its place."""
+UNTIDY = ".bk-Canvas { clip-path: inset(1.5px) } .bk-Panel { display: none }"
+"""Hides the outermost pixels, of which Bokeh leaves parts of earlier views, and the panel of
+attributions, which is empty."""
 CRISP = "tiles.smoothing = x.end - x.start > 1.001 * figure.inner_width;"
 """Shows the pixels of full resolution, and enlarged ones, as they are."""
 
@@ -73,6 +76,7 @@ def new_figure(shape: tuple[int, ...], label: str) -> tuple[Any, WMTSTileSource]
         outline_line_color=None,
         html_attributes={"role": "img", "aria-label": label},
         lod_threshold=20_000,
+        stylesheets=[UNTIDY],
     )
     set_size(fig, shape)
     fig.axis.visible = False

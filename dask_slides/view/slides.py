@@ -16,7 +16,12 @@ import numpy as np
 
 from dask_slides.core.layout import CutoffMapping
 from dask_slides.core.types import Array
-from dask_slides.errors import OutputDeniedError, OutputExistsError, SlideArgumentError
+from dask_slides.errors import (
+    OutputDeniedError,
+    OutputExistsError,
+    SlideArgumentError,
+    SlideError,
+)
 from dask_slides.graph.tissue import found_in_picture
 from dask_slides.numerics.detectors import checked_detector
 from dask_slides.ops.blank_map import BlankMap, blank_map, mpp_of_picture
@@ -126,6 +131,8 @@ class ViewedSlide:
             raise OutputExistsError(f"{path}: exists already; give another name")
         try:
             self.corrections.applied(found).to_geojson(path, overwrite=True)
+        except SlideError:  # the folder is gone
+            raise
         except OSError as error:
             raise OutputDeniedError(
                 f"{path}: cannot be written ({error.strerror}); start the viewer in another folder"

@@ -63,7 +63,9 @@ aside h2 { font-size: 15px; margin: 0 0 4px; }
   html > body { height: auto; }
   main { grid-template: auto / minmax(0, 1fr); }
   #figures { height: 62vh; flex: none; flex-direction: column; }
-  aside { overflow: visible; padding: 0; }
+  aside { overflow: visible; padding: 0 0 60px; }
+  #messages { position: fixed; inset: auto 0 0; z-index: 9; min-height: 0; padding: 0 12px;
+              background: var(--paper); border-top: 1px solid var(--line); }
 }
 </style>
 {% endblock %}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -26,6 +27,8 @@ class TileServer:
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(os.cpu_count(), "dask-slides tiles")
+        self.listeners: set[Callable[[int, str], None]] = set()
+        """Called with the number of an image and the reason why a tile of it cannot be made."""
         self._images: dict[int, Pyramid | None] = {}
         self._numbers = count()
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import dask.array as da
 import numpy as np
 import pytest
 from chromium import BROWSER, Browser
@@ -18,7 +19,7 @@ from PIL import Image
 
 import dask_slides as ds
 from dask_slides.cli import main
-from dask_slides.view.content import Shown, with_layers
+from dask_slides.view.content import Shown, open_paths, with_layers
 from dask_slides.view.server import View
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
@@ -177,6 +178,15 @@ def test_tiles_are_exact_and_served_to_this_page_only(shown):
     assert shown.view.url.startswith("http://127.0.0.1:")
 
 
+def test_nothing_of_an_earlier_view_is_left_at_the_edge(shown):
+    only(shown, "Slide", "Blank map", "Outlines of tissue")
+    press(shown, "Full resolution")
+    drawn(shown)
+    press(shown, "Whole slide")
+    edge = drawn(shown)[2:-2, 0]
+    assert (edge == edge[0]).all()
+
+
 def test_every_layer_can_be_switched(shown):
     names = only(shown)
     press(shown, "Whole slide")
@@ -318,7 +328,7 @@ def test_corrections_are_saved_as_geojson_that_operations_take(shown):
     browser.key("Enter")
     browser.wait(f"{texts()}.includes('3 corrections')")
     press(shown, "Save as GeoJSON")
-    browser.wait(f"{texts()}.includes('saved to')")
+    browser.wait(f"{texts()}.includes('Saved to')")
     browser.run(f"{mode}.active = 0")
     path = shown.folder / "a.corrections.geojson"
     corrected = ds.BlankMap.from_geojson(path, shown.slide)
@@ -453,3 +463,91 @@ def test_the_command_ends_with_one_line_and_the_page_says_so(tmp_path, shown):
     rest, _ = process.communicate(timeout=60)
     assert (rest.strip(), process.returncode) == ("ended", 0)
     shown.browser.wait(f"{texts()}.includes('The viewer has ended')")
+
+
+def open_page(shown, view):
+    shown.browser.open(view.url)
+    shown.browser.wait(f"location.href == {view.url!r} && window.Bokeh && Bokeh.documents.length")
+
+
+def luminance(rgb):
+    """Return the relative luminance of 8-bit colours (..., 3), as WCAG 2.2 defines it."""
+    share = np.asarray(rgb) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return linear @ (0.2126, 0.7152, 0.0722)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_packed_tiles_without_a_slide_stand_out(shown, dark):
+    """3 to 1, as WCAG 2.2 asks for of graphics at level AA, whatever their scores."""
+    alone = with_layers(Shown(shown.slide, has_pixels=False), [shown.pack])
+    with View((alone,)) as view:
+        open_page(shown, view)
+        shown.browser.run(
+            f"document.documentElement.dataset.theme = {'dark' if dark else 'light'!r}"
+        )
+        press(shown, "Whole slide")
+        drawn(shown)
+        image = Image.open(io.BytesIO(shown.browser.screenshot())).convert("RGB")
+        paper = luminance(image.getpixel((2, 2))) + 0.05
+        for y, x, height, _ in shown.pack.boxes:
+            left, middle = (int(one) for one in place_of(shown, y + height / 2, x))
+            row = luminance([image.getpixel((left + d, middle)) for d in range(-2, 3)]) + 0.05
+            assert np.maximum(row / paper, paper / row).max() >= 3
+
+
+def test_channels_have_the_colours_in_which_they_are_shown(shown):
+    planes = np.zeros((300, 400, 4), np.uint16)
+    planes[::2] = 1000
+    with ds.from_dask(da.from_array(planes)).view() as view:
+        open_page(shown, view)
+        shown.browser.wait(f"{texts()}.includes('tiles are blank')")
+        boxes = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels.includes('3'))[0]"
+        only(shown, "Slide")
+        for number in range(4):
+            shown.browser.run(f"{boxes}.active = [{number}]")
+            shown.browser.wait(
+                f"{FIND.format(kind='WMTSTileSource')}[0].url.includes('/{number}:')"
+            )
+            press(shown, "Full resolution")
+            shade = shown.browser.run(
+                f"getComputedStyle(Bokeh.index.find_one_by_id({boxes}.id).shadow_el"
+                f".querySelectorAll('label span')[{number}], '::before').backgroundColor"
+            )
+            colour = [int(one) for one in shade[4:-1].split(",")]
+            x, y = place_of(shown, 200.5, 200.5)
+            drawn(shown)
+            image = Image.open(io.BytesIO(shown.browser.screenshot())).convert("RGB")
+            seen = np.array([image.getpixel((int(x), int(y) + d)) for d in range(-2, 3)]).max(
+                axis=0
+            )
+            assert np.abs(seen - colour).max() <= 2
+
+
+def test_the_page_tells_that_the_slide_is_gone(shown, tmp_path):
+    path = ds.sample_slide(tmp_path / "gone.tif", shape=(2048, 2048), tile=128)
+    with View(open_paths([path])) as view:
+        open_page(shown, view)
+        shown.browser.wait(f"{texts()}.includes('tiles are blank')")
+        drawn(shown)
+        (tmp_path / "gone.tif").unlink()
+        press(shown, "Full resolution")
+        shown.browser.wait(f"{texts()}.includes('gone.tif: No such file')")
+
+
+def test_polygons_beyond_the_slide_are_reported(shown, tmp_path):
+    corners = np.array([[0, 0], [0, 100], [100, 100]])
+    features = [
+        {"type": "Polygon", "coordinates": [[*(corners + off).tolist(), [off, off]]]}
+        for off in (500, 9000, 9500)
+    ]
+    path = tmp_path / "a.other.geojson"
+    path.write_text(json.dumps({"type": "GeometryCollection", "geometries": features}))
+    with View((with_layers(Shown(shown.slide), [path]),)) as view:
+        open_page(shown, view)
+        shown.browser.wait(f"{texts()}.includes('a.other.geojson: 2 of 3 polygons lie outside')")
+        port = int(view.url.split(":")[2].split("/")[0])
+        command = ["view", str(shown.folder / "a.tif"), str(path), "--port", str(port)]
+        note, error = CliRunner().invoke(main, command).output.splitlines()
+    assert "note: a.other.geojson: 2 of 3 polygons lie outside a.tif" in note
+    assert "cannot be used" in error

@@ -5,7 +5,12 @@ import pytest
 
 import dask_slides as ds
 from dask_slides.core.polygons import Outline
-from dask_slides.errors import OutputDeniedError, OutputExistsError, SlideArgumentError
+from dask_slides.errors import (
+    OutputDeniedError,
+    OutputExistsError,
+    SlideArgumentError,
+    SlideNotFoundError,
+)
 from dask_slides.view.content import Shown
 from dask_slides.view.corrections import Corrections
 from dask_slides.view.slides import ViewedSlide
@@ -98,8 +103,10 @@ def test_files_of_others_are_not_replaced(slide, tmp_path):
     assert viewed.usual_file == "dask array.corrections.geojson"
     (tmp_path / viewed.usual_file).write_text("{}")
     assert viewed.usual_file == "dask array.corrections-2.geojson"
+    with pytest.raises(OutputDeniedError, match=r"cannot be written \(File name too long\)"):
+        viewed.save(found, f"{'long' * 60}.geojson")
     viewed.folder = str(tmp_path / "nowhere")
-    with pytest.raises(OutputDeniedError, match=r"cannot be written .* another folder"):
+    with pytest.raises(SlideNotFoundError, match="nowhere does not exist; create it"):
         viewed.save(found, "mine.geojson")
     viewed.close()
     viewed.tiles.close()
