@@ -14,7 +14,6 @@ from bokeh.document import Document
 from bokeh.events import (
     ClientReconnected,
     ConnectionLost,
-    DocumentReady,
     MouseMove,
     SelectionGeometry,
     Tap,
@@ -86,10 +85,15 @@ status.text = "The viewer has ended or cannot be reached: start it again and loa
 """
 FOUND = 'status.text = "The viewer is there again.";'
 START = """
+for (const script of scripts) script.execute(null);
 toggle.active = window.matchMedia("(prefers-color-scheme: dark)").matches ? [0] : [];
 sized.execute(null);
 """
-"""Runs when the page is there: takes over the colours of the system, and shows all of the slide."""
+"""The script that `style.TEMPLATE` runs when the page is there: listens for keys, takes over the
+colours of the system, and shows all of the slide.
+
+`DocumentReady` is not that moment: Bokeh waits until each tile that it asked for is drawn, and some
+never are."""
 
 
 def build(doc: Document, slides: Sequence[ViewedSlide]) -> None:
@@ -214,13 +218,13 @@ class Page:
         for name, root in roots.items():
             root.name = name
             self.doc.add_root(root)
-        self.doc.js_on_event(
-            DocumentReady,
+        scripts = [
             move_keys(self.fig, self.whole, self.full, "slide"),
             move_keys(self.beside.fig, self.beside.whole, self.beside.full, "beside"),
             CustomJS(code=NAMES),
-            CustomJS(args={"toggle": dark, "sized": self.whole}, code=START),
-        )
+        ]
+        args = {"scripts": scripts, "toggle": dark, "sized": self.whole}
+        self.fig.js_on_change("name", CustomJS(args=args, code=START, name="start"))
         self.doc.config.notify_connection_status = False  # its colours have too little contrast
         for event, code in ((ConnectionLost, LOST), (ClientReconnected, FOUND)):
             self.doc.js_on_event(event, CustomJS(args={"status": self.status}, code=code))

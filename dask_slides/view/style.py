@@ -89,6 +89,14 @@ keys">{{ embed(roots.beside) }}</div>
 {% endfor %}
 </aside>
 </main>
+<script>
+(function start() {
+  const page = window.Bokeh?.documents[0];
+  const drawn = page?.roots().every((root) => Bokeh.index.find_one_by_id(root.id)?.el.isConnected);
+  if (drawn) page.get_model_by_name("start").execute(null);
+  else requestAnimationFrame(start);
+})();
+</script>
 {% endblock %}
 """
 

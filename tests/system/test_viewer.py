@@ -466,8 +466,9 @@ def test_the_command_ends_with_one_line_and_the_page_says_so(tmp_path, shown):
 
 
 def open_page(shown, view):
+    shown.browser.run("window.left = true")
     shown.browser.open(view.url)
-    shown.browser.wait(f"location.href == {view.url!r} && window.Bokeh && Bokeh.documents.length")
+    shown.browser.wait("!window.left && window.Bokeh && Bokeh.documents.length")
 
 
 def luminance(rgb):
@@ -533,6 +534,16 @@ def test_the_page_tells_that_the_slide_is_gone(shown, tmp_path):
         (tmp_path / "gone.tif").unlink()
         press(shown, "Full resolution")
         shown.browser.wait(f"{texts()}.includes('gone.tif: No such file')")
+        shown.browser.prefer(True)
+        open_page(shown, view)  # keys and colours do not wait for the tiles
+        dark = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels[0] == 'Dark colours')[0]"
+        shown.browser.wait(f"{dark}.active.length")
+        span = f"{FIGURE}.x_range.end - {FIGURE}.x_range.start"
+        before = shown.browser.run(span)
+        shown.browser.run("document.getElementById('slide').focus()")
+        shown.browser.key("+", "+")
+        shown.browser.wait(f"{span} < {before * 0.6}")
+        shown.browser.prefer(False)
 
 
 def test_polygons_beyond_the_slide_are_reported(shown, tmp_path):
