@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import dask_slides as ds
 from dask_slides.cli import main
 from dask_slides.view.content import Shown, open_paths, with_layers
 from dask_slides.view.server import View
+from dask_slides.view.tile_server import EMPTY
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 FIND = "[...Bokeh.documents[0].all_models].filter(m => m.type == {kind!r})"
@@ -525,6 +527,23 @@ def test_channels_have_the_colours_in_which_they_are_shown(shown):
             assert np.abs(seen - colour).max() <= 2
 
 
+def test_keys_and_colours_do_not_wait_for_tiles(shown):
+    answer = threading.Event()
+    with View((Shown(shown.slide),)) as view:
+        view.tiles.tile = lambda *place: (EMPTY, answer.wait())
+        shown.browser.prefer(True)
+        open_page(shown, view)
+        dark = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels[0] == 'Dark colours')[0]"
+        shown.browser.wait(f"{dark}.active.length")
+        span = f"{FIGURE}.x_range.end - {FIGURE}.x_range.start"
+        before = shown.browser.run(span)
+        shown.browser.run("document.getElementById('slide').focus()")
+        shown.browser.key("+", "+")
+        shown.browser.wait(f"{span} < {before * 0.6}")
+        shown.browser.prefer(False)
+        answer.set()
+
+
 def test_the_page_tells_that_the_slide_is_gone(shown, tmp_path):
     path = ds.sample_slide(tmp_path / "gone.tif", shape=(2048, 2048), tile=128)
     with View(open_paths([path])) as view:
@@ -534,16 +553,6 @@ def test_the_page_tells_that_the_slide_is_gone(shown, tmp_path):
         (tmp_path / "gone.tif").unlink()
         press(shown, "Full resolution")
         shown.browser.wait(f"{texts()}.includes('gone.tif: No such file')")
-        shown.browser.prefer(True)
-        open_page(shown, view)  # keys and colours do not wait for the tiles
-        dark = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels[0] == 'Dark colours')[0]"
-        shown.browser.wait(f"{dark}.active.length")
-        span = f"{FIGURE}.x_range.end - {FIGURE}.x_range.start"
-        before = shown.browser.run(span)
-        shown.browser.run("document.getElementById('slide').focus()")
-        shown.browser.key("+", "+")
-        shown.browser.wait(f"{span} < {before * 0.6}")
-        shown.browser.prefer(False)
 
 
 def test_polygons_beyond_the_slide_are_reported(shown, tmp_path):
