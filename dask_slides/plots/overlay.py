@@ -36,6 +36,10 @@ ON_BRIGHT = Colours(np.array((175, 180, 185), np.uint8), OKABE_ITO[5], OKABE_ITO
 ON_DARK = Colours(np.array((110, 115, 120), np.uint8), OKABE_ITO[4], OKABE_ITO[2])
 
 
+DARK = 110
+"""Mean of the red, green and blue of pixels on which black lines are not seen."""
+
+
 def colours_for(picture: Array) -> Colours:
     """Return the colours for an 8-bit picture: bright-field or dark-field."""
     return ON_DARK if picture.size and np.median(picture) < 80 else ON_BRIGHT
@@ -115,7 +119,7 @@ def overlay(
     if boxes is not None:
         boxes = checked_boxes(boxes)
         rgb = box_rgb(colours.box if box_colours is None else box_colours, len(boxes))
-        _draw_boxes(out, boxes, rgb)
+        _draw_boxes(out, boxes, rgb, dark=box_colours is None and not colours.box.any())
     if mask is not None and outlines:
         out[mask_border(tissue, width)] = colours.outline
     if mpp is not None and scale_bar:
@@ -160,11 +164,18 @@ def mask_border(mask: Array, width: int = 1) -> Array:
     return np.asarray(grown & ~binary_erosion(mask, iterations=inside, border_value=1))
 
 
-def _draw_boxes(out: Array, boxes: Array, colours: Array) -> None:
-    """Draw the outlines of boxes (n, 4) in their colours (n, 3)."""
+def _draw_boxes(out: Array, boxes: Array, colours: Array, dark: bool) -> None:
+    """Draw the outlines of boxes (n, 4) in their colours (n, 3).
+
+    Lines that are `dark` are white on dark pixels. Few lines are opaque, even those of small boxes.
+    """
     width = int(np.clip(_side(boxes) // 48, 1, line_width(out.shape)))
     owner = box_of_pixels(boxes, out.shape, width)
-    _blend(out, owner >= 0, colours[owner[owner >= 0]], box_opacity(boxes))
+    lines = owner >= 0
+    rgb = colours[owner[lines]]
+    if dark:
+        rgb[out[lines].mean(axis=1) < DARK] = 255
+    _blend(out, lines, rgb, max(box_opacity(boxes), 1 - 8 * float(lines.mean())))
 
 
 def box_opacity(boxes: Array) -> float:

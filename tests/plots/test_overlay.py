@@ -165,6 +165,15 @@ def test_colours_of_lines_have_contrast():
     assert len(np.unique(OKABE_ITO, axis=0)) == 8
 
 
+def test_few_small_boxes_stand_out_from_dark_and_bright_tissue():
+    picture = WHITE.copy()
+    picture[:, :20] = 40
+    found = overlay(picture, boxes=[(8, 4, 6, 6), (8, 40, 6, 6)])
+    for row, column in ((8, 4), (8, 10), (14, 7), (8, 40), (14, 43)):
+        change = found[row, column].astype(int) - picture[row, column]
+        assert np.abs(change).min() > 120
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
