@@ -23,6 +23,8 @@ DASHES = ("solid", "dashed", "dotted")
 BORDER = "#808080"
 """Of boxes without pixels below them: it stands out from light and dark pages, which some colours
 of scores do not."""
+CASING = "#1b1f24"
+"""Of the lines of classes."""
 VEIL = "90"
 """Opacity of blank tiles, in hexadecimal."""
 CLASS_COLOURS = (6, 7, 2, 1, 3, 5, 4)
@@ -126,16 +128,20 @@ class PackLayer:
         return int(found[-1]) if len(found) else None
 
 
-def annotation_lines(fig: Any, annotations: Annotations) -> list[tuple[str, Any, str, str]]:
+def annotation_lines(fig: Any, annotations: Annotations) -> list[tuple[str, list[Any], str, str]]:
     """Draw the polygons of each class; return the names, renderers, colours and dashes."""
     found = []
     for number, name in enumerate(annotations.classes):
         xs, ys = rings_of(annotations.of_class(name))
         colour = hexadecimal(OKABE_ITO[CLASS_COLOURS[number % len(CLASS_COLOURS)]])
         dash = DASHES[number % len(DASHES)]
-        renderer = fig.multi_line(
-            "xs", "ys", source=ColumnDataSource({"xs": xs, "ys": ys}), line_color=colour,
-            line_width=3, line_dash=dash,
-        )  # fmt: skip
-        found.append((name, renderer, colour, dash))
+        source = ColumnDataSource({"xs": xs, "ys": ys})
+        # light colours stand out from glass by the dark line below
+        lines = [
+            fig.multi_line("xs", "ys", source=source, line_color=CASING, line_width=5),
+            fig.multi_line(
+                "xs", "ys", source=source, line_color=colour, line_width=3, line_dash=dash
+            ),
+        ]
+        found.append((name, lines, colour, dash))
     return found

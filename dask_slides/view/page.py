@@ -151,9 +151,9 @@ class Page:
         for (name, pack), layer in zip(shown.packs, self.packs, strict=True):
             self.layers.add(f"{len(pack):,} tiles of {name}", [layer.renderer])
         for one in shown.annotations:
-            for name, renderer, colour, dash in annotation_lines(fig, one):
+            for name, lines, colour, dash in annotation_lines(fig, one):
                 label = f"{name} in {one.name}"
-                self.layers.add(label, [renderer])
+                self.layers.add(label, lines)
                 self.layers.draw_line(label, colour, dash)
         if self.packs:
             self.layers.choose_colour()

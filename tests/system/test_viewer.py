@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from chromium import BROWSER, Browser
 from click.testing import CliRunner
 from PIL import Image
@@ -497,6 +498,35 @@ def test_packed_tiles_without_a_slide_stand_out(shown, dark):
             left, middle = (int(one) for one in place_of(shown, y + height / 2, x))
             row = luminance([image.getpixel((left + d, middle)) for d in range(-2, 3)]) + 0.05
             assert np.maximum(row / paper, paper / row).max() >= 3
+
+
+def test_classes_stand_out_from_glass(shown, tmp_path):
+    """3 to 1 too, of each of the colours that classes have."""
+    pixels = np.full((600, 800, 3), 243, np.uint8)
+    tifffile.imwrite(tmp_path / "glass.tif", pixels, photometric="rgb", tile=(256, 256))
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [[
+                [x, 200], [x + 60, 200], [x + 60, 400], [x, 400], [x, 200]
+            ]]},
+            "properties": {"classification": {"name": f"class {x}"}},
+        }
+        for x in range(50, 750, 100)
+    ]  # fmt: skip
+    path = tmp_path / "classes.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with View((with_layers(Shown(ds.open_slide(tmp_path / "glass.tif")), [path]),)) as view:
+        open_page(shown, view)
+        press(shown, "Whole slide")
+        drawn(shown)
+        image = Image.open(io.BytesIO(shown.browser.screenshot())).convert("RGB")
+        paper = luminance((243, 243, 243)) + 0.05
+        for x in range(50, 750, 100):
+            for middle in (290, 300, 310):  # in dashes, and between them
+                left, top = (int(one) for one in place_of(shown, middle, x))
+                row = luminance([image.getpixel((left + d, top)) for d in range(-4, 5)]) + 0.05
+                assert np.maximum(row / paper, paper / row).max() >= 3
 
 
 def test_channels_have_the_colours_in_which_they_are_shown(shown):
