@@ -221,14 +221,16 @@ class ChannelControls:
 
     def _show(self) -> None:
         low, high = self._look.channels[self._chosen[0]].window or (0.0, 1.0)
+        if high - low >= 100:  # decimals would not be seen
+            low, high = round(low), round(high)
         span = high - low
-        if (low, high) == (0.0, 255.0):
+        if (low, high) == (0, 255):
             self._window.update(start=0, end=255, step=1, value=(0, 255))
             return
         self._window.update(
-            start=0.0 if low >= 0 else low - span,
+            start=0 if low >= 0 else low - span,
             end=high + span,
-            step=span / 100,
+            step=span // 100 if span >= 100 else span / 100,
             value=(low, high),
         )
 

@@ -34,3 +34,9 @@ def test_the_contrast_of_data_without_negative_values_begins_at_zero(found):
         controls = ChannelControls(look.with_window(0, window), lambda _: None)
         slider = controls.root.children[-1]
         assert (slider.start, slider.value) == (start, window)
+
+
+def test_wide_contrasts_are_whole_numbers(found):
+    look = Look.of(found.slide.channels, np.dtype(np.uint16)).with_window(0, (405.0, 31116.03))
+    slider = ChannelControls(look, lambda _: None).root.children[-1]
+    assert (slider.value, slider.step) == ((405, 31116), 307)
