@@ -5,6 +5,7 @@ import json
 import tarfile
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dask
 import dask.array as da
@@ -77,7 +78,8 @@ def test_the_bytes_depend_only_on_the_pack(new_pack, tmp_path, monkeypatch):
     for name, chunks, scheduler in (("a", 200, "sync"), ("b", 77, "threads"), ("c", 640, "sync")):
         pack = new_pack(chunks=chunks)
         with monkeypatch.context() as patch, dask.config.set(scheduler=scheduler):
-            patch.setattr("time.time", lambda: 1e9)
+            # not `time.time`, as messages of the cluster of other tests would wait for its end
+            patch.setattr(tarfile, "time", SimpleNamespace(time=lambda: 1e9))
             ds.export(pack, tmp_path / name, to="webdataset", tiles_per_shard=7)
     read = [[one.read_bytes() for one in sorted((tmp_path / name).iterdir())] for name in "abc"]
     assert len(read[0]) == 3 and read[0] == read[1] == read[2]
