@@ -255,10 +255,11 @@ class _Window:
         self._crops: dict[int, dict[str, Any]] = {}
         self._reads: list[Future[None]] = []
         self._found = pool.submit(self._find)
+        self._plan: Future[None] | None = None
 
     @property
     def steps(self) -> list[int]:
-        """The numbers of the batches that were not asked for yet."""
+        """The numbers of the batches that are still to be asked for."""
         return list(self._numbers)
 
     def start(self) -> None:
@@ -290,6 +291,7 @@ class _Window:
 
     def crops(self, step: int) -> list[dict[str, Any]]:
         """Return the crops of a batch, once all of the window are read."""
+        assert self._plan is not None  # `start` was called
         self._plan.result()
         for read in self._reads:
             read.result()
@@ -297,9 +299,9 @@ class _Window:
 
     def cancel(self) -> None:
         """Do not read what was not started."""
-        self._found.cancel()
-        for read in self._reads:
-            read.cancel()
+        for job in (self._found, self._plan, *self._reads):
+            if job is not None:
+                job.cancel()
 
 
 def collate(crops: list[dict[str, Any]]) -> Batch:

@@ -47,9 +47,9 @@ class Chances:
     occurrence: Integers
     """(n,) number of crops that the member gave before."""
     attempt: Integers
-    """(n,)"""
+    """(n,) number of attempts before."""
     strict: NDArray[np.bool_]
-    """(n,) whether the crop must have as much tissue as asked for."""
+    """(n,) whether the crop must have `min_tissue`."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,10 @@ class RandomPlaces:
         corners = places.corners(places.centres_of(chances.uniform))
         least = np.where(chances.strict, places.min_tissue, 0)
         enough = places.tissue_fractions(corners) >= least  # False for NaN
-        inside = np.rint(corners * places.factors).astype(np.int64)
+        columns = corners.tolist(), places.on_level0(corners).tolist(), enough.tolist()
         return [
             Place(tuple(at), y, x) if good else None
-            for at, (y, x), good in zip(
-                corners.tolist(), inside.tolist(), enough.tolist(), strict=True
-            )
+            for at, (y, x), good in zip(*columns, strict=True)
         ]
 
 

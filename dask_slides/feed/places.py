@@ -189,8 +189,9 @@ class CropPlaces:
         y_edges, x_edges = self.edges.y.array(), self.edges.x.array()
         across = -(-(len(x_edges) - 1) // BLOCK)
         top, left = (BLOCK * one for one in np.divmod(self.blocks.array()[index], across))
-        (y, heights), (x, widths) = _lengths(y_edges, top, BLOCK), _lengths(x_edges, left, BLOCK)
-        areas = heights[:, :, None] * widths[:, None, :] * self.centres.boxes(y, left, BLOCK)
+        (y, y_cuts), (x, x_cuts) = _pixels(y_edges, top, BLOCK), _pixels(x_edges, left, BLOCK)
+        areas = np.diff(y_cuts)[:, :, None] * np.diff(x_cuts)[:, None, :]
+        areas = areas * self.centres.boxes(y, left, BLOCK)
         if self.weights is not None:
             weights = self.weights.array()
             of_y, of_x = _rows_of(weights.shape, y_edges, x_edges)
@@ -209,10 +210,13 @@ class CropPlaces:
         corners = (centres / self.factors).astype(np.int64) - size // 2
         return np.asarray(np.clip(corners, 0, np.array(self.shape) - size), np.int64)
 
+    def on_level0(self, points: Integers) -> Integers:
+        """Return points (n, 2) of the image in pixels of level 0."""
+        return np.asarray(np.rint(points * self.factors), np.int64)
+
     def tissue_fractions(self, corners: Integers) -> NDArray[np.float64]:
         """Return the share of each crop that is tissue; NaN if pixels of it are missing."""
-        low = np.rint(corners * self.factors).astype(np.int64)
-        high = np.rint((corners + self.size) * self.factors).astype(np.int64)
+        low, high = self.on_level0(corners), self.on_level0(corners + self.size)
         y, heights = _overlaps(self.edges.y.array(), low[:, 0], high[:, 0])
         x, widths = _overlaps(self.edges.x.array(), low[:, 1], high[:, 1])
         tissue, missing = np.empty(len(corners), np.int64), self._in_holes(corners)
@@ -245,13 +249,13 @@ def _between(edges: Integers, index: Integers, within: NDArray[np.float64]) -> N
     return np.asarray(np.minimum(low + within * (high - low), last))
 
 
-def _lengths(edges: Integers, first: Integers, count: int) -> tuple[Integers, Integers]:
-    """Return `count` pixels from each `first` on, (n, count), and their lengths.
+def _pixels(edges: Integers, first: Integers, count: int) -> tuple[Integers, Integers]:
+    """Return `count` pixels from each `first` on, (n, count), and their edges (n, count + 1).
 
-    Those beyond the last pixel are that one, with the length 0.
+    Those beyond the last pixel are that one, with both edges at its end.
     """
     at = np.minimum(first[:, None] + np.arange(count + 1), len(edges) - 1)
-    return np.minimum(at[:, :-1], len(edges) - 2), np.diff(edges[at])
+    return np.minimum(at[:, :-1], len(edges) - 2), edges[at]
 
 
 def _overlaps(edges: Integers, low: Integers, high: Integers) -> tuple[Integers, Integers]:
@@ -261,9 +265,9 @@ def _overlaps(edges: Integers, low: Integers, high: Integers) -> tuple[Integers,
     """
     first = edges.searchsorted(low, side="right") - 1 & -8
     count = int((edges.searchsorted(high, side="left") - first).max()) + 7 & -8
-    at = np.minimum(first[:, None] + np.arange(count + 1), len(edges) - 1)
-    cut = np.clip(edges[at], low[:, None], high[:, None])
-    return np.minimum(at[:, :-1], len(edges) - 2), np.diff(cut)
+    pixels, cuts = _pixels(edges, first, count)
+    cuts = np.asarray(np.clip(cuts, low[:, None], high[:, None]), np.int64)
+    return pixels, np.diff(cuts)
 
 
 def _rows_of(

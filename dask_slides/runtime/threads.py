@@ -78,9 +78,9 @@ class HelpingPool(ThreadPoolExecutor):
         _thread.pool = self, self._max_workers
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks, and wait for those that run, if asked for."""
+        """Take no more tasks. If `wait`, return once those that run have ended."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        # the base class does not know a thread if a signal interrupts the call that starts it
+        # the base class does not wait for a thread if a signal interrupted its start
         for thread in self._started if wait else ():
             thread.join()
 

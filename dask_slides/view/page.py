@@ -92,8 +92,7 @@ sized.execute(null);
 """The script that `style.TEMPLATE` runs when the page is there: listens for keys, takes over the
 colours of the system, and shows all of the slide.
 
-`DocumentReady` is not that moment: Bokeh waits until each tile that it asked for is drawn, and some
-never are."""
+`DocumentReady` may never come: Bokeh sends it once all tiles are drawn."""
 
 
 def build(doc: Document, slides: Sequence[ViewedSlide]) -> None:
@@ -256,7 +255,7 @@ class Page:
             self.doc.add_next_tick_callback(call)
 
     def _tell_of_tile(self, number: int, reason: str) -> None:
-        """Say why a tile is not shown, for instance since the file is gone."""
+        """Say why a tile is not shown. The file may be gone."""
         if number in (self.viewed.number, self.beside.number):
             self._soon(partial(self.say, reason))
 

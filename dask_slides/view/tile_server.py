@@ -28,7 +28,7 @@ class TileServer:
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(os.cpu_count(), "dask-slides tiles")
         self.listeners: set[Callable[[int, str], None]] = set()
-        """Called with the number of an image and the reason why a tile of it cannot be made."""
+        """Called with the number of an image, and why one of its tiles cannot be made."""
         self._images: dict[int, Pyramid | None] = {}
         self._numbers = count()
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
