@@ -58,12 +58,12 @@ def run_shell(code: str, where: str) -> bool:
     return good
 
 
-def run_file(path: Path) -> tuple[int, bool]:
-    """Run the blocks of a file; return how many, and whether all went well."""
+def run_file(path: Path) -> tuple[int, list[str], bool]:
+    """Run the blocks of a file; return how many, what others needed, whether all went well."""
     import dask_slides
 
     text = path.read_text(encoding="utf-8")
-    count, good = 0, True
+    count, absent, good = 0, [], True
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -75,6 +75,7 @@ def run_file(path: Path) -> tuple[int, bool]:
                     continue
                 marks = dict(one.split("=") for one in mark.split())
                 if "needs" in marks and find_spec(marks["needs"]) is None:
+                    absent.append(marks["needs"])
                     continue
                 count += 1
                 where = f"{path.name}, block {count}"
@@ -86,16 +87,20 @@ def run_file(path: Path) -> tuple[int, bool]:
                     good &= run_shell(code, where)
         finally:
             os.chdir(before)
-    return count, good
+    return count, absent, good
 
 
 def main() -> None:
     """Run the files named, or all; exit 1 if anything failed."""
     good = True
     for path in [Path(name).resolve() for name in sys.argv[1:]] or pages():
-        count, fine = run_file(path)
+        count, absent, fine = run_file(path)
+        left_out = f", {len(absent)} left out without {', '.join(sorted(set(absent)))}"
         if count:
-            print(f"{path.relative_to(TOP)}: {count} examples {'ran' if fine else 'FAILED'}")
+            print(
+                f"{path.relative_to(TOP)}: {count} examples {'ran' if fine else 'FAILED'}"
+                f"{left_out if absent else ''}"
+            )
         good &= fine
     sys.exit(not good)
 
