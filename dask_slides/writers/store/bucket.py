@@ -8,7 +8,6 @@ server lets only one writer create.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -31,6 +30,7 @@ from dask_slides.readers.remote.object_store import (
     list_objects,
     locate,
 )
+from dask_slides.writers.store.checksum import ALGORITHM, checksum_of
 from dask_slides.writers.store.location import (
     JOURNAL,
     KEY,
@@ -72,14 +72,14 @@ class Bucket(Location):
     def flush(self, files: Iterable[str]) -> None:
         """Do nothing: a written object is already stored."""
 
-    def measure(self, file: str) -> tuple[int, str]:
-        """Return the size and the SHA-256 of `file`."""
+    def measure(self, file: str, algorithm: str = ALGORITHM) -> tuple[int, str]:
+        """Return the size and the checksum of `file`."""
         url = self._address_of(file)
         facts = head(url)
-        digest = hashlib.sha256()
-        for start in range(0, facts[0], _PART):
-            digest.update(fetch(url, start, min(start + _PART, facts[0]), facts))
-        return facts[0], digest.hexdigest()
+        size = facts[0]
+        starts = range(0, size, _PART)
+        parts = (fetch(url, start, min(start + _PART, size), facts) for start in starts)
+        return size, checksum_of(parts, algorithm)
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of every object."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from dask_slides.errors import OutputBusyError, OutputExistsError, SlideNotFoundError
 from dask_slides.runtime import fork_safety
+from dask_slides.writers.store.checksum import ALGORITHM, checksum_of_file
 from dask_slides.writers.store.disk_space import check_writable, disk_errors
 from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, Content, Data, Location, parts_of
 
@@ -54,11 +55,11 @@ class LocalFolder(Location):
         for file in files:
             flush_file(self._path_of(file))
 
-    def measure(self, file: str) -> tuple[int, str]:
-        """Return the size and the SHA-256 of `file`."""
+    def measure(self, file: str, algorithm: str = ALGORITHM) -> tuple[int, str]:
+        """Return the size and the checksum of `file`."""
         with open(self._path_of(file), "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            return stream.tell(), digest
+            checksum = checksum_of_file(stream, algorithm)
+            return stream.tell(), checksum
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of every file."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.writers.store.attributes import read_own_attributes
+from dask_slides.writers.store.checksum import ALGORITHM
 
 Data = bytes | memoryview
 Content = Data | Sequence[Data]
@@ -52,8 +53,8 @@ class Location(ABC):
         """Wait until `files` are on the disk."""
 
     @abstractmethod
-    def measure(self, file: str) -> tuple[int, str]:
-        """Return the size and the SHA-256 of `file`."""
+    def measure(self, file: str, algorithm: str = ALGORITHM) -> tuple[int, str]:
+        """Return the size and the checksum of `file`."""
 
     @abstractmethod
     def files(self) -> Iterator[tuple[str, int]]:

@@ -7,13 +7,12 @@ records become the manifest, which shows later whether the store is complete and
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from dask_slides.core.bad_tiles import (
     STATUSES,
@@ -23,6 +22,7 @@ from dask_slides.core.bad_tiles import (
     missing_to_json,
     sorted_bad_tiles,
 )
+from dask_slides.writers.store.checksum import checksum_of, stored_checksum
 from dask_slides.writers.store.location import (
     JOURNAL,
     ROOT,
@@ -45,19 +45,23 @@ class Record:
     """Its path in the store, with slashes."""
     size: int
     """Bytes."""
-    sha256: str
+    checksum: str
     status: str = ""
     """Of a shard: "corrupt" or "absent" if pixels show the fill for such a tile of the slide,
     "blank" if all pixels are the same, else "ok"."""
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the record with these fields; KeyError or TypeError if they are not its."""
+        others = {name: value for name, value in fields.items() if name != "sha256"}
+        return cls(**{**others, "checksum": stored_checksum(fields)})
 
 
 def write_file(store: str, file: str, data: Content, status: str = "") -> Record:
     """Write a file of `store` and return its record; `record_task` flushes it."""
     location_of(store).write(file, data, flush=False)
-    digest = hashlib.sha256()
-    for part in parts_of(data):
-        digest.update(part)
-    return Record(file, sum(map(len, parts_of(data))), digest.hexdigest(), status)
+    parts = parts_of(data)
+    return Record(file, sum(map(len, parts)), checksum_of(parts), status)
 
 
 def record_task(
@@ -139,7 +143,7 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
     temporary = {file for file in sizes if file.endswith(".partial")}  # left by killed processes
     location.remove(temporary)
     present = {file for file in sizes if is_store_file(file)} - temporary - {path}
-    recorded = (Record(**fields) for done in journal.done() for fields in done["files"])
+    recorded = (Record.from_json(fields) for done in journal.done() for fields in done["files"])
     records = {record.file: record for record in recorded if record.file in present}
     _check_shards(location.path, records, shards)
     others = present - set(records)
@@ -152,7 +156,7 @@ def write_manifest(journal: Journal, first: str, shards: dict[str, int]) -> dict
     data = json.dumps({"files": listed}, indent=0).encode()
     location.write(path, data)
     total = sum(shards.values())
-    return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "shards": total}
+    return {"path": path, "checksum": checksum_of([data]), "shards": total}
 
 
 def _check_shards(path: str, records: dict[str, Record], shards: dict[str, int]) -> None:

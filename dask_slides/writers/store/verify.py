@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -22,6 +21,7 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.remote.object_store import is_remote, open_group
 from dask_slides.writers.store.attributes import absolute_path, read_own_attributes, root_digest
+from dask_slides.writers.store.checksum import algorithm_of, checksum_of, stored_checksum
 from dask_slides.writers.store.consolidated import ROOT_FILE, is_consistent, is_metadata
 from dask_slides.writers.store.location import Location, location_of
 from dask_slides.writers.store.manifest import Record, is_store_file
@@ -79,7 +79,7 @@ def verify(path: Any) -> Verified:
     try:
         manifest = own["manifest"]
         path = _path_in(manifest)
-        records = _records(_checked(location, path, manifest.get("sha256")))
+        records = _records(_checked(location, path, stored_checksum(manifest)))
         if not all(_is_inside(record.file) for record in records):
             raise ValueError(f"{path} names files outside the store")
     except (KeyError, TypeError, ValueError) as error:
@@ -113,15 +113,16 @@ def _damage_error(path: str, wrong: list[str]) -> StoreDamagedError:
     return StoreDamagedError(f"{path}: {wrong[0]}{more}; write the store again")
 
 
-def _checked(location: Location, file: str, sha256: Any) -> bytes:
+def _checked(location: Location, file: str, checksum: Any) -> bytes:
     """Return the bytes of `file`; raise StoreDamagedError unless it has this checksum."""
+    algorithm = algorithm_of(require_type(checksum, str))
     try:
         data = location.read(file)
     except (RemoteError, RemoteAccessError):
         raise
     except OSError as error:
         raise _damage_error(location.path, [f"{file} is missing"]) from error
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if checksum_of([data], algorithm) != checksum:
         raise _damage_error(location.path, [f"{file} has changed"])
     return data
 
@@ -145,11 +146,12 @@ def statuses_of(path: str, own: Mapping[str, Any]) -> dict[str, int]:
 
 def _records(data: bytes) -> list[Record]:
     """Return the files listed in a manifest; KeyError, TypeError or ValueError if it is invalid."""
-    records = [Record(**fields) for fields in json.loads(data)["files"]]
+    records = [Record.from_json(fields) for fields in json.loads(data)["files"]]
     for record in records:
-        for text in (record.file, record.sha256, record.status):
+        for text in (record.file, record.checksum, record.status):
             require_type(text, str)
         require_type(record.size, int)
+        algorithm_of(record.checksum)
     return records
 
 
@@ -179,7 +181,7 @@ def _differences(location: Location, records: list[Record], manifest: str) -> li
 
 def _difference(location: Location, expected: Record) -> str | None:
     try:
-        size, digest = location.measure(expected.file)
+        size, checksum = location.measure(expected.file, algorithm_of(expected.checksum))
     except (RemoteError, RemoteAccessError):  # a failing server does not mean damage
         raise
     except OSError as error:
@@ -187,4 +189,4 @@ def _difference(location: Location, expected: Record) -> str | None:
         return f"{expected.file} {'is missing' if missing else f'cannot be read ({error})'}"
     if size != expected.size:
         return f"{expected.file} has {size:,} bytes instead of {expected.size:,}"
-    return None if digest == expected.sha256 else f"{expected.file} has changed"
+    return None if checksum == expected.checksum else f"{expected.file} has changed"
