@@ -250,7 +250,7 @@ class _Window:
         numbers: dict[int, Integers],
         turn: int,
     ) -> None:
-        self._turn = turn
+        self._turn, self._is_cancelled = turn, False
         self._reader, self._pool, self._stopped, self._numbers = reader, pool, stopped, numbers
         self._crops: dict[int, dict[str, Any]] = {}
         self._reads: list[Future[None]] = []
@@ -266,8 +266,15 @@ class _Window:
         """Read the crops, once they are found."""
         self._plan = self._pool.submit(self._start)
 
+    def cancel(self) -> None:
+        """Find and read nothing more."""
+        self._is_cancelled = True
+
+    def _is_wanted(self) -> bool:
+        return not (self._is_cancelled or self._stopped.is_set())
+
     def _find(self) -> list[Found]:
-        if self._stopped.is_set():
+        if not self._is_wanted():
             return []
         return self._reader.find(np.concatenate(list(self._numbers.values())))
 
@@ -285,7 +292,7 @@ class _Window:
                 self._reads.append(self._pool.submit(self._read, some[start : start + CHUNK]))
 
     def _read(self, found: list[Found]) -> None:
-        if not self._stopped.is_set():
+        if self._is_wanted():
             for crop in self._reader.read_found(found):
                 self._crops[crop["number"]] = crop
 
@@ -296,12 +303,6 @@ class _Window:
         for read in self._reads:
             read.result()
         return [self._crops.pop(number) for number in self._numbers.pop(step).tolist()]
-
-    def cancel(self) -> None:
-        """Do not read what was not started."""
-        for job in (self._found, self._plan, *self._reads):
-            if job is not None:
-                job.cancel()
 
 
 def collate(crops: list[dict[str, Any]]) -> Batch:

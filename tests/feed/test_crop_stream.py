@@ -1,5 +1,6 @@
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import dask.array as da
@@ -18,6 +19,7 @@ from dask_slides.errors import (
     SlideArgumentError,
     SlideNotFoundError,
 )
+from dask_slides.feed.crop_batches import CropBatches
 from dask_slides.feed.crop_reader import CropReader
 from dask_slides.readers.tiff import file as tiff_file
 
@@ -154,6 +156,30 @@ def test_the_crops_of_a_visit_are_read_together_wherever_a_run_starts(slides, mo
         assert sum(len(numbers) == 128 for numbers in found) >= 4
     assert stream.batches(8)._window == 512
     assert stream_of(slides, per_visit=16).batches(8)._window == 1024
+
+
+def test_a_jump_stops_reading_what_was_read_ahead(slides, monkeypatch):
+    jumped, read = threading.Event(), []
+    read_found, numbers = CropReader.read_found, CropBatches.numbers
+
+    def read_once_it_jumped(reader, found):
+        if all(8 <= one.number < 8000 for one in found):
+            read.append(len(found))
+            jumped.wait(60)
+        return read_found(reader, found)
+
+    def numbers_of(batches, step):
+        if step == 1000:  # what was read ahead is cancelled by now
+            jumped.set()
+        return numbers(batches, step)
+
+    monkeypatch.setattr(CropReader, "read_found", read_once_it_jumped)
+    monkeypatch.setattr(CropBatches, "numbers", numbers_of)
+    batches = stream_of(slides).batches(8, window=64, threads=1)
+    assert batches[0]["number"].tolist() == list(range(8))
+    # batches 1 and 2 are of several slides, so that they are read in several calls
+    assert batches[1000]["number"].tolist() == list(range(8000, 8008))
+    assert len(read) <= 1
 
 
 def test_a_thousand_resumes_see_each_number_once(slides):
