@@ -19,7 +19,7 @@ from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.bad_tiles import bad_tiles_of_cells
 from dask_slides.graph.blocks import Block, map_blocks
-from dask_slides.graph.overview import overview_bytes, overview_source
+from dask_slides.graph.overview import overview_bytes, overview_shape, overview_source
 from dask_slides.graph.statistics import cell_chunks, stats_block, stats_bytes_of_task
 from dask_slides.graph.tissue import (
     area_blocks,
@@ -174,11 +174,10 @@ class BlankMap(EditableMap, OutlinedMap, EqualByFields):
 
     @property
     def tissue_share(self) -> float:
-        """Share of the area of the slide that is tissue; of tiles, for detectors of statistics."""
+        """Share of the area of the slide that is tissue."""
         found = self.compute()
-        if found.areas is not None:
-            return float(found.areas[..., 0].sum() / max(1.0, found.areas[..., 2].sum()))
-        return float(found.tissue.mean()) if found.tissue.size else 0.0
+        areas = found.with_mask(found.mask).areas if found.areas is None else found.areas
+        return float(areas[..., 0].sum() / max(1.0, areas[..., 2].sum()))
 
     @property
     def mask(self) -> TissueMask:
@@ -191,6 +190,16 @@ class BlankMap(EditableMap, OutlinedMap, EqualByFields):
             return found.fine_mask
         kinds = np.where(found.unknown, MISSING, np.where(found.blank, BLANK, TISSUE))
         return TissueMask(kinds.astype(np.uint8), *edges_of_grid(self.grid))
+
+    @property
+    def mask_shape(self) -> tuple[int, int]:
+        """Rows and columns of `mask`, and about those of a lazy one; nothing is computed."""
+        if self.fine_mask is not None:
+            rows, columns = self.fine_mask.kinds.shape
+            return rows, columns
+        if self.found is not None:
+            return overview_shape(self.grid.shape, self.slide.mpp_yx, self.detector.mpp)
+        return self.shape
 
     def compute(self, **kwargs: Any) -> BlankMap:
         """Return the map in memory; the slide is read once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from dask_slides.core.geometry import Placement
 from dask_slides.core.types import Array
 from dask_slides.core.version import __version__
 from dask_slides.numerics.statistics import COUNTS
+from dask_slides.numerics.tissue_mask import TissueMask
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.runtime.scheduler import Progress, report_progress_to
 from dask_slides.writers import ome_metadata
@@ -24,25 +26,17 @@ from dask_slides.writers.store.transaction import Target, facts_of, transaction
 
 SHADES = np.array([0, 255, 128], np.uint8)
 """Grey levels of blank, tissue and unknown cells."""
+CHUNK_BYTES = 2**24
+"""Most bytes of a chunk of the arrays of a map, unless a row is longer."""
 
 
-def write_grid(group: Any, blank_map: BlankMap) -> None:
-    """Write the blank map and the statistics of its cells as the group ``blank_map``."""
+def write_grid(group: Any, blank_map: BlankMap) -> Any:
+    """Write the tiles of a map and their statistics as the group ``blank_map``; return it."""
     grid = group.create_group("blank_map")
-    v3 = group.metadata.zarr_format == 3
-    arrays = [
-        (name, np.asarray(getattr(blank_map, name)), ["row", "col"])
-        for name in ("blank", "unknown", "tissue_fraction")
-    ]
+    for name in ("blank", "unknown", "tissue_fraction"):
+        _write_array(grid, name, getattr(blank_map, name), "row", "col")
     if blank_map.statistics is not None:
-        arrays.append(("statistics", np.asarray(blank_map.statistics), ["row", "col", "field"]))
-    for name, values, dims in arrays:
-        chunks = tuple(max(1, n) for n in values.shape)
-        named = {"dimension_names": dims} if v3 else {}
-        array = grid.create_array(
-            name, shape=values.shape, chunks=chunks, dtype=values.dtype, **named
-        )
-        array[...] = values
+        _write_array(grid, "statistics", blank_map.statistics, "row", "col", "field")
     facts: dict[str, Any] = {
         "tile_size": list(blank_map.grid.tile),
         "source_shape": list(blank_map.grid.shape),
@@ -53,13 +47,33 @@ def write_grid(group: Any, blank_map: BlankMap) -> None:
     else:
         facts["statistics"] = ["count", "sum", "sum of squares", *blank_map.fields, *COUNTS]
     grid.attrs.update(facts)
+    return grid
+
+
+def _write_mask(grid: Any, mask: TissueMask) -> None:
+    """Write the mask of a map into its group, and the picture in which it was found."""
+    _write_array(grid, "mask", mask.kinds, "y", "x")
+    if mask.grey is not None:
+        _write_array(grid, "mask_picture", mask.grey, "y", "x")
+    _write_array(grid, "mask_y_edges", mask.y_edges, "y_edge")
+    _write_array(grid, "mask_x_edges", mask.x_edges, "x_edge")
+
+
+def _write_array(group: Any, name: str, values: Any, *dims: str) -> None:
+    values = np.asarray(values)
+    rows = CHUNK_BYTES // max(1, values[:1].nbytes)
+    chunks = [max(1, n) for n in (min(rows, len(values)), *values.shape[1:])]
+    named = {"dimension_names": dims} if group.metadata.zarr_format == 3 else {}
+    array = group.create_array(name, shape=values.shape, chunks=chunks, dtype=values.dtype, **named)
+    array[...] = values
 
 
 def bytes_of_map(blank_map: BlankMap) -> int:
     """Return the bytes of a stored blank map before compression."""
     statistics = blank_map.statistics
     record = 0 if statistics is None else statistics.shape[-1]
-    return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 11)
+    pixels = 0 if statistics is not None else math.prod(blank_map.mask_shape)
+    return blank_map.grid.rows * blank_map.grid.cols * (8 * record + 11) + 2 * pixels
 
 
 def write_blank_map(
@@ -75,7 +89,11 @@ def write_blank_map(
         kinds = kinds_of(blank_map)
         group = unfinished.create(2 if version == "0.4" else 3)
         label = _write_arrays(group, kinds, version, not sharded)
-        write_grid(group, blank_map)
+        grid = write_grid(group, blank_map)
+        if blank_map.mpp_yx is not None:
+            grid.attrs["mpp"] = list(blank_map.mpp_yx)
+        if blank_map.fine_mask is not None:
+            _write_mask(grid, blank_map.fine_mask)
         image_parts, label_parts = _metadata(blank_map)
         label.attrs.update(ome_metadata.attributes(version, label_parts))
         bad_tiles = bad_tiles_to_json(blank_map.bad_tiles)

@@ -17,15 +17,33 @@ def found(tmp_path_factory):
     ).compute()
 
 
-def test_a_stored_map_of_whole_tiles_has_no_threshold(found, tmp_path):
-    stored = open_blank_map(ds.write(found, tmp_path / "a.map.zarr"))
-    for one, count in ((found, 1), (stored, 0)):
-        controls = ThresholdControls(lambda: None)
-        controls.show(one)
-        assert len(controls.root.children) == count + 1  # and the facts
-        assert (controls.applied(one).blank == one.blank).all()
-        controls.tell("3 tiles are blank")
-        assert ("no threshold" in controls.facts.text) == (count == 0)
+def assert_thresholds(one, count):
+    controls = ThresholdControls(lambda: None)
+    controls.show(one)
+    assert len(controls.root.children) == count + 1  # and the facts
+    assert (controls.applied(one).blank == one.blank).all()
+    controls.tell("3 tiles are blank")
+    assert ("no threshold" in controls.facts.text) == (count == 0)
+
+
+def test_maps_have_their_thresholds_when_they_are_stored_too(found, tmp_path):
+    contrast = ds.blank_map(found.slide, detector=ds.Contrast() | ds.Saturation()).compute()
+    whole = found.with_blank(found.blank)
+    for one, count in ((found, 1), (contrast, 2), (whole, 0)):
+        stored = open_blank_map(ds.write(one, tmp_path / "a.map.zarr", overwrite=True))
+        for shown in (one, stored):
+            assert_thresholds(shown, count)
+
+
+def test_a_threshold_of_a_stored_map_moves_its_tiles(found, tmp_path):
+    contrast = ds.blank_map(found.slide, detector=ds.Contrast(0.05)).compute()
+    stored = open_blank_map(ds.write(contrast, tmp_path / "a.map.zarr"))
+    controls = ThresholdControls(lambda: None)
+    controls.show(stored)
+    controls.root.children[0].value = 0.3
+    expected = ds.blank_map(found.slide, detector=ds.Contrast(0.3)).compute()
+    assert (controls.applied(stored).blank == expected.blank).all()
+    assert (expected.blank != contrast.blank).any()
 
 
 def test_the_contrast_of_data_without_negative_values_begins_at_zero(found):
