@@ -42,7 +42,7 @@ THRESHOLDS = {
 }
 """The field of each detector of statistics that its slider moves, and what it means."""
 MODES = {
-    "Move": "Drag to move, turn the wheel to zoom, click to see a tile.",
+    "Move": "Drag to move, turn the wheel to zoom.",
     "Brush": "Paint over an area.",
     "Lasso": "Draw a line around an area.",
     "Polygon": "Click the corners of an area; a double click or Enter closes it, Esc gives it up.",
@@ -182,8 +182,8 @@ def _members(detector: Any) -> tuple[Any, ...]:
 class ChannelControls:
     """Check boxes of the channels with their colours, and the contrast of one of them or of all."""
 
-    def __init__(self, look: Look, on_change: Callable[[Look], None]) -> None:
-        self._look, self._on_change = look, on_change
+    def __init__(self, look: Look, dtype: np.dtype[Any], on_change: Callable[[Look], None]) -> None:
+        self._look, self._dtype, self._on_change = look, dtype, on_change
         names = [one.name for one in look.channels]
         self._boxes = styled(CheckboxGroup, labels=names, active=list(look.shown))
         if len(names) > 1 and not is_rgb(look.channels):
@@ -224,13 +224,13 @@ class ChannelControls:
         if high - low >= 100:  # decimals would not be seen
             low, high = round(low), round(high)
         span = high - low
-        if (low, high) == (0, 255):
-            self._window.update(start=0, end=255, step=1, value=(0, 255))
-            return
+        end = high + span
+        if self._dtype.kind in "iu":  # no sample is larger
+            end = max(high, min(end, int(np.iinfo(self._dtype).max)))
         self._window.update(
             start=0 if low >= 0 else low - span,
-            end=high + span,
-            step=span // 100 if span >= 100 else span / 100,
+            end=end,
+            step=max(1, span // 256) if span >= 100 else span / 100,
             value=(low, high),
         )
 

@@ -175,7 +175,7 @@ class Page:
         fig.toolbar.active_tap = None
         tools = [fig.tools[0], brush, lasso, polygon]
         self.thresholds = ThresholdControls(self._move_threshold)
-        self.channels = ChannelControls(self.look, self._change_look)
+        self.channels = ChannelControls(self.look, self.slide.dtype, self._change_look)
         self.cuts = BesideControls(viewed.cut_names, self.beside.choose)
         self.corrections = CorrectionControls(
             tools, viewed.usual_file, self._undo, self._mark_view, self._save

@@ -13,8 +13,9 @@ import dask
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageColor
 from report_jobs import HOSTILE, SIDE, TILE, large_job
+from wcag import contrast
 
 import dask_slides as ds
 from dask_slides.cohort import report, report_page
@@ -159,26 +160,12 @@ def test_the_page_tells_nothing_about_folders(page, job):
     assert str(job.parent) not in page
 
 
-def luminance(colour):
-    parts = [int(colour[1 + 2 * i : 3 + 2 * i], 16) / 255 for i in range(3)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return np.dot([0.2126, 0.7152, 0.0722], linear)
-
-
-def contrast(one, other):
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 @pytest.mark.parametrize("number", [0, 1], ids=["light", "dark"])
 def test_contrast_is_that_of_wcag_aa(number):
     style = report_page._file("style.css")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#\w+)", blocks[number]))
-    colours = {
-        name: "#" + "".join(2 * c for c in value[1:]) if len(value) == 4 else value
-        for name, value in colours.items()
-    }
+    colours = {name: ImageColor.getrgb(value) for name, value in colours.items()}
     for ground in ("ground", "raised"):
         for name in ("text", "soft", "link", "bad"):
             assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)

@@ -49,12 +49,27 @@ def test_a_threshold_of_a_stored_map_moves_its_tiles(found, tmp_path):
 def test_the_contrast_of_data_without_negative_values_begins_at_zero(found):
     look = Look.of(found.slide.channels, np.dtype(np.uint8))
     for window, start in (((3.0, 28.0), 0.0), ((-5.0, 28.0), -38.0)):
-        controls = ChannelControls(look.with_window(0, window), lambda _: None)
+        controls = ChannelControls(look.with_window(0, window), np.dtype(np.int16), lambda _: None)
         slider = controls.root.children[-1]
         assert (slider.start, slider.value) == (start, window)
 
 
 def test_wide_contrasts_are_whole_numbers(found):
     look = Look.of(found.slide.channels, np.dtype(np.uint16)).with_window(0, (405.0, 31116.03))
-    slider = ChannelControls(look, lambda _: None).root.children[-1]
-    assert (slider.value, slider.step) == ((405, 31116), 307)
+    slider = ChannelControls(look, np.dtype(np.uint16), lambda _: None).root.children[-1]
+    assert (slider.value, slider.step, slider.end) == ((405, 31116), 119, 61827)
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ((0.0, 255.0), (0, 255, 1)),
+        ((12.0, 200.0), (0, 255, 1)),
+        ((12.0, 52.0), (0, 92, 0.4)),
+        ((0.0, 300.0), (0, 300, 1)),  # of a file that says so
+    ],
+)
+def test_the_contrast_of_8_bits_ends_at_255(found, window, expected):
+    look = Look.of(found.slide.channels, np.dtype(np.uint8)).with_window(0, window)
+    slider = ChannelControls(look, np.dtype(np.uint8), lambda _: None).root.children[-1]
+    assert (slider.start, slider.end, slider.step) == expected
