@@ -23,7 +23,7 @@ def plot_on_slide(
     return plot_overlay(
         pixels, slide.shape[:2], title, ax,
         channels=slide.channels, fill=slide.source.fill,
-        mask=_of_picture(mask, pixels), boxes=boxes,
+        **_of_picture(mask, pixels), boxes=boxes,
         mpp=None if slide.mpp_yx is None else slide.mpp_yx[1],
     )  # fmt: skip
 
@@ -45,19 +45,19 @@ def picture_on_slide(
     factor = slide.shape[1] / pixels.shape[1]
     return overlay(
         display_rgb(pixels, slide.channels, fill=slide.source.fill),
-        mask=_of_picture(mask, pixels),
+        **_of_picture(mask, pixels),
         boxes=None if boxes is None else boxes / factor,
         mpp=None if slide.mpp_yx is None else slide.mpp_yx[1] * factor,
     )
 
 
-def _of_picture(mask: Mask, pixels: Array) -> Array | None:
-    """Return the mask in the pixels of a picture of the slide, if it has edges of its own.
+def _of_picture(mask: Mask, pixels: Array) -> dict[str, Any]:
+    """Return the mask, and what is missing, in the pixels of a picture of the slide.
 
     The last row and column of a blank map may be smaller than the others.
     """
     if not isinstance(mask, TissueMask):
-        return mask
-    if not (pixels.size and mask.kinds.size):
-        return mask.tissue
-    return mask.resampled(*edges_of_mask(mask.shape, pixels.shape[:2])).tissue
+        return {"mask": mask}
+    if pixels.size and mask.kinds.size:
+        mask = mask.resampled(*edges_of_mask(mask.shape, pixels.shape[:2]))
+    return {"mask": mask.tissue, "missing": mask.missing}

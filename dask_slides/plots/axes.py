@@ -34,6 +34,7 @@ def plot_overlay(
     fill: Any = None,
     mask: Array | None = None,
     mask_cell: tuple[float, float] | None = None,
+    missing: Array | None = None,
     outlines: bool = True,
     boxes: Any = None,
     box_colours: Any = None,
@@ -57,7 +58,7 @@ def plot_overlay(
         By default those of a new figure.
     channels, fill
         As in `display_rgb`.
-    mask, outlines, veil, scale_bar
+    mask, missing, outlines, veil, scale_bar
         As in `overlay`.
     mask_cell : (float, float), optional
         Height and width of a cell of the mask in pixels of level 0. By default the mask covers the
@@ -84,7 +85,9 @@ def plot_overlay(
     colours = colours_for(picture)
     scale = [n / length if length else 1.0 for n, length in zip(picture.shape, size, strict=False)]
     small = mask_cell and (mask_cell[0] * scale[0], mask_cell[1] * scale[1])
-    veiled = overlay(picture, mask=mask, mask_cell=small, outlines=False, veil=veil)
+    veiled = overlay(
+        picture, mask=mask, mask_cell=small, missing=missing, outlines=False, veil=veil
+    )
     ax = plot_image(veiled, size, title, ax)
     if boxes is not None:
         boxes = checked_boxes(boxes)

@@ -21,6 +21,9 @@ OKABE_ITO = np.array(
 """Colours that people with any colour vision can tell apart, (8, 3): black, orange, sky blue,
 bluish green, yellow, blue, vermilion, reddish purple (Okabe and Ito, 2008)."""
 
+UNKNOWN = OKABE_ITO[6]
+"""Where tiles of the file are absent or corrupt."""
+
 
 @dataclass(frozen=True, eq=False)
 class Colours:
@@ -55,6 +58,7 @@ def overlay(
     *,
     mask: Array | None = None,
     mask_cell: tuple[float, float] | None = None,
+    missing: Array | None = None,
     outlines: bool = True,
     boxes: Any = None,
     box_colours: Any = None,
@@ -74,6 +78,8 @@ def overlay(
     mask_cell : (float, float), optional
         Height and width of a cell of the mask in pixels of the picture, for grids whose last cells
         reach beyond the slide. By default the mask covers the picture exactly.
+    missing : ndarray of bool, of the shape of `mask`, optional
+        Where the file is damaged, so that nobody knows what is there. It is orange, not veiled.
     outlines : bool
         Whether the border of the mask is drawn as a line.
     boxes : array_like, (n, 4), optional
@@ -115,7 +121,11 @@ def overlay(
     colours, width = colours_for(picture), line_width(picture.shape)
     if mask is not None:
         tissue = mask_on_picture(mask, picture.shape, mask_cell)
-        _blend(out, ~tissue, colours.veil, _checked_share(veil))
+        unknown = np.zeros_like(tissue)
+        if missing is not None:
+            unknown = ~tissue & mask_on_picture(missing, picture.shape, mask_cell)
+        _blend(out, ~(tissue | unknown), colours.veil, _checked_share(veil))
+        _blend(out, unknown, UNKNOWN, _checked_share(veil))
     if boxes is not None:
         boxes = checked_boxes(boxes)
         rgb = box_rgb(colours.box if box_colours is None else box_colours, len(boxes))

@@ -15,7 +15,7 @@ from dask_slides.core.types import Array
 from dask_slides.ops.annotations import Annotations
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.pack import TilePack
-from dask_slides.plots.overlay import OKABE_ITO, ON_BRIGHT, Colours
+from dask_slides.plots.overlay import OKABE_ITO, ON_BRIGHT, UNKNOWN, Colours
 from dask_slides.writers.blank_maps import kinds_of
 
 DASHES = ("solid", "dashed", "dotted")
@@ -55,7 +55,7 @@ class MapLayer:
 
     def recolour(self, colours: Colours) -> None:
         """Use colours that suit the slide."""
-        veil, unknown = hexadecimal(colours.veil), hexadecimal(OKABE_ITO[6])
+        veil, unknown = hexadecimal(colours.veil), hexadecimal(UNKNOWN)
         self._colours.palette = [veil + VEIL, "#00000000", unknown + VEIL]
         self.outlines.glyph.line_color = hexadecimal(colours.outline)
 

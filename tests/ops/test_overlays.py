@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tifffile
+from bad_tiles import spoil
 
 import dask_slides as ds
 from dask_slides.ops.overlays import picture_on_slide
@@ -38,3 +40,19 @@ def test_the_last_tiles_are_not_stretched(how):
             len(np.unique(colours[blank], axis=0)) == len(np.unique(colours[~blank], axis=0)) == 1
         )
         assert (colours[blank][0] != colours[~blank][0]).any()
+
+
+@pytest.mark.parametrize("how", ["picture", "plot"])
+def test_damaged_tiles_are_orange(tmp_path, how):
+    pytest.importorskip("matplotlib").use("agg")
+    pixels = np.full((*SHAPE, 3), 240, np.uint8)
+    pixels[:, :100] = np.random.default_rng(0).integers(60, 200, (SHAPE[0], 100, 1))
+    options = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb"}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    spoil(tmp_path / "a.tif", absent={9})  # of six tiles a row: y 64 to 128, x 192 to 256
+    found = ds.blank_map(ds.open_slide(tmp_path / "a.tif", on_bad_tile="mask")).compute()
+    picture = drawn(found, how)[..., :3].astype(int)
+    orange = (picture[..., 0] - picture[..., 2]) > 80
+    expected = np.zeros(SHAPE, bool)
+    expected[64:128, 192:256] = True
+    np.testing.assert_array_equal(orange, expected)

@@ -64,6 +64,19 @@ def test_blank_areas_have_a_veil(picture):
     assert (whole[~mask] == module.colours_for(picture).veil).all()
 
 
+@pytest.mark.parametrize("picture", [WHITE, BLACK], ids=["bright", "dark"])
+def test_missing_areas_are_orange_and_not_veiled(picture):
+    mask = np.zeros((20, 30), bool)
+    mask[5:15, 10:25] = True
+    missing = np.zeros((20, 30), bool)
+    missing[10:18, :12] = True
+    found = overlay(picture, mask=mask, missing=missing, outlines=False, veil=1)
+    mask, missing = (values.repeat(2, 0).repeat(2, 1) for values in (mask, missing))
+    expected = np.where(mask[..., None], picture, module.colours_for(picture).veil)
+    expected[missing & ~mask] = module.OKABE_ITO[6]
+    assert np.array_equal(found, expected)
+
+
 def test_a_mask_of_cells_covers_the_picture():
     mask = np.array([[True, False, True]])
     assert drawn(WHITE, mask=mask, outlines=False)[7].tolist() == [
