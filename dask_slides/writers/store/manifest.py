@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -22,6 +22,7 @@ from dask_slides.core.bad_tiles import (
     missing_to_json,
     sorted_bad_tiles,
 )
+from dask_slides.core.json_values import require_type
 from dask_slides.writers.store.checksum import checksum_of, stored_checksum
 from dask_slides.writers.store.location import (
     JOURNAL,
@@ -51,9 +52,10 @@ class Record:
     "blank" if all pixels are the same, else "ok"."""
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+    def from_json(cls, fields: Any) -> Self:
         """Return the record with these fields; KeyError or TypeError if they are not its."""
-        others = {name: value for name, value in fields.items() if name != "sha256"}
+        others = {**require_type(fields, dict)}
+        others.pop("sha256", None)
         return cls(**{**others, "checksum": stored_checksum(fields)})
 
 
