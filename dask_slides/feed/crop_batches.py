@@ -259,7 +259,7 @@ class _Window:
 
     @property
     def steps(self) -> list[int]:
-        """The numbers of the batches that are still to be asked for."""
+        """The numbers of the batches that `crops` has not returned yet."""
         return list(self._numbers)
 
     def start(self) -> None:

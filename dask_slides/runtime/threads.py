@@ -80,7 +80,7 @@ class HelpingPool(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks. If `wait`, return once those that run have ended."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        # the base class does not wait for a thread if a signal interrupted its start
+        # if a signal interrupts the start of a thread, the base class does not wait for it
         for thread in self._started if wait else ():
             thread.join()
 

@@ -255,7 +255,7 @@ class Page:
             self.doc.add_next_tick_callback(call)
 
     def _tell_of_tile(self, number: int, reason: str) -> None:
-        """Say why a tile is not shown. The file may be gone."""
+        """Show why a tile cannot be read, for example because the file is gone."""
         if number in (self.viewed.number, self.beside.number):
             self._soon(partial(self.say, reason))
 

@@ -1,7 +1,7 @@
 """Checksums of the files of a store, as text: the algorithm, a colon and the hexadecimal digest.
 
-They are BLAKE3, which takes less than half of the time of SHA-256 in processors that have
-instructions for SHA-256, and a sixth in others. Stores of version 0.1 have SHA-256.
+They are BLAKE3, which takes less than half of the time of SHA-256. Stores of version 0.1 have
+SHA-256.
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ class Record:
     @classmethod
     def from_json(cls, fields: Any) -> Self:
         """Return the record with these fields; KeyError or TypeError if they are not its."""
-        others = {**require_type(fields, dict)}
-        others.pop("sha256", None)
-        return cls(**{**others, "checksum": stored_checksum(fields)})
+        given = require_type(fields, dict) | {"checksum": stored_checksum(fields)}
+        given.pop("sha256", None)
+        return cls(**given)
 
 
 def write_file(store: str, file: str, data: Content, status: str = "") -> Record:
