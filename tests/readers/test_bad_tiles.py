@@ -256,7 +256,10 @@ def test_statistics_count_only_pixels_of_good_tiles(tmp_path, case, tile, data):
             assert found.unknown[row, col] == (glass and not whole)
     np.testing.assert_array_equal(lazy.blank.compute(), found.blank)
     np.testing.assert_array_equal(lazy.unknown.compute(), found.unknown)
-    assert found.tissue_share == pytest.approx(1 - (found.blank | found.unknown).mean())
+    glass = found.blank | found.unknown  # the share is one of areas: tiles at the edges are smaller
+    outside = sum(part.shape[0] * part.shape[1] for cell, part in cells_of(mask, tile).items()
+                  if glass[cell])  # fmt: skip
+    assert found.tissue_share == pytest.approx(1 - outside / mask.size)
     np.testing.assert_array_equal(found.with_detector(ds.Contrast(9)).blank, found.stats.whole)
     assert {(t.y, t.x) for t in found.bad_tiles} == {(t.y, t.x) for t in slide.bad_tiles()}
 
@@ -530,7 +533,7 @@ def test_a_resumed_write_records_all_bad_tiles(tmp_path, monkeypatch):
     again = zarr.open_group(ds.write(slide, tmp_path / "b.zarr", resume=True), mode="r")
     one, two = (group.attrs["dask_slides"] for group in (whole, again))
     assert (one["bad_tiles"], one["holes"]) == (two["bad_tiles"], two["holes"])
-    assert one["manifest"]["sha256"] == two["manifest"]["sha256"]
+    assert one["manifest"]["checksum"] == two["manifest"]["checksum"]
 
 
 def test_a_reopened_pack_lists_the_skipped_tiles(tmp_path):

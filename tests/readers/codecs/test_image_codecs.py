@@ -88,7 +88,7 @@ def test_streams_with_other_samples_than_the_page_are_refused(tmp_path, code, na
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError(34), IndexError("tuple index out of range"), TypeError("a bytes-like"),
+    "error", [KeyError("a key"), IndexError("tuple index out of range"), TypeError("a bytes-like"),
               struct.error("unpack requires"), ZeroDivisionError("division by zero")],
     ids=repr,
 )  # fmt: skip
