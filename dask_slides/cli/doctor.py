@@ -21,6 +21,7 @@ from dask.system import CPU_COUNT
 
 from dask_slides.cli.exit_codes import report_errors
 from dask_slides.cli.options import json_option
+from dask_slides.cli.scheduling import CONNECTION_ERRORS, client_at
 from dask_slides.core.version import __version__
 from dask_slides.runtime.numba_loader import LOADING, numba_kernels
 from dask_slides.runtime.scheduler import memory_limit
@@ -126,14 +127,12 @@ def _machine() -> Iterator[Finding]:
 
 
 def _scheduler(address: str) -> Finding:
-    from distributed import Client
-
     what = f"scheduler {address}"
     try:
-        with Client(address, timeout="5s") as client:
+        with client_at(address, "5s") as client:
             threads = client.nthreads()
             client.get_versions(check=True)
-    except (OSError, ValueError, TimeoutError) as error:
+    except CONNECTION_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return Finding(what, False, reason, "check the address and that the scheduler runs")
     found = f"{len(threads)} workers, {sum(threads.values())} threads"

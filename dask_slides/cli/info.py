@@ -19,6 +19,7 @@ from dask_slides.core.channels import plain_channels
 from dask_slides.ops.check import check_slide
 from dask_slides.plots.pictures import bytes_text, pixels_text
 from dask_slides.slide import Slide
+from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.estimate import estimate_image
 from dask_slides.writers.pack_reader import open_pack
 from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
@@ -41,7 +42,7 @@ PACK_FACTS = ("source", "read_from", "stride", "min_tissue", "seed", "detector")
 def command(slide: SlideOptions, check: bool, as_json: bool) -> None:
     """Describe SLIDE, a file or a store; read no pixels without --check."""
     facts, lines = store_facts(slide.path)
-    if facts.get("kind") != "pack":
+    if facts.get("kind") not in KINDS:
         slide_facts, slide_lines = facts_of_slide(slide.open())
         facts, lines = slide_facts | facts, slide_lines + lines
     bad_tiles: tuple[BadTile, ...] = ()
@@ -123,6 +124,40 @@ def facts_of_pack(path: str) -> tuple[dict[str, Any], list[str]]:
     return facts | {name: given.get(name) for name in PACK_FACTS}, lines
 
 
+def facts_of_blank_map(path: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts about a blank map as values for JSON and as lines of text."""
+    found = open_blank_map(path)
+    blank, unknown = int(found.blank.sum()), int(found.unknown.sum())
+    facts = {
+        "slide": found.name,
+        "slide_shape": list(found.grid.shape),
+        "mpp": found.slide.mpp,
+        "tile_size": list(found.grid.tile),
+        "tiles": list(found.shape),
+        "blank": blank,
+        "unknown": unknown,
+        "tissue_share": found.tissue_share,
+        "detector": str(found.detector),
+        "min_tissue": None if found.areas is None else found.min_tissue,
+    }
+    mpp, detector = found.slide.mpp, str(found.detector)
+    lines = [
+        f"slide    {printable(found.name)}: {pixels_text(found.grid.shape)}",
+        f"mpp      {'not known' if mpp is None else f'{mpp:.4g} µm'}",
+        f"tiles    {pixels_text(found.shape)} of {pixels_text(found.grid.tile)}: {blank:,} blank"
+        f"{f', {unknown:,} unknown' if unknown else ''}",
+        f"tissue   {found.tissue_share:.1%} of the area",
+        f"detector: {printable(detector)}",
+    ]
+    if found.areas is not None:
+        lines.append(f"min_tissue: {found.min_tissue:g}")
+    return facts, lines
+
+
+KINDS = {"pack": facts_of_pack, "blank map": facts_of_blank_map}
+"""Kinds of stores that have facts of their own; others have those of a slide."""
+
+
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts that a dask_slides store records; nothing for other paths."""
     attributes = read_own_attributes(path) if os.path.isdir(path) else None
@@ -132,14 +167,15 @@ def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     kind = printable(str(attributes.get("kind")))
     named = [asdict(tile) for tile in bad_tiles]
     facts = {"kind": kind, "shards": statuses, "bad_tiles_of_source": named}
-    lines = [f"store    {kind}, shards: {status_text(statuses)}"]
+    shards = f", shards: {status_text(statuses)}" if statuses else ""
+    lines = [f"store    {kind}{shards}"]
     for name, one in attributes.get("copied", {}).items():
         lines.append(f"copied   {name}: {one['codec']} tiles of level {one['level']} as they are")
     for name, one in attributes.get("made", {}).items():
         quality = f" of quality {one['quality']}" if "quality" in one else ""
         lines.append(f"encoded  {name}: {one['codec']}{quality}")
     facts |= {name: attributes[name] for name in ("copied", "made") if name in attributes}
-    if kind == "pack":
-        pack_facts, pack_lines = facts_of_pack(path)
-        facts, lines = facts | pack_facts, lines + pack_lines
+    if kind in KINDS:
+        own_facts, own_lines = KINDS[kind](path)
+        facts, lines = facts | own_facts, lines + own_lines
     return facts, lines + [f"source   {printable(str(tile))}" for tile in bad_tiles]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -96,12 +96,28 @@ def _address_in(path: str) -> str:
         raise SlideArgumentError(f"--scheduler {path}: is not a scheduler file") from error
 
 
-def _client(where: str, address: str) -> Any:
+@contextmanager
+def _client(where: str, address: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(client_at(address, "10s"))
+        except CONNECTION_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise SlideArgumentError(f"--scheduler {where} cannot be reached ({reason})") from error
+        yield
+
+
+CONNECTION_ERRORS = (OSError, ValueError, TypeError, RuntimeError)
+"""Errors of a client that cannot connect. TypeError: it has no certificates for TLS. RuntimeError:
+Dask's configuration requires encryption."""
+
+
+@contextmanager
+def client_at(address: str, timeout: str) -> Iterator[Any]:
+    """Connect to the scheduler at an address inside the block, and compute on it."""
     from distributed import Client
 
-    try:
-        return Client(address, timeout="10s")
-    # TypeError: no certificates for TLS; RuntimeError: Dask's configuration requires encryption
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise SlideArgumentError(f"--scheduler {where} cannot be reached ({reason})") from error
+    # a client that fails to connect remains Dask's default scheduler, so the setting is undone here
+    before = dask.config.get("scheduler", None)
+    with dask.config.set(scheduler=before), Client(address, timeout=timeout) as client:
+        yield client

@@ -65,6 +65,29 @@ def test_info_prints_shape_levels_and_mpp(run):
     assert "mpp      0.5 µm, as at 20x\n" in run("info", "slide.tif", "--slide-mpp", 0.5).stdout
 
 
+@pytest.mark.parametrize("detector", ["tissue", "contrast"])
+def test_info_describes_a_blank_map(run, folder, detector):
+    out = f"info-{detector}.ome.zarr"
+    words = ["slide.tif", out, "--detector", detector, "--tile-size", 64, "--slide-mpp", 0.5]
+    made = json.loads(run("mask", *words, "--json").stdout)
+    facts = json.loads(run("info", out, "--json").stdout)
+    assert (facts["kind"], facts["slide"], facts["slide_shape"]) == (
+        "blank map", "slide.tif", [600, 800],
+    )  # fmt: skip
+    assert (facts["mpp"], facts["tile_size"], facts["tiles"]) == (0.5, [64, 64], [10, 13])
+    assert (facts["blank"], facts["unknown"]) == (made["blank"], made["unknown"])
+    assert (facts["min_tissue"] is None) == (detector == "contrast")
+    lines = run("info", out).stdout.splitlines()
+    assert lines[:3] == [
+        "store    blank map", "slide    slide.tif: 600 x 800", "mpp      0.5 µm"
+    ]  # fmt: skip
+    assert lines[3] == f"tiles    10 x 13 of 64 x 64: {made['blank']} blank"
+    # the rectangle of noise is 1/6 of the slide; it touches 4 x 7 tiles
+    share = {"tissue": 1 / 6, "contrast": 4 * 7 * 64**2 / (600 * 800)}[detector]
+    assert facts["tissue_share"] == pytest.approx(share, rel=0.25 if detector == "tissue" else 1e-9)
+    assert lines[4] == f"tissue   {facts['tissue_share']:.1%} of the area"
+
+
 def test_resize_writes_the_result_of_the_function(run, folder):
     result = run("resize", "slide.tif", "r.ome.zarr", "--downsample", 4, "--gap", "none")
     assert result.exit_code == 0, result.stderr
@@ -355,6 +378,7 @@ def test_the_configuration_of_dask_may_require_encryption(run, folder, cluster):
         result = run(*words)
     assert result.exit_code == 2
     assert "encryption required" in result.stderr and result.stderr.count("\n") == 1
+    assert dask.config.get("scheduler", None) != "dask.distributed"
     assert not (folder / "e.ome.zarr").exists()
 
 
@@ -379,6 +403,10 @@ def test_doctor_connects_to_a_scheduler(cluster):
     result = CliRunner().invoke(main, ["doctor", "--scheduler", "tcp://127.0.0.1:1"])
     assert result.exit_code == 1
     assert "MISSING scheduler tcp://127.0.0.1:1" in result.stdout
+    result = CliRunner().invoke(main, ["doctor", "--scheduler", "tls://127.0.0.1:1"])
+    assert "MISSING scheduler tls://127.0.0.1:1" in result.stdout  # there are no certificates
+    assert result.exit_code == 1
+    assert dask.config.get("scheduler", None) != "dask.distributed"
     result = CliRunner().invoke(main, ["doctor", "--scheduler", cluster.scheduler_address])
     assert "2 workers, 2 threads" in result.stdout
     assert result.exit_code == 0
