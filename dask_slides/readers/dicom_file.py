@@ -29,6 +29,7 @@ from dask_slides.readers.library_source import Files, LibrarySource, OpenHandles
 from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.selection import ImageSelection, Plane, image_index, unique_names
 from dask_slides.readers.tile_status import fill_for
+from dask_slides.runtime.fork_safety import fork_safe_lock
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """The storage class of whole-slide images."""
@@ -36,6 +37,7 @@ _JPEG = "1.2.840.10008.1.2.4.5"
 _JPEG_2000 = "1.2.840.10008.1.2.4.9"
 _LAST_TAG = 0x00480105
 """The last attribute that the choice of a series needs; thousands of tiles follow."""
+_PYDICOM_LOCK = fork_safe_lock()
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class DicomSource(LibrarySource):
             return np.full(shape, self.fill)
         frame = image.get_encoded_tile(*where)
         _check_frame(frame, str(image.transfer_syntax), shape)
-        samples: Array = np.asarray(image.decoder.decode(frame))
+        samples = _decode(image.decoder, frame)
         if samples.size != shape[0] * shape[1] * shape[2] or samples.shape[:2] != shape[:2]:
             raise ValueError(f"the tile is of shape {samples.shape}")
         return samples.reshape(shape)
@@ -130,6 +132,17 @@ class DicomSource(LibrarySource):
     def _tile_type(self, level: int, path: str) -> Any:
         found = _HANDLES.get(self.files).levels[self.numbers[level]]
         return found.instance_at(path, self.z).datasets[0].tile_type
+
+
+def _decode(decoder: Any, frame: bytes) -> Array:
+    """Decode a tile; any thread may do it."""
+    from wsidicom.codec.decoder import PydicomDecoder
+
+    if not isinstance(decoder, PydicomDecoder):
+        return np.asarray(decoder.decode(frame))
+    # it decodes all tiles through one dataset, so that a thread would get the tile of another
+    with _PYDICOM_LOCK:
+        return np.asarray(decoder.decode(frame))
 
 
 def _check_frame(frame: bytes, syntax: str, shape: tuple[int, int, int]) -> None:
