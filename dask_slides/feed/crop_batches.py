@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import operator
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,10 @@ CHUNK = 32
 WINDOW = 512
 """Crops that are read together by default."""
 Batch = dict[str, Any]
+_EXITING = threading.Event()
+"""Set when Python exits. It waits for the threads of pools, and calls functions of `atexit` only
+then."""
+threading._register_atexit(_EXITING.set)  # type: ignore[attr-defined]
 
 
 class CropBatches:
@@ -49,7 +54,8 @@ class CropBatches:
             window = max(WINDOW, stream._reader.order.shuffled_together)
         for name, value, least in (
             ("batch_size", batch_size, 1), ("world", world, 1), ("rank", rank, 0),
-            ("start", start, 0), ("window", window, 1), ("threads", threads or 1, 1),
+            ("start", start, 0), ("window", window, 1),
+            ("threads", 1 if threads is None else threads, 1),
         ):  # fmt: skip
             if not isinstance(value, int | np.integer) or value < least:
                 raise SlideArgumentError(f"{name}={value!r}; give a whole number from {least}")
@@ -59,6 +65,8 @@ class CropBatches:
         self._size, self._start, self._window = int(batch_size), int(start), int(window)
         self._threads = threads
         self._next = 0
+        self._used = 0
+        self._is_sampled = False
         self._ahead: _ReadAhead | None = None
 
     @property
@@ -87,15 +95,17 @@ class CropBatches:
         """Read a batch: as `CropStream`'s items, with an array or a list of all crops per key."""
         if step < 0:
             raise IndexError(f"there is no batch {step}; batches are from 0")
+        self._is_sampled = False
         if self._ahead is None or self._ahead.process != os.getpid():
-            threads = self._threads or (CPU_COUNT if parent_process() is None else 1)
+            threads = self._threads or (1 if _in_worker() else CPU_COUNT)
             self._ahead = _ReadAhead(self._stream._reader, self, threads, self._window)
-        return collate(self._ahead.get(step))
+        batch = collate(self._ahead.get(step))
+        self._used = step + 1
+        return batch
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches up to the end of the epoch."""
-        for step in self.steps():
-            self._next = step
+        for step in range(self._next, self._end_of_epoch(self._next)):
             batch = self[step]
             self._next = step + 1
             yield batch
@@ -104,6 +114,9 @@ class CropBatches:
         """Return the sampler for PyTorch's DataLoader: the numbers of the batches of each epoch.
 
         ``DataLoader(batches, batch_size=None, sampler=batches.steps(), num_workers=2)``
+
+        A loader reads ahead. So if a loop over it is left early, the next one begins with the next
+        epoch.
         """
         return StepSampler(self)
 
@@ -114,14 +127,24 @@ class CropBatches:
         ----------
         batch : mapping, optional
             The last batch that was used, if a data loader with workers reads ahead. By default the
-            last one that this object gave.
+            last one that this object gave in this process.
 
         Returns
         -------
         dict
             ``seed`` and ``number``, the first number that no rank has used.
+
+        Raises
+        ------
+        SlideArgumentError
+            Workers of a data loader give the batches, and `batch` is missing.
         """
-        step = self._next
+        if batch is None and self._is_sampled:
+            raise SlideArgumentError(
+                "workers of a data loader give the batches, so it is not known which one was used; "
+                "give the last one, as state_dict(batch)"
+            )
+        step = self._used
         if batch is not None:
             first = int(batch["number"][0]) - self._start
             step = first // self._numbers_per_step + 1
@@ -131,13 +154,16 @@ class CropBatches:
         }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on where `state_dict` was called."""
-        if state["seed"] != self._stream.seed:
-            raise SlideArgumentError(
-                f"the state is of seed={state['seed']}, and the stream has "
-                f"seed={self._stream.seed}; make the stream with that seed"
-            )
-        self._start, self._next, self._ahead = int(state["number"]), 0, None
+        """Go on where `state_dict` was called.
+
+        Make data loaders with workers after this, as workers have copies of this object.
+        """
+        number = number_of_state(state, self._stream.seed)
+        step, rest = divmod(number - self._start, self._numbers_per_step)
+        if rest or step < 0:
+            self._start, step = number, 0
+        self._next = self._used = step
+        self._is_sampled, self._ahead = False, None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields for another process, which reads ahead by itself."""
@@ -149,7 +175,6 @@ class StepSampler:
 
     def __init__(self, batches: CropBatches) -> None:
         self._batches = batches
-        self._next = batches._next
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch, as trainers count those before a stop."""
@@ -158,8 +183,34 @@ class StepSampler:
     def __iter__(self) -> Iterator[int]:
         """Iterate over the numbers of the batches up to the end of the epoch."""
         # at the first step, as a data loader may make two iterators and use one
-        first, self._next = self._next, self._batches._end_of_epoch(self._next)
-        yield from range(first, self._next)
+        batches = self._batches
+        first, batches._next = batches._next, batches._end_of_epoch(batches._next)
+        for step in range(first, batches._next):
+            batches._is_sampled = True
+            yield step
+
+
+def number_of_state(state: Any, seed: int) -> int:
+    """Return the number in what `state_dict` returned for a stream of this seed."""
+    try:
+        found, number = operator.index(state["seed"]), operator.index(state["number"])
+    except (KeyError, TypeError):
+        number = -1
+    if number < 0:
+        raise SlideArgumentError(
+            f"{state!r} is not a state of a stream; give what state_dict() returned"
+        )
+    if found != seed:
+        raise SlideArgumentError(
+            f"the state is of seed={found}, and the stream has seed={seed}; make the stream with "
+            "that seed"
+        )
+    return number
+
+
+def _in_worker() -> bool:
+    """Return whether this process is a worker of a data loader or of a pool, which are daemons."""
+    return multiprocessing.current_process().daemon
 
 
 class _ReadAhead:
@@ -182,7 +233,7 @@ class _ReadAhead:
         self._next: _Window | None = None
         self._last = -1
         # a worker of a data loader is asked for every n-th batch; the second one tells n
-        self._stride = 1 if parent_process() is None else 0
+        self._stride = 0 if _in_worker() else 1
         self._grown, self._planned, self._turn = 1, 0, 0
 
     def get(self, step: int) -> list[dict[str, Any]]:
@@ -271,7 +322,7 @@ class _Window:
         self._is_cancelled = True
 
     def _is_wanted(self) -> bool:
-        return not (self._is_cancelled or self._stopped.is_set())
+        return not (self._is_cancelled or self._stopped.is_set() or _EXITING.is_set())
 
     def _find(self) -> list[Found]:
         if not self._is_wanted():
@@ -317,6 +368,6 @@ def _joined(values: list[Any]) -> Any:
         return tuple(_joined(list(some)) for some in zip(*values, strict=True))
     if isinstance(first, np.ndarray):
         return np.stack(values)
-    if all(isinstance(value, int | float) for value in values):
+    if all(isinstance(value, int | float | np.number) for value in values):
         return np.array(values)
     return values

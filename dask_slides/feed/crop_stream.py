@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from dask_slides.errors import BlankSlideError, BlankSlideWarning, SlideArgumentError
-from dask_slides.feed.crop_batches import CropBatches
+from dask_slides.feed.crop_batches import CropBatches, number_of_state
 from dask_slides.feed.crop_reader import CropReader
 from dask_slides.feed.entries import SlideEntry, entries_of, per_slide
 from dask_slides.feed.members import CropOptions, Member, checked_size, members_of
 from dask_slides.feed.order import CropOrder, Group
+from dask_slides.feed.random_numbers import checked_seed
 from dask_slides.feed.schedule import Integers
+from dask_slides.feed.slide_table import are_shares
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.ops.blank_map import checked_share
@@ -42,7 +44,8 @@ class CropStream:
     ----------
     slides : path, Slide, TilePack, table, or sequence of them
         Slides, packs (``*.tiles.zarr``), or a table: a `SlideTable`, or what `read_table` reads. Of
-        a pack, whole tiles are drawn, each once before any of them comes again.
+        a pack, whole tiles are drawn, each once before any of them comes again; its size, scale,
+        classes and choice of tiles are those it was made with.
     size : int or (int, int), optional
         Height and width of a crop in pixels. Packs have the size of their tiles.
     seed : int
@@ -82,16 +85,18 @@ class CropStream:
         `Annotations` or `LabelImage` of slides.
     weights : sequence or mapping, optional
         Maps (h, w) of numbers from 0, of any size, that cover a slide: centres of crops are drawn
-        in proportion to them.
+        in proportion to them, and never where they are 0. Their unit does not matter.
     flips : bool
         Whether to turn crops upside down and to mirror them at random.
     transform : callable, optional
-        Gets the array (h, w, c) of a crop, or the tuple of them, and returns what replaces it.
+        Gets the array (h, w, c) of a crop, or the tuple of them, and returns what replaces it. It
+        may change the array. Batches stack arrays and numbers, and list other values.
 
     Raises
     ------
     SlideError
-        An argument is wrong, a slide cannot be opened, or a crop does not fit one.
+        An argument is wrong, a slide cannot be opened, a crop does not fit one, or a pack has
+        another size or scale than what is asked for.
     BlankSlideError
         No slide has tissue.
 
@@ -133,7 +138,7 @@ class CropStream:
             raise SlideArgumentError(
                 f"balance={balance!r} is not known; use one of {', '.join(BALANCES)}"
             )
-        self._seed = _checked_seed(seed)
+        self._seed = checked_seed(seed)
         entries = entries_of(
             slides, labels=labels, blank_maps=blank_maps, weights=weights, annotations=annotations
         )
@@ -158,7 +163,8 @@ class CropStream:
         order = CropOrder(groups, self._seed, each)
         self._reader = CropReader(members, order, bool(flips), transform)
         area = sum(member.places.weight for member in members)
-        self._length = _checked_count(length or max(1, math.ceil(area)), "length")
+        length = max(1, math.ceil(area)) if length is None else length
+        self._length = _checked_count(length, "length")
 
     @property
     def seed(self) -> int:
@@ -274,18 +280,8 @@ class CropStream:
         CropBatches
         """
         if isinstance(start, Mapping):
-            if start["seed"] != self._seed:
-                raise SlideArgumentError(
-                    f"the state is of seed={start['seed']}, and the stream has seed={self._seed}"
-                )
-            start = start["number"]
+            start = number_of_state(start, self._seed)
         return CropBatches(self, batch_size, rank, world, start, window, threads)
-
-
-def _checked_seed(seed: Any) -> int:
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
-    return int(seed)
 
 
 def _checked_count(value: Any, name: str) -> int:
@@ -346,7 +342,10 @@ def _factors(
             strict=True,
         )
     )
-    found = np.array([values[member.name] for member in members], np.float64)
+    try:
+        found = np.array([values[member.name] for member in members], np.float64)
+    except (TypeError, ValueError):
+        found = np.array([np.nan])
     if not (np.isfinite(found) & (found > 0)).all():
         raise SlideArgumentError("slide_weights: give each slide a number above 0")
     return found
@@ -365,11 +364,9 @@ def _groups(
         shares = dict.fromkeys(names, 1.0)
     elif balance == "slide":
         raise SlideArgumentError("shares are of labels or classes; set balance, or slide_weights")
-    unknown = set(shares) ^ set(names)
-    if unknown or not all(0 < share < math.inf for share in shares.values()):
+    if not are_shares(shares) or set(shares) != set(names):
         raise SlideArgumentError(
-            f"shares={dict(shares)!r}; give a number above 0 for each of "
-            f"{', '.join(map(repr, names))}"
+            f"shares={shares!r}; give a number above 0 for each of {', '.join(map(repr, names))}"
         )
     groups = []
     for name in names:

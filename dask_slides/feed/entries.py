@@ -12,9 +12,10 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.plain_values import plain_or_text
 from dask_slides.errors import SlideArgumentError
 from dask_slides.feed.slide_table import SlideTable, read_table
-from dask_slides.ops.annotations import Labels
+from dask_slides.ops.annotations import Labels, check_labels
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.pack import TilePack
 from dask_slides.readers.tables import is_table
@@ -83,7 +84,14 @@ def _listed(slides: Any) -> Sequence[Any]:
     single = isinstance(
         slides, str | os.PathLike | Slide | TilePack | SlideTable | np.ndarray | da.Array
     )
-    return [slides] if single or is_table(slides) else list(slides)
+    if single or is_table(slides):
+        return [slides]
+    try:
+        return list(slides)
+    except TypeError:
+        raise SlideArgumentError(
+            f"slides={slides!r}; give paths, slides, packs or a table"
+        ) from None
 
 
 def _entries(one: Any) -> list[SlideEntry]:
@@ -97,11 +105,14 @@ def _entries(one: Any) -> list[SlideEntry]:
     if isinstance(one, TilePack):
         return [SlideEntry(str(one.attributes.get("source")), given=one)]
     if isinstance(one, str | os.PathLike):
-        path = os.fspath(one)
-        path = path if "://" in path else os.path.abspath(path)
+        path = _absolute(os.fspath(one))
         return [SlideEntry(Path(path).name, path)]
     slide = as_slide(one)
     return [SlideEntry(slide.name, slide.path or "", given=slide)]
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _unique(entries: list[SlideEntry]) -> list[SlideEntry]:
@@ -122,18 +133,22 @@ def per_slide(argument: str, values: Any, entries: Sequence[SlideEntry]) -> list
     if values is None:
         return [None] * len(entries)
     if isinstance(values, Mapping):
-        known = {key for entry in entries for key in (entry.name, entry.path)}
-        unknown = [key for key in values if os.fspath(key) not in known]
-        if unknown:
-            raise SlideArgumentError(
-                f"{argument}: {unknown[0]!r} is not among the slides; name them as "
-                f"{entries[0].name!r}, or by their paths"
-            )
-        found = {os.fspath(key): value for key, value in values.items()}
-        return [found.get(entry.path, found.get(entry.name)) for entry in entries]
-    listed = list(values) if isinstance(values, Sequence | np.ndarray) else [values]
-    if isinstance(values, str):
-        listed = [values]
+        numbers = {_absolute(entry.path): n for n, entry in enumerate(entries) if entry.path}
+        numbers |= {entry.name: n for n, entry in enumerate(entries)}
+        found: list[Any] = [None] * len(entries)
+        for key, value in values.items():
+            text = os.fspath(key) if isinstance(key, str | os.PathLike) else ""
+            number = numbers.get(text, numbers.get(_absolute(text)))
+            if number is None:
+                raise SlideArgumentError(
+                    f"{argument}: {key!r} is not among the slides; name them as "
+                    f"{entries[0].name!r}, or by their paths"
+                )
+            found[number] = value
+        return found
+    # arrays, and columns of data frames
+    many = isinstance(values, Sequence) or hasattr(values, "__array__")
+    listed = list(values) if many and not isinstance(values, str) else [values]
     if len(listed) != len(entries):
         raise SlideArgumentError(
             f"{argument}: {len(listed)} values for {len(entries)} slides; give a list with one per "
@@ -143,7 +158,11 @@ def per_slide(argument: str, values: Any, entries: Sequence[SlideEntry]) -> list
 
 
 def _completed(entry: SlideEntry, values: Mapping[str, Any]) -> SlideEntry:
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {
+        name: value
+        for name, value in values.items()
+        if value is not None and (name != "label" or plain_or_text(value) is not None)
+    }
     found = given.get("blank_map")
     if isinstance(found, str | os.PathLike):
         given["blank_map"] = open_blank_map(found)
@@ -151,6 +170,8 @@ def _completed(entry: SlideEntry, values: Mapping[str, Any]) -> SlideEntry:
         raise SlideArgumentError(
             f"{entry.name}: blank_maps has a {type(found).__name__}; give BlankMaps or their paths"
         )
+    if "annotations" in given:
+        check_labels(entry.name, given["annotations"])
     if "weights" in given:
         given["weights"] = checked_weights(entry.name, given["weights"])
     return replace(entry, **given)
@@ -158,7 +179,12 @@ def _completed(entry: SlideEntry, values: Mapping[str, Any]) -> SlideEntry:
 
 def checked_weights(name: str, weights: Any) -> NDArray[np.float64]:
     """Return a map of weights as an array; raise SlideArgumentError if it is not one."""
-    array = np.asarray(weights, np.float64)
+    try:
+        array = np.asarray(weights, np.float64)
+    except (TypeError, ValueError):
+        raise SlideArgumentError(
+            f"{name}: weights of type {type(weights).__name__}; give numbers from 0, (h, w)"
+        ) from None
     if array.ndim != 2 or not array.size or not (np.isfinite(array) & (array >= 0)).all():
         raise SlideArgumentError(
             f"{name}: weights of shape {array.shape}; give numbers from 0, (h, w)"

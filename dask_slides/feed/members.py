@@ -85,7 +85,7 @@ class RandomPlaces:
 
     @property
     def weight(self) -> float:
-        """The area of the tissue, times its weights, in crops."""
+        """The area of the centres in crops."""
         return self.places.weight / self.places.crop_area
 
     def find(self, chances: Chances) -> list[Place | None]:
@@ -180,12 +180,7 @@ def members_of(
 def _members_of_pack(
     entry: SlideEntry, pack: TilePack, options: CropOptions, number: int
 ) -> list[Member]:
-    height, width = pack.tiles.shape[1:3]
-    if options.size not in (None, (height, width)):
-        raise SlideArgumentError(
-            f"{entry.name}: its tiles have {height} x {width} px, not size={options.size}; pack "
-            "tiles of this size"
-        )
+    check_pack(entry, pack, options.size, options.scale)
     pixels, at = pixels_of_pack(pack)
     if not options.by_class:
         places = TilePlaces.of(pack, at, slice(None), number)
@@ -201,6 +196,42 @@ def _members_of_pack(
         )
         for name in pack.attributes["classes"]
     ]  # fmt: skip
+
+
+def check_pack(
+    entry: SlideEntry, pack: TilePack, size: tuple[int, int] | None, scale: Mapping[str, Any]
+) -> None:
+    """Raise unless the tiles of a pack are what is asked for."""
+    height, width = pack.tiles.shape[1:3]
+    if size not in (None, (height, width)):
+        raise SlideArgumentError(
+            f"{entry.name}: its tiles have {height} x {width} px, not size={size}; pack "
+            "tiles of this size"
+        )
+    for name in ("blank_map", "weights", "annotations"):
+        if getattr(entry, name) is not None:
+            raise SlideArgumentError(
+                f"{entry.name}: {name} is for slides; a pack has its own tiles and classes"
+            )
+    own = {
+        "mpp": pack.mpp,
+        "magnification": None if pack.mpp is None else 10 / pack.mpp,
+        "downsample": pack.attributes.get("downsample"),
+    }
+    for name, value in scale.items():
+        if value is None:
+            continue
+        known = own[name]
+        try:
+            near = known is not None and np.allclose(value, known, rtol=NEAR_ENOUGH, atol=0)
+        except (TypeError, ValueError):
+            near = False
+        if not near or np.ndim(value) > 0:
+            has = "is not known" if known is None else f"is {np.mean(known):.4g}"
+            raise SlideArgumentError(
+                f"{entry.name}: {name} of its tiles {has}, not {value!r}; pack tiles at this "
+                "scale, or leave it out"
+            )
 
 
 def _members_of_slide(entry: SlideEntry, slide: Slide, options: CropOptions) -> list[Member]:
@@ -253,8 +284,8 @@ def images_at(slide: Slide, scale: Mapping[str, Any], reduced: bool) -> list[Sli
 def _scales(scale: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the arguments of `pack_image` for each scale."""
     for name, value in scale.items():
-        if isinstance(value, Sequence):
-            if not value:
+        if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+            if not len(value):
                 raise SlideArgumentError(f"{name}={value!r} has no scales; give one or more")
             return [{**_NO_SCALE, **scale, name: one} for one in value]
     return [{**_NO_SCALE, **scale}]

@@ -188,7 +188,7 @@ class PackPixels:
 
     def read(self, at: Integers) -> Pixels:
         """Read tiles. A shard is read from its start to its end."""
-        numbers, back = np.unique(at, return_inverse=True)
+        numbers, first, back = np.unique(at, return_index=True, return_inverse=True)
         out = np.empty((len(numbers), *self.shape), self.dtype)
         good, bad = np.ones(len(numbers), bool), []
         try:
@@ -200,7 +200,11 @@ class PackPixels:
                 except TileDecodeError as error:
                     good[i] = False
                     bad.append(str(error))
-        crops: list[Crop | None] = [(out[i],) if good[i] else None for i in back.tolist()]
+        crops: list[Crop | None] = [
+            # a transform may change its array, so that no two crops share one
+            ((out[i] if first[i] == n else out[i].copy()),) if good[i] else None
+            for n, i in enumerate(back.tolist())
+        ]
         return Pixels(crops, bad)
 
 

@@ -149,7 +149,11 @@ class CropPlaces:
         """Return the places of crops with their centre in `centres`, a mask on that of tissue."""
         areas = np.multiply.outer(np.diff(mask.y_edges), np.diff(mask.x_edges)) * centres
         if weights is not None:
-            areas = areas * weights[np.ix_(*_rows_of(weights.shape, mask.y_edges, mask.x_edges))]
+            at = np.ix_(*_rows_of(weights.shape, mask.y_edges, mask.x_edges))
+            if (weighted := areas * weights[at]).any():
+                # on average 1, so that their unit has no effect on the area
+                weights = weights * (areas[weighted > 0].sum() / weighted.sum())
+            areas = areas * weights[at]
         blocks, sums = _blocks(areas)
         factors = mask.shape[0] / shape[0], mask.shape[1] / shape[1]
         missing = None if mask.missing is None else Bits.of(mask.missing)
@@ -162,7 +166,7 @@ class CropPlaces:
 
     @property
     def weight(self) -> float:
-        """The area of the centres in pixels of level 0, times their weights."""
+        """The area of the centres in pixels of level 0, without those of weight 0."""
         summed = self.summed.array()
         return float(summed[-1]) if len(summed) else 0.0
 

@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import BlankSlideError, SlideArgumentError, TileDecodeError
 from dask_slides.feed.entries import SlideEntry, entries_of
-from dask_slides.feed.members import reduced_image
-from dask_slides.feed.pixels import Integers, PixelReader, SlidePixels, pixels_of_pack
+from dask_slides.feed.members import check_pack, checked_size, reduced_image
+from dask_slides.feed.pixels import (
+    Integers,
+    PixelReader,
+    SlidePixels,
+    noting_bad_tiles,
+    pixels_of_pack,
+)
 from dask_slides.feed.places import Packed
-from dask_slides.numerics.detectors import Detector
-from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
+from dask_slides.numerics.detectors import Detector, checked_detector
+from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
+from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.pack import TilePack, pack_tiles
 
 log = logging.getLogger("dask_slides.feed")
@@ -51,17 +58,17 @@ class _Tiles:
     def __len__(self) -> int:
         return self.y.shape[0]
 
-    def items(self, numbers: Integers, transform: Callable[[Any], Any] | None) -> list[Item | None]:
-        """Read tiles; None for those that are corrupt."""
+    def items(
+        self, numbers: Integers, transform: Callable[[Any], Any] | None
+    ) -> tuple[list[Item | None], list[str]]:
+        """Read tiles, None for those that are corrupt, and name the bad tiles of the file."""
         pixels = self.pixels.read(self.at.array()[numbers])
-        for tile in pixels.bad:
-            log.warning("%s: %s; tiles that touch it are left out", self.name, tile)
         y, x = self.y.array()[numbers].tolist(), self.x.array()[numbers].tolist()
         names = [""] * len(numbers)
         if self.classes is not None:
             names = self.classes.array()[numbers].tolist()
         mpp = self.pixels.mpp[0]
-        return [
+        items = [
             None if crop is None else {
                 "pixels": crop[0] if transform is None else transform(crop[0]),
                 "slide": self.name, "y": y[i], "x": x[i],
@@ -70,6 +77,7 @@ class _Tiles:
             }
             for i, crop in enumerate(pixels.crops)
         ]  # fmt: skip
+        return items, pixels.bad
 
 
 class SlideDataset:
@@ -81,8 +89,9 @@ class SlideDataset:
     Parameters
     ----------
     slides : path, Slide, TilePack, table, or sequence of them
-        Packs (``*.tiles.zarr``), of which all tiles are taken; slides, which are packed as
-        `pack_tiles` does; or a table: a `SlideTable`, or what `read_table` reads.
+        Packs (``*.tiles.zarr``), of which all tiles are taken as they are; slides, which are packed
+        as `pack_tiles` does, without the tiles that touch a corrupt tile of the file; or a table: a
+        `SlideTable`, or what `read_table` reads.
     size : int or (int, int), optional
         Height and width of the tiles of slides.
     downsample, mpp, magnification : float, optional
@@ -142,6 +151,7 @@ class SlideDataset:
         self._starts = np.cumsum([0, *map(len, self._parts)])
         self._transform = transform
         self._skipped = 0
+        self._named: set[str] = set()
         _check_parts(self._parts, self._left_out)
 
     @property
@@ -184,10 +194,7 @@ class SlideDataset:
         TileDecodeError
             The tile is corrupt.
         """
-        number = operator.index(number)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"there is no tile {number:,} in a dataset of {len(self):,}")
-        number %= len(self)
+        number = self._checked(number)
         (item,) = self._read([number])
         if item is None:
             part, inside = self._at(number)
@@ -198,7 +205,7 @@ class SlideDataset:
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Item]:
         """Read tiles; each tile of a file is decoded once for all. Corrupt tiles are left out."""
-        items = self._read(list(numbers))
+        items = self._read([self._checked(number) for number in numbers])
         good = [item for item in items if item is not None]
         self._skipped += len(items) - len(good)
         return good
@@ -207,6 +214,12 @@ class SlideDataset:
         """Iterate over the tiles."""
         for number in range(len(self)):
             yield self[number]
+
+    def _checked(self, number: int) -> int:
+        number = operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"there is no tile {number:,} in a dataset of {len(self):,}")
+        return number % len(self)
 
     def _at(self, number: int) -> tuple[_Tiles, int]:
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -219,28 +232,38 @@ class SlideDataset:
         for part in np.unique(of_part).tolist():
             where = np.flatnonzero(of_part == part)
             inside = array[where] - self._starts[part]
-            found = self._parts[part].items(inside, self._transform)
+            found, bad = self._parts[part].items(inside, self._transform)
+            self._name(self._parts[part].name, bad)
             for i, item in zip(where.tolist(), found, strict=True):
                 items[i] = None if item is None else item | {"number": int(array[i])}
         return [items[i] for i in range(len(array))]
+
+    def _name(self, slide: str, bad: Sequence[str]) -> None:
+        """Log the bad tiles that this process has not met before."""
+        for tile in bad:
+            text = f"{slide}: {tile}"
+            if text not in self._named:
+                self._named.add(text)
+                log.warning("%s; tiles that touch it are left out", text)
 
 
 def _pack_of(entry: SlideEntry, options: dict[str, Any]) -> TilePack:
     opened = entry.open()
     if isinstance(opened, TilePack):
-        size = options["tile_size"]
-        if size is not None and opened.tiles.shape[1:3] not in (
-            (size, size),
-            tuple(np.ravel(size)),
-        ):
-            raise SlideArgumentError(
-                f"{entry.name}: its tiles have {opened.tiles.shape[1:3]} px, not size={size}"
-            )
+        scale = {name: options[name] for name in ("downsample", "mpp", "magnification")}
+        check_pack(entry, opened, checked_size(options["tile_size"]), scale)
         return opened
     if options["tile_size"] is None:
         raise SlideArgumentError(f"{entry.name}: tiles of a slide need size=, such as size=256")
-    chosen = options if entry.blank_map is None else options | {"detector": DEFAULT_DETECTOR}
-    return pack_tiles(opened, labels=entry.annotations, blank_map=entry.blank_map, **chosen)
+    found = entry.blank_map
+    if found is None:
+        # corrupt tiles are missing in the map, and do not end the search for tissue
+        noting = replace(opened, source=noting_bad_tiles(opened.source))
+        if not isinstance(checked_detector(options["detector"]), MaskDetector):
+            return pack_tiles(noting, labels=entry.annotations, **options)
+        found = make_blank_map(noting, detector=options["detector"])
+    chosen = options | {"detector": DEFAULT_DETECTOR}
+    return pack_tiles(opened, labels=entry.annotations, blank_map=found, **chosen)
 
 
 def _check_parts(parts: Sequence[_Tiles], left_out: Sequence[str]) -> None:

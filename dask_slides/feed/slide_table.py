@@ -7,10 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
 from dask_slides.errors import SlideArgumentError, SlideFormatError
+from dask_slides.feed.random_numbers import checked_seed
 from dask_slides.feed.schedule import permutation
 from dask_slides.readers.tables import folder_of, read_rows
 
@@ -67,10 +69,10 @@ class SlideTable:
     def split(
         self, *, by: str = "group", seed: int = 0, shares: Mapping[str, float] = SHARES
     ) -> SlideTable:
-        """Divide the slides into parts, with the labels of all slides in each part.
+        """Divide the slides into parts that have about the same shares of labels.
 
         Groups are taken in a random order, those with more slides first, and each goes to the
-        part that then lacks most of its labels.
+        part that then lacks most of its labels. A small part may have no slide of a rare label.
 
         Parameters
         ----------
@@ -93,13 +95,22 @@ class SlideTable:
         """
         if by not in ("group", "path"):
             raise SlideArgumentError(f"by={by!r} is not known; use 'group' or 'path'")
-        return SlideTable(_split(self.rows, by, seed, _checked_shares(shares)))
+        return SlideTable(_split(self.rows, by, checked_seed(seed), _checked_shares(shares)))
+
+
+def are_shares(shares: Any) -> bool:
+    """Return whether `shares` is a mapping to numbers above 0."""
+    return isinstance(shares, Mapping) and all(
+        isinstance(share, Real) and 0 < float(share) < math.inf for share in shares.values()
+    )
 
 
 def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
+    if not are_shares(shares) or not shares:
+        raise SlideArgumentError(
+            f"shares={shares!r}; give each part a number above 0, such as {SHARES!r}"
+        )
     total = sum(shares.values())
-    if not shares or not all(0 < share < math.inf for share in shares.values()):
-        raise SlideArgumentError(f"shares={dict(shares)!r}; give each part a number above 0")
     return {name: share / total for name, share in shares.items()}
 
 

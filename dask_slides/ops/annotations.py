@@ -211,6 +211,15 @@ def _number_of(name: str, classes: tuple[str, ...]) -> int:
     return classes.index(name)
 
 
+def check_labels(name: str, labels: Any) -> None:
+    """Raise SlideArgumentError unless `labels` has classes at places of the slide `name`."""
+    if not (hasattr(labels, "classes") and hasattr(labels, "coverage")):
+        raise SlideArgumentError(
+            f"{name}: annotations of type {type(labels).__name__}; give what read_geojson "
+            "or label_mask returns"
+        )
+
+
 def class_coverage(
     labels: Labels, boxes: Any, *, min_coverage: float = 0.5
 ) -> tuple[NDArray[np.str_], NDArray[np.float64]]:

@@ -24,7 +24,7 @@ from dask_slides.graph.tiles import MIN_TASKS, SlideTileReader, TileReader, plan
 from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.aligned_tiles import aligned_grid, aligned_level, check_align, level_slide
-from dask_slides.ops.annotations import Labels, class_coverage
+from dask_slides.ops.annotations import Labels, check_labels, class_coverage
 from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_map, checked_share
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.chosen_tiles import (
@@ -468,6 +468,8 @@ def pack_tiles(
     """
     slide = as_slide(slide)
     check_top_k(top_k)
+    if labels is not None:
+        check_labels(slide.name, labels)
     min_tissue = checked_share(min_tissue, "min_tissue")
     image, grid = plan_pack(slide, tile_size, stride, downsample, mpp, edge, magnification, align)
     fill = fill_of(slide, fill)

@@ -38,7 +38,7 @@ class Table:
         names = checked_columns(name, columns)
         found = []
         for number, row in zip(numbers or range(1, len(rows) + 1), rows, strict=True):
-            values = {str(key): plain_or_text(value) for key, value in row.items()}
+            values = {str(key).strip(): plain_or_text(value) for key, value in row.items()}
             if any(value not in (None, "") for value in values.values()):
                 found.append((f"{name}, {unit} {number}", values))
         return cls(name, names, tuple(found))
@@ -46,7 +46,7 @@ class Table:
 
 def checked_columns(table: str, columns: Sequence[Any]) -> tuple[str, ...]:
     """Return the names of columns; raise if path is not among them, or one is there twice."""
-    names = tuple(str(column) for column in columns)
+    names = tuple(str(column).strip() for column in columns)
     if "path" not in names:
         raise SlideFormatError(
             f"{table}: has no column path; name the column with the files so, or put the names of "
@@ -100,6 +100,10 @@ def read_rows(table: Any) -> Table:
         return _read_csv(path) if path.lower().endswith(".csv") else _read_parquet(path)
     except FileNotFoundError:
         raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
+    except OSError as error:
+        raise SlideFormatError(
+            f"{path}: cannot be read as a table ({error.strerror or error}); give a file"
+        ) from error
 
 
 def _read_csv(path: str) -> Table:

@@ -1,5 +1,8 @@
+import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from bad_tiles import spoil
+from dask.system import CPU_COUNT
 from rw_fixtures import smooth
 from scipy import stats
 
@@ -19,7 +23,7 @@ from dask_slides.errors import (
     SlideArgumentError,
     SlideNotFoundError,
 )
-from dask_slides.feed.crop_batches import CropBatches
+from dask_slides.feed.crop_batches import CHUNK, CropBatches
 from dask_slides.feed.crop_reader import CropReader
 from dask_slides.readers.tiff import file as tiff_file
 
@@ -453,8 +457,189 @@ def test_packs_give_each_tile_once_an_epoch(slides, tmp_path):
         ({"labels": list("ababa"), "balance": "label", "shares": {"a": 1}}, "for each of 'a', 'b'"),
         ({"slide_weights": [1, 2, 3, 4, 0]}, "slide_weights: give each slide a number above 0"),
         ({"weights": [np.ones(3)] * 5}, r"s0\.tif: weights of shape \(3,\)"),
+        ({"weights": ["abc"] * 5}, r"s0\.tif: weights of type str"),
+        ({"labels": {3: "a"}}, "labels: 3 is not among the slides"),
+        ({"labels": ["a", float("nan"), "b", "a", "b"], "balance": "label"}, r"s1\.tif: has no la"),
+        ({"labels": list("ababa"), "balance": "label", "shares": [0.5, 0.5]}, "for each of 'a'"),
+        (
+            {"labels": list("ab" * 2 + "a"), "balance": "label", "shares": {"a": "1", "b": 1}},
+            "for each of 'a', 'b'",
+        ),
+        ({"slide_weights": list("abcde")}, "slide_weights: give each slide a number above 0"),
+        (
+            {"annotations": ["x.geojson"] * 5},
+            r"s0\.tif: annotations of type str; give what read_ge",
+        ),
+        ({"length": 0}, "length=0 is not a count"),
     ],
 )
 def test_arguments_are_checked(slides, options, message):
     with pytest.raises(SlideArgumentError, match=message):
         stream_of(slides, **options)
+
+
+@pytest.mark.parametrize("given", [None, 5])
+def test_what_is_no_slide_is_refused(given):
+    with pytest.raises(SlideArgumentError, match=f"slides={given}; give paths"):
+        feed.CropStream(given)
+
+
+def test_slides_may_be_named_by_the_paths_that_were_given(slides, monkeypatch):
+    monkeypatch.chdir(Path(slides[0][0]).parent)
+    paths = ["s0.tif", os.path.join("..", Path.cwd().name, "s1.tif"), Path(slides[0][2])]
+    labels = {path: f"label {n}" for n, path in enumerate(paths)}
+    stream = feed.CropStream(
+        paths, size=SIZE, downsample=1, blank_maps=slides[2][:3], labels=labels
+    )
+    for item in stream.__getitems__(range(6)):
+        assert item["label"] == f"label {item['slide'][1]}"
+
+
+def test_packs_are_what_is_asked_for_or_refused(slides, tmp_path):
+    pack = ds.pack_tiles(
+        ds.open_slide(slides[0][0], mpp=0.5), tile_size=SIZE, mpp=1.0, detector=ds.Contrast(0)
+    )
+    path = ds.write(pack, tmp_path / "a.tiles.zarr")
+    for scale in ({"mpp": 1.03}, {"magnification": 10}, {"downsample": 2}, {}):
+        assert feed.CropStream(path, size=SIZE, **scale)[0]["mpp"] == pack.mpp
+        assert feed.SlideDataset(path, size=SIZE, **scale)[0]["mpp"] == pack.mpp
+    refused = [
+        ({"mpp": 0.5}, r"mpp of its tiles is 1, not 0\.5"),
+        ({"magnification": 20}, "magnification of its tiles is 10, not 20"),
+        ({"downsample": 4}, "downsample of its tiles is 2, not 4"),
+        ({"mpp": "x"}, "mpp of its tiles is 1, not 'x'"),
+        ({"size": 64}, "its tiles have 32 x 32 px, not size="),
+        ({"blank_maps": [slides[2][0]]}, "blank_map is for slides"),
+    ]
+    for options, message in refused:
+        for kind in (feed.CropStream, feed.SlideDataset):
+            with pytest.raises(SlideArgumentError, match=message):
+                kind(path, **options)
+    for options, message in (
+        ({"mpp": (1.0, 2.0)}, "mpp of its tiles is 1, not"),
+        ({"weights": [np.ones((3, 3))]}, "weights is for slides"),
+    ):
+        with pytest.raises(SlideArgumentError, match=message):
+            feed.CropStream(path, **options)
+
+
+def test_a_transform_may_change_its_array(slides, tmp_path):
+    """A pack of five tiles, of which a batch has each several times."""
+
+    def invert(pixels):
+        np.subtract(255, pixels, out=pixels)
+        return pixels
+
+    found = slides[2][0]
+    pack = ds.pack_tiles(slides[0][0], tile_size=SIZE, downsample=1, blank_map=found, top_k=5)
+    path = ds.write(pack, tmp_path / "a.tiles.zarr")
+    image = slides[1][0]
+    for batch in (
+        next(iter(feed.CropStream(path, transform=invert).batches(32))),
+        *feed.SlideDataset(path, transform=invert).__getitems__([2, 2, 2]),
+    ):
+        pixels = batch["pixels"].reshape(-1, SIZE, SIZE, 3)
+        for one, y, x in zip(pixels, np.ravel(batch["y"]), np.ravel(batch["x"]), strict=True):
+            assert np.array_equal(one, 255 - image[y : y + SIZE, x : x + SIZE])
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1, 255, 1e6])
+def test_the_unit_of_weights_has_no_effect(slides, unit):
+    weights = np.zeros((4, 4))
+    weights[:, 2:] = unit
+    halves = [weights, weights, weights * 3, weights, weights]
+    plain = stream_of(slides, slide_weights="tissue")
+    stream = stream_of(slides, weights=halves, slide_weights="tissue", per_visit=8)
+    # tissue is at x from 48 to 500, and weights are above 0 from 250
+    assert len(stream) == pytest.approx(len(plain) * 250 / 452, rel=0.05)
+    found = stream.places(range(2000))
+    assert (found["x"] + SIZE // 2 >= 249).all()
+    counts = np.unique(found["slide"], return_counts=True)[1]
+    assert counts.max() <= counts.min() * 1.25
+    places = stream_of(slides, weights=[weights] * 5, per_visit=8).places(range(512))
+    expected = stream_of(slides, weights=[weights / unit] * 5, per_visit=8).places(range(512))
+    assert np.array_equal(places["y"], expected["y"]) and np.array_equal(places["x"], expected["x"])
+
+
+def test_a_loader_with_workers_must_say_what_was_used(slides):
+    batches = stream_of(slides, length=96).batches(16)
+    given = batches[1]
+    assert batches.state_dict()["number"] == batches.state_dict(given)["number"] == 32
+    steps = iter(batches.steps())
+    batches[next(steps)]
+    assert batches.state_dict()["number"] == 16  # a loader without workers
+    next(steps)
+    with pytest.raises(SlideArgumentError, match=r"give the last one, as state_dict\(batch\)"):
+        batches.state_dict()
+    assert batches.state_dict(given)["number"] == 32
+
+
+def test_a_state_is_taken_up_by_samplers_and_by_copies_in_workers(slides):
+    stream = stream_of(slides, length=96)
+    batches = stream.batches(16)
+    sampler, worker = batches.steps(), pickle.loads(pickle.dumps(batches))
+    assert list(sampler) == list(range(6))
+    batches.load_state_dict({"seed": 0, "number": 32})
+    first = next(iter(sampler))
+    for one in (batches, worker):
+        assert one[first]["number"].tolist() == list(range(32, 48))
+    batches.load_state_dict({"seed": 0, "number": 40})  # of another size of batches
+    assert batches[next(iter(sampler))]["number"].tolist() == list(range(40, 56))
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"seed": 0}, {"seed": 0, "number": -8}, {"seed": 0, "number": "a"}]
+)
+def test_what_is_no_state_is_refused(slides, state):
+    stream = stream_of(slides)
+    with pytest.raises(SlideArgumentError, match="is not a state of a stream"):
+        stream.batches(4).load_state_dict(state)
+    with pytest.raises(SlideArgumentError, match="is not a state of a stream"):
+        stream.batches(4, start=state)
+
+
+SCRIPT = """
+import atexit, concurrent.futures.thread, sys, threading
+gate, read = threading.Event(), []
+threading._register_atexit(gate.set)  # these run last in, first out: after that of the feed
+import dask_slides as ds
+from dask_slides import feed
+
+def transform(pixels):
+    if len(read) >= 31 * 16:  # the batches that are used
+        gate.wait()
+    read.append(None)
+    return pixels
+
+options = {"size": 32, "downsample": 1, "detector": ds.Contrast(0), "length": 10_000}
+batches = feed.CropStream(sys.argv[1], transform=transform, **options).batches(16, threads=1)
+for number, batch in enumerate(batches):
+    if number == 30:
+        break
+atexit.register(lambda: print(len(read)))  # runs once the threads have ended
+"""
+
+
+def test_python_exits_without_reading_what_is_queued(slides):
+    words = [sys.executable, "-c", SCRIPT, slides[0][0]]
+    result = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    assert int(result.stdout) <= 31 * 16 + CHUNK  # a thread ends what it has begun
+
+
+def test_a_process_of_its_own_is_no_worker_of_a_loader(slides):
+    """Ranks are started so; workers of loaders are daemons."""
+    context = multiprocessing.get_context("spawn")
+    batches = stream_of(slides, length=96).batches(16)
+    counts = {}
+    for daemon in (False, True):
+        queue = context.Queue()
+        process = context.Process(target=_threads_of, args=(batches, queue), daemon=daemon)
+        process.start()
+        counts[daemon] = queue.get(timeout=300)
+        process.join()
+    assert counts == {False: CPU_COUNT, True: 1}
+
+
+def _threads_of(batches, queue):
+    batches[0]
+    queue.put(batches._ahead._pool._max_workers)

@@ -93,6 +93,36 @@ def test_corrupt_tiles_are_left_out_counted_and_named(slides, tmp_path, caplog):
     assert sum("a.tif: level 0" in record.message for record in caplog.records) == 2
     with pytest.raises(TileDecodeError, match=r"a\.tif: tile 0 is corrupt"):
         data[0]
+    data.__getitems__(range(len(data)))  # names them once
+    assert sum("a.tif: level 0" in record.message for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize("detector", [ds.Tissue(), ds.Contrast(0)], ids=repr)
+def test_corrupt_tiles_do_not_end_the_search_for_tissue(tissue, tmp_path, detector):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, tissue, tile=(64, 64), compression="zlib", photometric="rgb")
+    spoil(path, corrupt=[10])
+    slide = ds.open_slide(path, mpp=4.0)
+    data = feed.SlideDataset(slide, size=SIZE, downsample=1, detector=detector)
+    items = data.__getitems__(range(len(data)))
+    assert len(items) > 10
+    for item in items:
+        y, x = item["y"], item["x"]
+        assert (y // 64, x // 64) != (1, 3)
+        assert np.array_equal(item["pixels"], tissue[y : y + SIZE, x : x + SIZE])
+
+
+def test_numbers_count_from_the_end_too_and_are_checked(slides):
+    data = feed.SlideDataset(
+        slides[0][:1], size=SIZE, downsample=1, blank_maps=maps_of(slides[0][:1])
+    )
+    last, first = data.__getitems__([-1, np.int64(0)])
+    assert (last["number"], first["number"]) == (len(data) - 1, 0)
+    for numbers in ([len(data)], [-len(data) - 1]):
+        with pytest.raises(IndexError, match="there is no tile"):
+            data.__getitems__(numbers)
+    with pytest.raises(TypeError):
+        data.__getitems__([1.7])
 
 
 def test_tiles_of_a_damaged_shard_are_left_out(slides, tmp_path):

@@ -109,6 +109,31 @@ def test_wrong_tables_are_refused(tmp_path):
         table.split(shares={"train": 0})
 
 
+def test_names_of_columns_may_have_spaces_around_them(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("path, label , mpp\na.tif, tumour, 1.0\n")
+    (row,) = feed.read_table(path).rows
+    assert (row.label, row.mpp) == ("tumour", 1.0)
+    with pytest.raises(SlideArgumentError, match="'label' is there twice"):
+        path.write_text("path,label, label\na.tif,a,b\n")
+        feed.read_table(path)
+
+
+def test_a_folder_is_no_table(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(SlideFormatError, match="cannot be read as a table"):
+        feed.read_table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "options", [{"seed": -1}, {"seed": None}, {"shares": [0.7, 0.3]}, {"shares": {"a": "x"}}]
+)
+def test_arguments_of_a_split_are_checked(options):
+    table = feed.SlideTable(tuple(feed.SlideRow(f"{n}.svs", "a") for n in range(8)))
+    with pytest.raises(SlideArgumentError, match=f"{next(iter(options))}="):
+        table.split(**options)
+
+
 def test_a_table_of_spreadsheets_may_have_other_columns(tmp_path):
     path = tmp_path / "a.csv"
     with open(path, "w", newline="") as stream:
