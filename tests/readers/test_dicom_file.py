@@ -2,8 +2,6 @@
 
 import io
 import os
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,26 +27,6 @@ def planes(*shape, **options):
 
 
 RGB = planes(1, 1, 150, 200, 3)
-
-
-@pytest.mark.parametrize("codec", [None, "jpeg2000"])
-def test_threads_do_not_get_tiles_of_each_other(tmp_path, codec):
-    """One decoder of pydicom serves all tiles of an uncompressed level."""
-    pixels = planes(1, 1, 512, 512, 3)
-    (file,) = write_dicom(tmp_path / "a", [pixels], codec=codec)
-    slide = ds.open_slide(file)
-
-    def is_right(number):
-        y, x = number // 7 * 64, number % 7 * 64
-        return np.array_equal(slide.read(y, x, 128, 128), pixels[0, 0, y : y + 128, x : x + 128])
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(8) as threads:
-            assert all(threads.map(is_right, 12 * list(range(49))))
-    finally:
-        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("codec", [None, "jpeg2000"])

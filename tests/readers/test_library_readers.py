@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,25 @@ def test_threads_processes_and_a_cluster_read_the_same(slide_and_pixels, client)
     lazy = slide.to_dask(chunks=150)
     for scheduler in ("sync", "threads", "processes", client):
         np.testing.assert_array_equal(lazy.compute(scheduler=scheduler), pixels)
+
+
+def test_threads_do_not_get_pixels_of_each_other(slide_and_pixels):
+    """Threads switch often, so that state that they share in a library shows."""
+    slide, pixels = slide_and_pixels
+    rows, columns = (range(0, side - 60, 40) for side in pixels.shape[:2])
+    corners = 6 * [(y, x) for y in rows for x in columns]
+
+    def is_right(corner):
+        y, x = corner
+        return np.array_equal(slide.read(y, x, 60, 60), pixels[y : y + 60, x : x + 60])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(is_right, corners))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_operations_write_what_they_compute(slide_and_pixels, client, tmp_path):
