@@ -70,16 +70,11 @@ class MadeLevel:
     """A level that the slide lacks."""
 
     name: str
-    factor: int
-    """Pixels of level 0 per pixel, along a side."""
     shape: tuple[int, int]
+    downsample: tuple[float, float]
+    """Pixels of level 0 per pixel, along y and along x."""
     halvings: int
     """Halvings from the level that it is made of."""
-
-    @property
-    def downsample(self) -> tuple[float, float]:
-        """Pixels of level 0 per pixel, along y and along x."""
-        return float(self.factor), float(self.factor)
 
 
 PlannedLevel = CopiedLevel | MadeLevel
@@ -137,7 +132,7 @@ def plan_source(source: Source, step: int | None) -> SourcePlan:
         if factors:
             above = max(factor for factor in stored if factor < factors[0])
             base = stored[above]
-            made = [_made(base, factor, factor // above) for factor in factors]
+            made = [_made(base, factor // above) for factor in factors]
     found: list[PlannedLevel] = sorted([*copied, *made], key=lambda one: max(one.downsample))
     named = tuple(replace(one, name=str(number)) for number, one in enumerate(found))
     return SourcePlan(named, base)
@@ -153,10 +148,12 @@ def _missing(stored: list[int], step: int, longest: int) -> Iterator[int]:
         last = factor
 
 
-def _made(base: CopiedLevel, factor: int, ratio: int) -> MadeLevel:
+def _made(base: CopiedLevel, ratio: int) -> MadeLevel:
+    """Return the level that is `ratio`, a power of two, times smaller than `base`."""
     times = ratio.bit_length() - 1
     shape = halved(base.shape[0], times), halved(base.shape[1], times)
-    return MadeLevel("", factor, shape, times)
+    downsample = base.downsample[0] * ratio, base.downsample[1] * ratio
+    return MadeLevel("", shape, downsample, times)
 
 
 def power_of_two(downsample: tuple[float, float]) -> int:

@@ -157,6 +157,8 @@ def test_missing_levels_are_made_and_encoded_with_the_quality(tmp_path, stained)
         ([1, 32], 40_000, 4, "1 4* 16* 32 128*"),
         ([1], 1_000, 4, "1"),
         ([1], 1_024, 4, "1 4*"),
+        ([1, 3], 42_000, 4, "1 3 12* 48*"),
+        ([1, 3], 42_000, 2, "1 2* 3 8* 16* 32* 64* 128*"),
     ],
 )
 def test_levels_are_made_where_steps_would_be_larger(stored, side, step, expected):
