@@ -424,8 +424,10 @@ def open_slide(
         Micrometres per pixel (y, x), instead of what the file says.
     fill : float, optional
         Value of pixels without data: transparent, masked and nodata pixels, and absent tiles. It
-        must be a value of the dtype. By default the nodata value of the file, else white
-        for RGB and RGBA images (the largest value of an integer dtype, 1.0 for floats), else 0.
+        must be a value of the dtype. By default the nodata value of the file, for a copy of a slide
+        (``codec="source"``) the fill of that slide, else white for RGB and RGBA images (the largest
+        value of an integer dtype, 1.0 for floats), else 0. Chunks that a Zarr store leaves out
+        always show the fill value of their array.
     image : str or int, optional
         Name or number of the image, if the file has several; `Slide.images` lists them. By default
         the largest image of a TIFF that is not a label, macro, map, overview or thumbnail, the

@@ -65,6 +65,8 @@ class EncodedArray:
     big_endian: bool
     has_checksums: bool
     """Whether each chunk ends with its CRC-32C."""
+    fill: int | float
+    """The value of chunks that are not stored."""
     key: str = "c/0/{row}/{column}"
     """File of a shard, by its row and column."""
 
@@ -147,6 +149,7 @@ def _array(
         codecs.compression,
         codecs.big_endian,
         codecs.has_checksums,
+        array.metadata.fill_value.item(),
     )
 
 
@@ -189,7 +192,7 @@ def encoded_page(
 ) -> TiledPage:
     """Return an array as a page of tiles; the parameters are those of TiledPage."""
     stored = ShardReader(array)
-    return TiledPage(stored, tiff_page(array), fill, cache_full, status)
+    return TiledPage(stored, tiff_page(array), fill, cache_full, status, absent=array.fill)
 
 
 def tiff_page(array: EncodedArray) -> Any:

@@ -311,6 +311,9 @@ def open_ome_zarr(
     try:
         _check_is_image(path, group, attributes)
         opened = _open(path, group, attributes, scales, limits, choice)
+        source = opened.source
+        assert isinstance(source, OmeZarrSource)
+        declared = _declared_fill(source, group, attributes)
     except SlideError:
         raise
     except Exception as error:  # metadata can be anything, and Zarr has many errors
@@ -318,17 +321,26 @@ def open_ome_zarr(
             f"{path}: the multiscales metadata cannot be read ({error!r}); "
             "give an OME-Zarr 0.4, 0.5 or 0.6 image"
         ) from None
-    source = opened.source
-    assert isinstance(source, OmeZarrSource)
     channels = opened.channels or plain_channels(source.channels)
     colour = source.dtype == np.uint8 and is_rgb(channels)
-    fill = fill_for(path, fill, source.dtype, colour=colour, nodata=source.nodata)
+    fill = fill_for(path, fill, source.dtype, colour=colour, nodata=declared)
     properties = opened.properties
     if source.nodata is not None:
         properties["nodata"] = text_of(source.nodata)
     if images:
         properties["image"] = images[number]
     return replace(opened, source=replace(source, background=fill), images=images)
+
+
+def _declared_fill(source: OmeZarrSource, group: Any, attributes: Mapping[str, Any]) -> Any:
+    """Return the nodata value of a store, or the fill of a copy of a slide; None without one.
+
+    Other stores declare 0 as the value of chunks without tissue too, so theirs says nothing.
+    """
+    own = attributes.get(MARK)
+    if source.nodata is None and isinstance(own, Mapping) and "copied" in own:
+        return group[source.arrays[0]].metadata.fill_value.item()
+    return source.nodata
 
 
 def _check_is_image(path: str, group: Any, attributes: Mapping[str, Any]) -> None:

@@ -56,6 +56,19 @@ def test_a_cutoff_is_copied_and_leads_back_to_the_slide(tmp_path, path, layout):
     ds.verify(store)
 
 
+def test_gutters_of_copied_islands_show_the_fill_of_the_slide(tmp_path, path):
+    """White of 16 bits, which Zarr shows too."""
+    image = tifffile.imread(path).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64),
+                     compression="zstd")  # fmt: skip
+    cut = cut_of(tmp_path / "a.tif", "islands")
+    store = ds.write(cut, tmp_path / "a.ome.zarr", codec="source")
+    expected = zarr.open_group(store, mode="r")["0"][...].transpose(1, 2, 0)
+    assert (expected == 65_535).all(axis=2).mean() > 0.05
+    copy = ds.open_slide(store)
+    np.testing.assert_array_equal(copy.read(0, 0, *copy.shape[:2]), expected)
+
+
 @pytest.mark.parametrize("layout", ["grid", "islands"])
 def test_copying_a_cutoff_decodes_nothing(tmp_path, path, layout, monkeypatch):
     cut = cut_of(path, layout)

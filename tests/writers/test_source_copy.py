@@ -218,6 +218,46 @@ def test_an_absent_tile_is_an_absent_chunk_and_listed(tmp_path, image):
     assert hole.region == Region(64, 64, 64, 64) and hole.tile.status == "absent"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fill", "shown"), [("uint16", None, 65_535), ("uint8", 0, 0), ("uint8", 7, 7)]
+)
+def test_what_is_left_out_shows_the_fill_value_of_the_array(tmp_path, image, dtype, fill, shown):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image.astype(dtype), photometric="rgb", tile=(64, 64),
+                     compression="zstd")  # fmt: skip
+    slide = ds.open_slide(damaged(path, 5, None), fill=fill)
+    blank = np.zeros((4, 4), bool)
+    blank[2, 2] = True
+    blanks = ds.blank_map(slide, tile_size=64).compute().with_blank(blank)
+    store = ds.write(
+        slide, tmp_path / "a.ome.zarr", codec="source", drop_blank=True, blank_map=blanks
+    )
+    expected = zarr.open_group(store, mode="r")["0"][...].transpose(1, 2, 0)
+    assert (expected[64:128, 64:128] == shown).all() and (expected[128:192, 128:192] == shown).all()
+    for options in ({}, {"on_bad_tile": "mask"}, {"fill": 9}, {"fill": 9, "on_bad_tile": "mask"}):
+        copy = ds.open_slide(store, **options)
+        np.testing.assert_array_equal(copy.read(0, 0, 200, 250), expected)
+        regions = [Region(60, 70, 9, 80), Region(130, 130, 64, 60)]
+        for index, part, pixels in copy.source.gather(0, regions):
+            assert part == part.intersect(regions[index])
+            np.testing.assert_array_equal(pixels, expected[part.slices()])
+    pack = ds.pack_tiles(store, tile_size=64, downsample=1, detector=ds.Contrast(0.0), edge="pad")
+    for tile, y, x in zip(pack[:], pack.y, pack.x, strict=True):
+        part = expected[y : y + 64, x : x + 64]
+        np.testing.assert_array_equal(tile[: part.shape[0], : part.shape[1]], part)
+
+
+def test_the_fill_given_for_a_copy_is_that_of_corrupt_tiles(tmp_path, image):
+    slide = ds.open_slide(written("zstd", image, tmp_path / "a.tif"))
+    ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
+    (file,) = (tmp_path / "a.ome.zarr" / "0" / "c" / "0").glob("*/*")
+    data = bytearray(file.read_bytes())
+    data[data.index(chunks_of(tmp_path / "a.ome.zarr")[1, 2]) + 900] ^= 1
+    file.write_bytes(data)
+    copy = ds.open_slide(tmp_path / "a.ome.zarr", on_bad_tile="mask", fill=9)
+    assert (copy.read(64, 128, 64, 64) == 9).all()
+
+
 def test_a_corrupt_tile_is_named_or_left_out(tmp_path, image):
     path = damaged(written("jpeg", image, tmp_path / "a.tif"), 5, bytes(40))
     with pytest.raises(TileDecodeError, match="rows 64 to 128, columns 64 to 128"):

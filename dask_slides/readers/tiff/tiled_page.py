@@ -133,12 +133,14 @@ class TiledPage:
         status: TileStatus | None = None,
         channels: tuple[int, ...] | None = None,
         key: Hashable = None,
+        absent: Any = None,
     ) -> None:
         """Read `page`, whose tiles are `stored`.
 
         With `cache_full` its full-size tiles are cached too. With `status`, tiles that cannot be
         decoded are recorded there and read as the fill. With `channels`, only these samples of
-        each pixel are returned. `key` is that of `TileDecoder`.
+        each pixel are returned. `key` is that of `TileDecoder`. `absent` is the value of tiles
+        that are not stored, by default the fill.
         """
         self._bytes = stored
         self.decoder = TileDecoder(page, self._bytes, key)
@@ -147,6 +149,7 @@ class TiledPage:
         self._channels: Any = slice(None) if channels is None else list(channels)
         self._samples = page.samplesperpixel if channels is None else len(channels)
         self._fill = fill
+        self._absent = fill if absent is None else absent
         self._tile = tile_size(page)
         # strips are read at their whole width, so no region on the left or right needs them again
         self._cache_full = cache_full and page.is_tiled
@@ -171,7 +174,7 @@ class TiledPage:
         out = new(shape, self._page.dtype)
         rows, columns = self._spans(region, factor)
         if not self._present[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1].all():
-            out[...] = self._fill
+            out[...] = self._absent
         shared = SharedTiles()
         if self._cache_full or factor > 1:
             size = (self._page.imagelength, self._page.imagewidth)
@@ -182,7 +185,9 @@ class TiledPage:
             for number, tile in self._tiles(batch, factor):
                 row, column = divmod(number, self._across)
                 (into_y, of_y), (into_x, of_x) = rows[row], columns[column]
-                part = self._fill if tile is None else tile[of_y, of_x][..., self._channels]
+                part = (
+                    self._fill_of(number) if tile is None else tile[of_y, of_x][..., self._channels]
+                )
                 out[into_y, into_x] = part
         return out
 
@@ -262,7 +267,7 @@ class TiledPage:
             for index in wanted[number]:
                 part = covered.intersect(regions[index])
                 if tile is None:
-                    yield index, part, self._filled(part)
+                    yield index, part, self._filled(number, part)
                 else:
                     pixels = tile[part.slices(covered.y, covered.x)]
                     yield index, part, pixels[..., self._channels]
@@ -279,14 +284,22 @@ class TiledPage:
             into, *others = wanted[number]
             tile = None if data is None else self.decoder(number, data, 1, into)
             if tile is not into:
-                into[...] = self._fill if tile is None else tile
+                into[...] = self._fill_of(number) if tile is None else tile
             for array in others:
                 array[...] = into
 
-    def _filled(self, part: Region) -> Array:
+    def _fill_of(self, number: int) -> Any:
+        """Return the value of a tile that is absent or corrupt."""
+        return self._fill if self._is_bad(number) else self._absent
+
+    def _is_bad(self, number: int) -> bool:
+        """Return whether a tile is recorded as bad."""
+        return self._status is not None and self._status.all_missing(self._region(number))
+
+    def _filled(self, number: int, part: Region) -> Array:
         """Return the samples of a part of a tile that is absent or corrupt."""
         shape = (part.height, part.width, self._samples)
-        return np.full(shape, self._fill, self._page.dtype)
+        return np.full(shape, self._fill_of(number), self._page.dtype)
 
     def _region(self, number: int) -> Region:
         """Return the region of a full-size tile on the page."""
