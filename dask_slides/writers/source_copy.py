@@ -154,22 +154,29 @@ class CopyTiles:
         chunks: list[bytes | None] = [None] * count**2
         for number, stream in found.items():
             if stream is not None and _is_sampled(number, self.verify_pixels):
-                self._compare(source, number, stream)
+                stream = self._verified(source, number, stream)
             r, c = divmod(number, across)
             chunks[(r - row * count) * count + c - column * count] = stream
         return chunks
 
-    def _compare(self, source: Source, number: int, stream: bytes) -> None:
-        """Raise TileDecodeError unless a copied tile has the pixels of the slide."""
+    def _verified(self, source: Source, number: int, stream: bytes) -> bytes | None:
+        """Return the stream of a tile; raise TileDecodeError unless it has the slide's pixels.
+
+        Return None if the tile is corrupt in the slide and corrupt tiles are masked.
+        """
         level, (height, width) = self.level, self.level.encoding.tile
         row, column = divmod(number, level.tiles[1])
         tile = Region(row * height, column * width, height, width)
         region = tile.intersect(Region(0, 0, *level.shape))
-        expected = source.read(level.number, region)  # raises if the slide itself is damaged
+        # raises if the slide itself is damaged, or finds the hole
+        expected = source.read(level.number, region)
+        if status_of_region(source.known_holes(level.number, region), region) == CORRUPT:
+            return None
         try:
             pixels = decoded_chunk(level.encoding, stream, source.dtype)
-            if np.array_equal(pixels[: region.height, : region.width], expected):
-                return
+            nan = source.dtype.kind == "f"
+            if np.array_equal(pixels[: region.height, : region.width], expected, equal_nan=nan):
+                return stream
             failure = ValueError("the copy decodes to other pixels")
         except Exception as error:
             failure = ValueError(f"the copy cannot be decoded: {reason_of(error)}")

@@ -273,16 +273,49 @@ def test_a_corrupt_tile_is_named_or_left_out(tmp_path, image):
     ]
 
 
-def test_damage_that_only_decoding_shows_is_listed(tmp_path, stained):
-    """A tile with a good header and end, of which the level of 1/2 is made."""
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, stained, photometric="rgb", tile=(256, 256), compression="deflate")
+def damaged_inside(path, image):
+    """Write `image` in deflate tiles of 256 px; damage one within, so that its header is good."""
+    tifffile.imwrite(path, image, photometric="rgb", tile=(256, 256), compression="deflate")
     with tifffile.TiffFile(path) as opened:
         start = opened.pages[0].dataoffsets[6]
     data = bytearray(path.read_bytes())
     data[start + 3000] ^= 255
     path.write_bytes(data)
-    slide = ds.open_slide(path, on_bad_tile="mask")
+    return path
+
+
+@pytest.mark.parametrize("found", ["read", "verify_pixels"])
+def test_a_tile_that_is_known_to_be_corrupt_is_left_out(tmp_path, stained, found):
+    slide = ds.open_slide(damaged_inside(tmp_path / "a.tif", stained), on_bad_tile="mask")
+    if found == "read":
+        slide.read(256, 512, 256, 256)
+    share = 1 if found == "verify_pixels" else 0
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", verify_pixels=share)
+    assert set(np.ndindex(3, 4)) - set(chunks_of(tmp_path / "a.ome.zarr")) == {(1, 2)}
+    own = zarr.open_group(store, mode="r").attrs["dask_slides"]
+    assert own["holes"] == [[256, 512, 256, 256, "corrupt"]] and len(own["bad_tiles"]) == 1
+    copy = ds.open_slide(store, on_bad_tile="mask")
+    (tile,) = copy.bad_tiles()
+    assert tile.region == Region(256, 512, 256, 256)
+    pixels = zarr.open_group(store, mode="r")["0"][...].transpose(1, 2, 0)
+    stained = stained.copy()
+    stained[256:512, 512:768] = 255
+    np.testing.assert_array_equal(pixels, stained)
+    np.testing.assert_array_equal(copy.read(0, 0, 768, 1024), stained)
+
+
+def test_nan_is_no_difference_of_verified_pixels(tmp_path):
+    pixels = np.arange(128 * 128, dtype=np.float32).reshape(128, 128)
+    pixels[5:20, 60:70] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), compression="zstd")
+    slide = ds.open_slide(tmp_path / "a.tif")
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", verify_pixels=1)
+    np.testing.assert_array_equal(zarr.open_group(store, mode="r")["0"][0], pixels)
+
+
+def test_damage_that_only_decoding_shows_is_listed(tmp_path, stained):
+    """A tile with a good header and end, of which the level of 1/2 is made."""
+    slide = ds.open_slide(damaged_inside(tmp_path / "a.tif", stained), on_bad_tile="mask")
     store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source")
     own = zarr.open_group(store, mode="r").attrs["dask_slides"]
     assert [(tile["y"], tile["x"], tile["status"]) for tile in own["bad_tiles"]] == [

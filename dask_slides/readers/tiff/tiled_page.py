@@ -194,14 +194,16 @@ class TiledPage:
     def streams(self, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
         """Yield number and whole compressed stream of each tile; nothing is decoded.
 
-        The stream is None if the tile is absent, or if it is corrupt and corrupt tiles are masked.
-        Else a corrupt tile raises StreamError with its region. A good tile that cannot be a chunk
-        as it is raises NotCopiedError.
+        The stream is None if the tile is absent, or if it is corrupt and corrupt tiles are masked;
+        so it is for a tile that was found to be corrupt when it was decoded. Else a corrupt tile
+        raises StreamError with its region. A good tile that cannot be a chunk as it is raises
+        NotCopiedError.
         """
         for number, data in self._fetched(numbers):
             stream = None
             try:
-                stream = None if data is None else self._whole(number, data)
+                if data is not None and not self._is_bad(number):
+                    stream = self._whole(number, data)
             except NotCopiedError:
                 raise
             except Exception as error:
