@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.source import placement_of
-from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
+from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideUnsupportedError
 from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.runtime.scheduler import Progress
 from dask_slides.slide import Slide
@@ -22,6 +23,7 @@ from dask_slides.writers.exports.output import new_file
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.transaction import Target
 
+KIND = "virtual"
 VERSION = 1
 """Version of the format of references."""
 
@@ -33,6 +35,10 @@ def write_virtual(slide: Slide, target: Target, progress: Progress | None) -> st
         raise SlideArgumentError(
             f"{path}: codec='virtual' writes one local file of JSON; use a name like NAME.refs.json"
         )
+    if target.overwrite and os.path.isfile(path) and not _is_own(path):
+        raise OutputExistsError(
+            f"{path}: was not written by dask_slides and is not overwritten; move it away"
+        )
     references = {"version": VERSION, "refs": references_of(slide)}
     with new_file(path, target.overwrite) as partial, open(partial, "w") as file:
         json.dump(references, file)
@@ -41,6 +47,16 @@ def write_virtual(slide: Slide, target: Target, progress: Progress | None) -> st
     if progress is not None:
         progress(1, 1)
     return path
+
+
+def _is_own(path: str) -> bool:
+    """Return whether a file holds references that `write_virtual` wrote."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            root = json.loads(json.load(file)["refs"]["zarr.json"])
+        return bool(root["attributes"][MARK]["kind"] == KIND)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False  # a file of the user can hold anything
 
 
 def references_of(slide: Slide) -> dict[str, Any]:
@@ -79,9 +95,9 @@ def references_of(slide: Slide) -> dict[str, Any]:
             key = f"{name}/c/0/{row}/{column}"
             chunks[key] = [address, int(offsets[tile]), int(lengths[tile])]
     if not downsamples or downsamples[0] != (1.0, 1.0):
+        advice = "leave codec out" if source.encoding(0) is None else "use codec='source'"
         raise SlideUnsupportedError(
-            f"{slide.name}: has no tiles that Zarr can decode where they lie; use codec='source' "
-            "or leave codec out"
+            f"{slide.name}: has no tiles that Zarr can decode where they lie in a file; {advice}"
         )
     placement = placement_of(source)
     parts = {
@@ -91,7 +107,7 @@ def references_of(slide: Slide) -> dict[str, Any]:
         "omero": ome_metadata.omero(slide.channels, slide.dtype),
     }
     group.attrs.update(
-        ome_metadata.attributes("0.5", parts) | own_attributes("virtual", source=slide.name)
+        ome_metadata.attributes("0.5", parts) | own_attributes(KIND, source=slide.name)
     )
     texts = {key: buffer.to_bytes().decode() for key, buffer in metadata.items()}
     return texts | chunks

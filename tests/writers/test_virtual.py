@@ -10,7 +10,7 @@ from encoded_tiffs import written
 from zarr.storage import FsspecStore
 
 import dask_slides as ds
-from dask_slides.errors import SlideArgumentError, SlideUnsupportedError
+from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideUnsupportedError
 from dask_slides.readers.codecs.zarr_codecs import register
 
 
@@ -54,5 +54,28 @@ def test_what_has_no_references_is_refused(tmp_path, image):
     slide = ds.open_slide(written("jpeg", image, tmp_path / "a.tif"))
     with pytest.raises(SlideArgumentError, match=r"NAME\.refs\.json"):
         ds.write(slide, tmp_path / "a.ome.zarr", codec="virtual")
-    with pytest.raises(SlideUnsupportedError, match="codec='source'"):
+    with pytest.raises(SlideUnsupportedError, match="leave codec out"):
         ds.write(ds.resize(slide, downsample=2), tmp_path / "a.json", codec="virtual")
+    copy = ds.open_slide(ds.write(slide, tmp_path / "a.ome.zarr", codec="source"))
+    with pytest.raises(SlideUnsupportedError, match="use codec='source'"):
+        ds.write(copy, tmp_path / "a.json", codec="virtual")
+
+
+OTHERS = ['{"name": "viewer"}', '{"version": 1, "refs": {"zarr.json": "{}"}}', "[1]", "no JSON", ""]
+
+
+@pytest.mark.parametrize("content", OTHERS)
+def test_only_references_of_dask_slides_are_replaced(tmp_path, image, content):
+    slide, path = ds.open_slide(written("jpeg", image, tmp_path / "a.tif")), tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(OutputExistsError, match="not written by dask_slides"):
+        ds.write(slide, path, codec="virtual", overwrite=True)
+    assert path.read_text() == content
+    path.unlink()
+    ds.write(slide, path, codec="virtual")
+    expected = path.read_text()
+    with pytest.raises(OutputExistsError):
+        ds.write(slide, path, codec="virtual")
+    other = ds.open_slide(written("lzw", image, tmp_path / "b.tif"))
+    ds.write(other, path, codec="virtual", overwrite=True)
+    assert path.read_text() != expected
