@@ -67,16 +67,17 @@ class MovedTiles(DerivedSource):
     def encoding(self, level: int) -> TileEncoding | None:
         """Return how tiles are compressed; None if a part is not made of whole tiles."""
         encoding = self.parent.encoding(self.parent_level(level))
-        if encoding is None or _tile_numbers(self, level, encoding.tile) is None:
-            return None
-        return encoding
+        return None if encoding is None or self.divides(level, encoding.tile) else encoding
+
+    def divides(self, level: int, tile: tuple[int, int]) -> str:
+        """Say which of the parent's tiles (height, width) a part divides; empty if none."""
+        return _divided(self, level, tile)
 
     def streams(self, level: int, numbers: list[int]) -> Iterator[tuple[int, bytes | None]]:
         """Yield the streams of the tiles of the parent; None where no part lies."""
         encoding = self.encoding(level)
         assert encoding is not None
         found = _tile_numbers(self, level, encoding.tile)
-        assert found is not None
         of_parent = dict(zip(numbers, found.reshape(-1)[numbers].tolist(), strict=True))
         needed = sorted({one for one in of_parent.values() if one != NOT_THERE})
         streams = dict(self.parent.streams(self.parent_level(level), needed))
@@ -85,30 +86,35 @@ class MovedTiles(DerivedSource):
 
 
 @lru_cache(maxsize=16)
-def _tile_numbers(source: MovedTiles, level: int, tile: tuple[int, int]) -> Array | None:
-    """Return the number of the parent's tile (rows, cols) in each tile of a level.
-
-    None if an edge of a part divides a tile, unless it is the edge of the parent.
-    """
-    height, width = source.parent.levels[source.parent_level(level)].shape
+def _divided(source: MovedTiles, level: int, tile: tuple[int, int]) -> str:
+    parent = source.parent.levels[source.parent_level(level)].shape
     shape = source.levels[level].shape
+    for part in source.moved_parts(level, Region(0, 0, *shape)):
+        one = part.source
+        for side, start, at, size, whole, end in (
+            (tile[0], one.y, part.y, one.height, parent[0], shape[0]),
+            (tile[1], one.x, part.x, one.width, parent[1], shape[1]),
+        ):
+            if start % side or at % side or (size % side and start + size != whole):
+                return f"its parts are no whole tiles of {tile[0]} x {tile[1]} px"
+            # the padding of a tile beyond the edge of the parent must not show in a gutter
+            if size % side and at + size != end:
+                return "a part ends in a partial tile at the edge of the slide"
+    return ""
+
+
+@lru_cache(maxsize=16)
+def _tile_numbers(source: MovedTiles, level: int, tile: tuple[int, int]) -> Array:
+    """Return the number of the parent's tile (rows, cols) in each tile of a level."""
+    width, shape = (
+        source.parent.levels[source.parent_level(level)].shape[1],
+        source.levels[level].shape,
+    )
     across = -(-width // tile[1])
     rows, columns = (-(-size // side) for size, side in zip(shape, tile, strict=True))
     found: Array = np.full((rows, columns), NOT_THERE, np.int64)
     for part in source.moved_parts(level, Region(0, 0, *shape)):
         one = part.source
-        starts = (one.y, part.y, one.x, part.x)
-        if any(start % tile[axis // 2] for axis, start in enumerate(starts)):
-            return None
-        if (one.height % tile[0] and one.stop_y != height) or (
-            one.width % tile[1] and one.stop_x != width
-        ):
-            return None
-        # a part that ends at the edge of the parent may end within a tile, at the edge only
-        if (one.height % tile[0] and part.y + one.height != shape[0]) or (
-            one.width % tile[1] and part.x + one.width != shape[1]
-        ):
-            return None
         down, right = -(-one.height // tile[0]), -(-one.width // tile[1])
         own = np.arange(one.y // tile[0], one.y // tile[0] + down)[:, None] * across
         own = own + np.arange(one.x // tile[1], one.x // tile[1] + right)

@@ -13,7 +13,7 @@ from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.grid import TileGrid, tile_pair
 from dask_slides.core.limits import Limits
 from dask_slides.core.types import Array
-from dask_slides.errors import SlideError
+from dask_slides.errors import SlideError, SlideFormatError
 from dask_slides.numerics.detectors import AllOf, AnyOf, Brightness, Contrast, Otsu, Saturation
 from dask_slides.numerics.statistics import COUNTS, record_length
 from dask_slides.numerics.tissue_mask import BLANK, MISSING, TISSUE, TissueMask, edges_of_grid
@@ -71,7 +71,11 @@ def _open_blank_map(path: str) -> BlankMap:
     group = open_group(path)
     own = group.attrs[MARK]
     if own["kind"] != "blank map":
-        raise KeyError(MARK)
+        beside = ", beside which a blank map is stored" if "blank_map" in group else ""
+        raise SlideFormatError(
+            f"{path}: is a store of kind {str(own['kind'])!r:.30}{beside}, not a blank map; give a "
+            "store that was written from one, with write(blank_map, ...)"
+        )
     stored = group["blank_map"]
     height, width = (int(side) for side in stored.attrs["source_shape"])
     tile = tile_pair(stored.attrs["tile_size"])

@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import even_pieces, halved
-from dask_slides.core.source import Source
+from dask_slides.core.source import DerivedSource, Source, root_of
 from dask_slides.errors import SlideUnsupportedError
 from dask_slides.graph.chunks import MAX_TASKS
+from dask_slides.graph.moved_tiles import MovedTiles
 from dask_slides.writers.image_plan import FEW_TASKS, SMALLEST_LEVEL
 
 SHARD_SIDE, LOSSLESS_SHARD_SIDE = 8192, 4096
@@ -120,11 +121,7 @@ def plan_source(source: Source, step: int | None) -> SourcePlan:
             count = _tiles_per_shard(level.shape, encoding)
             copied.append(CopiedLevel("", number, level.shape, level.downsample, encoding, count))
     if not copied or copied[0].number:
-        raise SlideUnsupportedError(
-            f"{source.name}: its tiles cannot be copied; codec='source' needs a whole tiled TIFF "
-            "of JPEG, JPEG 2000, WebP, zstd, deflate or LZW without a predictor, in grey or RGB "
-            "as stored; leave codec out"
-        )
+        raise SlideUnsupportedError(f"{source.name}: its tiles cannot be copied{_why_not(source)}")
     base, made = copied[0], []
     if step is not None:
         stored = {power_of_two(one.downsample): one for one in copied}
@@ -136,6 +133,28 @@ def plan_source(source: Source, step: int | None) -> SourcePlan:
     found: list[PlannedLevel] = sorted([*copied, *made], key=lambda one: max(one.downsample))
     named = tuple(replace(one, name=str(number)) for number, one in enumerate(found))
     return SourcePlan(named, base)
+
+
+def _why_not(source: Source) -> str:
+    """Say why the tiles of level 0 cannot be copied, and what to do."""
+    if root_of(source).encoding(0) is None:
+        return (
+            "; codec='source' needs a tiled TIFF of JPEG, JPEG 2000, WebP, zstd, deflate or LZW "
+            "without a predictor, in grey or RGB as stored; leave codec out"
+        )
+    if not isinstance(source, MovedTiles):
+        assert isinstance(source, DerivedSource)
+        return (
+            f", as the image is {source.operation}; leave out the scale of a slide, give "
+            "downsample=1 to a cut-off, or leave codec out"
+        )
+    encoding = source.parent.encoding(source.parent_level(0))
+    if encoding is None:
+        return _why_not(source.parent)
+    return (
+        f", as {source.divides(0, encoding.tile)}; give another tile_size or layout='grid', or "
+        "leave codec out"
+    )
 
 
 def _missing(stored: list[int], step: int, longest: int) -> Iterator[int]:

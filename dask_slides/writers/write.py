@@ -71,8 +71,8 @@ def write(
         any scheduler. Its single task starts other tasks and waits for them. On a cluster it does
         not occupy a thread of a worker while it waits.
     overwrite : bool
-        Replace a store that dask_slides wrote, once the new one is complete. Other data is never
-        replaced.
+        Replace a store or a file of references that dask_slides wrote, once the new one is
+        complete. Other data is never replaced.
     resume : bool
         Continue an earlier call with the same arguments that was killed or failed: finished shards
         are not written again. If this call fails too, its finished shards stay, hidden beside
@@ -94,8 +94,9 @@ def write(
         JPEG, JPEG 2000, WebP, zstd, deflate, and LZW without a predictor. Levels that the slide
         lacks (`level_step`) are made from reduced pixels and encoded as JPEG, or as zstd if the
         slide is lossless. It copies the tiles of a cut-off too, if its scale is that of the slide
-        and its `tile_size` a multiple of the slide's tile. It copies those of a pack if these are
-        whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
+        (``downsample=1``) and its `tile_size` a multiple of the slide's tile; islands must not
+        touch a partial tile at the right or bottom edge of the slide. It copies those of a pack if
+        these are whole tiles of the slide, not resampled: use ``pack_tiles(align="source")``.
 
         "jpeg" encodes the tiles of any pack of 8-bit grey or RGB. "jpegxl" encodes those of 8 or 16
         bits as JPEG XL, which is smaller, and several times slower to write and to read.
@@ -111,7 +112,7 @@ def write(
     drop_blank : bool
         With ``codec="source"``: leave out tiles that lie wholly in blank tiles of `blank_map`, by
         default a map in which no pixel of a blank tile is tissue. They read as the fill, which is
-        white for colour.
+        white for colour. Levels that are made show the glass of the slide there.
     verify_pixels : float
         With ``codec="source"`` and a slide: the share of copied tiles, from 0 to 1, that are
         decoded from the slide and from the copy, and compared. Other tiles are not decoded: only
@@ -245,13 +246,18 @@ def _writer_of(
     options: SourceCodec,
 ) -> Write:
     """Return the function that writes `obj`; raise if there is none."""
+    if blank_map is not None and not isinstance(obj, Slide):
+        raise SlideArgumentError("blank_map can only be given with a slide; a Cutoff has its own")
+    if not isinstance(blank_map, BlankMap | None):
+        raise SlideArgumentError(
+            f"blank_map={blank_map!r:.60} is not a BlankMap; give one: BlankMap.from_geojson and "
+            "open_blank_map read files"
+        )
     if codec is not None:
         return _encoder_of(obj, target, version, shards, blank_map, codec, options)
     if isinstance(obj, Slide):
         check_version(version)
         return partial(write_slide, obj, target, version, shards, blank_map)
-    if blank_map is not None:
-        raise SlideArgumentError("blank_map can only be given with a slide; a Cutoff has its own")
     if isinstance(obj, Cutoff):
         check_version(version)
         return partial(write_cutoff, obj, target, version, shards)

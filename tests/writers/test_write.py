@@ -57,6 +57,20 @@ def test_wrong_arguments_are_refused_immediately(tmp_path, slide, compute):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("codec", [None, "source"])
+def test_a_blank_map_that_would_be_ignored_is_refused(tmp_path, codec):
+    slide = ds.open_slide(ds.sample_slide(tmp_path / "a.tif", shape=(300, 400), tile=64))
+    for given in ("tissue.geojson", np.zeros((5, 7), bool)):
+        with pytest.raises(ds.errors.SlideArgumentError, match="is not a BlankMap"):
+            ds.write(slide, tmp_path / "a.ome.zarr", codec=codec, blank_map=given)
+    found = ds.blank_map(slide, tile_size=64, detector=ds.Contrast(0.0))
+    cut = ds.cutoff_resize(slide, downsample=1, blank_map=found)
+    pack = ds.pack_tiles(slide, tile_size=64, downsample=1, align="source", blank_map=found)
+    for obj in (cut, pack):
+        with pytest.raises(ds.errors.SlideArgumentError, match="only be given with a slide"):
+            ds.write(obj, tmp_path / "a.zarr", codec=codec, blank_map=found)
+
+
 def test_a_store_is_replaced_by_one_of_another_shape(tmp_path):
     """A process must not write to an array of the old store that it still has open."""
     path, slide = tmp_path / "a.zarr", ds.from_dask(tissue(300, 300))
