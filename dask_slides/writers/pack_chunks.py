@@ -93,9 +93,10 @@ PACK_CODECS = (COPY, *IMAGE_CODECS)
 
 @dataclass(frozen=True)
 class EncodedChunks:
-    """Tiles that are read and encoded as images."""
+    """Tiles that are encoded as images."""
 
-    reader: TileReader
+    reader: TileReader | None
+    """Reads the tiles; None for tiles of a dask array, which are given to `encoded`."""
     tile: tuple[int, int]
     codec: ImageCodec
     quality: int
@@ -107,8 +108,12 @@ class EncodedChunks:
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes | None]:
         """Yield tiles [start, stop), encoded."""
-        for tile in self.reader(start, stop):
-            yield self.codec.encode(tile, self.quality)
+        assert self.reader is not None
+        return self.encoded(self.reader(start, stop))
+
+    def encoded(self, tiles: Array) -> Iterator[bytes]:
+        """Yield `tiles` (n, h, w, c), encoded."""
+        return (self.codec.encode(tile, self.quality) for tile in tiles)
 
     def describe(self) -> dict[str, Any]:
         """Return the name of the codec and the quality."""
@@ -119,8 +124,6 @@ def pack_chunks(pack: TilePack, codec: str, quality: int) -> PackChunks:
     """Return the chunks of `pack` for a codec of images; raise if they cannot be made."""
     name = str(pack.attributes.get("source", "pack"))
     height, width, channels = pack.tiles.shape[1:]
-    if pack.reader is None:
-        raise SlideArgumentError(f"{name}: codec={codec!r} needs a slide of a file; leave it out")
     if codec == COPY:
         return _copied(pack, name)
     image = IMAGE_CODECS[codec]

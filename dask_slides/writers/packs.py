@@ -12,7 +12,7 @@ Classes are numbers because Zarr v3 has no standard for arrays of strings of a f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from dask_slides.graph.chunks import MAX_TASKS
 from dask_slides.graph.tiles import TASK_BYTES, SlideTileReader, reading_bytes
 from dask_slides.ops.pack import TilePack
 from dask_slides.runtime.scheduler import Progress, check_memory, compute, memory_per_thread
-from dask_slides.writers.pack_chunks import PackChunks
+from dask_slides.writers.pack_chunks import EncodedChunks, PackChunks
 from dask_slides.writers.store.arrays import compressors, put_shards, shards_of
 from dask_slides.writers.store.attributes import own_attributes
 from dask_slides.writers.store.manifest import pixels_of_task, record_task, write_file
@@ -106,15 +106,39 @@ def _write_encoded_shard(
     if pixels_of_task(store, str(start)) is None:
         height, width = chunks.encoding.tile
         most = per_shard * (tile[0] // height) * (tile[1] // width)
-        found = list(chunks.chunks(start, stop))
-        data = shard_of([*found, *[None] * (most - len(found))])
-        record = write_file(store, f"tiles/c/{start // per_shard}/0/0/0", data, OK)
-        record_task(store, str(start), stop - start, [record])
+        _put_encoded(store, start, stop - start, per_shard, most, chunks.chunks(start, stop))
     return np.full((1,), stop - start, np.int64)
 
 
-def _write_block(tiles: Array, store: str, starts: tuple[int, ...], block_id: Any) -> Array:
-    _write_tiles(store, starts[block_id[0]], tiles)
+def _put_encoded(
+    store: str,
+    start: int,
+    count: int,
+    per_shard: int,
+    most: int,
+    chunks: Iterable[bytes | None],
+) -> None:
+    """Write the shard of `count` tiles from `start` on, which may hold `most` chunks."""
+    found = list(chunks)
+    data = shard_of([*found, *[None] * (most - len(found))])
+    record = write_file(store, f"tiles/c/{start // per_shard}/0/0/0", data, OK)
+    record_task(store, str(start), count, [record])
+
+
+def _write_block(
+    store: str,
+    starts: tuple[int, ...],
+    per_shard: int,
+    chunks: EncodedChunks | None,
+    tiles: Array,
+    block_id: tuple[int, ...],
+) -> Array:
+    """Write tiles of a dask array."""
+    start = starts[block_id[0]]
+    if chunks is None:
+        _write_tiles(store, start, tiles)
+    else:
+        _put_encoded(store, start, len(tiles), per_shard, per_shard, chunks.encoded(tiles))
     return np.full((1,), len(tiles), np.int64)
 
 
@@ -244,10 +268,11 @@ def shard_tasks(
     starts = bounds(lengths)
     ones = (1,) * len(lengths)
     if pack.reader is None:
+        assert chunks is None or isinstance(chunks, EncodedChunks)  # there is nothing to copy
         whole = pack.tiles.rechunk((lengths, *((n,) for n in pack.tiles.shape[1:])))
         return whole.map_blocks(
-            _write_block, store, starts, drop_axis=(1, 2, 3), chunks=(ones,), dtype=np.int64,
-            meta=np.empty(0, np.int64),
+            partial(_write_block, store, starts, per_shard, chunks),
+            drop_axis=(1, 2, 3), chunks=(ones,), dtype=np.int64, meta=np.empty(0, np.int64),
         )  # fmt: skip
     write = partial(_read_and_write_shard, store, starts, pack.reader)
     if chunks is not None:

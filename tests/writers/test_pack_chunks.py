@@ -1,5 +1,6 @@
 """Packs of the slide's own compressed tiles, of JPEG, and of JPEG XL."""
 
+import dask.array as da
 import imagecodecs
 import numpy as np
 import pytest
@@ -70,6 +71,21 @@ def test_jpeg_encodes_any_tiles(tmp_path, slide):
     assert abs(found[:].astype(int) - pack[:]).mean() < 4
     tiles = zarr.open_group(path, mode="r")["tiles"]
     np.testing.assert_array_equal(tiles[...], found[:])
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpegxl"])
+def test_tiles_of_a_dask_array_are_encoded(tmp_path, stained, codec):
+    pack = pack_of(ds.from_dask(da.from_array(stained, chunks=(300, 500, 3))), tile_size=100)
+    path = ds.write(pack, tmp_path / "a.tiles.zarr", codec=codec, quality=95)
+    expected = np.stack(
+        [stained[y : y + 100, x : x + 100] for y, x in zip(pack.y, pack.x, strict=True)]
+    )
+    for found in (zarr.open_group(path, mode="r")["tiles"][...], ds.open_pack(path)[:]):
+        assert found.shape == expected.shape == (70, 100, 100, 3)
+        assert abs(found.astype(int) - expected).mean() < 4
+    ds.verify(path)
+    with pytest.raises(SlideUnsupportedError, match="cannot be copied"):
+        ds.write(pack, tmp_path / "b.tiles.zarr", codec="source")
 
 
 @pytest.mark.parametrize(
