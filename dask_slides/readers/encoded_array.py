@@ -46,6 +46,8 @@ _COMPRESSIONS = {
     ("bytes", "zstd"): _ZSTD,
 }
 """Compression tag of a TIFF by the names of the codecs of a chunk."""
+_BYTES = (5, 8, _ZSTD)
+"""Those that compress bytes: a pixel may have any number of samples."""
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
@@ -99,11 +101,13 @@ class _ChunkCodecs:
 
 def encoded_array(path: str, array: Any) -> EncodedArray | None:
     """Return how a Zarr `array` (c, y, x) at `path` is encoded; None if Zarr must read it."""
-    if len(array.shape) != 3 or array.shape[0] not in (1, 3):
+    if len(array.shape) != 3:
         return None
     codecs = _codecs_of(array, [_INTERLEAVED])
     samples, *shape = array.shape
     if codecs is None or not array.chunks[0] == array.shards[0] == samples:
+        return None
+    if samples not in (1, 3) and codecs.compression not in _BYTES:
         return None
     return _array(path, array, shape, array.chunks[1:], array.shards[1:], samples, codecs)
 

@@ -444,6 +444,43 @@ def test_a_copy_in_a_bucket_reads_alike(bucket, tmp_path, image):
     )
 
 
+@pytest.mark.parametrize("samples", [2, 5])
+@pytest.mark.parametrize("compression", ["deflate", "zstd"])
+def test_a_copy_of_any_number_of_channels_is_copied_again(tmp_path, image, samples, compression):
+    pixels = np.dstack([image, image.astype(np.uint16) * 99])[..., :samples]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig",
+                     tile=(64, 64), compression=compression)  # fmt: skip
+    first = ds.write(ds.open_slide(tmp_path / "a.tif"), tmp_path / "a.ome.zarr", codec="source")
+    copy = ds.open_slide(first)
+    np.testing.assert_array_equal(copy.read(0, 0, 200, 250), pixels)
+    second = ds.write(copy, tmp_path / "b.ome.zarr", codec="source", verify_pixels=1)
+    assert chunks_of(tmp_path / "b.ome.zarr") == chunks_of(tmp_path / "a.ome.zarr")
+    found = zarr.open_group(second, mode="r")["0"][...].transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, pixels)
+
+
+def old_lzw(data):
+    """Return literals of `data` as LZW of old writers: codes of 9 bits from the low bit on."""
+    codes = []
+    for start in range(0, len(data), 200):  # before codes need 10 bits
+        codes += [256, *data[start : start + 200]]
+    bits = sum(code << 9 * n for n, code in enumerate([*codes, 257]))
+    return bits.to_bytes(-(-9 * (len(codes) + 1) // 8), "little")
+
+
+def test_lzw_of_old_writers_is_copied(tmp_path, image):
+    tags = {
+        256: (4, [250]), 257: (4, [200]), 258: (3, [8] * 3), 259: (3, [5]), 262: (3, [2]),
+        277: (3, [3]), 322: (3, [TILE]), 323: (3, [TILE]),
+    }  # fmt: skip
+    (tmp_path / "a.tif").write_bytes(tiff(tags, [old_lzw(tile.tobytes()) for tile in cut(image)]))
+    slide = ds.open_slide(tmp_path / "a.tif")
+    store = ds.write(slide, tmp_path / "a.ome.zarr", codec="source", verify_pixels=1)
+    found = zarr.open_group(store, mode="r")["0"][...].transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, image)
+    np.testing.assert_array_equal(ds.open_slide(store).read(0, 0, 200, 250), image)
+
+
 def test_a_copy_is_copied_again(tmp_path, image):
     slide = ds.open_slide(written("shared tables, RGB", image, tmp_path / "a.tif"))
     first = ds.write(slide, tmp_path / "a.ome.zarr", codec="source")

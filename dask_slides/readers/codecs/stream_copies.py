@@ -155,8 +155,10 @@ def _without_adobe(data: Data) -> Data:
 
 
 def _lzw(number: int, data: Data) -> bytes:
-    # streams begin with the code that clears the table, 256 in 9 bits
-    if data[:1] != b"\x80":
+    # streams begin with the code that clears the table, 256 in 9 bits; old ones from the low bit
+    # on, and decoders tell them apart by these bits too
+    head = bytes(data[:2])
+    if head[:1] != b"\x80" and not (len(head) == 2 and head[0] == 0 and head[1] & 1):
         raise ValueError(f"the LZW stream of tile {number} has no beginning")
     return bytes(data)
 
