@@ -199,9 +199,18 @@ class OmeZarrSource(Source):
         raise failure
 
     def tiles(self, level: int, region: Region) -> Iterator[tuple[Region, Array]] | None:
-        """Return the parts of `region` in each encoded chunk."""
+        """Return the parts of `region` in each chunk that is not missing."""
         page = None if self.masked else self._page(level)
-        return None if page is None else self._checked(level, region, page.tiles(region))
+        if page is None:
+            return None
+        # a copy leaves out blank chunks, which have a value, and corrupt ones, which are holes
+        holes = [hole.region for hole in self.known_holes(level, region)]
+        found = (
+            (part, pixels)
+            for part, pixels in page.tiles(region)
+            if not any(part.intersect(hole) == part for hole in holes)
+        )
+        return self._checked(level, region, found)
 
     def gather(
         self, level: int, regions: list[Region]

@@ -241,6 +241,13 @@ def test_what_is_left_out_shows_the_fill_value_of_the_array(tmp_path, image, dty
         for index, part, pixels in copy.source.gather(0, regions):
             assert part == part.intersect(regions[index])
             np.testing.assert_array_equal(pixels, expected[part.slices()])
+    # what was left out as blank is blank, and what the slide lacks is unknown
+    for on_bad_tile in ("raise", "mask"):
+        copy = ds.open_slide(store, on_bad_tile=on_bad_tile)
+        found = ds.blank_map(copy, tile_size=64, detector=ds.Contrast(0.0)).compute()
+        assert np.argwhere(found.blank).tolist() == [[2, 2]]
+        assert np.argwhere(found.unknown).tolist() == [[1, 1]]
+        assert found.stats.total[2, 2] == shown * 64 * 64 * 3
     pack = ds.pack_tiles(store, tile_size=64, downsample=1, detector=ds.Contrast(0.0), edge="pad")
     for tile, y, x in zip(pack[:], pack.y, pack.x, strict=True):
         part = expected[y : y + 64, x : x + 64]

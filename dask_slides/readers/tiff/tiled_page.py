@@ -140,7 +140,7 @@ class TiledPage:
         With `cache_full` its full-size tiles are cached too. With `status`, tiles that cannot be
         decoded are recorded there and read as the fill. With `channels`, only these samples of
         each pixel are returned. `key` is that of `TileDecoder`. `absent` is the value of tiles
-        that are not stored, by default the fill.
+        that are not stored; by default they are missing, and show the fill.
         """
         self._bytes = stored
         self.decoder = TileDecoder(page, self._bytes, key)
@@ -149,7 +149,7 @@ class TiledPage:
         self._channels: Any = slice(None) if channels is None else list(channels)
         self._samples = page.samplesperpixel if channels is None else len(channels)
         self._fill = fill
-        self._absent = fill if absent is None else absent
+        self._absent = absent
         self._tile = tile_size(page)
         # strips are read at their whole width, so no region on the left or right needs them again
         self._cache_full = cache_full and page.is_tiled
@@ -174,7 +174,7 @@ class TiledPage:
         out = new(shape, self._page.dtype)
         rows, columns = self._spans(region, factor)
         if not self._present[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1].all():
-            out[...] = self._absent
+            out[...] = self._fill
         shared = SharedTiles()
         if self._cache_full or factor > 1:
             size = (self._page.imagelength, self._page.imagewidth)
@@ -246,16 +246,19 @@ class TiledPage:
         return np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64)
 
     def tiles(self, region: Region) -> Iterator[tuple[Region, Array]]:
-        """Yield the part of each good tile in `region`. The next part overwrites the array."""
+        """Yield the part of each good tile in `region`. The next part overwrites the array.
+
+        A tile that is not stored is good if it has a value, `absent`.
+        """
         rows, columns = self._spans(region, 1)
         for batch in self._batches(rows, columns, SharedTiles()):
             for number, tile in self._tiles(batch, 1):
+                row, column = divmod(number, self._across)
+                part = self._region(number).intersect(region)
                 if tile is not None:
-                    row, column = divmod(number, self._across)
-                    yield (
-                        self._region(number).intersect(region),
-                        tile[rows[row][1], columns[column][1]][..., self._channels],
-                    )
+                    yield part, tile[rows[row][1], columns[column][1]][..., self._channels]
+                elif self._absent is not None and not self._is_bad(number):
+                    yield part, self._filled(number, part)
 
     def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
         """Yield the parts of `regions` in each tile. Each tile is decoded once for all regions."""
@@ -292,7 +295,8 @@ class TiledPage:
 
     def _fill_of(self, number: int) -> Any:
         """Return the value of a tile that is absent or corrupt."""
-        return self._fill if self._is_bad(number) else self._absent
+        has_value = self._absent is not None and not self._is_bad(number)
+        return self._absent if has_value else self._fill
 
     def _is_bad(self, number: int) -> bool:
         """Return whether a tile is recorded as bad."""
