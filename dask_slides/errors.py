@@ -158,6 +158,10 @@ class OutputRoomWarning(UserWarning):
     """The output may not fit: uncompressed, it is larger than the free space of the disk."""
 
 
+class ReaderWarning(RuntimeWarning):
+    """A reader of another package is left out, because it cannot be imported."""
+
+
 class SkippedGeometryWarning(UserWarning):
     """Some geometries of a GeoJSON file are not read, because they have no area."""
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 from dask_slides.cli.demo import run_demo
+from dask_slides.cli.exit_codes import interrupt_leaves
 from dask_slides.cli.options import CommonOptions
 from dask_slides.cli.output import print_result
 from dask_slides.cli.scheduling import computing, scheduler
@@ -23,7 +24,8 @@ def command(folder: str, side: int, common: CommonOptions) -> None:
         print_result(common, {"dry_run": True, "folder": folder}, [f"would write to {folder}"])
         return
     quiet = common.quiet or common.as_json
-    with scheduler(replace(common, quiet=True), side**2 / 1e6):
+    unfinished = f"{folder} is not complete; give --overwrite to start again"
+    with scheduler(replace(common, quiet=True), side**2 / 1e6), interrupt_leaves(unfinished):
         facts = run_demo(folder, side, common.overwrite, (lambda _: None) if quiet else click.echo)
     lines = [
         f"blank      {facts['blank_tiles']:,} of {facts['tiles']:,} tiles",

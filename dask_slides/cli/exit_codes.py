@@ -18,6 +18,8 @@ from dask_slides.core.bad_tiles import CORRUPT, BadTile
 from dask_slides.errors import (
     BlankSlideWarning,
     OutputRoomWarning,
+    ReaderWarning,
+    SkippedGeometryWarning,
     SlideArgumentError,
     SlideError,
     WorkerKilledError,
@@ -26,7 +28,7 @@ from dask_slides.runtime.local_cluster import library_logs_silenced
 
 MAX_PRINTED = 20
 """Maximum number of bad tiles to print; the store and the JSON output list all of them."""
-WARNINGS = (BlankSlideWarning, OutputRoomWarning)
+WARNINGS = (BlankSlideWarning, OutputRoomWarning, ReaderWarning, SkippedGeometryWarning)
 """Warnings that are printed, as one line each."""
 
 
@@ -68,6 +70,15 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
+def interrupt_leaves(state: str) -> Iterator[None]:
+    """Let an interrupt inside the block say what it leaves behind, such as finished slides."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise type(error)(state) from error
+
+
+@contextmanager
 def _sigterm_raised() -> Iterator[None]:
     """Raise Terminated on SIGTERM inside the block, so that it cleans up as after Ctrl-C."""
     # only the main thread can set signal handlers
@@ -88,9 +99,12 @@ def _terminate(number: int, _: Any) -> None:
 
 def _message(error: BaseException, common: Any) -> str:
     if isinstance(error, KeyboardInterrupt):
-        resumes = common is not None and common.resume
-        state = "finished work is kept for --resume" if resumes else "no partial output is left"
-        return f"{'terminated' if isinstance(error, Terminated) else 'interrupted'}; {state}"
+        word = "terminated" if isinstance(error, Terminated) else "interrupted"
+        state = str(error)
+        if not state and common is not None:  # other commands write nothing, or one file at the end
+            resumes = common.resume
+            state = "finished work is kept for --resume" if resumes else "no partial output is left"
+        return f"{word}; {state}" if state else word
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -39,7 +39,7 @@ OUTLINES = (".geojson", ".geojson.gz")
 
 @click.command("mask")
 @slide_options
-@image_argument(OUTLINES, ".geojson for outlines, ")
+@image_argument(OUTLINES, ".geojson for outlines, ", copies=False)
 @blank_map_options()
 @ome_zarr_option
 @computing

@@ -136,16 +136,12 @@ def is_tiff(out: str) -> bool:
     return out.lower().endswith(SUFFIXES)
 
 
+_TIFF_OPTIONS = ("codec", "quality", "pyramid")
 _COPY_OPTIONS = ("drop_blank", "verify_pixels", "level_step")
 """Options of a copy of compressed tiles, in the names of `write`."""
 
 
-_tiff_options = add_options(
-    click.option("--codec", type=click.Choice((*CODECS, COPY)),
-                 show_default="jpeg for 8-bit RGB, else deflate; zstd in Zarr",
-                 help=f"of an OME-TIFF; in Zarr, {COPY} copies the slide's own compressed tiles"),
-    click.option("--quality", type=click.IntRange(1, 100), show_default=str(QUALITY),
-                 help=f"of JPEG in an OME-TIFF, and of levels that a slide lacks with {COPY}"),
+_copy_options = add_options(
     click.option("--drop-blank", is_flag=True, default=None,
                  help=f"with --codec {COPY}, leave out tiles without tissue"),
     click.option("--verify-pixels", type=click.FloatRange(0, 1), is_flag=False, flag_value=0.01,
@@ -155,54 +151,77 @@ _tiff_options = add_options(
                  show_default=str(LEVEL_STEP),
                  help=f"with --codec {COPY}, largest ratio of two levels; missing ones are made, "
                  "or none"),
-    click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
-                 help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for OpenSlide"),
 )  # fmt: skip
 
 
-_IMAGE_OPTIONS = ("codec", "quality", "pyramid", *_COPY_OPTIONS)
+def _tiff_options(copies: bool) -> Decorator:
+    """Add the options of an OME-TIFF, and, if the command `copies` tiles, those of a copy."""
+    codecs = (*CODECS, COPY) if copies else CODECS
+    of_codec, of_quality = "of an OME-TIFF", "of JPEG in an OME-TIFF"
+    if copies:
+        of_codec += f"; in Zarr, {COPY} copies the slide's own compressed tiles"
+        of_quality += f", and of levels that a slide lacks with {COPY}"
+    return add_options(
+        click.option("--codec", type=click.Choice(codecs), help=of_codec,
+                     show_default="jpeg for 8-bit RGB, else deflate; zstd in Zarr"),
+        click.option("--quality", type=click.IntRange(1, 100), show_default=str(QUALITY),
+                     help=of_quality),
+        *([_copy_options] if copies else []),
+        click.option("--pyramid", type=click.Choice(PYRAMIDS), show_default=PYRAMIDS[0],
+                     help="levels of a TIFF: subifds for Bio-Formats and QuPath, pages for "
+                     "OpenSlide"),
+    )  # fmt: skip
 
 
-def image_argument(endings: tuple[str, ...] = (), more: str = "") -> Decorator:
+def image_argument(endings: tuple[str, ...] = (), more: str = "", copies: bool = True) -> Decorator:
     """Add the path of an image to write, a Zarr store or an OME-TIFF, and the options of TIFF.
 
     These are passed to the command as the dictionary `tiff`. `endings` are those of other outputs,
-    about which the message for a wrong name says `more`.
+    about which the message for a wrong name says `more`. `copies` says whether the command can copy
+    the compressed tiles of the slide.
     """
     more = f", or the ending {more}{SUFFIXES[0]} for an OME-TIFF"
     check = output_path("a Zarr store", (".zarr", *SUFFIXES, *endings), ".ome.zarr", more)
+    names = (*_TIFF_OPTIONS, *(_COPY_OPTIONS if copies else ()))
 
     def add(command: Command) -> Command:
         @wraps(command)
         def run(**kwargs: Any) -> Any:
-            given = {name: kwargs.pop(name) for name in _IMAGE_OPTIONS}
+            given = {name: kwargs.pop(name) for name in names}
             tiff = {name: value for name, value in given.items() if value is not None}
             if step := tiff.get("level_step"):
                 tiff["level_step"] = None if step == "none" else int(step)
-            _check_tiff_options(kwargs["out"], tiff)
+            _check_image_options(kwargs["out"], tiff.get("codec"))
             return command(tiff=tiff, **kwargs)
 
-        return click.argument("out", metavar="OUT", callback=check)(_tiff_options(run))
+        return click.argument("out", metavar="OUT", callback=check)(_tiff_options(copies)(run))
 
     return add
 
 
-def _check_tiff_options(out: str, tiff: dict[str, Any]) -> None:
-    """Refuse options of TIFF for another output, and options of Zarr for a TIFF."""
-    context = click.get_current_context()
+def _check_image_options(out: str, codec: str | None) -> None:
+    """Refuse options that do not fit the name of the output or the codec."""
     if is_tiff(out):
-        for name, hint in (("ome_zarr", "--ome-zarr"), ("shards", "--no-shards")):
-            if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
-                raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint=hint)
-        if tiff.get("codec") == COPY or set(_COPY_OPTIONS) & tiff.keys():
-            raise click.BadParameter("is for a Zarr store, not a TIFF", param_hint="--codec source")
-    elif tiff.get("codec") == COPY and "pyramid" not in tiff:
+        of_zarr = ("ome_zarr", "shards", *_COPY_OPTIONS, *(["codec"] if codec == COPY else []))
+        _refuse(of_zarr, "is for a Zarr store, not a TIFF")
         return
-    elif tiff:
-        raise click.BadParameter(
-            f"is for an OME-TIFF; end the name of the output with {SUFFIXES[0]}",
-            param_hint=f"--{next(iter(tiff))}",
-        )
+    for_tiff = f"is for an OME-TIFF; end the name of the output with {SUFFIXES[0]}"
+    if codec == COPY:
+        _refuse(("pyramid",), for_tiff)
+    else:
+        _refuse(_COPY_OPTIONS, f"needs --codec {COPY}")
+        _refuse(_TIFF_OPTIONS, for_tiff)
+
+
+def _refuse(names: tuple[str, ...], reason: str) -> None:
+    """Raise if one of the options with these names is given."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) in (None, ParameterSource.DEFAULT):
+            continue
+        option = "no-shards" if name == "shards" else name.replace("_", "-")
+        value = f" {context.params[name]}" if name == "codec" else ""
+        raise click.UsageError(f"--{option}{value} {reason}")
 
 
 def _parse_gap(_context: click.Context, _option: click.Parameter, value: str) -> float | None:

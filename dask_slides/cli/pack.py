@@ -70,6 +70,8 @@ def command(
     tissue = given_map(source, map_file, options["detector"])
     if labels is not None:
         options["labels"] = read_geojson(labels, slide_shape=source.shape)
+        if not options["labels"].classes:
+            click.echo(f"dask-slides: note: {labels}: has no polygons, so no classes", err=True)
     if common.dry_run:
         count = grid.rows * grid.cols
         count = min(count, options["top_k"] or count)

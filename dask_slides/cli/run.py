@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dask_slides.cli.exit_codes import MAX_PRINTED
+from dask_slides.cli.exit_codes import MAX_PRINTED, interrupt_leaves
 from dask_slides.cli.exporting import parse_options
 from dask_slides.cli.options import (
     CommonOptions,
@@ -133,17 +133,13 @@ def command(
             listed = read_list(slides, slide_mpp, on_bad_tile, limits)
             _print_estimate(common, listed, job, chosen, enlarge)
             return
-        with log_on_stderr(common.quiet or common.as_json):
-            try:
-                result = run_cohort(
-                    slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
-                    limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
-                    whole_below=whole_below, enlarge=enlarge, report=report,
-                )  # fmt: skip
-            except KeyboardInterrupt:
-                note = "run the same command again to continue"
-                click.echo(f"dask-slides: note: {note}", err=True)
-                raise
+        kept = "finished work is kept; run the same command again to continue"
+        with log_on_stderr(common.quiet or common.as_json), interrupt_leaves(kept):
+            result = run_cohort(
+                slides, job=job, steps=chosen, mpp=slide_mpp, on_bad_tile=on_bad_tile,
+                limits=limits, overwrite=common.overwrite, keep_going=keep_going, limit=limit,
+                whole_below=whole_below, enlarge=enlarge, report=report,
+            )  # fmt: skip
     line = f"{job}: {result.done:,} done, {result.failed:,} failed, {result.todo:,} left"
     shown = [f"report: {result.report}"] if result.report else []
     print_result(common, asdict(result), [line, *shown])

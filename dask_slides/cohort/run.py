@@ -101,8 +101,9 @@ class _Run:
         self._record_finished("todo")
         self.list.save()
         tally = self.list.tally
-        counts = f"{len(self.list.rows):,}", f"{tally['done']:,}"
-        self._log(logging.INFO, "%s slides, %s already done", *counts)
+        slides = "slide" if len(self.list.rows) == 1 else "slides"
+        counts = f"{len(self.list.rows):,} {slides}", f"{tally['done']:,}"
+        self._log(logging.INFO, "%s, %s already done", *counts)
         marker = os.path.join(self._cohort.folder, RUN)
         if os.path.exists(marker):  # the run before was killed
             _remove_partial_exports(os.path.join(self._cohort.folder, EXPORTS))

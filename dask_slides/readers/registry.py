@@ -19,6 +19,7 @@ from itertools import islice
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Opened
 from dask_slides.errors import (
+    ReaderWarning,
     SlideArgumentError,
     SlideFormatError,
     SlideNotFoundError,
@@ -218,7 +219,7 @@ def of_other_packages() -> tuple[Reader, ...]:
         except Exception as error:  # whatever importing another package raises
             reason = " ".join(str(error).split())
             warnings.warn(f"the reader {entry.name} of {entry.value} is left out ({reason})",
-                          RuntimeWarning, stacklevel=2)  # fmt: skip
+                          ReaderWarning, stacklevel=2)  # fmt: skip
     return tuple(found)
 
 

@@ -197,6 +197,26 @@ def test_an_empty_pack_is_written_with_a_note(run, folder):
     assert len(ds.open_pack(folder / "empty.tiles.zarr")) == 0
 
 
+POINT = {"type": "Point", "coordinates": [300, 300]}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "option", "message"),
+    [
+        ([POINT], "--labels", "geometries without an area are skipped: 1 Point"),
+        ([POINT], "--blank-map", "geometries without an area are skipped: 1 Point"),
+        ([], "--labels", "has no polygons, so no classes"),
+    ],
+)
+def test_geometries_that_are_not_read_are_noted(run, tmp_path, shapes, option, message):
+    file = tmp_path / "file.geojson"
+    features = [{"type": "Feature", "geometry": one, "properties": {}} for one in shapes]
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    result = run("pack", "slide.tif", tmp_path / "a.tiles.zarr", option, file)
+    assert result.exit_code == 0
+    assert f"dask-slides: note: {file}: {message}\n" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "output"),
     [
@@ -456,7 +476,7 @@ def test_verbose_shows_the_traceback(folder):
     assert "SlideNotFoundError" in long.stderr
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -467,6 +487,23 @@ def test_an_interrupt_leaves_no_files(run, folder, monkeypatch):
     assert result.exit_code == 130
     assert "interrupted; no partial output is left" in result.stderr
     assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        (["run", "slide.tif", "-o", "job"], "; finished work is kept; run the same command again"),
+        (["demo", "shown"], "; shown is not complete; give --overwrite to start again"),
+        (["sample", "s.tif"], "\n"),
+    ],
+)
+def test_an_interrupt_says_what_is_left(run, tmp_path, monkeypatch, words, state):
+    for name in ("cli.run.run_cohort", "cli.demo._make_slides", "cli.sample.sample_slide"):
+        monkeypatch.setattr(f"dask_slides.{name}", interrupt)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 130
+    assert result.stderr.startswith(f"dask-slides: interrupted{state}")
 
 
 def test_resume_continues_an_interrupted_command(run, folder, monkeypatch):

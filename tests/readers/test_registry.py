@@ -13,6 +13,7 @@ from rw_fixtures import noise, one_line
 
 import dask_slides as ds
 from dask_slides.cli import main
+from dask_slides.errors import ReaderWarning
 from dask_slides.readers import registry
 from dask_slides.testing.reader_contract import check_reader
 
@@ -169,7 +170,7 @@ def test_a_broken_package_is_left_out(tmp_path, other_package):
     other_package("raise RuntimeError('no licence')")
     (tmp_path / "a.lif").write_bytes(b"?")
     with (
-        pytest.warns(RuntimeWarning, match=r"rows of slide_rows:rows is left out \(no licence\)"),
+        pytest.warns(ReaderWarning, match=r"rows of slide_rows:rows is left out \(no licence\)"),
         pytest.raises(ds.errors.SlideUnsupportedError, match="bioformats2raw"),
     ):
         ds.open_slide(tmp_path / "a.lif")

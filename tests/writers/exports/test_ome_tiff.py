@@ -375,12 +375,25 @@ def test_the_commands_write_a_tiff_and_name_corrupt_tiles(damaged, tmp_path, mon
 def test_options_of_the_other_format_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, message in (
-        (["a.ome.zarr", "--codec", "jpeg"], "--codec: is for an OME-TIFF"),
-        (["a.ome.tif", "--ome-zarr", "0.4"], "--ome-zarr: is for a Zarr store"),
+        (["a.ome.zarr", "--codec", "jpeg"], "--codec jpeg is for an OME-TIFF"),
+        (["a.ome.tif", "--ome-zarr", "0.4"], "--ome-zarr is for a Zarr store"),
+        (["a.ome.tif", "--codec", "source"], "--codec source is for a Zarr store"),
+        (["a.ome.tif", "--drop-blank"], "--drop-blank is for a Zarr store"),
+        (["a.ome.zarr", "--drop-blank"], "--drop-blank needs --codec source"),
+        (["a.ome.zarr", "--verify-pixels", "0.5"], "--verify-pixels needs --codec source"),
+        (["a.ome.zarr", "--level-step", "none"], "--level-step needs --codec source"),
+        (["a.ome.zarr", "--codec", "source", "--pyramid", "pages"], "--pyramid is for an OME-TIFF"),
         (["a.tif"], "use 'a.ome.zarr', or the ending .ome.tif"),
     ):
         result = CliRunner().invoke(main, ["resize", "slide.svs", *words])
         assert result.exit_code == 2 and message in " ".join(result.stderr.split())
+
+
+def test_mask_offers_no_options_of_copies():
+    for command, offered in (("mask", False), ("resize", True)):
+        shown = CliRunner().invoke(main, [command, "--help"]).stdout
+        for text in ("--drop-blank", "--verify-pixels", "--level-step", "source copies"):
+            assert (text in " ".join(shown.split())) is offered
 
 
 def test_a_real_slide_is_the_same_in_openslide(tmp_path):
