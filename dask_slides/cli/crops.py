@@ -78,4 +78,4 @@ def command(
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         crops = random_crops(source, **options, blank_map=tissue)
         path = exporting.write_tiles(crops, out, exporter, format_options, common, shards, encoding)
-    exporting.print_tiles(common, path, out, exporter, crops)
+    exporting.print_tiles(common, path, out, exporter, crops, format_options)

@@ -8,6 +8,7 @@ import click
 
 from dask_slides.cli.exporting import (
     checked_format,
+    content_text,
     print_export,
     takes,
     write_export,
@@ -46,11 +47,12 @@ def command(
     exporter = checked_format(out, to, type(obj).__name__, format_options, common)
     if common.dry_run:
         facts = {"to": exporter.name, "of": type(obj).__name__, "dry_run": True}
-        print_result(common, facts, [f"{out}: {exporter.description}"])
+        content = content_text(exporter, obj, format_options)
+        print_result(common, facts, [f"would write {content} to {out}"])
         return
     with scheduler(common, megapixels(obj) if isinstance(obj, Slide) else 0.0):
         path = write_export(obj, out, exporter, format_options, common)
-    print_export(common, path, out, exporter, obj)
+    print_export(common, path, out, exporter, obj, format_options)
 
 
 def _opened(slide: SlideOptions, out: str, to: str | None) -> Slide | TilePack | BlankMap:

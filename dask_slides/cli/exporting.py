@@ -16,6 +16,7 @@ from dask_slides.errors import SlideArgumentError, SlideNotFoundError
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.pack import TilePack
+from dask_slides.plots.pictures import pixels_text
 from dask_slides.slide import Slide
 from dask_slides.writers.export import export
 from dask_slides.writers.exports.ome_tiff import bad_tiles_in_tiff
@@ -141,32 +142,59 @@ def write_tiles(
 
 
 def print_tiles(
-    common: CommonOptions, path: str, out: str, exporter: Exporter | None, pack: TilePack
+    common: CommonOptions,
+    path: str,
+    out: str,
+    exporter: Exporter | None,
+    pack: TilePack,
+    options: dict[str, Any],
 ) -> None:
     """Describe the tiles that were written."""
     if exporter is None:
         print_pack(common, path, out, pack)
     else:
-        print_export(common, path, out, exporter, pack)
+        print_export(common, path, out, exporter, pack, options)
 
 
 def print_plan(common: CommonOptions, exporter: Exporter, count: int, plan: dict[str, Any]) -> None:
     """Print the plan of an export of at most `count` tiles, for --dry-run."""
     facts = plan | {"dry_run": True, "to": exporter.name, "tiles": count}
     lines = plan_lines(plan)
-    print_result(common, facts, [*lines, f"output   at most {count:,} tiles, {exporter.name}"])
+    print_result(
+        common, facts, [*lines, f"output   at most {count:,} tiles as {exporter.description}"]
+    )
 
 
-def print_export(common: CommonOptions, path: str, out: str, exporter: Exporter, obj: Any) -> None:
+def content_text(exporter: Exporter, obj: Any, options: dict[str, Any]) -> str:
+    """Return what an export holds and its format, such as "34 tiles as a CSV table"."""
+    if isinstance(obj, TilePack):
+        content = [f"{len(obj):,} {'tile' if len(obj) == 1 else 'tiles'}"]
+    elif isinstance(obj, BlankMap):
+        content = ["tissue"]
+    else:
+        content = [f"image of {pixels_text(obj.shape[:2])} px"]
+    more = {"blank_map": "tissue", "pack": "tiles"}
+    content += [word for name, word in more.items() if options.get(name) is not None]
+    return f"{' and '.join(content)} as {exporter.description}"
+
+
+def print_export(
+    common: CommonOptions,
+    path: str,
+    out: str,
+    exporter: Exporter,
+    obj: Any,
+    options: dict[str, Any],
+) -> None:
     """Describe what was written; print corrupt tiles of the slide and exit with 3 for any."""
     facts: dict[str, Any] = {"path": path, "to": exporter.name}
-    what, rows = type(obj).__name__, []
+    rows = []
     if isinstance(obj, TilePack):
         facts["tiles"] = len(obj)
-        what, rows = f"{len(obj):,} tiles", obj.attributes.get("bad_tiles", [])
+        rows = obj.attributes.get("bad_tiles", [])
     elif exporter.name == "ome-tiff":
         rows = bad_tiles_to_json(bad_tiles_in_tiff(path))
     if rows:
         facts["bad_tiles"] = rows
-    print_result(common, facts, [f"{out}: {what}, {exporter.description}"])
+    print_result(common, facts, [f"{out}: {content_text(exporter, obj, options)}"])
     exit_for_bad_tiles(tuple(bad_tile_from_json(row) for row in rows))

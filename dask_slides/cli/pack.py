@@ -87,4 +87,4 @@ def command(
         tissue = exporting.map_for(exporter, source, tissue, options, format_options)
         pack = pack_tiles(source, **options, blank_map=tissue)
         path = exporting.write_tiles(pack, out, exporter, format_options, common, shards, encoding)
-    exporting.print_tiles(common, path, out, exporter, pack)
+    exporting.print_tiles(common, path, out, exporter, pack, format_options)

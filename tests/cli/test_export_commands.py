@@ -43,7 +43,7 @@ def test_pack_writes_coordinates_without_a_store(run, folder, reads):
     result = run("pack", "slide.ome.tif", "t.csv", "--tile-size", 128, "--slide-mpp", 0.5)
     assert result.exit_code == 0, result.stderr
     assert positions(folder / "t.csv") == list(zip(stored.y, stored.x, strict=True))
-    assert len(stored) > 20 and f"t.csv: {len(stored)} tiles, table" in result.stdout
+    assert len(stored) > 20 and result.stdout == f"t.csv: {len(stored)} tiles as a CSV table\n"
     assert run("pack", "slide.ome.tif", "t.csv").exit_code == 1
     reads.clear()  # a blank map decides, so no pixel is needed
     ring = [(300, 200), (700, 200), (700, 600), (300, 600), (300, 200)]
@@ -56,7 +56,7 @@ def test_pack_writes_coordinates_without_a_store(run, folder, reads):
 
 def test_crops_are_coordinates_too(run, folder):
     words = ["crops", "slide.ome.tif", "crops.csv", "-n", 9, "--size", 64]
-    assert run(*words, "--dry-run").stdout.endswith("output   at most 9 tiles, csv\n")
+    assert run(*words, "--dry-run").stdout.endswith("output   at most 9 tiles as a CSV table\n")
     assert run(*words).exit_code == 0
     again = ds.random_crops(folder / "slide.ome.tif", n=9, size=64)
     assert positions(folder / "crops.csv") == list(zip(again.y, again.x, strict=True))
@@ -147,6 +147,21 @@ def test_wrong_use_is_one_line_and_leaves_no_files(run, folder, words, message):
 
 
 @pytest.mark.parametrize(
+    ("out", "options", "content"),
+    [
+        ("s.spatialdata.zarr", [], "image of 1,024 x 1,536 px as a store"),
+        ("t.spatialdata.zarr", ["-o", "pack=p.tiles.zarr"], "px and tiles as a store"),
+        ("s.ome.tif", [], "image of 1,024 x 1,536 px as TIFF"),
+    ],
+)
+def test_the_result_is_what_was_written(run, out, options, content):
+    words = ["export", "slide.ome.tif", out, *options]
+    planned = run(*words, "--dry-run")
+    assert planned.stdout.startswith("would write image of ") and content in planned.stdout
+    assert content in run(*words).stdout
+
+
+@pytest.mark.parametrize(
     ("package", "out"),
     [("h5py", "a --to trident"), ("h5py", "a --to clam"), ("pyarrow", "a.parquet")],
 )
@@ -166,5 +181,5 @@ def test_a_dry_run_writes_nothing(run, folder, words):
     before = sorted(os.listdir(folder))
     facts = json.loads(run(*words, "--dry-run", "--json").stdout)
     assert facts["dry_run"] and facts["to"] == "csv"
-    assert run(*words, "--dry-run").stdout
+    assert "tiles as a CSV table" in run(*words, "--dry-run").stdout
     assert sorted(os.listdir(folder)) == before

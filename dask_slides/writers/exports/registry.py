@@ -30,7 +30,7 @@ class Exporter:
     """``function(obj, path, *, overwrite, **options)`` writes `obj` and returns the path. Or its
     address, ``module:function``, which is imported at the first use."""
     description: str
-    """One line for users."""
+    """What it makes of an object, in words that follow "as": "a CSV table"."""
     suffixes: tuple[str, ...] = ()
     """Ends of output names that choose the format without `to=`."""
     files: tuple[str, ...] = ()
@@ -75,31 +75,31 @@ MAKERS = {
 _HERE = "dask_slides.writers.exports"
 EXPORTS = (
     Exporter("csv", ("TilePack",), f"{_HERE}.tables:export_csv",
-             "table of tiles, one row each", (".csv",)),
+             "a CSV table", (".csv",)),
     Exporter("parquet", ("TilePack",), f"{_HERE}.tables:export_parquet",
-             "the same table as Parquet", (".parquet",)),
+             "a Parquet table", (".parquet",)),
     Exporter("geoparquet", ("TilePack",), f"{_HERE}.tables:export_geoparquet",
-             "the same table with rectangles, for GeoPandas", (".geoparquet", ".geo.parquet")),
+             "a GeoParquet table with rectangles", (".geoparquet", ".geo.parquet")),
     Exporter("geojson", ("TilePack", "BlankMap"), f"{_HERE}.geojson:export_geojson",
-             "tiles or outlines for QuPath", (".geojson", ".geojson.gz")),
+             "GeoJSON for QuPath", (".geojson", ".geojson.gz")),
     Exporter("trident", ("TilePack", "BlankMap"), f"{_HERE}.trident:export_trident",
-             "coordinates or contours in the folder of a TRIDENT job",
+             "files in the folder of a TRIDENT job",
              files=("*/patches/{name}_patches.h5", "contours_geojson/{name}.geojson")),
     Exporter("clam", ("TilePack",), f"{_HERE}.clam:export_clam",
-             "coordinates, with pixels on request, in a folder of CLAM",
+             "an HDF5 file in a folder of CLAM",
              files=("patches/{name}.h5",)),
     Exporter("deepzoom", ("Slide", "Cutoff"), f"{_HERE}.deepzoom:export_deepzoom",
-             "Deep Zoom image for viewers such as OpenSeadragon", (".dzi",)),
+             "a Deep Zoom image for viewers such as OpenSeadragon", (".dzi",)),
     Exporter("jpeg", ("TilePack",), f"{_HERE}.image_tiles:export_jpeg",
-             "folder of JPEG tiles whose names carry the coordinates"),
+             "JPEG files in a folder, whose names carry the coordinates"),
     Exporter("png", ("TilePack",), f"{_HERE}.image_tiles:export_png",
-             "folder of PNG tiles whose names carry the coordinates"),
+             "PNG files in a folder, whose names carry the coordinates"),
     Exporter("ome-tiff", ("Slide", "Cutoff", "BlankMap"), f"{_HERE}.ome_tiff:export_ome_tiff",
-             "OME-TIFF with a pyramid, or levels as pages", (".ome.tif", ".ome.tiff")),
+             "TIFF", (".ome.tif", ".ome.tiff")),
     Exporter("spatialdata", ("Slide",), f"{_HERE}.spatialdata:export_spatialdata",
-             "image, tissue and tiles in one store of SpatialData", (".spatialdata.zarr",)),
+             "a store of SpatialData", (".spatialdata.zarr",)),
     Exporter("webdataset", ("TilePack",), f"{_HERE}.webdataset:export_webdataset",
-             "tar shards of tiles for WebDataset", (".tar",)),
+             "tar files for WebDataset", (".tar",)),
 )  # fmt: skip
 
 
