@@ -170,6 +170,10 @@ class BlankSlideWarning(UserWarning):
     """Every tile of the slide is blank: the result has no pixels, tiles or crops."""
 
 
+class LittleTissueWarning(UserWarning):
+    """Too few places of the slide have as much tissue as random crops should have."""
+
+
 def reason_of(error: Exception) -> str:
     """Explain in one line, in words about the file, why it could not be read."""
     text = " ".join(str(error).split())

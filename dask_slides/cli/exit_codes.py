@@ -17,6 +17,7 @@ import click
 from dask_slides.core.bad_tiles import CORRUPT, BadTile
 from dask_slides.errors import (
     BlankSlideWarning,
+    LittleTissueWarning,
     OutputRoomWarning,
     ReaderWarning,
     SkippedGeometryWarning,
@@ -28,7 +29,13 @@ from dask_slides.runtime.local_cluster import library_logs_silenced
 
 MAX_PRINTED = 20
 """Maximum number of bad tiles to print; the store and the JSON output list all of them."""
-WARNINGS = (BlankSlideWarning, OutputRoomWarning, ReaderWarning, SkippedGeometryWarning)
+WARNINGS = (
+    BlankSlideWarning,
+    LittleTissueWarning,
+    OutputRoomWarning,
+    ReaderWarning,
+    SkippedGeometryWarning,
+)
 """Warnings that are printed, as one line each."""
 
 

@@ -106,20 +106,27 @@ class ReportedSlide:
         return max([*counts, *(one.get("corrupt", 0) for one in self.steps.values())], default=0)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether a step kept no tile."""
+        return any(facts.get("kept") == 0 for facts in self.steps.values())
+
+    @property
     def reasons(self) -> list[str]:
         """Why to look at this slide, in words."""
         found = [_outlier_text(one) for one in self.outliers]
         if self.status == "failed":
             found.insert(0, "failed")
+        if self.is_empty:
+            found.append("no tile is kept")
         if self.corrupt:
             found.append(f"{self.corrupt:,} corrupt tile{'s' * (self.corrupt > 1)}")
         return found
 
     @property
     def urgency(self) -> tuple[float, ...]:
-        """What the slides are ordered by: failed, then outliers, damage, and all others."""
+        """What the slides are ordered by: failed, then empty, outliers, damage, and all others."""
         worst = max((abs(one.z) for one in self.outliers), default=0.0)
-        return (self.status != "failed", -worst, -self.corrupt)
+        return (self.status != "failed", not self.is_empty, -worst, -self.corrupt)
 
 
 def shortened(text: str) -> str:

@@ -70,6 +70,12 @@ class Candidates:
         empty = np.empty(0)
         return cls(np.empty((0, 2), np.int64), empty, empty, detector, skipped, bad_tiles)
 
+    @property
+    def largest_value(self) -> float:
+        """The largest number that decided about a tile, chosen or not; 0 if there is none."""
+        measure = self.judged and self.judged.measure
+        return float(np.nanmax(measure.values, initial=0)) if measure else 0.0
+
     def at(self, chosen: Any) -> Candidates:
         """Return the tiles with these numbers, or of this mask."""
         judged = self.judged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from dask_slides.core.grid import TileGrid, tile_pair
 from dask_slides.core.types import Array
-from dask_slides.errors import SlideArgumentError
+from dask_slides.errors import LittleTissueWarning, SlideArgumentError
 from dask_slides.graph.tile_statistics import MIN_TASKS, reading_order, statistics_at
 from dask_slides.numerics.detectors import Detector, StatisticsDetector, measure_of
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
@@ -123,7 +124,8 @@ def random_crops(
     -------
     TilePack
         Ordered by position, so shuffle it for training. If the whole slide is blank, the pack is
-        empty and BlankSlideWarning is issued.
+        empty and BlankSlideWarning is issued. If crops have less than `min_tissue`,
+        LittleTissueWarning is issued.
 
     Raises
     ------
@@ -160,6 +162,8 @@ def random_crops(
     drawn = drawn.at(reading_order(drawn.yx))
     if not len(drawn.yx):
         warn_blank(slide, drawn)
+    elif isinstance(found, BlankMap):
+        _warn_of_little_tissue(slide, drawn.tissue_fraction, min_tissue)
     attributes = pack_attributes(slide, image, grid.tile, drawn.detector)
     attributes |= {"stride": None, "seed": int(seed)}
     if isinstance(found, BlankMap):
@@ -170,6 +174,19 @@ def random_crops(
         tasks=MIN_TASKS,
     )  # fmt: skip
     return replace(pack, judged=drawn.judged)
+
+
+def _warn_of_little_tissue(slide: Slide, shares: Array, min_tissue: float) -> None:
+    """Issue LittleTissueWarning at the line that calls the public function."""
+    little = shares[shares < min_tissue]
+    if len(little):
+        warnings.warn(
+            f"{slide.name}: {len(little):,} of {len(shares):,} crops have less than min_tissue "
+            f"{min_tissue:g} of tissue, down to {little.min():.2g}; lower min_tissue or use "
+            "smaller crops",
+            LittleTissueWarning,
+            stacklevel=3,
+        )
 
 
 def _checked_weights(slide: Slide, weights: Any) -> NDArray[np.float64] | None:

@@ -446,8 +446,8 @@ def pack_tiles(
     -------
     TilePack
         ``.tiles`` (n, h, w, c); ``.y`` and ``.x`` in pixels of level 0; ``.score`` and
-        ``.tissue_fraction`` of each tile. Ordered by position. If all tiles are blank, the pack is
-        empty and BlankSlideWarning is issued.
+        ``.tissue_fraction`` of each tile. Ordered by position. If all tiles are blank, or none has
+        `min_tissue`, the pack is empty and BlankSlideWarning is issued.
 
     Raises
     ------
@@ -481,7 +481,7 @@ def pack_tiles(
     if top_k is not None:
         tiles = tiles.best(top_k)
     if not len(tiles.yx):
-        warn_blank(slide, tiles)
+        warn_blank(slide, tiles, min_tissue if isinstance(found, BlankMap) else None)
     attributes = pack_attributes(slide, image, grid.tile, tiles.detector)
     attributes |= {"stride": list(grid.stride), "edge": edge}
     if isinstance(found, BlankMap):
@@ -518,11 +518,20 @@ def map_or_detector(
     return checked_map(slide, blank_map).compute()
 
 
-def warn_blank(slide: Slide, tiles: Candidates) -> None:
-    """Issue BlankSlideWarning at the line that calls the public function."""
+def warn_blank(slide: Slide, tiles: Candidates, min_tissue: float | None = None) -> None:
+    """Issue BlankSlideWarning at the line that calls the public function.
+
+    With `min_tissue`, the shares of tissue in the tiles decided.
+    """
     bad = " or touches absent or corrupt tiles of the slide" if tiles.skipped else ""
+    reason = f"every tile is blank under {tiles.detector}{bad}"
+    if min_tissue is not None and 0 < (most := tiles.largest_value) < min_tissue:
+        reason = (
+            f"no tile has min_tissue {min_tissue:g} of tissue, the largest share is {most:.2g}; "
+            "lower min_tissue or use smaller tiles"
+        )
     warnings.warn(
-        f"{slide.name}: every tile is blank under {tiles.detector}{bad}; the pack is empty",
+        f"{slide.name}: {reason}; the pack is empty",
         BlankSlideWarning,
         stacklevel=3,
     )

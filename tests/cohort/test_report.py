@@ -235,6 +235,19 @@ def test_jobs_with_some_steps_only_have_a_report(job, tmp_path, name):
     assert len(parsed.all("svg")) == drawings.get(name, 0)
 
 
+@pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
+def test_slides_without_a_packed_tile_come_first(tmp_path):
+    pixels = np.full((100, 100, 3), 240, np.uint8)
+    for name in ("z", "a"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        pixels[:, :60] = np.random.default_rng(0).integers(0, 255, (100, 60, 3))
+    pack = {"tile_size": 20, "detector": GLASS}
+    result = run(tmp_path / "*.png", tmp_path / "job", [{"pack": pack}])
+    assert [(one.name, one.reasons) for one in reported_slides(result.job)] == [
+        ("z", ["no tile is kept"]), ("a", [])
+    ]  # fmt: skip
+
+
 def test_steps_of_later_runs_are_added(job, tmp_path):
     slide = job.parent / "slides" / "s0.tif"
     run(slide, tmp_path / "job", ["mask"])

@@ -19,6 +19,7 @@ from skimage import measure
 from strategies import pixels, seeds
 
 import dask_slides as ds
+from dask_slides.errors import BlankSlideWarning, LittleTissueWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::dask_slides.errors.BlankSlideWarning")
 
@@ -302,9 +303,19 @@ def test_crops_with_the_most_tissue_are_repeated_if_too_few_have_enough():
     mask = np.zeros((100, 100), bool)
     mask[40:50, 40:50] = True
     found = ds.blank_map(slide).with_blank(~mask)
-    crops = ds.random_crops(slide, n=12, size=40, min_tissue=0.5, blank_map=found)
+    with pytest.warns(LittleTissueWarning, match=r"12 of 12 crops .* 0.5 of .* down to 0.062; low"):
+        crops = ds.random_crops(slide, n=12, size=40, min_tissue=0.5, blank_map=found)
     assert len(crops) == 12 and len(set(tiles_of(crops))) <= 12 // 4
     assert set(crops.tissue_fraction) == {100 / 40**2}
+
+
+def test_a_pack_without_enough_tissue_says_how_much_there_is():
+    slide = unreadable((100, 100))
+    mask = np.zeros((100, 100), bool)
+    mask[40:50, 40:50] = True
+    found = ds.blank_map(slide).with_blank(~mask)
+    with pytest.warns(BlankSlideWarning, match=r"no tile has min_tissue 0.3 of .* is 0.25; lower"):
+        assert not len(ds.pack_tiles(slide, tile_size=20, min_tissue=0.3, blank_map=found))
 
 
 @pytest.mark.parametrize("size", [(2, 1), (40, 60), (400, 600), (7, 11)])
