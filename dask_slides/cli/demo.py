@@ -11,6 +11,7 @@ import dask_slides as ds
 from dask_slides.cli.run import log_on_stderr
 from dask_slides.cohort.process_list import read_rows
 from dask_slides.errors import OutputExistsError
+from dask_slides.runtime.write_permission import permission_errors
 
 SIDE_UM = 2048.0
 """Side of the slides in micrometres, whatever their pixels, so that islands are not too small."""
@@ -41,7 +42,8 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
         for name in ("slides", "job"):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     slides, job = (os.path.join(folder, name) for name in ("slides", "job"))
-    os.makedirs(slides)
+    with permission_errors(folder):
+        os.makedirs(slides)
 
     say(f"{len(SEEDS) + 3} sample slides of {size:,} x {size:,} px")
     mpp = SIDE_UM / size

@@ -27,6 +27,7 @@ from dask_slides.errors import ClusterLostError, SlideArgumentError
 from dask_slides.readers.remote.identity import identify
 from dask_slides.runtime.client import seceded
 from dask_slides.runtime.scheduler import check_memory, reported
+from dask_slides.runtime.write_permission import check_writable, permission_errors
 from dask_slides.writers.store.local_folder import locked
 
 WHOLE_BELOW = 250.0
@@ -199,6 +200,13 @@ def _remove_partial_exports(folder: str) -> None:
         folders[:] = [name for name in folders if not name.startswith(".")]
 
 
+def _make_folder(folder: str) -> None:
+    """Create the folder of a job; raise OutputDeniedError if it cannot be written to."""
+    with permission_errors(folder):
+        os.makedirs(folder, exist_ok=True)
+    check_writable(os.path.join(folder, LOG))
+
+
 @contextmanager
 def _log_file(folder: str) -> Iterator[logging.Logger]:
     """Yield a logger of this run only, which appends to the log file of the job."""
@@ -324,6 +332,8 @@ def run_cohort(
         Another run uses this folder.
     OutputExistsError
         The folder contains something other than a job.
+    OutputDeniedError
+        The folder cannot be made or written to.
     ResumeError
         The folder has results with other arguments; the message says which.
     SlideNotFoundError, SlideFormatError, SlideArgumentError
@@ -346,6 +356,7 @@ def run_cohort(
         raise SlideArgumentError(f"limit={limit!r} is not valid; give a whole number of 1 or more")
     listed = read_list(slides, mpp, on_bad_tile, limits)
     check_columns([entry.columns for entry in listed.entries], chosen)
+    _make_folder(folder)
     with locked(folder, folder), _log_file(folder) as job_log, seceded():
         cohort = named_cohort(folder, listed.entries, chosen, overwrite, enlarge)
         run = _Run(cohort, keep_going, whole_below, report, job_log)

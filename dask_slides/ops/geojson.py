@@ -32,6 +32,7 @@ from dask_slides.errors import (
     reason_of,
 )
 from dask_slides.ops.annotations import Annotations
+from dask_slides.runtime.write_permission import permission_errors
 
 STYLES = ("qupath", "trident")
 TISSUE, TISSUE_COLOUR = "Tissue", (0, 160, 80)
@@ -78,6 +79,8 @@ def write_geojson(
         The path exists, and `overwrite` is not set.
     SlideNotFoundError
         The folder does not exist.
+    OutputDeniedError
+        The folder cannot be written to.
     SlideArgumentError
         An argument is not valid.
     """
@@ -133,9 +136,10 @@ def _write_file(path: str, data: bytes, overwrite: bool) -> None:
         raise OutputExistsError(f"{path}: exists already; pass overwrite=True or another path")
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(hidden, "wb") as stream:
-            stream.write(data)
-        os.replace(hidden, path)
+        with permission_errors(path):
+            with open(hidden, "wb") as stream:
+                stream.write(data)
+            os.replace(hidden, path)
     finally:
         if os.path.exists(hidden):
             os.remove(hidden)

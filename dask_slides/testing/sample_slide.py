@@ -17,6 +17,7 @@ import numpy as np
 
 from dask_slides.core.types import Array
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideNotFoundError
+from dask_slides.runtime.write_permission import permission_errors
 from dask_slides.testing.scene import Scene, draw_scene
 
 CODECS: dict[str, dict[str, Any]] = {
@@ -79,6 +80,8 @@ def sample_slide(
         If an argument is out of range.
     SlideNotFoundError
         If the folder to write to does not exist.
+    OutputDeniedError
+        If the folder cannot be written to.
     OutputExistsError
         If the path exists and `overwrite` is false.
 
@@ -101,8 +104,9 @@ def sample_slide(
     scene = draw_scene((int(shape[0]), int(shape[1])), seed)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
-        _write(hidden, scene, tile, codec, pyramid, mpp)
-        os.replace(hidden, name)
+        with permission_errors(os.path.join(folder, base)):
+            _write(hidden, scene, tile, codec, pyramid, mpp)
+            os.replace(hidden, name)
     finally:
         if os.path.exists(hidden):
             os.remove(hidden)

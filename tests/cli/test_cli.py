@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 
 import click
 import dask
@@ -176,6 +179,44 @@ def test_an_error_is_one_line_and_leaves_no_files(run, folder, words, code, mess
     assert last.startswith(("dask-slides: ", "Error: "))
     assert "Traceback" not in result.stderr
     assert sorted(os.listdir(folder)) == before
+
+
+@contextmanager
+def forbidden(folder):
+    """Let this process create nothing in `folder` inside the block."""
+    user = os.geteuid()
+    os.chmod(folder, 0o555)
+    if user == 0:  # root may write everywhere
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.chmod(folder, 0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX are needed")
+@pytest.mark.parametrize(
+    "words",
+    ["sample a.tif --shape 99 99", "mask slide.tif a.geojson", "run slide.tif -o a",
+     "pack slide.tif a.csv", "pack slide.tif a --to clam", "demo a --side 1024"],
+)  # fmt: skip
+def test_a_folder_without_permission_is_named(folder, tmp_path, monkeypatch, words):
+    (name,) = (word for word in words.split() if word.startswith("a"))
+    shutil.copy(folder / "slide.tif", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    # modules are imported at their first use, and the other user may not be able to read them
+    assert CliRunner().invoke(main, words.split()).exit_code == 0
+    with tempfile.TemporaryDirectory() as path:  # other users cannot enter `tmp_path`
+        shutil.copy(folder / "slide.tif", path)
+        monkeypatch.chdir(path)
+        with forbidden(path):
+            result = CliRunner().invoke(main, words.split())
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"dask-slides: {path}/{name}: no permission to write ({path}); change that, or choose "
+        "another folder"
+    )
 
 
 @pytest.mark.parametrize("module", COMMANDS, ids=lambda module: module.command.name)

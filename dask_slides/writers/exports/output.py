@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dask_slides.errors import OutputExistsError, SlideNotFoundError
-from dask_slides.writers.store.disk_space import check_writable, disk_errors
+from dask_slides.runtime.write_permission import check_writable
+from dask_slides.writers.store.disk_space import disk_errors
 
 
 @contextmanager

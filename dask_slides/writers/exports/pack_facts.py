@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.ops.pack import TilePack
+from dask_slides.runtime.write_permission import permission_errors
 
 COMPOUND = (".ome.tif", ".ome.tiff", ".ome.zarr")
 """Suffixes of two parts."""
@@ -100,7 +101,8 @@ def job_file(path: str, tool: str, *parts: str) -> str:
         )
     folder = os.path.join(path, *parts[:-1])
     try:
-        os.makedirs(folder, exist_ok=True)
+        with permission_errors(os.path.abspath(path)):
+            os.makedirs(folder, exist_ok=True)
     except FileExistsError:
         raise SlideArgumentError(f"{path}: is a file; give the folder of the {tool} job") from None
     return os.path.join(folder, parts[-1])

@@ -16,8 +16,9 @@ from typing import Any
 
 from dask_slides.errors import OutputBusyError, OutputExistsError, SlideNotFoundError
 from dask_slides.runtime import fork_safety
+from dask_slides.runtime.write_permission import check_writable
 from dask_slides.writers.store.checksum import ALGORITHM, checksum_of_file
-from dask_slides.writers.store.disk_space import check_writable, disk_errors
+from dask_slides.writers.store.disk_space import disk_errors
 from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, Content, Data, Location, parts_of
 
 _WRITE_BYTES = 2**20
