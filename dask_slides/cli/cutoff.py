@@ -90,5 +90,6 @@ def command(
         path = write_image(cut, out, common, ome_zarr, tiff, shards)
     shape = cut.image.shape
     facts = {"shape": list(shape), "mpp": cut.image.mpp, "gain": cut.gain}
-    line = f"{out}: {pixels_text(shape)} px, {cut.gain:.2f} times finer at the same longest side"
+    gain = f"{cut.gain:.2f} times the resolution of the whole slide at the same longest side"
+    line = f"{out}: {pixels_text(shape)} px, {gain}"
     print_store(common, path, facts, line)

@@ -171,7 +171,7 @@ def _counts_text(row: Mapping[str, str], name: str, facts: Facts) -> str:
     text = f"{int(height):,} x {int(width):,} px" if height.isdigit() and width.isdigit() else ""
     gain = row.get(f"{name}_gain") or "1"
     if float(gain) >= 1.005:
-        text += f", {float(gain):.3g} times finer than the whole slide in as many pixels"
+        text += f", {float(gain):.3g} times finer than the whole slide at the same longest side"
     if "kept" not in facts:
         return text
     kept, dropped = facts["kept"], facts["dropped"]

@@ -248,6 +248,16 @@ def test_slides_without_a_packed_tile_come_first(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_gain_of_a_cut_off_is_at_the_same_longest_side(tmp_path):
+    pixels = np.full((100, 100, 3), 240, np.uint8)
+    pixels[:50, :50] = np.random.default_rng(0).integers(0, 255, (50, 50, 3))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    cutoff = {"max_size": 50, "tile_size": 10, "detector": GLASS}
+    result = run(tmp_path / "a.png", tmp_path / "job", [{"cutoff": cutoff}])
+    with open(result.report, encoding="utf-8") as file:
+        assert "2 times finer than the whole slide at the same longest side" in file.read()
+
+
 def test_steps_of_later_runs_are_added(job, tmp_path):
     slide = job.parent / "slides" / "s0.tif"
     run(slide, tmp_path / "job", ["mask"])
