@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
-from dask_slides.cli.options import CommonOptions, add_options
+from dask_slides.cli.options import IMAGE, TILES, CommonOptions, add_options, stem_of
 from dask_slides.cli.output import plan_lines, print_pack, print_result, write_output
 from dask_slides.core.bad_tiles import bad_tile_from_json, bad_tiles_to_json
 from dask_slides.errors import SlideArgumentError, SlideNotFoundError
@@ -80,18 +80,20 @@ def tiles_format(
         raise SlideArgumentError(f"{out}: --no-shards is for Zarr stores; leave it out")
     if to is not None:
         return checked_format(out, to, "TilePack", options, common)
+    usual = stem_of(out.rstrip("/")) + TILES
+    if out.lower().rstrip("/").endswith(IMAGE):
+        raise SlideArgumentError(f"{out!r} is the name of an image, not of tiles; use {usual!r}")
     if out.lower().rstrip("/").endswith(".zarr"):
         if options:
             raise SlideArgumentError(f"{out}: --option is for exports; leave it out for Zarr")
         return None
     fitting = [one for one in exporters().values() if "TilePack" in one.kinds]
     if not any(one.suffix_of(out) for one in fitting):
-        stem = os.path.splitext(out.rstrip("/"))[0]
         endings = ", ".join(one.suffixes[0] for one in fitting if one.suffixes)
         folders = ", ".join(one.name for one in fitting if not one.suffixes)
         raise SlideArgumentError(
-            f"{out!r} is not the name of a Zarr store; use {stem + '.tiles.zarr'!r}, an ending "
-            f"for an export ({endings}), or a folder with --to ({folders})"
+            f"{out!r} is not the name of a Zarr store; use {usual!r}, an ending for an "
+            f"export ({endings}), or a folder with --to ({folders})"
         )
     return checked_format(out, None, "TilePack", options, common)
 

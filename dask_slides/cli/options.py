@@ -105,30 +105,32 @@ def common_options(command: Command) -> Command:
     return _common_options(run)
 
 
+IMAGE, TILES = ".ome.zarr", ".tiles.zarr"
+"""Usual endings of a store of an image, and of one of tiles."""
+
+
 def output_path(
     kind: str, endings: tuple[str, ...], usual: str, more: str = ""
 ) -> Callable[..., str]:
-    """Return a callback that refuses paths without one of `endings`.
+    """Return a callback that refuses paths without one of `endings`, and stores of tiles.
 
     The message names `kind`, such as "a TIFF", suggests the ending `usual`, and says `more`.
     """
 
     def check(_context: click.Context, _argument: click.Parameter, value: str) -> str:
         path = value.rstrip("/")
-        if not path.lower().endswith(endings):
-            stem = os.path.splitext(path)[0].removesuffix(".ome")
+        if not path.lower().endswith(endings) or path.lower().endswith(TILES):
             raise click.BadParameter(
-                f"{value!r} is not the name of {kind}; use {stem + usual!r}{more}"
+                f"{value!r} is not the name of {kind}; use {stem_of(path) + usual!r}{more}"
             )
         return path
 
     return check
 
 
-def output_argument(ending: str) -> Decorator:
-    """Add the path of the Zarr store to write, usually with this `ending`."""
-    check = output_path("a Zarr store", (".zarr",), ending)
-    return click.argument("out", metavar="OUT", callback=check)
+def stem_of(path: str) -> str:
+    """Return the path of an output without its ending, of one or two parts."""
+    return os.path.splitext(path)[0].removesuffix(".ome").removesuffix(".tiles")
 
 
 def is_tiff(out: str) -> bool:
@@ -181,7 +183,7 @@ def image_argument(endings: tuple[str, ...] = (), more: str = "", copies: bool =
     the compressed tiles of the slide.
     """
     more = f", or the ending {more}{SUFFIXES[0]} for an OME-TIFF"
-    check = output_path("a Zarr store", (".zarr", *SUFFIXES, *endings), ".ome.zarr", more)
+    check = output_path("an image", (".zarr", *SUFFIXES, *endings), IMAGE, more)
     names = (*_TIFF_OPTIONS, *(_COPY_OPTIONS if copies else ()))
 
     def add(command: Command) -> Command:

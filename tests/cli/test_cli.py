@@ -109,6 +109,8 @@ def test_cutoff_keeps_the_rows_with_tissue(run):
     facts = json.loads(run(*words).stdout)
     assert facts["shape"] == [100, 200, 3]
     assert facts["gain"] == pytest.approx(2)
+    line = run(*words[:-1], "--overwrite").stdout
+    assert "2.00 times the resolution of the whole slide at the same longest side" in line
 
 
 def test_cutoff_places_islands(run, folder):
@@ -157,6 +159,10 @@ FINE = ["resize", "slide.tif", "o.ome.zarr", "--slide-mpp", "0.5"]
         (["crops", "slide.tif", "o.tiles.zarr", "-n", "3", "--size", "900"], 2, "does not fit"),
         (["sample", "no/s.tif"], 1, "no"),
         (["mask", "slide.tif", "o.json"], 2, "use 'o.ome.zarr', or the ending .geojson"),
+        (["mask", "slide.tif", "o.tiles.zarr"], 2, "not the name of an image; use 'o.ome.zarr'"),
+        (["resize", "slide.tif", "o.tiles.zarr/"], 2, "use 'o.ome.zarr'"),
+        (["pack", "slide.tif", "o.ome.zarr"], 2, "of an image, not of tiles; use 'o.tiles.zarr'"),
+        (["crops", "slide.tif", "o.ome.zarr", "-n", "3", "--size", "9"], 2, "use 'o.tiles.zarr'"),
         (["mask", "slide.tif", "no/o.geojson"], 1, "is not a directory"),
         (["mask", "slide.tif", "tissue.geojson"], 1, "already exists"),
         (["mask", "slide.tif", "o.ome.zarr", "--ratio", "0.1"], 2, "tissue has no ratio"),
