@@ -184,6 +184,9 @@ def _chosen_steps(
     for name, value in options.items():
         part, _, argument = name.partition("_")
         parts[part][argument] = value
+    used = {*names.replace(" ", "").split(","), *(one["of"] for one in exports)}
+    if "crops" in used and None in (parts["crops"]["n"], parts["crops"]["size"]):
+        raise click.UsageError("crops need --crops-n and --crops-size")
     resize = scale | image
     known = parts | {"resize": resize, "cutoff": resize | parts["mask"] | {"layout": layout}}
     chosen = [{name: known.get(name, {})} for name in names.replace(" ", "").split(",") if name]

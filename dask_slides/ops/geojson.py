@@ -133,7 +133,7 @@ def _write_file(path: str, data: bytes, overwrite: bool) -> None:
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{path}: the folder {folder} does not exist; create it first")
     if os.path.isdir(path) or (os.path.lexists(path) and not overwrite):
-        raise OutputExistsError(f"{path}: exists already; pass overwrite=True or another path")
+        raise OutputExistsError(f"{path}: already exists; overwrite it, or choose another name")
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
         with permission_errors(path):
@@ -237,6 +237,10 @@ def _json_of(name: str) -> Any:
         return json.loads(gzip.decompress(data) if name.endswith(".gz") else data)
     except FileNotFoundError:
         raise SlideNotFoundError(f"{name}: there is no file at this path") from None
+    except IsADirectoryError:
+        raise SlideFormatError(f"{name}: is a folder, not a file of GeoJSON") from None
+    except UnicodeDecodeError:
+        raise SlideFormatError(f"{name}: not a JSON file: it is not text") from None
     except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise SlideFormatError(f"{name}: not a JSON file: {reason_of(error)}") from error
 

@@ -367,7 +367,7 @@ def plan_pack(
     if edge != "pad" and height * width and (height < tile[0] or width < tile[1]):
         raise SlideArgumentError(
             f"{slide.name}: a tile of {tile[0]} x {tile[1]} px does not fit the image of "
-            f"{height} x {width} px; use smaller tiles or edge='pad'"
+            f"{height} x {width} px; use smaller tiles, or choose pad for the edge"
         )
     grid = TileGrid((height, width), tile, step, edge)
     return image, grid if align is None else aligned_grid(image, grid)

@@ -358,7 +358,9 @@ def _check_is_image(path: str, group: Any, attributes: Mapping[str, Any]) -> Non
         return
     own = attributes.get(MARK)
     if isinstance(own, Mapping) and own.get("kind") == "pack":
-        raise SlideFormatError(f"{path}: is a tile pack, not an image; open it with open_pack")
+        raise SlideFormatError(
+            f"{path}: is a tile pack; give its slide, or use open_pack in Python"
+        )
     try:
         names = [f"{path}/{name}" for name in sorted(group.array_keys())[:_MOST_ARRAYS]]
     except Exception:  # a web server does not list what it holds
@@ -477,12 +479,12 @@ def _image_group(
         return path, group, attributes, scales, names if len(names) > 1 else (), number
     except (RemoteError, RemoteAccessError, SlideArgumentError):
         raise
-    except Exception as error:  # Zarr raises errors of several classes if this is not a group
-        kind = type(error).__name__
+    except Exception:  # Zarr raises errors of several classes if this is not a group
+        pass
     # outside of the `except` block: Zarr's error would be the context, and cannot be unpickled
     raise NotAGroupError(
-        f"{path}: is a folder that is not an OME-Zarr image ({kind}); "
-        "give the folder that holds zarr.json or .zattrs"
+        f"{path}: is a folder that is not an OME-Zarr image; give "
+        "the folder that holds zarr.json or .zattrs"
     )
 
 

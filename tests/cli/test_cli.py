@@ -46,6 +46,9 @@ def folder(tmp_path_factory):
         properties = {"objectType": "annotation", "classification": {"name": name}}
         feature = {"type": "Feature", "geometry": polygon, "properties": properties}
         (folder / f"{name}.geojson").write_text(json.dumps([feature]))
+    (folder / "stored" / "empty").mkdir(parents=True)
+    pack = ds.pack_tiles(folder / "slide.tif", tile_size=100, detector=ds.Contrast())
+    ds.write(pack, folder / "stored" / "p.tiles.zarr")
     return folder
 
 
@@ -158,6 +161,18 @@ FINE = ["resize", "slide.tif", "o.ome.zarr", "--slide-mpp", "0.5"]
         (["pack", "slide.tif", "o.tiles.zarr", "--edge", "fall"], 2, "'drop'"),
         (["crops", "slide.tif", "o.tiles.zarr", "-n", "3", "--size", "900"], 2, "does not fit"),
         (["sample", "no/s.tif"], 1, "no"),
+        (["sample", "slide.tif"], 1, "already exists; overwrite it, or choose another name"),
+        (["pack", "slide.tif", "o.csv", "--tile-size", "900"], 2, "or choose pad for the edge"),
+        (["pack", "slide.tif", "o.csv", "--blank-map", "stored"], 1, "is a folder, not a file"),
+        (["pack", "slide.tif", "o.csv", "--blank-map", "slide.tif"], 1, "file: it is not text"),
+        (
+            ["pack", "slide.tif", "o.csv", "--blank-map", "stored/p.tiles.zarr"],
+            1,
+            "not a blank map of dask_slides; give a store",
+        ),
+        (["mask", "stored/p.tiles.zarr", "o.geojson"], 1, "is a tile pack; give its slide"),
+        (["info", "stored/empty"], 1, "not an OME-Zarr image; give the folder"),
+        (["verify", "stored"], 1, "use check_slide or dask-slides info --check"),
         (["mask", "slide.tif", "o.json"], 2, "use 'o.ome.zarr', or the ending .geojson"),
         (["mask", "slide.tif", "o.tiles.zarr"], 2, "not the name of an image; use 'o.ome.zarr'"),
         (["resize", "slide.tif", "o.tiles.zarr/"], 2, "use 'o.ome.zarr'"),
@@ -587,7 +602,7 @@ def test_verify_finds_damage(run, folder):
     bad = run("verify", "v.ome.zarr")
     assert bad.exit_code == 1
     assert "has changed" in bad.stderr and bad.stderr.count("\n") == 1
-    assert run("verify", "slide.tif").exit_code == 1
+    assert "info --check" in run("verify", "slide.tif").stderr
     assert run("verify", "nothing.zarr").exit_code == 1
 
 

@@ -128,7 +128,10 @@ def test_a_damaged_blank_map_is_one_line(run, folder, damage):
     ("words", "message"),
     [
         (["export", "slide.ome.tif", "a.csv"], "make one with pack_tiles (dask-slides pack)"),
-        (["export", "p.tiles.zarr", "a.xyz"], "names no format; give to= one of clam, csv"),
+        (
+            ["export", "p.tiles.zarr", "a.xyz"],
+            "names no format; choose one of these with to or --to: clam, csv",
+        ),
         (["export", "p.tiles.zarr", "a.csv", "--resume"], "--resume is not for csv"),
         (["export", "p.tiles.zarr", "a.csv", "-o", "pixels"], "as in pixels=true"),
         (["export", "p.tiles.zarr", "a.csv", "-o", "speed=3"], "csv has no option 'speed'"),

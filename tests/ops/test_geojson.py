@@ -189,7 +189,7 @@ def test_other_files_are_refused(saved, content):
 def test_missing_and_compressed_files(saved, tmp_path):
     with pytest.raises(SlideNotFoundError, match="no file"):
         read_geojson(tmp_path / "none.geojson")
-    with pytest.raises(SlideFormatError, match="not a JSON file"):
+    with pytest.raises(SlideFormatError, match="is a folder, not a file of GeoJSON"):
         read_geojson(tmp_path)
     path = saved(collection(), "cut.geojson.gz")
     path.write_bytes(path.read_bytes()[:-9])
@@ -214,7 +214,7 @@ def test_files_that_do_not_fit_the_slide_are_refused(saved):
 def test_outputs_are_protected(tmp_path):
     path = tmp_path / "a.geojson"
     path.write_text("mine")
-    with pytest.raises(OutputExistsError, match="overwrite=True"):
+    with pytest.raises(OutputExistsError, match="overwrite it"):
         write_geojson([OUTLINE], path)
     assert path.read_text() == "mine"
     with pytest.raises(SlideNotFoundError, match="create it first"):

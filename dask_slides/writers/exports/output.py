@@ -38,8 +38,8 @@ def new_file(path: str, overwrite: bool, nbytes: int = 0) -> Iterator[str]:
 def check_new(path: str, overwrite: bool) -> None:
     """Raise OutputExistsError if `path` exists, unless it is a file that may be replaced."""
     if os.path.lexists(path) and not (overwrite and os.path.isfile(path)):
-        advice = "choose another name" if os.path.isdir(path) else "give overwrite=True"
-        raise OutputExistsError(f"{path}: already exists; {advice}")
+        advice = "" if os.path.isdir(path) else "overwrite it, or "
+        raise OutputExistsError(f"{path}: already exists; {advice}choose another name")
 
 
 def check_parent(path: str) -> None:

@@ -137,6 +137,6 @@ def exporter_for(path: str, to: str | None, kind: str) -> Exporter:
 
 
 def _known(fitting: Mapping[str, Exporter], kind: str) -> str:
-    return (
-        f"give to= one of {', '.join(sorted(fitting))}" if fitting else f"no format takes a {kind}"
-    )
+    if not fitting:
+        return f"no format takes a {kind}"
+    return f"choose one of these with to or --to: {', '.join(sorted(fitting))}"

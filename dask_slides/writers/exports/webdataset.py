@@ -80,7 +80,7 @@ class ShardNames:
         found = self.existing()
         if found and not overwrite:
             path = os.path.join(self.folder, found[0])
-            raise OutputExistsError(f"{path}: already exists; give overwrite=True or another name")
+            raise OutputExistsError(f"{path}: already exists; overwrite it, or choose another name")
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,10 +71,13 @@ def verify(path: Any) -> Verified:
     if not is_remote(target) and not os.path.exists(target):
         raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     own = read_own_attributes(target)
-    if own is None or "manifest" not in own:
+    if own is None:
         raise SlideFormatError(
-            f"{target}: not a finished store of dask_slides with a manifest; write it again"
+            f"{target}: verify is for stores that dask_slides wrote; to check the tiles of a "
+            "slide, use check_slide or dask-slides info --check"
         )
+    if "manifest" not in own:
+        raise SlideFormatError(f"{target}: has no manifest, so is not finished; write it again")
     location = location_of(target)
     try:
         manifest = own["manifest"]

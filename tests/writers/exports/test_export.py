@@ -23,7 +23,9 @@ def test_a_csv_has_one_row_per_tile(pack, tmp_path):
     assert [(int(row["y"]), int(row["x"])) for row in rows] == [
         (y, x) for y in (0, 256) for x in (0, 256, 512)
     ]
-    with pytest.raises(OutputExistsError, match="overwrite=True"):
+    with pytest.raises(
+        OutputExistsError, match="already exists; overwrite it, or choose another name"
+    ):
         ds.export(pack, path)
     assert ds.export(pack, path, overwrite=True) == path
     assert [one.name for one in tmp_path.iterdir()] == ["tiles.csv"]
@@ -31,7 +33,7 @@ def test_a_csv_has_one_row_per_tile(pack, tmp_path):
 
 def test_an_unknown_or_unfit_format_is_refused(pack, tmp_path):
     for name, to, message in (
-        ("tiles.xyz", None, "names no format; give to= one of .*csv"),
+        ("tiles.xyz", None, "names no format; choose one of these with to or --to: .*csv"),
         ("tiles.csv", "xls", "'xls' is not known"),
     ):
         with pytest.raises(SlideArgumentError, match=message):

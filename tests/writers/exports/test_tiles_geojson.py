@@ -66,7 +66,7 @@ def test_the_outlines_of_a_blank_map(tissue_tiff, tmp_path):
     mask = found.mask
     areas = np.outer(np.diff(mask.y_edges), np.diff(mask.x_edges))
     assert sum(one.area for one in shapes) == areas[mask.tissue].sum() > 0
-    with pytest.raises(OutputExistsError, match="overwrite=True"):
+    with pytest.raises(OutputExistsError, match="overwrite it"):
         ds.export(found, path)
     ds.export(found, path, overwrite=True)
     with pytest.raises(SlideArgumentError, match="no option 'style'; its options are: none"):

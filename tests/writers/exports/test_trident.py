@@ -115,7 +115,7 @@ def test_contours_of_the_tissue(tissue_tiff, tmp_path):
     ]  # fmt: skip
     assert os.listdir(path.parent) == ["tissue.geojson"]
     other = found.remove_small(1e9)
-    with pytest.raises(OutputExistsError, match=r"tissue\.geojson.*overwrite=True"):
+    with pytest.raises(OutputExistsError, match=r"tissue\.geojson.*overwrite it"):
         ds.export(other, tmp_path / "job", to="trident")
     ds.export(other, tmp_path / "job", to="trident", overwrite=True)
     assert json.loads(path.read_text())["features"] == []
@@ -134,7 +134,7 @@ def test_a_stored_pack_is_exported_alike(pyramid, tmp_path):
         del facts["savetodir"]
         found.append((facts, coords.tolist()))
     assert found[0] == found[1]
-    with pytest.raises(OutputExistsError, match=r"pyramid_patches\.h5.*overwrite=True"):
+    with pytest.raises(OutputExistsError, match=r"pyramid_patches\.h5.*overwrite it"):
         ds.export(pack, tmp_path / "fresh", to="trident")
     ds.export(pack, tmp_path / "fresh", to="trident", overwrite=True)
 

@@ -102,7 +102,7 @@ def test_shards_are_replaced_only_if_asked_and_all_of_them(new_pack, tmp_path):
     path = tmp_path / "x-{:06d}.tar"
     ds.export(new_pack(), path, tiles_per_shard=4)
     assert len(files_of(tmp_path)) == 6
-    with pytest.raises(OutputExistsError, match=r"x-000000\.tar: already exists; give overwrite"):
+    with pytest.raises(OutputExistsError, match=r"x-000000\.tar: already exists; overwrite it"):
         ds.export(new_pack(), path, tiles_per_shard=10)
     ds.export(new_pack(), path, tiles_per_shard=10, overwrite=True)
     assert files_of(tmp_path) == ["other-000000.tar", "x-000000.tar", "x-000001.tar"]
