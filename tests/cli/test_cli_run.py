@@ -48,6 +48,11 @@ def test_options_are_passed_to_their_steps(slides, tmp_path, sync):
     assert 0 < len(stored) == len(pack) <= 3
 
 
+def test_one_slide_is_not_several(slides, tmp_path):
+    result = run(slides / "s0000.tif", "-o", tmp_path / "job", "--steps", "mask")
+    assert result.stderr.splitlines()[0].endswith("1 slide, 0 already done")
+
+
 def test_limits_and_on_bad_tile_apply_to_every_slide(slides, tmp_path, sync):
     job = tmp_path / "job"
     words = (slides, "-o", job, "--steps", "mask")
