@@ -10,6 +10,7 @@ records of other threads that the original level would have dropped.
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.errors import SlideUnsupportedError
 from dask_slides.readers.codecs.headers import Data
 from dask_slides.readers.codecs.page_decoder import PageDecoder
 from dask_slides.readers.codecs.tile_sizes import TileSizes
@@ -121,8 +123,10 @@ def _decode_fax(page: Any, data: Data, height: int, width: int) -> NDArray[np.bo
                 reason = messages[-1]
             raise ValueError(f"the CCITT stream cannot be decoded: {reason}") from None
     if not messages or _UNSORTED not in messages.pop(0):
-        raise ValueError(
-            "CCITT is read only while the warnings of the logger 'imagecodecs' are not switched off"
+        raise SlideUnsupportedError(  # which is no damage, and masks no tile
+            f"{os.path.basename(page.parent.filename)}: CCITT cannot be checked while warnings of "
+            "the logger 'imagecodecs' are switched off; call logging.disable(logging.NOTSET), or "
+            "pass disable_existing_loggers=False to logging.config"
         )
     if messages:
         raise ValueError(f"the CCITT stream is damaged: {messages[0]}")

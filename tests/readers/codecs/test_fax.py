@@ -130,15 +130,29 @@ def test_damaged_strips_are_refused_or_read_as_libtiff_reads_them(tmp_path_facto
         np.testing.assert_array_equal(found[..., 0], np.asarray(Image.open(path).convert("L")))
 
 
-def test_strips_are_refused_if_the_logger_of_imagecodecs_is_disabled(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", ["raise", "mask"])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_nothing_counts_as_damaged_while_logging_is_off(
+    tmp_path, request, monkeypatch, everywhere, mode
+):
     """Damage is known only from records of that logger."""
     path = tmp_path / "a.tif"
-    fax_strips(path, bilevel(40, 50), "group 4", 20)
-    logger = logging.getLogger("imagecodecs")
-    monkeypatch.setattr(logger, "disabled", True)
-    with pytest.raises(ds.errors.TileDecodeError, match="logger 'imagecodecs'") as error:
-        pixels_of(path)
-    one_line(error)
+    pixels = bilevel(40, 50)
+    fax_strips(path, pixels, "group 4", 20)
+    slide = ds.open_slide(path, on_bad_tile=mode)
+    with monkeypatch.context() as patch:
+        if everywhere:
+            request.addfinalizer(lambda: logging.disable(logging.NOTSET))
+            logging.disable(logging.WARNING)
+        else:
+            patch.setattr(logging.getLogger("imagecodecs"), "disabled", True)
+        with pytest.raises(ds.errors.SlideUnsupportedError, match="logger 'imagecodecs'") as error:
+            slide.read(0, 0, 40, 50)
+        assert one_line(error).startswith("a.tif: ")
+        assert "fetch" not in str(error.value)
+    logging.disable(logging.NOTSET)
+    np.testing.assert_array_equal(slide.read(0, 0, 40, 50)[..., 0], pixels)
+    assert slide.bad_tiles() == ()
 
 
 @pytest.mark.parametrize("level", [logging.ERROR, logging.CRITICAL])
