@@ -97,11 +97,15 @@ def read_side(source: Source) -> int:
 
 
 def _chunk_side(source: Source, level: int, axis: int, target: int) -> int:
-    """Return a chunk side of whole tiles for which about `target` input pixels are read."""
+    """Return a chunk side of whole tiles for which about `target` input pixels are read.
+
+    In an enlarged image few input pixels become many, so that the side itself is limited.
+    """
     size = source.levels[level].shape[axis]
     tile = source.levels[level].tile[axis]
     ratio = input_ratio(source)[axis]
-    return min(size, max(1, round(target / ratio / tile)) * tile)
+    aim = target / ratio if ratio >= 1 else min(target / ratio, max(target, TASK_SIDE))
+    return min(size, max(1, round(aim / tile)) * tile)
 
 
 def input_ratio(source: Source) -> tuple[float, float]:
