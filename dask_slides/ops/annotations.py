@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_array, as_shape
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.polygons import Outline, Polygons
 from dask_slides.core.types import Array
@@ -106,8 +107,8 @@ class LabelImage(EqualByFields):
     """(h, w) integers."""
     shape: tuple[int, int]
     """Height and width of the slide in pixels of level 0."""
-    numbers: tuple[int, ...]
-    """The value of each class."""
+    numbers: tuple[tuple[int, ...], ...]
+    """The values of each class."""
     classes: tuple[str, ...]
     """The name of each class."""
 
@@ -132,20 +133,20 @@ class LabelImage(EqualByFields):
             at.append(np.clip((centres / scale).astype(np.int64), 0, size - 1))
         values = self.values[np.ix_(*at)]
         image = np.zeros(values.shape, np.int64)
-        for number, value in enumerate(self.numbers, 1):
-            image[values == value] = number
+        for number, of_class in enumerate(self.numbers, 1):
+            image[np.isin(values, of_class)] = number
         return image
 
     def coverage(self, boxes: Array) -> NDArray[np.float64]:
         """Return the share of each box (n, 4) that each class covers, (n, classes)."""
-        shares = [self._areas(value, boxes) for value in self.numbers]
+        shares = [self._areas(of_class, boxes) for of_class in self.numbers]
         sizes = np.prod(boxes[:, 2:] / self.scale, axis=1)
         return np.asarray(np.reshape(shares, (len(self.numbers), len(boxes))).T / sizes[:, None])
 
-    def _areas(self, value: int, boxes: Array) -> NDArray[np.float64]:
-        """Return the area of a value in boxes, in pixels of the image."""
+    def _areas(self, of_class: tuple[int, ...], boxes: Array) -> NDArray[np.float64]:
+        """Return the area of the values of a class in boxes, in pixels of the image."""
         rows, columns = (np.arange(size + 1) for size in self.values.shape)
-        mask = TissueMask.of(self.values == value, (rows, columns))
+        mask = TissueMask.of(np.isin(self.values, of_class), (rows, columns))
         return np.asarray(BoxSums(mask.tissue, mask)(boxes / (self.scale * 2)), np.float64)
 
     def __repr__(self) -> str:
@@ -167,8 +168,8 @@ def label_mask(
     slide_shape : tuple
         Height and width of the slide at level 0, and anything after them.
     names : mapping, optional
-        The name of each value that is a class; others are not. By default each value but 0 is a
-        class, named by its number.
+        The name of each value that is a class; others are not. Values with one name are one
+        class. By default each value but 0 is a class, named by its number.
 
     Returns
     -------
@@ -177,7 +178,8 @@ def label_mask(
     Raises
     ------
     SlideArgumentError
-        The values are not a 2-D array of integers, or their shape is not that of the slide.
+        The values are not a 2-D array of integers, their shape is not that of the slide, or the
+        names are not those of integers.
 
     Examples
     --------
@@ -186,12 +188,17 @@ def label_mask(
     >>> ds.label_mask(image, (1000, 1000), {1: "tumour", 2: "stroma"}).classes
     ('tumour', 'stroma')
     """
-    values = np.asarray(values)
+    given, values = values, as_array(values)
+    if values is None:
+        raise SlideArgumentError(
+            f"a label image is a 2-D array of integers, not a {type(given).__name__} of rows of "
+            "several lengths"
+        )
     if values.ndim != 2 or values.dtype.kind not in "biu" or not values.size:
         raise SlideArgumentError(
             f"a label image is a 2-D array of integers, not {values.ndim}-D of {values.dtype}"
         )
-    height, width = (int(n) for n in slide_shape[:2])
+    height, width = checked_slide_shape(slide_shape)
     (rows, cols), expected = values.shape, values.shape[0] * width / height
     if abs(cols - expected) > max(2, 0.05 * expected, 2 * width / height):
         raise SlideArgumentError(
@@ -200,7 +207,36 @@ def label_mask(
         )
     if names is None:
         names = {int(value): str(int(value)) for value in np.unique(values) if value}
-    return LabelImage(values, (height, width), tuple(names), tuple(names.values()))
+    classes = _values_of_classes(names)
+    numbers = tuple(tuple(of_class) for of_class in classes.values())
+    return LabelImage(values, (height, width), numbers, tuple(classes))
+
+
+def _values_of_classes(names: Any) -> dict[str, list[int]]:
+    """Return the values of each class; raise SlideArgumentError unless `names` has their names."""
+    if not isinstance(names, Mapping):
+        raise SlideArgumentError(
+            f"names of type {type(names).__name__}; give a mapping such as {{1: 'tumour'}}"
+        )
+    classes: dict[str, list[int]] = {}
+    for value, name in names.items():
+        if not isinstance(value, int | np.integer | np.bool_) or not isinstance(
+            name, str | np.str_
+        ):
+            raise SlideArgumentError(
+                f"names has {value!r}: {name!r}; give integers and their names, as {{1: 'tumour'}}"
+            )
+        classes.setdefault(str(name), []).append(int(value))
+    return classes
+
+
+def checked_slide_shape(shape: Any) -> tuple[int, int]:
+    """Return height and width of a slide; raise SlideArgumentError if `shape` has not both."""
+    found = as_shape(shape)
+    if found is None:
+        shown = repr(shape) if isinstance(shape, tuple) else type(shape).__name__
+        raise SlideArgumentError(f"slide_shape={shown:.60}; give slide.shape, or (height, width)")
+    return found
 
 
 def _number_of(name: str, classes: tuple[str, ...]) -> int:

@@ -183,3 +183,25 @@ def test_wrong_label_images_and_boxes_are_refused():
 def test_polygons_are_used_as_they_are():
     polygons = Polygons.of([Outline(rectangle(0, 0, 2, 2))])
     assert Annotations.of(polygons, ["a"]).polygons is polygons
+
+
+@pytest.mark.parametrize("names", [{1: "tumour", 2: "tumour", 3: "rest"}, {3: "rest", 2: "tumour"}])
+def test_values_with_one_name_are_one_class(names):
+    values = np.random.default_rng(0).integers(0, 4, (40, 40), dtype=np.uint8)
+    labels = label_mask(values, (40, 40), names | {300: "tumour"})
+    assert labels.classes == tuple(dict.fromkeys(names.values()))
+    pixels = {name: np.zeros(values.shape, bool) for name in labels.classes}
+    for value, name in names.items():
+        pixels[name] |= values == value
+    edges = np.arange(41)
+    for name, expected in pixels.items():
+        np.testing.assert_array_equal(labels.mask(edges, edges, name=name), expected)
+    boxes = np.array([[0, 0, 40, 40], [3, 5, 10, 20]])
+    shares = [
+        [expected[y : y + h, x : x + w].mean() for expected in pixels.values()]
+        for y, x, h, w in boxes.tolist()
+    ]
+    names_of_boxes, coverage = class_coverage(labels, boxes, min_coverage=0.01)
+    np.testing.assert_allclose(coverage, shares)
+    expected = [labels.classes[np.argmax(one)] for one in shares]
+    assert names_of_boxes.tolist() == expected
