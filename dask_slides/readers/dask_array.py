@@ -135,6 +135,8 @@ class ArraySource(EqualByFields, Source):
 
 def array_source(array: Any) -> ArraySource:
     """Check `array` (y, x) or (y, x, c) and wrap it."""
+    if isinstance(array, np.ndarray | da.Array):
+        _check_samples(array)
     if isinstance(array, np.ndarray):
         array = da.from_array(array, chunks="auto")
     if not isinstance(array, da.Array):
@@ -153,9 +155,18 @@ def array_source(array: Any) -> ArraySource:
         )
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind not in "uif":
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return ArraySource(array.rechunk({2: -1}))
+
+
+def _check_samples(array: np.ndarray | da.Array) -> None:
+    """Raise SlideArgumentError for samples that are no numbers, or that have a mask."""
+    if array.dtype.kind not in "buif":
         raise SlideArgumentError(
             f"dask array of dtype {array.dtype} is not an image; use an integer or float dtype"
         )
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return ArraySource(array.rechunk({2: -1}))
+    if isinstance(getattr(array, "_meta", array), np.ma.MaskedArray):
+        raise SlideArgumentError(
+            "a masked array is not an image, as its mask would be lost; give its masked samples a "
+            "value first, with numpy.ma.filled or dask.array.ma.filled"
+        )
