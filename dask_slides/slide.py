@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import dask.array as da
 import numpy as np
 
+from dask_slides.core.arguments import as_number, as_pair, as_whole, checked_path, checked_size
 from dask_slides.core.bad_tiles import MODES, BadTile
 from dask_slides.core.channels import Channel, channel_numbers, plain_channels
 from dask_slides.core.geometry import Region, level_size
@@ -186,11 +188,16 @@ class Slide:
         Raises
         ------
         SlideArgumentError
-            The region reaches beyond the level.
+            The region reaches beyond the level, or a number is not an integer.
         TileDecodeError
             A tile of the region cannot be decoded.
         """
-        info = self.levels[self._level(level)]
+        level = self._level(level)
+        info = self.levels[level]
+        y, x, height, width = (
+            self._whole(name, value)
+            for name, value in (("y", y), ("x", x), ("height", height), ("width", width))
+        )
         top, left = round(y / info.downsample[0]), round(x / info.downsample[1])
         region = Region(top, left, height, width)
         if not region.within(info.shape):
@@ -217,8 +224,7 @@ class Slide:
         ndarray
             Shape (h, w, c), the dtype of the slide.
         """
-        if not isinstance(max_size, int | np.integer) or max_size < 1:
-            raise SlideArgumentError(f"max_size={max_size} is not a size; give 1 or more")
+        max_size = checked_size(max_size, "max_size")
         if 0 in self.shape:  # an entirely blank slide was cut off
             return np.empty(self.shape, self.dtype)
         ratio = max(1.0, max(self.shape[:2]) / max_size)
@@ -306,12 +312,19 @@ class Slide:
 
         return view_slide(self, layers, detector, port, address)
 
-    def _level(self, level: int) -> int:
-        if not 0 <= level < len(self.levels):
+    def _level(self, level: Any) -> int:
+        number = as_whole(level)
+        if number is None or not 0 <= number < len(self.levels):
             raise SlideArgumentError(
-                f"{self.name}: there is no level {level}; give 0 to {len(self.levels) - 1}"
+                f"{self.name}: there is no level {level!r}; give 0 to {len(self.levels) - 1}"
             )
-        return level
+        return number
+
+    def _whole(self, argument: str, value: Any) -> int:
+        number = as_whole(value)  # integers of NumPy would overflow
+        if number is None:
+            raise SlideArgumentError(f"{self.name}: {argument}={value!r}; give whole pixels")
+        return number
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return the pixels of level 0, (y, x, c), for ``np.asarray(slide)``.
@@ -499,7 +512,15 @@ def open_slide(
     if fill is not None and (not isinstance(fill, int | float | np.number) or np.isinf(fill)):
         raise SlideArgumentError(f"fill={fill!r} is not a pixel value; give a number, or None")
     choice = ImageSelection(image, axes, z, t)
-    address = os.fspath(path)
+    if not isinstance(limits, Limits):
+        raise SlideArgumentError(f"limits={limits!r}; give a Limits, or leave it out")
+    if sha256 is not None and not (
+        isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256.strip())
+    ):
+        raise SlideArgumentError(
+            f"sha256={sha256!r:.80} is not a checksum of 64 hexadecimal digits"
+        )
+    address = checked_path(path)
     # absolute, as a worker may run in another directory
     address = checked_address(address) if is_remote(address) else os.path.abspath(address)
     identity = None if sha256 is None else check_digest(address, sha256)
@@ -564,12 +585,7 @@ def as_slide(slide: SlideLike) -> Slide:
 def _checked_mpp(mpp: Mpp) -> tuple[float, float] | None:
     if mpp is None:
         return None
-    pair = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
-    try:
-        y, x = (float(value) for value in pair)
-        good = 0 < y < math.inf and 0 < x < math.inf
-    except (TypeError, ValueError):
-        good = False
-    if not good:
+    pair = tuple(as_number(value) for value in as_pair(mpp))
+    if len(pair) != 2 or not all(0 < value < math.inf for value in pair):
         raise SlideArgumentError(f"mpp={mpp!r} is not a pixel size; give micrometres above 0")
-    return y, x
+    return float(pair[0]), float(pair[1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_pair, as_whole
 from dask_slides.core.geometry import Region
 from dask_slides.errors import SlideArgumentError
 
@@ -80,13 +80,9 @@ class TileGrid:
 
 def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
     """Return `tile_size`, a number or (height, width), as a pair of integers above 0."""
-    pair = tuple(tile_size) if isinstance(tile_size, Sequence) else (tile_size, tile_size)
-    valid = len(pair) == 2 and all(
-        isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0
-        for side in pair
-    )
-    if not valid:
+    sides = [side for side in map(as_whole, as_pair(tile_size)) if side is not None and side > 0]
+    if len(sides) != 2 or len(as_pair(tile_size)) != 2:
         raise SlideArgumentError(
             f"{argument}={tile_size!r} is not a size; give whole pixels above 0, or (height, width)"
         )
-    return int(pair[0]), int(pair[1])
+    return sides[0], sides[1]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from dask_slides.core.arguments import as_array
 from dask_slides.core.geometry import Region
 from dask_slides.core.intervals import Intervals
 from dask_slides.core.types import Array
@@ -234,7 +235,11 @@ def _rounded(points: Array) -> Array:
 
 def checked_points(yx: Any) -> Array:
     """Return points as (..., 2) float64; raise SlideArgumentError for another shape."""
-    points = np.asarray(yx, np.float64)
+    points: Array | None = as_array(yx, np.float64)
+    if points is None:
+        raise SlideArgumentError(
+            f"points of type {type(yx).__name__} are not numbers (..., 2); give pairs (y, x)"
+        )
     if points.ndim < 1 or points.shape[-1] != 2:
         raise SlideArgumentError(f"points of shape {points.shape}; give (..., 2), which is (y, x)")
     return points

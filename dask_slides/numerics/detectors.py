@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import SlideArgumentError, SlideError
 from dask_slides.numerics.histograms import BINS
-from dask_slides.numerics.mask_detectors import Background, MaskDetector, Tissue, check_background
+from dask_slides.numerics.mask_detectors import (
+    Background,
+    MaskDetector,
+    Tissue,
+    check_background,
+    set_number,
+)
 from dask_slides.numerics.onnx_detector import OnnxTissue
 from dask_slides.numerics.statistics import CellStats
 
@@ -81,10 +87,15 @@ class _BaseDetector:
     def __and__(self, other: StatisticsDetector) -> AllOf:
         return AllOf((self, other))  # type: ignore[arg-type]
 
+    def __ror__(self, other: StatisticsDetector) -> AnyOf:
+        return AnyOf((other, self))  # type: ignore[arg-type]
 
-def _check_share(value: float, name: str) -> None:
-    if not (isinstance(value, int | float | np.floating) and 0 <= value <= 1):
-        raise SlideArgumentError(f"{name}={value!r} is not a share; give a number from 0 to 1")
+    def __rand__(self, other: StatisticsDetector) -> AllOf:
+        return AllOf((other, self))  # type: ignore[arg-type]
+
+
+def _set_share(detector: Any, name: str) -> None:
+    set_number(detector, name, lambda x: 0 <= x <= 1, "a share; give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -117,8 +128,7 @@ class Contrast(_BaseDetector):
     with_alpha: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.ratio, int | float | np.floating) and 0 <= self.ratio < np.inf):
-            raise SlideArgumentError(f"ratio={self.ratio!r} is not a ratio; give 0 or more")
+        set_number(self, "ratio", lambda x: 0 <= x < np.inf, "a ratio; give 0 or more")
 
     def __repr__(self) -> str:
         alpha = ", with_alpha=True" if self.with_alpha else ""
@@ -231,8 +241,8 @@ class Brightness(_BaseDetector):
     pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_share(self.threshold, "threshold")
-        _check_share(self.share, "share")
+        _set_share(self, "threshold")
+        _set_share(self, "share")
         check_background(self.background)
 
     def fit(self, stats: CellStats) -> StatisticsDetector:
@@ -280,7 +290,7 @@ class Otsu(_BaseDetector):
     pooled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_share(self.share, "share")
+        _set_share(self, "share")
         check_background(self.background)
 
     def fit(self, stats: CellStats) -> StatisticsDetector:
@@ -320,8 +330,8 @@ class Saturation(_BaseDetector):
     needs: ClassVar[tuple[str, ...]] = ("saturation",)
 
     def __post_init__(self) -> None:
-        _check_share(self.threshold, "threshold")
-        _check_share(self.share, "share")
+        _set_share(self, "threshold")
+        _set_share(self, "share")
 
     def __call__(self, stats: CellStats) -> Mask:
         """Return True where a tile is blank."""

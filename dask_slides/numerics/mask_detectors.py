@@ -6,12 +6,14 @@ and returns a mask of it. The exact area of the mask in each tile decides which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_number
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 
@@ -58,6 +60,14 @@ def check_background(value: str | None) -> None:
         raise SlideArgumentError(f"background={value!r} is not known; use 'bright' or 'dark'")
 
 
+def set_number(detector: Any, name: str, fits: Callable[[float], bool], advice: str) -> None:
+    """Make a field a number of Python, which repr and JSON show alike, or raise with `advice`."""
+    number = as_number(getattr(detector, name))
+    if not fits(number):
+        raise SlideArgumentError(f"{name}={getattr(detector, name)!r} is not {advice}")
+    object.__setattr__(detector, name, number)
+
+
 @dataclass(frozen=True, repr=False)
 class Tissue:
     """Find tissue as a person would outline it. This is the default detector.
@@ -102,13 +112,11 @@ class Tissue:
     def __post_init__(self) -> None:
         if self.background is not None:
             check_background(self.background)
-        for name, value in (("min_area", self.min_area), ("max_hole", self.max_hole)):
-            if not (isinstance(value, int | float | np.floating) and 0 <= value < np.inf):
-                raise SlideArgumentError(f"{name}={value!r} is not an area; give 0 or more µm²")
+        for name in ("min_area", "max_hole"):
+            set_number(self, name, lambda area: 0 <= area < np.inf, "an area; give 0 or more µm²")
         if self.pen not in ("exclude", "keep"):
             raise SlideArgumentError(f"pen={self.pen!r} is not known; use 'exclude' or 'keep'")
-        if not (isinstance(self.mpp, int | float | np.floating) and 0 < self.mpp < np.inf):
-            raise SlideArgumentError(f"mpp={self.mpp!r} is not a pixel size; give a number above 0")
+        set_number(self, "mpp", lambda mpp: 0 < mpp < np.inf, "a pixel size; give a number above 0")
 
     def __repr__(self) -> str:
         given = (one for one in fields(self) if getattr(self, one.name) != one.default)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import checked_share as checked_share
 from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import bounds
@@ -434,13 +435,6 @@ def checked_map(slide: Slide, blank_map: Any) -> BlankMap:
             f"{slide.shape[1]} px; make the map of this slide"
         )
     return blank_map
-
-
-def checked_share(value: Any, name: str) -> float:
-    """Return `value` as a float; raise SlideArgumentError unless it is from 0 to 1."""
-    if not (isinstance(value, int | float | np.floating) and 0 <= value <= 1):
-        raise SlideArgumentError(f"{name}={value!r} is not a share; give a number from 0 to 1")
-    return float(value)
 
 
 def blank_map(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_array, checked_share
 from dask_slides.core.grid import TileGrid, tile_pair
 from dask_slides.core.types import Array
 from dask_slides.errors import LittleTissueWarning, SlideArgumentError
@@ -18,7 +19,7 @@ from dask_slides.numerics.detectors import Detector, StatisticsDetector, measure
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
 from dask_slides.numerics.statistics import CellStats
 from dask_slides.numerics.tissue_mask import BoxSums, TissueMask, edges_of_mask
-from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_share, map_of_grid
+from dask_slides.ops.blank_map import BlankMap, GivenMap, map_of_grid
 from dask_slides.ops.chosen_tiles import (
     Candidates,
     JudgedTiles,
@@ -149,7 +150,7 @@ def random_crops(
     image, grid = plan_crops(slide, n, size, downsample, mpp, magnification)
     found = map_or_detector(slide, detector, blank_map)
     if isinstance(found, BlankMap):
-        crops = _MaskCrops(slide, image, grid.tile, found, _checked_weights(slide, weights))
+        crops = _MaskCrops(slide, image, grid.tile, found, checked_weights(slide.name, weights))
         drawn = crops.draw(rng, int(n), min_tissue)
         measure = tissue_measure(drawn.tissue_fraction, min_tissue)
         drawn = replace(drawn, judged=JudgedTiles.all(measure, drawn.score))
@@ -189,13 +190,18 @@ def _warn_of_little_tissue(slide: Slide, shares: Array, min_tissue: float) -> No
         )
 
 
-def _checked_weights(slide: Slide, weights: Any) -> NDArray[np.float64] | None:
+def checked_weights(name: str, weights: Any) -> NDArray[np.float64] | None:
+    """Return a map of weights as an array, None as None; raise SlideArgumentError for others."""
     if weights is None:
         return None
-    array = np.asarray(weights, np.float64)
+    array: NDArray[np.float64] | None = as_array(weights, np.float64)
+    if array is None:
+        raise SlideArgumentError(
+            f"{name}: weights of type {type(weights).__name__}; give numbers from 0, (h, w)"
+        )
     if array.ndim != 2 or not array.size or not (np.isfinite(array) & (array >= 0)).all():
         raise SlideArgumentError(
-            f"{slide.name}: weights of shape {array.shape}; give numbers from 0, (h, w)"
+            f"{name}: weights of shape {array.shape}; give numbers from 0, (h, w)"
         )
     return array
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_number, checked_size
 from dask_slides.core.geometry import level_size
 from dask_slides.core.intervals import kept_intervals
 from dask_slides.core.layout import CutoffMapping, GridLayout, IslandLayout, Layout
@@ -168,6 +169,7 @@ class Cutoff:
 
     def kept_mask(self, max_size: int = 1024) -> NDArray[np.bool_]:
         """Return where the slide was not cut off, (h, w) bool, of at most `max_size` pixels."""
+        max_size = checked_size(max_size, "max_size")
         height, width = self.source_shape
         ratio = max(1.0, max(height, width) / max_size)
         y, x = ((np.arange(level_size(n, ratio)) + 0.5) * ratio for n in (height, width))
@@ -348,7 +350,7 @@ def check_layout(slide: Slide, layout: Any, margin: Any) -> None:
 
 def check_compact(slide: Slide, compact: Any) -> None:
     """Raise SlideArgumentError unless `compact` is None or a number of at least 1."""
-    if compact is not None and (not isinstance(compact, int | float) or not compact >= 1):
+    if compact is not None and not as_number(compact) >= 1:
         raise SlideArgumentError(f"{slide.name}: compact={compact!r}; give 1 or more, or None")
 
 

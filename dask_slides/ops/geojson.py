@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.arguments import checked_path
 from dask_slides.core.polygons import Outline, Polygons, starts_of
 from dask_slides.core.types import Array
 from dask_slides.errors import (
@@ -31,7 +32,7 @@ from dask_slides.errors import (
     SlideNotFoundError,
     reason_of,
 )
-from dask_slides.ops.annotations import Annotations
+from dask_slides.ops.annotations import Annotations, checked_slide_shape
 from dask_slides.runtime.write_permission import permission_errors
 
 STYLES = ("qupath", "trident")
@@ -174,7 +175,8 @@ def read_geojson(
     SlideFormatError
         The file is not GeoJSON, or its coordinates are not numbers.
     SlideArgumentError
-        All polygons lie outside the slide, or are longitudes and latitudes.
+        All polygons lie outside the slide, or are longitudes and latitudes, or an argument is not
+        valid.
 
     Warns
     -----
@@ -189,7 +191,9 @@ def read_geojson(
     >>> ds.read_geojson("tissue.geojson", slide_shape=slide.shape).classes
     ('Tissue',)
     """
-    name = os.fspath(path)
+    name = checked_path(path)
+    if slide_shape is not None:
+        slide_shape = checked_slide_shape(slide_shape)
     content = _json_of(name)
     try:
         polygons, names, skipped = _collected(content)
@@ -291,10 +295,19 @@ def _polygons(geometry: Any) -> Iterator[list[Sequence[Any]]]:
     if geometry is None or geometry["type"] not in ("Polygon", "MultiPolygon"):
         return
     many = geometry["coordinates"]
-    for polygon in [many] if geometry["type"] == "Polygon" else many:
-        rings = [ring[:-1] if len(ring) > 1 and ring[0] == ring[-1] else ring for ring in polygon]
+    for polygon in [many] if geometry["type"] == "Polygon" else _listed(many):
+        rings = [
+            ring[:-1] if len(ring) > 1 and ring[0] == ring[-1] else ring
+            for ring in map(_listed, _listed(polygon))
+        ]
         if rings and len(rings[0]) >= 3:
             yield [rings[0], *(ring for ring in rings[1:] if len(ring) >= 3)]
+
+
+def _listed(coordinates: Any) -> list[Any]:
+    if not isinstance(coordinates, list):
+        raise SlideFormatError(f"coordinates of type {type(coordinates).__name__} are not a list")
+    return coordinates
 
 
 def _points(rings: list[Sequence[Any]]) -> Array:
@@ -314,9 +327,9 @@ def _points(rings: list[Sequence[Any]]) -> Array:
     return points
 
 
-def _check_place(name: str, polygons: Polygons, shape: tuple[int, ...], content: Any) -> None:
+def _check_place(name: str, polygons: Polygons, shape: tuple[int, int], content: Any) -> None:
     """Raise if no polygon lies on the slide, or if the coordinates are longitude and latitude."""
-    height, width = shape[:2]
+    height, width = shape
     if not len(polygons):
         return
     low, high = np.split(polygons.bounds, 2, axis=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_array, as_number
 from dask_slides.core.grid import TileGrid
 from dask_slides.errors import SlideArgumentError
 from dask_slides.numerics.tissue_mask import TissueMask, edges_of_grid, edges_of_mask
@@ -100,9 +101,10 @@ class EditableMap:
         return self.compute().with_mask(mask)
 
     def _pixels(self, area: float) -> float:
-        if not (isinstance(area, int | float | np.floating) and 0 <= area < np.inf):
+        size = as_number(area)
+        if not 0 <= size < np.inf:
             raise SlideArgumentError(f"{self.name}: area={area!r} is not an area; give 0 or more")
-        return float(area) if self.mpp_yx is None else area / (self.mpp_yx[0] * self.mpp_yx[1])
+        return float(size) if self.mpp_yx is None else size / (self.mpp_yx[0] * self.mpp_yx[1])
 
     def union(self, other: Self) -> Self:
         """Return the map of what is tissue in this map or in `other`, on the tiles of this one."""
@@ -120,7 +122,9 @@ class EditableMap:
 
 def checked_mask(mask: Any, shape: tuple[int, int], name: str) -> NDArray[np.bool_]:
     """Return `mask` as an array; raise SlideArgumentError unless it is a mask of the slide."""
-    array = np.asarray(mask)
+    array: NDArray[np.bool_] | None = as_array(mask)
+    if array is None:
+        raise SlideArgumentError(f"{name}: a mask with rows of several lengths; give (h, w)")
     if (
         array.dtype != np.bool_
         or array.ndim != 2

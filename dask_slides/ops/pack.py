@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import as_number, checked_share, checked_size
 from dask_slides.core.bad_tiles import BadTile, bad_tiles_to_json
 from dask_slides.core.channels import Channel, channels_from_json, channels_to_json
 from dask_slides.core.grid import EDGES, Edge, TileGrid, tile_pair
@@ -25,7 +26,7 @@ from dask_slides.numerics.detectors import Detector, StatisticsDetector, checked
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.aligned_tiles import aligned_grid, aligned_level, check_align, level_slide
 from dask_slides.ops.annotations import Labels, check_labels, class_coverage
-from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_map, checked_share
+from dask_slides.ops.blank_map import BlankMap, GivenMap, checked_map
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.chosen_tiles import (
     Candidates,
@@ -35,7 +36,7 @@ from dask_slides.ops.chosen_tiles import (
 )
 from dask_slides.ops.georeference import georeference
 from dask_slides.ops.overlays import plot_on_slide
-from dask_slides.ops.resize import output_shape, resized
+from dask_slides.ops.resize import checked_mpp, output_shape, resized
 from dask_slides.plots import pictures
 from dask_slides.readers.dask_array import ArraySource
 from dask_slides.readers.tile_status import fill_for
@@ -182,7 +183,14 @@ class TilePack:
         return np.concatenate((corners, np.broadcast_to(size, corners.shape)), axis=1)
 
     def contact_sheet(self, count: int = 64, columns: int = 8, side: int = 128) -> Array:
-        """Return a picture of up to `count` evenly chosen tiles, (y, x, 3) uint8."""
+        """Return a picture of up to `count` evenly chosen tiles, (y, x, 3) uint8.
+
+        They are in rows of `columns`, each shrunk to at most `side` pixels.
+        """
+        count, columns, side = (
+            checked_size(value, name)
+            for name, value in (("count", count), ("columns", columns), ("side", side))
+        )
         chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
         return pictures.contact_sheet(list(self[chosen]), columns, side, self.channels)
 
@@ -327,19 +335,20 @@ def pack_image(
 
 def checked_magnification(slide: Slide, value: Any) -> float:
     """Return the magnification of an objective; raise SlideArgumentError if it is not one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+    number = as_number(value)
+    if not 0 < number < np.inf:
         raise SlideArgumentError(f"{slide.name}: magnification={value!r}; give a number such as 20")
     slide.require_mpp("a magnification")
-    return float(value)
+    return float(number)
 
 
 def _stored_near(slide: Slide, mpp: Mpp) -> Slide | None:
     """Return the slide, or a stored level of it, if its pixel size is within 5 % of `mpp`."""
     own = slide.require_mpp("a target mpp")
-    wanted = mpp if isinstance(mpp, Sequence) else (mpp, mpp)
+    wanted = checked_mpp(slide, mpp)
     for number, level in enumerate(slide.levels):
         sizes = [o * n / m for o, n, m in zip(own, slide.shape, level.shape, strict=False)]
-        if all(abs(s / w - 1) <= NEAR_ENOUGH for s, w in zip(sizes, wanted, strict=True) if w):
+        if all(abs(s / w - 1) <= NEAR_ENOUGH for s, w in zip(sizes, wanted, strict=True)):
             return level_slide(slide, number)
     return None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dask_slides.core.arguments import as_number, as_pair, as_shape, as_whole
 from dask_slides.core.geometry import level_size
 from dask_slides.errors import SlideArgumentError
 from dask_slides.graph.resized import ResizedSource
@@ -44,17 +44,16 @@ def output_shape(
         )
     height, width = slide.shape[:2]
     if shape is not None:
-        return _checked_shape(slide, shape)
+        return _possible(slide, _checked_shape(slide, shape))
     if mpp is not None:
         own = slide.require_mpp("a target mpp")
-        target = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
-        if len(target) != 2:
-            raise SlideArgumentError(f"{slide.name}: mpp={mpp!r}; give one number, or (y, x)")
-        factors = tuple(
-            _checked_factor(slide, "mpp", new) / old for new, old in zip(target, own, strict=True)
-        )
+        factors = tuple(new / old for new, old in zip(checked_mpp(slide, mpp), own, strict=True))
     elif max_size is not None:
-        longest = _checked_factor(slide, "max_size", max_size)
+        longest = as_whole(max_size)
+        if longest is None or longest < 1:
+            raise SlideArgumentError(
+                f"{slide.name}: max_size={max_size!r}; give whole pixels above 0"
+            )
         factors = (max(1.0, max(height, width) / longest),) * 2
     elif downsample is not None:
         factors = (_checked_factor(slide, "downsample", downsample),) * 2
@@ -62,7 +61,10 @@ def output_shape(
         factors = (float(ladder(ladder_of or max(height, width))),) * 2
     if not height * width:
         return (0, 0)
-    size = (level_size(height, factors[0]), level_size(width, factors[1]))
+    return _possible(slide, (level_size(height, factors[0]), level_size(width, factors[1])))
+
+
+def _possible(slide: Slide, size: tuple[int, int]) -> tuple[int, int]:
     if max(size) > 2**31:
         raise SlideArgumentError(
             f"{slide.name}: {size[0]:,} x {size[1]:,} px are too many; enlarge less"
@@ -70,32 +72,39 @@ def output_shape(
     return size
 
 
+def checked_mpp(slide: Slide, mpp: Any) -> tuple[float, float]:
+    """Return the micrometres per pixel (y, x) that are asked for, one number or two."""
+    target = as_pair(mpp)
+    if len(target) != 2:
+        raise SlideArgumentError(f"{slide.name}: mpp={mpp!r}; give one number, or (y, x)")
+    y, x = (_checked_factor(slide, "mpp", value) for value in target)
+    return y, x
+
+
 def _checked_factor(slide: Slide, name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf or isinstance(value, bool):
+    number = as_number(value)
+    if not 0 < number < math.inf:
         raise SlideArgumentError(f"{slide.name}: {name}={value!r}; give a number above 0")
     return number
 
 
 def _checked_shape(slide: Slide, shape: Any) -> tuple[int, int]:
-    try:
-        height, width = (int(side) for side in tuple(shape)[:2])
-        good = height == shape[0] and width == shape[1] and min(height, width) > 0
-    except (TypeError, ValueError):
-        good = False
-    if not good:
+    found = as_shape(shape)
+    if found is None:
         raise SlideArgumentError(f"{slide.name}: shape={shape!r}; give (height, width) above 0")
-    return height, width
+    return found
 
 
 def resized(slide: Slide, shape: tuple[int, int], kernel: str, gap: float | None) -> Slide:
     """Return `slide` resampled as a whole to `shape`."""
     kernel = kernel_named(kernel).name
-    if gap is not None and (not isinstance(gap, int | float) or not 1 <= gap < math.inf):
-        raise SlideArgumentError(f"{slide.name}: gap={gap!r}; give 1 or more, or None for level 0")
+    if gap is not None:
+        least = as_number(gap)
+        if not 1 <= least < math.inf:
+            raise SlideArgumentError(
+                f"{slide.name}: gap={gap!r}; give 1 or more, or None for level 0"
+            )
+        gap = least
     old = slide.shape[:2]
     if shape == old:
         return slide

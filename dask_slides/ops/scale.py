@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from dask_slides.errors import SlideArgumentError
 from dask_slides.ops.pack import checked_magnification
+from dask_slides.ops.resize import checked_mpp
 from dask_slides.slide import Mpp, Slide
 
 TOLERANCE = 0.05
@@ -55,7 +55,7 @@ def check_not_enlarged(
     if magnification is not None and magnification > power * (1 + TOLERANCE):
         _refuse(slide, f"magnification {magnification:g}", f"magnification {power:.4g} or less")
     if mpp is not None:
-        wanted = tuple(mpp) if isinstance(mpp, Sequence) else (mpp, mpp)
+        wanted = checked_mpp(slide, mpp)
         if any(w < o * (1 - TOLERANCE) for w, o in zip(wanted, own, strict=True)):
             _refuse(slide, f"mpp {min(wanted):g}", f"mpp {max(own):.4g} or more")
 

@@ -303,3 +303,17 @@ def test_wrong_arguments_are_refused_in_one_line_with_a_cure(arguments):
     message = str(caught.value)
     assert "\n" not in message
     assert any(cure in message for cure in ("; give", "; use one of", "; enlarge less"))
+
+
+def test_chunks_of_an_enlarged_image_are_limited():
+    """Few pixels become many, so that the pixels of the input do not limit a chunk."""
+    for shape in ((40_000, 40_000), (200, 60_000), (60_000, 150)):
+        large = ds.resize(np.zeros((100, 100), "u1"), shape=shape).to_dask()
+        assert max(map(max, large.chunks[:2])) <= 4096 + 64
+        assert large.npartitions <= 1000
+    assert ds.resize(np.zeros((100, 100), "u1"), shape=(900, 900)).to_dask().npartitions == 1
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 8), dtype="u1")
+    found = ds.resize(pixels, shape=(30, 9_000), kernel="nearest").to_dask()
+    assert found.npartitions > 1
+    expected = pixels.repeat(10, axis=0).repeat(1125, axis=1)
+    np.testing.assert_array_equal(found[..., 0], expected)
