@@ -31,7 +31,8 @@ def covered_areas(
     Parameters
     ----------
     polygons : Polygons
-        Those that cross themselves are repaired by ``shapely.make_valid``.
+        Where the rings of one cross, what an even number of them encloses is outside, as in
+        `outlines_mask`.
     labels : array
         (polygons,) int64: the class of each polygon, from 0.
     classes : int
@@ -97,11 +98,11 @@ class _Parts:
 
     @classmethod
     def of(cls, polygons: Polygons, labels: NDArray[np.int64]) -> _Parts:
-        """Repair polygons that cross themselves, and cut those of many points."""
+        """Divide polygons that cross themselves, and those of many points."""
         shapely = import_shapely()
         shapes = polygons.to_shapely()
         wrong = ~shapely.is_valid(shapes)
-        shapes[wrong] = shapely.make_valid(shapes[wrong], method="structure", keep_collapsed=False)
+        shapes[wrong] = _even_odd(shapely, shapes[wrong])
         shapes, owner = _cut(shapely, shapes)
         shapely.prepare(shapes)
         labels = labels[owner]
@@ -109,6 +110,33 @@ class _Parts:
         low, high = np.split(parts.bounds, 2, axis=1)
         meets = _which_meet(shapely, shapes, labels, owner)
         return cls(shapely, shapes, Edges.of(parts), labels, meets, low, high)
+
+
+def _even_odd(shapely: Any, shapes: Array) -> Array:
+    """Return the faces between the rings of each of `shapes` that an odd number of them encloses.
+
+    `shapely.make_valid` has other rules: one fills what rings enclose twice, and the other one
+    does not notice edges that rings run along twice.
+    """
+    rings, owner = shapely.get_rings(shapes, return_index=True)
+    lines = shapely.multilinestrings(rings, indices=owner)[:, None]
+    faces = shapely.polygonize(shapely.union_all(lines, axis=1)[:, None], axis=1)
+    faces, of_shape = shapely.get_parts(faces, return_index=True)
+    points = shapely.get_coordinates(shapely.point_on_surface(faces))
+    start, ring = shapely.get_coordinates(rings, return_index=True)
+    is_edge = np.diff(ring, append=-1) == 0  # the last point of a ring has no edge after it
+    edges = np.concatenate([start, np.roll(start, -1, axis=0)], axis=1)[is_edge]
+    ends = np.searchsorted(owner[ring[is_edge]], np.arange(len(shapes) + 1))
+    inside = np.zeros(len(faces), bool)
+    for at, ((x, y), one) in enumerate(zip(points, of_shape, strict=True)):
+        from_x, from_y, to_x, to_y = edges[ends[one] : ends[one + 1]].T
+        crosses = (from_y > y) != (to_y > y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            across = from_x + (y - from_y) * ((to_x - from_x) / (to_y - from_y))
+        inside[at] = np.count_nonzero(crosses & (across > x)) % 2
+    found: Array = np.full(len(shapes), shapely.MultiPolygon())
+    shapely.multipolygons(faces[inside], indices=of_shape[inside], out=found)
+    return found
 
 
 def _cut(shapely: Any, shapes: Array) -> tuple[Array, NDArray[np.int64]]:

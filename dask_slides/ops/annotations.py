@@ -261,7 +261,8 @@ def class_coverage(
 ) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
     """Return the class of each box, and the share of it that each class covers.
 
-    Polygons of one class that overlap count once; those of different classes count for each.
+    Polygons of one class that overlap count once; those of different classes count for each. Where
+    a polygon crosses itself, what it encloses twice is outside.
 
     Parameters
     ----------

@@ -166,7 +166,8 @@ def read_geojson(
     Returns
     -------
     Annotations
-        A MultiPolygon becomes several polygons.
+        A MultiPolygon becomes several polygons. Where the rings of one polygon cross, what an even
+        number of them encloses is outside, in masks as in coverage.
 
     Raises
     ------

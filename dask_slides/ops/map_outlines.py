@@ -98,7 +98,8 @@ class OutlinedMap:
         Returns
         -------
         BlankMap
-            In memory. A pixel of its mask is tissue if its centre lies in a polygon.
+            In memory. A pixel of its mask is tissue if its centre lies in a polygon. Where a
+            polygon crosses itself, what it encloses twice is outside.
 
         Raises
         ------

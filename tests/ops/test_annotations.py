@@ -205,3 +205,36 @@ def test_values_with_one_name_are_one_class(names):
     np.testing.assert_allclose(coverage, shares)
     expected = [labels.classes[np.argmax(one)] for one in shares]
     assert names_of_boxes.tolist() == expected
+
+
+KINDS = ("one ring", "holes that cross", "edges that coincide", "spikes", "traversed twice")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_coverage_and_masks_have_one_rule_for_rings_that_cross(kind, seed):
+    """What an even number of rings encloses is outside, counted here point by point."""
+    rng = np.random.default_rng(seed)
+    coarse = kind == "edges that coincide"
+    rings = [
+        rng.integers(0, 8, (n, 2)) * 8.0 if coarse else rng.uniform(0, 64, (n, 2))
+        for n in (rng.integers(5, 9), *(4, 5)[: 0 if kind == "one ring" else 2])
+    ]
+    if kind == "spikes":
+        rings[0] = np.concatenate([rings[0], rings[0][-2:-1]])
+    if kind == "traversed twice":
+        rings[0] = np.concatenate([rings[0], rings[0]])
+    outline = Annotations.of([Outline(rings[0], tuple(rings[1:]))], ["a"])
+    edges = np.arange(0, 64.1, 0.125)
+    centres = edges[:-1] + 0.0625
+    inside = np.zeros((512, 512), bool)
+    for ring in rings:
+        for (y0, x0), (y1, x1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+            if y0 != y1:
+                at = x0 + (centres - y0) * (x1 - x0) / (y1 - y0)
+                rows = (y0 > centres) != (y1 > centres)
+                inside ^= rows[:, None] & (at[:, None] > centres)
+    boxes = np.array([[y, x, 16, 16] for y in range(0, 64, 16) for x in range(0, 64, 16)])
+    shares = inside.reshape(4, 128, 4, 128).mean(axis=(1, 3)).reshape(-1, 1)
+    np.testing.assert_allclose(outline.coverage(boxes), shares, atol=0.01)
+    assert np.mean(outline.mask(edges, edges) != inside) < 0.001
