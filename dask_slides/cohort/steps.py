@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.cohort.step import MAY_ENLARGE, BlankMaps, Built, Step
+from dask_slides.core.arguments import checked_share
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
@@ -21,7 +22,7 @@ from dask_slides.graph.overview import overview_source
 from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.aligned_tiles import check_align
-from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map, checked_share
+from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map
 from dask_slides.ops.crops import check_seed, plan_crops, random_crops
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
 from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.arguments import checked_share
 from dask_slides.errors import BlankSlideError, BlankSlideWarning, SlideArgumentError
 from dask_slides.feed.crop_batches import CropBatches, number_of_state
 from dask_slides.feed.crop_reader import CropReader
@@ -21,7 +22,6 @@ from dask_slides.feed.schedule import Integers
 from dask_slides.feed.slide_table import are_shares
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR
-from dask_slides.ops.blank_map import checked_share
 
 BALANCES = ("slide", "label", "class")
 TOGETHER = 64
@@ -306,8 +306,9 @@ def _check_members(members: Sequence[Member], left_out: Sequence[str]) -> None:
         raise BlankSlideError(f"{', '.join(left_out[:8])}: no slide has tissue to draw crops from")
     if left_out:
         names = ", ".join(left_out[:8]) + ", ..." * (len(left_out) > 8)
+        slides = "slide without tissue is" if len(left_out) == 1 else "slides without tissue are"
         warnings.warn(
-            f"{len(left_out):,} slides without tissue are left out: {names}",
+            f"{len(left_out):,} {slides} left out: {names}",
             BlankSlideWarning,
             stacklevel=3,
         )

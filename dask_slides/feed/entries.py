@@ -17,6 +17,7 @@ from dask_slides.errors import SlideArgumentError
 from dask_slides.feed.slide_table import SlideTable, read_table
 from dask_slides.ops.annotations import Labels, check_labels
 from dask_slides.ops.blank_map import BlankMap
+from dask_slides.ops.crops import checked_weights
 from dask_slides.ops.pack import TilePack
 from dask_slides.readers.tables import is_table
 from dask_slides.slide import Slide, as_slide, open_slide
@@ -175,18 +176,3 @@ def _completed(entry: SlideEntry, values: Mapping[str, Any]) -> SlideEntry:
     if "weights" in given:
         given["weights"] = checked_weights(entry.name, given["weights"])
     return replace(entry, **given)
-
-
-def checked_weights(name: str, weights: Any) -> NDArray[np.float64]:
-    """Return a map of weights as an array; raise SlideArgumentError if it is not one."""
-    try:
-        array = np.asarray(weights, np.float64)
-    except (TypeError, ValueError):
-        raise SlideArgumentError(
-            f"{name}: weights of type {type(weights).__name__}; give numbers from 0, (h, w)"
-        ) from None
-    if array.ndim != 2 or not array.size or not (np.isfinite(array) & (array >= 0)).all():
-        raise SlideArgumentError(
-            f"{name}: weights of shape {array.shape}; give numbers from 0, (h, w)"
-        )
-    return array

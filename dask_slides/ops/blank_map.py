@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.core.arguments import checked_share as checked_share
+from dask_slides.core.arguments import checked_share
 from dask_slides.core.bad_tiles import BadTile
 from dask_slides.core.equality import EqualByFields
 from dask_slides.core.geometry import bounds

@@ -168,7 +168,7 @@ FINE = ["resize", "slide.tif", "o.ome.zarr", "--slide-mpp", "0.5"]
         (
             ["pack", "slide.tif", "o.csv", "--blank-map", "stored/p.tiles.zarr"],
             1,
-            "not a blank map of dask_slides; give a store",
+            "is a store of kind 'pack', not a blank map; give a store",
         ),
         (["mask", "stored/p.tiles.zarr", "o.geojson"], 1, "is a tile pack; give its slide"),
         (["info", "stored/empty"], 1, "not an OME-Zarr image; give the folder"),

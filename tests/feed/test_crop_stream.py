@@ -390,7 +390,7 @@ def test_open_files_are_bounded(tmp_path, monkeypatch):
 def test_slides_without_tissue_are_named_and_left_out(slides):
     paths, _, maps = slides
     blank = maps[2].with_blank(np.ones((50, 63), bool))
-    with pytest.warns(BlankSlideWarning, match=r"1 slides without tissue are left out: s2\.tif"):
+    with pytest.warns(BlankSlideWarning, match=r"1 slide without tissue is left out: s2\.tif"):
         stream = stream_of((paths, None, [*maps[:2], blank, *maps[3:]]))
     assert stream.left_out == ("s2.tif",) and "s2.tif" not in stream.places(range(50))["slide"]
     with pytest.raises(BlankSlideError, match=r"s2\.tif: no slide has tissue"):

@@ -24,7 +24,7 @@ def rectangle(y, x, height, width):
 
 def star(rng, y, x, radius, points=12):
     """Return a polygon that does not cross itself, with a hole if there is room."""
-    angle = np.sort(rng.random(points)) * 2 * np.pi
+    angle = (np.arange(points) + rng.random(points)) / points * 2 * np.pi
     around = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     ring = (y, x) + radius * rng.uniform(0.5, 1, (points, 1)) * around
     inner = shapely.Polygon(ring).buffer(-radius / 9)

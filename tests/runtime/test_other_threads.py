@@ -116,7 +116,7 @@ def test_concurrent_cohorts_log_to_their_own_files(tmp_path, monkeypatch):
     for name, other in ("ab", "ba"):
         lines = (tmp_path / f"{name}-job" / "cohort.log").read_text().splitlines()
         assert [line.split(" INFO ")[1].split(",")[0] for line in lines] == [
-            "1 slides", f"{name}: done", "ended: 1 done"
+            "1 slide", f"{name}: done", "ended: 1 done"
         ]  # fmt: skip
         assert not any(f"{other}:" in line for line in lines)
 
