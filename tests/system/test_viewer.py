@@ -394,6 +394,15 @@ def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
     boxes = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels.includes('Slide'))[0]"
     slider = widget("Slider", "Blank below this share of tissue")
     active, value = browser.run(f"{boxes}.active.length"), browser.run(f"{slider}.value")
+    # the top left of a packed tile, if they are shown, and of a tile of the blank map
+    y, x = (int(side) for side in shown.pack.boxes[0, :2])
+    assert y % shown.found.grid.tile[0] == x % shown.found.grid.tile[1] == 0
+    browser.run(
+        f"(() => {{ const f = {FIGURE}; const h = f.y_range.end - f.y_range.start;"
+        "const w = f.x_range.end - f.x_range.start;"
+        f"f.x_range.setv({{start: {x + 9} - w / 2, end: {x + 9} + w / 2}});"
+        f"f.y_range.setv({{start: -{y + 9} - h / 2, end: -{y + 9} + h / 2}}) }})()"
+    )
     browser.key("Tab", code=9)
     while browser.run(stop)[0] != "BODY":  # it begins at the last click
         browser.key("Tab", code=9)
@@ -414,7 +423,7 @@ def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
             browser.wait(f"Math.abs({slider}.value - {value}) < 1e-9")
         if name == "Show the tile in the middle of the view":
             browser.key("Enter", "\r", code=13)
-            browser.wait(f"{texts()}.includes('px of the slide')")
+            browser.wait(f"{texts()}.includes('y {y:,}, x {x:,}, ')")
         browser.key("Tab", code=9)
     names = {"Move left", "Zoom in", "Whole slide", "Beside the slide: the same\nkeys", "Slide",
              "Shown as black", "Shown as full colour", "Polygon", "Undo",
