@@ -6,6 +6,7 @@ one line that names the slide, the cause and what to do.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from typing import Any
@@ -185,6 +186,13 @@ def reason_of(error: Exception) -> str:
     ):
         return "its metadata or data contradict each other"
     return text or type(error).__name__
+
+
+def known_reason(error: Exception) -> str:
+    """Return, in brackets, what the system or JSON says about a store; "" for other errors."""
+    if isinstance(error, OSError) and error.strerror:
+        return f" ({error.strerror})"
+    return " (its metadata are not JSON)" if isinstance(error, json.JSONDecodeError) else ""
 
 
 def is_memory_error(error: BaseException) -> bool:

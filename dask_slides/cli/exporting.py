@@ -163,14 +163,18 @@ def print_plan(common: CommonOptions, exporter: Exporter, count: int, plan: dict
     facts = plan | {"dry_run": True, "to": exporter.name, "tiles": count}
     lines = plan_lines(plan)
     print_result(
-        common, facts, [*lines, f"output   at most {count:,} tiles as {exporter.description}"]
+        common, facts, [*lines, f"output   at most {_tiles_text(count)} as {exporter.description}"]
     )
+
+
+def _tiles_text(count: int) -> str:
+    return f"{count:,} {'tile' if count == 1 else 'tiles'}"
 
 
 def content_text(exporter: Exporter, obj: Any, options: dict[str, Any]) -> str:
     """Return what an export holds and its format, such as "34 tiles as a CSV table"."""
     if isinstance(obj, TilePack):
-        content = [f"{len(obj):,} {'tile' if len(obj) == 1 else 'tiles'}"]
+        content = [_tiles_text(len(obj))]
     elif isinstance(obj, BlankMap):
         content = ["tissue"]
     else:

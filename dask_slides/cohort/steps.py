@@ -14,7 +14,7 @@ import dask.array as da
 import numpy as np
 
 from dask_slides.cohort.step import MAY_ENLARGE, BlankMaps, Built, Step
-from dask_slides.core.arguments import checked_share
+from dask_slides.core.arguments import checked_seed, checked_share
 from dask_slides.core.grid import Edge, TileGrid, tile_pair
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
@@ -23,7 +23,7 @@ from dask_slides.numerics.detectors import Detector, checked_detector
 from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.aligned_tiles import check_align
 from dask_slides.ops.blank_map import MIN_TISSUE, BlankMap, blank_map
-from dask_slides.ops.crops import check_seed, plan_crops, random_crops
+from dask_slides.ops.crops import plan_crops, random_crops
 from dask_slides.ops.cutoff import Cutoff as CutoffResult
 from dask_slides.ops.cutoff import cells_to_cut, check_compact, check_layout, cutoff_resize
 from dask_slides.ops.overlays import picture_on_slide
@@ -362,7 +362,7 @@ class Crops(_Tiles):
     def check(self) -> None:
         """Raise SlideArgumentError for arguments that no slide accepts."""
         super().check()
-        check_seed(self.seed)
+        checked_seed(self.seed)
 
     def plan(self, slide: Slide) -> tuple[Slide, TileGrid]:
         """Return the slide at the scale of the crops, and a grid of cells of their size."""

@@ -63,8 +63,16 @@ def checked_size(value: Any, argument: str) -> int:
     """Return a number of pixels or of things; raise SlideArgumentError unless it is 1 or more."""
     size = as_whole(value)
     if size is None or size < 1:
-        raise SlideArgumentError(f"{argument}={value!r} is not a size; give 1 or more")
+        raise SlideArgumentError(f"{argument}={value!r} is not a whole number from 1; give one")
     return size
+
+
+def checked_seed(value: Any) -> int:
+    """Return a seed; raise SlideArgumentError unless it is a whole number from 0 of 63 bits."""
+    seed = as_whole(value)
+    if seed is None or not 0 <= seed < 2**63:
+        raise SlideArgumentError(f"seed={value!r} is not a seed; give a whole number from 0")
+    return seed
 
 
 def checked_share(value: Any, argument: str) -> float:

@@ -125,10 +125,10 @@ class CropReader:
         return np.asarray(uniform(self.order.seed, VISIT_STREAM, turns.group, turns.visit)[0])
 
     def _give_up(self, number: int, member: int) -> None:
-        others = " or of others that were tried" if len(self.members) > 1 else ""
+        others = ", nor in other slides that were tried" if len(self.members) > 1 else ""
         raise TileDecodeError(
-            f"crop {number:,}: no place of {self.members[member].name}{others} without corrupt "
-            "tiles was found; check the files"
+            f"crop {number:,}: no place without corrupt tiles was found in "
+            f"{self.members[member].name}{others}; check the files"
         )
 
     def read(self, numbers: Integers) -> list[dict[str, Any]]:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.core.arguments import checked_share
+from dask_slides.core.arguments import checked_seed, checked_share
 from dask_slides.errors import BlankSlideError, BlankSlideWarning, SlideArgumentError
 from dask_slides.feed.crop_batches import CropBatches, number_of_state
 from dask_slides.feed.crop_reader import CropReader
 from dask_slides.feed.entries import SlideEntry, entries_of, per_slide
-from dask_slides.feed.members import CropOptions, Member, checked_size, members_of
+from dask_slides.feed.members import CropOptions, Member, crop_size, members_of
 from dask_slides.feed.order import CropOrder, Group
-from dask_slides.feed.random_numbers import checked_seed
 from dask_slides.feed.schedule import Integers
 from dask_slides.feed.slide_table import are_shares
 from dask_slides.numerics.detectors import Detector
@@ -144,7 +143,7 @@ class CropStream:
         )
         scale = {"downsample": downsample, "mpp": mpp, "magnification": magnification}
         options = CropOptions(
-            checked_size(size), scale, checked_share(min_tissue, "min_tissue"), detector,
+            crop_size(size), scale, checked_share(min_tissue, "min_tissue"), detector,
             reduced=reduced, by_class=balance == "class",
         )  # fmt: skip
         opened = [entry.open() for entry in entries]  # errors come before tissue is searched

@@ -116,6 +116,13 @@ def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
+def _names_of(key: Any) -> set[str]:
+    """Return what a key of a mapping may name: a slide, or its path."""
+    if not isinstance(key, str | os.PathLike) or not os.fspath(key):
+        return set()
+    return {os.fspath(key), _absolute(os.fspath(key))}
+
+
 def _unique(entries: list[SlideEntry]) -> list[SlideEntry]:
     """Return `entries` with unique names: the path, or a number, where a name is there twice."""
     names = [entry.name for entry in entries]
@@ -134,21 +141,23 @@ def per_slide(argument: str, values: Any, entries: Sequence[SlideEntry]) -> list
     if values is None:
         return [None] * len(entries)
     if isinstance(values, Mapping):
-        numbers = {_absolute(entry.path): n for n, entry in enumerate(entries) if entry.path}
-        numbers |= {entry.name: n for n, entry in enumerate(entries)}
-        found: list[Any] = [None] * len(entries)
+        paths = [_absolute(entry.path) if entry.path else "" for entry in entries]
+        known = {*paths, *(entry.name for entry in entries)}
+        found: dict[str, Any] = {}
         for key, value in values.items():
-            text = os.fspath(key) if isinstance(key, str | os.PathLike) else ""
-            number = numbers.get(text, numbers.get(_absolute(text)))
-            if number is None:
+            names = _names_of(key) & known
+            if not names:
                 raise SlideArgumentError(
                     f"{argument}: {key!r} is not among the slides; name them as "
                     f"{entries[0].name!r}, or by their paths"
                 )
-            found[number] = value
-        return found
-    # arrays, and columns of data frames
-    many = isinstance(values, Sequence) or hasattr(values, "__array__")
+            found |= dict.fromkeys(names, value)
+        return [
+            found.get(path, found.get(entry.name))
+            for path, entry in zip(paths, entries, strict=True)
+        ]
+    # an array (h, w) is one map; columns of data frames have one dimension
+    many = isinstance(values, Sequence) or getattr(values, "ndim", 0) in (1, 3)
     listed = list(values) if many and not isinstance(values, str) else [values]
     if len(listed) != len(entries):
         raise SlideArgumentError(

@@ -284,7 +284,8 @@ def images_at(slide: Slide, scale: Mapping[str, Any], reduced: bool) -> list[Sli
 def _scales(scale: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the arguments of `pack_image` for each scale."""
     for name, value in scale.items():
-        if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        many = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim)
+        if many and not isinstance(value, str):
             if not len(value):
                 raise SlideArgumentError(f"{name}={value!r} has no scales; give one or more")
             return [{**_NO_SCALE, **scale, name: one} for one in value]
@@ -332,6 +333,6 @@ def absent_tiles(image: Slide) -> tuple[tuple[int, int, int, int], ...]:
     return tuple((one.y, one.x, one.stop_y, one.stop_x) for one in regions)
 
 
-def checked_size(size: Any) -> tuple[int, int] | None:
+def crop_size(size: Any) -> tuple[int, int] | None:
     """Return the height and width of crops; None means those of the packs."""
     return None if size is None else tile_pair(size, "size")

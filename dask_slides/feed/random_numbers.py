@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.errors import SlideArgumentError
-
 Words = NDArray[np.uint64]
 
 ROUNDS = 10
@@ -62,10 +60,3 @@ def uniform(seed: int, stream: int, *counters: Any) -> NDArray[np.float64]:
     # the 53 highest bits, as NumPy makes doubles
     words = philox((seed, stream), (c0, c1, c2, c3))
     return np.stack([(one >> np.uint64(11)) * 2.0**-53 for one in words])
-
-
-def checked_seed(seed: Any) -> int:
-    """Return a seed; raise SlideArgumentError if it is not one."""
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
-    return int(seed)

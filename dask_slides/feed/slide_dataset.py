@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dask_slides.errors import BlankSlideError, SlideArgumentError, TileDecodeError
 from dask_slides.feed.entries import SlideEntry, entries_of
-from dask_slides.feed.members import check_pack, checked_size, reduced_image
+from dask_slides.feed.members import check_pack, crop_size, reduced_image
 from dask_slides.feed.pixels import (
     Integers,
     PixelReader,
@@ -90,8 +90,8 @@ class SlideDataset:
     ----------
     slides : path, Slide, TilePack, table, or sequence of them
         Packs (``*.tiles.zarr``), of which all tiles are taken as they are; slides, which are packed
-        as `pack_tiles` does, without the tiles that touch a corrupt tile of the file; or a table: a
-        `SlideTable`, or what `read_table` reads.
+        as `pack_tiles` does, without the tiles that are known to touch a corrupt tile of the file;
+        or a table: a `SlideTable`, or what `read_table` reads.
     size : int or (int, int), optional
         Height and width of the tiles of slides.
     downsample, mpp, magnification : float, optional
@@ -251,7 +251,7 @@ def _pack_of(entry: SlideEntry, options: dict[str, Any]) -> TilePack:
     opened = entry.open()
     if isinstance(opened, TilePack):
         scale = {name: options[name] for name in ("downsample", "mpp", "magnification")}
-        check_pack(entry, opened, checked_size(options["tile_size"]), scale)
+        check_pack(entry, opened, crop_size(options["tile_size"]), scale)
         return opened
     if options["tile_size"] is None:
         raise SlideArgumentError(f"{entry.name}: tiles of a slide need size=, such as size=256")

@@ -7,12 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
+from dask_slides.core.arguments import as_number, checked_seed
 from dask_slides.errors import SlideArgumentError, SlideFormatError
-from dask_slides.feed.random_numbers import checked_seed
 from dask_slides.feed.schedule import permutation
 from dask_slides.readers.tables import folder_of, read_rows
 
@@ -101,7 +100,7 @@ class SlideTable:
 def are_shares(shares: Any) -> bool:
     """Return whether `shares` is a mapping to numbers above 0."""
     return isinstance(shares, Mapping) and all(
-        isinstance(share, Real) and 0 < float(share) < math.inf for share in shares.values()
+        0 < as_number(share) < math.inf for share in shares.values()
     )
 
 

@@ -96,7 +96,7 @@ def _divided(source: MovedTiles, level: int, tile: tuple[int, int]) -> str:
             (tile[1], one.x, part.x, one.width, parent[1], shape[1]),
         ):
             if start % side or at % side or (size % side and start + size != whole):
-                return f"its parts are no whole tiles of {tile[0]} x {tile[1]} px"
+                return f"its parts are not whole tiles of {tile[0]} x {tile[1]} px"
             # the padding of a tile beyond the edge of the parent must not show in a gutter
             if size % side and at + size != end:
                 return "a part ends in a partial tile at the edge of the slide"

@@ -126,14 +126,17 @@ def _even_odd(shapely: Any, shapes: Array) -> Array:
     start, ring = shapely.get_coordinates(rings, return_index=True)
     is_edge = np.diff(ring, append=-1) == 0  # the last point of a ring has no edge after it
     edges = np.concatenate([start, np.roll(start, -1, axis=0)], axis=1)[is_edge]
-    ends = np.searchsorted(owner[ring[is_edge]], np.arange(len(shapes) + 1))
-    inside = np.zeros(len(faces), bool)
-    for at, ((x, y), one) in enumerate(zip(points, of_shape, strict=True)):
-        from_x, from_y, to_x, to_y = edges[ends[one] : ends[one + 1]].T
-        crosses = (from_y > y) != (to_y > y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            across = from_x + (y - from_y) * ((to_x - from_x) / (to_y - from_y))
-        inside[at] = np.count_nonzero(crosses & (across > x)) % 2
+    # a ray to the right of each face crosses an odd number of edges
+    right = np.stack([shapely.bounds(shapes)[of_shape, 2], points[:, 1]], axis=1)
+    rays = shapely.linestrings(np.stack([points, right], axis=1))
+    ray, edge = shapely.STRtree(shapely.linestrings(edges.reshape(-1, 2, 2))).query(rays)
+    same = owner[ring[is_edge]][edge] == of_shape[ray]
+    ray, edge = ray[same], edge[same]
+    (x, y), (from_x, from_y, to_x, to_y) = points[ray].T, edges[edge].T
+    crosses = (from_y > y) != (to_y > y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crosses &= from_x + (y - from_y) * ((to_x - from_x) / (to_y - from_y)) > x
+    inside = np.bincount(ray[crosses], minlength=len(faces)) % 2 == 1
     found: Array = np.full(len(shapes), shapely.MultiPolygon())
     shapely.multipolygons(faces[inside], indices=of_shape[inside], out=found)
     return found

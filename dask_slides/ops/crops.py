@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_slides.core.arguments import as_array, checked_share
+from dask_slides.core.arguments import as_array, checked_seed, checked_share
 from dask_slides.core.grid import TileGrid, tile_pair
 from dask_slides.core.types import Array
 from dask_slides.errors import LittleTissueWarning, SlideArgumentError
@@ -67,12 +67,6 @@ def plan_crops(
             f"{height} x {width} px; use smaller crops"
         )
     return image, TileGrid((height, width), tile, tile, "shift")
-
-
-def check_seed(seed: Any) -> None:
-    """Raise SlideArgumentError unless `seed` is a whole number from 0."""
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SlideArgumentError(f"seed={seed!r} is not a seed; give a whole number from 0")
 
 
 def random_crops(
@@ -144,7 +138,7 @@ def random_crops(
     (8, 64, 64, 3)
     """
     slide = as_slide(slide)
-    check_seed(seed)
+    seed = checked_seed(seed)
     min_tissue = checked_share(min_tissue, "min_tissue")
     rng = np.random.default_rng(int(seed))
     image, grid = plan_crops(slide, n, size, downsample, mpp, magnification)

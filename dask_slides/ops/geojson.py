@@ -134,7 +134,8 @@ def _write_file(path: str, data: bytes, overwrite: bool) -> None:
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{path}: the folder {folder} does not exist; create it first")
     if os.path.isdir(path) or (os.path.lexists(path) and not overwrite):
-        raise OutputExistsError(f"{path}: already exists; overwrite it, or choose another name")
+        advice = "" if os.path.isdir(path) else "overwrite it, or "
+        raise OutputExistsError(f"{path}: already exists; {advice}choose another name")
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
         with permission_errors(path):

@@ -28,6 +28,7 @@ from dask_slides.errors import (
     SlideFormatError,
     SlideLimitError,
     SlideUnsupportedError,
+    known_reason,
 )
 from dask_slides.readers.codecs.jpeg import FACTORS
 from dask_slides.readers.encoded_array import EncodedArray, encoded_array, encoded_page
@@ -479,11 +480,11 @@ def _image_group(
         return path, group, attributes, scales, names if len(names) > 1 else (), number
     except (RemoteError, RemoteAccessError, SlideArgumentError):
         raise
-    except Exception:  # Zarr raises errors of several classes if this is not a group
-        pass
+    except Exception as error:  # Zarr raises errors of several classes if this is not a group
+        reason = known_reason(error)
     # outside of the `except` block: Zarr's error would be the context, and cannot be unpickled
     raise NotAGroupError(
-        f"{path}: is a folder that is not an OME-Zarr image; give "
+        f"{path}: is a folder that is not an OME-Zarr image{reason}; give "
         "the folder that holds zarr.json or .zattrs"
     )
 

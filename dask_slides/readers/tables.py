@@ -102,7 +102,7 @@ def read_rows(table: Any) -> Table:
         raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
     except OSError as error:
         raise SlideFormatError(
-            f"{path}: cannot be read as a table ({error.strerror or error}); give a file"
+            f"{path}: cannot be read as a table ({error.strerror or error}); check the path"
         ) from error
 
 

@@ -42,7 +42,8 @@ def permission_errors(path: str) -> Iterator[None]:
         if _lies_in(file, parent):
             raise _denied_error(path, error.errno, parent) from error
         if _lies_in(path, file):
-            raise _denied_error(path, error.errno, os.path.dirname(file)) from error
+            folder = file if os.path.isdir(file) else os.path.dirname(file)
+            raise _denied_error(path, error.errno, folder) from error
         raise
 
 

@@ -100,7 +100,8 @@ def sample_slide(
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{name}: the folder {folder} does not exist; create it first")
     if os.path.isdir(name) or (os.path.lexists(name) and not overwrite):
-        raise OutputExistsError(f"{name}: already exists; overwrite it, or choose another name")
+        advice = "" if os.path.isdir(name) else "overwrite it, or "
+        raise OutputExistsError(f"{name}: already exists; {advice}choose another name")
     scene = draw_scene((int(shape[0]), int(shape[1])), seed)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:

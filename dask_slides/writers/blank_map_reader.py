@@ -71,10 +71,10 @@ def _open_blank_map(path: str) -> BlankMap:
     group = open_group(path)
     own = group.attrs[MARK]
     if own["kind"] != "blank map":
-        beside = ", beside which a blank map is stored" if "blank_map" in group else ""
+        more = " that also holds a blank map" if "blank_map" in group else ", not a blank map"
         raise SlideFormatError(
-            f"{path}: is a store of kind {str(own['kind'])!r:.30}{beside}, not a blank map; give a "
-            "store that was written from one, with write(blank_map, ...)"
+            f"{path}: is a store of kind {str(own['kind'])!r:.30}{more}; give a store that was "
+            "written from one, with write(blank_map, ...)"
         )
     stored = group["blank_map"]
     height, width = (int(side) for side in stored.attrs["source_shape"])

@@ -495,6 +495,28 @@ def test_slides_may_be_named_by_the_paths_that_were_given(slides, monkeypatch):
         assert item["label"] == f"label {item['slide'][1]}"
 
 
+def test_a_path_names_all_entries_of_it(slides):
+    paths, maps = [slides[0][0]] * 2, [slides[2][0]] * 2
+    options = {"size": SIZE, "downsample": 1, "blank_maps": maps}
+    stream = feed.CropStream(paths, labels={slides[0][0]: "a"}, **options)
+    assert [item["label"] for item in stream.__getitems__(range(4))] == ["a"] * 4
+
+
+def test_single_values_and_arrays_are_taken(slides):
+    options = {"size": SIZE, "downsample": np.array(1.0), "blank_maps": [slides[2][0]]}
+    weights = da.zeros((4, 4), chunks=2).compute()
+    weights[:, 3] = 1
+    for given in (weights, weights[None], da.from_array(weights), [weights]):
+        stream = feed.CropStream(slides[0][0], labels=np.float64(2), weights=given, **options)
+        assert stream[0]["label"] == 2
+        assert (stream.places(range(50))["x"] + SIZE // 2 >= 374).all()
+    columns = np.array(["a", "b"])
+    labels = feed.CropStream(
+        slides[0][:2], size=SIZE, downsample=1, blank_maps=slides[2][:2], labels=columns
+    ).places(range(4))["label"]
+    assert sorted(labels.tolist()) == ["a", "a", "b", "b"]
+
+
 def test_packs_are_what_is_asked_for_or_refused(slides, tmp_path):
     pack = ds.pack_tiles(
         ds.open_slide(slides[0][0], mpp=0.5), tile_size=SIZE, mpp=1.0, detector=ds.Contrast(0)

@@ -145,7 +145,7 @@ def test_a_path_that_is_no_map_is_named(slide, tmp_path):
     with pytest.raises(SlideFormatError, match="not a blank map"):
         ds.open_blank_map(tmp_path)
     image = ds.write(slide, tmp_path / "a.ome.zarr", blank_map=ds.blank_map(slide))
-    with pytest.raises(SlideFormatError, match="kind 'image', beside which a blank map is stored"):
+    with pytest.raises(SlideFormatError, match="kind 'image' that also holds a blank map"):
         ds.open_blank_map(image)
     with pytest.raises(SlideFormatError, match="not a tile pack"):
         ds.open_pack(ds.write(ds.blank_map(slide), tmp_path / "map.ome.zarr"))

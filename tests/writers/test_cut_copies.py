@@ -89,7 +89,7 @@ def test_copying_a_cutoff_decodes_nothing(tmp_path, path, layout, monkeypatch):
 def test_a_cutoff_that_divides_tiles_is_refused(tmp_path, path, layout, options):
     if options == {"tile_size": 100} and layout == "islands":
         options = {"downsample": 3}  # islands lie on the tiles of the slide
-    reason = "no whole tiles of 64 x 64 px; give another tile_size"
+    reason = "not whole tiles of 64 x 64 px; give another tile_size"
     if "downsample" in options:
         reason = "resized .*give downsample=1 to a cut-off"
     with pytest.raises(SlideUnsupportedError, match=f"cannot be copied, as .*{reason}"):

@@ -17,6 +17,7 @@ from dask_slides.errors import (
     SlideError,
     SlideFormatError,
     SlideNotFoundError,
+    known_reason,
 )
 from dask_slides.readers.remote.object_store import BUCKETS, checked_address, is_remote, open_group
 
@@ -41,8 +42,9 @@ def open_own(path: Any, kind: str, advice: str, opening: Callable[[str], Opened]
         return opening(target)
     except SlideError:
         raise
-    except Exception:  # Zarr raises many classes for paths that are not a group
-        raise SlideFormatError(f"{target}: not a {kind} of dask_slides; {advice}") from None
+    except Exception as error:  # Zarr raises many classes for paths that are not a group
+        reason = known_reason(error)
+        raise SlideFormatError(f"{target}: not a {kind} of dask_slides{reason}; {advice}") from None
 
 
 def own_attributes(kind: str, **facts: Any) -> dict[str, Any]:

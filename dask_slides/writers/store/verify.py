@@ -73,8 +73,8 @@ def verify(path: Any) -> Verified:
     own = read_own_attributes(target)
     if own is None:
         raise SlideFormatError(
-            f"{target}: verify is for stores that dask_slides wrote; to check the tiles of a "
-            "slide, use check_slide or dask-slides info --check"
+            f"{target}: is no store of dask_slides, or its metadata are damaged; to check the "
+            "tiles of a slide, use check_slide or dask-slides info --check"
         )
     if "manifest" not in own:
         raise SlideFormatError(f"{target}: has no manifest, so is not finished; write it again")
