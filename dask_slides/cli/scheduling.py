@@ -117,7 +117,7 @@ def client_at(address: str, timeout: str) -> Iterator[Any]:
     """Connect to the scheduler at an address inside the block, and compute on it."""
     from distributed import Client
 
-    # a client that fails to connect remains Dask's default scheduler, so the setting is undone here
+    # a client that fails to connect leaves its setting, so it is undone here
     before = dask.config.get("scheduler", None)
     with dask.config.set(scheduler=before), Client(address, timeout=timeout) as client:
         yield client
