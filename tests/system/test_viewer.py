@@ -395,13 +395,15 @@ def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
     slider = widget("Slider", "Blank below this share of tissue")
     active, value = browser.run(f"{boxes}.active.length"), browser.run(f"{slider}.value")
     # the top left of a packed tile, if they are shown, and of a tile of the blank map
-    y, x = (int(side) for side in shown.pack.boxes[0, :2])
+    corners, (height, width) = shown.pack.boxes[:, :2], shown.slide.shape[:2]
+    nearest = np.abs(corners - (height / 2, width / 2)).sum(axis=1).argmin()
+    y, x = (int(side) for side in corners[nearest])
     assert y % shown.found.grid.tile[0] == x % shown.found.grid.tile[1] == 0
     browser.run(
         f"(() => {{ const f = {FIGURE}; const h = f.y_range.end - f.y_range.start;"
         "const w = f.x_range.end - f.x_range.start;"
-        f"f.x_range.setv({{start: {x + 9} - w / 2, end: {x + 9} + w / 2}});"
-        f"f.y_range.setv({{start: -{y + 9} - h / 2, end: -{y + 9} + h / 2}}) }})()"
+        f"f.x_range.setv({{start: {x + 60} - w / 2, end: {x + 60} + w / 2}});"
+        f"f.y_range.setv({{start: -{y + 60} - h / 2, end: -{y + 60} + h / 2}}) }})()"
     )
     browser.key("Tab", code=9)
     while browser.run(stop)[0] != "BODY":  # it begins at the last click
