@@ -62,6 +62,10 @@ def status_text(statuses: Mapping[str, int]) -> str:
     return ", ".join(counts) or "none"
 
 
+def _mpp_text(mpp: float | None) -> str:
+    return "not known" if mpp is None else f"{mpp:.4g} µm"
+
+
 def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     """Return the facts about a slide as values for JSON and as lines of text."""
     peak = estimate_image(slide, slide).task_bytes
@@ -80,7 +84,7 @@ def facts_of_slide(slide: Slide) -> tuple[dict[str, Any], list[str]]:
     }
     lines = [
         f"{printable(slide.name)}: {pixels_text(slide.shape)} {slide.dtype}",
-        f"mpp      {'not known' if slide.mpp is None else f'{slide.mpp:.4g} µm'}"
+        f"mpp      {_mpp_text(slide.mpp)}"
         f"{f', as at {power:.3g}x' if power is not None and power >= SMALLEST_POWER else ''}",
     ]
     for number, level in enumerate(slide.levels):
@@ -111,7 +115,7 @@ def facts_of_pack(path: str) -> tuple[dict[str, Any], list[str]]:
     how = f" of quality {encoding['quality']}" if "quality" in encoding else ""
     lines = [
         f"tiles    {len(pack):,} of {pixels_text(pack.tiles.shape[1:])} {pack.tiles.dtype}",
-        f"mpp      {'not known' if pack.mpp is None else f'{pack.mpp:.4g} µm'}",
+        f"mpp      {_mpp_text(pack.mpp)}",
         f"encoded  tiles: {encoding['codec']}{how}"
         if level is None
         else f"copied   tiles: {encoding['codec']} tiles of level {level} as they are",
@@ -128,6 +132,7 @@ def facts_of_blank_map(path: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts about a blank map as values for JSON and as lines of text."""
     found = open_blank_map(path)
     blank, unknown = int(found.blank.sum()), int(found.unknown.sum())
+    share, detector = found.tissue_share, str(found.detector)
     facts = {
         "slide": found.name,
         "slide_shape": list(found.grid.shape),
@@ -136,17 +141,16 @@ def facts_of_blank_map(path: str) -> tuple[dict[str, Any], list[str]]:
         "tiles": list(found.shape),
         "blank": blank,
         "unknown": unknown,
-        "tissue_share": found.tissue_share,
-        "detector": str(found.detector),
+        "tissue_share": share,
+        "detector": detector,
         "min_tissue": None if found.areas is None else found.min_tissue,
     }
-    mpp, detector = found.slide.mpp, str(found.detector)
     lines = [
         f"slide    {printable(found.name)}: {pixels_text(found.grid.shape)}",
-        f"mpp      {'not known' if mpp is None else f'{mpp:.4g} µm'}",
+        f"mpp      {_mpp_text(found.slide.mpp)}",
         f"tiles    {pixels_text(found.shape)} of {pixels_text(found.grid.tile)}: {blank:,} blank"
         f"{f', {unknown:,} unknown' if unknown else ''}",
-        f"tissue   {found.tissue_share:.1%} of the area",
+        f"tissue   {share:.1%} of the area",
         f"detector: {printable(detector)}",
     ]
     if found.areas is not None:
@@ -155,7 +159,7 @@ def facts_of_blank_map(path: str) -> tuple[dict[str, Any], list[str]]:
 
 
 KINDS = {"pack": facts_of_pack, "blank map": facts_of_blank_map}
-"""Kinds of stores that have facts of their own; others have those of a slide."""
+"""What describes a kind of stores; other kinds are described as slides."""
 
 
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:

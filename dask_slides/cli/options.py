@@ -162,7 +162,7 @@ def _tiff_options(copies: bool) -> Decorator:
     of_codec, of_quality = "of an OME-TIFF", "of JPEG in an OME-TIFF"
     if copies:
         of_codec += f"; in Zarr, {COPY} copies the slide's own compressed tiles"
-        of_quality += f", and of levels that a slide lacks with {COPY}"
+        of_quality += f", and with {COPY} of the levels that are made"
     return add_options(
         click.option("--codec", type=click.Choice(codecs), help=of_codec,
                      show_default="jpeg for 8-bit RGB, else deflate; zstd in Zarr"),

@@ -35,10 +35,16 @@ def as_whole(value: Any) -> int | None:
     return number if isinstance(number, int) else None
 
 
+def is_several(value: Any) -> bool:
+    """Return whether a value is a list, tuple or array, and no text or array of one value."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def as_pair(value: Any) -> tuple[Any, ...]:
     """Return what (y, x) holds, or the value twice if it is no list, tuple or array."""
-    many = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim)
-    return tuple(value) if many else (value, value)
+    return tuple(value) if is_several(value) else (value, value)
 
 
 def as_shape(value: Any) -> tuple[int, int] | None:
@@ -84,7 +90,7 @@ def checked_share(value: Any, argument: str) -> float:
 
 
 def checked_path(path: Any) -> str:
-    """Return a path or address as text; raise SlideArgumentError if it is none."""
+    """Return a path or address as text; raise SlideArgumentError for anything else."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
         raise SlideArgumentError(f"{type(path).__name__} is not a path; give a str or a Path")

@@ -80,8 +80,9 @@ class TileGrid:
 
 def tile_pair(tile_size: Any, argument: str = "tile_size") -> tuple[int, int]:
     """Return `tile_size`, a number or (height, width), as a pair of integers above 0."""
-    sides = [side for side in map(as_whole, as_pair(tile_size)) if side is not None and side > 0]
-    if len(sides) != 2 or len(as_pair(tile_size)) != 2:
+    pair = as_pair(tile_size)
+    sides = [side for side in map(as_whole, pair) if side is not None and side > 0]
+    if not len(sides) == len(pair) == 2:
         raise SlideArgumentError(
             f"{argument}={tile_size!r} is not a size; give whole pixels above 0, or (height, width)"
         )

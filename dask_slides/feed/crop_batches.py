@@ -209,7 +209,7 @@ def number_of_state(state: Any, seed: int) -> int:
 
 
 def _in_worker() -> bool:
-    """Return whether this process is a worker of a data loader or of a pool, which are daemons."""
+    """Return whether a data loader or a pool started this process; such workers are daemons."""
     return multiprocessing.current_process().daemon
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from dask_slides.core.types import Array
 from dask_slides.errors import TileDecodeError
 from dask_slides.feed.members import Chances, Member, Place, RandomPlaces
 from dask_slides.feed.order import CropOrder, Turns
-from dask_slides.feed.pixels import Crop
+from dask_slides.feed.pixels import Crop, log_bad_tiles
 from dask_slides.feed.random_numbers import uniform
 from dask_slides.feed.schedule import Integers
 
@@ -24,8 +23,6 @@ STRICT, ANY = 16, 16
 """Attempts per member to place a crop with as much tissue as asked for, and then with any."""
 MEMBERS = 8
 """Members that are tried for one crop, if all places of a member are corrupt."""
-
-log = logging.getLogger("dask_slides.feed")
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class CropReader:
             for member, some in _by_member(pending).items():
                 at = np.array([one.place.at for _, one in some], np.int64)
                 pixels = self.members[member].pixels.read(at[:, 0] if at.shape[1] == 1 else at)
-                self._name(member, pixels.bad)
+                log_bad_tiles(self.bad_tiles, self.members[member].name, pixels.bad, "crops")
                 for (i, one), crop in zip(some, pixels.crops, strict=True):
                     if crop is None:
                         failed.append((i, one))
@@ -165,13 +162,6 @@ class CropReader:
         numbers = np.array([one.number for one in found], np.int64)
         drawn = uniform(self.order.seed, FLIP_STREAM, numbers)[0]
         return [int(one) for one in (drawn * 4).tolist()]
-
-    def _name(self, member: int, bad: list[str]) -> None:
-        for tile in bad:
-            text = f"{self.members[member].name}: {tile}"
-            if text not in self.bad_tiles:
-                self.bad_tiles[text] = None
-                log.warning("%s; crops that touch it are left out", text)
 
     def _item(self, found: Found, crop: Crop, flip: int) -> dict[str, Any]:
         member = self.members[found.member]

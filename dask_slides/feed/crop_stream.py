@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.core.arguments import checked_seed, checked_share
+from dask_slides.core.arguments import as_whole, checked_seed, checked_share
 from dask_slides.errors import BlankSlideError, BlankSlideWarning, SlideArgumentError
 from dask_slides.feed.crop_batches import CropBatches, number_of_state
 from dask_slides.feed.crop_reader import CropReader
@@ -94,8 +94,8 @@ class CropStream:
     Raises
     ------
     SlideError
-        An argument is wrong, a slide cannot be opened, a crop does not fit one, or a pack has
-        another size or scale than what is asked for.
+        An argument is wrong, a slide cannot be opened, a crop does not fit one, or a pack does
+        not have the size or the scale that is given.
     BlankSlideError
         No slide has tissue.
 
@@ -284,9 +284,10 @@ class CropStream:
 
 
 def _checked_count(value: Any, name: str) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+    count = as_whole(value)
+    if count is None or count < 1:
         raise SlideArgumentError(f"{name}={value!r} is not a count; give 1 or more")
-    return int(value)
+    return count
 
 
 def _checked_numbers(numbers: Any) -> Integers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import is_several
 from dask_slides.core.geometry import Region
 from dask_slides.core.grid import tile_pair
 from dask_slides.core.source import replace_root, root_of
@@ -201,7 +202,7 @@ def _members_of_pack(
 def check_pack(
     entry: SlideEntry, pack: TilePack, size: tuple[int, int] | None, scale: Mapping[str, Any]
 ) -> None:
-    """Raise unless the tiles of a pack are what is asked for."""
+    """Raise SlideArgumentError unless a pack has this size and scale, and no argument of slides."""
     height, width = pack.tiles.shape[1:3]
     if size not in (None, (height, width)):
         raise SlideArgumentError(
@@ -284,8 +285,7 @@ def images_at(slide: Slide, scale: Mapping[str, Any], reduced: bool) -> list[Sli
 def _scales(scale: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the arguments of `pack_image` for each scale."""
     for name, value in scale.items():
-        many = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim)
-        if many and not isinstance(value, str):
+        if is_several(value):
             if not len(value):
                 raise SlideArgumentError(f"{name}={value!r} has no scales; give one or more")
             return [{**_NO_SCALE, **scale, name: one} for one in value]

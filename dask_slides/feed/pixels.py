@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from dask_slides.graph.tiles import SlideTileReader, TileReader
 from dask_slides.ops.pack import TilePack
 from dask_slides.runtime.scheduler import compute
 
+log = logging.getLogger("dask_slides.feed")
 Integers = NDArray[np.int64]
 Crop = tuple[Array, ...]
 """The pixels of a crop at each scale, each (h, w, c)."""
@@ -146,6 +148,15 @@ class SlidePixels:
     def _read_whole(self, source: Source, regions: list[Region], out: list[Array | None]) -> None:
         limit = min(STRIP_PIXELS, len(regions) * self.size[0] * self.size[1])
         read_each(source, 0, regions, out, max(1, limit))  # type: ignore[arg-type]
+
+
+def log_bad_tiles(known: dict[str, None], slide: str, bad: Sequence[str], what: str) -> None:
+    """Log the bad tiles of a slide that are not `known` yet, and what leaves them out; add them."""
+    for tile in bad:
+        text = f"{slide}: {tile}"
+        if text not in known:
+            known[text] = None
+            log.warning("%s; %s that touch it are left out", text, what)
 
 
 def noting_bad_tiles(source: Source) -> Source:

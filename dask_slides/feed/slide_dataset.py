@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from dask_slides.feed.pixels import (
     Integers,
     PixelReader,
     SlidePixels,
+    log_bad_tiles,
     noting_bad_tiles,
     pixels_of_pack,
 )
@@ -27,7 +27,6 @@ from dask_slides.numerics.mask_detectors import DEFAULT_DETECTOR, MaskDetector
 from dask_slides.ops.blank_map import blank_map as make_blank_map
 from dask_slides.ops.pack import TilePack, pack_tiles
 
-log = logging.getLogger("dask_slides.feed")
 Item = dict[str, Any]
 
 
@@ -151,7 +150,7 @@ class SlideDataset:
         self._starts = np.cumsum([0, *map(len, self._parts)])
         self._transform = transform
         self._skipped = 0
-        self._named: set[str] = set()
+        self._bad_tiles: dict[str, None] = {}
         _check_parts(self._parts, self._left_out)
 
     @property
@@ -233,18 +232,10 @@ class SlideDataset:
             where = np.flatnonzero(of_part == part)
             inside = array[where] - self._starts[part]
             found, bad = self._parts[part].items(inside, self._transform)
-            self._name(self._parts[part].name, bad)
+            log_bad_tiles(self._bad_tiles, self._parts[part].name, bad, "tiles")
             for i, item in zip(where.tolist(), found, strict=True):
                 items[i] = None if item is None else item | {"number": int(array[i])}
         return [items[i] for i in range(len(array))]
-
-    def _name(self, slide: str, bad: Sequence[str]) -> None:
-        """Log the bad tiles that this process has not met before."""
-        for tile in bad:
-            text = f"{slide}: {tile}"
-            if text not in self._named:
-                self._named.add(text)
-                log.warning("%s; tiles that touch it are left out", text)
 
 
 def _pack_of(entry: SlideEntry, options: dict[str, Any]) -> TilePack:

@@ -97,7 +97,7 @@ def _divided(source: MovedTiles, level: int, tile: tuple[int, int]) -> str:
         ):
             if start % side or at % side or (size % side and start + size != whole):
                 return f"its parts are not whole tiles of {tile[0]} x {tile[1]} px"
-            # the padding of a tile beyond the edge of the parent must not show in a gutter
+            # a tile at the edge of the parent is padded, and a gutter would show the padding
             if size % side and at + size != end:
                 return "a part ends in a partial tile at the edge of the slide"
     return ""

@@ -140,7 +140,7 @@ def random_crops(
     slide = as_slide(slide)
     seed = checked_seed(seed)
     min_tissue = checked_share(min_tissue, "min_tissue")
-    rng = np.random.default_rng(int(seed))
+    rng = np.random.default_rng(seed)
     image, grid = plan_crops(slide, n, size, downsample, mpp, magnification)
     found = map_or_detector(slide, detector, blank_map)
     if isinstance(found, BlankMap):
@@ -160,7 +160,7 @@ def random_crops(
     elif isinstance(found, BlankMap):
         _warn_of_little_tissue(slide, drawn.tissue_fraction, min_tissue)
     attributes = pack_attributes(slide, image, grid.tile, drawn.detector)
-    attributes |= {"stride": None, "seed": int(seed)}
+    attributes |= {"stride": None, "seed": seed}
     if isinstance(found, BlankMap):
         attributes["min_tissue"] = min_tissue
     attributes |= bad_attributes(drawn.skipped, drawn.bad_tiles)

@@ -25,7 +25,6 @@ from dask_slides.core.arguments import checked_path
 from dask_slides.core.polygons import Outline, Polygons, starts_of
 from dask_slides.core.types import Array
 from dask_slides.errors import (
-    OutputExistsError,
     SkippedGeometryWarning,
     SlideArgumentError,
     SlideFormatError,
@@ -33,7 +32,7 @@ from dask_slides.errors import (
     reason_of,
 )
 from dask_slides.ops.annotations import Annotations, checked_slide_shape
-from dask_slides.runtime.write_permission import permission_errors
+from dask_slides.runtime.write_permission import exists_error, permission_errors
 
 STYLES = ("qupath", "trident")
 TISSUE, TISSUE_COLOUR = "Tissue", (0, 160, 80)
@@ -134,8 +133,7 @@ def _write_file(path: str, data: bytes, overwrite: bool) -> None:
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{path}: the folder {folder} does not exist; create it first")
     if os.path.isdir(path) or (os.path.lexists(path) and not overwrite):
-        advice = "" if os.path.isdir(path) else "overwrite it, or "
-        raise OutputExistsError(f"{path}: already exists; {advice}choose another name")
+        raise exists_error(path)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:
         with permission_errors(path):

@@ -1,4 +1,4 @@
-"""Check the permission to write, and translate system errors about it."""
+"""Errors about what is to be written: it is there already, or there is no permission."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dask_slides.errors import OutputDeniedError
+from dask_slides.errors import OutputDeniedError, OutputExistsError
 
 _DENIED = {
     errno.EROFS: "read-only file system",
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
 }
+
+
+def exists_error(path: str) -> OutputExistsError:
+    """Return the error for a path where something is; a folder cannot be overwritten."""
+    advice = "" if os.path.isdir(path) else "overwrite it, or "
+    return OutputExistsError(f"{path}: already exists; {advice}choose another name")
 
 
 def check_writable(path: str) -> None:

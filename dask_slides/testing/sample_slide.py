@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideNotFoundError
-from dask_slides.runtime.write_permission import permission_errors
+from dask_slides.errors import SlideArgumentError, SlideNotFoundError
+from dask_slides.runtime.write_permission import exists_error, permission_errors
 from dask_slides.testing.scene import Scene, draw_scene
 
 CODECS: dict[str, dict[str, Any]] = {
@@ -100,8 +100,7 @@ def sample_slide(
     if not os.path.isdir(folder):
         raise SlideNotFoundError(f"{name}: the folder {folder} does not exist; create it first")
     if os.path.isdir(name) or (os.path.lexists(name) and not overwrite):
-        advice = "" if os.path.isdir(name) else "overwrite it, or "
-        raise OutputExistsError(f"{name}: already exists; {advice}choose another name")
+        raise exists_error(name)
     scene = draw_scene((int(shape[0]), int(shape[1])), seed)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     try:

@@ -298,11 +298,16 @@ def test_seeds_decide_crops_and_a_map_may_be_lazy(tissue_tiff):
     assert draw(1, lazy) == draw(1, None)
 
 
-def test_crops_with_the_most_tissue_are_repeated_if_too_few_have_enough():
+def slide_with_tissue_of_10_px():
+    """Return a slide of 100 x 100 px, and a map with 10 x 10 px of tissue."""
     slide = unreadable((100, 100))
     mask = np.zeros((100, 100), bool)
     mask[40:50, 40:50] = True
-    found = ds.blank_map(slide).with_blank(~mask)
+    return slide, ds.blank_map(slide).with_blank(~mask)
+
+
+def test_crops_with_the_most_tissue_are_repeated_if_too_few_have_enough():
+    slide, found = slide_with_tissue_of_10_px()
     with pytest.warns(LittleTissueWarning, match=r"12 of 12 crops .* 0.5 of .* down to 0.062; low"):
         crops = ds.random_crops(slide, n=12, size=40, min_tissue=0.5, blank_map=found)
     assert len(crops) == 12 and len(set(tiles_of(crops))) <= 12 // 4
@@ -310,10 +315,7 @@ def test_crops_with_the_most_tissue_are_repeated_if_too_few_have_enough():
 
 
 def test_a_pack_without_enough_tissue_says_how_much_there_is():
-    slide = unreadable((100, 100))
-    mask = np.zeros((100, 100), bool)
-    mask[40:50, 40:50] = True
-    found = ds.blank_map(slide).with_blank(~mask)
+    slide, found = slide_with_tissue_of_10_px()
     with pytest.warns(BlankSlideWarning, match=r"no tile has min_tissue 0.3 of .* is 0.25; lower"):
         assert not len(ds.pack_tiles(slide, tile_size=20, min_tissue=0.3, blank_map=found))
 

@@ -257,7 +257,7 @@ class TiledPage:
                 part = self._region(number).intersect(region)
                 if tile is not None:
                     yield part, tile[rows[row][1], columns[column][1]][..., self._channels]
-                elif self._absent is not None and not self._is_bad(number):
+                elif self._has_value(number):
                     yield part, self._filled(number, part)
 
     def gather(self, regions: list[Region]) -> Iterator[tuple[int, Region, Array]]:
@@ -295,8 +295,11 @@ class TiledPage:
 
     def _fill_of(self, number: int) -> Any:
         """Return the value of a tile that is absent or corrupt."""
-        has_value = self._absent is not None and not self._is_bad(number)
-        return self._absent if has_value else self._fill
+        return self._absent if self._has_value(number) else self._fill
+
+    def _has_value(self, number: int) -> bool:
+        """Return whether a tile that is not stored is blank, and not missing."""
+        return self._absent is not None and not self._is_bad(number)
 
     def _is_bad(self, number: int) -> bool:
         """Return whether a tile is recorded as bad."""

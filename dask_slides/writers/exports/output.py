@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dask_slides.errors import OutputExistsError, SlideNotFoundError
-from dask_slides.runtime.write_permission import check_writable
+from dask_slides.runtime.write_permission import check_writable, exists_error
 from dask_slides.writers.store.disk_space import disk_errors
 
 
@@ -38,8 +38,7 @@ def new_file(path: str, overwrite: bool, nbytes: int = 0) -> Iterator[str]:
 def check_new(path: str, overwrite: bool) -> None:
     """Raise OutputExistsError if `path` exists, unless it is a file that may be replaced."""
     if os.path.lexists(path) and not (overwrite and os.path.isfile(path)):
-        advice = "" if os.path.isdir(path) else "overwrite it, or "
-        raise OutputExistsError(f"{path}: already exists; {advice}choose another name")
+        raise exists_error(path)
 
 
 def check_parent(path: str) -> None:

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from dask_slides.core.types import Array
-from dask_slides.errors import OutputExistsError, SlideArgumentError
+from dask_slides.errors import SlideArgumentError
 from dask_slides.ops.pack import TilePack
+from dask_slides.runtime.write_permission import exists_error
 from dask_slides.writers.exports.encoders import Encoder, encoder_for
 from dask_slides.writers.exports.output import check_parent, staging_folder
 from dask_slides.writers.exports.pack_facts import source_name
@@ -79,8 +80,7 @@ class ShardNames:
         """Raise OutputExistsError if there are shards with such names and they must stay."""
         found = self.existing()
         if found and not overwrite:
-            path = os.path.join(self.folder, found[0])
-            raise OutputExistsError(f"{path}: already exists; overwrite it, or choose another name")
+            raise exists_error(os.path.join(self.folder, found[0]))
 
 
 @dataclass(frozen=True, eq=False)

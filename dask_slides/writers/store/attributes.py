@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from dask_slides.core.arguments import checked_path
 from dask_slides.core.bad_tiles import MARK, BadTile, bad_tile_from_json
 from dask_slides.core.version import __version__
 from dask_slides.errors import (
     RemoteAccessError,
     RemoteError,
-    SlideArgumentError,
     SlideError,
     SlideFormatError,
     SlideNotFoundError,
@@ -26,10 +26,7 @@ Opened = TypeVar("Opened")
 
 def absolute_path(path: Any) -> str:
     """Return `path` as an absolute path, or as an address of a bucket."""
-    try:
-        text = os.fspath(path)
-    except TypeError:
-        raise SlideArgumentError(f"{path!r} is not a path; give a str or pathlib.Path") from None
+    text = checked_path(path)
     return checked_address(text, tuple(BUCKETS)) if is_remote(text) else os.path.abspath(text)
 
 
