@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from typing import Any
+from weakref import WeakSet
 
 from bokeh.server.tornado import BokehTornado
 from bokeh.server.util import check_allowlist
+from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import ErrorHandler, RequestHandler
 
@@ -24,6 +26,29 @@ class LocalTornado(BokehTornado):  # type: ignore[misc]
         if not check_allowlist(request.host, self.websocket_origins):
             return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
         return super().find_handler(request, **kwargs)
+
+
+class ClosingServer(HTTPServer):  # type: ignore[misc]
+    """A server that closes its connections at once.
+
+    Tornado's own way waits for answers that are being made, and leaves web sockets open.
+    """
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Keep the connections too."""
+        self._streams: WeakSet[Any] = WeakSet()
+        super().initialize(*args, **kwargs)
+
+    def handle_stream(self, stream: Any, address: Any) -> None:
+        """Answer the requests of a connection."""
+        self._streams.add(stream)
+        super().handle_stream(stream, address)
+
+    def close(self) -> None:
+        """Take no more connections, and close those there are."""
+        self.stop()
+        for stream in tuple(self._streams):
+            stream.close()
 
 
 class TileHandler(RequestHandler):  # type: ignore[misc]

@@ -62,7 +62,7 @@ class View:
         asyncio.set_event_loop(loop)
         self._loop = IOLoop.current()
         try:
-            server = self._server()
+            server, http = self._servers()
             server.start()
         except OSError as error:
             self._failed = SlideArgumentError(
@@ -75,6 +75,7 @@ class View:
         finally:
             self._started.set()
         self._loop.start()
+        http.close()
         left = asyncio.all_tasks(loop)  # pages that are open or being made; they need the server
         for task in left:
             task.cancel()
@@ -84,13 +85,13 @@ class View:
         loop.run_until_complete(loop.shutdown_asyncgens())
         self._loop.close(all_fds=True)
 
-    def _server(self) -> Any:
+    def _servers(self) -> tuple[Any, Any]:
+        """Return Bokeh's server, and that of Tornado which it uses."""
         from bokeh.application import Application
         from bokeh.application.handlers.function import FunctionHandler
         from bokeh.server.server import BaseServer
-        from tornado.httpserver import HTTPServer
 
-        from dask_slides.view.handlers import LocalTornado, TileHandler
+        from dask_slides.view.handlers import ClosingServer, LocalTornado, TileHandler
         from dask_slides.view.page import build
 
         listening = socket.create_server((HOST, self._port))
@@ -105,9 +106,9 @@ class View:
             extra_websocket_origins=[public.netloc],
             extra_patterns=[(tile, TileHandler, {"tiles": self.tiles})],
         )
-        http = HTTPServer(tornado)
+        http = ClosingServer(tornado)
         http.add_sockets([listening])
-        return BaseServer(self._loop, tornado, http)
+        return BaseServer(self._loop, tornado, http), http
 
     @property
     def url(self) -> str:

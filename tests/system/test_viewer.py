@@ -68,8 +68,8 @@ CONTRASTS = """
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """Return a running viewer of a flat slide with all kinds of layers, and a page of it."""
+def made(tmp_path_factory):
+    """Return a flat slide, all kinds of layers of it, and a browser."""
     folder = tmp_path_factory.mktemp("view")
     slide = ds.open_slide(ds.sample_slide(folder / "a.tif", shape=(2560, 3072), tile=256))
     found = ds.blank_map(slide).compute()
@@ -77,14 +77,39 @@ def shown(tmp_path_factory):
     found.to_geojson(folder / "a.geojson")
     cut = ds.cutoff_resize(slide, downsample=2, blank_map=found, layout="islands")
     layers = [found, pack, cut, folder / "a.geojson"]
-    view = View((with_layers(Shown(slide), layers),), folder=folder)
-    with view, Browser() as browser:
-        browser.open(view.url)
-        ready = "tiles are blank"
-        browser.wait(f"window.Bokeh && Bokeh.documents.length && {texts()}.includes({ready!r})")
+    with Browser() as browser:
         yield SimpleNamespace(
-            slide=slide, found=found, pack=pack, cut=cut, view=view, browser=browser, folder=folder
-        )
+            slide=slide, found=found, pack=pack, cut=cut, layers=layers, folder=folder,
+            browser=browser,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def shown(made):
+    """Return a viewer of them in a new page, and test that nothing failed or left the machine."""
+    view = View((with_layers(Shown(made.slide), made.layers),), folder=made.folder)
+    browser = made.browser
+    with view:
+        browser.load("about:blank")
+        for seen in (browser.requests, browser.messages, browser.responses):
+            seen.clear()
+        open_page(made, view.url)
+        browser.wait(f"{texts()}.includes('tiles are blank')")
+        yield SimpleNamespace(**vars(made), view=view)
+        origins = (view.url, view.url.replace("http", "ws", 1), "data:", "blob:")
+        assert browser.requests
+        assert [url for url in browser.requests if not url.startswith(origins)] == []
+        assert browser.messages == []
+        assert {status for status in browser.responses.values() if status} <= {200, 101, 304}
+        browser.load("about:blank")
+
+
+def open_page(made, url, dark=False):
+    made.browser.resize(1400, 900)
+    made.browser.prefer(dark)
+    made.browser.run("window.left = true")
+    made.browser.open(url)
+    made.browser.wait("!window.left && window.Bokeh && Bokeh.documents.length")
 
 
 def texts():
@@ -225,13 +250,10 @@ def test_channels_and_their_contrast_can_be_changed(shown):
     shown.browser.run(f"{window}.setv({{value: [0, 120], value_throttled: [0, 120]}})")
     shown.browser.wait(f"{url} != {before!r}")
     assert (drawn(shown)[300:400, 400:600, 0] >= bright).all()
-    shown.browser.run(f"{window}.setv({{value: [0, 255], value_throttled: [0, 255]}})")
-    shown.browser.run(f"{boxes}.active = [0, 1, 2]")
-    shown.browser.wait(f"{url}.includes('0:0:255_1:0:255_2:0:255')")
 
 
 def test_the_threshold_moves_the_mask_without_reading(shown):
-    drawn(shown)  # tiles of the test before may still be on their way
+    drawn(shown)
     only(shown, "Blank map")
     slider = widget("Slider", "Blank below this share of tissue")
     requests = len(shown.browser.requests)
@@ -286,8 +308,6 @@ def test_cursors_are_linked(shown):
     found_x, found_y = shown.browser.run(f"{crosses}[0]")
     expected = shown.cut.from_source((y, x))
     assert np.allclose((-found_y, found_x), expected, atol=8)
-    shown.browser.run(f"{select}.value = ''")
-    shown.browser.wait(f"!{FIND.format(kind='Figure')}[1].tags.length")
 
 
 def test_both_pictures_are_shown_in_windows_of_any_width(shown):
@@ -307,8 +327,6 @@ def test_both_pictures_are_shown_in_windows_of_any_width(shown):
         )
         assert x0 < right and x1 > 0 and y0 < 0 and y1 > -top
         assert 0 < x1 - x0 < 20 * right and 0 < y1 - y0 < 20 * top
-    shown.browser.run(f"{select}.value = ''")
-    shown.browser.wait(f"!{FIND.format(kind='Figure')}[1].tags.length")
 
 
 def test_corrections_are_saved_as_geojson_that_operations_take(shown):
@@ -333,7 +351,6 @@ def test_corrections_are_saved_as_geojson_that_operations_take(shown):
     browser.wait(f"{texts()}.includes('3 corrections')")
     press(shown, "Save as GeoJSON")
     browser.wait(f"{texts()}.includes('Saved to')")
-    browser.run(f"{mode}.active = 0")
     path = shown.folder / "a.corrections.geojson"
     corrected = ds.BlankMap.from_geojson(path, shown.slide)
     assert json.loads(path.read_text())["features"]
@@ -381,7 +398,6 @@ def test_keys_move_and_zoom(shown, place, number):
 def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
     """Each has a name and an outline; space, arrows and Enter do what the mouse does."""
     browser, stops = shown.browser, []
-    browser.run(f"{widget('Select', 'Cut-off or islands')}.value = ''")
     browser.run(f"{widget('Select', 'Cut-off or islands')}.value = 'Cutoff'")
     browser.wait(f"{FIND.format(kind='Figure')}[1].tags.length")
     stop = (
@@ -399,12 +415,7 @@ def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
     nearest = np.abs(corners - (height / 2, width / 2)).sum(axis=1).argmin()
     y, x = (int(side) for side in corners[nearest])
     assert y % shown.found.grid.tile[0] == x % shown.found.grid.tile[1] == 0
-    browser.run(
-        f"(() => {{ const f = {FIGURE}; const h = f.y_range.end - f.y_range.start;"
-        "const w = f.x_range.end - f.x_range.start;"
-        f"f.x_range.setv({{start: {x + 60} - w / 2, end: {x + 60} + w / 2}});"
-        f"f.y_range.setv({{start: -{y + 60} - h / 2, end: -{y + 60} + h / 2}}) }})()"
-    )
+    drawn(shown)  # the figures have their sizes now
     browser.key("Tab", code=9)
     while browser.run(stop)[0] != "BODY":  # it begins at the last click
         browser.key("Tab", code=9)
@@ -424,6 +435,12 @@ def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
             browser.key("ArrowLeft", code=37)
             browser.wait(f"Math.abs({slider}.value - {value}) < 1e-9")
         if name == "Show the tile in the middle of the view":
+            browser.run(
+                f"(() => {{ const f = {FIGURE}; const h = f.y_range.end - f.y_range.start;"
+                "const w = f.x_range.end - f.x_range.start;"
+                f"f.x_range.setv({{start: {x + 60} - w / 2, end: {x + 60} + w / 2}});"
+                f"f.y_range.setv({{start: -{y + 60} - h / 2, end: -{y + 60} + h / 2}}) }})()"
+            )
             browser.key("Enter", "\r", code=13)
             browser.wait(f"{texts()}.includes('y {y:,}, x {x:,}, ')")
         browser.key("Tab", code=9)
@@ -439,7 +456,6 @@ def test_every_control_is_reached_by_tab_and_works_by_keys(shown):
     pressed = [one["name"]["value"] for one in controls for more in one["properties"]
                if more["name"] == "pressed" and more["value"]["value"] == "true"]  # fmt: skip
     assert pressed == ["Move", "Tissue"]
-    browser.run(f"{widget('Select', 'Cut-off or islands')}.value = ''")
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -454,58 +470,43 @@ def test_texts_have_contrast_and_fit_a_narrow_window(shown, dark):
         assert len(ratios) > 40
         assert [one for one in ratios if one[1] < 4.5] == []
         assert browser.run("document.documentElement.scrollWidth") == width
-    browser.resize(1400, 900)
 
 
-def test_nothing_leaves_the_machine_and_nothing_fails(shown):
-    start = shown.view.url
-    for url in shown.browser.requests:
-        assert url.startswith((start, start.replace("http", "ws", 1), "data:", "blob:")), url
-    assert not shown.browser.messages
-    assert {status for status in shown.browser.responses.values() if status} <= {200, 101, 304}
-
-
-def test_the_command_ends_with_one_line_and_the_page_says_so(tmp_path, shown):
+def test_the_command_ends_with_one_line_and_the_page_says_so(tmp_path, made):
     path = ds.sample_slide(tmp_path / "b.tif", shape=(512, 512), tile=128)
     command = [sys.executable, "-m", "dask_slides", "view", str(path), "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     url = process.stdout.readline().split()[1]
-    shown.browser.open(url)
-    shown.browser.wait("document.title.includes('b.tif') && window.Bokeh && Bokeh.documents.length")
-    shown.browser.wait(f"{texts()}.includes('tiles are blank')")
-    drawn(shown)
+    open_page(made, url)
+    made.browser.wait("document.title.includes('b.tif')")
+    made.browser.wait(f"{texts()}.includes('tiles are blank')")
+    drawn(made)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert (rest.strip(), process.returncode) == ("ended", 0)
-    shown.browser.wait(f"{texts()}.includes('The viewer has ended')")
-
-
-def open_page(shown, view):
-    shown.browser.run("window.left = true")
-    shown.browser.open(view.url)
-    shown.browser.wait("!window.left && window.Bokeh && Bokeh.documents.length")
+    made.browser.wait(f"{texts()}.includes('The viewer has ended')")
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_packed_tiles_without_a_slide_stand_out(shown, dark):
+def test_packed_tiles_without_a_slide_stand_out(made, dark):
     """3 to 1, as WCAG 2.2 asks for of graphics at level AA, whatever their scores."""
-    alone = with_layers(Shown(shown.slide, has_pixels=False), [shown.pack])
+    alone = with_layers(Shown(made.slide, has_pixels=False), [made.pack])
     with View((alone,)) as view:
-        open_page(shown, view)
-        shown.browser.run(
+        open_page(made, view.url)
+        made.browser.run(
             f"document.documentElement.dataset.theme = {'dark' if dark else 'light'!r}"
         )
-        press(shown, "Whole slide")
-        drawn(shown)
-        image = Image.open(io.BytesIO(shown.browser.screenshot())).convert("RGB")
+        press(made, "Whole slide")
+        drawn(made)
+        image = Image.open(io.BytesIO(made.browser.screenshot())).convert("RGB")
         paper = image.getpixel((2, 2))
-        for y, x, height, _ in shown.pack.boxes:
-            left, middle = (int(one) for one in place_of(shown, y + height / 2, x))
+        for y, x, height, _ in made.pack.boxes:
+            left, middle = (int(one) for one in place_of(made, y + height / 2, x))
             row = [image.getpixel((left + d, middle)) for d in range(-2, 3)]
             assert contrast(row, paper).max() >= 3
 
 
-def test_classes_stand_out_from_glass(shown, tmp_path):
+def test_classes_stand_out_from_glass(made, tmp_path):
     """3 to 1 too, of each of the colours that classes have."""
     pixels = np.full((600, 800, 3), 243, np.uint8)
     tifffile.imwrite(tmp_path / "glass.tif", pixels, photometric="rgb", tile=(256, 256))
@@ -522,74 +523,70 @@ def test_classes_stand_out_from_glass(shown, tmp_path):
     path = tmp_path / "classes.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     with View((with_layers(Shown(ds.open_slide(tmp_path / "glass.tif")), [path]),)) as view:
-        open_page(shown, view)
-        press(shown, "Whole slide")
-        drawn(shown)
-        image = Image.open(io.BytesIO(shown.browser.screenshot())).convert("RGB")
+        open_page(made, view.url)
+        press(made, "Whole slide")
+        drawn(made)
+        image = Image.open(io.BytesIO(made.browser.screenshot())).convert("RGB")
         for x in range(50, 750, 100):
             for middle in (290, 300, 310):  # in dashes, and between them
-                left, top = (int(one) for one in place_of(shown, middle, x))
+                left, top = (int(one) for one in place_of(made, middle, x))
                 row = [image.getpixel((left + d, top)) for d in range(-4, 5)]
                 assert contrast(row, (243, 243, 243)).max() >= 3
 
 
-def test_channels_have_the_colours_in_which_they_are_shown(shown):
+def test_channels_have_the_colours_in_which_they_are_shown(made):
     planes = np.zeros((300, 400, 4), np.uint16)
     planes[::2] = 1000
     with ds.from_dask(da.from_array(planes)).view() as view:
-        open_page(shown, view)
-        shown.browser.wait(f"{texts()}.includes('tiles are blank')")
+        open_page(made, view.url)
+        made.browser.wait(f"{texts()}.includes('tiles are blank')")
         boxes = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels.includes('3'))[0]"
-        only(shown, "Slide")
+        only(made, "Slide")
         for number in range(4):
-            shown.browser.run(f"{boxes}.active = [{number}]")
-            shown.browser.wait(
-                f"{FIND.format(kind='WMTSTileSource')}[0].url.includes('/{number}:')"
-            )
-            press(shown, "Full resolution")
-            shade = shown.browser.run(
+            made.browser.run(f"{boxes}.active = [{number}]")
+            made.browser.wait(f"{FIND.format(kind='WMTSTileSource')}[0].url.includes('/{number}:')")
+            press(made, "Full resolution")
+            shade = made.browser.run(
                 f"getComputedStyle(Bokeh.index.find_one_by_id({boxes}.id).shadow_el"
                 f".querySelectorAll('label span')[{number}], '::before').backgroundColor"
             )
             colour = [int(one) for one in shade[4:-1].split(",")]
-            x, y = place_of(shown, 200.5, 200.5)
-            drawn(shown)
-            image = Image.open(io.BytesIO(shown.browser.screenshot())).convert("RGB")
+            x, y = place_of(made, 200.5, 200.5)
+            drawn(made)
+            image = Image.open(io.BytesIO(made.browser.screenshot())).convert("RGB")
             seen = np.array([image.getpixel((int(x), int(y) + d)) for d in range(-2, 3)]).max(
                 axis=0
             )
             assert np.abs(seen - colour).max() <= 2
 
 
-def test_keys_and_colours_do_not_wait_for_tiles(shown):
+def test_keys_and_colours_do_not_wait_for_tiles(made):
     answer = threading.Event()
-    with View((Shown(shown.slide),)) as view:
+    with View((Shown(made.slide),)) as view:
         view.tiles.tile = lambda *place: (EMPTY, answer.wait())
-        shown.browser.prefer(True)
-        open_page(shown, view)
+        open_page(made, view.url, dark=True)
         dark = FIND.format(kind="CheckboxGroup") + ".filter(m => m.labels[0] == 'Dark colours')[0]"
-        shown.browser.wait(f"{dark}.active.length")
+        made.browser.wait(f"{dark}.active.length")
         span = f"{FIGURE}.x_range.end - {FIGURE}.x_range.start"
-        before = shown.browser.run(span)
-        shown.browser.run("document.getElementById('slide').focus()")
-        shown.browser.key("+", "+")
-        shown.browser.wait(f"{span} < {before * 0.6}")
-        shown.browser.prefer(False)
+        before = made.browser.run(span)
+        made.browser.run("document.getElementById('slide').focus()")
+        made.browser.key("+", "+")
+        made.browser.wait(f"{span} < {before * 0.6}")
         answer.set()
 
 
-def test_the_page_tells_that_the_slide_is_gone(shown, tmp_path):
+def test_the_page_tells_that_the_slide_is_gone(made, tmp_path):
     path = ds.sample_slide(tmp_path / "gone.tif", shape=(2048, 2048), tile=128)
     with View(open_paths([path])) as view:
-        open_page(shown, view)
-        shown.browser.wait(f"{texts()}.includes('tiles are blank')")
-        drawn(shown)
+        open_page(made, view.url)
+        made.browser.wait(f"{texts()}.includes('tiles are blank')")
+        drawn(made)
         (tmp_path / "gone.tif").unlink()
-        press(shown, "Full resolution")
-        shown.browser.wait(f"{texts()}.includes('gone.tif: No such file')")
+        press(made, "Full resolution")
+        made.browser.wait(f"{texts()}.includes('gone.tif: No such file')")
 
 
-def test_polygons_beyond_the_slide_are_reported(shown, tmp_path):
+def test_polygons_beyond_the_slide_are_reported(made, tmp_path):
     corners = np.array([[0, 0], [0, 100], [100, 100]])
     features = [
         {"type": "Polygon", "coordinates": [[*(corners + off).tolist(), [off, off]]]}
@@ -597,11 +594,11 @@ def test_polygons_beyond_the_slide_are_reported(shown, tmp_path):
     ]
     path = tmp_path / "a.other.geojson"
     path.write_text(json.dumps({"type": "GeometryCollection", "geometries": features}))
-    with View((with_layers(Shown(shown.slide), [path]),)) as view:
-        open_page(shown, view)
-        shown.browser.wait(f"{texts()}.includes('a.other.geojson: 2 of 3 polygons lie outside')")
+    with View((with_layers(Shown(made.slide), [path]),)) as view:
+        open_page(made, view.url)
+        made.browser.wait(f"{texts()}.includes('a.other.geojson: 2 of 3 polygons lie outside')")
         port = int(view.url.split(":")[2].split("/")[0])
-        command = ["view", str(shown.folder / "a.tif"), str(path), "--port", str(port)]
+        command = ["view", str(made.folder / "a.tif"), str(path), "--port", str(port)]
         note, error = CliRunner().invoke(main, command).output.splitlines()
     assert "note: a.other.geojson: 2 of 3 polygons lie outside a.tif" in note
     assert "cannot be used" in error

@@ -1,7 +1,12 @@
-"""The address of the viewer, behind a proxy too."""
+"""The address of the viewer, behind a proxy too, and its end."""
 
+import contextlib
+import gc
+import socket
+import threading
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -48,3 +53,32 @@ def test_an_address_must_lead_to_the_port(slide):
     for wrong in ("hub.example.org/{port}", "https://hub.example.org/proxy/8888"):
         with pytest.raises(SlideArgumentError, match=r"\{port\}"):
             slide.view(address=wrong)
+
+
+TILE = "tiles/0/0/a/0/0/0.png"
+
+
+@pytest.mark.parametrize("paths", [[], [""], [TILE], [TILE, TILE], ["", TILE]])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_end_closes_all_connections(slide, paths, is_whole):
+    """Whatever they wait for; an open one is a ResourceWarning, which fails the test."""
+    go_on = threading.Event()
+    with View((Shown(slide),)) as view:
+        view.tiles.tile = lambda *place: go_on.wait()
+        url = urlsplit(view.url)
+        text = "".join(
+            f"GET {url.path}{path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n" for path in paths
+        )
+        clients = []
+        for _ in range(4):
+            clients.append(socket.create_connection((url.hostname, url.port), timeout=20))
+            clients[-1].sendall(text.encode()[: None if is_whole else -5])
+        closing = threading.Thread(target=view.close)
+        closing.start()
+        for client in clients:
+            with client, contextlib.suppress(ConnectionResetError):
+                while client.recv(4096):  # until it is closed
+                    pass
+        go_on.set()
+        closing.join()
+    gc.collect()
