@@ -255,6 +255,7 @@ def test_channels_and_their_contrast_can_be_changed(shown):
 def test_the_threshold_moves_the_mask_without_reading(shown):
     drawn(shown)
     only(shown, "Blank map")
+    drawn(shown)  # what was asked for before the slide was hidden
     slider = widget("Slider", "Blank below this share of tissue")
     requests = len(shown.browser.requests)
     for value in (0.5, 0.9, 0.05):
