@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import dask.array as da
 import numpy as np
 
-from dask_slides.core.arguments import as_number, as_pair, as_whole, checked_path, checked_size
+from dask_slides.core.arguments import (
+    as_number,
+    as_pair,
+    as_whole,
+    checked_path,
+    checked_size,
+    is_remote,
+)
 from dask_slides.core.bad_tiles import MODES, BadTile
 from dask_slides.core.channels import Channel, channel_numbers, plain_channels
 from dask_slides.core.geometry import Region, level_size
@@ -38,7 +45,7 @@ from dask_slides.readers.dask_array import ArraySource, array_source
 from dask_slides.readers.registry import open_source
 from dask_slides.readers.remote.byte_ranges import check_digest
 from dask_slides.readers.remote.identity import check_identity
-from dask_slides.readers.remote.object_store import checked_address, is_remote
+from dask_slides.readers.remote.object_store import checked_address
 from dask_slides.readers.selection import ImageSelection
 from dask_slides.runtime.scheduler import compute, computes_here
 

@@ -10,6 +10,7 @@ from typing import Any
 import dask_slides as ds
 from dask_slides.cli.run import log_on_stderr
 from dask_slides.cohort.process_list import read_rows
+from dask_slides.core.arguments import local_path
 from dask_slides.errors import OutputExistsError
 from dask_slides.runtime.write_permission import permission_errors
 
@@ -33,7 +34,7 @@ def run_demo(folder: str, size: int, overwrite: bool, say: Callable[[str], None]
     Some of them show what the report does: one is blurred, one damaged, and one is no slide. Call
     `say` with a line of text before each part. Return figures as plain values.
     """
-    folder = os.path.abspath(folder)
+    folder = local_path(folder, "the demo")
     if os.path.isdir(folder) and os.listdir(folder):
         if not overwrite:
             raise OutputExistsError(

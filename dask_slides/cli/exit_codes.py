@@ -46,7 +46,7 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         common = kwargs.get("common")
         try:
-            with warnings.catch_warnings(), library_logs_silenced(), _sigterm_raised():
+            with warnings.catch_warnings(), library_logs_silenced(), _signals_raised():
                 warnings.showwarning = _print_warning
                 for category in WARNINGS:
                     warnings.simplefilter("always", category)
@@ -86,22 +86,64 @@ def interrupt_leaves(state: str) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Raise Terminated on SIGTERM inside the block, so that it cleans up as after Ctrl-C."""
+def _signals_raised() -> Iterator[None]:
+    """Raise Terminated on SIGTERM inside the block, so that it cleans up as after Ctrl-C.
+
+    Python drops an exception in a destructor, of a future of dask for example. An interrupt that
+    was dropped so is sent again.
+    """
     # only the main thread can set signal handlers
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    handler = signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = again = _SendingAgain(sys.unraisablehook)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = again.hook
+        again.cancel()
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _terminate(number: int, _: Any) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second signal would interrupt the cleanup
     raise Terminated
+
+
+class _SendingAgain:
+    """A hook for exceptions that Python drops; it sends the signal of an interrupt again."""
+
+    def __init__(self, hook: Callable[[Any], Any]) -> None:
+        self.hook = hook
+        """For other exceptions."""
+        self._timer: threading.Timer | None = None
+
+    def __call__(self, dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            self.hook(dropped)
+            return
+        number = signal.SIGINT
+        if issubclass(dropped.exc_type, Terminated):
+            number = signal.SIGTERM
+            signal.signal(number, _terminate)
+        if self._timer is None or not self._timer.is_alive():
+            # later, as it would be dropped here too
+            self._timer = threading.Timer(0.05, _interrupt, [number])
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """Send no signal any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _interrupt(number: signal.Signals) -> None:
+    """Send a signal to the main thread."""
+    if hasattr(signal, "pthread_kill"):  # also ends what the thread waits for
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 def _message(error: BaseException, common: Any) -> str:

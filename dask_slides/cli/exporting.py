@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import click
@@ -11,12 +10,14 @@ import click
 from dask_slides.cli.exit_codes import exit_for_bad_tiles
 from dask_slides.cli.options import IMAGE, TILES, CommonOptions, add_options, stem_of
 from dask_slides.cli.output import plan_lines, print_pack, print_result, write_output
+from dask_slides.core.arguments import local_path
 from dask_slides.core.bad_tiles import bad_tile_from_json, bad_tiles_to_json
-from dask_slides.errors import SlideArgumentError, SlideNotFoundError
+from dask_slides.errors import SlideArgumentError
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.pack import TilePack
 from dask_slides.plots.pictures import pixels_text
+from dask_slides.runtime.write_permission import check_parent
 from dask_slides.slide import Slide
 from dask_slides.writers.export import export
 from dask_slides.writers.exports.ome_tiff import bad_tiles_in_tiff
@@ -61,14 +62,13 @@ def checked_format(
 ) -> Exporter:
     """Return the format of `out` for an object of `kind`; raise if it cannot be written."""
     exporter = exporter_for(out, to, kind)
+    local_path(out, "an export")
     exporter.check_options(out, options)
     if common.resume and "resume" not in exporter.options():
         raise SlideArgumentError(f"{out}: --resume is not for {exporter.name}; leave it out")
     if exporter.suffixes:
         check_new(out, common.overwrite)
-    folder = os.path.dirname(os.path.abspath(out))
-    if not os.path.isdir(folder):
-        raise SlideNotFoundError(f"{out}: {folder} is not a directory; create it first")
+    check_parent(out)
     return exporter
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +21,7 @@ from dask_slides.slide import Slide
 from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.estimate import estimate_image
 from dask_slides.writers.pack_reader import open_pack
-from dask_slides.writers.store.attributes import bad_tiles_in, read_own_attributes
+from dask_slides.writers.store.attributes import bad_tiles_in, may_be_store, read_own_attributes
 from dask_slides.writers.store.verify import statuses_of
 
 SMALLEST_POWER = 0.01
@@ -164,7 +163,7 @@ KINDS = {"pack": facts_of_pack, "blank map": facts_of_blank_map}
 
 def store_facts(path: str) -> tuple[dict[str, Any], list[str]]:
     """Return the facts that a dask_slides store records; nothing for other paths."""
-    attributes = read_own_attributes(path) if os.path.isdir(path) else None
+    attributes = read_own_attributes(path) if may_be_store(path) else None
     if attributes is None:
         return {}, []
     statuses, bad_tiles = statuses_of(path, attributes), bad_tiles_in(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -24,14 +23,16 @@ from dask_slides.cli.output import (
 )
 from dask_slides.cli.scheduling import computing, megapixels, scheduler
 from dask_slides.cli.slide_options import SlideOptions, slide_options
-from dask_slides.errors import OutputExistsError
+from dask_slides.core.arguments import local_path
 from dask_slides.graph.overview import overview_source
 from dask_slides.graph.stored_level import read_from
 from dask_slides.numerics.detectors import Detector
 from dask_slides.numerics.mask_detectors import MaskDetector
 from dask_slides.ops.blank_map import BlankMap, blank_map
 from dask_slides.ops.geojson import write_geojson
+from dask_slides.runtime.write_permission import check_parent
 from dask_slides.writers.estimate import estimate_blank_map
+from dask_slides.writers.exports.output import check_new
 
 OUTLINES = (".geojson", ".geojson.gz")
 """Endings of files with outlines."""
@@ -82,11 +83,9 @@ def command(
 
 def _check_file(out: str, common: CommonOptions) -> None:
     """Raise before any work is done if the file `out` cannot be written."""
-    if os.path.lexists(out) and not common.overwrite:
-        raise OutputExistsError(f"{out}: already exists; choose another name or overwrite it")
-    folder = os.path.dirname(os.path.abspath(out))
-    if not os.path.isdir(folder):
-        raise OutputExistsError(f"{folder}: is not a directory; create it first")
+    local_path(out, "GeoJSON")
+    check_new(out, common.overwrite)
+    check_parent(out)
 
 
 def _write_outlines(found: BlankMap, out: str, common: CommonOptions) -> None:

@@ -119,12 +119,12 @@ def command(
 ) -> None:
     """Run the same steps for many slides; skip steps that are already done.
 
-    SLIDES are files, folders, patterns such as 'slides/*.svs', or a table (.csv or .parquet)
-    with the columns path, mpp, name; its other columns, such as label and split, are kept in
-    JOB/process_list.csv and in the packs. The scale options are those of resize and cutoff;
-    --mask-... are those of the blank map of mask and cutoff, --crops-... those of crops.
-    Pictures (.png) beside the stores show the tissue and the packed tiles. The exit code is 3 if
-    a slide failed or corrupt tiles were filled; JOB/process_list.csv lists them with the reasons.
+    SLIDES are files, folders, patterns such as 'slides/*.svs' or 's3://bucket/**/*.svs', or a table
+    (.csv or .parquet) with the columns path, mpp, name; its other columns, such as label and split,
+    are kept in JOB/process_list.csv and in the packs. The scale options are those of resize and
+    cutoff; --mask-... are those of the blank map of mask and cutoff, --crops-... those of crops.
+    Pictures (.png) beside the stores show the tissue and the packed tiles. The exit code is 3 if a
+    slide failed or corrupt tiles were filled; JOB/process_list.csv lists them with the reasons.
     """
     image = {"ome_zarr": ome_zarr, "shards": shards, "format": image_format}
     chosen = _chosen_steps(steps, exports, scale, image, layout, options)

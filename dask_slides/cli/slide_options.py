@@ -10,6 +10,7 @@ import click
 from dask.utils import parse_bytes
 
 from dask_slides.cli.options import Command, add_options
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.bad_tiles import MODES
 from dask_slides.core.limits import Limits
 from dask_slides.slide import Slide, open_slide
@@ -33,8 +34,8 @@ class SlideOptions:
 
     @property
     def path(self) -> str:
-        """Path or URL of the slide."""
-        return self.slide
+        """Path or address of the slide."""
+        return self.slide.rstrip("/") if is_remote(self.slide) else self.slide
 
     def open(self) -> Slide:
         """Open the slide."""

@@ -20,6 +20,7 @@ from dask_slides.cohort.results import (
 )
 from dask_slides.cohort.slide_list import SlideEntry
 from dask_slides.cohort.step import Step
+from dask_slides.core.arguments import local_path
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideError
 from dask_slides.ops.scale import check_not_enlarged
 from dask_slides.readers.remote.identity import identify
@@ -108,11 +109,7 @@ def job_folder(job: Any) -> str:
     OutputExistsError
         The folder contains something other than a job.
     """
-    if "://" in os.fspath(job):
-        raise SlideArgumentError(
-            f"{job}: results are written to a folder; give a folder that every worker can access"
-        )
-    folder: str = os.path.abspath(os.fspath(job))
+    folder = local_path(job, "a job")
     if os.path.isdir(folder):
         names = os.listdir(folder)
         if LOG in names or all(name.startswith(".") for name in names):

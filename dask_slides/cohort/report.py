@@ -20,6 +20,7 @@ from dask_slides.cohort.reported_slide import (
     shown_columns,
 )
 from dask_slides.cohort.results import replace_file
+from dask_slides.core.arguments import local_path
 from dask_slides.core.version import __version__
 from dask_slides.errors import SlideNotFoundError
 
@@ -59,7 +60,7 @@ def write_report(job: Any) -> str:
     >>> ds.write_report("job").endswith("report.html")
     True
     """
-    folder = os.path.abspath(os.fspath(job))
+    folder = local_path(job, "a job")
     if not any(os.path.isfile(os.path.join(folder, name)) for name in (PROCESS_LIST, LOG)):
         raise SlideNotFoundError(
             f"{folder}: is not the folder of a run, as it has no {PROCESS_LIST}; give the folder "

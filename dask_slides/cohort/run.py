@@ -259,9 +259,10 @@ def run_cohort(
     slides : str, path, DataFrame, or sequence of them
         Files and stores, folders, patterns (``slides/*.svs``), or a table: a ``.csv`` or
         ``.parquet`` file or a DataFrame of pandas with the column path and, if needed, mpp and
-        name. Its other columns, such as label, split or group, are kept: in the process list, and
-        as ``attributes["metadata"]`` of packs and crops. They may change between calls; the pixels
-        of finished packs are not written again.
+        name. All may lie in a bucket (``s3://bucket/slides/*.svs``). The table's other columns,
+        such as label, split or group, are kept: in the process list, and as
+        ``attributes["metadata"]`` of packs and crops. They may change between calls; the pixels of
+        finished packs are not written again.
     job : str or path
         The folder to write to; on a cluster, every worker must be able to access it. It gets
         ``process_list.csv``, ``report.html``, ``cohort.log``, and for each slide

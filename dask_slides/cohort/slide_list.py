@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -13,17 +12,10 @@ from dask_slides.cohort.names import folded, safe_name
 from dask_slides.cohort.tables import NAMED, is_table, read_table, values_in
 from dask_slides.core.limits import Limits
 from dask_slides.core.plain_values import Plain
-from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
-from dask_slides.readers.registry import UNREAD, cures, is_dicom_folder, optional_suffixes
-from dask_slides.readers.tables import folder_of, is_frame
+from dask_slides.errors import SlideArgumentError, SlideFormatError
+from dask_slides.readers.slide_paths import slide_paths
+from dask_slides.readers.tables import is_frame, path_in
 from dask_slides.slide import Slide, open_slide
-
-SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".zarr",
-    ".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".bmp",
-    ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
-)  # fmt: skip
-"""Suffixes of slides in a folder; patterns and paths may name any file."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,8 @@ def read_list(
     slides : str, path, DataFrame, or sequence of them
         A file or store, a folder (the slides in it, but not in its subfolders), a pattern
         (``**`` includes subfolders), or a table: a ``.csv`` or ``.parquet`` file or a DataFrame of
-        pandas with the column path and, if needed, mpp and name. Paths in a table are relative to
-        its folder, those in a DataFrame to the current one.
+        pandas with the column path and, if needed, mpp and name. All may lie in a bucket. Paths in
+        a table are relative to its folder, those in a DataFrame to the current one.
     mpp : float, optional
         For slides without an mpp in a table.
     on_bad_tile : {"raise", "mask"}
@@ -93,7 +85,7 @@ def read_list(
     found: dict[str, SlideEntry] = {}
     left_out: list[str] = []
     for one in [slides] if single else list(slides):
-        entries, skipped = _table(one) if is_table(one) else _named(os.fspath(one))
+        entries, skipped = _table(one) if is_table(one) else _named(one)
         left_out += skipped
         for entry in entries:
             entry = replace(
@@ -116,89 +108,30 @@ Found = tuple[list[SlideEntry], list[str]]
 """Slides, and what is left out."""
 
 
-def _named(text: str) -> Found:
+def _named(path: Any) -> Found:
     """Return the slides of a path, a folder, or a pattern."""
-    path = text if "://" in text else os.path.abspath(text)
-    if os.path.isdir(path) and not _is_slide_folder(path):
-        return _folder(path)
-    if "://" in text or os.path.lexists(path):
-        return [SlideEntry(path)], []
-    if not glob.has_magic(text):
-        raise SlideNotFoundError(f"{text}: No such file or directory; check the path")
-    names = [one for one in glob.glob(path, recursive=True) if _is_slide(one)]
-    if not names:
-        raise SlideNotFoundError(f"{text}: no slide matches; check the pattern")
-    return [SlideEntry(name) for name in names], []
-
-
-def _is_slide_folder(path: str) -> bool:
-    return path.lower().endswith(".zarr") or is_dicom_folder(path)
-
-
-def _folder(path: str) -> Found:
-    """Return the slides of a folder, by their suffixes, and its other files."""
-    inside = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
-    known = SUFFIXES + optional_suffixes()
-    slides = [
-        one.path
-        for one in inside
-        if one.name.lower().endswith(known) or (one.is_dir() and is_dicom_folder(one.path))
-    ]
-    others = [one.path for one in inside if one.is_file() and one.path not in set(slides)]
-    if not slides:
-        unread = next((_reason(one) for one in others if _unread(one)), "it")
-        which = "" if unread == "it" else f" that are read (such as {unread})"
-        raise SlideNotFoundError(f"{path}: this folder has no slides{which}; give a pattern")
-    left_out = [_reason(one) for one in others]
-    # a MIRAX slide keeps its pixels in a folder of its name
-    taken = {*slides, *(os.path.splitext(one)[0] for one in slides)}
-    deeper = sum(one.is_dir() and one.path not in taken for one in inside)
-    if deeper:
-        pattern = os.path.join(path, "**", "*.svs")
-        count = f"{deeper:,} subfolder{'s' * (deeper > 1)}"
-        left_out.append(f"{path}: {count}; give a pattern such as {pattern!r} to read slides there")
-    return [SlideEntry(slide) for slide in slides], left_out
-
-
-def _unread(path: str) -> tuple[str, str] | None:
-    """Return the description of a format that is not read, and the advice; None for others."""
-    return UNREAD.get(os.path.splitext(path)[1].lower())
-
-
-def _reason(path: str) -> str:
-    """Return why the file at `path` is left out."""
-    known = _unread(path)
-    if known is None:
-        return f"{path}: does not have the suffix of a slide; name the file to read it"
-    description, advice = known
-    stem = os.path.splitext(os.path.basename(path))[0]
-    return f"{path}: {description.format(stem=stem)}; {', or '.join([*cures(path), advice])}"
-
-
-def _is_slide(path: str) -> bool:
-    return os.path.isfile(path) or _is_slide_folder(path)
+    found, left_out = slide_paths(os.fspath(path))
+    return [SlideEntry(one) for one in found], left_out
 
 
 def _table(table: Any) -> Found:
     """Return the slides of a table; rows without a path are left out."""
-    folder = folder_of(table)
     entries: list[SlideEntry] = []
     left_out: list[str] = []
     for where, row in read_table(table):
         if row["path"] in (None, ""):
             left_out.append(f"{where}: has no path; give one or remove it")
         else:
-            entries.append(_entry(row, folder, where))
+            entries.append(_entry(row, table, where))
     if not entries:
         name = "the table" if is_frame(table) else os.fspath(table)
         raise SlideFormatError(left_out[0] if left_out else f"{name}: has no rows; list the slides")
     return entries, left_out
 
 
-def _entry(row: Mapping[str, Plain], folder: str, where: str) -> SlideEntry:
+def _entry(row: Mapping[str, Plain], table: Any, where: str) -> SlideEntry:
     path, mpp, name = ("" if row[key] is None else str(row[key]).strip() for key in NAMED)
-    if "://" not in path:
-        path = os.path.abspath(os.path.join(folder, path))
+    path = path_in(table, path)
     try:
         number = float(mpp) if mpp else None
     except ValueError:

@@ -89,6 +89,24 @@ def checked_share(value: Any, argument: str) -> float:
     return float(share)
 
 
+def is_remote(path: str) -> bool:
+    """Return whether `path` is an address and not a local path."""
+    return "://" in path
+
+
+def absolute(path: str) -> str:
+    """Return a local path as an absolute one, and an address without a slash at its end."""
+    return path.rstrip("/") if is_remote(path) else os.path.abspath(path)
+
+
+def local_path(path: Any, what: str) -> str:
+    """Return the absolute path of an output; raise SlideArgumentError for an address."""
+    text = checked_path(path)
+    if is_remote(text):
+        raise SlideArgumentError(f"{text}: {what} is written to a disk; give a path, no address")
+    return os.path.abspath(text)
+
+
 def checked_path(path: Any) -> str:
     """Return a path or address as text; raise SlideArgumentError for anything else."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None

@@ -42,9 +42,10 @@ class CropStream:
     Parameters
     ----------
     slides : path, Slide, TilePack, table, or sequence of them
-        Slides, packs (``*.tiles.zarr``), or a table: a `SlideTable`, or what `read_table` reads. Of
-        a pack, whole tiles are drawn, each once before any of them comes again; its size, scale,
-        classes and choice of tiles are those it was made with.
+        Slides, packs (``*.tiles.zarr``), or a table: a `SlideTable`, or what `read_table` reads. A
+        path may be a folder of slides or a pattern, such as ``job/*/*.tiles.zarr``. Of a pack,
+        whole tiles are drawn, each once before any of them comes again; its size, scale, classes
+        and choice of tiles are those it was made with.
     size : int or (int, int), optional
         Height and width of a crop in pixels. Packs have the size of their tiles.
     seed : int
@@ -76,8 +77,8 @@ class CropStream:
     detector : Detector
         Finds the tissue of slides without a blank map.
     blank_maps : sequence or mapping, optional
-        Blank maps or the paths of stored ones, one per slide, in their order or by name or path.
-        The others are computed now.
+        Blank maps, or the paths of stored ones or of outlines in GeoJSON, one per slide, in their
+        order or by name or path. The others are computed now.
     labels : sequence or mapping, optional
         Labels, instead of those of a table.
     annotations : sequence or mapping, optional

@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_slides.core.arguments import absolute
 from dask_slides.core.plain_values import plain_or_text
 from dask_slides.errors import SlideArgumentError
 from dask_slides.feed.slide_table import SlideTable, read_table
@@ -19,6 +20,7 @@ from dask_slides.ops.annotations import Labels, check_labels
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.crops import checked_weights
 from dask_slides.ops.pack import TilePack
+from dask_slides.readers.slide_paths import slide_paths
 from dask_slides.readers.tables import is_table
 from dask_slides.slide import Slide, as_slide, open_slide
 from dask_slides.writers.blank_map_reader import open_blank_map
@@ -38,7 +40,8 @@ class SlideEntry:
     """What the user gave; None is opened by its path."""
     mpp: float | None = None
     label: Any = ""
-    blank_map: BlankMap | None = None
+    blank_map: BlankMap | str | None = None
+    """A blank map, or the path of outlines in GeoJSON."""
     weights: NDArray[np.float64] | None = None
     annotations: Labels | None = None
 
@@ -106,21 +109,17 @@ def _entries(one: Any) -> list[SlideEntry]:
     if isinstance(one, TilePack):
         return [SlideEntry(str(one.attributes.get("source")), given=one)]
     if isinstance(one, str | os.PathLike):
-        path = _absolute(os.fspath(one))
-        return [SlideEntry(Path(path).name, path)]
+        paths, _ = slide_paths(os.fspath(one))
+        return [SlideEntry(Path(path).name, path) for path in paths]
     slide = as_slide(one)
     return [SlideEntry(slide.name, slide.path or "", given=slide)]
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _names_of(key: Any) -> set[str]:
     """Return what a key of a mapping may name: a slide, or its path."""
     if not isinstance(key, str | os.PathLike) or not os.fspath(key):
         return set()
-    return {os.fspath(key), _absolute(os.fspath(key))}
+    return {os.fspath(key), absolute(os.fspath(key))}
 
 
 def _unique(entries: list[SlideEntry]) -> list[SlideEntry]:
@@ -141,7 +140,7 @@ def per_slide(argument: str, values: Any, entries: Sequence[SlideEntry]) -> list
     if values is None:
         return [None] * len(entries)
     if isinstance(values, Mapping):
-        paths = [_absolute(entry.path) if entry.path else "" for entry in entries]
+        paths = [absolute(entry.path) if entry.path else "" for entry in entries]
         known = {*paths, *(entry.name for entry in entries)}
         found: dict[str, Any] = {}
         for key, value in values.items():
@@ -175,7 +174,9 @@ def _completed(entry: SlideEntry, values: Mapping[str, Any]) -> SlideEntry:
     }
     found = given.get("blank_map")
     if isinstance(found, str | os.PathLike):
-        given["blank_map"] = open_blank_map(found)
+        path = os.fspath(found)
+        outlines = path.lower().endswith((".geojson", ".json", ".gz"))
+        given["blank_map"] = path if outlines else open_blank_map(path)
     elif found is not None and not isinstance(found, BlankMap):
         raise SlideArgumentError(
             f"{entry.name}: blank_maps has a {type(found).__name__}; give BlankMaps or their paths"

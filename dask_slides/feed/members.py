@@ -313,7 +313,7 @@ def reduced_image(slide: Slide, image: Slide) -> Slide:
     return image
 
 
-def mask_of(slide: Slide, detector: Detector, blank_map: BlankMap | None) -> TissueMask:
+def mask_of(slide: Slide, detector: Detector, blank_map: BlankMap | str | None) -> TissueMask:
     """Return the mask of the tissue of `slide`, in which corrupt tiles are missing."""
     noting = replace(slide, source=noting_bad_tiles(slide.source))
     if blank_map is None:

@@ -90,7 +90,8 @@ class SlideDataset:
     slides : path, Slide, TilePack, table, or sequence of them
         Packs (``*.tiles.zarr``), of which all tiles are taken as they are; slides, which are packed
         as `pack_tiles` does, without the tiles that are known to touch a corrupt tile of the file;
-        or a table: a `SlideTable`, or what `read_table` reads.
+        or a table: a `SlideTable`, or what `read_table` reads. A path may be a folder of slides or
+        a pattern, such as ``job/*/*.tiles.zarr``.
     size : int or (int, int), optional
         Height and width of the tiles of slides.
     downsample, mpp, magnification : float, optional

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 from dask_slides.core.arguments import as_number, checked_seed
 from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.feed.schedule import permutation
-from dask_slides.readers.tables import folder_of, read_rows
+from dask_slides.readers.tables import path_in, read_rows
 
 SHARES = MappingProxyType({"train": 0.7, "val": 0.15, "test": 0.15})
 """Default share of the slides of each part."""
@@ -173,19 +172,18 @@ def read_table(table: Any) -> SlideTable:
     >>> [row.label for row in read_table("cohort.csv").part("train")]
     ['tumour']
     """
-    folder = folder_of(table)
-    rows = tuple(_row(where, values, folder) for where, values in read_rows(table).rows)
+    rows = tuple(_row(where, values, table) for where, values in read_rows(table).rows)
     if not rows:
         raise SlideFormatError("the table has no rows; list the slides, one per row")
     return SlideTable(rows)
 
 
-def _row(where: str, values: Mapping[str, Any], folder: str) -> SlideRow:
+def _row(where: str, values: Mapping[str, Any], table: Any) -> SlideRow:
     values = {name: value for name, value in values.items() if value not in (None, "")}
     path = values.get("path")
     if path is None:
         raise SlideFormatError(f"{where}: has no path; give one or remove it")
-    path = str(path) if "://" in str(path) else os.path.abspath(os.path.join(folder, str(path)))
+    path = path_in(table, str(path))
     mpp = values.get("mpp")
     try:
         number = None if mpp is None else float(mpp)

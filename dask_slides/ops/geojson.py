@@ -21,18 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from dask_slides.core.arguments import checked_path
+from dask_slides.core.arguments import checked_path, local_path
 from dask_slides.core.polygons import Outline, Polygons, starts_of
 from dask_slides.core.types import Array
 from dask_slides.errors import (
     SkippedGeometryWarning,
     SlideArgumentError,
+    SlideError,
     SlideFormatError,
     SlideNotFoundError,
     reason_of,
 )
 from dask_slides.ops.annotations import Annotations, checked_slide_shape
-from dask_slides.runtime.write_permission import exists_error, permission_errors
+from dask_slides.readers.remote.object_store import read_whole
+from dask_slides.runtime.write_permission import check_parent, exists_error, permission_errors
 
 STYLES = ("qupath", "trident")
 TISSUE, TISSUE_COLOUR = "Tissue", (0, 160, 80)
@@ -84,7 +86,7 @@ def write_geojson(
     SlideArgumentError
         An argument is not valid.
     """
-    name = os.path.abspath(os.fspath(path))
+    name = local_path(path, "GeoJSON")
     if style not in STYLES:
         raise SlideArgumentError(f"unknown style {style!r}; use one of {', '.join(STYLES)}")
     if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
@@ -130,8 +132,7 @@ def _contour(number: int, outline: Outline) -> dict[str, Any]:
 
 def _write_file(path: str, data: bytes, overwrite: bool) -> None:
     folder, base = os.path.split(path)
-    if not os.path.isdir(folder):
-        raise SlideNotFoundError(f"{path}: the folder {folder} does not exist; create it first")
+    check_parent(path)
     if os.path.isdir(path) or (os.path.lexists(path) and not overwrite):
         raise exists_error(path)
     hidden = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
@@ -236,9 +237,10 @@ def _collected(content: Any) -> tuple[Polygons, list[str], Counter[str]]:
 def _json_of(name: str) -> Any:
     """Return the content of a JSON file, compressed or not."""
     try:
-        with open(name, "rb") as stream:
-            data = stream.read()
+        data = read_whole(name)
         return json.loads(gzip.decompress(data) if name.endswith(".gz") else data)
+    except SlideError:  # of a bucket
+        raise
     except FileNotFoundError:
         raise SlideNotFoundError(f"{name}: there is no file at this path") from None
     except IsADirectoryError:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.geometry import Region
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened, Source
@@ -16,7 +17,6 @@ from dask_slides.errors import SlideFormatError, SlideUnsupportedError
 from dask_slides.readers.array_axes import array_plane
 from dask_slides.readers.ome_zarr import check_levels, pixels_yxc
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import ImageSelection, Plane
 from dask_slides.readers.tile_status import fill_for
 

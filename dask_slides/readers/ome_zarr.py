@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.bad_tiles import MARK, MissingRegion, missing_from_json, missing_within
 from dask_slides.core.channels import Channel, described, is_rgb, plain_channels
 from dask_slides.core.encoded_tiles import TileEncoding
@@ -34,7 +35,7 @@ from dask_slides.readers.codecs.jpeg import FACTORS
 from dask_slides.readers.encoded_array import EncodedArray, encoded_array, encoded_page
 from dask_slides.readers.physical_units import micrometres, number_above_zero
 from dask_slides.readers.remote.identity import Identity, check_identity, identify
-from dask_slides.readers.remote.object_store import exists, is_remote, open_array, open_group
+from dask_slides.readers.remote.object_store import exists, open_array, open_group
 from dask_slides.readers.selection import (
     FIRST_PLANE,
     ImageSelection,

@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import islice
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Opened
 from dask_slides.errors import (
@@ -27,7 +28,7 @@ from dask_slides.errors import (
 )
 from dask_slides.readers.image_file import open_raster
 from dask_slides.readers.ome_zarr import marker_of
-from dask_slides.readers.remote.object_store import exists, fetch, head, is_remote
+from dask_slides.readers.remote.object_store import exists, fetch, head
 from dask_slides.readers.selection import ImageSelection
 from dask_slides.readers.tiff.directories import MAGIC
 from dask_slides.readers.tiff.opening import open_tiff

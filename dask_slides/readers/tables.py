@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dask_slides.core.arguments import absolute, is_remote
 from dask_slides.core.plain_values import Plain, plain_or_text
-from dask_slides.errors import SlideArgumentError, SlideFormatError, SlideNotFoundError
+from dask_slides.errors import SlideArgumentError, SlideError, SlideFormatError, SlideNotFoundError
+from dask_slides.readers.remote.object_store import read_whole
 
 SUFFIXES = (".csv", ".parquet")
 Row = tuple[str, dict[str, Plain]]
@@ -64,8 +67,7 @@ def is_table(one: Any) -> bool:
         return True
     if not isinstance(one, str | os.PathLike):
         return False
-    text = os.fspath(one)
-    return text.lower().endswith(SUFFIXES) and "://" not in text
+    return os.fspath(one).lower().endswith(SUFFIXES)
 
 
 def is_frame(one: Any) -> bool:
@@ -73,9 +75,12 @@ def is_frame(one: Any) -> bool:
     return hasattr(one, "iloc") and hasattr(one, "columns")
 
 
-def folder_of(table: Any) -> str:
-    """Return the folder to which the paths in a table are relative."""
-    return os.getcwd() if is_frame(table) else os.path.dirname(os.path.abspath(table))
+def path_in(table: Any, path: str) -> str:
+    """Return a path of a row as an absolute one; it is relative to the folder of the table."""
+    if is_remote(path):
+        return path
+    folder = os.getcwd() if is_frame(table) else os.path.dirname(absolute(os.fspath(table)))
+    return absolute(os.path.join(folder, path))
 
 
 def read_rows(table: Any) -> Table:
@@ -98,6 +103,8 @@ def read_rows(table: Any) -> Table:
     path = os.fspath(table)
     try:
         return _read_csv(path) if path.lower().endswith(".csv") else _read_parquet(path)
+    except SlideError:  # of a bucket, or of the content
+        raise
     except FileNotFoundError:
         raise SlideNotFoundError(f"{path}: No such file or directory; check the path") from None
     except OSError as error:
@@ -109,10 +116,9 @@ def read_rows(table: Any) -> Table:
 def _read_csv(path: str) -> Table:
     try:
         # spreadsheets put a byte order mark before the first column
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or ())
-            rows = [(reader.line_num, _stripped(row)) for row in reader]
+        reader = csv.DictReader(io.StringIO(read_whole(path).decode("utf-8-sig"), newline=""))
+        columns = list(reader.fieldnames or ())
+        rows = [(reader.line_num, _stripped(row)) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise SlideFormatError(f"{path}: is not a CSV table in UTF-8 ({error})") from error
     lines = [number for number, _ in rows]
@@ -126,7 +132,8 @@ def _read_parquet(path: str) -> Table:
     except ImportError as error:
         raise ImportError("Parquet needs pyarrow; pip install 'dask-slides[export]'") from error
     try:
-        table = parquet.read_table(path)
+        file = pyarrow.BufferReader(read_whole(path)) if is_remote(path) else path
+        table = parquet.read_table(file)
     except pyarrow.ArrowInvalid as error:
         raise SlideFormatError(f"{path}: is not a Parquet table ({error})") from error
     return Table.of(path, "row", table.column_names, table.to_pylist())

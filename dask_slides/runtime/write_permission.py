@@ -1,4 +1,4 @@
-"""Errors about what is to be written: it is there already, or there is no permission."""
+"""Errors about what is to be written: it is there already, or has no folder or permission."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dask_slides.errors import OutputDeniedError, OutputExistsError
+from dask_slides.errors import OutputDeniedError, OutputExistsError, SlideNotFoundError
 
 _DENIED = {
     errno.EROFS: "read-only file system",
@@ -20,6 +20,13 @@ def exists_error(path: str) -> OutputExistsError:
     """Return the error for a path where something is; a folder cannot be overwritten."""
     advice = "" if os.path.isdir(path) else "overwrite it, or "
     return OutputExistsError(f"{path}: already exists; {advice}choose another name")
+
+
+def check_parent(path: str) -> None:
+    """Raise SlideNotFoundError unless the folder of `path` exists."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise SlideNotFoundError(f"{path}: {folder} is not a directory; create it first")
 
 
 def check_writable(path: str) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.arguments import local_path
 from dask_slides.core.types import Array
-from dask_slides.errors import SlideArgumentError, SlideNotFoundError
-from dask_slides.runtime.write_permission import exists_error, permission_errors
+from dask_slides.errors import SlideArgumentError
+from dask_slides.runtime.write_permission import check_parent, exists_error, permission_errors
 from dask_slides.testing.scene import Scene, draw_scene
 
 CODECS: dict[str, dict[str, Any]] = {
@@ -95,10 +96,10 @@ def sample_slide(
     (600, 800, 3)
     """
     name, codec = os.fspath(path), compression or "none"
+    local_path(name, "a sample slide")
     _check(name, shape, tile, codec, mpp, seed)
     folder, base = os.path.split(os.path.abspath(name))
-    if not os.path.isdir(folder):
-        raise SlideNotFoundError(f"{name}: the folder {folder} does not exist; create it first")
+    check_parent(name)
     if os.path.isdir(name) or (os.path.lexists(name) and not overwrite):
         raise exists_error(name)
     scene = draw_scene((int(shape[0]), int(shape[1])), seed)

@@ -22,7 +22,7 @@ from dask_slides.slide import Slide, open_slide
 from dask_slides.writers.blank_map_reader import open_blank_map
 from dask_slides.writers.mapping_reader import open_mapping
 from dask_slides.writers.pack_reader import open_pack
-from dask_slides.writers.store.attributes import read_own_attributes
+from dask_slides.writers.store.attributes import may_be_store, read_own_attributes
 
 GEOJSON = (".geojson", ".geojson.gz", ".json")
 """Endings of files of annotations."""
@@ -154,7 +154,7 @@ def with_layers(shown: Shown, layers: Iterable[Any]) -> Shown:
 def _open(path: str) -> Slide | _Layer:
     if path.lower().endswith(GEOJSON):
         return _Layer(path, path, "", ())
-    own = read_own_attributes(path) if os.path.isdir(path) else None
+    own = read_own_attributes(path) if may_be_store(path) else None
     kind = None if own is None else own.get("kind")
     if kind == "pack":
         pack = open_pack(path)

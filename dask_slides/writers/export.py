@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from dask_slides.core.arguments import local_path
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
 from dask_slides.ops.pack import TilePack
@@ -44,7 +45,8 @@ def export(
     Raises
     ------
     SlideArgumentError
-        The format is not known, or does not take such an object or option.
+        The format is not known, or does not take such an object or option; or the path is an
+        address.
     OutputExistsError
         The file exists, and it must not be overwritten.
 
@@ -58,5 +60,6 @@ def export(
     """
     path = os.fspath(path)
     exporter = exporter_for(path, to, type(obj).__name__)
+    local_path(path, "an export")
     exporter.check_options(path, options)
     return exporter.load()(obj, path, overwrite=overwrite, **options)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.arguments import absolute, is_remote
 from dask_slides.core.bad_tiles import MARK
 from dask_slides.core.source import placement_of
 from dask_slides.errors import OutputExistsError, SlideArgumentError, SlideUnsupportedError
-from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.runtime.scheduler import Progress
 from dask_slides.slide import Slide
 from dask_slides.writers import ome_metadata
@@ -89,7 +89,7 @@ def references_of(slide: Slide) -> dict[str, Any]:
         )
         downsamples.append(level.downsample)
         across = -(-level.shape[1] // encoding.tile[1])
-        address = slide.path if is_remote(str(slide.path)) else os.path.abspath(str(slide.path))
+        address = absolute(str(slide.path))
         for tile in np.flatnonzero((offsets > 0) & (lengths > 0)).tolist():
             row, column = divmod(tile, across)
             key = f"{name}/c/0/{row}/{column}"

@@ -426,7 +426,7 @@ def test_stores_of_a_run_can_have_no_shards(slides, tmp_path, sync):
 def test_wrong_jobs_and_limits_are_refused(slides, tmp_path):
     (tmp_path / "process_list.csv").write_text("mine")
     for job, options, error, message in (
-        ("s3://bucket/job", {}, ds.errors.SlideArgumentError, "written to a folder"),
+        ("s3://bucket/job", {}, ds.errors.SlideArgumentError, "written to a disk"),
         (tmp_path / "job", {"limit": 0}, ds.errors.SlideArgumentError, "limit=0"),
         (tmp_path, {}, ds.errors.OutputExistsError, "not a job folder"),
     ):

@@ -68,6 +68,39 @@ def test_a_signal_ends_a_command(tmp_path, source, expected, number, group, code
         assert os.listdir(out.parent) == ["a.zarr"]
 
 
+IN_A_DESTRUCTOR = """
+import signal, threading
+from dask_slides.cli.exit_codes import report_errors
+
+class Future:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+        for _ in range(9):
+            pass
+
+@report_errors
+def command():
+    Future()
+    print("goes on", flush=True)
+    Future()
+    threading.Event().wait(100)
+
+command()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_a_signal_in_a_destructor_is_not_lost(name, code, word):
+    """Python drops what is raised there, as in the destructors of futures of dask."""
+    words = [sys.executable, "-c", IN_A_DESTRUCTOR.format(name=name)]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert found.stdout == "goes on\n"
+    assert found.stderr == f"dask-slides: {word}\n"
+    assert found.returncode == code
+
+
 PROGRAM = """
 import signal, sys, fault_work
 import durable_work as work

@@ -106,7 +106,7 @@ def test_files_of_others_are_not_replaced(slide, tmp_path):
     with pytest.raises(OutputDeniedError, match=r"cannot be written \(File name too long\)"):
         viewed.save(found, f"{'long' * 60}.geojson")
     viewed.folder = str(tmp_path / "nowhere")
-    with pytest.raises(SlideNotFoundError, match="nowhere does not exist; create it"):
+    with pytest.raises(SlideNotFoundError, match="nowhere is not a directory; create it"):
         viewed.save(found, "mine.geojson")
     viewed.close()
     viewed.tiles.close()

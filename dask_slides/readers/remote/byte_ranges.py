@@ -13,9 +13,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Protocol
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.errors import SlideChangedError, SlideNotFoundError
 from dask_slides.readers.remote.identity import Identity, identify
-from dask_slides.readers.remote.object_store import fetch, is_remote
+from dask_slides.readers.remote.object_store import fetch
 from dask_slides.runtime.fork_safety import cleared_after_fork
 
 Data = bytes | memoryview

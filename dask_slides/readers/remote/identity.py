@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.errors import (
     SlideChangedError,
     SlideNotFoundError,
 )
-from dask_slides.readers.remote.object_store import head, is_remote
+from dask_slides.readers.remote.object_store import head
 
 
 @dataclass(frozen=True)

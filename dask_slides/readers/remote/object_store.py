@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.errors import (
     RemoteAccessError,
     RemoteError,
@@ -63,11 +64,6 @@ ATTEMPTS = 5
 Zarr stores, lists, and the content of an object without an ETag."""
 _REFUSED = re.compile(r"the server answers 4(?!08|29)")
 """Answers that do not change when a request is repeated."""
-
-
-def is_remote(path: str) -> bool:
-    """Return whether `path` is an address and not a local path."""
-    return "://" in path
 
 
 def checked_address(url: str, schemes: tuple[str, ...] = SCHEMES) -> str:
@@ -192,7 +188,7 @@ def as_remote_error(url: str, error: Exception) -> Exception:
     from obstore import exceptions as kinds
 
     if isinstance(error, FileNotFoundError):
-        return SlideNotFoundError(f"{url}: the server has no such object; check the address")
+        return not_found(url)
     if isinstance(error, kinds.PreconditionError):
         return SlideChangedError(f"{url}: the object changed since it was opened; open it again")
     if isinstance(error, kinds.NotSupportedError):
@@ -209,6 +205,11 @@ def as_remote_error(url: str, error: Exception) -> Exception:
     return RemoteError(
         f"{url}: {reason}, also after retries; try again later, or check the server and the network"
     )
+
+
+def not_found(url: str) -> SlideNotFoundError:
+    """Return the error for an address without an object."""
+    return SlideNotFoundError(f"{url}: the server has no such object; check the address")
 
 
 def _reason(text: str) -> str:
@@ -283,6 +284,14 @@ def fetch_whole(url: str) -> bytes:
     return call_store(url, request, ATTEMPTS)
 
 
+def read_whole(path: str) -> bytes:
+    """Return all bytes of a file, which may be an object at an address."""
+    if is_remote(path):
+        return fetch_whole(checked_address(path))
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
 def list_objects(url: str) -> Iterator[tuple[str, int]]:
     """Yield the name, relative to `url`, and the size of every object below it."""
 
@@ -294,6 +303,22 @@ def list_objects(url: str) -> Iterator[tuple[str, int]]:
     _, prefix = locate(url)
     found = call_store(url, request, ATTEMPTS)
     yield from ((one["path"][len(prefix) + 1 :], one["size"]) for one in found)
+
+
+def list_folder(url: str) -> tuple[list[str], list[str]]:
+    """Return the names of the objects directly below `url`, and of the folders, both sorted."""
+
+    def request(store: Any, key: str) -> Any:
+        import obstore
+
+        return obstore.list_with_delimiter(store, f"{key}/" if key else None)
+
+    found = call_store(url, request, ATTEMPTS)
+    files = [one["path"] for one in found["objects"] if one["size"]]  # an empty one marks a folder
+    names = ([one.rstrip("/").rpartition("/")[2] for one in listed] for listed in
+             (files, found["common_prefixes"]))  # fmt: skip
+    files, folders = map(sorted, names)
+    return files, folders
 
 
 def zarr_store(path: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.geometry import Region
 from dask_slides.core.types import Array
 from dask_slides.errors import (
@@ -31,7 +32,6 @@ from dask_slides.readers.codecs.tile_bytes import TileByteReader
 from dask_slides.readers.physical_units import number_above_zero
 from dask_slides.readers.remote.byte_ranges import byte_file, stream
 from dask_slides.readers.remote.identity import Identity, check_identity
-from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane, read_channels
 from dask_slides.readers.tiff.series import select_plane, series_of
 from dask_slides.readers.tiff.tags import (

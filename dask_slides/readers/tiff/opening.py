@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.geometry import snapped_factor
 from dask_slides.core.limits import Limits
 from dask_slides.core.source import Level, Opened
@@ -14,7 +15,6 @@ from dask_slides.readers.codecs.colour import Conversion
 from dask_slides.readers.orientation import ORIENTATIONS, UPRIGHT, Orientation
 from dask_slides.readers.remote.byte_ranges import stream
 from dask_slides.readers.remote.identity import Identity, identify
-from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import ImageSelection, plane_of
 from dask_slides.readers.tiff.directories import Structure, check_structure
 from dask_slides.readers.tiff.file import damaged, tiff_file

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dask_slides.core.arguments import is_remote
 from dask_slides.core.bad_tiles import MissingRegion, missing_within
 from dask_slides.core.encoded_tiles import TileEncoding
 from dask_slides.core.geometry import Region, hull
@@ -23,7 +24,6 @@ from dask_slides.readers.codecs.colour import Conversion
 from dask_slides.readers.codecs.stream_copies import NotCopiedError
 from dask_slides.readers.orientation import UPRIGHT, Orientation
 from dask_slides.readers.remote.identity import Identity, check_identity
-from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.selection import FIRST_PLANE, Plane
 from dask_slides.readers.tiff.file import StoredArray, TiffFile, opened
 from dask_slides.readers.tiff.tags import tile_of

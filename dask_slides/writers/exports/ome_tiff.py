@@ -22,12 +22,12 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from dask_slides.core.arguments import local_path
 from dask_slides.core.bad_tiles import BadTile, bad_tile_from_json
 from dask_slides.core.channels import is_rgb, plain_channels
 from dask_slides.errors import SlideArgumentError, SlideFormatError
 from dask_slides.ops.blank_map import BlankMap
 from dask_slides.ops.cutoff import Cutoff
-from dask_slides.readers.remote.object_store import is_remote
 from dask_slides.readers.tiff.own_facts import facts_in
 from dask_slides.slide import Slide, from_dask
 from dask_slides.writers.blank_maps import SHADES, kinds_of
@@ -292,9 +292,7 @@ def check_tiff(path: Any, overwrite: bool) -> None:
 
 def _file_at(path: Any) -> SingleFile:
     """Return the location of the file; raise SlideArgumentError for an address."""
-    if is_remote(os.fspath(path)):
-        raise SlideArgumentError(f"{path}: a TIFF is written to a folder of a disk; give its path")
-    return SingleFile(os.path.abspath(path))
+    return SingleFile(local_path(path, "a TIFF"))
 
 
 def facts_of_tiff(path: str) -> tuple[dict[str, Any], tuple[int, int]]:

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from dask_slides.errors import OutputExistsError, SlideNotFoundError
-from dask_slides.runtime.write_permission import check_writable, exists_error
+from dask_slides.errors import OutputExistsError
+from dask_slides.runtime.write_permission import check_parent, check_writable, exists_error
 from dask_slides.writers.store.disk_space import disk_errors
 
 
@@ -39,13 +39,6 @@ def check_new(path: str, overwrite: bool) -> None:
     """Raise OutputExistsError if `path` exists, unless it is a file that may be replaced."""
     if os.path.lexists(path) and not (overwrite and os.path.isfile(path)):
         raise exists_error(path)
-
-
-def check_parent(path: str) -> None:
-    """Raise SlideNotFoundError unless the folder of `path` exists."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise SlideNotFoundError(f"{path}: {folder} is not a directory; create it first")
 
 
 @contextmanager

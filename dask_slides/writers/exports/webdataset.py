@@ -23,9 +23,9 @@ import numpy as np
 from dask_slides.core.types import Array
 from dask_slides.errors import SlideArgumentError
 from dask_slides.ops.pack import TilePack
-from dask_slides.runtime.write_permission import exists_error
+from dask_slides.runtime.write_permission import check_parent, exists_error
 from dask_slides.writers.exports.encoders import Encoder, encoder_for
-from dask_slides.writers.exports.output import check_parent, staging_folder
+from dask_slides.writers.exports.output import staging_folder
 from dask_slides.writers.exports.pack_facts import source_name
 from dask_slides.writers.exports.tile_blocks import name_of, write_tile_blocks
 

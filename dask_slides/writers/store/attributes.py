@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from dask_slides.core.arguments import checked_path
+from dask_slides.core.arguments import checked_path, is_remote
 from dask_slides.core.bad_tiles import MARK, BadTile, bad_tile_from_json
 from dask_slides.core.version import __version__
 from dask_slides.errors import (
@@ -19,7 +19,14 @@ from dask_slides.errors import (
     SlideNotFoundError,
     known_reason,
 )
-from dask_slides.readers.remote.object_store import BUCKETS, checked_address, is_remote, open_group
+from dask_slides.readers.remote.object_store import (
+    BUCKETS,
+    checked_address,
+    exists,
+    list_folder,
+    not_found,
+    open_group,
+)
 
 Opened = TypeVar("Opened")
 
@@ -33,15 +40,28 @@ def absolute_path(path: Any) -> str:
 def open_own(path: Any, kind: str, advice: str, opening: Callable[[str], Opened]) -> Opened:
     """Return what `opening` makes of a store of the `kind`, with the errors of `open_pack`."""
     target = absolute_path(path)
-    if not (is_remote(target) or os.path.exists(target)):
-        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     try:
         return opening(target)
     except SlideError:
         raise
     except Exception as error:  # Zarr raises many classes for paths that are not a group
+        check_there(target)
         reason = known_reason(error)
         raise SlideFormatError(f"{target}: not a {kind} of dask_slides{reason}; {advice}") from None
+
+
+def check_there(target: str) -> None:
+    """Raise SlideNotFoundError if nothing is at a path, or below an address of a bucket."""
+    if is_remote(target):
+        if not exists(target) and list_folder(target) == ([], []):
+            raise not_found(target)
+    elif not os.path.exists(target):
+        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
+
+
+def may_be_store(path: str) -> bool:
+    """Return whether `path` is a folder, or an address of a bucket."""
+    return os.path.isdir(path) or path.partition("://")[0] in BUCKETS
 
 
 def own_attributes(kind: str, **facts: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dask_slides.errors import OutputBusyError, OutputExistsError, SlideNotFoundError
+from dask_slides.errors import OutputBusyError, OutputExistsError
 from dask_slides.runtime import fork_safety
-from dask_slides.runtime.write_permission import check_writable
+from dask_slides.runtime.write_permission import check_parent, check_writable
 from dask_slides.writers.store.checksum import ALGORITHM, checksum_of_file
 from dask_slides.writers.store.disk_space import disk_errors
 from dask_slides.writers.store.location import JOURNAL, KEY, LOCK, Content, Data, Location, parts_of
@@ -105,9 +105,7 @@ class LocalFolder(Location):
 
     def check_parent(self) -> None:
         """Raise unless the folder around this one is there and can be written to."""
-        parent = os.path.dirname(self.path)
-        if not os.path.isdir(parent):
-            raise SlideNotFoundError(f"{self.path}: {parent} is not a directory; create it first")
+        check_parent(self.path)
         check_writable(self.path)
 
     def is_occupied(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
-from dask_slides.readers.remote.object_store import is_remote
+from dask_slides.core.arguments import is_remote
 from dask_slides.writers.store.attributes import read_own_attributes
 from dask_slides.writers.store.checksum import ALGORITHM
 

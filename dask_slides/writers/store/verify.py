@@ -16,11 +16,15 @@ from dask_slides.errors import (
     RemoteAccessError,
     RemoteError,
     SlideFormatError,
-    SlideNotFoundError,
     StoreDamagedError,
 )
-from dask_slides.readers.remote.object_store import is_remote, open_group
-from dask_slides.writers.store.attributes import absolute_path, read_own_attributes, root_digest
+from dask_slides.readers.remote.object_store import open_group
+from dask_slides.writers.store.attributes import (
+    absolute_path,
+    check_there,
+    read_own_attributes,
+    root_digest,
+)
 from dask_slides.writers.store.checksum import algorithm_of, checksum_of, stored_checksum
 from dask_slides.writers.store.consolidated import ROOT_FILE, is_consistent, is_metadata
 from dask_slides.writers.store.location import Location, location_of
@@ -68,10 +72,9 @@ def verify(path: Any) -> Verified:
     {'ok': 1}
     """
     target = absolute_path(path)
-    if not is_remote(target) and not os.path.exists(target):
-        raise SlideNotFoundError(f"{target}: No such file or directory; check the path")
     own = read_own_attributes(target)
     if own is None:
+        check_there(target)
         raise SlideFormatError(
             f"{target}: is no store of dask_slides, or its metadata are damaged; to check the "
             "tiles of a slide, use check_slide or dask-slides info --check"
