@@ -109,5 +109,5 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     assert path.read_bytes() == b"mine"
     sample_slide(path, shape=(64, 64), overwrite=True)
     assert tifffile.imread(path).shape == (64, 64, 3)
-    with pytest.raises(SlideNotFoundError, match="does not exist"):
+    with pytest.raises(SlideNotFoundError, match="is not a directory"):
         sample_slide(tmp_path / "no" / "x.tif", shape=(64, 64))
