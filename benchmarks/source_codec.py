@@ -59,7 +59,7 @@ def copy_tiles(source: Path, out: Path, flush: bool = True) -> None:
 
 
 def copy_with_sha256(source: Path, out: Path) -> None:
-    """Copy the tiles of a slide as `copy_tiles` does unflushed, with SHA-256 checksums."""
+    """Copy the tiles of a slide with SHA-256 checksums, and do not flush them to the disk."""
     checksum._ALGORITHMS[checksum.ALGORITHM] = hashlib.sha256
     copy_tiles(source, out, flush=False)
 

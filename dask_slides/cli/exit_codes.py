@@ -89,8 +89,8 @@ def interrupt_leaves(state: str) -> Iterator[None]:
 def _signals_raised() -> Iterator[None]:
     """Raise Terminated on SIGTERM inside the block, so that it cleans up as after Ctrl-C.
 
-    Python drops an exception in a destructor, of a future of dask for example. An interrupt that
-    was dropped so is sent again.
+    Python prints and drops an exception that is raised in a destructor, such as that of a future
+    of dask. If it drops an interrupt, the signal is sent again.
     """
     # only the main thread can set signal handlers
     if threading.current_thread() is not threading.main_thread():
@@ -128,7 +128,7 @@ class _SendingAgain:
             number = signal.SIGTERM
             signal.signal(number, _terminate)
         if self._timer is None or not self._timer.is_alive():
-            # later, as it would be dropped here too
+            # after a while, as an interrupt inside this hook would be dropped too
             self._timer = threading.Timer(0.05, _interrupt, [number])
             self._timer.start()
 

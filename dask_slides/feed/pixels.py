@@ -151,7 +151,7 @@ class SlidePixels:
 
 
 def log_bad_tiles(known: dict[str, None], slide: str, bad: Sequence[str], what: str) -> None:
-    """Log the bad tiles of a slide that are not `known` yet, and what leaves them out; add them."""
+    """Log each bad tile of a slide once; `known` holds those that were logged before."""
     for tile in bad:
         text = f"{slide}: {tile}"
         if text not in known:

@@ -23,9 +23,9 @@ ZARR_FILES = frozenset({"zarr.json", ".zattrs", ".zgroup"})
 
 
 def slide_paths(text: str) -> tuple[list[str], list[str]]:
-    """Return the slides that a path, a folder or a pattern names, sorted.
+    """Return the slides that a path, a folder or a pattern names, sorted, and what is left out.
 
-    With them the files of a folder that are left out, each with the reason. Raises
+    Files of a folder that are not slides are left out; each comes with the reason. Raises
     SlideNotFoundError if there are no slides.
     """
     if is_remote(text):

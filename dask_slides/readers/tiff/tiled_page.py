@@ -298,7 +298,7 @@ class TiledPage:
         return self._absent if self._has_value(number) else self._fill
 
     def _has_value(self, number: int) -> bool:
-        """Return whether a tile that is not stored is blank, and not missing."""
+        """Return whether a tile that is not stored has a value, and is not missing."""
         return self._absent is not None and not self._is_bad(number)
 
     def _is_bad(self, number: int) -> bool:

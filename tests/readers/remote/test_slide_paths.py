@@ -31,7 +31,7 @@ def tree(bucket, tmp_path):
 
 
 def found(root, name):
-    """Return the slides and what is left out, relative to `root`; None if there are none."""
+    """Return the slides and what is left out, relative to `root`; None if nothing is found."""
     try:
         listed = read_list(os.path.join(root, name))
     except SlideNotFoundError:
